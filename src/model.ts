@@ -1,0 +1,100 @@
+/**
+ * The glossary: what tsmacvlan remembers, as plain data. A record printed by the CLI is exactly one of these.
+ * Names are Docker's (network, endpoint, pool, subpool) and the kernel's (parent, link, mode). Imports nothing.
+ */
+
+/** How siblings on one parent see each other; the kernel's MACVLAN_MODE_* of the same names (linux/if_link.h). */
+export const MODES = ['bridge', 'private', 'vepa', 'passthru'] as const;
+export type Mode = (typeof MODES)[number];
+
+export const FAMILIES = ['IPv4', 'IPv6'] as const;
+export type Family = (typeof FAMILIES)[number];
+
+/** One subnet of a network as the engine told CreateNetwork: `{subnet: '192.168.1.0/24', gateway: '192.168.1.1'}`. */
+export interface Subnet {
+  readonly addressSpace: string;
+  readonly subnet: string;
+  readonly gateway: string | null;
+}
+
+/** What `-o` asked for, read and checked once in network/options.ts. */
+export interface NetworkOptions {
+  /** The name typed after `-o parent=`; null when none was given. */
+  readonly parent: string | null;
+  readonly mode: Mode;
+  /** Bytes; null takes the parent's. */
+  readonly mtu: number | null;
+  /** The first two bytes of generated MAC addresses, `02:42`. */
+  readonly macPrefix: string;
+  /** False after `-o gateway=none`: containers get no default route here. */
+  readonly gateway: boolean;
+  /** Frames queued for broadcast on the parent (IFLA_MACVLAN_BC_QUEUE_LEN); null takes the kernel's 1000. */
+  readonly broadcastQueueLength: number | null;
+}
+
+/** A Docker network of this driver. Key: `id`. */
+export interface Network {
+  readonly id: string;
+  readonly options: NetworkOptions;
+  /** Docker's `--internal`. */
+  readonly internal: boolean;
+  readonly subnets: readonly Subnet[];
+  /** ISO 8601. */
+  readonly createdAt: string;
+}
+
+/**
+ * `created`: the link is in the host's namespace and Join is awaited. `joined`: the engine moved it into a sandbox.
+ * `deleting`: DeleteEndpoint was acknowledged, the link may still exist and is removed at the latest by the next start.
+ */
+export type EndpointState = 'created' | 'joined' | 'deleting';
+
+/** A container's attachment to a network. Key: `id`. */
+export interface Endpoint {
+  readonly id: string;
+  readonly networkId: string;
+  readonly state: EndpointState;
+  /** The sub-interface's name in the host's namespace, at most 15 bytes. */
+  readonly linkName: string;
+  /** Lower case with colons: `02:42:c0:a8:01:02`. */
+  readonly macAddress: string;
+  /** With prefix length: `192.168.1.2/24`; null when the endpoint has none of this family. */
+  readonly address: string | null;
+  readonly addressIPv6: string | null;
+  /** Name wished for inside the container (endpoint driver-opt `ifname`); null when none. */
+  readonly interfaceName: string | null;
+  /** ISO 8601, of the last change of state. */
+  readonly changedAt: string;
+}
+
+/** A range of addresses the engine asked for (RequestPool). Key: `id`, a pure function of the other request fields. */
+export interface Pool {
+  readonly id: string;
+  readonly addressSpace: string;
+  readonly subnet: string;
+  /** Docker's `--ip-range`; null when the whole subnet is the range. */
+  readonly range: string | null;
+  /** `--ipam-opt` as given. */
+  readonly options: Readonly<Record<string, string>>;
+  /** The network that CreateNetwork tied to this pool; null before, and for networks of other drivers. */
+  readonly networkId: string | null;
+  readonly createdAt: string;
+  readonly changedAt: string;
+}
+
+/** `gateway` and `auxiliary` are asked for at network creation, `container` by a run, `host` is ours (host access). */
+export type LeaseKind = 'gateway' | 'auxiliary' | 'container' | 'host';
+
+/** An address given out. Key: realm and address, so no address exists twice in a realm. */
+export interface Lease {
+  /** Addresses are unique within a realm: address space, and `--ipam-opt parent=` when given (ipam/pool.ts). */
+  readonly realm: string;
+  /** Canonical, without prefix length: `192.168.1.2`, `fd00::2`. */
+  readonly address: string;
+  readonly kind: LeaseKind;
+  /** The pools that hold it; several only for a gateway shared by networks on one subnet. */
+  readonly poolIds: readonly string[];
+  /** The endpoint that uses it; null until CreateEndpoint and after DeleteEndpoint. */
+  readonly endpointId: string | null;
+  readonly changedAt: string;
+}

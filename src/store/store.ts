@@ -1,0 +1,33 @@
+/**
+ * The store's contract. Two implementations keep it (embedded and cluster) and pass one list of cases.
+ *
+ * Promises: a change is durable when its promise resolves, and survives kill -9 and power loss from then on. A change
+ * that was refused or failed left nothing behind. "Somebody was first" is an answer (false), never an error; what
+ * throws is a broken store. Records are plain JSON data and come back equal to what went in.
+ */
+import type { Endpoint, Lease, Network, Pool } from '../model.ts';
+
+export interface Table<T> {
+  get(key: string): Promise<T | undefined>;
+  /** All records, or those whose key starts with the prefix, in order of key. */
+  list(prefix?: string): Promise<T[]>;
+  /** False when the key is taken; the record there stays as it is. */
+  insert(record: T): Promise<boolean>;
+  /** Writes `next` if the stored record still equals `previous`; false when it changed or went meanwhile. Same key. */
+  replace(previous: T, next: T): Promise<boolean>;
+  /** Removes the record if it still equals the one given; false when it changed or is gone. */
+  remove(record: T): Promise<boolean>;
+}
+
+export interface Store {
+  readonly networks: Table<Network>;
+  readonly endpoints: Table<Endpoint>;
+  readonly pools: Table<Pool>;
+  readonly leases: Table<Lease>;
+  close(): Promise<void>;
+}
+
+/** The key of a lease; addresses sort by text, not by number. */
+export function leaseKey(lease: Pick<Lease, 'realm' | 'address'>): string {
+  return `${lease.realm}/${lease.address}`;
+}
