@@ -17,10 +17,22 @@ export interface Subnet {
   readonly gateway: string | null;
 }
 
+/** A subnet whose addresses came from our own IPAM knows the realm of its leases; null with another IPAM driver. */
+export interface NetworkSubnet extends Subnet {
+  readonly realm: string | null;
+}
+
+export const VLAN_PROTOCOLS = ['802.1q', '802.1ad'] as const;
+export type VlanProtocol = (typeof VLAN_PROTOCOLS)[number];
+
 /** What `-o` asked for, read and checked once in network/options.ts. */
 export interface NetworkOptions {
-  /** The name typed after `-o parent=`; null when none was given. */
+  /** As typed after `-o parent=`: a link, `eth0.50`, an alias of PARENTS, or `auto`; null when none was given. */
   readonly parent: string | null;
+  /** `-o vlan=50` or, stacked, `-o vlan=10.20` (outer first); empty when none was given. */
+  readonly vlan: readonly number[];
+  /** Protocol of the outermost tag; inner ones are always 802.1Q. */
+  readonly vlanProtocol: VlanProtocol;
   readonly mode: Mode;
   /** Bytes; null takes the parent's. */
   readonly mtu: number | null;
@@ -32,13 +44,30 @@ export interface NetworkOptions {
   readonly broadcastQueueLength: number | null;
 }
 
+/** The link that carries a network's sub-interfaces. */
+export interface ParentLink {
+  /** Name on this host: `eth0`, `eth0.50`, `tsmi0123456789a`. */
+  readonly name: string;
+  /** True when this driver made it, so that it is made again after a reboot and removed with its last network. */
+  readonly made: boolean;
+  /** How it is made: VLAN tags (outer first) on a base link, or nothing but itself. Null for a link found as it is. */
+  readonly recipe: VlanRecipe | 'isolated' | null;
+}
+
+export interface VlanRecipe {
+  readonly base: string;
+  readonly vlan: readonly number[];
+  readonly protocol: VlanProtocol;
+}
+
 /** A Docker network of this driver. Key: `id`. */
 export interface Network {
   readonly id: string;
   readonly options: NetworkOptions;
+  readonly parent: ParentLink;
   /** Docker's `--internal`. */
   readonly internal: boolean;
-  readonly subnets: readonly Subnet[];
+  readonly subnets: readonly NetworkSubnet[];
   /** ISO 8601. */
   readonly createdAt: string;
 }
