@@ -1,0 +1,303 @@
+/**
+ * The embedded store: one SQLite file, `tsmacvlan.db`, in the state directory. No server, one writer.
+ *
+ * Every change is one autocommitted statement in WAL mode with synchronous=FULL: SQLite returns after the fsync of the
+ * log, so what was answered survives kill -9 and power loss. Other processes may read at any time.
+ */
+import { accessSync, closeSync, constants, existsSync, mkdirSync, openSync, readFileSync, statSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
+import { DatabaseSync, type StatementSync } from 'node:sqlite';
+import { pathToFileURL } from 'node:url';
+import { getSystemErrorMessage } from 'node:util';
+import * as errors from '../errors.ts';
+import type { Endpoint, Lease, Network, Pool } from '../model.ts';
+import { MIGRATIONS, migrate, schemaVersion } from './schema.ts';
+import { leaseKey, type Store, type Table } from './store.ts';
+
+const DATABASE = 'tsmacvlan.db';
+const LOCK = 'tsmacvlan.lock';
+
+/** SQLite waits inside a call, with our event loop; longer than a reader ever holds the file, shorter than anyone notices. */
+const BUSY_TIMEOUT_MS = 500;
+
+/** What a reader may do with a table. */
+export type ReadonlyTable<T> = Pick<Table<T>, 'get' | 'list'>;
+
+/** The store as the CLI sees it. */
+export interface ReadonlyStore {
+  readonly networks: ReadonlyTable<Network>;
+  readonly endpoints: ReadonlyTable<Endpoint>;
+  readonly pools: ReadonlyTable<Pool>;
+  readonly leases: ReadonlyTable<Lease>;
+  close(): Promise<void>;
+}
+
+export class LocalStore implements Store {
+  readonly networks: Table<Network>;
+  readonly endpoints: Table<Endpoint>;
+  readonly pools: Table<Pool>;
+  readonly leases: Table<Lease>;
+  readonly #database: DatabaseSync;
+  readonly #lock: DatabaseSync | null;
+
+  constructor(file: string, database: DatabaseSync, lock: DatabaseSync | null) {
+    this.#database = database;
+    this.#lock = lock;
+    this.networks = new LocalTable(file, database, 'network_records', (network) => network.id);
+    this.endpoints = new LocalTable(file, database, 'endpoint_records', (endpoint) => endpoint.id);
+    this.pools = new LocalTable(file, database, 'pool_records', (pool) => pool.id);
+    this.leases = new LocalTable<Lease>(file, database, 'lease_records', leaseKey);
+  }
+
+  async close(): Promise<void> {
+    if (this.#database.isOpen) this.#database.close();
+    if (this.#lock?.isOpen) this.#lock.close();
+  }
+}
+
+/**
+ * Opens the state of this host for writing; makes the directory (0700) and the file when missing, and brings an older
+ * schema up to date. Throws STORE_HELD, STORE_NEWER, STORE_DAMAGED or STORE_NOT_WRITABLE and then changed nothing.
+ */
+export function openLocalStore(directory: string): LocalStore {
+  const file = join(resolve(directory), DATABASE);
+  makeDirectory(directory);
+  const lock = takeLock(directory);
+  try {
+    return new LocalStore(file, openForWriting(directory, file), lock);
+  } catch (error) {
+    lock.close();
+    throw error;
+  }
+}
+
+/**
+ * Opens the same state for reading, beside a running daemon or without one. Leaves no file behind.
+ * For short looks: without a daemon it assumes that none starts while it is open.
+ */
+export function readLocalStore(directory: string): ReadonlyStore {
+  const file = join(resolve(directory), DATABASE);
+  const database = openForReading(file);
+  try {
+    checkVersion(database, file);
+    if (schemaVersion(database) < MIGRATIONS.length) throw errors.storeOlder(file);
+    return new LocalStore(file, database, null);
+  } catch (error) {
+    database.close();
+    throw asPluginError(error, file);
+  }
+}
+
+function makeDirectory(directory: string): void {
+  try {
+    mkdirSync(directory, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    throw errors.storeNotWritable(directory, systemReason(error));
+  }
+}
+
+/**
+ * One writer per directory. The lock is an exclusive transaction on an empty second database: an fcntl lock that the
+ * kernel drops when its process dies, however it dies. The file itself stays and means nothing.
+ */
+function takeLock(directory: string): DatabaseSync {
+  const file = join(resolve(directory), LOCK);
+  const lock = openFile(directory, file);
+  try {
+    // Without journal_mode=MEMORY an empty rollback journal would lie beside the lock.
+    lock.exec('PRAGMA journal_mode = MEMORY; BEGIN EXCLUSIVE');
+    return lock;
+  } catch (error) {
+    lock.close();
+    if (primaryCode(error) === SQLITE.BUSY) throw errors.storeHeld(directory, lockHolder(file));
+    throw asPluginError(error, file);
+  }
+}
+
+/** The process holding an fcntl lock on the file; null when it lives in a PID namespace out of our sight. */
+function lockHolder(file: string): number | null {
+  // proc_locks(5): `1: POSIX  ADVISORY  WRITE 1234 fe:00:2147126 1073741824 1073742335`
+  const { ino } = statSync(file);
+  const line = readFileSync('/proc/locks', 'utf8')
+    .split('\n')
+    .find((text) => text.includes(`:${ino} `));
+  return Number(line?.split(/\s+/)[4]) || null;
+}
+
+function openForWriting(directory: string, file: string): DatabaseSync {
+  const database = openFile(directory, file);
+  try {
+    checkVersion(database, file);
+    checkIntegrity(database, file);
+    database.exec(`PRAGMA busy_timeout = ${BUSY_TIMEOUT_MS}; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL`);
+    migrate(database);
+    return database;
+  } catch (error) {
+    database.close();
+    throw asPluginError(error, file);
+  }
+}
+
+/** The system is asked before SQLite is, which only says "unable to open database file". */
+function openFile(directory: string, file: string): DatabaseSync {
+  try {
+    accessSync(directory, constants.R_OK | constants.W_OK | constants.X_OK);
+    createPrivately(file);
+    accessSync(file, constants.R_OK | constants.W_OK);
+    return new DatabaseSync(file);
+  } catch (error) {
+    throw errors.storeNotWritable(directory, systemReason(error));
+  }
+}
+
+/** SQLite would create it readable for all. Only a new file is opened here: closing one drops its fcntl locks. */
+function createPrivately(file: string): void {
+  if (!existsSync(file)) closeSync(openSync(file, 'wx', 0o600));
+}
+
+function openForReading(file: string): DatabaseSync {
+  try {
+    // A reader of a WAL database makes the files -wal and -shm when they are missing, as they are without a daemon.
+    const isLive = existsSync(`${file}-wal`);
+    accessSync(file, constants.R_OK);
+    return new DatabaseSync(isLive ? file : immutable(file), { readOnly: true });
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') throw errors.storeMissing(file);
+    throw errors.storeNotReadable(file, systemReason(error));
+  }
+}
+
+/** https://sqlite.org/uri.html: no locks, no files beside the database. */
+function immutable(file: string): URL {
+  const location = pathToFileURL(file);
+  location.search = 'immutable=1';
+  return location;
+}
+
+function checkVersion(database: DatabaseSync, file: string): void {
+  const found = schemaVersion(database);
+  if (found > MIGRATIONS.length) throw errors.storeNewer(file, found, MIGRATIONS.length);
+}
+
+/** A damaged state is refused whole: half of the leases would be worse than none. */
+function checkIntegrity(database: DatabaseSync, file: string): void {
+  const answer = database.prepare('PRAGMA quick_check(1)').get()?.['quick_check'];
+  if (answer !== 'ok') throw errors.storeDamaged(file, answer);
+}
+
+/** One kind of record. Equality is that of the canonical text, so `replace` and `remove` are one atomic statement. */
+class LocalTable<T> implements Table<T> {
+  readonly #file: string;
+  readonly #keyOf: (record: T) => string;
+  readonly #get: StatementSync;
+  readonly #from: StatementSync;
+  readonly #insert: StatementSync;
+  readonly #replace: StatementSync;
+  readonly #remove: StatementSync;
+
+  constructor(file: string, database: DatabaseSync, name: string, keyOf: (record: T) => string) {
+    this.#file = file;
+    this.#keyOf = keyOf;
+    this.#get = database.prepare(`SELECT record FROM ${name} WHERE key = ?`);
+    this.#from = database.prepare(`SELECT key, record FROM ${name} WHERE key >= ? ORDER BY key`);
+    this.#insert = database.prepare(`INSERT INTO ${name} (key, record) VALUES (?, ?) ON CONFLICT DO NOTHING`);
+    this.#replace = database.prepare(`UPDATE ${name} SET record = ? WHERE key = ? AND record = ?`);
+    this.#remove = database.prepare(`DELETE FROM ${name} WHERE key = ? AND record = ?`);
+  }
+
+  async get(key: string): Promise<T | undefined> {
+    const row = this.#translated(() => this.#get.get(key));
+    return row && parse<T>(row);
+  }
+
+  async list(prefix = ''): Promise<T[]> {
+    return this.#translated(() => {
+      const records: T[] = [];
+      for (const row of this.#from.iterate(prefix)) {
+        if (!String(row['key']).startsWith(prefix)) break;
+        records.push(parse<T>(row));
+      }
+      return records;
+    });
+  }
+
+  async insert(record: T): Promise<boolean> {
+    return this.#changed(this.#insert, this.#keyOf(record), canonical(record));
+  }
+
+  async replace(previous: T, next: T): Promise<boolean> {
+    const key = this.#keyOf(next);
+    if (key !== this.#keyOf(previous)) throw new TypeError(`replace must keep the key ${this.#keyOf(previous)}`);
+    return this.#changed(this.#replace, canonical(next), key, canonical(previous));
+  }
+
+  async remove(record: T): Promise<boolean> {
+    return this.#changed(this.#remove, this.#keyOf(record), canonical(record));
+  }
+
+  #changed(statement: StatementSync, ...values: string[]): boolean {
+    return this.#translated(() => statement.run(...values).changes) === 1;
+  }
+
+  #translated<R>(action: () => R): R {
+    try {
+      return action();
+    } catch (error) {
+      throw asPluginError(error, this.#file);
+    }
+  }
+}
+
+/** JSON with sorted keys: equal records have equal texts. */
+function canonical(record: unknown): string {
+  return JSON.stringify(record, (_key, value: unknown) =>
+    value !== null && typeof value === 'object' && !Array.isArray(value)
+      ? Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : value,
+  );
+}
+
+function parse<T>(row: Record<string, unknown>): T {
+  return JSON.parse(String(row['record'])) as T;
+}
+
+/** Primary result codes, https://sqlite.org/rescode.html */
+const SQLITE = { PERM: 3, BUSY: 5, LOCKED: 6, READONLY: 8, CORRUPT: 11, FULL: 13, CANTOPEN: 14, NOTADB: 26 } as const;
+
+/** The only place where a failure of SQLite becomes a sentence. */
+function asPluginError(error: unknown, file: string): unknown {
+  if (error instanceof errors.PluginError) return error;
+  const reason = systemReason(error);
+  switch (primaryCode(error)) {
+    case SQLITE.FULL:
+      return errors.storeFull(file, error);
+    case SQLITE.BUSY:
+    case SQLITE.LOCKED:
+      return errors.storeBusy(file, error);
+    case SQLITE.CORRUPT:
+    case SQLITE.NOTADB:
+      return errors.storeDamaged(file, error);
+    case SQLITE.PERM:
+    case SQLITE.READONLY:
+    case SQLITE.CANTOPEN:
+      return errors.storeNotWritable(dirname(file), reason);
+    default:
+      return errors.storeFailed(file, reason, error);
+  }
+}
+
+/** SQLite puts details above the low byte: SQLITE_IOERR_FSYNC is 10 | 4 << 8. */
+function primaryCode(error: unknown): number | null {
+  const { errcode } = error as { errcode?: unknown };
+  return typeof errcode === 'number' ? errcode & 0xff : null;
+}
+
+function systemCode(error: unknown): string | undefined {
+  return (error as NodeJS.ErrnoException).code;
+}
+
+/** The system's own words: `read-only file system`. */
+function systemReason(error: unknown): string {
+  const { errno, message } = error as NodeJS.ErrnoException;
+  return errno === undefined ? message : getSystemErrorMessage(errno);
+}

@@ -1,0 +1,58 @@
+/**
+ * The shape of the embedded state file and how older shapes become this one. PRAGMA user_version says which it has.
+ *
+ * A record is one JSON text under its key, so a new optional field in model.ts needs no migration. The views are for
+ * people: `sqlite3 tsmacvlan.db 'SELECT * FROM leases'`; the program itself reads the `_records` tables only.
+ */
+import type { DatabaseSync } from 'node:sqlite';
+
+/** Step N brings version N-1 to N. A step that was released is never edited; append the next one. */
+export const MIGRATIONS: readonly string[] = [
+  `
+  CREATE TABLE network_records  (key TEXT PRIMARY KEY, record TEXT NOT NULL CHECK (json_valid(record))) STRICT, WITHOUT ROWID;
+  CREATE TABLE endpoint_records (key TEXT PRIMARY KEY, record TEXT NOT NULL CHECK (json_valid(record))) STRICT, WITHOUT ROWID;
+  CREATE TABLE pool_records     (key TEXT PRIMARY KEY, record TEXT NOT NULL CHECK (json_valid(record))) STRICT, WITHOUT ROWID;
+  CREATE TABLE lease_records    (key TEXT PRIMARY KEY, record TEXT NOT NULL CHECK (json_valid(record))) STRICT, WITHOUT ROWID;
+
+  CREATE VIEW networks AS SELECT
+    record->>'id' AS id, record->>'$.options.parent' AS parent, record->>'$.options.mode' AS mode,
+    record->>'internal' AS internal, record->>'subnets' AS subnets, record->>'createdAt' AS created_at
+    FROM network_records;
+  CREATE VIEW endpoints AS SELECT
+    record->>'id' AS id, record->>'networkId' AS network_id, record->>'state' AS state,
+    record->>'linkName' AS link_name, record->>'macAddress' AS mac_address, record->>'address' AS address,
+    record->>'addressIPv6' AS address_ipv6, record->>'changedAt' AS changed_at
+    FROM endpoint_records;
+  CREATE VIEW pools AS SELECT
+    record->>'id' AS id, record->>'addressSpace' AS address_space, record->>'subnet' AS subnet,
+    record->>'range' AS range, record->>'options' AS options, record->>'networkId' AS network_id,
+    record->>'createdAt' AS created_at
+    FROM pool_records;
+  CREATE VIEW leases AS SELECT
+    record->>'realm' AS realm, record->>'address' AS address, record->>'kind' AS kind,
+    record->>'endpointId' AS endpoint_id, record->>'poolIds' AS pool_ids, record->>'changedAt' AS changed_at
+    FROM lease_records;
+  `,
+];
+
+export function schemaVersion(database: DatabaseSync): number {
+  return Number(database.prepare('PRAGMA user_version').get()?.['user_version'] ?? 0);
+}
+
+/** Each step and its version number are one transaction: a crash leaves the version before or the one after. */
+export function migrate(database: DatabaseSync, migrations: readonly string[] = MIGRATIONS): void {
+  migrations.slice(schemaVersion(database)).forEach((step, index, { length }) => {
+    const version = migrations.length - length + index + 1;
+    transaction(database, `${step}; PRAGMA user_version = ${version}`);
+  });
+}
+
+function transaction(database: DatabaseSync, statements: string): void {
+  database.exec('BEGIN IMMEDIATE');
+  try {
+    database.exec(`${statements}; COMMIT`);
+  } catch (error) {
+    if (database.isTransaction) database.exec('ROLLBACK');
+    throw error;
+  }
+}
