@@ -31,3 +31,12 @@ export interface Store {
 export function leaseKey(lease: Pick<Lease, 'realm' | 'address'>): string {
   return `${lease.realm}/${lease.address}`;
 }
+
+/**
+ * Where addresses are unique: an address space (`TsmacvlanLocal`), or one LAN of it when `--ipam-opt parent=` names the
+ * link (`TsmacvlanLocal@eth0.10`). Subnets, ranges and pools of a realm share one set of addresses.
+ */
+export function realmOf({ addressSpace, options }: Pick<Pool, 'addressSpace' | 'options'>): string {
+  const parent = options['parent'];
+  return parent === undefined ? addressSpace : `${addressSpace}@${parent}`;
+}
