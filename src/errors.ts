@@ -357,3 +357,11 @@ export const storeFailed = (file: string, reason: string, cause?: unknown) =>
     `state file ${quote(file)} failed (${reason}); nothing was changed, check its disk and try again`,
     cause,
   );
+
+// --- the command line --------------------------------------------------------------------------------------------
+
+export const unknownCommand = (name: string, near: string | undefined) =>
+  mistake('USAGE', `unknown command ${quote(name)}${didYouMean(near)}; see tsmacvlan --help`);
+
+export const surplusArgument = (argument: string, command: string) =>
+  mistake('USAGE', `argument ${quote(argument)} is one too many for tsmacvlan ${command}; see tsmacvlan --help`);

@@ -83,6 +83,8 @@ export interface Endpoint {
   readonly id: string;
   readonly networkId: string;
   readonly state: EndpointState;
+  /** The name of the link below: the network's parent on this host. */
+  readonly parent: string;
   /** The sub-interface's name in the host's namespace, at most 15 bytes. */
   readonly linkName: string;
   /** Lower case with colons: `02:42:c0:a8:01:02`. */
@@ -116,7 +118,7 @@ export type LeaseKind = 'gateway' | 'auxiliary' | 'container' | 'host';
 
 /** An address given out. Key: realm and address, so no address exists twice in a realm. */
 export interface Lease {
-  /** Addresses are unique within a realm: address space, and `--ipam-opt parent=` when given (ipam/pool.ts). */
+  /** Addresses are unique within a realm: address space, and `--ipam-opt parent=` when given (store.ts realmOf). */
   readonly realm: string;
   /** Canonical, without prefix length: `192.168.1.2`, `fd00::2`. */
   readonly address: string;

@@ -72,13 +72,16 @@ export function readSettings(environment: Readonly<Record<string, string | undef
   };
 }
 
-function text(environment: Readonly<Record<string, string | undefined>>, setting: Setting): string {
+function text(
+  environment: Readonly<Record<string, string | undefined>>,
+  setting: Pick<Setting, 'name' | 'fallback'>,
+): string {
   return environment[setting.name]?.trim() || setting.fallback;
 }
 
 function oneOf<const T extends string>(
   environment: Readonly<Record<string, string | undefined>>,
-  setting: Setting & { allowed: readonly T[] },
+  setting: Omit<Setting, 'allowed'> & { readonly allowed: readonly T[] },
 ): T {
   const value = text(environment, setting);
   const found = setting.allowed.find((allowed) => allowed === value);
@@ -92,7 +95,11 @@ function aliases(environment: Readonly<Record<string, string | undefined>>, sett
     if (pair.trim() === '') continue;
     const [alias, link, ...rest] = pair.split('=').map((part) => part.trim());
     if (!alias || !link || rest.length > 0 || alias === 'auto' || found.has(alias)) {
-      throw unknownSettingValue(setting.name, pair.trim(), 'alias=link pairs with commas between, each alias once and none named auto');
+      throw unknownSettingValue(
+        setting.name,
+        pair.trim(),
+        'alias=link pairs with commas between, each alias once and none named auto',
+      );
     }
     found.set(alias, link);
   }

@@ -1,0 +1,61 @@
+/** The picture of `tsmacvlan map`: which container address is on which network, VLAN and interface. Pure. */
+import { short } from './errors.ts';
+import type { Endpoint, Network } from './model.ts';
+
+interface Branch {
+  readonly label: string;
+  readonly children: Branch[];
+}
+
+/** A tree in box-drawing characters, one root per base interface; ends with a newline unless there is nothing. */
+export function drawMap(networks: readonly Network[], endpoints: readonly Endpoint[]): string {
+  const roots = new Map<string, Branch>();
+  for (const network of networks) {
+    const branch = parentBranch(roots, network);
+    const containers = endpoints.filter(({ networkId, state }) => networkId === network.id && state !== 'deleting');
+    branch.children.push({
+      label: networkLabel(network),
+      children: containers.map((endpoint) => ({ label: endpointLabel(endpoint), children: [] })),
+    });
+  }
+  return [...roots.values()].map((root) => `${[root.label, ...lines(root.children)].join('\n')}\n`).join('');
+}
+
+/** The base interface, and below it the VLAN when the network is on one. */
+function parentBranch(roots: Map<string, Branch>, { parent }: Network): Branch {
+  if (parent.recipe === 'isolated') return findOrAdd(roots, `(isolated) ${parent.name}`);
+  if (parent.recipe === null) return findOrAdd(roots, parent.name);
+  const base = findOrAdd(roots, parent.recipe.base);
+  const label = `VLAN ${parent.recipe.vlan.join('.')}  ${parent.name}${parent.made ? '' : '  (made by the administrator)'}`;
+  const found = base.children.find((child) => child.label === label);
+  if (found !== undefined) return found;
+  const branch = { label, children: [] };
+  base.children.push(branch);
+  return branch;
+}
+
+function findOrAdd(roots: Map<string, Branch>, name: string): Branch {
+  const root = roots.get(name) ?? { label: name, children: [] };
+  roots.set(name, root);
+  return root;
+}
+
+function networkLabel({ id, options, internal, subnets }: Network): string {
+  const ranges = subnets.map(({ subnet, gateway }) => (gateway === null ? subnet : `${subnet} gateway ${gateway}`));
+  return [`network ${short(id)}`, options.mode, ...(internal ? ['internal'] : []), ...ranges].join('  ');
+}
+
+function endpointLabel({ id, address, addressIPv6, macAddress, state }: Endpoint): string {
+  const addresses = [address, addressIPv6].filter((text) => text !== null).join(' ') || 'no address';
+  return [addresses, macAddress, `endpoint ${short(id)}`, ...(state === 'created' ? ['(not joined yet)'] : [])].join(
+    '  ',
+  );
+}
+
+function lines(branches: readonly Branch[]): string[] {
+  return branches.flatMap(({ label, children }, position) => {
+    const isLast = position === branches.length - 1;
+    const below = lines(children).map((line) => `${isLast ? '   ' : '│  '}${line}`);
+    return [`${isLast ? '└─ ' : '├─ '}${label}`, ...below];
+  });
+}

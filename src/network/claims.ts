@@ -1,0 +1,74 @@
+/**
+ * Where the network room meets the IPAM room: in the store's records. CreateNetwork ties pools to their network,
+ * CreateEndpoint ties leases to their endpoint. A lease tied to nothing for long is what the IPAM may take back.
+ */
+import { parseInterfaceAddress, formatAddress } from '../address.ts';
+import type { Endpoint, Lease, Network, NetworkSubnet, Pool, Subnet } from '../model.ts';
+import { leaseKey, realmOf, type Store } from '../store/store.ts';
+
+export class Claims {
+  readonly #store: Store;
+  readonly #now: () => Date;
+
+  constructor(store: Store, now: () => Date) {
+    this.#store = store;
+    this.#now = now;
+  }
+
+  /** Finds the pools the engine asked for just before CreateNetwork; subnets of another IPAM get no realm. */
+  async tiePools(networkId: string, subnets: readonly Subnet[]): Promise<NetworkSubnet[]> {
+    const pools = await this.#store.pools.list();
+    const tied: NetworkSubnet[] = [];
+    for (const subnet of subnets) {
+      const pool = poolFor(pools, networkId, subnet);
+      if (pool !== undefined && pool.networkId === null)
+        await this.#store.pools.replace(pool, { ...pool, networkId, changedAt: this.#now().toISOString() });
+      tied.push({ ...subnet, realm: pool === undefined ? null : realmOf(pool) });
+    }
+    return tied;
+  }
+
+  async tieLeases(network: Network, endpoint: Endpoint): Promise<void> {
+    for (const lease of await this.#leases(network, endpoint)) await this.#tie(lease, endpoint.id);
+  }
+
+  /** From here on the address is nobody's until ReleaseAddress, which the engine sends next. */
+  async untieLeases(network: Network, endpoint: Endpoint): Promise<void> {
+    for (const lease of await this.#leases(network, endpoint)) {
+      if (lease.endpointId === endpoint.id) await this.#tie(lease, null);
+    }
+  }
+
+  async #tie(lease: Lease, endpointId: string | null): Promise<void> {
+    if (lease.endpointId === endpointId) return;
+    await this.#store.leases.replace(lease, { ...lease, endpointId, changedAt: this.#now().toISOString() });
+  }
+
+  async #leases(network: Network, { address, addressIPv6 }: Endpoint): Promise<Lease[]> {
+    const found: Lease[] = [];
+    for (const text of [address, addressIPv6]) {
+      const parsed = text === null ? undefined : parseInterfaceAddress(text);
+      if (parsed === undefined) continue;
+      for (const realm of new Set(network.subnets.map((subnet) => subnet.realm))) {
+        const lease =
+          realm === null
+            ? undefined
+            : await this.#store.leases.get(leaseKey({ realm, address: formatAddress(parsed.address) }));
+        if (lease?.kind === 'container') found.push(lease);
+      }
+    }
+    return found;
+  }
+}
+
+/**
+ * Of several pools on one subnet (`--ip-range` apart) the one not yet tied and asked for last: the engine sends
+ * CreateNetwork right after its RequestPool calls (libnetwork controller.go NewNetwork).
+ */
+function poolFor(pools: readonly Pool[], networkId: string, { addressSpace, subnet }: Subnet): Pool | undefined {
+  const candidates = pools.filter((pool) => pool.addressSpace === addressSpace && pool.subnet === subnet);
+  const untied = candidates
+    .filter((pool) => pool.networkId === null)
+    .sort((a, b) => b.createdAt.localeCompare(a.createdAt));
+  return candidates.find((pool) => pool.networkId === networkId) ?? untied[0] ?? candidates[0];
+}

@@ -1,0 +1,458 @@
+/**
+ * The NetworkDriver's verbs, in the order the engine sends them. Each may be repeated; each makes its record durable
+ * before it returns; what one makes, its twin unmakes.
+ */
+import { randomBytes } from 'node:crypto';
+import {
+  contains,
+  formatMac,
+  isMulticastMac,
+  macFromIPv4,
+  macFromIPv6,
+  parseInterfaceAddress,
+  parseMac,
+  parsePrefix,
+} from '../address.ts';
+import * as errors from '../errors.ts';
+import type { Link, Links } from '../kernel/link.ts';
+import type { Log } from '../log.ts';
+import type { Endpoint, Family, Network, NetworkOptions, Subnet } from '../model.ts';
+import { Serial } from '../serial.ts';
+import type { Store } from '../store/store.ts';
+import { Claims } from './claims.ts';
+import { readNetworkOptions } from './options.ts';
+import { Parents } from './parent.ts';
+import { subInterfaceRefusal } from './refusal.ts';
+
+export interface NetworkRequest {
+  readonly networkId: string;
+  /** `-o` labels as given. */
+  readonly options: Readonly<Record<string, string>>;
+  readonly internal: boolean;
+  readonly enableIPv4: boolean;
+  readonly enableIPv6: boolean;
+  readonly subnets: readonly Subnet[];
+}
+
+export interface EndpointRequest {
+  readonly networkId: string;
+  readonly endpointId: string;
+  /** With prefix length; null when the engine has none of this family. */
+  readonly address: string | null;
+  readonly addressIPv6: string | null;
+  /** `--mac-address` as typed; null when we choose. */
+  readonly macAddress: string | null;
+  readonly interfaceName: string | null;
+  /** `8080->80/tcp`; macvlan publishes nothing, so these are only warned about. */
+  readonly publishedPorts: readonly string[];
+}
+
+export interface Attachment {
+  readonly linkName: string;
+  readonly interfaceName: string | null;
+  readonly gateway: string | null;
+  readonly gatewayIPv6: string | null;
+}
+
+interface Parts {
+  readonly store: Store;
+  readonly links: Links;
+  /** Alias to link name, from the setting PARENTS. */
+  readonly parentAliases: ReadonlyMap<string, string>;
+  readonly log: Log;
+  readonly now?: () => Date;
+}
+
+const ENDPOINT_ALIAS = 'tsmacvlan endpoint ';
+/** Network verbs share parents, so they run one after the other; endpoint verbs only per endpoint. */
+const NETWORKS = 'networks';
+
+export class NetworkDriver {
+  readonly #store: Store;
+  readonly #links: Links;
+  readonly #parents: Parents;
+  readonly #claims: Claims;
+  readonly #log: Log;
+  readonly #now: () => Date;
+  readonly #serial = new Serial();
+  /** All endpoint records, read at the start and kept in step with the store: who has which MAC on which parent. */
+  readonly #endpoints = new Map<string, Endpoint>();
+  /** Deletions the kernel has not finished, by endpoint. */
+  readonly #departing = new Map<string, Promise<void>>();
+
+  constructor({ store, links, parentAliases, log, now = () => new Date() }: Parts) {
+    this.#store = store;
+    this.#links = links;
+    this.#parents = new Parents(links, parentAliases);
+    this.#claims = new Claims(store, now);
+    this.#log = log;
+    this.#now = now;
+  }
+
+  // --- networks ---------------------------------------------------------------------------------------------------
+
+  async createNetwork(request: NetworkRequest): Promise<void> {
+    const options = readNetworkOptions(request.options);
+    checkFamilies(request, options);
+    await this.#serial.run(NETWORKS, () => this.#createNetwork(request, options));
+  }
+
+  async #createNetwork(request: NetworkRequest, options: NetworkOptions): Promise<void> {
+    const parent = await this.#parents.plan(options, request.networkId);
+    const others = (await this.#store.networks.list()).filter(({ id }) => id !== request.networkId);
+    checkPassthru(parent.name, options, others);
+    const link = await this.#parents.ensure(parent, request.networkId);
+    try {
+      if (options.mtu !== null && options.mtu > link.mtu) throw errors.mtuAboveParent(options.mtu, link.name, link.mtu);
+      const subnets = await this.#claims.tiePools(request.networkId, request.subnets);
+      await this.#record({
+        id: request.networkId,
+        options,
+        parent,
+        internal: request.internal,
+        subnets,
+        createdAt: this.#now().toISOString(),
+      });
+    } catch (error) {
+      await this.#undo('parent', () => this.#parents.release(parent, namesOf(others)));
+      throw error;
+    }
+    this.#warn(options, link);
+  }
+
+  /** The same id again is a swarm node's network coming back (protocol: the engine forgets those without a word). */
+  async #record(network: Network): Promise<void> {
+    if (await this.#store.networks.insert(network)) return;
+    const known = await this.#store.networks.get(network.id);
+    const next = { ...network, createdAt: known?.createdAt ?? network.createdAt };
+    if (known === undefined || JSON.stringify(known) === JSON.stringify(next)) return;
+    if (this.#endpointsOf(network.id).length > 0) throw errors.networkDiffers(network.id);
+    await this.#store.networks.replace(known, next);
+  }
+
+  #warn({ parent }: NetworkOptions, link: Link): void {
+    if (parent !== null && !link.isUp)
+      this.#log.warn('parent is down: containers have no carrier until it is up', { parent: link.name });
+  }
+
+  /** Unknown is success: the engine has forgotten the network whatever is answered. */
+  async deleteNetwork(networkId: string): Promise<void> {
+    await this.#serial.run(NETWORKS, async () => {
+      for (const endpoint of this.#endpointsOf(networkId)) await this.deleteEndpoint(networkId, endpoint.id);
+      await Promise.all(this.#endpointsOf(networkId).map(({ id }) => this.#departing.get(id)));
+      const network = await this.#store.networks.get(networkId);
+      if (network === undefined) return;
+      await this.#store.networks.remove(network);
+      await this.#parents.release(network.parent, namesOf(await this.#store.networks.list()));
+    });
+  }
+
+  /** Engine 28 and later ask before they reserve a gateway nobody wants (GwAllocCheck). */
+  skipGateway(request: Pick<NetworkRequest, 'options' | 'internal'>): { ipv4: boolean; ipv6: boolean } {
+    const options = readNetworkOptions(request.options);
+    const skip = request.internal || options.parent === null || !options.gateway;
+    return { ipv4: skip, ipv6: skip };
+  }
+
+  // --- endpoints --------------------------------------------------------------------------------------------------
+
+  /** The MAC chosen here; null when the engine named one, which it then does not want to hear again. */
+  async createEndpoint(request: EndpointRequest): Promise<{ macAddress: string | null }> {
+    const macAddress = request.macAddress === null ? null : readMac(request.macAddress);
+    return this.#serial.run(request.endpointId, () => this.#createEndpoint({ ...request, macAddress }));
+  }
+
+  async #createEndpoint(request: EndpointRequest): Promise<{ macAddress: string | null }> {
+    const network = await this.#network(request.networkId);
+    for (const address of [request.address, request.addressIPv6]) checkInside(address, network);
+    const known = this.#endpoints.get(request.endpointId);
+    if (known !== undefined && known.state !== 'deleting') return repeated(known, request);
+
+    const parent = await this.#parents.ensure(network.parent, network.id);
+    const macAddress = this.#chooseMac(request, network, parent);
+    const endpoint: Endpoint = {
+      id: request.endpointId,
+      networkId: network.id,
+      state: 'created',
+      parent: parent.name,
+      linkName: linkName(request.endpointId),
+      macAddress,
+      address: request.address,
+      addressIPv6: request.addressIPv6,
+      interfaceName: request.interfaceName,
+      changedAt: this.#now().toISOString(),
+    };
+    await this.#awaitDepartures(endpoint, network.options);
+    // No await between the look and the entry, so that two endpoints asking at once cannot both find the MAC unused.
+    this.#refuseOccupied(endpoint, network.options);
+    this.#endpoints.set(endpoint.id, endpoint);
+    try {
+      await this.#attach(network, parent, endpoint);
+    } catch (error) {
+      this.#endpoints.delete(endpoint.id);
+      throw error;
+    }
+    if (request.publishedPorts.length > 0) {
+      this.#log.warn('published ports are ignored: the container is on the LAN with its own address', {
+        network: errors.short(network.id),
+        endpoint: errors.short(endpoint.id),
+        ports: request.publishedPorts.join(' '),
+      });
+    }
+    return { macAddress: request.macAddress === null ? macAddress : null };
+  }
+
+  /** Link, then ties, then record: a link without a record is what recovery removes. */
+  async #attach(network: Network, parent: Link, endpoint: Endpoint): Promise<void> {
+    const link = await this.#addSubInterface(network, parent, endpoint);
+    try {
+      await this.#claims.tieLeases(network, endpoint);
+      await this.#store.endpoints.insert(endpoint);
+    } catch (error) {
+      await this.#undo('lease ties', () => this.#claims.untieLeases(network, endpoint));
+      await this.#undo('sub-interface', () => this.#links.deleteLink(link.index));
+      throw error;
+    }
+  }
+
+  async #addSubInterface({ options }: Network, parent: Link, endpoint: Endpoint): Promise<Link> {
+    const macAddress = options.mode === 'passthru' ? null : endpoint.macAddress;
+    try {
+      return await this.#links.addMacvlan({
+        name: endpoint.linkName,
+        alias: ENDPOINT_ALIAS + endpoint.id,
+        parentIndex: parent.index,
+        mode: options.mode,
+        macAddress,
+        mtu: options.mtu,
+        broadcastQueueLength: options.broadcastQueueLength,
+      });
+    } catch (error) {
+      throw subInterfaceRefusal(error, { parent: parent.name, mode: options.mode, macAddress });
+    }
+  }
+
+  /**
+   * Acknowledged as soon as the intent is durable: the kernel takes some 16 ms for a link (it waits for RCU readers),
+   * which overlaps with the engine's own clean-up. A crash in between is finished by recover().
+   */
+  async deleteEndpoint(networkId: string, endpointId: string): Promise<void> {
+    await this.#serial.run(endpointId, async () => {
+      const endpoint = this.#endpoints.get(endpointId);
+      if (endpoint === undefined || endpoint.networkId !== networkId || endpoint.state === 'deleting') return;
+      const network = await this.#store.networks.get(networkId);
+      const leaving = await this.#change(endpoint, 'deleting');
+      if (network !== undefined) await this.#claims.untieLeases(network, leaving);
+      this.#depart(leaving);
+    });
+  }
+
+  #depart(endpoint: Endpoint): void {
+    const departure = this.#removeSubInterface(endpoint)
+      .catch((error: unknown) =>
+        this.#log.error('sub-interface was not removed; the next start tries again', {
+          link: endpoint.linkName,
+          error: String(error),
+        }),
+      )
+      .finally(() => this.#departing.delete(endpoint.id));
+    this.#departing.set(endpoint.id, departure);
+  }
+
+  /** A missing link is success: the kernel removes it with the container's namespace. */
+  async #removeSubInterface(endpoint: Endpoint): Promise<void> {
+    const link = await this.#links.byName(endpoint.linkName);
+    if (link?.alias === ENDPOINT_ALIAS + endpoint.id) await this.#links.deleteLink(link.index);
+    await this.#store.endpoints.remove(endpoint);
+    this.#endpoints.delete(endpoint.id);
+  }
+
+  // --- sandboxes --------------------------------------------------------------------------------------------------
+
+  /** No kernel work: the engine moves the link into the sandbox itself. */
+  async join(networkId: string, endpointId: string): Promise<Attachment> {
+    const network = await this.#network(networkId);
+    return this.#serial.run(endpointId, async () => {
+      const endpoint = this.#endpoints.get(endpointId);
+      if (endpoint === undefined || endpoint.networkId !== networkId || endpoint.state === 'deleting')
+        throw errors.endpointUnknown(endpointId, networkId);
+      if (endpoint.state === 'created') await this.#change(endpoint, 'joined');
+      return {
+        linkName: endpoint.linkName,
+        interfaceName: endpoint.interfaceName,
+        gateway: gatewayFor(network, endpoint.address),
+        gatewayIPv6: gatewayFor(network, endpoint.addressIPv6),
+      };
+    });
+  }
+
+  /** Nothing to do: the engine brings the link back, and DeleteEndpoint follows. */
+  async leave(_networkId: string, _endpointId: string): Promise<void> {}
+
+  // --- start and stop ---------------------------------------------------------------------------------------------
+
+  /** Rebuilds what the host lost and finishes what a crash interrupted. Errors are logged: one bad network stops none. */
+  async recover(): Promise<void> {
+    for (const endpoint of await this.#store.endpoints.list()) this.#endpoints.set(endpoint.id, endpoint);
+    const networks = await this.#store.networks.list();
+    for (const network of networks) {
+      await this.#undo('parent of a network', () => this.#parents.ensure(network.parent, network.id));
+    }
+    for (const endpoint of this.#endpoints.values()) if (endpoint.state === 'deleting') this.#depart(endpoint);
+    for (const link of await this.#leftovers(networks)) {
+      this.#log.info('removing a link that a crash left behind', { link: link.name, alias: link.alias });
+      await this.#undo('link', () => this.#links.deleteLink(link.index));
+    }
+  }
+
+  /** Links that carry our alias and belong to no record. */
+  async #leftovers(networks: readonly Network[]): Promise<Link[]> {
+    const subInterfaces = (await this.#links.list()).filter(
+      ({ alias }) => alias?.startsWith(ENDPOINT_ALIAS) && !this.#endpoints.has(alias.slice(ENDPOINT_ALIAS.length)),
+    );
+    return [...subInterfaces, ...(await this.#parents.orphans(namesOf(networks)))];
+  }
+
+  /** Resolves when every acknowledged deletion is done. */
+  async close(): Promise<void> {
+    await Promise.all(this.#departing.values());
+  }
+
+  // --- parts ------------------------------------------------------------------------------------------------------
+
+  async #network(networkId: string): Promise<Network> {
+    const network = await this.#store.networks.get(networkId);
+    if (network === undefined) throw errors.networkUnknown(networkId);
+    return network;
+  }
+
+  #endpointsOf(networkId: string): Endpoint[] {
+    return [...this.#endpoints.values()].filter((endpoint) => endpoint.networkId === networkId);
+  }
+
+  async #change(endpoint: Endpoint, state: Endpoint['state']): Promise<Endpoint> {
+    const next = { ...endpoint, state, changedAt: this.#now().toISOString() };
+    if (!(await this.#store.endpoints.replace(endpoint, next)))
+      throw errors.endpointUnknown(endpoint.id, endpoint.networkId);
+    this.#endpoints.set(next.id, next);
+    return next;
+  }
+
+  #chooseMac(request: EndpointRequest, { options }: Network, parent: Link): string {
+    if (options.mode !== 'passthru') return request.macAddress ?? derivedMac(options.macPrefix, request);
+    if (request.macAddress !== null && request.macAddress !== parent.macAddress) {
+      throw errors.macFixedByParent(request.macAddress, parent.name, parent.macAddress);
+    }
+    return parent.macAddress;
+  }
+
+  /** A link with this MAC may still be leaving; the kernel would refuse the new one when it comes up (EADDRINUSE). */
+  async #awaitDepartures(endpoint: Endpoint, options: NetworkOptions): Promise<void> {
+    for (const other of this.#inTheWay(endpoint, options)) {
+      if (other.state !== 'deleting') continue;
+      if (!this.#departing.has(other.id)) this.#depart(other);
+      await this.#departing.get(other.id);
+    }
+  }
+
+  #refuseOccupied(endpoint: Endpoint, options: NetworkOptions): void {
+    const holder = this.#inTheWay(endpoint, options)[0];
+    if (holder === undefined) return;
+    throw options.mode === 'passthru'
+      ? errors.passthruOccupied(endpoint.parent, holder.id)
+      : errors.macTaken(endpoint.macAddress, holder.id, endpoint.parent);
+  }
+
+  /** Who keeps this endpoint off its parent: anybody in mode passthru, else who has its MAC. */
+  #inTheWay({ id, parent, macAddress }: Endpoint, { mode }: NetworkOptions): Endpoint[] {
+    return [...this.#endpoints.values()].filter(
+      (other) => other.id !== id && other.parent === parent && (mode === 'passthru' || other.macAddress === macAddress),
+    );
+  }
+
+  /** Undoing never hides the first error: its own failure is logged. */
+  async #undo(what: string, step: () => Promise<unknown>): Promise<void> {
+    try {
+      await step();
+    } catch (error) {
+      this.#log.error(`could not mend ${what}`, { error: String(error) });
+    }
+  }
+}
+
+function namesOf(networks: readonly Network[]): Set<string> {
+  return new Set(networks.map(({ parent }) => parent.name));
+}
+
+function checkFamilies({ enableIPv4, enableIPv6, subnets }: NetworkRequest, options: NetworkOptions): void {
+  const has = (family: Family) => subnets.some(({ subnet }) => isUsable(subnet, family));
+  if (enableIPv4 && !has('IPv4')) throw errors.subnetMissing('IPv4');
+  if (enableIPv6 && !has('IPv6')) throw errors.subnetMissing('IPv6');
+  if (enableIPv6 && options.mtu !== null && options.mtu < 1280) throw errors.mtuBelowIPv6(options.mtu);
+}
+
+/** 0.0.0.0/0 is the null IPAM's way to say that there are no addresses (libnetwork ipams/null). */
+function isUsable(subnet: string, family: Family): boolean {
+  const prefix = parsePrefix(subnet);
+  return prefix?.family === family && prefix.length > 0;
+}
+
+function checkPassthru(parentName: string, { mode }: NetworkOptions, others: readonly Network[]): void {
+  for (const other of others.filter(({ parent }) => parent.name === parentName)) {
+    if (other.options.mode === 'passthru') throw errors.parentOwnedByPassthru(parentName, other.id);
+    if (mode === 'passthru') throw errors.parentTaken(parentName, other.id);
+  }
+}
+
+function checkInside(address: string | null, { id, subnets }: Network): void {
+  if (address !== null && subnetOf(address, subnets) === undefined)
+    throw errors.addressOutsideNetwork(
+      address,
+      id,
+      subnets.map(({ subnet }) => subnet),
+    );
+}
+
+function subnetOf<T extends Subnet>(address: string, subnets: readonly T[]): T | undefined {
+  const parsed = parseInterfaceAddress(address);
+  return subnets.find(({ subnet }) => {
+    const prefix = parsePrefix(subnet);
+    return parsed !== undefined && prefix !== undefined && contains(prefix, parsed.address);
+  });
+}
+
+/** The gateway of the address's own subnet: a full pool may have answered with an address of its sister's. */
+function gatewayFor({ options, internal, parent, subnets }: Network, address: string | null): string | null {
+  if (address === null || internal || parent.recipe === 'isolated' || !options.gateway) return null;
+  return subnetOf(address, subnets)?.gateway ?? null;
+}
+
+/** The same request again gets the same answer; another one under the same id is a mistake. */
+function repeated(known: Endpoint, request: EndpointRequest): { macAddress: string | null } {
+  const isSame =
+    known.networkId === request.networkId &&
+    known.address === request.address &&
+    known.addressIPv6 === request.addressIPv6;
+  if (!isSame || (request.macAddress !== null && request.macAddress !== known.macAddress))
+    throw errors.endpointDiffers(known.id);
+  return { macAddress: request.macAddress === null ? known.macAddress : null };
+}
+
+function readMac(typed: string): string {
+  const mac = parseMac(typed);
+  if (mac === undefined || mac === '00:00:00:00:00:00') throw errors.macMalformed(typed);
+  if (isMulticastMac(mac)) throw errors.macMulticast(typed);
+  return mac;
+}
+
+function derivedMac(prefix: string, { address, addressIPv6 }: EndpointRequest): string {
+  const ipv4 = address === null ? undefined : parseInterfaceAddress(address);
+  if (ipv4 !== undefined) return macFromIPv4(prefix, ipv4.address);
+  const ipv6 = addressIPv6 === null ? undefined : parseInterfaceAddress(addressIPv6);
+  return ipv6 === undefined ? `${prefix}:${formatMac(randomBytes(4))}` : macFromIPv6(prefix, ipv6.address);
+}
+
+/** 15 bytes: the engine moves the link under this name, so it must not be one that a container has. */
+function linkName(endpointId: string): string {
+  return `tsm${endpointId.slice(0, 12)}`;
+}

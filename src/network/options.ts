@@ -1,0 +1,128 @@
+/** `-o` labels → NetworkOptions: what each means, its default, and what is refused. Pure. */
+import * as errors from '../errors.ts';
+import { MODES, type NetworkOptions, VLAN_PROTOCOLS } from '../model.ts';
+import { nearest } from '../nearest.ts';
+
+/** One row of the options reference; docs/reference.md is generated from these. */
+export interface OptionRow {
+  readonly name: string;
+  readonly values: string;
+  readonly fallback: string;
+  readonly meaning: string;
+}
+
+export const OPTION_ROWS: readonly OptionRow[] = [
+  {
+    name: 'parent',
+    values: 'eth0, eth0.50, an alias of PARENTS, auto',
+    fallback: 'none: an isolated network',
+    meaning: 'interface that carries the containers; NAME.ID is made when it is missing',
+  },
+  {
+    name: 'macvlan_mode',
+    values: MODES.join(', '),
+    fallback: 'bridge',
+    meaning: 'how containers on one parent see each other',
+  },
+  {
+    name: 'vlan',
+    values: '1 to 4094, or stacked 10.20',
+    fallback: 'none',
+    meaning: '802.1Q tags on the parent, outer first',
+  },
+  {
+    name: 'vlan_protocol',
+    values: VLAN_PROTOCOLS.join(', '),
+    fallback: '802.1q',
+    meaning: 'protocol of the outer tag',
+  },
+  { name: 'mtu', values: '68 to 65535', fallback: "the parent's", meaning: 'largest packet in bytes' },
+  {
+    name: 'mac_prefix',
+    values: 'two bytes, 02:42',
+    fallback: '02:42',
+    meaning: 'first bytes of generated MAC addresses',
+  },
+  {
+    name: 'gateway',
+    values: 'none',
+    fallback: "the subnet's",
+    meaning: 'none: containers get no default route from this network',
+  },
+  {
+    name: 'bc_queue_len',
+    values: '0 to 1000000',
+    fallback: "the kernel's 1000",
+    meaning: 'broadcast frames the parent queues',
+  },
+];
+
+const NAMES = OPTION_ROWS.map((row) => row.name);
+
+/** Options the engine owns and applies itself for any driver (`com.docker.network.advertise_addr_ms`, …). */
+const ENGINE_PREFIX = 'com.docker.network.';
+
+export function readNetworkOptions(given: Readonly<Record<string, string>>): NetworkOptions {
+  refuseUnknown(given);
+  const options: NetworkOptions = {
+    parent: given.parent?.trim() || null,
+    vlan: given.vlan ? readVlanIds(given.vlan, given.vlan) : [],
+    vlanProtocol: oneOf('vlan_protocol', given.vlan_protocol?.toLowerCase(), VLAN_PROTOCOLS) ?? '802.1q',
+    mode: readMode(given.macvlan_mode),
+    mtu: integer('mtu', given.mtu, 68, 65535),
+    macPrefix: readMacPrefix(given.mac_prefix),
+    gateway: oneOf('gateway', given.gateway, ['none']) === undefined,
+    broadcastQueueLength: integer('bc_queue_len', given.bc_queue_len, 0, 1_000_000),
+  };
+  if (options.vlan.length > 0 && options.parent === null) throw errors.optionNeedsParent('vlan');
+  if (given.vlan_protocol && options.vlan.length === 0) throw errors.vlanProtocolWithoutVlan();
+  return options;
+}
+
+function refuseUnknown(given: Readonly<Record<string, string>>): void {
+  for (const key of Object.keys(given)) {
+    if (NAMES.includes(key) || key.startsWith(ENGINE_PREFIX)) continue;
+    throw errors.unknownOption(key, nearest(key, NAMES), NAMES);
+  }
+}
+
+/** `50` or stacked `10.20`; `source` is what the user typed, for the sentence. */
+export function readVlanIds(text: string, source: string): number[] {
+  return text.split('.').map((part) => {
+    const id = /^\d{1,4}$/.test(part) ? Number(part) : Number.NaN;
+    if (!(id >= 1 && id <= 4094)) throw errors.vlanIdRange(part, source);
+    return id;
+  });
+}
+
+function readMode(value: string | undefined): NetworkOptions['mode'] {
+  if (!value) return 'bridge';
+  const mode = MODES.find((known) => known === value);
+  if (mode === undefined) throw errors.unknownMode(value, nearest(value, MODES), MODES);
+  return mode;
+}
+
+function readMacPrefix(value: string | undefined): string {
+  if (!value) return '02:42';
+  const prefix = value.toLowerCase().replaceAll('-', ':');
+  const expected = 'two bytes of a unicast address, as 02:42';
+  if (!/^[0-9a-f]{2}:[0-9a-f]{2}$/.test(prefix)) throw errors.optionValue('mac_prefix', value, expected);
+  // Bit 0 of the first byte marks multicast, which no interface can have.
+  if (Number.parseInt(prefix.slice(0, 2), 16) & 1) throw errors.optionValue('mac_prefix', value, expected);
+  return prefix;
+}
+
+function integer(name: string, value: string | undefined, least: number, most: number): number | null {
+  if (!value) return null;
+  const number = /^\d{1,9}$/.test(value) ? Number(value) : Number.NaN;
+  if (!(number >= least && number <= most))
+    throw errors.optionValue(name, value, `a whole number from ${least} to ${most}`);
+  return number;
+}
+
+function oneOf<const T extends string>(name: string, value: string | undefined, allowed: readonly T[]): T | undefined {
+  if (!value) return undefined;
+  const found = allowed.find((known) => known === value);
+  if (found === undefined) throw errors.optionValue(name, value, allowed.join(' or '));
+  return found;
+}

@@ -1,0 +1,279 @@
+/**
+ * The parent of a network's sub-interfaces: found on the host and then never changed, or made here (a VLAN, an isolated
+ * link). What is made here carries PARENT_ALIAS and is removed with its last network only if it still carries it.
+ */
+import * as errors from '../errors.ts';
+import { KernelError } from '../kernel/errno.ts';
+import type { Link, Links } from '../kernel/link.ts';
+import type { NetworkOptions, ParentLink, VlanProtocol, VlanRecipe } from '../model.ts';
+import { readVlanIds } from './options.ts';
+import { kindRefusal } from './refusal.ts';
+
+export const PARENT_ALIAS = 'tsmacvlan parent';
+
+/** A VLAN id on a link can exist once: its kernel key is (link, protocol, id), under whatever name. */
+interface Tag {
+  readonly id: number;
+  readonly protocol: VlanProtocol;
+}
+
+/** ARPHRD_ETHER (linux/if_arp.h); macvlan_common_newlink wants Ethernet below. */
+const ETHERNET = 1;
+/** Kinds whose rx_handler takes a member's frames, so that macvlan gets EBUSY (netdev_rx_handler_register). */
+const FRAME_TAKING_MASTERS = ['bridge', 'bond', 'team', 'openvswitch', 'ovs-system'];
+const CHILD_KINDS = ['macvlan', 'macvtap', 'ipvlan', 'ipvtap'];
+/** IFNAMSIZ without the closing zero (linux/if.h). */
+const LONGEST_NAME_BYTES = 15;
+
+export class Parents {
+  readonly #links: Links;
+  /** Alias to link name, from the setting PARENTS. */
+  readonly #aliases: ReadonlyMap<string, string>;
+
+  constructor(links: Links, aliases: ReadonlyMap<string, string>) {
+    this.#links = links;
+    this.#aliases = aliases;
+  }
+
+  /** Where the network's sub-interfaces will live. Refuses what cannot carry them; changes nothing. */
+  async plan(options: NetworkOptions, networkId: string): Promise<ParentLink> {
+    if (options.parent === null) return isolated(networkId);
+    const typed = options.parent;
+    const named = await this.#resolve(typed);
+    const { base, labels } = await this.#findBase(named, typed);
+    const vlan = [...labels, ...options.vlan];
+    if (vlan.length === 0) {
+      await this.#checkParent(base);
+      const made = base.alias === PARENT_ALIAS;
+      return { name: base.name, made, recipe: made ? recipeOf(base, await this.#links.list()) : null };
+    }
+    this.#checkBase(base);
+    return this.#planVlan({ base: base.name, vlan, protocol: options.vlanProtocol }, base);
+  }
+
+  /** The link itself, made when it is ours and missing (after a reboot, or when the base came back). */
+  async ensure(parent: ParentLink, networkId: string): Promise<Link> {
+    if (parent.recipe === 'isolated') return this.#ensureIsolated(parent.name);
+    if (parent.recipe === null || !parent.made) return this.#existing(parent.name, networkId);
+    const link = await this.#links.byName(parent.name);
+    return link?.alias === PARENT_ALIAS ? link : this.#ensureVlan(parent.recipe, networkId);
+  }
+
+  /** Removes what ensure made and nobody uses: not `inUse` by name, no link on top, still marked. */
+  async release(parent: ParentLink, inUse: ReadonlySet<string>): Promise<void> {
+    if (!parent.made) return;
+    let link =
+      parent.recipe === null || parent.recipe === 'isolated'
+        ? await this.#links.byName(parent.name)
+        : await this.#findVlan(parent.recipe);
+    while (link !== undefined && link.alias === PARENT_ALIAS && !inUse.has(link.name)) {
+      if (await this.#carriesLinks(link.index)) return;
+      const below: Link | undefined =
+        link.parentIndex === null ? undefined : await this.#links.byIndex(link.parentIndex);
+      await this.#links.deleteLink(link.index);
+      link = below;
+    }
+  }
+
+  /** Links of ours that no network uses: left by a crash between a record's removal and its link's. */
+  async orphans(inUse: ReadonlySet<string>): Promise<Link[]> {
+    const all = await this.#links.list();
+    return all.filter(
+      (link) =>
+        link.alias === PARENT_ALIAS &&
+        !inUse.has(link.name) &&
+        !all.some((other) => other.parentIndex === link.index && other.alias === PARENT_ALIAS),
+    );
+  }
+
+  /** Names that could be given with -o parent=, for the sentence when one is missing. */
+  async candidates(): Promise<string[]> {
+    const all = await this.#links.list();
+    return all.filter((link) => this.#refusal(link, all) === undefined).map((link) => link.name);
+  }
+
+  async #resolve(typed: string): Promise<string> {
+    const name = this.#aliases.get(typed) ?? typed;
+    // dev_valid_name (net/core/dev.c): no slash, no colon, no white space.
+    if (name !== 'auto' && (/[\s/:]/.test(name) || name === '.' || name === '..'))
+      throw errors.parentNameInvalid(typed);
+    return name === 'auto' ? this.#defaultRouteLink() : name;
+  }
+
+  async #defaultRouteLink(): Promise<string> {
+    const routes = (await this.#links.routes()).filter((route) => route.destination === 'default');
+    const route = routes.find(({ family }) => family === 'IPv4') ?? routes[0];
+    const link = route === undefined ? undefined : await this.#links.byIndex(route.linkIndex);
+    if (link === undefined) throw errors.noDefaultRoute();
+    return link.name;
+  }
+
+  /** `eth0.10.20` names the link itself, or VLAN 20 on eth0.10, or VLANs 10 and 20 on eth0: the longest that exists. */
+  async #findBase(name: string, typed: string): Promise<{ base: Link; labels: number[] }> {
+    const parts = name.split('.');
+    for (let length = parts.length; length > 0; length--) {
+      const base = await this.#byName(parts.slice(0, length).join('.'));
+      if (base === undefined) continue;
+      return { base, labels: length === parts.length ? [] : readVlanIds(parts.slice(length).join('.'), typed) };
+    }
+    throw errors.parentMissing(typed, await this.candidates());
+  }
+
+  /** A name over 15 bytes cannot exist; the kernel would refuse the question itself (ERANGE). */
+  async #byName(name: string): Promise<Link | undefined> {
+    return name === '' || Buffer.byteLength(name) > LONGEST_NAME_BYTES ? undefined : this.#links.byName(name);
+  }
+
+  async #existing(name: string, networkId: string): Promise<Link> {
+    const link = await this.#links.byName(name);
+    if (link === undefined) throw errors.parentGone(name, networkId, await this.candidates());
+    return link;
+  }
+
+  async #planVlan(recipe: VlanRecipe, base: Link): Promise<ParentLink> {
+    const found = await this.#findVlan(recipe);
+    if (found !== undefined) {
+      await this.#checkParent(found);
+      return { name: found.name, made: found.alias === PARENT_ALIAS, recipe };
+    }
+    return { name: await this.#checkNewNames(recipe, base), made: true, recipe };
+  }
+
+  /** The whole chain, or undefined when one of its links is missing. */
+  async #findVlan(recipe: VlanRecipe): Promise<Link | undefined> {
+    const all = await this.#links.list();
+    let link = all.find(({ name, alternativeNames }) => name === recipe.base || alternativeNames.includes(recipe.base));
+    for (const tag of tags(recipe)) link = link && vlanOn(all, link, tag);
+    return link;
+  }
+
+  /** Walks the names that would be made; returns the last. */
+  async #checkNewNames(recipe: VlanRecipe, base: Link): Promise<string> {
+    const all = await this.#links.list();
+    let name = base.name;
+    let below: Link | undefined = base;
+    for (const tag of tags(recipe)) {
+      below = below && vlanOn(all, below, tag);
+      name = below?.name ?? `${name}.${tag.id}`;
+      if (below === undefined) checkNewName(name, all);
+    }
+    return name;
+  }
+
+  async #ensureVlan(recipe: VlanRecipe, networkId: string): Promise<Link> {
+    let link = await this.#existing(recipe.base, networkId);
+    for (const tag of tags(recipe))
+      link = vlanOn(await this.#links.list(), link, tag) ?? (await this.#makeVlan(link, tag));
+    return link;
+  }
+
+  async #makeVlan(below: Link, tag: Tag): Promise<Link> {
+    const spec = {
+      name: `${below.name}.${tag.id}`,
+      alias: PARENT_ALIAS,
+      parentIndex: below.index,
+      id: tag.id,
+      protocol: kernelProtocol(tag.protocol),
+    };
+    try {
+      const link = await this.#links.addVlan(spec);
+      await this.#bringUp(link, below);
+      return link;
+    } catch (error) {
+      throw kindRefusal(error, 'VLAN', '8021q');
+    }
+  }
+
+  /** A VLAN follows its base up and down; below a base that is down it comes up with it (vlan_device_event). */
+  async #bringUp(link: Link, below: Link): Promise<void> {
+    try {
+      await this.#links.setUp(link.index);
+    } catch (error) {
+      if (error instanceof KernelError && error.code === 'ENETDOWN' && !below.isUp) return;
+      await this.#links.deleteLink(link.index);
+      throw error;
+    }
+  }
+
+  async #ensureIsolated(name: string): Promise<Link> {
+    const found = await this.#links.byName(name);
+    if (found !== undefined) return found;
+    try {
+      const link = await this.#links.addIsolated({ name, alias: PARENT_ALIAS });
+      await this.#links.setUp(link.index);
+      return link;
+    } catch (error) {
+      throw kindRefusal(error, 'dummy', 'dummy');
+    }
+  }
+
+  async #carriesLinks(index: number): Promise<boolean> {
+    return (await this.#links.list()).some((link) => link.parentIndex === index && link.index !== index);
+  }
+
+  async #checkParent(link: Link): Promise<void> {
+    const refusal = this.#refusal(link, await this.#links.list());
+    if (refusal !== undefined) throw refusal;
+  }
+
+  /** A VLAN may sit on a bridge's or bond's member, so less is refused of its base. */
+  #checkBase(link: Link): void {
+    const refusal = this.#mediumRefusal(link);
+    if (refusal !== undefined) throw refusal;
+  }
+
+  #mediumRefusal(link: Link): errors.PluginError | undefined {
+    if (link.isLoopback) return errors.parentLoopback(link.name);
+    if (link.type !== ETHERNET) return errors.parentNotEthernet(link.name);
+    return this.#links.isWireless(link.name) ? errors.parentWireless(link.name) : undefined;
+  }
+
+  #refusal(link: Link, all: readonly Link[]): errors.PluginError | undefined {
+    if (link.kind !== null && CHILD_KINDS.includes(link.kind)) {
+      const lower = all.find(({ index }) => index === link.parentIndex);
+      return errors.parentIsChild(link.name, link.kind, lower?.name ?? null);
+    }
+    const master = link.masterIndex === null ? undefined : all.find(({ index }) => index === link.masterIndex);
+    const masterKind = link.masterKind ?? master?.kind;
+    if (masterKind && FRAME_TAKING_MASTERS.includes(masterKind))
+      return errors.parentEnslaved(link.name, master?.name ?? masterKind, masterKind);
+    return this.#mediumRefusal(link);
+  }
+}
+
+function isolated(networkId: string): ParentLink {
+  return { name: `tsmi${networkId.slice(0, 11)}`, made: true, recipe: 'isolated' };
+}
+
+function tags({ vlan, protocol }: VlanRecipe): Tag[] {
+  return vlan.map((id, position) => ({ id, protocol: position === 0 ? protocol : '802.1q' }));
+}
+
+/** How a VLAN of ours that another network made would be made again. */
+function recipeOf(link: Link, all: readonly Link[]): VlanRecipe | null {
+  const below = all.find(({ index }) => index === link.parentIndex);
+  if (link.vlan === null || below === undefined) return null;
+  const lower = below.alias === PARENT_ALIAS ? recipeOf(below, all) : null;
+  if (lower !== null) return { ...lower, vlan: [...lower.vlan, link.vlan.id] };
+  return { base: below.name, vlan: [link.vlan.id], protocol: link.vlan.protocol === '802.1ad' ? '802.1ad' : '802.1q' };
+}
+
+function vlanOn(all: readonly Link[], below: Link, tag: Tag): Link | undefined {
+  return all.find(
+    (link) =>
+      link.parentIndex === below.index &&
+      link.vlan?.id === tag.id &&
+      link.vlan.protocol === kernelProtocol(tag.protocol),
+  );
+}
+
+function checkNewName(name: string, all: readonly Link[]): void {
+  if (Buffer.byteLength(name) > LONGEST_NAME_BYTES) throw errors.parentNameTooLong(name);
+  const taken = all.find((link) => link.name === name || link.alternativeNames.includes(name));
+  if (taken !== undefined)
+    throw errors.vlanNameTaken(name, taken.vlan ? `VLAN ${taken.vlan.id}` : (taken.kind ?? 'physical interface'));
+}
+
+function kernelProtocol(protocol: VlanProtocol): '802.1Q' | '802.1ad' {
+  return protocol === '802.1ad' ? '802.1ad' : '802.1Q';
+}

@@ -1,0 +1,4 @@
+/** The version stands in package.json only. */
+import manifest from '../package.json' with { type: 'json' };
+
+export const VERSION: string = manifest.version;
