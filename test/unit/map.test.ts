@@ -1,0 +1,71 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { drawMap } from '../../src/map.ts';
+import type { Endpoint, Network } from '../../src/model.ts';
+import { readNetworkOptions } from '../../src/network/options.ts';
+
+const when = '2026-11-20T00:00:00.000Z';
+
+function network(id: string, parent: Network['parent'], subnet: string, gateway: string | null): Network {
+  const subnets = [{ addressSpace: 'TsmacvlanLocal', subnet, gateway, realm: 'TsmacvlanLocal' }];
+  return {
+    id: id.repeat(64),
+    options: readNetworkOptions({ parent: parent.name }),
+    parent,
+    internal: false,
+    subnets,
+    createdAt: when,
+  };
+}
+
+function endpoint(id: string, networkId: string, address: string): Endpoint {
+  return {
+    id: id.repeat(64),
+    networkId: networkId.repeat(64),
+    state: 'joined',
+    parent: 'eth0',
+    linkName: 'tsm',
+    macAddress: '02:42:0a:00:00:02',
+    address,
+    addressIPv6: null,
+    interfaceName: null,
+    changedAt: when,
+  };
+}
+
+test('draws base interfaces, VLANs, networks and endpoints as one tree', () => {
+  const networks = [
+    network('a', { name: 'eth0', made: false, recipe: null }, '10.0.0.0/24', '10.0.0.1'),
+    network(
+      'b',
+      { name: 'eth0.50', made: true, recipe: { base: 'eth0', vlan: [50], protocol: '802.1q' } },
+      '10.0.50.0/24',
+      null,
+    ),
+    network('c', { name: 'tsmicccc', made: true, recipe: 'isolated' }, '10.0.99.0/24', null),
+  ];
+  const drawing = drawMap(networks, [
+    endpoint('1', 'a', '10.0.0.2/24'),
+    endpoint('2', 'a', '10.0.0.3/24'),
+    endpoint('3', 'b', '10.0.50.2/24'),
+  ]);
+  assert.equal(
+    drawing,
+    [
+      'eth0',
+      '├─ network aaaaaaaaaaaa  bridge  10.0.0.0/24 gateway 10.0.0.1',
+      '│  ├─ 10.0.0.2/24  02:42:0a:00:00:02  endpoint 111111111111',
+      '│  └─ 10.0.0.3/24  02:42:0a:00:00:02  endpoint 222222222222',
+      '└─ VLAN 50  eth0.50',
+      '   └─ network bbbbbbbbbbbb  bridge  10.0.50.0/24',
+      '      └─ 10.0.50.2/24  02:42:0a:00:00:02  endpoint 333333333333',
+      '(isolated) tsmicccc',
+      '└─ network cccccccccccc  bridge  10.0.99.0/24',
+      '',
+    ].join('\n'),
+  );
+});
+
+test('nothing to draw is no text', () => {
+  assert.equal(drawMap([], []), '');
+});

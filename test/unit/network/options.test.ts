@@ -1,0 +1,110 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { PluginError } from '../../../src/errors.ts';
+import { readNetworkOptions } from '../../../src/network/options.ts';
+
+const DEFAULTS = readNetworkOptions({});
+
+function refusal(options: Record<string, string>): string {
+  try {
+    readNetworkOptions(options);
+  } catch (error) {
+    assert.ok(error instanceof PluginError, String(error));
+    assert.equal(error.kind, 'mistake');
+    return error.message;
+  }
+  return assert.fail(`accepted ${JSON.stringify(options)}`);
+}
+
+test('no options mean an isolated bridge network', () => {
+  assert.deepEqual(DEFAULTS, {
+    parent: null,
+    vlan: [],
+    vlanProtocol: '802.1q',
+    mode: 'bridge',
+    mtu: null,
+    macPrefix: '02:42',
+    gateway: true,
+    broadcastQueueLength: null,
+  });
+});
+
+test('the built-in driver’s options mean the same here', () => {
+  for (const mode of ['bridge', 'private', 'vepa', 'passthru'] as const) {
+    assert.deepEqual(readNetworkOptions({ parent: 'eth0.50', macvlan_mode: mode }), {
+      ...DEFAULTS,
+      parent: 'eth0.50',
+      mode,
+    });
+  }
+});
+
+test('each option of ours is read into its own field', () => {
+  const given = {
+    parent: 'eth0',
+    vlan: '10.20',
+    vlan_protocol: '802.1AD',
+    mtu: '1400',
+    mac_prefix: '0A-1B',
+    gateway: 'none',
+    bc_queue_len: '0',
+  };
+  assert.deepEqual(readNetworkOptions(given), {
+    parent: 'eth0',
+    vlan: [10, 20],
+    vlanProtocol: '802.1ad',
+    mode: 'bridge',
+    mtu: 1400,
+    macPrefix: '0a:1b',
+    gateway: false,
+    broadcastQueueLength: 0,
+  });
+});
+
+test('options that the engine owns pass, others are refused with the nearest name', () => {
+  assert.deepEqual(readNetworkOptions({ 'com.docker.network.advertise_addr_ms': '200' }), DEFAULTS);
+  assert.match(
+    refusal({ parnt: 'eth0' }),
+    /^unknown option -o "parnt", did you mean parent\?; the options are parent, /,
+  );
+  assert.match(refusal({ zzzzzzz: 'x' }), /^unknown option -o "zzzzzzz"; the options are parent, /);
+});
+
+test('a mode that is none is refused with the four and the likely one', () => {
+  assert.equal(
+    refusal({ macvlan_mode: 'veth' }),
+    'unknown macvlan_mode "veth", did you mean vepa?; use one of bridge, private, vepa, passthru',
+  );
+  assert.equal(
+    refusal({ macvlan_mode: 'Bridge' }),
+    'unknown macvlan_mode "Bridge", did you mean bridge?; use one of bridge, private, vepa, passthru',
+  );
+});
+
+test('VLAN ids run from 1 to 4094', () => {
+  assert.deepEqual(readNetworkOptions({ parent: 'e', vlan: '1' }).vlan, [1]);
+  assert.deepEqual(readNetworkOptions({ parent: 'e', vlan: '4094' }).vlan, [4094]);
+  for (const vlan of ['0', '4095', '-1', 'x', '10.', '10.0', '99999', '1e3', ' 5']) {
+    assert.match(refusal({ parent: 'e', vlan }), /^VLAN id .* is out of range; use 1 to 4094$/);
+  }
+  assert.match(refusal({ vlan: '5' }), /^option -o vlan= needs a parent interface; add -o parent=$/);
+  assert.match(refusal({ parent: 'e', vlan_protocol: '802.1q' }), /has no VLAN to apply to/);
+});
+
+test('numbers out of their range are refused with the range', () => {
+  assert.equal(refusal({ mtu: '67' }), 'option -o mtu="67" is not usable; give a whole number from 68 to 65535');
+  for (const mtu of ['65536', '1500.5', '0x500', '-1', '1e3', '99999999999'])
+    assert.match(refusal({ mtu }), /68 to 65535$/);
+  assert.match(refusal({ bc_queue_len: 'many' }), /0 to 1000000$/);
+});
+
+test('a MAC prefix is two bytes of a unicast address', () => {
+  for (const mac_prefix of ['03:42', '02', '02:42:00', 'zz:42'])
+    assert.match(refusal({ mac_prefix }), /give two bytes of a unicast address/);
+});
+
+test('control characters in a value reach no terminal raw', () => {
+  const message = refusal({ macvlan_mode: 'x\u001b[31m\n\u009b' });
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: these must not be there.
+  assert.doesNotMatch(message, /[\u0000-\u001f\u007f-\u009f]/);
+});
