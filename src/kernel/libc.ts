@@ -1,0 +1,170 @@
+/**
+ * The door of koffi: the few system calls that Node has no words for. As in the kernel itself, a result below zero is
+ * a negated errno and nothing is thrown.
+ *
+ * koffi passes a Buffer by its address and does not keep it alive during an `.async` call; freed in flight it crashes
+ * the process. Every async call here holds its buffers in the closure that is called when the kernel has answered.
+ */
+import { constants, endianness } from 'node:os';
+import koffi from 'koffi';
+
+// Structures of the kernel are in host byte order; this room writes them as on x86-64 and arm64.
+if (endianness() !== 'LE') throw new Error('tsmacvlan runs on little-endian machines only');
+
+const libc = koffi.load(null);
+
+type Size = number | bigint;
+const c = {
+  socket: libc.func('int socket(int domain, int type, int protocol)') as (...args: number[]) => number,
+  close: libc.func('int close(int fd)') as (fd: number) => number,
+  bind: libc.func('int bind(int fd, const uint8_t *address, uint32_t length)') as (
+    fd: number,
+    address: Buffer,
+    length: number,
+  ) => number,
+  getsockname: libc.func('int getsockname(int fd, uint8_t *address, uint8_t *length)') as (
+    fd: number,
+    address: Buffer,
+    length: Buffer,
+  ) => number,
+  setsockopt: libc.func('int setsockopt(int fd, int level, int name, const uint8_t *value, uint32_t length)') as (
+    fd: number,
+    level: number,
+    name: number,
+    value: Buffer,
+    length: number,
+  ) => number,
+  send: libc.func('intptr_t send(int fd, const uint8_t *data, size_t length, int flags)') as Call<
+    [number, Buffer, number, number]
+  >,
+  recvfrom: libc.func(
+    'intptr_t recvfrom(int fd, uint8_t *into, size_t size, int flags, uint8_t *address, uint8_t *length)',
+  ) as Call<[number, Buffer, number, number, Buffer, Buffer]>,
+  setns: libc.func('int setns(int fd, int type)') as (fd: number, type: number) => number,
+};
+
+interface Call<Args extends unknown[]> {
+  (...args: Args): Size;
+  async(...args: [...Args, (error: Error | null, result: Size) => void]): void;
+}
+
+export const AF_NETLINK = 16;
+export const AF_PACKET = 17;
+export const SOCK_RAW = 3;
+export const SOCK_NONBLOCK = 0o4000;
+export const SOCK_CLOEXEC = 0o2000000;
+export const SOL_SOCKET = 1;
+export const MSG_TRUNC = 0x20;
+export const MSG_DONTWAIT = 0x40;
+export const EAGAIN = constants.errno.EAGAIN;
+
+const ADDRESS_SIZE = 32;
+
+/** Read at once after the call: koffi keeps errno for the function called last, also in the callback of an async one. */
+function negated(result: Size): number {
+  return result < 0 ? -koffi.errno() : Number(result);
+}
+
+/** A new descriptor, closed on exec and non-blocking. */
+export function socket(domain: number, type: number, protocol: number): number {
+  return negated(c.socket(domain, type | SOCK_CLOEXEC | SOCK_NONBLOCK, protocol));
+}
+
+export function close(fd: number): number {
+  return negated(c.close(fd));
+}
+
+export function bind(fd: number, address: Buffer): number {
+  return negated(c.bind(fd, address, address.length));
+}
+
+/** Writes the socket's own address into `address`; answers its length in bytes. */
+export function getsockname(fd: number, address: Buffer): number {
+  const length = lengthOf(address);
+  const result = negated(c.getsockname(fd, address, length));
+  return result < 0 ? result : length.readUInt32LE();
+}
+
+/** A number is passed as a C int. */
+export function setsockopt(fd: number, level: number, name: number, value: number | Buffer): number {
+  const bytes = typeof value === 'number' ? u32(value) : value;
+  return negated(c.setsockopt(fd, level, name, bytes, bytes.length));
+}
+
+/** SO_ATTACH_FILTER wants a struct sock_fprog {u16 length; pointer}: the kernel copies what it points to. */
+export function attachFilter(fd: number, program: Buffer): number {
+  const SO_ATTACH_FILTER = 26;
+  const fprog = Buffer.alloc(16);
+  fprog.writeUInt16LE(program.length / 8);
+  fprog.writeBigUInt64LE(koffi.address(program), 8);
+  const result = setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, fprog);
+  // `program` is known to koffi only as a number: this use keeps it alive until the kernel has read it.
+  return program.length > 0 ? result : -constants.errno.EINVAL;
+}
+
+/** Bytes sent. */
+export function send(fd: number, data: Buffer): number {
+  return negated(c.send(fd, data, data.length, MSG_DONTWAIT));
+}
+
+/** As send, in a thread of the pool: for calls in which the kernel may wait for a lock. Never rejects for an errno. */
+export function sendAsync(fd: number, data: Buffer): Promise<number> {
+  return new Promise((resolve, reject) => {
+    c.send.async(fd, data, data.length, 0, (error, result) => {
+      const sent = negated(result ?? -1);
+      if (error) reject(error);
+      else resolve(retain(sent, data));
+    });
+  });
+}
+
+export interface Received {
+  /** Bytes of the message, more than the buffer's size when it was cut; below zero a negated errno. */
+  readonly length: number;
+  /** The sender as a raw struct sockaddr. */
+  readonly address: Buffer;
+}
+
+/** One message, or -EAGAIN when none waits. */
+export function receive(fd: number, into: Buffer): Received {
+  const address = Buffer.alloc(ADDRESS_SIZE);
+  const length = lengthOf(address);
+  return { length: negated(c.recvfrom(fd, into, into.length, MSG_DONTWAIT | MSG_TRUNC, address, length)), address };
+}
+
+/** As receive, in a thread of the pool. */
+export function receiveAsync(fd: number, into: Buffer): Promise<Received> {
+  return new Promise((resolve, reject) => {
+    const address = Buffer.alloc(ADDRESS_SIZE);
+    const size = lengthOf(address);
+    c.recvfrom.async(fd, into, into.length, MSG_DONTWAIT | MSG_TRUNC, address, size, (error, result) => {
+      const length = negated(result ?? -1);
+      if (error) reject(error);
+      else resolve(retain({ length, address }, into, size));
+    });
+  });
+}
+
+/**
+ * Moves the calling thread, for the sockets it opens and the processes it starts from then on, into the network
+ * namespace open at `fd`. For tests; sockets made before stay where they are.
+ */
+export function setNetworkNamespace(fd: number): number {
+  const CLONE_NEWNET = 0x40000000;
+  return negated(c.setns(fd, CLONE_NEWNET));
+}
+
+/** Returns its first argument; the others are alive until then. */
+function retain<T>(value: T, ..._buffers: Buffer[]): T {
+  return value;
+}
+
+function lengthOf(buffer: Buffer): Buffer {
+  return u32(buffer.length);
+}
+
+function u32(value: number): Buffer {
+  const bytes = Buffer.alloc(4);
+  bytes.writeInt32LE(value | 0);
+  return bytes;
+}

@@ -1,0 +1,344 @@
+/** The kernel's links, addresses and routes of this network namespace, in rtnetlink's verbs. */
+import { randomInt } from 'node:crypto';
+import { existsSync, writeFileSync } from 'node:fs';
+import { constants } from 'node:os';
+import type { Mode } from '../model.ts';
+import { KernelError, isKernelError } from './errno.ts';
+import {
+  IFF_PROMISC,
+  IFF_UP,
+  type InterfaceAddress,
+  type Link,
+  type LinkHeader,
+  RTM_DELADDR,
+  RTM_DELLINK,
+  RTM_DELROUTE,
+  RTM_GETADDR,
+  RTM_GETLINK,
+  RTM_GETROUTE,
+  RTM_NEWADDR,
+  RTM_NEWLINK,
+  RTM_NEWROUTE,
+  RTM_SETLINK,
+  type Route,
+  type RouteSpec,
+  type VlanKind,
+  addressBody,
+  addressDumpBody,
+  decodeAddress,
+  decodeLink,
+  decodeRoute,
+  linkAlias,
+  linkAlternativeName,
+  linkBody,
+  linkGroup,
+  linkInfo,
+  linkMacAddress,
+  linkMaster,
+  linkMtu,
+  linkName,
+  linkParent,
+  macvlanInfo,
+  routeBody,
+  routeDumpBody,
+  vethInfo,
+  vlanInfo,
+  withoutAddressGeneration,
+  withoutStatistics,
+} from './message.ts';
+import { type Message, NLM_F_CREATE, NLM_F_EXCL, type Request } from './netlink.ts';
+import { type Answer, RtnetlinkSocket } from './rtnetlink.ts';
+import { type LinkEvent, LinkWatch } from './watch.ts';
+
+export type { InterfaceAddress, Link, LinkEvent, Route, RouteSpec, VlanKind };
+
+export interface MacvlanSpec {
+  readonly name: string;
+  readonly alias: string;
+  readonly parentIndex: number;
+  readonly mode: Mode;
+  /** Null lets the kernel make one up, which udev may then change (MACAddressPolicy=persistent). */
+  readonly macAddress: string | null;
+  /** Bytes; null takes the parent's. */
+  readonly mtu: number | null;
+  /** IFLA_MACVLAN_BC_QUEUE_LEN; null takes the kernel's 1000. */
+  readonly broadcastQueueLength: number | null;
+}
+
+export interface VlanSpec {
+  readonly name: string;
+  readonly alias: string;
+  readonly parentIndex: number;
+  readonly id: number;
+  readonly protocol: VlanKind;
+}
+
+export interface NameSpec {
+  readonly name: string;
+  readonly alias: string;
+}
+
+/** IFNAMSIZ and ALTIFNAMSIZ without the NUL. */
+const NAME_BYTES = 15;
+const ALTERNATIVE_NAME_BYTES = 127;
+
+/** Of the kinds that need nothing beside themselves; see addIsolated. */
+const ISOLATED_KINDS = ['dummy', 'ifb', 'bridge'] as const;
+
+export class Links {
+  readonly #requests = RtnetlinkSocket.open();
+  /** Deletions take the kernel some 16 ms each: they queue behind each other here, and nothing else does. */
+  readonly #deletions = RtnetlinkSocket.open();
+  readonly #watches = new Set<LinkWatch>();
+
+  static open(): Links {
+    return new Links();
+  }
+
+  close(): void {
+    this.#requests.close();
+    this.#deletions.close();
+    for (const watch of this.#watches) watch.close();
+    this.#watches.clear();
+  }
+
+  /** By name or alternative name. */
+  async byName(name: string): Promise<Link | undefined> {
+    const attribute = nameAttribute(name);
+    return attribute === undefined ? undefined : this.#get(`get link ${name}`, getLink({}, attribute));
+  }
+
+  async byIndex(index: number): Promise<Link | undefined> {
+    return index > 0 ? this.#get(`get link ${index}`, getLink({ index })) : undefined;
+  }
+
+  async list(): Promise<Link[]> {
+    const messages = await this.#requests.dump('list links', getLink({}));
+    return messages.map(decodeLink).filter((link) => link !== undefined);
+  }
+
+  /** By sysfs, which shows the namespace it was mounted in. IFLA_WIRELESS occurs only in events. */
+  isWireless(name: string): boolean {
+    if (name === '' || name === '.' || name === '..' || name.includes('/')) return false;
+    return ['phy80211', 'wireless'].some((entry) => existsSync(`/sys/class/net/${name}/${entry}`));
+  }
+
+  /** EINVAL without a text: passthru beside another child, or an MTU above the parent's. EBUSY: the parent has an owner. */
+  async addMacvlan(spec: MacvlanSpec): Promise<Link> {
+    return this.#add('macvlan', spec, [
+      linkParent(spec.parentIndex),
+      macvlanInfo(spec.mode, spec.broadcastQueueLength),
+      ...(spec.macAddress === null ? [] : [linkMacAddress(spec.macAddress)]),
+      ...(spec.mtu === null ? [] : [linkMtu(spec.mtu)]),
+    ]);
+  }
+
+  /** An 802.1Q or 802.1ad sub-interface on which the host takes no IPv6 address. Down; EOPNOTSUPP without 8021q. */
+  async addVlan(spec: VlanSpec): Promise<Link> {
+    const attributes = [linkParent(spec.parentIndex), vlanInfo(spec.id, spec.protocol)];
+    return this.#withoutHostIPv6(await this.#add('vlan', spec, attributes, [withoutAddressGeneration()]));
+  }
+
+  async addDummy(spec: NameSpec): Promise<Link> {
+    return this.#add('dummy', spec, [linkInfo('dummy')]);
+  }
+
+  async addBridge(spec: NameSpec): Promise<Link> {
+    return this.#add('bridge', spec, [linkInfo('bridge')]);
+  }
+
+  /** Deleting either end deletes both. */
+  async addVethPair(spec: NameSpec & { readonly peerName: string }): Promise<Link> {
+    return this.#add('veth', spec, [vethInfo(spec.peerName)]);
+  }
+
+  /**
+   * A link that leads nowhere, as the parent of sub-interfaces that talk to nobody but each other; the host takes no
+   * IPv6 address on it. A dummy where the kernel has that kind. Else an ifb: a single device too, with carrier, that
+   * drops what is sent to it. Last a bridge without ports, which loses its carrier when its MAC address is set.
+   */
+  async addIsolated(spec: NameSpec): Promise<Link> {
+    for (const kind of ISOLATED_KINDS) {
+      try {
+        return this.#withoutHostIPv6(await this.#add(kind, spec, [linkInfo(kind)], [withoutAddressGeneration()]));
+      } catch (error) {
+        if (!isKernelError(error, 'EOPNOTSUPP') || kind === ISOLATED_KINDS.at(-1)) throw error;
+      }
+    }
+    throw new Error('no kind of link was tried');
+  }
+
+  async setUp(index: number): Promise<void> {
+    await this.#set(`set link ${index} up`, { index, flags: IFF_UP, change: IFF_UP });
+  }
+
+  async setDown(index: number): Promise<void> {
+    await this.#set(`set link ${index} down`, { index, change: IFF_UP });
+  }
+
+  async setPromiscuous(index: number, on: boolean): Promise<void> {
+    const header = { index, flags: on ? IFF_PROMISC : 0, change: IFF_PROMISC };
+    await this.#set(`set link ${index} promisc ${on ? 'on' : 'off'}`, header);
+  }
+
+  async setMacAddress(index: number, macAddress: string): Promise<void> {
+    await this.#set(`set link ${index} address ${macAddress}`, { index }, linkMacAddress(macAddress));
+  }
+
+  async setMtu(index: number, mtu: number): Promise<void> {
+    await this.#set(`set link ${index} mtu ${mtu}`, { index }, linkMtu(mtu));
+  }
+
+  /** Makes it a member of a bridge; null takes it out. */
+  async setMaster(index: number, masterIndex: number | null): Promise<void> {
+    await this.#set(`set link ${index} master ${masterIndex}`, { index }, linkMaster(masterIndex ?? 0));
+  }
+
+  /** False when it was gone already. */
+  async deleteLink(index: number): Promise<boolean> {
+    const request = { type: RTM_DELLINK, flags: 0, body: linkBody({ index }) };
+    return unlessGone(this.#deletions.request(`delete link ${index}`, request), 'ENODEV');
+  }
+
+  async addresses(index?: number): Promise<InterfaceAddress[]> {
+    const messages = await this.#requests.dump('list addresses', {
+      type: RTM_GETADDR,
+      flags: 0,
+      body: addressDumpBody(),
+    });
+    const addresses = messages.map(decodeAddress).filter((address) => address !== undefined);
+    return index === undefined ? addresses : addresses.filter(({ linkIndex }) => linkIndex === index);
+  }
+
+  /** `address` with its prefix length: `192.168.1.2/24`. EEXIST when it is there already. */
+  async addAddress(index: number, address: string, { noDad = false }: { noDad?: boolean } = {}): Promise<void> {
+    const request = { type: RTM_NEWADDR, flags: NLM_F_CREATE | NLM_F_EXCL, body: addressBody(index, address, noDad) };
+    await this.#requests.request(`add address ${address} to link ${index}`, request);
+  }
+
+  /** False when it was gone already, or its link was. */
+  async deleteAddress(index: number, address: string): Promise<boolean> {
+    const request = { type: RTM_DELADDR, flags: 0, body: addressBody(index, address) };
+    const result = this.#requests.request(`delete address ${address} from link ${index}`, request);
+    return unlessGone(result, 'EADDRNOTAVAIL', 'ENODEV');
+  }
+
+  /** Unicast routes of all tables. */
+  async routes(): Promise<Route[]> {
+    const messages = await this.#requests.dump('list routes', { type: RTM_GETROUTE, flags: 0, body: routeDumpBody() });
+    return messages.flatMap(decodeRoute);
+  }
+
+  /** In table main. EEXIST when it is there already. */
+  async addRoute(spec: RouteSpec): Promise<void> {
+    const request = { type: RTM_NEWROUTE, flags: NLM_F_CREATE | NLM_F_EXCL, body: routeBody(spec) };
+    await this.#requests.request(`add route ${spec.destination}`, request);
+  }
+
+  /** False when it was gone already, or its link was. */
+  async deleteRoute(spec: RouteSpec): Promise<boolean> {
+    const request = { type: RTM_DELROUTE, flags: 0, body: routeBody(spec) };
+    return unlessGone(this.#requests.request(`delete route ${spec.destination}`, request), 'ESRCH', 'ENODEV');
+  }
+
+  /** Tells of every change of a link from now on, at most 50 ms late. Returns how to stop it. */
+  onChange(listener: (event: LinkEvent) => void): () => void {
+    const watch = new LinkWatch(listener);
+    this.#watches.add(watch);
+    return () => {
+      if (this.#watches.delete(watch)) watch.close();
+    };
+  }
+
+  /**
+   * Creates a link together with its alias, so that none of ours is ever without its mark, even when this process is
+   * killed. RTM_NEWLINK ignores IFLA_IFALIAS while it creates (rtnl_create_link), so a second message of the same
+   * send() sets it. That message must not touch a stranger's link which made the first one fail with EEXIST: it
+   * addresses the link by a random group, in which there is nothing but the link just made (rtnl_group_changelink).
+   */
+  async #add(kind: string, { name, alias }: NameSpec, attributes: Buffer[], afterwards: Buffer[] = []): Promise<Link> {
+    const operation = `add ${kind} ${name}`;
+    const group = randomInt(2 ** 30, 2 ** 31);
+    const [created, aliased, got, ...others] = await this.#requests.batch(operation, [
+      {
+        type: RTM_NEWLINK,
+        flags: NLM_F_CREATE | NLM_F_EXCL,
+        body: linkBody({}, linkName(name), linkGroup(group), ...attributes),
+      },
+      { type: RTM_NEWLINK, flags: 0, body: linkBody({}, linkGroup(group), linkAlias(alias)) },
+      getLink({}, linkName(name)),
+      ...afterwards.map((attribute) => ({
+        type: RTM_NEWLINK,
+        flags: 0,
+        body: linkBody({}, linkGroup(group), attribute),
+      })),
+    ]);
+    if (created?.error) throw created.error;
+    const link = decodeAnswer(got);
+    const failure = aliased?.error ?? got?.error ?? others.find(isRefused)?.error;
+    if (link === undefined || failure)
+      return this.#undo(link, failure ?? new KernelError(operation, constants.errno.ENODEV));
+    await this.#set(operation, { index: link.index }, linkGroup(0));
+    return link;
+  }
+
+  /** The first failure goes on, also when the link cannot be removed again. */
+  async #undo(link: Link | undefined, failure: Error): Promise<never> {
+    if (link !== undefined) await this.deleteLink(link.index).catch(() => false);
+    throw failure;
+  }
+
+  /**
+   * addr_gen_mode none leaves router advertisements in force, only this switch ends IPv6 on the link. In a plugin's
+   * container /proc/sys is read-only: then the first has to do.
+   */
+  #withoutHostIPv6(link: Link): Link {
+    try {
+      writeFileSync(`/proc/sys/net/ipv6/conf/${link.name}/disable_ipv6`, '1');
+    } catch {
+      // Read-only, or a kernel without IPv6.
+    }
+    return link;
+  }
+
+  async #get(operation: string, request: Request): Promise<Link | undefined> {
+    const [answer] = await this.#requests.batch(operation, [request]);
+    if (answer?.error && !isKernelError(answer.error, 'ENODEV')) throw answer.error;
+    return decodeAnswer(answer);
+  }
+
+  async #set(operation: string, header: LinkHeader, ...attributes: Buffer[]): Promise<void> {
+    await this.#requests.request(operation, { type: RTM_SETLINK, flags: 0, body: linkBody(header, ...attributes) });
+  }
+}
+
+function getLink(header: LinkHeader, ...attributes: Buffer[]): Request {
+  return { type: RTM_GETLINK, flags: 0, body: linkBody(header, withoutStatistics(), ...attributes) };
+}
+
+function decodeAnswer(answer: Answer | undefined): Link | undefined {
+  const message: Message | undefined = answer?.messages[0];
+  return message === undefined ? undefined : decodeLink(message);
+}
+
+/** A kernel with IPv6 switched off knows no address generation (EAFNOSUPPORT), and needs none. */
+function isRefused({ error }: Answer): boolean {
+  return error !== null && !isKernelError(error, 'EAFNOSUPPORT');
+}
+
+/** The attribute a link is looked up by; undefined when no link can have that name. */
+function nameAttribute(name: string): Buffer | undefined {
+  const bytes = Buffer.byteLength(name);
+  if (bytes === 0 || bytes > ALTERNATIVE_NAME_BYTES || name.includes('\0')) return undefined;
+  return bytes > NAME_BYTES ? linkAlternativeName(name) : linkName(name);
+}
+
+async function unlessGone(result: Promise<unknown>, ...goneCodes: string[]): Promise<boolean> {
+  try {
+    await result;
+    return true;
+  } catch (error) {
+    if (error instanceof KernelError && goneCodes.includes(error.code)) return false;
+    throw error;
+  }
+}

@@ -1,0 +1,236 @@
+/**
+ * Netlink messages as bytes (linux/netlink.h). Pure. A message is a header of 16 bytes, a body of fixed size that
+ * belongs to its type, and attributes {u16 length, u16 type, value}, each padded to four bytes; the padding is not
+ * counted in the attribute's length.
+ *
+ * Whatever bytes come in, decoding ends in a value or in a KernelError with code EBADMSG.
+ */
+import { constants } from 'node:os';
+import { KernelError } from './errno.ts';
+
+export const NLMSG_ERROR = 2;
+export const NLMSG_DONE = 3;
+
+export const NLM_F_REQUEST = 0x1;
+export const NLM_F_ACK = 0x4;
+export const NLM_F_DUMP_INTR = 0x10;
+export const NLM_F_EXCL = 0x200;
+export const NLM_F_DUMP = 0x300;
+export const NLM_F_CREATE = 0x400;
+
+const NLM_F_CAPPED = 0x100;
+const NLM_F_ACK_TLVS = 0x200;
+const NLMSGERR_ATTR_MSG = 1;
+
+const NLA_F_NESTED = 0x8000;
+const NLA_TYPE_MASK = 0x3fff;
+
+const HEADER_SIZE = 16;
+const ATTRIBUTE_HEADER_SIZE = 4;
+
+/** What a request consists of; sequence number and length are added on sending. */
+export interface Request {
+  /** RTM_*. */
+  readonly type: number;
+  /** NLM_F_* beside NLM_F_REQUEST. */
+  readonly flags: number;
+  /** The type's fixed body, then attributes. */
+  readonly body: Buffer;
+}
+
+export interface Message {
+  readonly type: number;
+  readonly flags: number;
+  readonly sequence: number;
+  readonly body: Buffer;
+}
+
+export interface Attribute {
+  readonly type: number;
+  readonly value: Buffer;
+}
+
+export function encodeMessage({ type, flags, body }: Request, sequence: number): Buffer {
+  const header = Buffer.alloc(HEADER_SIZE);
+  header.writeUInt32LE(HEADER_SIZE + body.length);
+  header.writeUInt16LE(type, 4);
+  header.writeUInt16LE(flags | NLM_F_REQUEST, 6);
+  header.writeUInt32LE(sequence, 8);
+  return pad(Buffer.concat([header, body]));
+}
+
+/** The messages of one datagram; their bodies are slices of it. */
+export function decodeMessages(datagram: Buffer): Message[] {
+  const messages: Message[] = [];
+  for (let offset = 0; offset + HEADER_SIZE <= datagram.length; ) {
+    const length = datagram.readUInt32LE(offset);
+    if (length < HEADER_SIZE || offset + length > datagram.length) throw malformed('message', offset);
+    messages.push({
+      type: datagram.readUInt16LE(offset + 4),
+      flags: datagram.readUInt16LE(offset + 6),
+      sequence: datagram.readUInt32LE(offset + 8),
+      body: datagram.subarray(offset + HEADER_SIZE, offset + length),
+    });
+    offset += align(length);
+  }
+  return messages;
+}
+
+export function encodeAttribute(type: number, value: Uint8Array): Buffer {
+  const header = Buffer.alloc(ATTRIBUTE_HEADER_SIZE);
+  header.writeUInt16LE(ATTRIBUTE_HEADER_SIZE + value.length);
+  header.writeUInt16LE(type, 2);
+  return pad(Buffer.concat([header, value]));
+}
+
+/** An attribute whose value is attributes. */
+export function nested(type: number, ...attributes: Buffer[]): Buffer {
+  return encodeAttribute(type | NLA_F_NESTED, Buffer.concat(attributes));
+}
+
+/** NUL-terminated. Text with a NUL in it would silently become another text, so it is refused as the kernel would. */
+export function stringAttribute(type: number, text: string): Buffer {
+  if (text.includes('\0'))
+    throw new KernelError('encode a netlink attribute', constants.errno.EINVAL, 'text holds a NUL');
+  return encodeAttribute(type, Buffer.from(`${text}\0`));
+}
+
+export function u8Attribute(type: number, value: number): Buffer {
+  return encodeAttribute(type, Uint8Array.of(value));
+}
+
+export function u16Attribute(type: number, value: number): Buffer {
+  const bytes = Buffer.alloc(2);
+  bytes.writeUInt16LE(value);
+  return encodeAttribute(type, bytes);
+}
+
+/** In network byte order: VLAN protocols. */
+export function be16Attribute(type: number, value: number): Buffer {
+  const bytes = Buffer.alloc(2);
+  bytes.writeUInt16BE(value);
+  return encodeAttribute(type, bytes);
+}
+
+export function u32Attribute(type: number, value: number): Buffer {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32LE(value);
+  return encodeAttribute(type, bytes);
+}
+
+/** Attributes from `offset` to the end, in order; types without their flag bits, values as slices. */
+export function decodeAttributes(bytes: Buffer, offset = 0): Attribute[] {
+  if (offset > bytes.length) throw malformed('body', bytes.length);
+  const attributes: Attribute[] = [];
+  for (let at = offset; at + ATTRIBUTE_HEADER_SIZE <= bytes.length; ) {
+    const length = bytes.readUInt16LE(at);
+    if (length < ATTRIBUTE_HEADER_SIZE || at + length > bytes.length) throw malformed('attribute', at);
+    const type = bytes.readUInt16LE(at + 2) & NLA_TYPE_MASK;
+    attributes.push({ type, value: bytes.subarray(at + ATTRIBUTE_HEADER_SIZE, at + length) });
+    at += align(length);
+  }
+  return attributes;
+}
+
+/**
+ * Attributes by type. A value that is shorter than its type reads as null, so that one odd link does not spoil a list;
+ * a longer one is read as far as it is known, because the kernel lets attributes grow.
+ */
+export class Attributes {
+  readonly #values: Map<number, Buffer>;
+
+  constructor(bytes: Buffer, offset = 0) {
+    this.#values = new Map(decodeAttributes(bytes, offset).map(({ type, value }) => [type, value]));
+  }
+
+  has(type: number): boolean {
+    return this.#values.has(type);
+  }
+
+  bytes(type: number): Buffer | null {
+    return this.#values.get(type) ?? null;
+  }
+
+  u8(type: number): number | null {
+    return this.#read(type, 1)?.readUInt8() ?? null;
+  }
+
+  u16(type: number): number | null {
+    return this.#read(type, 2)?.readUInt16LE() ?? null;
+  }
+
+  be16(type: number): number | null {
+    return this.#read(type, 2)?.readUInt16BE() ?? null;
+  }
+
+  u32(type: number): number | null {
+    return this.#read(type, 4)?.readUInt32LE() ?? null;
+  }
+
+  i32(type: number): number | null {
+    return this.#read(type, 4)?.readInt32LE() ?? null;
+  }
+
+  text(type: number): string | null {
+    const value = this.#values.get(type);
+    return value === undefined ? null : decodeText(value);
+  }
+
+  /** Absent attributes read as an empty list. */
+  nested(type: number): Attributes {
+    return new Attributes(this.#values.get(type) ?? Buffer.alloc(0));
+  }
+
+  #read(type: number, size: number): Buffer | undefined {
+    const value = this.#values.get(type);
+    return value !== undefined && value.length >= size ? value : undefined;
+  }
+}
+
+/** Up to the first NUL, or to the end. */
+export function decodeText(value: Buffer): string {
+  const end = value.indexOf(0);
+  return value.toString('utf8', 0, end < 0 ? value.length : end);
+}
+
+export interface Acknowledgement {
+  /** Positive errno; 0 for success. */
+  readonly errno: number;
+  /** The kernel's extended-ACK text. */
+  readonly detail: string | null;
+}
+
+/** The body of NLMSG_ERROR: i32 negated errno, the request's header and, unless capped, its body; then attributes. */
+export function decodeAcknowledgement({ body, flags }: Message): Acknowledgement {
+  if (body.length < 4 + HEADER_SIZE) throw malformed('acknowledgement', body.length);
+  const errno = -body.readInt32LE();
+  const requestLength = (flags & NLM_F_CAPPED) === 0 ? Math.max(HEADER_SIZE, body.readUInt32LE(4)) : HEADER_SIZE;
+  return { errno, detail: flags & NLM_F_ACK_TLVS ? extendedText(body, 4 + align(requestLength)) : null };
+}
+
+/** The end of a dump carries the dump's errno, and after it the same attributes as an acknowledgement. */
+export function decodeDone({ body, flags }: Message): Acknowledgement {
+  if (body.length < 4) throw malformed('end of a dump', body.length);
+  return { errno: -body.readInt32LE(), detail: flags & NLM_F_ACK_TLVS ? extendedText(body, 4) : null };
+}
+
+function extendedText(body: Buffer, offset: number): string | null {
+  return new Attributes(body, offset).text(NLMSGERR_ATTR_MSG);
+}
+
+function align(length: number): number {
+  return (length + 3) & ~3;
+}
+
+function pad(bytes: Buffer): Buffer {
+  const missing = align(bytes.length) - bytes.length;
+  return missing === 0 ? bytes : Buffer.concat([bytes, Buffer.alloc(missing)]);
+}
+
+export function malformed(what: string, offset: number): KernelError {
+  return new KernelError(
+    'decode a netlink message',
+    constants.errno.EBADMSG,
+    `${what} ends or is cut at byte ${offset}`,
+  );
+}
