@@ -1,0 +1,143 @@
+/** Whole Ethernet frames on one link: AF_PACKET (man 7 packet). Needs CAP_NET_RAW. */
+import { constants } from 'node:os';
+import { macBytes, parseMac } from '../address.ts';
+import { type BpfInstruction, encodeProgram } from './bpf.ts';
+import { KernelError, check } from './errno.ts';
+import * as libc from './libc.ts';
+
+export const ETH_P_ALL = 0x0003;
+
+const SOL_PACKET = 263;
+const PACKET_ADD_MEMBERSHIP = 1;
+const PACKET_IGNORE_OUTGOING = 23;
+const PACKET_MR_MULTICAST = 0;
+const PACKET_OUTGOING = 4;
+
+/** In one receive(), so that a flood leaves the event loop time for requests. */
+const RECEIVE_LIMIT = 1024;
+/** Shared by all sockets, because nothing is awaited between a frame's arrival here and its copy. */
+const buffer = Buffer.alloc(64 * 1024);
+
+export interface PacketSocketSpec {
+  readonly linkIndex: number;
+  /**
+   * Ethertype, by default ETH_P_ALL: only that one sees unicast frames for a macvlan child of the link, which the
+   * child's rx_handler takes before any other protocol is asked.
+   */
+  readonly protocol?: number;
+  readonly filter?: readonly BpfInstruction[];
+  /** Multicast MAC addresses to be received. */
+  readonly memberships?: readonly string[];
+  /** Leaves out the frames this host sends on the link. */
+  readonly ignoreOutgoing?: boolean;
+}
+
+export interface ReceivedFrame {
+  readonly frame: Buffer;
+  /** Sent by this host. */
+  readonly outgoing: boolean;
+}
+
+export class PacketSocket {
+  readonly #fd: number;
+  readonly #linkIndex: number;
+  readonly #ignoreOutgoing: boolean;
+  #failure: KernelError | undefined;
+  #closed = false;
+
+  private constructor(fd: number, { linkIndex, ignoreOutgoing = false }: PacketSocketSpec) {
+    this.#fd = fd;
+    this.#linkIndex = linkIndex;
+    this.#ignoreOutgoing = ignoreOutgoing;
+  }
+
+  /** ENODEV when there is no such link; EPERM without CAP_NET_RAW. A link that is down fails on the first receive(). */
+  static open(spec: PacketSocketSpec): PacketSocket {
+    const operation = `open a packet socket on link ${spec.linkIndex}`;
+    // Protocol 0 receives nothing until bind(), so that no frame slips in before the filter.
+    const fd = check(operation, libc.socket(libc.AF_PACKET, libc.SOCK_RAW, 0));
+    try {
+      configure(operation, fd, spec);
+      return new PacketSocket(fd, spec);
+    } catch (error) {
+      libc.close(fd);
+      throw error;
+    }
+  }
+
+  /** The frame with its Ethernet header. ENETDOWN, ENXIO or ENODEV when the link is down or gone. */
+  send(frame: Buffer): void {
+    const operation = `send a frame on link ${this.#linkIndex}`;
+    check(operation, this.#closed ? -constants.errno.EBADF : libc.send(this.#fd, frame));
+  }
+
+  /**
+   * The frames that wait, at most 1,024 of them; never blocks. Throws once when the link went down or was deleted since
+   * the last call, after the frames that came before; a link that comes up again goes on.
+   */
+  receive(): ReceivedFrame[] {
+    this.#throwFailure();
+    const frames: ReceivedFrame[] = [];
+    for (let count = 0; count < RECEIVE_LIMIT; count++) {
+      const { length, address } = this.#closed ? CLOSED : libc.receive(this.#fd, buffer);
+      if (length < 0) {
+        if (length !== -libc.EAGAIN)
+          this.#failure = new KernelError(`receive frames on link ${this.#linkIndex}`, -length);
+        break;
+      }
+      // struct sockaddr_ll: packet type at byte 10. Before Linux 4.20 the option did nothing.
+      const outgoing = address.readUInt8(10) === PACKET_OUTGOING;
+      if (!(outgoing && this.#ignoreOutgoing)) frames.push({ frame: copyFrame(length), outgoing });
+    }
+    if (frames.length === 0) this.#throwFailure();
+    return frames;
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    libc.close(this.#fd);
+  }
+
+  #throwFailure(): void {
+    const failure = this.#failure;
+    this.#failure = undefined;
+    if (failure) throw failure;
+  }
+}
+
+const CLOSED: libc.Received = { length: -constants.errno.EBADF, address: Buffer.alloc(0) };
+
+function copyFrame(length: number): Buffer {
+  return Buffer.from(buffer.subarray(0, Math.min(length, buffer.length)));
+}
+
+function configure(operation: string, fd: number, spec: PacketSocketSpec): void {
+  const { linkIndex, protocol = ETH_P_ALL, filter, memberships = [], ignoreOutgoing = false } = spec;
+  if (filter) check(operation, libc.attachFilter(fd, encodeProgram(filter)));
+  if (ignoreOutgoing) libc.setsockopt(fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, 1);
+  for (const mac of memberships)
+    check(operation, libc.setsockopt(fd, SOL_PACKET, PACKET_ADD_MEMBERSHIP, membership(linkIndex, mac)));
+  check(operation, libc.bind(fd, linkAddress(linkIndex, protocol)));
+}
+
+/** struct packet_mreq {i32 index; u16 type; u16 length; u8 address[8]}. */
+function membership(linkIndex: number, macAddress: string): Buffer {
+  const mac = parseMac(macAddress);
+  if (mac === undefined) throw new KernelError(`join ${JSON.stringify(macAddress)}`, constants.errno.EINVAL);
+  const request = Buffer.alloc(16);
+  request.writeInt32LE(linkIndex);
+  request.writeUInt16LE(PACKET_MR_MULTICAST, 4);
+  request.writeUInt16LE(6, 6);
+  request.set(macBytes(mac), 8);
+  return request;
+}
+
+/** struct sockaddr_ll {u16 family; be16 protocol; i32 index; u16; u8 type; u8 length; u8 address[8]}. */
+function linkAddress(linkIndex: number, protocol: number): Buffer {
+  const address = Buffer.alloc(20);
+  address.writeUInt16LE(libc.AF_PACKET);
+  address.writeUInt16BE(protocol, 2);
+  address.writeInt32LE(linkIndex, 4);
+  return address;
+}
