@@ -52,6 +52,70 @@ export const emptyBody = (call: string) =>
     `empty request body for ${call} (an engine's retry after a broken connection, moby#35459); nothing was changed, run the command again`,
   );
 
+/** `call` is what the URL said, `Plugin.Activate` without the slash. */
+export const unknownCall = (call: string) =>
+  mistake('UNKNOWN_CALL', `unknown call ${quote(call)}; this plugin answers NetworkDriver and IpamDriver calls`);
+
+export const wrongMethod = (method: string, call: string) =>
+  mistake('WRONG_METHOD', `${call} was asked with ${quote(method)}; use POST`);
+
+export const bodyTooLarge = (limitBytes: number) =>
+  mistake('BODY_TOO_LARGE', `request body is larger than ${limitBytes} bytes; nothing was changed, send a smaller one`);
+
+export const bodyNotJson = (bytes: number) =>
+  mistake(
+    'BODY_NOT_JSON',
+    `request body of ${bytes} bytes is not complete JSON; nothing was changed, run the command again`,
+  );
+
+/** `reason`: what the HTTP library said. */
+export const bodyUnreadable = (reason: string) =>
+  mistake('BODY_UNREADABLE', `request body cannot be read (${reason}); nothing was changed, run the command again`);
+
+export const missingField = (field: string) =>
+  mistake(
+    'MISSING_FIELD',
+    `field ${quote(field)} is missing in the request; nothing was changed, please report this with the output of docker version`,
+  );
+
+/** `expected` and `received` as nouns: `text`, `a list`. An empty `field` is the whole body. */
+export const wrongField = (field: string, expected: string, received: string) =>
+  mistake(
+    'WRONG_FIELD',
+    `${field === '' ? 'the request body' : `field ${quote(field)}`} must be ${expected}, not ${received}; nothing was changed, please report this with the output of docker version`,
+  );
+
+export const callTooSlow = (call: string, deadlineMs: number) =>
+  fault(
+    'CALL_TOO_SLOW',
+    `${call} was not done within ${deadlineMs / 1000} s and was given up; look for the cause in the log of tsmacvlan and try again`,
+  );
+
+export const internalError = (call: string, cause: unknown) =>
+  fault('INTERNAL', `internal error in ${call}; its cause is in the log of tsmacvlan, please report it`, cause);
+
+// --- the socket --------------------------------------------------------------------------------------------------
+
+export const socketHeld = (path: string) =>
+  mistake(
+    'SOCKET_HELD',
+    `socket ${quote(path)} belongs to a program that answers on it; stop that one first, or set SOCKET to another path`,
+  );
+
+export const socketBlocked = (path: string) =>
+  mistake('SOCKET_BLOCKED', `${quote(path)} exists and is not a socket; move it away, or set SOCKET to another path`);
+
+/** sockaddr_un has 108 bytes with the closing zero (unix(7)). */
+export const socketPathTooLong = (path: string, bytes: number, limit: number) =>
+  mistake('SOCKET_TOO_LONG', `socket path ${quote(path)} takes ${bytes} bytes; set SOCKET to one of at most ${limit}`);
+
+/** `reason`: the system's words, `permission denied`. */
+export const socketFailed = (path: string, reason: string) =>
+  mistake(
+    'SOCKET_FAILED',
+    `cannot listen on socket ${quote(path)} (${reason}); make its directory writable for this user, or set SOCKET to another path`,
+  );
+
 // --- settings ----------------------------------------------------------------------------------------------------
 
 export const unknownSettingValue = (name: string, value: string, allowed: string) =>
@@ -365,3 +429,184 @@ export const unknownCommand = (name: string, near: string | undefined) =>
 
 export const surplusArgument = (argument: string, command: string) =>
   mistake('USAGE', `argument ${quote(argument)} is one too many for tsmacvlan ${command}; see tsmacvlan --help`);
+
+// --- pools (ipam) ------------------------------------------------------------------------------------------------
+
+export const addressSpaceUnknown = (addressSpace: string, known: readonly string[]) =>
+  mistake(
+    'ADDRESS_SPACE_UNKNOWN',
+    `unknown address space ${quote(addressSpace)}; this plugin has ${known.join(' and ')}`,
+  );
+
+export const ipamOptionUnknown = (key: string, near: string | undefined, known: readonly string[]) =>
+  mistake(
+    'IPAM_OPTION_UNKNOWN',
+    `unknown option --ipam-opt ${quote(key)}${didYouMean(near)}; the options are ${known.join(', ')}`,
+  );
+
+export const ipamOptionValue = (key: string, value: string, expected: string) =>
+  mistake('IPAM_OPTION_VALUE', `option --ipam-opt ${key}=${quote(value)} is not usable; give ${expected}`);
+
+export const excludeMalformed = (entry: string) =>
+  mistake(
+    'EXCLUDE_MALFORMED',
+    `${quote(entry)} in --ipam-opt exclude= is no address, CIDR or A-B range; give, for example, exclude=192.168.1.5,192.168.1.64/29,192.168.1.100-192.168.1.150`,
+  );
+
+export const excludeOutside = (entry: string, subnet: string) =>
+  mistake(
+    'EXCLUDE_OUTSIDE',
+    `${quote(entry)} in --ipam-opt exclude= is not inside subnet ${subnet}; leave it out or correct it`,
+  );
+
+export const subnetMalformed = (subnet: string) =>
+  mistake(
+    'SUBNET_MALFORMED',
+    `subnet ${quote(subnet)} is no address with a prefix length; give one such as --subnet 192.168.1.0/24`,
+  );
+
+export const subnetHostBits = (subnet: string, corrected: string) =>
+  mistake('SUBNET_HOST_BITS', `subnet ${quote(subnet)} names an address inside a subnet; give --subnet ${corrected}`);
+
+export const subnetFamily = (subnet: string) =>
+  mistake(
+    'SUBNET_FAMILY',
+    `subnet ${quote(subnet)} is IPv4 and an IPv6 one was asked for; give one such as --subnet fd00::/64`,
+  );
+
+export const subnetTooLarge = (subnet: string, shortest: number) =>
+  mistake('SUBNET_TOO_LARGE', `subnet ${quote(subnet)} is too large; give a --subnet of /${shortest} or smaller`);
+
+export const subnetNotForHosts = (subnet: string, block: string, meaning: string) =>
+  mistake(
+    'SUBNET_NOT_FOR_HOSTS',
+    `subnet ${quote(subnet)} overlaps ${block}, which is ${meaning} and for no container; give the --subnet of your LAN`,
+  );
+
+export const rangeWithoutSubnet = (range: string) =>
+  mistake(
+    'RANGE_WITHOUT_SUBNET',
+    `range ${quote(range)} has no subnet to lie in; give --subnet together with --ip-range`,
+  );
+
+export const rangeMalformed = (range: string) =>
+  mistake(
+    'RANGE_MALFORMED',
+    `range ${quote(range)} is no address with a prefix length; give one such as --ip-range 192.168.1.64/26`,
+  );
+
+export const rangeHostBits = (range: string, corrected: string) =>
+  mistake(
+    'RANGE_HOST_BITS',
+    `range ${quote(range)} does not start at a multiple of its size; give --ip-range ${corrected}`,
+  );
+
+export const rangeOutside = (range: string, subnet: string) =>
+  mistake('RANGE_OUTSIDE', `range ${quote(range)} is not inside subnet ${subnet}; give an --ip-range inside it`);
+
+const ofNetwork = (network: string | null) =>
+  network === null ? 'of another network' : `of network ${short(network)}`;
+
+export const poolOverlaps = (subnet: string, pool: string, network: string | null) =>
+  mistake(
+    'POOL_OVERLAPS',
+    `subnet ${subnet} overlaps pool ${pool} ${ofNetwork(network)}; to share its addresses give --ip-range on both networks, or use another --subnet`,
+  );
+
+export const poolTaken = (pool: string, network: string) =>
+  mistake(
+    'POOL_TAKEN',
+    `pool ${pool} belongs to network ${short(network)}; to share the subnet give another --ip-range, or use another --subnet`,
+  );
+
+export const poolPending = (pool: string) =>
+  mistake(
+    'POOL_PENDING',
+    `pool ${pool} belongs to a network of another driver or to one that is just being created; try again in a minute, or give another --ip-range or --subnet`,
+  );
+
+export const poolNeedsParent = (subnet: string, pool: string, network: string | null) =>
+  mistake(
+    'POOL_NEEDS_PARENT',
+    `subnet ${subnet} overlaps pool ${pool} ${ofNetwork(network)}, and only one of the two says which LAN it is on; give --ipam-opt parent= to both or to none`,
+  );
+
+export const defaultSubnetsUsedUp = (family: string) =>
+  mistake(
+    'DEFAULT_SUBNETS_USED_UP',
+    `no ${family} subnet is left to choose from; give one with --subnet, or remove unused networks`,
+  );
+
+export const poolUnknown = (pool: string) =>
+  mistake(
+    'POOL_UNKNOWN',
+    `pool ${quote(pool)} is not known to this plugin (was its state directory emptied?); remove the network and create it again`,
+  );
+
+// --- addresses (ipam) --------------------------------------------------------------------------------------------
+
+export const addressMalformed = (address: string, option: string) =>
+  mistake('ADDRESS_MALFORMED', `${quote(address)} is not an IP address; give one such as ${option} 192.168.1.10`);
+
+export const addressOutside = (address: string, subnet: string, option: string) =>
+  mistake('ADDRESS_OUTSIDE', `address ${address} is not inside subnet ${subnet}; choose another ${option}`);
+
+export const addressReserved = (address: string, subnet: string, meaning: string, option: string) =>
+  mistake('ADDRESS_RESERVED', `address ${address} is the ${meaning} of ${subnet}; choose another ${option}`);
+
+export const addressIsGateway = (address: string, network: string | null, option: string) =>
+  mistake('ADDRESS_TAKEN', `address ${address} is the gateway ${ofNetwork(network)}; choose another ${option}`);
+
+export const addressIsAuxiliary = (address: string, network: string | null, option: string) =>
+  mistake(
+    'ADDRESS_TAKEN',
+    `address ${address} is an auxiliary address ${ofNetwork(network)}; choose another ${option}`,
+  );
+
+export const addressOfHost = (address: string, network: string | null, option: string) =>
+  mistake(
+    'ADDRESS_TAKEN',
+    `address ${address} is that of this host on the LAN ${ofNetwork(network)}; choose another ${option}`,
+  );
+
+export const addressOfEndpoint = (address: string, endpoint: string, network: string | null, option: string) =>
+  mistake(
+    'ADDRESS_TAKEN',
+    `address ${address} is used by endpoint ${short(endpoint)} ${ofNetwork(network)}; choose another ${option} or remove that container`,
+  );
+
+/** `waitSeconds`: when the lease can be taken over at the latest; null when only its own network gives it back. */
+export const addressLeased = (address: string, network: string | null, waitSeconds: number | null, option: string) =>
+  mistake(
+    'ADDRESS_TAKEN',
+    waitSeconds === null
+      ? `address ${address} is leased to a container ${ofNetwork(network)}; choose another ${option} or remove that container`
+      : `address ${address} is leased to a container ${ofNetwork(network)} that is starting or was stopped; choose another ${option} or try again in ${waitSeconds} s`,
+  );
+
+export const addressHeld = (address: string, macAddress: string, link: string, option: string) =>
+  mistake(
+    'ADDRESS_HELD',
+    `address ${address} is already used on the LAN by ${macAddress}, which answered on ${link}; choose another ${option}`,
+  );
+
+export const rangeHeld = (range: string, tried: number, address: string, macAddress: string, link: string) =>
+  mistake(
+    'RANGE_HELD',
+    `the ${tried} addresses tried in ${range} are all used on the LAN, the last one (${address}) by ${macAddress}, which answered on ${link}; keep --ip-range apart from other hosts or name them in --ipam-opt exclude=`,
+  );
+
+export const rangeExhausted = (
+  ranges: readonly string[],
+  counts: readonly (readonly [bigint, string])[],
+  remedy: string,
+) =>
+  mistake(
+    'RANGE_EXHAUSTED',
+    `no free address in ${ranges.join(', ')}: ${
+      counts
+        .filter(([count]) => count > 0n)
+        .map(([count, what]) => `${count} ${what}`)
+        .join(', ') || 'it has none'
+    }; ${remedy}`,
+  );
