@@ -1,0 +1,82 @@
+/**
+ * Namespaces in which a lab lives and with which it dies: network, mounts (with a /run and a /sys of its own) and
+ * processes. When the enclosed command ends, or whoever started it is killed, the kernel kills every process inside and
+ * drops every link and mount; only cgroup directories outlive it, and `removeCgroups` takes those.
+ */
+import { spawn, spawnSync, type ChildProcess, type StdioOptions } from 'node:child_process';
+import { existsSync, readdirSync, rmdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+const UNSHARE = ['--net', '--mount', '--pid', '--fork', '--kill-child', '--mount-proc', '--propagation', 'private'];
+
+// A fresh sysfs shows the links of the new network namespace, but comes without the cgroup mounts below it.
+// The shell stays process 1, because it reaps the orphans that engines leave and Node would not.
+const SET_UP = `set -e
+mount -t tmpfs -o mode=755 tmpfs /run
+mkdir /run/cgroup && mount --rbind /sys/fs/cgroup /run/cgroup
+mount -t sysfs sysfs /sys && mount --rbind /run/cgroup /sys/fs/cgroup && umount -l /run/cgroup
+ip link set lo up
+set +e
+"$@"
+exit $?`;
+
+const CGROUPS = '/sys/fs/cgroup';
+const CGROUP_PREFIX = 'tsmacvlan-lab-';
+
+/** What keeps this machine from holding a lab, as a reason for skipping; undefined when nothing does. */
+export function obstacle(): string | undefined {
+  if (process.getuid?.() !== 0) return 'needs root';
+  const trial = spawnSync('unshare', [...UNSHARE, 'true'], { encoding: 'utf8' });
+  if (trial.status === 0) return undefined;
+  return `needs namespaces: ${trial.stderr.trim() || String(trial.error)}`;
+}
+
+/** The reason for skipping a file that was started outside an enclosure; false inside one. As node:test's `skip` wants it. */
+export function outsideLab(): string | false {
+  return process.env.TSMACVLAN_LAB ? false : 'lives in namespaces of its own: start it with node test/run.ts FILE';
+}
+
+/** The cgroup below which every engine of this enclosure puts its containers. */
+export function labCgroup(): string {
+  return `/${process.env.TSMACVLAN_LAB}`;
+}
+
+/** Starts a command in namespaces of its own. Killing the child returned kills everything inside. */
+export function enclose(command: string[], stdio: StdioOptions): ChildProcess {
+  // unshare outlives a killed parent unless the kernel is told otherwise.
+  const enclosure = ['--pdeathsig', 'KILL', 'unshare', ...UNSHARE, 'sh', '-c', SET_UP, 'lab', ...command];
+  const env = { ...process.env, TSMACVLAN_LAB: CGROUP_PREFIX + process.pid };
+  return spawn('setpriv', enclosure, { stdio, env });
+}
+
+/** Removes the empty cgroups of this process's enclosures and of those whose runner is gone. */
+export async function removeCgroups(): Promise<void> {
+  const hierarchies = existsSync(join(CGROUPS, 'cgroup.controllers')) ? [CGROUPS] : children(CGROUPS);
+  const ours = hierarchies.flatMap(children).filter((path) => isAbandoned(path.slice(path.lastIndexOf('/') + 1)));
+  for (const path of ours) await removeTree(path);
+}
+
+function isAbandoned(name: string): boolean {
+  if (!name.startsWith(CGROUP_PREFIX)) return false;
+  const runner = Number(name.slice(CGROUP_PREFIX.length));
+  return runner === process.pid || !existsSync(`/proc/${runner}`);
+}
+
+async function removeTree(cgroup: string): Promise<void> {
+  for (const child of children(cgroup)) await removeTree(child);
+  // A cgroup stays busy for a moment after its last process was killed.
+  for (let attempt = 0; attempt < 40 && existsSync(cgroup); attempt++) {
+    try {
+      rmdirSync(cgroup);
+    } catch {
+      await sleep(50);
+    }
+  }
+}
+
+function children(directory: string): string[] {
+  if (!existsSync(directory)) return [];
+  const entries = readdirSync(directory, { withFileTypes: true });
+  return entries.filter((entry) => entry.isDirectory()).map((entry) => join(directory, entry.name));
+}

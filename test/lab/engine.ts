@@ -1,0 +1,133 @@
+/** A Docker engine of a chosen version on a host, with a containerd of its own and the image `busybox`. */
+import { readFileSync, rmSync } from 'node:fs';
+import { request } from 'node:http';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { output, run, type Result, type RunOptions } from './command.ts';
+import { labCgroup } from './enclosure.ts';
+import type { Daemon, Host } from './host.ts';
+import { BUSYBOX_ARCHIVE, environmentOf, fileOf, type Suite } from './packages.ts';
+
+/** The Debian suite that brings each version. */
+export const SUITE_OF = { '20.10.24': 'bookworm', '26.1.5': 'trixie', '28.5.2': 'forky' } as const satisfies Record<
+  string,
+  Suite
+>;
+
+export type Version = keyof typeof SUITE_OF;
+
+const READY_TIMEOUT_MS = 60_000;
+const STOP_TIMEOUT_MS = 30_000;
+
+export class Engine {
+  readonly host: Host;
+  readonly version: Version;
+  private readonly env: NodeJS.ProcessEnv;
+  private readonly options: string[];
+  private dockerd: Daemon | undefined;
+
+  private constructor(host: Host, version: Version, options: string[]) {
+    this.host = host;
+    this.version = version;
+    this.options = options;
+    this.env = {
+      ...environmentOf(SUITE_OF[version]),
+      HOME: '/nonexistent',
+      TMPDIR: '/run/disk/tmp',
+      DOCKER_HOST: `unix://${host.file('/run/docker.sock')}`,
+    };
+  }
+
+  /** Starts containerd and dockerd and loads the image; answers when the engine does. */
+  static async start(host: Host, version: Version, options: string[] = []): Promise<Engine> {
+    const engine = new Engine(host, version, options);
+    // An engine that starts containerd itself needs up to 50 s to find it again after SIGKILL.
+    const containerd = [
+      '--root',
+      '/run/disk/containerd',
+      '--state',
+      '/run/containerd',
+      '--address',
+      '/run/containerd.sock',
+    ];
+    await host.start(
+      'containerd',
+      [fileOf('bookworm', 'usr/bin/containerd'), ...containerd, '--log-level', 'warn'],
+      engine.env,
+    );
+    await engine.start();
+    if ((await engine.docker('image', 'inspect', 'busybox')).code !== 0) await engine.loadImage();
+    return engine;
+  }
+
+  /** Starts dockerd, after `stop`. */
+  async start(): Promise<void> {
+    rmSync(this.host.file('/run/docker.sock'), { force: true });
+    this.dockerd = await this.host.start('dockerd', this.commandLine(), this.env);
+    const deadlineMs = Date.now() + READY_TIMEOUT_MS;
+    while (!(await this.answers())) {
+      if (!this.dockerd.isRunning()) throw new Error(`dockerd ${this.version} ended:\n${this.log().slice(-2000)}`);
+      if (Date.now() > deadlineMs) throw new Error(`dockerd ${this.version} is not ready:\n${this.log().slice(-2000)}`);
+      await sleep(20);
+    }
+  }
+
+  /** Ends dockerd, gracefully or with SIGKILL; containers of a killed engine live on. */
+  async stop(signal: 'SIGTERM' | 'SIGKILL' = 'SIGTERM'): Promise<void> {
+    await this.dockerd?.kill(signal);
+    const lateMs = sleep(STOP_TIMEOUT_MS, 'late', { ref: false });
+    if ((await Promise.race([this.dockerd?.ended, lateMs])) === 'late') {
+      throw new Error(`dockerd ${this.version} did not end in ${STOP_TIMEOUT_MS} ms`);
+    }
+  }
+
+  async restart(signal?: 'SIGTERM' | 'SIGKILL'): Promise<void> {
+    await this.stop(signal);
+    await this.start();
+  }
+
+  /** Runs the docker command of this engine's version. */
+  docker(...args: string[]): Promise<Result> {
+    return this.dockerWith({}, args);
+  }
+
+  dockerWith(options: RunOptions, args: string[]): Promise<Result> {
+    return run([this.cli(), ...args], { ...options, env: this.env });
+  }
+
+  /** Runs a docker command that must succeed and answers its output. */
+  must(...args: string[]): Promise<string> {
+    return output([this.cli(), ...args], { env: this.env });
+  }
+
+  /** Everything dockerd has written. */
+  log(): string {
+    return readFileSync(join(this.host.directory, 'log/dockerd.log'), 'utf8');
+  }
+
+  private cli(): string {
+    return fileOf(SUITE_OF[this.version], 'usr/bin/docker');
+  }
+
+  private commandLine(): string[] {
+    const paths = ['--data-root', '/run/disk/docker', '--exec-root', '/run/docker', '--pidfile', '/run/docker.pid'];
+    const sockets = ['--containerd', '/run/containerd.sock', '--host', 'unix:///run/docker.sock'];
+    // The host has no route to anywhere and no rules of its own: the engine shall not make any.
+    const network = ['--bridge', 'none', '--iptables=false', '--ip6tables=false'];
+    const dockerd = fileOf(SUITE_OF[this.version], 'usr/sbin/dockerd');
+    return [dockerd, ...paths, ...sockets, ...network, '--cgroup-parent', labCgroup(), ...this.options];
+  }
+
+  private answers(): Promise<boolean> {
+    const options = { socketPath: this.host.file('/run/docker.sock'), path: '/_ping', timeout: 2000 };
+    return new Promise((resolve) => {
+      const ping = request(options, (response) => resolve(response.resume().statusCode === 200));
+      ping.on('timeout', () => ping.destroy());
+      ping.on('error', () => resolve(false)).end();
+    });
+  }
+
+  private async loadImage(): Promise<void> {
+    await this.must('import', '--change', 'CMD ["sh"]', BUSYBOX_ARCHIVE, 'busybox');
+  }
+}

@@ -1,0 +1,105 @@
+/**
+ * What the lab takes from Debian: a few ordinary tools, installed when missing, and Docker engines of three releases,
+ * which are only unpacked below `.lab/` and never installed.
+ */
+import { execFile } from 'node:child_process';
+import { existsSync, globSync } from 'node:fs';
+import { copyFile, mkdir, mkdtemp, rename, rm, symlink } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { delimiter, join } from 'node:path';
+import { promisify } from 'node:util';
+import { fetchDebs, LAB } from './debian.ts';
+
+/** Command → the package that brings it. */
+const TOOLS = { ip: 'iproute2', ping: 'iputils-ping', tcpdump: 'tcpdump' };
+
+// bookworm's containerd and runc run with every later C library too, so all engines use them.
+// Engines call iptables inside each container for their DNS server, even when told to leave the host's rules alone.
+const PACKAGES = {
+  bookworm: [
+    ...['docker.io', 'containerd', 'runc', 'tini', 'libdevmapper1.02.1', 'libseccomp2', 'busybox-static', 'iptables'],
+    ...['libxtables12', 'libip4tc2', 'libip6tc2', 'libnftnl11', 'libmnl0', 'libnetfilter-conntrack3', 'libnfnetlink0'],
+  ],
+  trixie: ['docker.io', 'docker-cli'],
+  forky: ['docker.io', 'docker-cli'],
+};
+
+export type Suite = keyof typeof PACKAGES;
+
+/** The image `busybox`, once `fetchEngines` is done. */
+export const BUSYBOX_ARCHIVE = join(LAB, 'busybox.tar');
+
+const SUITES = Object.keys(PACKAGES) as Suite[];
+const run = promisify(execFile);
+
+/** Installs what is missing of the ordinary tools; `say` is told before anything that takes time. */
+export async function installTools(say: (line: string) => void): Promise<void> {
+  const missing = Object.entries(TOOLS).filter(([command]) => !isInPath(command));
+  if (missing.length === 0) return;
+  const packages = missing.map(([, name]) => name);
+  say(`installing ${packages.join(', ')}`);
+  const install = () => aptGet('install', '-y', '--no-install-recommends', ...packages);
+  // The package lists may be absent, or older than the mirror.
+  await install().catch(async () => {
+    await aptGet('update');
+    await install();
+  });
+}
+
+/** Unpacks the engines of all suites below `.lab/`, unless they are there. */
+export async function fetchEngines(say: (line: string) => void): Promise<void> {
+  const announcement = setTimeout(() => say('fetching Docker engines from Debian (once, about 130 MB)'), 300);
+  try {
+    await Promise.all(SUITES.map((suite) => fetchDebs(suite, PACKAGES[suite], join(LAB, suite))));
+  } finally {
+    clearTimeout(announcement);
+  }
+  // An installed package gets this name from update-alternatives.
+  const iptables = fileOf('bookworm', 'usr/sbin/iptables');
+  if (!existsSync(iptables)) await symlink('xtables-nft-multi', iptables);
+  if (!existsSync(BUSYBOX_ARCHIVE)) await makeBusyboxArchive();
+}
+
+/** A file that a package of the suite brought, by its path without leading slash. */
+export function fileOf(suite: Suite, path: string): string {
+  return join(LAB, suite, path);
+}
+
+/** The environment for running the programs of a suite and, behind them, those of bookworm. */
+export function environmentOf(suite: Suite): NodeJS.ProcessEnv {
+  const roots = [...new Set<Suite>([suite, 'bookworm'])].map((name) => join(LAB, name));
+  const find = (pattern: string) =>
+    roots.flatMap((root) => globSync(pattern, { cwd: root }).map((path) => join(root, path)));
+  return {
+    PATH: [...find('{,usr/}{sbin,bin}'), '/usr/local/sbin', '/usr/sbin', '/usr/bin', '/sbin', '/bin'].join(delimiter),
+    LD_LIBRARY_PATH: find('{,usr/}lib/*-linux-gnu').join(delimiter),
+    XTABLES_LIBDIR: find('usr/lib/*-linux-gnu/xtables').join(delimiter),
+  };
+}
+
+/** A root file system with busybox under all its names, for `docker import`. */
+async function makeBusyboxArchive(): Promise<void> {
+  const root = await mkdtemp(join(tmpdir(), 'busybox-'));
+  const busybox = join(root, 'bin/busybox');
+  for (const name of ['bin', 'dev', 'etc', 'proc', 'root', 'sys', 'tmp']) await mkdir(join(root, name));
+  await copyFile(fileOf('bookworm', 'bin/busybox'), busybox);
+  const { stdout } = await run(busybox, ['--list']);
+  const applets = stdout
+    .trim()
+    .split('\n')
+    .filter((name) => name !== 'busybox');
+  for (const name of applets) await symlink('busybox', join(root, 'bin', name));
+  await run('tar', ['--directory', root, '--create', '--file', `${root}.tar`, '.']);
+  await copyFile(`${root}.tar`, `${BUSYBOX_ARCHIVE}.${process.pid}`);
+  await rename(`${BUSYBOX_ARCHIVE}.${process.pid}`, BUSYBOX_ARCHIVE);
+  for (const path of [root, `${root}.tar`]) await rm(path, { recursive: true });
+}
+
+function isInPath(command: string): boolean {
+  const directories = [...(process.env.PATH ?? '').split(delimiter), '/usr/sbin', '/sbin'];
+  return directories.some((directory) => existsSync(join(directory, command)));
+}
+
+async function aptGet(...args: string[]): Promise<void> {
+  await run('apt-get', args, { env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }, timeout: 300_000 });
+}

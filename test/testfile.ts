@@ -1,0 +1,91 @@
+/** Runs one test file in a process of its own and collects what became of its tests. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import type { Readable } from 'node:stream';
+import { enclose, removeCgroups } from './lab/enclosure.ts';
+import type { Outcome } from './reporter.ts';
+
+export interface Conditions {
+  /** Longest run of the file. */
+  timeoutMs: number;
+  /** Whether it gets namespaces of its own. */
+  isEnclosed: boolean;
+}
+
+export interface FileResult {
+  outcomes: Outcome[];
+  /** What went wrong with the file itself: it died, hung, or holds no test. */
+  fault: string | undefined;
+  /** What it printed. */
+  output: string;
+  durationMs: number;
+}
+
+const REPORTER = join(import.meta.dirname, 'reporter.ts');
+const running = new Set<ChildProcess>();
+
+/** Runs a file; `onOutcome` hears of every test as soon as it ends. */
+export async function runFile(
+  path: string,
+  conditions: Conditions,
+  onOutcome: (outcome: Outcome) => void,
+): Promise<FileResult> {
+  const startedMs = Date.now();
+  const child = start(path, conditions.isEnclosed);
+  running.add(child);
+  const deadline = setTimeout(() => child.kill('SIGKILL'), conditions.timeoutMs);
+  const output = collect(child);
+  const outcomes = await readOutcomes(child, onOutcome);
+  if (child.exitCode === null && child.signalCode === null) await once(child, 'close');
+  clearTimeout(deadline);
+  running.delete(child);
+  if (conditions.isEnclosed) await removeCgroups();
+  const durationMs = Date.now() - startedMs;
+  const fault = findFault(outcomes, child, durationMs, conditions.timeoutMs);
+  return { outcomes, fault, output: output(), durationMs };
+}
+
+/** Kills the files that run, with everything in their namespaces. */
+export async function killAll(): Promise<void> {
+  for (const child of running) child.kill('SIGKILL');
+  for (const child of running) if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
+  await removeCgroups();
+}
+
+function start(path: string, isEnclosed: boolean): ChildProcess {
+  const command = [process.execPath, `--test-reporter=${REPORTER}`, path];
+  const stdio: ('ignore' | 'pipe')[] = ['ignore', 'pipe', 'pipe', 'pipe'];
+  return isEnclosed ? enclose(command, stdio) : spawn(process.execPath, command.slice(1), { stdio });
+}
+
+function collect(child: ChildProcess): () => string {
+  const chunks: string[] = [];
+  for (const stream of [child.stdout, child.stderr]) {
+    stream?.setEncoding('utf8').on('data', (chunk: string) => chunks.push(chunk));
+  }
+  return () => chunks.join('');
+}
+
+async function readOutcomes(child: ChildProcess, onOutcome: (outcome: Outcome) => void): Promise<Outcome[]> {
+  const outcomes: Outcome[] = [];
+  for await (const line of createInterface(child.stdio[3] as Readable)) {
+    const outcome = JSON.parse(line) as Outcome;
+    outcomes.push(outcome);
+    onOutcome(outcome);
+  }
+  return outcomes;
+}
+
+function findFault(
+  outcomes: Outcome[],
+  child: ChildProcess,
+  durationMs: number,
+  timeoutMs: number,
+): string | undefined {
+  const expected = outcomes.some((outcome) => outcome.result === 'failed') ? 1 : 0;
+  if (durationMs >= timeoutMs) return `the file was still running after ${timeoutMs} ms`;
+  if (child.exitCode !== expected) return `the file ended with ${child.signalCode ?? `exit code ${child.exitCode}`}`;
+  return outcomes.length === 0 ? 'the file holds no test' : undefined;
+}
