@@ -1,0 +1,163 @@
+/** The table of all calls an engine makes, each on one line: read → verb → write. */
+import type { Scope } from '../settings.ts';
+import * as wire from './wire.ts';
+
+/** What the table needs of the NetworkDriver. */
+export interface NetworkVerbs {
+  createNetwork(request: wire.NetworkRequest): Promise<void>;
+  deleteNetwork(networkId: string): Promise<void>;
+  /** Null when the engine named the MAC address itself. */
+  createEndpoint(request: wire.EndpointRequest): Promise<{ macAddress: string | null }>;
+  deleteEndpoint(networkId: string, endpointId: string): Promise<void>;
+  join(networkId: string, endpointId: string): Promise<wire.Attachment>;
+  leave(networkId: string, endpointId: string): Promise<void>;
+  skipGateway(request: wire.GatewayCheck): { ipv4: boolean; ipv6: boolean };
+}
+
+/** What the table needs of the IpamDriver. */
+export interface IpamVerbs {
+  defaultAddressSpaces(): { local: string; global: string };
+  requestPool(request: wire.PoolRequest): Promise<{ poolId: string; pool: string }>;
+  releasePool(poolId: string): Promise<void>;
+  /** Answers with prefix length. When the signal fires nobody waits any more. */
+  requestAddress(request: wire.AddressRequest & { signal: AbortSignal }): Promise<string>;
+  releaseAddress(request: { poolId: string; address: string }): Promise<void>;
+}
+
+export interface Call {
+  /** False for the calls without arguments, which come with an empty body. */
+  readonly hasBody: boolean;
+  /** True when the answer needs what recovery restores. */
+  readonly waits: boolean;
+  /** True when the engine drops our error: then the log is the only place where anyone learns of it. */
+  readonly isUnheard: boolean;
+  /** Checks the body; throws the mistake in it. */
+  read(body: unknown): Task;
+}
+
+/** One checked request. */
+export interface Task {
+  readonly subject: Subject;
+  /** `signal` fires when the deadline has passed. */
+  run(signal: AbortSignal): Promise<Done>;
+}
+
+export interface Done {
+  readonly reply: object;
+  /** The request's subject with what was answered: the address given. */
+  readonly subject: Subject;
+  /** For a reply that reached nobody: undoes what the engine will never ask to undo, since it does not know of it. */
+  takeBack(): Promise<void>;
+}
+
+/** What a request is about, for the log. */
+export interface Subject {
+  readonly networkId?: string;
+  readonly endpointId?: string;
+  readonly poolId?: string;
+  readonly address?: string | null;
+}
+
+/** By what the URL says: `NetworkDriver.Join`. */
+export type Calls = ReadonlyMap<string, Call>;
+
+interface Parts {
+  readonly network: NetworkVerbs;
+  readonly ipam: IpamVerbs;
+  readonly scope: Scope;
+}
+
+export function createCalls({ network, ipam, scope }: Parts): Calls {
+  const { writeNothing: empty } = wire;
+
+  const plugin = {
+    Activate: constant({ Implements: ['NetworkDriver', 'IpamDriver'] }),
+  };
+
+  // ConnectivityScope global, as the built-in macvlan: without it swarm tasks do not find each other by name.
+  const networkDriver = {
+    GetCapabilities: constant({ Scope: scope, ConnectivityScope: 'global', GwAllocChecker: true }),
+    GwAllocCheck: call(wire.readGatewayCheck, async (r) => network.skipGateway(r), wire.writeGatewaySkip),
+    AllocateNetwork: call(wire.readAllocateNetwork, async (r) => r, wire.writeAllocation),
+    FreeNetwork: call(wire.readNetwork, nothing, empty),
+    CreateNetwork: call(wire.readCreateNetwork, (r) => network.createNetwork(r), empty),
+    DeleteNetwork: unheard(call(wire.readNetwork, (r) => network.deleteNetwork(r.networkId), empty)),
+    CreateEndpoint: call(
+      wire.readCreateEndpoint,
+      (r) => network.createEndpoint(r),
+      wire.writeEndpoint,
+      (r) => network.deleteEndpoint(r.networkId, r.endpointId),
+    ),
+    DeleteEndpoint: unheard(call(wire.readEndpoint, (r) => network.deleteEndpoint(r.networkId, r.endpointId), empty)),
+    EndpointOperInfo: call(wire.readEndpoint, nothing, wire.writeOperInfo),
+    Join: call(wire.readEndpoint, (r) => network.join(r.networkId, r.endpointId), wire.writeAttachment),
+    Leave: unheard(call(wire.readEndpoint, (r) => network.leave(r.networkId, r.endpointId), empty)),
+    // macvlan publishes nothing. Not 404, which libnetwork reads as a plugin without these calls.
+    ProgramExternalConnectivity: call(wire.readEndpoint, nothing, empty),
+    RevokeExternalConnectivity: unheard(call(wire.readEndpoint, nothing, empty)),
+    DiscoverNew: call(wire.readDiscovery, nothing, empty),
+    DiscoverDelete: call(wire.readDiscovery, nothing, empty),
+  };
+
+  // RequiresRequestReplay false: our records are durable, and the engine releases a pool whose replay is refused.
+  const ipamDriver = {
+    GetCapabilities: constant({ RequiresMACAddress: false, RequiresRequestReplay: false }),
+    GetDefaultAddressSpaces: constant(wire.writeAddressSpaces(ipam.defaultAddressSpaces())),
+    RequestPool: call(wire.readRequestPool, (r) => ipam.requestPool(r), wire.writePool),
+    ReleasePool: unheard(call(wire.readPool, (r) => ipam.releasePool(r.poolId), empty)),
+    RequestAddress: call(
+      wire.readRequestAddress,
+      async (r, signal) => ({ address: await ipam.requestAddress({ ...r, signal }) }),
+      wire.writeAddress,
+      (r, { address }) => giveBack(ipam, r, address),
+    ),
+    ReleaseAddress: unheard(call(wire.readReleaseAddress, (r) => ipam.releaseAddress(r), empty)),
+  };
+
+  return new Map([
+    ...named('Plugin', plugin),
+    ...named('NetworkDriver', networkDriver),
+    ...named('IpamDriver', ipamDriver),
+  ]);
+}
+
+async function nothing(): Promise<void> {}
+
+/** Only what was chosen here: an address the engine named may have been its holder's before. */
+async function giveBack(
+  ipam: IpamVerbs,
+  { poolId, address, isGateway }: wire.AddressRequest,
+  given: string,
+): Promise<void> {
+  if (address === null && !isGateway) await ipam.releaseAddress({ poolId, address: wire.withoutLength(given) });
+}
+
+function named(driver: string, calls: Readonly<Record<string, Call>>): [string, Call][] {
+  return Object.entries(calls).map(([verb, call]) => [`${driver}.${verb}`, call]);
+}
+
+/** A call without arguments whose answer never changes; answered also while recovery is under way. */
+function constant(reply: object): Call {
+  const done = { reply, subject: {}, takeBack: nothing };
+  return { hasBody: false, waits: false, isUnheard: false, read: () => ({ subject: {}, run: async () => done }) };
+}
+
+function call<Request extends object, Answer extends object | void>(
+  read: (body: unknown) => Request,
+  verb: (request: Request, signal: AbortSignal) => Promise<Answer>,
+  write: (answer: Answer) => object,
+  takeBack: (request: Request, answer: Answer) => Promise<void> = nothing,
+): Call {
+  const start = (request: Request): Task => ({
+    subject: request,
+    async run(signal) {
+      const answer = await verb(request, signal);
+      return { reply: write(answer), subject: { ...request, ...answer }, takeBack: () => takeBack(request, answer) };
+    },
+  });
+  return { hasBody: true, waits: true, isUnheard: false, read: (body) => start(read(body)) };
+}
+
+function unheard(call: Call): Call {
+  return { ...call, isUnheard: true };
+}

@@ -1,0 +1,266 @@
+/**
+ * The door: HTTP on a Unix socket. Body in, answer out, error → `{"Err": sentence, "Error": sentence}`, and one line in
+ * the log per call. Knows no networking.
+ *
+ * What engines make of replies (moby pkg/plugins/client.go, drivers/remote, ipams/remote): any status but 200 is an
+ * error; the network side reads `Err`, the IPAM side `Error`; 404 means a call the plugin does not have, so it is given
+ * for nothing else; an empty reply is an error.
+ */
+import { createServer, type Server } from 'node:http';
+import { finished } from 'node:stream/promises';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import express, { type ErrorRequestHandler, type Express, type Request, type Response } from 'express';
+import * as errors from '../errors.ts';
+import type { Fields, Log } from '../log.ts';
+import type { Call, Calls, Done, Subject } from './calls.ts';
+import { type Claim, claimSocket } from './socket.ts';
+
+const CONTENT_TYPE = 'application/vnd.docker.plugins.v1.2+json';
+const BODY_LIMIT_BYTES = 1024 * 1024;
+/** Engines hold locks while they wait, and wait for legacy plugins for ever. */
+const DEADLINE_MS = 9000;
+/** The engine kills a managed plugin 10 s after SIGTERM. */
+const CLOSE_MS = 8000;
+
+export interface ServerOptions {
+  readonly calls: Calls;
+  readonly log: Log;
+  /** Fulfilled when recovery is done; calls that depend on it wait for it, within their deadline. */
+  readonly ready?: Promise<unknown>;
+  readonly deadlineMs?: number;
+}
+
+/** One request from its arrival to its log line. */
+interface Visit {
+  readonly name: string;
+  readonly call: Call;
+  readonly request: Request;
+  readonly response: Response;
+  readonly arrivedAt: number;
+  subject: Subject;
+}
+
+export class PluginServer {
+  readonly app: Express;
+  readonly #http: Server;
+  readonly #log: Log;
+  readonly #ready: Promise<unknown>;
+  readonly #deadlineMs: number;
+  readonly #visits = new Set<Promise<unknown>>();
+  #claim: Claim | null = null;
+  #isClosing = false;
+
+  constructor({ calls, log, ready = Promise.resolve(), deadlineMs = DEADLINE_MS }: ServerOptions) {
+    this.#log = log;
+    this.#ready = ready;
+    this.#deadlineMs = deadlineMs;
+    // A rejection is told to every call that waits; before the first one it must not end the process.
+    ready.catch(() => undefined);
+    this.app = this.#routes(calls);
+    // Engines keep connections for ever, and one closed under a request comes back with an empty body (moby#35459).
+    this.#http = createServer({ keepAliveTimeout: 0, headersTimeout: 0, requestTimeout: 0 }, this.app);
+  }
+
+  /** See claimSocket for what is refused. */
+  async listen(path: string): Promise<void> {
+    this.#claim = await claimSocket(this.#http, path);
+  }
+
+  /** Takes no new calls, lets those under way finish (8 s at most), and removes the socket if it is still ours. */
+  async close(): Promise<void> {
+    if (this.#isClosing) return;
+    this.#isClosing = true;
+    this.#claim?.release();
+    // Connections the kernel already took in for us are accepted in this turn, not reset.
+    await nextTurn();
+    const { promise: closed, resolve } = Promise.withResolvers<unknown>();
+    this.#http.close(resolve);
+    this.#http.closeIdleConnections();
+    await atMost(CLOSE_MS, Promise.allSettled(this.#visits));
+    this.#http.closeAllConnections();
+    await closed;
+  }
+
+  #routes(calls: Calls): Express {
+    const app = express();
+    app.disable('x-powered-by');
+    for (const [name, call] of calls) {
+      app.post(`/${name}`, (request, response) => {
+        this.#receive({ name, call, request, response, arrivedAt: performance.now(), subject: {} });
+      });
+      app.all(`/${name}`, (request, response) => {
+        response.setHeader('Allow', 'POST');
+        this.#turnAway(response, 405, errors.wrongMethod(request.method, name));
+      });
+    }
+    app.use((request, response) => this.#turnAway(response, 404, errors.unknownCall(request.path.slice(1))));
+    app.use(this.#lastResort);
+    return app;
+  }
+
+  readonly #lastResort: ErrorRequestHandler = (error, request, response, _next) => {
+    this.#turnAway(response, 500, errors.internalError(request.path.slice(1), error));
+  };
+
+  #turnAway(response: Response, status: number, error: errors.PluginError): void {
+    this.#log.warn('request refused', { outcome: error.code, error: error.message });
+    send(response, status, errorBody(error), this.#isClosing);
+  }
+
+  #receive(visit: Visit): void {
+    const served = this.#serve(visit).finally(() => this.#visits.delete(served));
+    this.#visits.add(served);
+  }
+
+  /** Replies within the deadline, whatever the call does; lives on until the call has ended and the reply is out. */
+  async #serve(visit: Visit): Promise<void> {
+    const deadline = startDeadline(visit.name, this.#deadlineMs);
+    const { signal } = deadline;
+    const work = this.#work(visit, deadline);
+    let isDelivered = false;
+    try {
+      const done = await Promise.race([work, deadline.expiry]);
+      isDelivered = this.#accept(visit, done);
+    } catch (error) {
+      // A body that never ends would keep the connection for good.
+      if (signal.aborted && !visit.request.complete) visit.response.setHeader('Connection', 'close');
+      this.#refuse(visit, asPluginError(visit.name, error));
+    } finally {
+      deadline.stop();
+    }
+    if (!isDelivered) await this.#withdraw(visit, work, signal);
+    await finished(visit.response).catch(() => undefined);
+  }
+
+  /** Nothing is begun after the deadline. */
+  async #work(visit: Visit, { signal, expiry }: Deadline): Promise<Done> {
+    const { call } = visit;
+    const task = call.read(call.hasBody ? await Promise.race([readBody(visit), expiry]) : undefined);
+    visit.subject = task.subject;
+    if (call.waits) await Promise.race([this.#ready, expiry]);
+    return task.run(signal);
+  }
+
+  /** True when somebody was there to take the reply. */
+  #accept(visit: Visit, { reply, subject }: Done): boolean {
+    visit.subject = subject;
+    const isHeard = !visit.response.destroyed;
+    send(visit.response, 200, reply, this.#isClosing);
+    if (isHeard) this.#log.info(visit.name, fieldsOf(visit, 'ok'));
+    else this.#log.error(`${visit.name}: the engine hung up before the reply`, fieldsOf(visit, 'unheard'));
+    return isHeard;
+  }
+
+  #refuse(visit: Visit, error: errors.PluginError): void {
+    send(visit.response, error.kind === 'mistake' ? 400 : 500, errorBody(error), this.#isClosing);
+    const fields = { ...fieldsOf(visit, error.code), error: error.message };
+    if (error.kind === 'fault') this.#log.error(visit.name, { ...fields, cause: causeOf(error) });
+    else if (visit.call.isUnheard) this.#log.error(visit.name, fields);
+    else this.#log.warn(visit.name, fields);
+  }
+
+  /** After a reply that came too late, or to nobody: the engine takes the call for failed. */
+  async #withdraw(visit: Visit, work: Promise<Done>, signal: AbortSignal): Promise<void> {
+    try {
+      const done = await work;
+      await done.takeBack();
+      if (signal.aborted) this.#log.error(`${visit.name} ended after its deadline`, fieldsOf(visit, 'late'));
+    } catch (error) {
+      // In time it was refused and logged already.
+      if (signal.aborted && error !== signal.reason)
+        this.#log.error(`${visit.name} failed after its deadline`, {
+          ...fieldsOf(visit, 'late'),
+          cause: stackOf(error),
+        });
+    }
+  }
+}
+
+const readRaw = promisify(express.raw({ type: () => true, limit: BODY_LIMIT_BYTES, inflate: false }));
+
+/** The JSON value in the body, whatever its content type says; engines send none. */
+async function readBody({ name, request, response }: Visit): Promise<unknown> {
+  try {
+    await readRaw(request, response);
+  } catch (error) {
+    // Unread, the rest would stand between our reply and the reader's end of the socket.
+    request.resume();
+    throw bodyRefusal(error as Error & { type?: string });
+  }
+  const body: unknown = request.body;
+  if (!Buffer.isBuffer(body) || body.length === 0) throw errors.emptyBody(name);
+  return parseJson(body);
+}
+
+function bodyRefusal({ type, message }: { type?: string; message: string }): errors.PluginError {
+  return type === 'entity.too.large' ? errors.bodyTooLarge(BODY_LIMIT_BYTES) : errors.bodyUnreadable(message);
+}
+
+function parseJson(body: Buffer): unknown {
+  try {
+    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(body));
+  } catch {
+    throw errors.bodyNotJson(body.length);
+  }
+}
+
+interface Deadline {
+  readonly signal: AbortSignal;
+  /** Rejects with the sentence when the signal fires. */
+  readonly expiry: Promise<never>;
+  stop(): void;
+}
+
+function startDeadline(name: string, ms: number): Deadline {
+  const controller = new AbortController();
+  const { promise: expiry, reject } = Promise.withResolvers<never>();
+  const timer = setTimeout(() => {
+    controller.abort(errors.callTooSlow(name, ms));
+    reject(controller.signal.reason as Error);
+  }, ms);
+  return { signal: controller.signal, expiry, stop: () => clearTimeout(timer) };
+}
+
+async function atMost(ms: number, work: Promise<unknown>): Promise<void> {
+  const { promise: expiry, resolve } = Promise.withResolvers<void>();
+  const timer = setTimeout(resolve, ms);
+  await Promise.race([work, expiry]);
+  clearTimeout(timer);
+}
+
+function send(response: Response, status: number, body: object, isLast: boolean): void {
+  if (isLast) response.setHeader('Connection', 'close');
+  response.statusCode = status;
+  response.setHeader('Content-Type', CONTENT_TYPE);
+  response.end(JSON.stringify(body));
+}
+
+/** Network and IPAM proxies of the engine read different keys, and pass over the error under the wrong one. */
+function errorBody({ message }: errors.PluginError): object {
+  return { Err: message, Error: message };
+}
+
+function fieldsOf({ subject, arrivedAt }: Visit, outcome: string): Fields {
+  const { networkId, endpointId, poolId, address } = subject;
+  return {
+    ...(networkId && { network: errors.short(networkId) }),
+    ...(endpointId && { endpoint: errors.short(endpointId) }),
+    ...(poolId && { pool: poolId }),
+    ...(address && { address }),
+    outcome,
+    ms: Math.round((performance.now() - arrivedAt) * 10) / 10,
+  };
+}
+
+function asPluginError(name: string, error: unknown): errors.PluginError {
+  return error instanceof errors.PluginError ? error : errors.internalError(name, error);
+}
+
+function causeOf({ cause }: Error): string | undefined {
+  return cause === undefined ? undefined : stackOf(cause);
+}
+
+function stackOf(error: unknown): string {
+  return error instanceof Error ? (error.stack ?? error.message) : String(error);
+}

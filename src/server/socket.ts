@@ -1,0 +1,100 @@
+/** The Unix socket as a file: who holds it, how it appears at once with its mode, when it may be removed. */
+import { chmodSync, lstatSync, mkdirSync, mkdtempSync, renameSync, rmSync } from 'node:fs';
+import { connect, type Server } from 'node:net';
+import { dirname, join, resolve } from 'node:path';
+import { getSystemErrorMessage } from 'node:util';
+import * as errors from '../errors.ts';
+
+/** sockaddr_un.sun_path without its closing zero, unix(7). */
+const PATH_BYTES = 107;
+/** The engine may start hundreds of containers at once; the kernel cuts it to net.core.somaxconn. */
+const BACKLOG = 4096;
+/** A daemon too busy to accept for so long is alive all the same. */
+const KNOCK_MS = 1000;
+
+/** A socket file that is ours. */
+export interface Claim {
+  /** Removes the file, if no other program has put its own in its place. */
+  release(): void;
+}
+
+/**
+ * Lets the server listen on `path`, mode 0600, and makes the directory when missing. A socket nobody answers on is
+ * replaced. Throws SOCKET_HELD, SOCKET_BLOCKED, SOCKET_TOO_LONG or SOCKET_FAILED.
+ */
+export async function claimSocket(server: Server, path: string): Promise<Claim> {
+  const target = resolve(path);
+  try {
+    await refuseOccupied(target);
+    mkdirSync(dirname(target), { recursive: true, mode: 0o755 });
+    return await listenAt(server, target);
+  } catch (error) {
+    if (error instanceof errors.PluginError) throw error;
+    throw errors.socketFailed(target, reasonOf(error));
+  }
+}
+
+async function refuseOccupied(path: string): Promise<void> {
+  const found = lstatSync(path, { throwIfNoEntry: false });
+  if (found === undefined) return;
+  if (!found.isSocket()) throw errors.socketBlocked(path);
+  if (await answers(path)) throw errors.socketHeld(path);
+}
+
+async function answers(path: string): Promise<boolean> {
+  const { promise, resolve: answer, reject } = Promise.withResolvers<boolean>();
+  const socket = connect(path);
+  socket.setTimeout(KNOCK_MS, () => answer(true));
+  socket.once('connect', () => answer(true));
+  socket.once('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'ECONNREFUSED' || error.code === 'ENOENT') answer(false);
+    else if (error.code === 'EAGAIN') answer(true);
+    else reject(error);
+  });
+  return promise.finally(() => socket.destroy());
+}
+
+/**
+ * The socket is made in a directory of our own, gets its mode there, and is renamed into place: nobody can connect
+ * before, a stale one is replaced in one step, and libuv, which on closing unlinks the path it was bound to without
+ * looking, finds that path gone instead of a successor's socket.
+ */
+async function listenAt(server: Server, path: string): Promise<Claim> {
+  const nursery = mkdtempSync(join(dirname(path), '.tsm-'));
+  try {
+    const newborn = join(nursery, 's');
+    for (const each of [path, newborn]) checkLength(each);
+    await listening(server, newborn);
+    chmodSync(newborn, 0o600);
+    renameSync(newborn, path);
+  } catch (error) {
+    server.close();
+    throw error;
+  } finally {
+    rmSync(nursery, { recursive: true });
+  }
+  const { ino } = lstatSync(path);
+  return { release: () => removeIfOurs(path, ino) };
+}
+
+async function listening(server: Server, path: string): Promise<void> {
+  const { promise, resolve: done, reject } = Promise.withResolvers<void>();
+  server.once('error', reject);
+  server.listen({ path, backlog: BACKLOG }, done);
+  return promise.finally(() => server.off('error', reject));
+}
+
+function checkLength(path: string): void {
+  const bytes = Buffer.byteLength(path);
+  if (bytes > PATH_BYTES) throw errors.socketPathTooLong(path, bytes, PATH_BYTES);
+}
+
+/** While we listen the kernel keeps our inode, so no other file can have its number. */
+function removeIfOurs(path: string, ino: number): void {
+  if (lstatSync(path, { throwIfNoEntry: false })?.ino === ino) rmSync(path, { force: true });
+}
+
+function reasonOf(error: unknown): string {
+  const { errno, message } = error as NodeJS.ErrnoException;
+  return errno === undefined ? message : getSystemErrorMessage(errno);
+}

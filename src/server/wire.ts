@@ -1,0 +1,415 @@
+/**
+ * Docker's JSON shapes exactly as on the wire (moby libnetwork drivers/remote/api/api.go, ipams/remote/api/api.go).
+ *
+ * A body is `unknown` until a reader here has checked it, once, and turned it into our own types; nobody checks again.
+ * Keys nobody asked for are ignored, wrong types are refused. Docker's PascalCase exists only in this file.
+ */
+import * as v from 'valibot';
+import * as errors from '../errors.ts';
+import type { Subnet } from '../model.ts';
+
+/** Longer than anything an engine sends and short enough to be stored and compared without thought. */
+const TEXT_LENGTH = 4096;
+
+// --- our types: what the drivers take and give -------------------------------------------------------------------
+
+export interface NetworkRequest {
+  readonly networkId: string;
+  /** `-o` labels as given. */
+  readonly options: Readonly<Record<string, string>>;
+  readonly internal: boolean;
+  readonly enableIPv4: boolean;
+  readonly enableIPv6: boolean;
+  /** IPv4 first; gateways without prefix length. */
+  readonly subnets: readonly Subnet[];
+}
+
+export type GatewayCheck = Omit<NetworkRequest, 'networkId' | 'subnets'>;
+
+export interface EndpointRequest {
+  readonly networkId: string;
+  readonly endpointId: string;
+  /** With prefix length; null when the engine has none of this family. */
+  readonly address: string | null;
+  readonly addressIPv6: string | null;
+  /** `--mac-address` as typed; null when we choose. */
+  readonly macAddress: string | null;
+  /** Endpoint driver-opt `com.docker.network.endpoint.ifname`. */
+  readonly interfaceName: string | null;
+  /** `8080->80/tcp` */
+  readonly publishedPorts: readonly string[];
+}
+
+/** What Join answers: the link to move, its name inside if one was asked for, gateways without prefix length. */
+export interface Attachment {
+  readonly linkName: string;
+  readonly interfaceName: string | null;
+  readonly gateway: string | null;
+  readonly gatewayIPv6: string | null;
+}
+
+export interface PoolRequest {
+  readonly addressSpace: string;
+  /** Docker's `--subnet`; null asks for any. */
+  readonly pool: string | null;
+  /** Docker's `--ip-range`. */
+  readonly subPool: string | null;
+  /** `--ipam-opt` as given. */
+  readonly options: Readonly<Record<string, string>>;
+  readonly v6: boolean;
+}
+
+export interface AddressRequest {
+  readonly poolId: string;
+  /** Without prefix length; null asks for any. */
+  readonly address: string | null;
+  readonly isGateway: boolean;
+  /** Swarm managers: the one after the last given, not the lowest. */
+  readonly serial: boolean;
+}
+
+// --- shapes ------------------------------------------------------------------------------------------------------
+
+/** Hexadecimal (64 digits) for networks and endpoints of one engine, 25 letters and digits for networks of a swarm. */
+const id = v.pipe(
+  v.string(),
+  v.regex(/^[A-Za-z0-9][\w.-]{0,255}$/, 'an id of 1 to 256 letters, digits, ".", "_" or "-"'),
+);
+
+const text = v.pipe(v.string(), v.maxLength(TEXT_LENGTH, `text of at most ${TEXT_LENGTH} characters`));
+
+/** Go has no null text: absent is "". */
+const optionalText = v.pipe(
+  v.nullish(text, ''),
+  v.transform((value) => (value === '' ? null : value)),
+);
+
+/** Ours, as ipam/pool.ts made it. */
+const poolId = v.pipe(text, v.regex(/^\P{C}+$/u, 'the PoolID that RequestPool answered'));
+
+/** A JSON object; valibot alone would take a list for one. */
+const anyObject = v.custom<Record<string, unknown>>(
+  (value) => typeof value === 'object' && value !== null && !Array.isArray(value),
+  'an object',
+);
+
+function object<const E extends v.ObjectEntries>(entries: E) {
+  return v.pipe(anyObject, v.object(entries));
+}
+
+/** A Go map of texts, null when empty. Every key stays, also `__proto__` (as an own key), so that it can be refused. */
+const textMap = v.pipe(
+  v.nullish(anyObject, {}),
+  v.rawTransform<Record<string, unknown>, Record<string, string>>(({ dataset, addIssue, NEVER }) => {
+    const entries: [string, string][] = [];
+    for (const [key, value] of Object.entries(dataset.value)) {
+      if (typeof value !== 'string' || value.length > TEXT_LENGTH) {
+        const item = { type: 'object', origin: 'value', input: dataset.value, key, value } as const;
+        addIssue({ message: `text of at most ${TEXT_LENGTH} characters`, input: value, path: [item] });
+        return NEVER;
+      }
+      entries.push([key, value]);
+    }
+    return Object.fromEntries(entries);
+  }),
+);
+
+/** One of IPv4Data, IPv6Data. The gateway comes with its prefix length; Go prints a missing one as `<nil>` in a swarm. */
+const subnet = v.pipe(
+  object({ AddressSpace: v.nullish(text, ''), Pool: text, Gateway: optionalText }),
+  v.transform(
+    ({ AddressSpace, Pool, Gateway }): Subnet => ({
+      addressSpace: AddressSpace,
+      subnet: Pool,
+      gateway: Gateway === null || Gateway === '<nil>' ? null : withoutLength(Gateway),
+    }),
+  ),
+);
+
+const subnets = v.nullish(v.array(subnet), []);
+
+const networkOptions = v.pipe(
+  v.nullish(
+    object({
+      'com.docker.network.generic': textMap,
+      'com.docker.network.internal': v.nullish(v.boolean(), false),
+      // Engines before 28 know no IPv6-only networks and do not send it.
+      'com.docker.network.enable_ipv4': v.nullish(v.boolean(), true),
+      'com.docker.network.enable_ipv6': v.nullish(v.boolean(), false),
+    }),
+    {},
+  ),
+  v.transform((options) => ({
+    options: options['com.docker.network.generic'],
+    internal: options['com.docker.network.internal'],
+    enableIPv4: options['com.docker.network.enable_ipv4'],
+    enableIPv6: options['com.docker.network.enable_ipv6'],
+  })),
+);
+
+const portNumber = v.nullish(v.number(), 0);
+
+/** `-p 127.0.0.1:8080:80` reads `127.0.0.1:8080->80/tcp`, as `docker ps` prints it. */
+const publishedPort = v.pipe(
+  object({ Proto: portNumber, Port: portNumber, HostIP: optionalText, HostPort: portNumber, HostPortEnd: portNumber }),
+  v.transform(({ Proto, Port, HostIP, HostPort, HostPortEnd }) => {
+    const host = HostPortEnd > HostPort ? `${HostPort}-${HostPortEnd}` : `${HostPort || ''}`;
+    const from = [HostIP, host].filter(Boolean).join(':');
+    return `${from && `${from}->`}${Port}/${PROTOCOLS.get(Proto) ?? Proto}`;
+  }),
+);
+
+/** IANA protocol numbers of what Docker publishes. */
+const PROTOCOLS: ReadonlyMap<number, string> = new Map([
+  [6, 'tcp'],
+  [17, 'udp'],
+  [132, 'sctp'],
+]);
+
+const endpointOptions = v.nullish(
+  object({
+    'com.docker.network.endpoint.ifname': optionalText,
+    'com.docker.network.portmap': v.nullish(v.array(publishedPort), []),
+  }),
+  {},
+);
+
+// --- NetworkDriver: what the engine asks -------------------------------------------------------------------------
+
+export const readCreateNetwork = reader(
+  v.pipe(
+    object({ NetworkID: id, Options: networkOptions, IPv4Data: subnets, IPv6Data: subnets }),
+    v.transform(
+      ({ NetworkID, Options, IPv4Data, IPv6Data }): NetworkRequest => ({
+        networkId: NetworkID,
+        ...Options,
+        subnets: [...IPv4Data, ...IPv6Data],
+      }),
+    ),
+  ),
+);
+
+/** Swarm managers: here the `-o` options are the map itself. */
+export const readAllocateNetwork = reader(
+  v.pipe(
+    object({ NetworkID: id, Options: textMap }),
+    v.transform(({ NetworkID, Options }) => ({ networkId: NetworkID, options: Options })),
+  ),
+);
+
+export const readGatewayCheck = reader(
+  v.pipe(
+    object({ Options: networkOptions }),
+    v.transform(({ Options }): GatewayCheck => Options),
+  ),
+);
+
+export const readNetwork = reader(
+  v.pipe(
+    object({ NetworkID: id }),
+    v.transform(({ NetworkID }) => ({ networkId: NetworkID })),
+  ),
+);
+
+export const readEndpoint = reader(
+  v.pipe(
+    object({ NetworkID: id, EndpointID: id }),
+    v.transform(({ NetworkID, EndpointID }) => ({ networkId: NetworkID, endpointId: EndpointID })),
+  ),
+);
+
+export const readCreateEndpoint = reader(
+  v.pipe(
+    object({
+      NetworkID: id,
+      EndpointID: id,
+      Interface: v.nullish(object({ Address: optionalText, AddressIPv6: optionalText, MacAddress: optionalText }), {}),
+      Options: endpointOptions,
+    }),
+    v.transform(
+      ({ NetworkID, EndpointID, Interface, Options }): EndpointRequest => ({
+        networkId: NetworkID,
+        endpointId: EndpointID,
+        address: Interface.Address,
+        addressIPv6: Interface.AddressIPv6,
+        macAddress: Interface.MacAddress,
+        interfaceName: Options['com.docker.network.endpoint.ifname'],
+        publishedPorts: Options['com.docker.network.portmap'],
+      }),
+    ),
+  ),
+);
+
+/** DiscoverNew and DiscoverDelete tell of swarm nodes; nothing in them is used. */
+export const readDiscovery = reader(
+  v.pipe(
+    anyObject,
+    v.transform(() => ({})),
+  ),
+);
+
+// --- NetworkDriver: what we answer -------------------------------------------------------------------------------
+
+/** Only fields that were "" in the request: the engine takes any other, also an equal one, for a change (driver.go). */
+export function writeEndpoint({ macAddress }: { macAddress: string | null }) {
+  return { Interface: macAddress === null ? null : { MacAddress: macAddress } };
+}
+
+/** DisableGatewayService: without it the engine joins a container that has no default route to docker_gwbridge. */
+export function writeAttachment({ linkName, interfaceName, gateway, gatewayIPv6 }: Attachment) {
+  return {
+    InterfaceName: {
+      SrcName: linkName,
+      DstPrefix: interfacePrefix(interfaceName),
+      ...(interfaceName !== null && { DstName: interfaceName }),
+    },
+    Gateway: gateway ?? '',
+    GatewayIPv6: gatewayIPv6 ?? '',
+    StaticRoutes: [],
+    DisableGatewayService: true,
+  };
+}
+
+/**
+ * Engines up to 29 ignore DstName of remote drivers (moby#52866) and append a number to DstPrefix: `net0` is attained by
+ * `net`, `lan` becomes `lan0`. A name must fit IFNAMSIZ (15 bytes) with that number.
+ */
+function interfacePrefix(interfaceName: string | null): string {
+  const prefix = interfaceName?.replace(/\d+$/, '') ?? '';
+  return prefix === '' || Buffer.byteLength(prefix) > 13 ? 'eth' : prefix;
+}
+
+export function writeGatewaySkip({ ipv4, ipv6 }: { ipv4: boolean; ipv6: boolean }) {
+  return { SkipIPv4: ipv4, SkipIPv6: ipv6 };
+}
+
+/** Only port maps and MAC addresses would be read from it. */
+export function writeOperInfo() {
+  return { Value: {} };
+}
+
+/** What is answered here becomes the generic options of CreateNetwork on every node. */
+export function writeAllocation({ options }: { options: Readonly<Record<string, string>> }) {
+  return { Options: options };
+}
+
+// --- IpamDriver: what the engine asks ----------------------------------------------------------------------------
+
+export const readRequestPool = reader(
+  v.pipe(
+    object({
+      AddressSpace: v.nullish(text, ''),
+      Pool: optionalText,
+      SubPool: optionalText,
+      Options: textMap,
+      V6: v.nullish(v.boolean(), false),
+    }),
+    v.transform(
+      ({ AddressSpace, Pool, SubPool, Options, V6 }): PoolRequest => ({
+        addressSpace: AddressSpace,
+        pool: Pool,
+        subPool: SubPool,
+        options: withoutEngineKeys(Options),
+        v6: V6,
+      }),
+    ),
+  ),
+);
+
+export const readPool = reader(
+  v.pipe(
+    object({ PoolID: poolId }),
+    v.transform(({ PoolID }) => ({ poolId: PoolID })),
+  ),
+);
+
+export const readRequestAddress = reader(
+  v.pipe(
+    object({ PoolID: poolId, Address: optionalText, Options: textMap }),
+    v.transform(
+      ({ PoolID, Address, Options }): AddressRequest => ({
+        poolId: PoolID,
+        address: Address,
+        isGateway: Options['RequestAddressType'] === 'com.docker.network.gateway',
+        serial: Options['com.docker.network.ipam.serial'] === 'true',
+      }),
+    ),
+  ),
+);
+
+export const readReleaseAddress = reader(
+  v.pipe(
+    object({ PoolID: poolId, Address: text }),
+    v.transform(({ PoolID, Address }) => ({ poolId: PoolID, address: Address })),
+  ),
+);
+
+/** Swarm managers use one map for all their requests: the second RequestPool carries what the first address wanted. */
+function withoutEngineKeys(options: Readonly<Record<string, string>>): Record<string, string> {
+  const isEngineKey = (key: string) => key === 'RequestAddressType' || key.startsWith('com.docker.network.');
+  return Object.fromEntries(Object.entries(options).filter(([key]) => !isEngineKey(key)));
+}
+
+// --- IpamDriver: what we answer ----------------------------------------------------------------------------------
+
+export function writeAddressSpaces({ local, global }: { local: string; global: string }) {
+  return { LocalDefaultAddressSpace: local, GlobalDefaultAddressSpace: global };
+}
+
+export function writePool({ poolId, pool }: { poolId: string; pool: string }) {
+  return { PoolID: poolId, Pool: pool, Data: {} };
+}
+
+/** With prefix length: `192.168.1.2/24`. */
+export function writeAddress({ address }: { address: string }) {
+  return { Address: address, Data: {} };
+}
+
+// --- both --------------------------------------------------------------------------------------------------------
+
+export function writeNothing() {
+  return {};
+}
+
+export function withoutLength(address: string): string {
+  return address.replace(/\/\d+$/, '');
+}
+
+/** Turns a schema into `body => our type`; throws WRONG_FIELD for the first thing that does not fit. */
+function reader<T>(schema: v.GenericSchema<unknown, T>): (body: unknown) => T {
+  return (body) => {
+    const result = v.safeParse(schema, body, { abortEarly: true });
+    if (result.success) return result.output;
+    throw refusal(result.issues[0]);
+  };
+}
+
+function refusal(issue: v.BaseIssue<unknown>): errors.PluginError {
+  // For a missing key valibot reports the object around it; the path says which key.
+  const value = issue.path?.at(-1)?.value ?? issue.input;
+  if (issue.received === 'undefined') return errors.missingField(pathOf(issue));
+  return errors.wrongField(pathOf(issue), expectedBy(issue), received(value));
+}
+
+function pathOf({ path }: v.BaseIssue<unknown>): string {
+  return path?.map(({ key }) => String(key)).join('.') ?? '';
+}
+
+const TYPES: ReadonlyMap<string, string> = new Map([
+  ['string', 'text'],
+  ['boolean', 'true or false'],
+  ['number', 'a number'],
+  ['array', 'a list'],
+]);
+
+/** valibot's own words are for programmers; messages of our shapes already are what was expected. */
+function expectedBy(issue: v.BaseIssue<unknown>): string {
+  return TYPES.get(issue.type) ?? issue.message;
+}
+
+/** Never the inside of a list or an object: it may be a megabyte deep. */
+function received(value: unknown): string {
+  if (Array.isArray(value)) return 'a list';
+  if (typeof value === 'object' && value !== null) return 'an object';
+  return errors.quote(value);
+}
