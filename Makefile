@@ -16,8 +16,8 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 build: $(READY) ## bundle dist/tsmacvlan.js and bin/tsmacvlan, its launcher
-	esbuild src/main.ts --bundle --platform=node --target=node22 --format=esm --external:koffi --log-level=warning \
-	  --banner:js="#!/usr/bin/env node"$$'\n'"import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" \
+	esbuild src/tsmacvlan.ts --bundle --platform=node --target=node22 --format=esm --external:koffi --log-level=warning \
+	  --banner:js="import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" \
 	  --outfile=dist/tsmacvlan.js
 	chmod +x dist/tsmacvlan.js
 	install -D plugin/launcher.sh bin/tsmacvlan
