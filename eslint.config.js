@@ -14,9 +14,24 @@ export default tseslint.config(
       // Node's test runner returns promises from test() that the runner itself awaits.
       'no-restricted-syntax': [
         'error',
-        { selector: 'TSEnumDeclaration', message: 'Node runs the sources with types stripped: use a union or a const object.' },
+        {
+          selector: 'TSEnumDeclaration',
+          message: 'Node runs the sources with types stripped: use a union or a const object.',
+        },
       ],
     },
   },
-  { files: ['test/**'], rules: { '@typescript-eslint/no-floating-promises': ['error', { allowForKnownSafeCalls: [{ from: 'package', name: ['test', 'describe', 'it', 'suite'], package: 'node:test' }] }] } },
+  {
+    files: ['test/**'],
+    rules: {
+      '@typescript-eslint/no-floating-promises': [
+        'error',
+        {
+          allowForKnownSafeCalls: [
+            { from: 'package', name: ['test', 'describe', 'it', 'suite'], package: 'node:test' },
+          ],
+        },
+      ],
+    },
+  },
 );
