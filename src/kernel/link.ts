@@ -3,6 +3,7 @@ import { randomInt } from 'node:crypto';
 import { existsSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import type { Mode } from '../model.ts';
+import { Deletions } from './deletion.ts';
 import { KernelError, isKernelError } from './errno.ts';
 import {
   IFF_PROMISC,
@@ -11,7 +12,6 @@ import {
   type Link,
   type LinkHeader,
   RTM_DELADDR,
-  RTM_DELLINK,
   RTM_DELROUTE,
   RTM_GETADDR,
   RTM_GETLINK,
@@ -87,8 +87,7 @@ const ISOLATED_KINDS = ['dummy', 'ifb', 'bridge'] as const;
 
 export class Links {
   readonly #requests = RtnetlinkSocket.open();
-  /** Deletions take the kernel some 16 ms each: they queue behind each other here, and nothing else does. */
-  readonly #deletions = RtnetlinkSocket.open();
+  readonly #deletions = new Deletions();
   readonly #watches = new Set<LinkWatch>();
 
   static open(): Links {
@@ -158,14 +157,17 @@ export class Links {
    * drops what is sent to it. Last a bridge without ports, which loses its carrier when its MAC address is set.
    */
   async addIsolated(spec: NameSpec): Promise<Link> {
-    for (const kind of ISOLATED_KINDS) {
-      try {
-        return this.#withoutHostIPv6(await this.#add(kind, spec, [linkInfo(kind)], [withoutAddressGeneration()]));
-      } catch (error) {
-        if (!isKernelError(error, 'EOPNOTSUPP') || kind === ISOLATED_KINDS.at(-1)) throw error;
-      }
+    return this.#addIsolatedOf(spec, ...ISOLATED_KINDS);
+  }
+
+  async #addIsolatedOf(spec: NameSpec, kind: string, ...others: string[]): Promise<Link> {
+    try {
+      return this.#withoutHostIPv6(await this.#add(kind, spec, [linkInfo(kind)], [withoutAddressGeneration()]));
+    } catch (error) {
+      const [next, ...rest] = others;
+      if (next === undefined || !isKernelError(error, 'EOPNOTSUPP')) throw error;
+      return this.#addIsolatedOf(spec, next, ...rest);
     }
-    throw new Error('no kind of link was tried');
   }
 
   async setUp(index: number): Promise<void> {
@@ -194,10 +196,9 @@ export class Links {
     await this.#set(`set link ${index} master ${masterIndex}`, { index }, linkMaster(masterIndex ?? 0));
   }
 
-  /** False when it was gone already. */
-  async deleteLink(index: number): Promise<boolean> {
-    const request = { type: RTM_DELLINK, flags: 0, body: linkBody({ index }) };
-    return unlessGone(this.#deletions.request(`delete link ${index}`, request), 'ENODEV');
+  /** False when it was gone already. Takes the kernel some 16 ms; nothing else waits behind it. */
+  deleteLink(index: number): Promise<boolean> {
+    return this.#deletions.delete(index);
   }
 
   async addresses(index?: number): Promise<InterfaceAddress[]> {

@@ -54,6 +54,8 @@ export class PacketSocket {
   /** ENODEV when there is no such link; EPERM without CAP_NET_RAW. A link that is down fails on the first receive(). */
   static open(spec: PacketSocketSpec): PacketSocket {
     const operation = `open a packet socket on link ${spec.linkIndex}`;
+    // To the kernel index 0 means every link.
+    if (spec.linkIndex <= 0) throw new KernelError(operation, constants.errno.ENODEV);
     // Protocol 0 receives nothing until bind(), so that no frame slips in before the filter.
     const fd = check(operation, libc.socket(libc.AF_PACKET, libc.SOCK_RAW, 0));
     try {

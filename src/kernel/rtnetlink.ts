@@ -70,6 +70,9 @@ export function isFromKernel(address: Buffer): boolean {
 }
 
 export class RtnetlinkSocket {
+  /** Requests in one batch: their acknowledgements wait in the receive buffer, where some 250 would find room. */
+  static readonly BATCH_LIMIT = 64;
+
   readonly #fd: number;
   readonly #buffer = Buffer.alloc(RECEIVE_SIZE);
   #sequence = 0;
