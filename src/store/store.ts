@@ -9,7 +9,7 @@ import type { Endpoint, Lease, Network, Pool } from '../model.ts';
 
 export interface Table<T> {
   get(key: string): Promise<T | undefined>;
-  /** All records, or those whose key starts with the prefix, in order of key. */
+  /** All records, or those whose key starts with the prefix, in order of key (by code points, as UTF-8 bytes sort). */
   list(prefix?: string): Promise<T[]>;
   /** False when the key is taken; the record there stays as it is. */
   insert(record: T): Promise<boolean>;

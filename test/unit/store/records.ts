@@ -1,0 +1,61 @@
+/** Records to store, whole and distinct. */
+import type { Endpoint, Lease, Network, Pool } from '../../../src/model.ts';
+
+export function networkRecord(id: string): Network {
+  return {
+    id,
+    options: {
+      parent: 'eth0.10',
+      vlan: [],
+      vlanProtocol: '802.1q',
+      mode: 'bridge',
+      mtu: null,
+      macPrefix: '02:42',
+      gateway: true,
+      broadcastQueueLength: null,
+    },
+    parent: { name: 'eth0.10', made: true, recipe: { base: 'eth0', vlan: [10], protocol: '802.1q' } },
+    internal: false,
+    subnets: [{ addressSpace: 'LocalDefault', subnet: '192.168.1.0/24', gateway: '192.168.1.1', realm: null }],
+    createdAt: '2026-11-20T10:00:00.000Z',
+  };
+}
+
+export function endpointRecord(id: string): Endpoint {
+  return {
+    id,
+    networkId: 'n1',
+    state: 'created',
+    parent: 'eth0.10',
+    linkName: 'tsm0123456789',
+    macAddress: '02:42:c0:a8:01:02',
+    address: '192.168.1.2/24',
+    addressIPv6: null,
+    interfaceName: null,
+    changedAt: '2026-11-20T10:00:00.000Z',
+  };
+}
+
+export function poolRecord(id: string): Pool {
+  return {
+    id,
+    addressSpace: 'LocalDefault',
+    subnet: '192.168.1.0/24',
+    range: '192.168.1.64/26',
+    options: { parent: 'eth0.10', exclude: '192.168.1.70' },
+    networkId: null,
+    createdAt: '2026-11-20T10:00:00.000Z',
+    changedAt: '2026-11-20T10:00:00.000Z',
+  };
+}
+
+export function leaseRecord(address: string, realm = 'LocalDefault'): Lease {
+  return {
+    realm,
+    address,
+    kind: 'container',
+    poolIds: ['LocalDefault/192.168.1.0/24'],
+    endpointId: null,
+    changedAt: '2026-11-20T10:00:00.000Z',
+  };
+}
