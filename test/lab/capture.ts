@@ -1,0 +1,119 @@
+/** What passes a link, frame by frame, as tcpdump sees it. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Namespace } from './namespace.ts';
+
+export interface Frame {
+  /** Lower case with colons. */
+  sourceMac: string;
+  destinationMac: string;
+  /** 0x0806 is ARP, 0x0800 IPv4, 0x86dd IPv6. Behind VLAN tags it is that of the innermost. */
+  etherType: number;
+  /** Outermost first. */
+  vlans: number[];
+  arp?: Arp;
+  /** What stands behind the Ethernet header and its tags. */
+  payload: Buffer;
+}
+
+export interface Arp {
+  operation: 'request' | 'reply';
+  senderMac: string;
+  senderAddress: string;
+  targetAddress: string;
+}
+
+// A pcap file: 24 bytes of header, then for each frame 16 bytes of which the third word is the captured length, then the frame.
+const FILE_HEADER_BYTES = 24;
+const RECORD_HEADER_BYTES = 16;
+const CAPTURED_LENGTH_OFFSET = 8;
+const START_TIMEOUT_MS = 10_000;
+/** tcpdump hands over what it has read up to here when it is told to end; the kernel may hold younger frames. */
+const SETTLE_MS = 50;
+
+export class Capture {
+  private readonly tcpdump: ChildProcess;
+  private readonly chunks: Buffer[] = [];
+
+  private constructor(tcpdump: ChildProcess) {
+    this.tcpdump = tcpdump;
+    tcpdump.stdout?.on('data', (chunk: Buffer) => this.chunks.push(chunk));
+  }
+
+  /** Starts to listen; `filter` in tcpdump's language, as `arp or icmp`. Frames from now on are seen. */
+  static async start(namespace: Namespace, link: string, filter = ''): Promise<Capture> {
+    // Its own privileges have to stay: as another user it could not write to our pipe.
+    const options = ['--immediate-mode', '-U', '-n', '-Z', 'root', '-w', '-', '-i', link];
+    const [command = '', ...args] = namespace.enter(['tcpdump', ...options, ...filter.split(' ').filter(Boolean)]);
+    const tcpdump = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    const capture = new Capture(tcpdump);
+    let words = '';
+    const listening = new Promise<void>((resolve, reject) => {
+      tcpdump.stderr.setEncoding('utf8').on('data', (text: string) => {
+        words += text;
+        if (words.includes('listening on')) resolve();
+      });
+      tcpdump.once('exit', () => reject(new Error(`tcpdump on ${link} ended: ${words}`)));
+      setTimeout(() => reject(new Error(`tcpdump on ${link} does not start: ${words}`)), START_TIMEOUT_MS).unref();
+    });
+    await listening;
+    return capture;
+  }
+
+  /** The frames up to now. */
+  frames(): Frame[] {
+    return readFrames(Buffer.concat(this.chunks)).map(parse);
+  }
+
+  /** Ends listening and answers all frames. */
+  async stop(): Promise<Frame[]> {
+    await sleep(SETTLE_MS);
+    this.tcpdump.kill('SIGINT');
+    if (this.tcpdump.exitCode === null && this.tcpdump.signalCode === null) await once(this.tcpdump, 'close');
+    return this.frames();
+  }
+}
+
+function readFrames(file: Buffer): Buffer[] {
+  const frames: Buffer[] = [];
+  for (let offset = FILE_HEADER_BYTES; offset + RECORD_HEADER_BYTES <= file.length; ) {
+    const start = offset + RECORD_HEADER_BYTES;
+    offset = start + file.readUInt32LE(offset + CAPTURED_LENGTH_OFFSET);
+    if (offset <= file.length) frames.push(file.subarray(start, offset));
+  }
+  return frames;
+}
+
+function parse(frame: Buffer): Frame {
+  const vlans: number[] = [];
+  let offset = 12;
+  while ([0x8100, 0x88a8].includes(frame.readUInt16BE(offset))) {
+    vlans.push(frame.readUInt16BE(offset + 2) & 0xfff);
+    offset += 4;
+  }
+  const etherType = frame.readUInt16BE(offset);
+  const payload = frame.subarray(offset + 2);
+  return {
+    destinationMac: mac(frame, 0),
+    sourceMac: mac(frame, 6),
+    etherType,
+    vlans,
+    payload,
+    ...(etherType === 0x0806 && { arp: parseArp(payload) }),
+  };
+}
+
+/** RFC 826, for Ethernet and IPv4. */
+function parseArp(packet: Buffer): Arp {
+  return {
+    operation: packet.readUInt16BE(6) === 1 ? 'request' : 'reply',
+    senderMac: mac(packet, 8),
+    senderAddress: [...packet.subarray(14, 18)].join('.'),
+    targetAddress: [...packet.subarray(24, 28)].join('.'),
+  };
+}
+
+function mac(bytes: Buffer, offset: number): string {
+  return [...bytes.subarray(offset, offset + 6)].map((byte) => byte.toString(16).padStart(2, '0')).join(':');
+}

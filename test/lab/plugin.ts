@@ -1,0 +1,85 @@
+/** The daemon on a host, as an administrator starts it: the built bundle, with its settings in the environment. */
+import { existsSync, readFileSync } from 'node:fs';
+import { request } from 'node:http';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { output } from './command.ts';
+import type { Daemon, Host } from './host.ts';
+
+const BUNDLE = join(import.meta.dirname, '../../dist/tsmacvlan.js');
+const SOCKET = '/run/docker/plugins/tsmacvlan.sock';
+const STATE_DIRECTORY = '/run/disk/tsmacvlan';
+const READY_TIMEOUT_MS = 20_000;
+const STOP_TIMEOUT_MS = 20_000;
+
+export class Plugin {
+  readonly host: Host;
+  private readonly settings: Record<string, string>;
+  private daemon: Daemon | undefined;
+
+  private constructor(host: Host, settings: Record<string, string>) {
+    this.host = host;
+    this.settings = settings;
+  }
+
+  /** Starts the daemon with these settings beside the lab's own; answers when it answers calls. */
+  static async start(host: Host, settings: Record<string, string> = {}): Promise<Plugin> {
+    if (!existsSync(BUNDLE)) throw new Error('dist/tsmacvlan.js is missing; run make build');
+    const plugin = new Plugin(host, { SOCKET, STATE_DIR: STATE_DIRECTORY, LOG_LEVEL: 'debug', ...settings });
+    await plugin.start();
+    return plugin;
+  }
+
+  async start(): Promise<void> {
+    this.daemon = await this.host.start('tsmacvlan', [process.execPath, BUNDLE, 'serve'], this.environment());
+    const deadlineMs = Date.now() + READY_TIMEOUT_MS;
+    while (!(await this.answers())) {
+      if (!this.daemon.isRunning()) throw new Error(`tsmacvlan serve ended:\n${this.log().slice(-2000)}`);
+      if (Date.now() > deadlineMs) throw new Error(`tsmacvlan serve does not answer:\n${this.log().slice(-2000)}`);
+      await sleep(10);
+    }
+  }
+
+  async stop(signal: 'SIGTERM' | 'SIGKILL' = 'SIGTERM'): Promise<void> {
+    await this.daemon?.kill(signal);
+    const lateMs = sleep(STOP_TIMEOUT_MS, 'late', { ref: false });
+    if ((await Promise.race([this.daemon?.ended, lateMs])) === 'late') {
+      throw new Error(`tsmacvlan serve did not end in ${STOP_TIMEOUT_MS} ms`);
+    }
+  }
+
+  async restart(signal?: 'SIGTERM' | 'SIGKILL'): Promise<void> {
+    await this.stop(signal);
+    await this.start();
+  }
+
+  /** The output of another command of the executable: `plugin.command('map')`. */
+  command(...words: string[]): Promise<string> {
+    // It reads the same state from outside the host, where the disk has another path.
+    const env = { ...this.environment(), STATE_DIR: this.host.file(STATE_DIRECTORY) };
+    return output([process.execPath, BUNDLE, ...words], { env });
+  }
+
+  /** The records of a kind, `networks`, `endpoints`, `pools` or `leases`, as the executable prints them. */
+  async records<T = unknown>(kind: string): Promise<T[]> {
+    return JSON.parse(await this.command(kind, '--json')) as T[];
+  }
+
+  /** Everything the daemon has written. */
+  log(): string {
+    return readFileSync(join(this.host.directory, 'log/tsmacvlan.log'), 'utf8');
+  }
+
+  private environment(): NodeJS.ProcessEnv {
+    return { PATH: process.env.PATH, ...this.settings };
+  }
+
+  private answers(): Promise<boolean> {
+    const options = { socketPath: this.host.file(SOCKET), path: '/Plugin.Activate', method: 'POST', timeout: 2000 };
+    return new Promise((resolve) => {
+      const call = request(options, (response) => resolve(response.resume().statusCode === 200));
+      call.on('timeout', () => call.destroy());
+      call.on('error', () => resolve(false)).end();
+    });
+  }
+}
