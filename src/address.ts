@@ -55,6 +55,17 @@ export function formatAddress({ family, value }: Address): string {
   return `${number >>> 24}.${(number >>> 16) & 255}.${(number >>> 8) & 255}.${number & 255}`;
 }
 
+/** The 4 or 16 bytes that stand for it in a packet. */
+export function addressBytes({ family, value }: Address): Buffer {
+  return Buffer.from(value.toString(16).padStart(ADDRESS_BITS[family] / 4, '0'), 'hex');
+}
+
+/** The address of 4 or 16 bytes read from a packet. */
+export function addressFromBytes(bytes: Uint8Array): Address {
+  const family = bytes.length === 4 ? 'IPv4' : 'IPv6';
+  return { family, value: BigInt(`0x${Buffer.from(bytes).toString('hex')}`) };
+}
+
 /** An address together with the subnet it lies in, as the engine writes it: `192.168.1.2/24`. */
 export function parseInterfaceAddress(text: string): { address: Address; prefix: Prefix } | undefined {
   const [, host = '', digits = ''] = /^([^/]+)\/(0|[1-9]\d{0,2})$/.exec(text) ?? [];
@@ -134,9 +145,8 @@ export function macFromIPv4(prefix: string, { value }: Address): string {
  * The prefix and four bytes of SHA-256 over the 16 bytes of the address. All bits count, because hosts of one subnet
  * may differ in any of them; of 1,000 addresses two share a MAC with a probability of about 1 in 8,600.
  */
-export function macFromIPv6(prefix: string, { value }: Address): string {
-  const bytes = Buffer.from(value.toString(16).padStart(32, '0'), 'hex');
-  const hash = createHash('sha256').update(bytes).digest();
+export function macFromIPv6(prefix: string, address: Address): string {
+  const hash = createHash('sha256').update(addressBytes(address)).digest();
   return [prefix, formatMac(hash.subarray(0, 4))].join(':');
 }
 

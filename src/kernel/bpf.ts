@@ -9,6 +9,7 @@ export interface BpfInstruction {
   readonly k: number;
 }
 
+const LOAD_WORD = 0x20; // BPF_LD | BPF_W | BPF_ABS
 const LOAD_HALF = 0x28; // BPF_LD | BPF_H | BPF_ABS
 const LOAD_BYTE = 0x30; // BPF_LD | BPF_B | BPF_ABS
 const JUMP_IF_EQUAL = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
@@ -22,9 +23,10 @@ const VLAN_TAG = 0xfffff000 + 44;
 const VLAN_TAG_PRESENT = 0xfffff000 + 48;
 
 type Target = string | undefined;
-type Step = { readonly code: number; readonly k: number; readonly then?: Target; readonly otherwise?: Target };
+export type Step = { readonly code: number; readonly k: number; readonly then?: Target; readonly otherwise?: Target };
 
 /** Big-endian, from the start of the Ethernet header. */
+export const loadWord = (offset: number): Step => ({ code: LOAD_WORD, k: offset });
 export const loadHalf = (offset: number): Step => ({ code: LOAD_HALF, k: offset });
 export const loadByte = (offset: number): Step => ({ code: LOAD_BYTE, k: offset });
 /** Without a label the next step follows. */
@@ -75,16 +77,20 @@ export function encodeProgram(program: readonly BpfInstruction[]): Buffer {
 }
 
 /**
- * ARP, and ICMPv6 Neighbour Solicitations (135) and Advertisements (136) without extension headers. Frames of a VLAN
- * are dropped: the kernel has taken their tag out, so a VLAN's ARP would look like one of the untagged LAN. Tag 0
- * carries only a priority (IEEE 802.1Q).
+ * The start of a program, which needs a label 'drop': frames of a VLAN are dropped. The kernel has taken their tag out,
+ * so a VLAN's ARP would look like one of the untagged LAN. Tag 0 carries only a priority (IEEE 802.1Q).
  */
-export const ARP_AND_NEIGHBOUR_DISCOVERY: readonly BpfInstruction[] = assemble([
+export const DROP_TAGGED: readonly (Step | string)[] = [
   loadByte(VLAN_TAG_PRESENT),
   ifEqual(0, 'untagged'),
   loadHalf(VLAN_TAG),
   ifAnySet(0x0fff, 'drop'),
   'untagged',
+];
+
+/** Untagged ARP, and ICMPv6 Neighbour Solicitations (135) and Advertisements (136) without extension headers. */
+export const ARP_AND_NEIGHBOUR_DISCOVERY: readonly BpfInstruction[] = assemble([
+  ...DROP_TAGGED,
   loadHalf(12),
   ifEqual(0x0806, 'accept'),
   ifEqual(0x86dd, undefined, 'drop'),

@@ -6,6 +6,7 @@ import type { Mode } from '../model.ts';
 import { Deletions } from './deletion.ts';
 import { KernelError, isKernelError } from './errno.ts';
 import {
+  IFF_NOARP,
   IFF_PROMISC,
   IFF_UP,
   type InterfaceAddress,
@@ -176,6 +177,12 @@ export class Links {
 
   async setDown(index: number): Promise<void> {
     await this.#set(`set link ${index} down`, { index, change: IFF_UP });
+  }
+
+  /** Off: the link answers no ARP request, not even for the host's own addresses, which Linux answers for on any link. */
+  async setArp(index: number, on: boolean): Promise<void> {
+    const header = { index, flags: on ? 0 : IFF_NOARP, change: IFF_NOARP };
+    await this.#set(`set link ${index} arp ${on ? 'on' : 'off'}`, header);
   }
 
   async setPromiscuous(index: number, on: boolean): Promise<void> {

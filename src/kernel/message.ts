@@ -30,6 +30,7 @@ export const RTM_DELROUTE = 25;
 export const RTM_GETROUTE = 26;
 
 export const IFF_UP = 0x1;
+export const IFF_NOARP = 0x80;
 export const IFF_PROMISC = 0x100;
 const IFF_LOOPBACK = 0x8;
 const IFF_LOWER_UP = 0x10000;

@@ -9,6 +9,7 @@ export const ETH_P_ALL = 0x0003;
 
 const SOL_PACKET = 263;
 const PACKET_ADD_MEMBERSHIP = 1;
+const PACKET_DROP_MEMBERSHIP = 2;
 const PACKET_IGNORE_OUTGOING = 23;
 const PACKET_MR_MULTICAST = 0;
 const PACKET_OUTGOING = 4;
@@ -67,10 +68,31 @@ export class PacketSocket {
     }
   }
 
+  /** Replaces the filter in one step: no frame passes by both. Frames that wait already stay. */
+  setFilter(filter: readonly BpfInstruction[]): void {
+    check(
+      `filter frames on link ${this.#linkIndex}`,
+      this.#unlessClosed((fd) => libc.attachFilter(fd, encodeProgram(filter))),
+    );
+  }
+
+  /** Receives a multicast MAC address from now on. The kernel counts: every join wants its leave. */
+  join(macAddress: string): void {
+    check(`join ${macAddress} on link ${this.#linkIndex}`, this.#change(PACKET_ADD_MEMBERSHIP, macAddress));
+  }
+
+  /** A link that went away took its memberships along: that is no error. */
+  leave(macAddress: string): void {
+    this.#change(PACKET_DROP_MEMBERSHIP, macAddress);
+  }
+
   /** The frame with its Ethernet header. ENETDOWN, ENXIO or ENODEV when the link is down or gone. */
   send(frame: Buffer): void {
     const operation = `send a frame on link ${this.#linkIndex}`;
-    check(operation, this.#closed ? -constants.errno.EBADF : libc.send(this.#fd, frame));
+    check(
+      operation,
+      this.#unlessClosed((fd) => libc.send(fd, frame)),
+    );
   }
 
   /**
@@ -99,6 +121,15 @@ export class PacketSocket {
     if (this.#closed) return;
     this.#closed = true;
     libc.close(this.#fd);
+  }
+
+  #change(option: number, macAddress: string): number {
+    return this.#unlessClosed((fd) => libc.setsockopt(fd, SOL_PACKET, option, membership(this.#linkIndex, macAddress)));
+  }
+
+  /** The descriptor's number may belong to another file by now. */
+  #unlessClosed(call: (fd: number) => number): number {
+    return this.#closed ? -constants.errno.EBADF : call(this.#fd);
   }
 
   #throwFailure(): void {

@@ -1,0 +1,106 @@
+/**
+ * An imagined LAN in imagined time: hosts whose event loops stall and a wire that delays and loses frames, all drawn
+ * from the test's own random numbers. What is real is the Inquiry under test.
+ */
+import type { Clock } from '../../../src/lan/clock.ts';
+import type { Inquiry, Wire } from '../../../src/lan/inquiry.ts';
+import { decodePacket, readSighting } from '../../../src/lan/sighting.ts';
+
+interface Event {
+  readonly atMs: number;
+  readonly run: () => void;
+}
+
+export class World {
+  nowMs = 0;
+  /** In the order they were asked for, which decides between those due at the same time. */
+  readonly #events = new Set<Event>();
+
+  at(atMs: number, run: () => void): () => void {
+    const event = { atMs: Math.max(atMs, this.nowMs), run };
+    this.#events.add(event);
+    return () => this.#events.delete(event);
+  }
+
+  /** Runs everything due up to `untilMs`, in order. */
+  run(untilMs: number): void {
+    for (let next = this.#next(untilMs); next !== undefined; next = this.#next(untilMs)) {
+      this.#events.delete(next);
+      this.nowMs = next.atMs;
+      next.run();
+    }
+    this.nowMs = untilMs;
+  }
+
+  #next(untilMs: number): Event | undefined {
+    let first: Event | undefined;
+    for (const event of this.#events) {
+      if (event.atMs <= untilMs && (first === undefined || event.atMs < first.atMs)) first = event;
+    }
+    return first;
+  }
+}
+
+export interface HostSpec {
+  readonly macAddress: string;
+  /** From wire to socket. */
+  readonly latencyMs: number;
+  /** Its event loop does nothing in this time. */
+  readonly stall: { readonly fromMs: number; readonly forMs: number };
+}
+
+/** A host's socket and event loop. */
+export class Host implements Wire {
+  readonly macAddress: string;
+  readonly clock: Clock;
+  inquiry: Inquiry | undefined;
+  readonly sent: { readonly atMs: number; readonly frame: Buffer }[] = [];
+  #waiting: Buffer[] = [];
+  readonly #world: World;
+  readonly #spec: HostSpec;
+  readonly #others: readonly Host[];
+
+  constructor(world: World, spec: HostSpec, others: readonly Host[]) {
+    this.macAddress = spec.macAddress;
+    this.#world = world;
+    this.#spec = spec;
+    this.#others = others;
+    this.clock = {
+      nowMs: () => world.nowMs,
+      after: (delayMs, run) => world.at(this.#awake(world.nowMs + delayMs), run),
+    };
+  }
+
+  send(frame: Buffer): void {
+    this.sent.push({ atMs: this.#world.nowMs, frame });
+    for (const other of this.#others) if (other !== this) other.#arrive(frame);
+  }
+
+  /** Every 5 ms while asking and every 25 ms while guarding, as the vantage does. */
+  tick(): void {
+    this.drain();
+    this.clock.after(this.inquiry?.isAsking ? 5 : 25, () => this.tick());
+  }
+
+  drain(): void {
+    const frames = this.#waiting;
+    this.#waiting = [];
+    for (const frame of frames) this.#take(frame);
+  }
+
+  #take(frame: Buffer): void {
+    const packet = decodePacket(frame);
+    const sighting = packet && readSighting(packet);
+    if (sighting && this.inquiry && sighting.address.value === this.inquiry.address.value) this.inquiry.hear(sighting);
+  }
+
+  #arrive(frame: Buffer): void {
+    if (this.inquiry === undefined) return;
+    this.#world.at(this.#world.nowMs + this.#spec.latencyMs, () => this.#waiting.push(frame));
+  }
+
+  #awake(atMs: number): number {
+    const { fromMs, forMs } = this.#spec.stall;
+    return atMs >= fromMs && atMs < fromMs + forMs ? fromMs + forMs : atMs;
+  }
+}

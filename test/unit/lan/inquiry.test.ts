@@ -1,0 +1,454 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { type Address, parseAddress } from '../../../src/address.ts';
+import { arpAnnouncement, arpProbe, arpReply, decodeArp, encodeArp } from '../../../src/lan/arp.ts';
+import { Inquiry, type Verdict } from '../../../src/lan/inquiry.ts';
+import { ndDefence, ndProbe } from '../../../src/lan/nd.ts';
+import { ProxyWatch } from '../../../src/lan/proxy.ts';
+import { type Packet, readSighting } from '../../../src/lan/sighting.ts';
+import { type Profile, timingOf } from '../../../src/lan/timing.ts';
+import { Host, World } from './imagined.ts';
+
+const options = { timeout: 60_000 };
+
+const OUR_MAC = '02:74:73:00:00:80';
+const LOWER = '02:74:73:00:00:01';
+const HIGHER = '02:74:73:00:00:ff';
+const STRANGER = '3c:22:fb:10:aa:01';
+const CONTAINER = '02:42:c0:a8:01:05';
+
+const IPV4 = ip('192.168.1.5');
+const IPV6 = ip('fd00::5');
+
+function ip(text: string): Address {
+  const parsed = parseAddress(text);
+  assert.ok(parsed);
+  return parsed;
+}
+
+interface Trial {
+  readonly world: World;
+  readonly host: Host;
+  readonly inquiry: Inquiry;
+  readonly late: string[];
+  verdict: Verdict | undefined;
+  hear(packet: Packet): void;
+}
+
+interface Circumstances {
+  readonly profile?: Profile;
+  readonly guardMs?: number;
+  /** The control address; none means that proxies are not looked for. */
+  readonly control?: Address;
+  readonly random?: () => number;
+}
+
+function ask(
+  address = IPV4,
+  { profile = 'fast', guardMs = 10_000, control, random = () => 0.5 }: Circumstances = {},
+): Trial {
+  const world = new World();
+  const host = new Host(world, { macAddress: OUR_MAC, latencyMs: 1, stall: { fromMs: 0, forMs: 0 } }, []);
+  const late: string[] = [];
+  const proxies =
+    control &&
+    new ProxyWatch(
+      control,
+      host.clock,
+      (one) => host.send(encodeArp(arpProbe(one, OUR_MAC))),
+      () => undefined,
+    );
+  const inquiry = new Inquiry(
+    {
+      address,
+      timing: timingOf(profile, address.family),
+      guardMs,
+      isOwn: (mac) => mac === CONTAINER,
+      onLateConflict: (mac) => late.push(mac),
+      onOver: () => undefined,
+    },
+    { wire: host, clock: host.clock, random, proxies },
+  );
+  const hear = (packet: Packet) => {
+    const sighting = readSighting(packet);
+    assert.ok(sighting);
+    if (proxies && sighting.address.value === proxies.address.value) proxies.hear(sighting);
+    else inquiry.hear(sighting);
+  };
+  const trial: Trial = { world, host, inquiry, late, verdict: undefined, hear };
+  void inquiry.verdict.then((verdict) => {
+    trial.verdict = verdict;
+  });
+  inquiry.start();
+  return trial;
+}
+
+/** Lets the verdict's promise tell its readers. */
+async function settle(): Promise<void> {
+  await new Promise((resolve) => setImmediate(resolve));
+}
+
+function requests(trial: Trial) {
+  return trial.host.sent.map(({ atMs, frame }) => ({ atMs, ...decodeArp(frame) }));
+}
+
+for (const [profile, least, most] of [
+  ['fast', 580, 700],
+  ['rfc', 4000, 7000],
+] as const) {
+  test(`profile ${profile} sends three probes and takes ${least} to ${most} ms`, options, async () => {
+    for (const [random, tookMs] of [
+      [() => 0, least],
+      [() => 0.999999, most],
+    ] as const) {
+      const trial = ask(IPV4, { profile, random });
+      trial.world.run(tookMs - 1);
+      await settle();
+      assert.equal(trial.verdict, undefined);
+      trial.world.run(tookMs + 1);
+      await settle();
+      assert.deepEqual(trial.verdict, { held: false });
+      assert.equal(trial.host.sent.length, 3);
+    }
+  });
+}
+
+test('profile rfc asks for an IPv6 address three times in 3 to 4 s', options, async () => {
+  const trial = ask(IPV6, { profile: 'rfc' });
+  trial.world.run(3499);
+  await settle();
+  assert.equal(trial.verdict, undefined);
+  trial.world.run(3501);
+  await settle();
+  assert.deepEqual(trial.verdict, { held: false });
+});
+
+const uses: [string, Packet, string][] = [
+  ['an answer', arpReply(arpProbe(IPV4, OUR_MAC), STRANGER), STRANGER],
+  ['an announcement', arpAnnouncement(IPV4, STRANGER), STRANGER],
+  ['a gratuitous reply', { ...arpAnnouncement(IPV4, STRANGER), operation: 'reply' }, STRANGER],
+  [
+    'a question the holder asks for another address',
+    { ...arpProbe(ip('192.168.1.9'), STRANGER), senderAddress: IPV4 },
+    STRANGER,
+  ],
+  [
+    'an answer that names a multicast MAC',
+    { ...arpReply(arpProbe(IPV4, OUR_MAC), STRANGER), senderMac: '03:bf:c0:a8:01:05' },
+    STRANGER,
+  ],
+  [
+    'an answer that names no MAC',
+    { ...arpReply(arpProbe(IPV4, OUR_MAC), STRANGER), senderMac: '00:00:00:00:00:00' },
+    STRANGER,
+  ],
+  ['a neighbour advertisement', ndDefence(IPV6, STRANGER), STRANGER],
+  ['an advertisement without a MAC option', { ...ndDefence(IPV6, STRANGER), linkLayerAddress: null }, STRANGER],
+  [
+    'a solicitation the holder sends for another address',
+    { ...ndProbe(ip('fd00::9'), STRANGER, '000000000001'), source: IPV6 },
+    STRANGER,
+  ],
+];
+
+for (const [what, packet, macAddress] of uses) {
+  test(`${what} means held, at once`, options, async () => {
+    const trial = ask(packet.protocol === 'ARP' ? IPV4 : IPV6);
+    trial.world.run(30);
+    trial.hear(packet);
+    await settle();
+    assert.deepEqual(trial.verdict, { held: true, macAddress, simultaneous: false });
+    trial.world.run(20_000);
+    assert.equal(trial.host.sent.length, 1, 'no probe after the answer');
+  });
+}
+
+test('an answer in the last millisecond of the wait counts', options, async () => {
+  const trial = ask(IPV4, { random: () => 0 });
+  trial.world.run(579);
+  trial.hear(arpAnnouncement(IPV4, STRANGER));
+  trial.world.run(1000);
+  await settle();
+  assert.deepEqual(trial.verdict, { held: true, macAddress: STRANGER, simultaneous: false });
+});
+
+test('an answer that waits in the socket when the verdict is due counts', options, async () => {
+  const world = new World();
+  const hosts: Host[] = [];
+  const host = new Host(world, { macAddress: OUR_MAC, latencyMs: 1, stall: { fromMs: 500, forMs: 300 } }, hosts);
+  const stranger = new Host(world, { macAddress: STRANGER, latencyMs: 0, stall: { fromMs: 0, forMs: 0 } }, hosts);
+  hosts.push(host, stranger);
+  host.inquiry = new Inquiry(
+    {
+      address: IPV4,
+      timing: timingOf('fast', 'IPv4'),
+      guardMs: 0,
+      isOwn: () => false,
+      onLateConflict: () => undefined,
+      onOver: () => undefined,
+    },
+    { wire: host, clock: host.clock, random: () => 0.5, proxies: undefined },
+  );
+  host.inquiry.start();
+  world.at(550, () => stranger.send(encodeArp(arpAnnouncement(IPV4, STRANGER))));
+  world.run(2000);
+  assert.equal((await host.inquiry.verdict).held, true);
+});
+
+test('frames of our own, sent back by the LAN, and of our own containers are no conflict', options, async () => {
+  const trial = ask(IPV4);
+  trial.world.run(100);
+  trial.hear(arpProbe(IPV4, OUR_MAC));
+  trial.hear(arpAnnouncement(IPV4, CONTAINER));
+  trial.hear(arpProbe(IPV4, CONTAINER));
+  trial.world.run(1000);
+  await settle();
+  assert.deepEqual(trial.verdict, { held: false });
+});
+
+test('our own solicitation that a repeater sent back under its MAC is known by its nonce', options, async () => {
+  const trial = ask(IPV6);
+  trial.world.run(100);
+  const nonce = trial.host.sent[0]?.frame.subarray(-6).toString('hex') ?? '';
+  trial.hear(ndProbe(IPV6, STRANGER, nonce));
+  trial.world.run(1000);
+  await settle();
+  assert.deepEqual(trial.verdict, { held: false });
+});
+
+for (const address of [IPV4, IPV6]) {
+  const probe = (mac: string) => (address === IPV4 ? arpProbe(address, mac) : ndProbe(address, mac, 'aaaaaaaaaaaa'));
+
+  test(`a stranger that probes for the same ${address.family} address makes us give up`, options, async () => {
+    const trial = ask(address);
+    trial.world.run(100);
+    trial.hear(probe(STRANGER));
+    await settle();
+    assert.deepEqual(trial.verdict, { held: true, macAddress: STRANGER, simultaneous: true });
+  });
+
+  test(`of two daemons that probe for one ${address.family} address the lower MAC goes on`, options, async () => {
+    const loser = ask(address);
+    loser.world.run(100);
+    loser.hear(probe(LOWER));
+    await settle();
+    assert.deepEqual(loser.verdict, { held: true, macAddress: LOWER, simultaneous: true });
+
+    const winner = ask(address);
+    winner.world.run(100);
+    winner.hear(probe(HIGHER));
+    assert.equal(winner.host.sent.length, 2, 'it reasserts itself at once');
+    winner.world.run(1000);
+    await settle();
+    assert.deepEqual(winner.verdict, { held: false });
+  });
+
+  test(`a rival that does not give up makes us give up (${address.family})`, options, async () => {
+    const trial = ask(address);
+    trial.world.run(100);
+    trial.hear(probe(HIGHER));
+    trial.world.run(300);
+    trial.hear(probe(HIGHER));
+    await settle();
+    assert.deepEqual(trial.verdict, { held: true, macAddress: HIGHER, simultaneous: true });
+  });
+
+  test(`a free ${address.family} address is defended until the guard is over`, options, async () => {
+    const trial = ask(address);
+    trial.world.run(1000);
+    const before = trial.host.sent.length;
+    trial.hear(probe(STRANGER));
+    assert.equal(trial.host.sent.length, before + 1);
+    trial.world.run(20_000);
+    trial.hear(probe(STRANGER));
+    assert.equal(trial.host.sent.length, before + 1);
+    assert.deepEqual(trial.late, []);
+  });
+}
+
+test('a switch that checks on its hosts by unicast probes is no rival', options, () => {
+  assert.equal(readSighting({ ...arpProbe(IPV4, STRANGER), destinationMac: OUR_MAC }), undefined);
+});
+
+test('who begins to use a guarded address is reported once', options, () => {
+  const trial = ask(IPV4);
+  trial.world.run(1000);
+  trial.hear(arpAnnouncement(IPV4, CONTAINER));
+  trial.hear(arpAnnouncement(IPV4, STRANGER));
+  trial.hear(arpAnnouncement(IPV4, STRANGER));
+  assert.deepEqual(trial.late, [STRANGER]);
+});
+
+test('defences against a flood of probes are bounded', options, () => {
+  const trial = ask(IPV4);
+  trial.world.run(1000);
+  const before = trial.host.sent.length;
+  for (let count = 0; count < 1000; count++) trial.hear(arpProbe(IPV4, STRANGER));
+  assert.equal(trial.host.sent.length, before + 10);
+});
+
+test('reassertions against a flood of rivals are bounded', options, async () => {
+  const trial = ask(IPV4);
+  trial.world.run(100);
+  for (let count = 0x81; count < 0xff; count++) trial.hear(arpProbe(IPV4, `02:74:73:00:00:${count.toString(16)}`));
+  await settle();
+  assert.equal(trial.verdict?.held, true);
+  assert.equal(trial.host.sent.length, 5);
+});
+
+const CONTROL = ip('192.168.1.0');
+
+test('the control probe goes out before the probe', options, () => {
+  const trial = ask(IPV4, { control: CONTROL });
+  trial.world.run(30);
+  assert.deepEqual(
+    requests(trial).map(({ targetAddress }) => targetAddress),
+    [CONTROL, IPV4],
+  );
+});
+
+test('a router that answers for every address is no holder', options, async () => {
+  const trial = ask(IPV4, { control: CONTROL });
+  trial.world.run(30);
+  trial.hear(arpReply(arpProbe(CONTROL, OUR_MAC), STRANGER));
+  trial.hear(arpReply(arpProbe(IPV4, OUR_MAC), STRANGER));
+  trial.world.run(1000);
+  await settle();
+  assert.deepEqual(trial.verdict, { held: false });
+});
+
+test('a slow answer is kept until the control probe can have been answered too', options, async () => {
+  for (const isProxy of [true, false]) {
+    const trial = ask(IPV4, { control: CONTROL });
+    trial.world.run(120);
+    trial.hear(arpReply(arpProbe(IPV4, OUR_MAC), STRANGER));
+    await settle();
+    assert.ok(trial.inquiry.isAsking);
+    if (isProxy) trial.hear(arpReply(arpProbe(CONTROL, OUR_MAC), STRANGER));
+    trial.world.run(1000);
+    await settle();
+    assert.equal(trial.verdict?.held, !isProxy);
+  }
+});
+
+test('an address that a proxy router uses itself is held', options, async () => {
+  const trial = ask(IPV4, { control: CONTROL });
+  trial.world.run(30);
+  trial.hear(arpReply(arpProbe(CONTROL, OUR_MAC), STRANGER));
+  trial.hear({ ...arpProbe(ip('192.168.1.9'), STRANGER), senderAddress: IPV4 });
+  await settle();
+  assert.equal(trial.verdict?.held, true);
+});
+
+interface RaceSpec {
+  readonly isIPv6: boolean;
+  readonly seeds: number;
+  readonly hosts: readonly {
+    readonly mac: number;
+    readonly startMs: number;
+    readonly latencyMs: number;
+    readonly stallFromMs: number;
+    readonly stallForMs: number;
+  }[];
+}
+
+/** Daemons that ask for one address: how many got it, and how many said afterwards that somebody else uses it. */
+async function race({ isIPv6, seeds, hosts: specs }: RaceSpec): Promise<{ winners: number; reports: number }> {
+  const address = isIPv6 ? IPV6 : IPV4;
+  const world = new World();
+  const hosts: Host[] = [];
+  const verdicts: Promise<Verdict>[] = [];
+  let reports = 0;
+  let seed = seeds;
+  const random = () => {
+    seed = (seed * 1103515245 + 12345) % 2 ** 31;
+    return seed / 2 ** 31;
+  };
+  for (const { mac, startMs, latencyMs, stallFromMs, stallForMs } of specs) {
+    const macAddress = `02:74:73:00:00:${mac.toString(16).padStart(2, '0')}`;
+    const host = new Host(world, { macAddress, latencyMs, stall: { fromMs: stallFromMs, forMs: stallForMs } }, hosts);
+    hosts.push(host);
+    world.at(startMs, () => {
+      const inquiry = new Inquiry(
+        {
+          address,
+          timing: timingOf('fast', address.family),
+          guardMs: 10_000,
+          isOwn: () => false,
+          onLateConflict: () => {
+            reports++;
+          },
+          onOver: () => undefined,
+        },
+        { wire: host, clock: host.clock, random, proxies: undefined },
+      );
+      host.inquiry = inquiry;
+      verdicts.push(inquiry.verdict);
+      inquiry.start();
+      host.tick();
+    });
+  }
+  world.run(6000);
+  assert.equal(verdicts.length, specs.length);
+  const winners = (await Promise.all(verdicts)).filter(({ held }) => !held).length;
+  return { winners, reports };
+}
+
+test(
+  'a daemon that stalled while it asked, through all that its rival did, hears the defence and gives up',
+  options,
+  async () => {
+    const calm = { latencyMs: 1, stallFromMs: 0, stallForMs: 0 };
+    const hosts = [
+      { ...calm, mac: 1, startMs: 0, stallFromMs: 500, stallForMs: 1200 },
+      { ...calm, mac: 2, startMs: 520 },
+    ];
+    for (let seeds = 1; seeds < 50; seeds++) {
+      assert.deepEqual(await race({ isIPv6: false, seeds, hosts }), { winners: 1, reports: 0 });
+    }
+  },
+);
+
+function racers(stallForMs: number, latencyMs: number) {
+  return fc.record({
+    isIPv6: fc.boolean(),
+    seeds: fc.integer({ min: 1, max: 2 ** 31 - 1 }),
+    hosts: fc.uniqueArray(
+      fc.record({
+        mac: fc.integer({ min: 0, max: 255 }),
+        startMs: fc.integer({ min: 0, max: 1500 }),
+        latencyMs: fc.integer({ min: 0, max: latencyMs }),
+        stallFromMs: fc.integer({ min: 0, max: 2000 }),
+        stallForMs: fc.integer({ min: 0, max: stallForMs }),
+      }),
+      { minLength: 2, maxLength: 4, selector: ({ mac }) => mac },
+    ),
+  });
+}
+
+test('of daemons that race for one address never two get it, even when they stall for a while', options, async () => {
+  await fc.assert(
+    fc.asyncProperty(racers(400, 100), async (spec) => assert.ok((await race(spec)).winners <= 1)),
+    { numRuns: 400 },
+  );
+});
+
+test('when a daemon stalls for so long that two get it, at least one reports it', options, async () => {
+  await fc.assert(
+    fc.asyncProperty(racers(2000, 100), async (spec) => {
+      const { winners, reports } = await race(spec);
+      assert.ok(winners <= 1 || reports >= 1);
+    }),
+    { numRuns: 400 },
+  );
+});
+
+test('of two daemons that do not stall exactly one gets it', options, async () => {
+  await fc.assert(
+    fc.asyncProperty(racers(0, 10), async (spec) => {
+      assert.equal((await race({ ...spec, hosts: spec.hosts.slice(0, 2) })).winners, 1);
+    }),
+    { numRuns: 400 },
+  );
+});
