@@ -155,6 +155,21 @@ export const mtuAboveParent = (mtu: number, parent: string, parentMtu: number) =
     `mtu ${mtu} is above the ${parentMtu} of parent ${quote(parent)}; give at most ${parentMtu}`,
   );
 
+export const hostAddressWithoutAccess = () =>
+  mistake('HOST_IP_ALONE', 'option -o host_ip= is the address for host access, which is off; add -o host_access=true');
+
+export const hostAccessMode = (mode: string) =>
+  mistake('HOST_ACCESS_MODE', `host access works in mode bridge only: in mode ${mode} sub-interfaces of one parent do not see each other; leave host_access out or use -o macvlan_mode=bridge`);
+
+export const hostAccessInternal = () =>
+  mistake('HOST_ACCESS_INTERNAL', 'an --internal network keeps everybody out, the host too; leave --internal or host_access=true out');
+
+export const hostAddressNeeded = (subnet: string) =>
+  mistake('HOST_IP_NEEDED', `the addresses of ${quote(subnet)} come from another IPAM driver, so none can be reserved for the host; name one that containers do not get with -o host_ip=, or add --ipam-driver tsmacvlan`);
+
+export const hostAddressOutside = (address: string, subnets: readonly string[]) =>
+  mistake('HOST_IP_OUTSIDE', `host address ${address} is in no subnet of the network (${subnets.join(', ')}); choose one inside`);
+
 // --- parents -----------------------------------------------------------------------------------------------------
 
 export const parentMissing = (parent: string, existing: readonly string[]) =>
@@ -596,17 +611,21 @@ export const rangeHeld = (range: string, tried: number, address: string, macAddr
     `the ${tried} addresses tried in ${range} are all used on the LAN, the last one (${address}) by ${macAddress}, which answered on ${link}; keep --ip-range apart from other hosts or name them in --ipam-opt exclude=`,
   );
 
+export const recordContended = (key: string) =>
+  fault('RECORD_CONTENDED', `the record of ${key} is being changed by others all the time; try again`);
+
+/** `counts`: what the addresses of the ranges are used for; those that are zero are left out. */
 export const rangeExhausted = (
   ranges: readonly string[],
-  counts: readonly (readonly [bigint, string])[],
-  remedy: string,
-) =>
-  mistake(
+  counts: readonly (readonly [bigint | number, string])[],
+  isRangeGiven: boolean,
+) => {
+  const uses = counts.filter(([count]) => count > 0).map(([count, use]) => `${count} ${use}`);
+  const remedy = isRangeGiven
+    ? 'widen --ip-range or remove unused containers'
+    : 'remove unused containers, or create the network with a larger --subnet';
+  return mistake(
     'RANGE_EXHAUSTED',
-    `no free address in ${ranges.join(', ')}: ${
-      counts
-        .filter(([count]) => count > 0n)
-        .map(([count, what]) => `${count} ${what}`)
-        .join(', ') || 'it has none'
-    }; ${remedy}`,
+    `no free address in ${ranges.join(', ')}: ${uses.join(', ') || 'it has none'}; ${remedy}`,
   );
+};

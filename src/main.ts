@@ -28,18 +28,19 @@ export async function startDaemon(settings: Settings, log: Log): Promise<Daemon>
 
 async function startWithStore(settings: Settings, log: Log, store: Store): Promise<Daemon> {
   const links = Links.open();
-  const network = new NetworkDriver({ store, links, parentAliases: settings.parents, log });
   const ipam = new IpamDriver({ store });
+  const network = new NetworkDriver({ store, links, hostAddresses: ipam, parentAliases: settings.parents, log });
   const recovered = Promise.withResolvers<void>();
   const calls = createCalls({ network, ipam, scope: settings.scope });
   const server = new PluginServer({ calls, log, ready: recovered.promise });
   try {
-    await server.listen(settings.socket);
+    for (const socket of settings.sockets) await server.listen(socket);
   } catch (error) {
+    await server.close();
     links.close();
     throw error;
   }
-  log.info('listening', { version: VERSION, socket: settings.socket, state: settings.stateDirectory });
+  log.info('listening', { version: VERSION, sockets: settings.sockets, state: settings.stateDirectory });
   network.recover().then(recovered.resolve, (error: unknown) => {
     log.error('recovery failed: every call is refused until the cause is mended', { error: String(error) });
     recovered.reject(error);

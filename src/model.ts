@@ -42,6 +42,12 @@ export interface NetworkOptions {
   readonly gateway: boolean;
   /** Frames queued for broadcast on the parent (IFLA_MACVLAN_BC_QUEUE_LEN); null takes the kernel's 1000. */
   readonly broadcastQueueLength: number | null;
+  /** The parent takes frames of every MAC address while the network exists. */
+  readonly promiscuous: boolean;
+  /** The host and the containers reach each other through a sub-interface of the host's own. */
+  readonly hostAccess: boolean;
+  /** Addresses wished for the host's end, at most one per family; those missing are chosen from the pool. */
+  readonly hostAddresses: readonly string[];
 }
 
 /** The link that carries a network's sub-interfaces. */
@@ -50,6 +56,8 @@ export interface ParentLink {
   readonly name: string;
   /** True when this driver made it, so that it is made again after a reboot and removed with its last network. */
   readonly made: boolean;
+  /** True when this driver switched promiscuous mode on; what the administrator switched on stays on. */
+  readonly promiscuous: boolean;
   /** How it is made: VLAN tags (outer first) on a base link, or nothing but itself. Null for a link found as it is. */
   readonly recipe: VlanRecipe | 'isolated' | null;
 }
@@ -68,6 +76,8 @@ export interface Network {
   /** Docker's `--internal`. */
   readonly internal: boolean;
   readonly subnets: readonly NetworkSubnet[];
+  /** The host's own addresses on the parent (host access), without prefix length; empty without. */
+  readonly hostAddresses: readonly string[];
   /** ISO 8601. */
   readonly createdAt: string;
 }

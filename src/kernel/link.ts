@@ -6,6 +6,8 @@ import type { Mode } from '../model.ts';
 import { Deletions } from './deletion.ts';
 import { KernelError, isKernelError } from './errno.ts';
 import {
+  IPV4_DEVCONF_ARP_ANNOUNCE,
+  IPV4_DEVCONF_ARP_IGNORE,
   IFF_NOARP,
   IFF_PROMISC,
   IFF_UP,
@@ -29,6 +31,7 @@ import {
   decodeAddress,
   decodeLink,
   decodeRoute,
+  ipv4Config,
   linkAlias,
   linkAlternativeName,
   linkBody,
@@ -123,7 +126,11 @@ export class Links {
     return ['phy80211', 'wireless'].some((entry) => existsSync(`/sys/class/net/${name}/${entry}`));
   }
 
-  /** EINVAL without a text: passthru beside another child, or an MTU above the parent's. EBUSY: the parent has an owner. */
+  /**
+   * Down, with its alias from the first moment. A passthru child gets the parent's MAC address whatever is asked for,
+   * and setting its address changes the parent's. EINVAL without a text: passthru beside another child, or an MTU above
+   * the parent's. EBUSY: the parent has an owner. EADDRINUSE comes only when the second of one MAC is set up.
+   */
   async addMacvlan(spec: MacvlanSpec): Promise<Link> {
     return this.#add('macvlan', spec, [
       linkParent(spec.parentIndex),
@@ -183,6 +190,28 @@ export class Links {
   async setArp(index: number, on: boolean): Promise<void> {
     const header = { index, flags: on ? 0 : IFF_NOARP, change: IFF_NOARP };
     await this.#set(`set link ${index} arp ${on ? 'on' : 'off'}`, header);
+  }
+
+  /**
+   * A link of the host beside another on the same LAN: it answers ARP for its own addresses only (arp_ignore 1) and asks
+   * from them (arp_announce 2), else every neighbour would hear two MAC addresses for one address of the host.
+   */
+  async keepArpApart(index: number): Promise<void> {
+    const values = { [IPV4_DEVCONF_ARP_IGNORE]: 1, [IPV4_DEVCONF_ARP_ANNOUNCE]: 2 };
+    await this.#set(`set ARP policy of link ${index}`, { index }, ipv4Config(values));
+  }
+
+  /**
+   * The host's IPv6 on the link: only the addresses it is given, no router is listened to. Where /proc/sys is read-only
+   * (a plugin's container) only the first of the two comes true.
+   */
+  async keepIPv6Static(link: Link): Promise<void> {
+    await this.#set(
+      `stop IPv6 autoconfiguration of link ${link.index}`,
+      { index: link.index },
+      withoutAddressGeneration(),
+    );
+    writeSwitch(link.name, 'accept_ra', '0');
   }
 
   async setPromiscuous(index: number, on: boolean): Promise<void> {
@@ -301,11 +330,7 @@ export class Links {
    * container /proc/sys is read-only: then the first has to do.
    */
   #withoutHostIPv6(link: Link): Link {
-    try {
-      writeFileSync(`/proc/sys/net/ipv6/conf/${link.name}/disable_ipv6`, '1');
-    } catch {
-      // Read-only, or a kernel without IPv6.
-    }
+    writeSwitch(link.name, 'disable_ipv6', '1');
     return link;
   }
 
@@ -317,6 +342,14 @@ export class Links {
 
   async #set(operation: string, header: LinkHeader, ...attributes: Buffer[]): Promise<void> {
     await this.#requests.request(operation, { type: RTM_SETLINK, flags: 0, body: linkBody(header, ...attributes) });
+  }
+}
+
+function writeSwitch(name: string, key: string, value: string): void {
+  try {
+    writeFileSync(`/proc/sys/net/ipv6/conf/${name}/${key}`, value);
+  } catch {
+    // Read-only, or a kernel without IPv6.
   }
 }
 

@@ -44,6 +44,10 @@ const IFLA_WIRELESS = 11;
 const IFLA_LINKINFO = 18;
 const IFLA_IFALIAS = 20;
 const IFLA_AF_SPEC = 26;
+const IFLA_INET_CONF = 1;
+/** linux/ip.h */
+export const IPV4_DEVCONF_ARP_ANNOUNCE = 18;
+export const IPV4_DEVCONF_ARP_IGNORE = 19;
 const IFLA_GROUP = 27;
 const IFLA_EXT_MASK = 29;
 const IFLA_PROMISCUITY = 30;
@@ -201,6 +205,12 @@ export function linkInfo(kind: string, ...data: Buffer[]): Buffer {
 /** The link makes itself no IPv6 address when it comes up. */
 export function withoutAddressGeneration(): Buffer {
   return nested(IFLA_AF_SPEC, nested(AF_INET6, u8Attribute(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE)));
+}
+
+/** Values of net.ipv4.conf.LINK, by rtnetlink, which works where /proc/sys is read-only (inet_set_link_af). */
+export function ipv4Config(values: Readonly<Record<number, number>>): Buffer {
+  const entries = Object.entries(values).map(([type, value]) => u32Attribute(Number(type), value));
+  return nested(IFLA_AF_SPEC, nested(AF_INET, nested(IFLA_INET_CONF, ...entries)));
 }
 
 /**

@@ -28,6 +28,10 @@ export class Claims {
     return tied;
   }
 
+  async poolsOf(networkId: string): Promise<Pool[]> {
+    return (await this.#store.pools.list()).filter((pool) => pool.networkId === networkId);
+  }
+
   async tieLeases(network: Network, endpoint: Endpoint): Promise<void> {
     for (const lease of await this.#leases(network, endpoint)) await this.#tie(lease, endpoint.id);
   }

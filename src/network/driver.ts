@@ -14,12 +14,13 @@ import {
   parsePrefix,
 } from '../address.ts';
 import * as errors from '../errors.ts';
-import type { Link, Links } from '../kernel/link.ts';
+import type { Link, LinkEvent, Links } from '../kernel/link.ts';
 import type { Log } from '../log.ts';
-import type { Endpoint, Family, Network, NetworkOptions, Subnet } from '../model.ts';
+import type { Endpoint, Family, Network, NetworkOptions, ParentLink, Subnet } from '../model.ts';
 import { Serial } from '../serial.ts';
 import type { Store } from '../store/store.ts';
 import { Claims } from './claims.ts';
+import { HostAccess, type HostAddresses } from './host.ts';
 import { readNetworkOptions } from './options.ts';
 import { Parents } from './parent.ts';
 import { subInterfaceRefusal } from './refusal.ts';
@@ -57,6 +58,7 @@ export interface Attachment {
 interface Parts {
   readonly store: Store;
   readonly links: Links;
+  readonly hostAddresses: HostAddresses;
   /** Alias to link name, from the setting PARENTS. */
   readonly parentAliases: ReadonlyMap<string, string>;
   readonly log: Log;
@@ -66,12 +68,15 @@ interface Parts {
 const ENDPOINT_ALIAS = 'tsmacvlan endpoint ';
 /** Network verbs share parents, so they run one after the other; endpoint verbs only per endpoint. */
 const NETWORKS = 'networks';
+/** Long enough to gather a burst of link changes, short enough that nobody misses the parent. */
+const HEAL_DELAY_MS = 100;
 
 export class NetworkDriver {
   readonly #store: Store;
   readonly #links: Links;
   readonly #parents: Parents;
   readonly #claims: Claims;
+  readonly #host: HostAccess;
   readonly #log: Log;
   readonly #now: () => Date;
   readonly #serial = new Serial();
@@ -80,11 +85,17 @@ export class NetworkDriver {
   /** Deletions the kernel has not finished, by endpoint. */
   readonly #departing = new Map<string, Promise<void>>();
 
-  constructor({ store, links, parentAliases, log, now = () => new Date() }: Parts) {
+  #stopWatching: () => void = () => undefined;
+  /** Links that changed since the last look, by name; null stands for all (changes were lost). */
+  readonly #noticed = new Map<string | null, 'new' | 'deleted'>();
+  #noticing: NodeJS.Timeout | undefined;
+
+  constructor({ store, links, hostAddresses, parentAliases, log, now = () => new Date() }: Parts) {
     this.#store = store;
     this.#links = links;
     this.#parents = new Parents(links, parentAliases);
     this.#claims = new Claims(store, now);
+    this.#host = new HostAccess(links, hostAddresses, log);
     this.#log = log;
     this.#now = now;
   }
@@ -93,7 +104,7 @@ export class NetworkDriver {
 
   async createNetwork(request: NetworkRequest): Promise<void> {
     const options = readNetworkOptions(request.options);
-    checkFamilies(request, options);
+    checkRequest(request, options);
     await this.#serial.run(NETWORKS, () => this.#createNetwork(request, options));
   }
 
@@ -104,20 +115,53 @@ export class NetworkDriver {
     const link = await this.#parents.ensure(parent, request.networkId);
     try {
       if (options.mtu !== null && options.mtu > link.mtu) throw errors.mtuAboveParent(options.mtu, link.name, link.mtu);
-      const subnets = await this.#claims.tiePools(request.networkId, request.subnets);
-      await this.#record({
-        id: request.networkId,
-        options,
-        parent,
-        internal: request.internal,
-        subnets,
-        createdAt: this.#now().toISOString(),
-      });
+      const promiscuous =
+        options.promiscuous &&
+        (!link.isPromiscuous || others.some((other) => other.parent.name === parent.name && other.parent.promiscuous));
+      await this.#furnish(request, options, { ...parent, promiscuous }, link);
     } catch (error) {
-      await this.#undo('parent', () => this.#parents.release(parent, namesOf(others)));
+      await this.#undo('parent', () => this.#parents.release(parent, others));
       throw error;
     }
     this.#warn(options, link);
+  }
+
+  /** The record first: what a crash leaves undone after it, recover() does. */
+  async #furnish(request: NetworkRequest, options: NetworkOptions, parent: ParentLink, link: Link): Promise<void> {
+    const subnets = await this.#claims.tiePools(request.networkId, request.subnets);
+    const hostAddresses = await this.#host.choose(options, subnets, await this.#claims.poolsOf(request.networkId));
+    const { networkId: id, internal } = request;
+    const network: Network = {
+      id,
+      options,
+      parent,
+      internal,
+      subnets,
+      hostAddresses,
+      createdAt: this.#now().toISOString(),
+    };
+    await this.#record(network);
+    try {
+      await this.#equip(network, link);
+    } catch (error) {
+      await this.#undo('network', () => this.#dismantle(network));
+      throw error;
+    }
+  }
+
+  /** What a network needs on the host beside its parent. May be repeated. */
+  async #equip(network: Network, link: Link): Promise<void> {
+    if (network.parent.promiscuous && !link.isPromiscuous) await this.#links.setPromiscuous(link.index, true);
+    const living = this.#endpointsOf(network.id).filter(({ state }) => state !== 'deleting');
+    await this.#host.ensure(network, link, living);
+  }
+
+  async #dismantle(network: Network): Promise<void> {
+    const known = await this.#store.networks.get(network.id);
+    if (known !== undefined) await this.#store.networks.remove(known);
+    const others = await this.#store.networks.list();
+    await this.#host.release(network, others);
+    await this.#parents.release(network.parent, others);
   }
 
   /** The same id again is a swarm node's network coming back (protocol: the engine forgets those without a word). */
@@ -141,9 +185,7 @@ export class NetworkDriver {
       for (const endpoint of this.#endpointsOf(networkId)) await this.deleteEndpoint(networkId, endpoint.id);
       await Promise.all(this.#endpointsOf(networkId).map(({ id }) => this.#departing.get(id)));
       const network = await this.#store.networks.get(networkId);
-      if (network === undefined) return;
-      await this.#store.networks.remove(network);
-      await this.#parents.release(network.parent, namesOf(await this.#store.networks.list()));
+      if (network !== undefined) await this.#dismantle(network);
     });
   }
 
@@ -206,9 +248,11 @@ export class NetworkDriver {
   async #attach(network: Network, parent: Link, endpoint: Endpoint): Promise<void> {
     const link = await this.#addSubInterface(network, parent, endpoint);
     try {
+      await this.#host.addRoutes(network, parent.name, endpoint);
       await this.#claims.tieLeases(network, endpoint);
       await this.#store.endpoints.insert(endpoint);
     } catch (error) {
+      await this.#undo('host routes', () => this.#host.deleteRoutes(network, endpoint));
       await this.#undo('lease ties', () => this.#claims.untieLeases(network, endpoint));
       await this.#undo('sub-interface', () => this.#links.deleteLink(link.index));
       throw error;
@@ -261,6 +305,8 @@ export class NetworkDriver {
 
   /** A missing link is success: the kernel removes it with the container's namespace. */
   async #removeSubInterface(endpoint: Endpoint): Promise<void> {
+    const network = await this.#store.networks.get(endpoint.networkId);
+    if (network !== undefined) await this.#host.deleteRoutes(network, endpoint);
     const link = await this.#links.byName(endpoint.linkName);
     if (link?.alias === ENDPOINT_ALIAS + endpoint.id) await this.#links.deleteLink(link.index);
     await this.#store.endpoints.remove(endpoint);
@@ -294,27 +340,62 @@ export class NetworkDriver {
   /** Rebuilds what the host lost and finishes what a crash interrupted. Errors are logged: one bad network stops none. */
   async recover(): Promise<void> {
     for (const endpoint of await this.#store.endpoints.list()) this.#endpoints.set(endpoint.id, endpoint);
-    const networks = await this.#store.networks.list();
-    for (const network of networks) {
-      await this.#undo('parent of a network', () => this.#parents.ensure(network.parent, network.id));
-    }
+    await this.#rebuild(await this.#store.networks.list());
     for (const endpoint of this.#endpoints.values()) if (endpoint.state === 'deleting') this.#depart(endpoint);
-    for (const link of await this.#leftovers(networks)) {
+    for (const link of await this.#leftovers()) {
       this.#log.info('removing a link that a crash left behind', { link: link.name, alias: link.alias });
       await this.#undo('link', () => this.#links.deleteLink(link.index));
+    }
+    this.#stopWatching = this.#links.onChange((event) => this.#notice(event));
+  }
+
+  async #rebuild(networks: readonly Network[]): Promise<void> {
+    for (const network of networks) {
+      await this.#undo(`network ${errors.short(network.id)}`, async () =>
+        this.#equip(network, await this.#parents.ensure(network.parent, network.id)),
+      );
     }
   }
 
   /** Links that carry our alias and belong to no record. */
-  async #leftovers(networks: readonly Network[]): Promise<Link[]> {
-    const subInterfaces = (await this.#links.list()).filter(
-      ({ alias }) => alias?.startsWith(ENDPOINT_ALIAS) && !this.#endpoints.has(alias.slice(ENDPOINT_ALIAS.length)),
-    );
-    return [...subInterfaces, ...(await this.#parents.orphans(namesOf(networks)))];
+  async #leftovers(): Promise<Link[]> {
+    const networks = await this.#store.networks.list();
+    const isOrphan = ({ alias }: Link) =>
+      alias?.startsWith(ENDPOINT_ALIAS) && !this.#endpoints.has(alias.slice(ENDPOINT_ALIAS.length));
+    const subInterfaces = (await this.#links.list()).filter(isOrphan);
+    return [...subInterfaces, ...(await this.#host.orphans(networks)), ...(await this.#parents.orphans(networks))];
+  }
+
+  /** Changes come in bursts, and most are of links that are none of ours: names are gathered and looked at once. */
+  #notice(event: LinkEvent): void {
+    if (event.type === 'overflow') this.#noticed.set(null, 'new');
+    else if (event.link.kind !== 'macvlan' && (event.type === 'deleted' || event.link.isUp))
+      this.#noticed.set(event.link.name, event.type);
+    if (this.#noticed.size === 0 || this.#noticing !== undefined) return;
+    this.#noticing = setTimeout(() => void this.#serial.run(NETWORKS, () => this.#heal()), HEAL_DELAY_MS).unref();
+  }
+
+  /** A parent that goes takes its VLANs, the host's end and the links inside containers with it; all but those come back. */
+  async #heal(): Promise<void> {
+    this.#noticing = undefined;
+    const noticed = new Map(this.#noticed);
+    this.#noticed.clear();
+    const networks = await this.#store.networks.list();
+    const newsOf = ({ parent }: Network) =>
+      noticed.get(parent.name) ?? noticed.get(baseOf(parent)) ?? noticed.get(null);
+    await this.#rebuild(networks.filter((network) => newsOf(network) === 'new'));
+    for (const { id, parent } of networks.filter((network) => newsOf(network) === 'deleted')) {
+      this.#log.warn('parent is gone, and with it the interfaces of its containers; start them again when it is back', {
+        parent: parent.name,
+        network: errors.short(id),
+      });
+    }
   }
 
   /** Resolves when every acknowledged deletion is done. */
   async close(): Promise<void> {
+    this.#stopWatching();
+    clearTimeout(this.#noticing);
     await Promise.all(this.#departing.values());
   }
 
@@ -380,11 +461,12 @@ export class NetworkDriver {
   }
 }
 
-function namesOf(networks: readonly Network[]): Set<string> {
-  return new Set(networks.map(({ parent }) => parent.name));
+function baseOf({ recipe }: ParentLink): string | null {
+  return recipe === null || recipe === 'isolated' ? null : recipe.base;
 }
 
-function checkFamilies({ enableIPv4, enableIPv6, subnets }: NetworkRequest, options: NetworkOptions): void {
+function checkRequest({ enableIPv4, enableIPv6, internal, subnets }: NetworkRequest, options: NetworkOptions): void {
+  if (internal && options.hostAccess) throw errors.hostAccessInternal();
   const has = (family: Family) => subnets.some(({ subnet }) => isUsable(subnet, family));
   if (enableIPv4 && !has('IPv4')) throw errors.subnetMissing('IPv4');
   if (enableIPv6 && !has('IPv6')) throw errors.subnetMissing('IPv6');

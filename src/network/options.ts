@@ -1,4 +1,5 @@
 /** `-o` labels → NetworkOptions: what each means, its default, and what is refused. Pure. */
+import { formatAddress, parseAddress } from '../address.ts';
 import * as errors from '../errors.ts';
 import { MODES, type NetworkOptions, VLAN_PROTOCOLS } from '../model.ts';
 import { nearest } from '../nearest.ts';
@@ -55,9 +56,29 @@ export const OPTION_ROWS: readonly OptionRow[] = [
     fallback: "the kernel's 1000",
     meaning: 'broadcast frames the parent queues',
   },
+  {
+    name: 'promisc',
+    values: 'true, false',
+    fallback: 'false',
+    meaning: 'switch promiscuous mode of the parent on while the network exists',
+  },
+  {
+    name: 'host_access',
+    values: 'true, false',
+    fallback: 'false',
+    meaning: 'let this host and the containers reach each other (mode bridge)',
+  },
+  {
+    name: 'host_ip',
+    values: 'an address, or one of each family with a comma',
+    fallback: 'the lowest free address',
+    meaning: "the host's own address for host_access",
+  },
 ];
 
 const NAMES = OPTION_ROWS.map((row) => row.name);
+
+const TRUTH = ['true', 'false'] as const;
 
 /** Options the engine owns and applies itself for any driver (`com.docker.network.advertise_addr_ms`, …). */
 const ENGINE_PREFIX = 'com.docker.network.';
@@ -73,8 +94,13 @@ export function readNetworkOptions(given: Readonly<Record<string, string>>): Net
     macPrefix: readMacPrefix(given.mac_prefix),
     gateway: oneOf('gateway', given.gateway, ['none']) === undefined,
     broadcastQueueLength: integer('bc_queue_len', given.bc_queue_len, 0, 1_000_000),
+    promiscuous: oneOf('promisc', given.promisc, TRUTH) === 'true',
+    hostAccess: oneOf('host_access', given.host_access, TRUTH) === 'true',
+    hostAddresses: readHostAddresses(given.host_ip),
   };
+  checkHostAccess(options);
   if (options.vlan.length > 0 && options.parent === null) throw errors.optionNeedsParent('vlan');
+  if (options.promiscuous && options.parent === null) throw errors.optionNeedsParent('promisc');
   if (given.vlan_protocol && options.vlan.length === 0) throw errors.vlanProtocolWithoutVlan();
   return options;
 }
@@ -93,6 +119,27 @@ export function readVlanIds(text: string, source: string): number[] {
     if (!(id >= 1 && id <= 4094)) throw errors.vlanIdRange(part, source);
     return id;
   });
+}
+
+function readHostAddresses(value: string | undefined): string[] {
+  if (!value) return [];
+  const addresses = value.split(',').map((text) => parseAddress(text.trim()));
+  const families = addresses.map((address) => address?.family);
+  const isUsable = !families.includes(undefined) && new Set(families).size === families.length;
+  if (!isUsable)
+    throw errors.optionValue(
+      'host_ip',
+      value,
+      'an address inside the subnet, or one of each family with a comma between',
+    );
+  return addresses.flatMap((address) => (address === undefined ? [] : formatAddress(address)));
+}
+
+/** Only in mode bridge do sub-interfaces of one parent see each other, and the host's end is one of them. */
+function checkHostAccess({ hostAccess, hostAddresses, mode, parent }: NetworkOptions): void {
+  if (!hostAccess && hostAddresses.length > 0) throw errors.hostAddressWithoutAccess();
+  if (hostAccess && mode !== 'bridge') throw errors.hostAccessMode(mode);
+  if (hostAccess && parent === null) throw errors.optionNeedsParent('host_access');
 }
 
 function readMode(value: string | undefined): NetworkOptions['mode'] {

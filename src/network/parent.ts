@@ -5,7 +5,7 @@
 import * as errors from '../errors.ts';
 import { KernelError } from '../kernel/errno.ts';
 import type { Link, Links } from '../kernel/link.ts';
-import type { NetworkOptions, ParentLink, VlanProtocol, VlanRecipe } from '../model.ts';
+import type { Network, NetworkOptions, ParentLink, VlanProtocol, VlanRecipe } from '../model.ts';
 import { readVlanIds } from './options.ts';
 import { kindRefusal } from './refusal.ts';
 
@@ -45,7 +45,12 @@ export class Parents {
     if (vlan.length === 0) {
       await this.#checkParent(base);
       const made = base.alias === PARENT_ALIAS;
-      return { name: base.name, made, recipe: made ? recipeOf(base, await this.#links.list()) : null };
+      return {
+        name: base.name,
+        made,
+        promiscuous: false,
+        recipe: made ? recipeOf(base, await this.#links.list()) : null,
+      };
     }
     this.#checkBase(base);
     return this.#planVlan({ base: base.name, vlan, protocol: options.vlanProtocol }, base);
@@ -59,11 +64,13 @@ export class Parents {
     return link?.alias === PARENT_ALIAS ? link : this.#ensureVlan(parent.recipe, networkId);
   }
 
-  /** Removes what ensure made and nobody uses: not `inUse` by name, no link on top, still marked. */
-  async release(parent: ParentLink, inUse: ReadonlySet<string>): Promise<void> {
+  /** Switches off and removes what is ours and none of `others` uses. Links on top keep a link, also a stranger's. */
+  async release(parent: ParentLink, others: readonly Network[]): Promise<void> {
+    await this.#releasePromiscuity(parent, others);
     if (!parent.made) return;
+    const inUse = namesOf(others);
     let link =
-      parent.recipe === null || parent.recipe === 'isolated'
+      typeof parent.recipe === 'string' || parent.recipe === null
         ? await this.#links.byName(parent.name)
         : await this.#findVlan(parent.recipe);
     while (link !== undefined && link.alias === PARENT_ALIAS && !inUse.has(link.name)) {
@@ -75,15 +82,18 @@ export class Parents {
     }
   }
 
+  async #releasePromiscuity({ name, promiscuous }: ParentLink, others: readonly Network[]): Promise<void> {
+    if (!promiscuous || others.some(({ parent }) => parent.name === name && parent.promiscuous)) return;
+    const link = await this.#links.byName(name);
+    if (link?.isPromiscuous) await this.#links.setPromiscuous(link.index, false);
+  }
+
   /** Links of ours that no network uses: left by a crash between a record's removal and its link's. */
-  async orphans(inUse: ReadonlySet<string>): Promise<Link[]> {
+  async orphans(networks: readonly Network[]): Promise<Link[]> {
+    const inUse = namesOf(networks);
     const all = await this.#links.list();
-    return all.filter(
-      (link) =>
-        link.alias === PARENT_ALIAS &&
-        !inUse.has(link.name) &&
-        !all.some((other) => other.parentIndex === link.index && other.alias === PARENT_ALIAS),
-    );
+    const ours = all.filter(({ alias }) => alias === PARENT_ALIAS);
+    return ours.filter((link) => !inUse.has(link.name) && !ours.some((other) => other.parentIndex === link.index));
   }
 
   /** Names that could be given with -o parent=, for the sentence when one is missing. */
@@ -134,9 +144,9 @@ export class Parents {
     const found = await this.#findVlan(recipe);
     if (found !== undefined) {
       await this.#checkParent(found);
-      return { name: found.name, made: found.alias === PARENT_ALIAS, recipe };
+      return { name: found.name, made: found.alias === PARENT_ALIAS, promiscuous: false, recipe };
     }
-    return { name: await this.#checkNewNames(recipe, base), made: true, recipe };
+    return { name: await this.#checkNewNames(recipe, base), made: true, promiscuous: false, recipe };
   }
 
   /** The whole chain, or undefined when one of its links is missing. */
@@ -241,8 +251,12 @@ export class Parents {
   }
 }
 
+function namesOf(networks: readonly Network[]): Set<string> {
+  return new Set(networks.map(({ parent }) => parent.name));
+}
+
 function isolated(networkId: string): ParentLink {
-  return { name: `tsmi${networkId.slice(0, 11)}`, made: true, recipe: 'isolated' };
+  return { name: `tsmi${networkId.slice(0, 11)}`, made: true, promiscuous: false, recipe: 'isolated' };
 }
 
 function tags({ vlan, protocol }: VlanRecipe): Tag[] {

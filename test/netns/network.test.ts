@@ -12,6 +12,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { PluginError } from '../../src/errors.ts';
+import { IpamDriver } from '../../src/ipam/driver.ts';
 import { Links } from '../../src/kernel/link.ts';
 import { createLog } from '../../src/log.ts';
 import { type EndpointRequest, NetworkDriver, type NetworkRequest } from '../../src/network/driver.ts';
@@ -80,7 +81,13 @@ describe('the NetworkDriver on real links', { skip: outsideLab(), timeout: 60_00
   async function start(): Promise<void> {
     store = openLocalStore(join(directory, 'state'));
     links = Links.open();
-    driver = new NetworkDriver({ store, links, parentAliases: new Map([['lan', 'eth0']]), log });
+    driver = new NetworkDriver({
+      store,
+      links,
+      hostAddresses: new IpamDriver({ store }),
+      parentAliases: new Map([['lan', 'eth0']]),
+      log,
+    });
     await driver.recover();
   }
 

@@ -14,6 +14,7 @@ function network(id: string, parent: Network['parent'], subnet: string, gateway:
     parent,
     internal: false,
     subnets,
+    hostAddresses: [],
     createdAt: when,
   };
 }
@@ -35,14 +36,14 @@ function endpoint(id: string, networkId: string, address: string): Endpoint {
 
 test('draws base interfaces, VLANs, networks and endpoints as one tree', () => {
   const networks = [
-    network('a', { name: 'eth0', made: false, recipe: null }, '10.0.0.0/24', '10.0.0.1'),
+    network('a', { name: 'eth0', made: false, promiscuous: false, recipe: null }, '10.0.0.0/24', '10.0.0.1'),
     network(
       'b',
-      { name: 'eth0.50', made: true, recipe: { base: 'eth0', vlan: [50], protocol: '802.1q' } },
+      { name: 'eth0.50', made: true, promiscuous: false, recipe: { base: 'eth0', vlan: [50], protocol: '802.1q' } },
       '10.0.50.0/24',
       null,
     ),
-    network('c', { name: 'tsmicccc', made: true, recipe: 'isolated' }, '10.0.99.0/24', null),
+    network('c', { name: 'tsmicccc', made: true, promiscuous: false, recipe: 'isolated' }, '10.0.99.0/24', null),
   ];
   const drawing = drawMap(networks, [
     endpoint('1', 'a', '10.0.0.2/24'),

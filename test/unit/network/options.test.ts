@@ -26,6 +26,9 @@ test('no options mean an isolated bridge network', () => {
     macPrefix: '02:42',
     gateway: true,
     broadcastQueueLength: null,
+    promiscuous: false,
+    hostAccess: false,
+    hostAddresses: [],
   });
 });
 
@@ -48,6 +51,9 @@ test('each option of ours is read into its own field', () => {
     mac_prefix: '0A-1B',
     gateway: 'none',
     bc_queue_len: '0',
+    promisc: 'true',
+    host_access: 'true',
+    host_ip: '10.0.0.9, FD00:0::9',
   };
   assert.deepEqual(readNetworkOptions(given), {
     parent: 'eth0',
@@ -58,6 +64,9 @@ test('each option of ours is read into its own field', () => {
     macPrefix: '0a:1b',
     gateway: false,
     broadcastQueueLength: 0,
+    promiscuous: true,
+    hostAccess: true,
+    hostAddresses: ['10.0.0.9', 'fd00::9'],
   });
 });
 
@@ -107,4 +116,17 @@ test('control characters in a value reach no terminal raw', () => {
   const message = refusal({ macvlan_mode: 'x\u001b[31m\n\u009b' });
   // biome-ignore lint/suspicious/noControlCharactersInRegex: these must not be there.
   assert.doesNotMatch(message, /[\u0000-\u001f\u007f-\u009f]/);
+});
+
+test('host access is for mode bridge with a parent, and its address needs it', () => {
+  assert.match(
+    refusal({ parent: 'e', host_access: 'true', macvlan_mode: 'vepa' }),
+    /^host access works in mode bridge only/,
+  );
+  assert.match(refusal({ host_access: 'true' }), /^option -o host_access= needs a parent interface/);
+  assert.match(refusal({ parent: 'e', host_ip: '10.0.0.9' }), /add -o host_access=true$/);
+  for (const host_ip of ['x', '10.0.0.9,10.0.0.8', '10.0.0.9,', 'fd00::1%eth0', '10.0.0.9/24']) {
+    assert.match(refusal({ parent: 'e', host_access: 'true', host_ip }), /^option -o host_ip=/);
+  }
+  assert.match(refusal({ promisc: 'yes' }), /give true or false$/);
 });

@@ -1,22 +1,20 @@
 /** Records to store, whole and distinct. */
 import type { Endpoint, Lease, Network, Pool } from '../../../src/model.ts';
+import { readNetworkOptions } from '../../../src/network/options.ts';
 
 export function networkRecord(id: string): Network {
   return {
     id,
-    options: {
-      parent: 'eth0.10',
-      vlan: [],
-      vlanProtocol: '802.1q',
-      mode: 'bridge',
-      mtu: null,
-      macPrefix: '02:42',
-      gateway: true,
-      broadcastQueueLength: null,
+    options: readNetworkOptions({ parent: 'eth0.10' }),
+    parent: {
+      name: 'eth0.10',
+      made: true,
+      promiscuous: false,
+      recipe: { base: 'eth0', vlan: [10], protocol: '802.1q' },
     },
-    parent: { name: 'eth0.10', made: true, recipe: { base: 'eth0', vlan: [10], protocol: '802.1q' } },
     internal: false,
     subnets: [{ addressSpace: 'LocalDefault', subnet: '192.168.1.0/24', gateway: '192.168.1.1', realm: null }],
+    hostAddresses: [],
     createdAt: '2026-11-20T10:00:00.000Z',
   };
 }

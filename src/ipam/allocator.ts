@@ -1,0 +1,293 @@
+/**
+ * Addresses of pools: gateways, auxiliary addresses and those of containers, named by the user or chosen here.
+ */
+import { type Address, contains, formatAddress, formatInterfaceAddress, parseAddress } from '../address.ts';
+import * as errors from '../errors.ts';
+import type { Lease, LeaseKind, Pool } from '../model.ts';
+import { leaseKey, realmOf, type Store } from '../store/store.ts';
+import type { Leases } from './leases.ts';
+import {
+  isBeingCreated,
+  isGlobal,
+  known,
+  layoutOf,
+  nameOf,
+  realmOfPoolId,
+  reservedMeaning,
+  sizeWithin,
+} from './pool.ts';
+
+/** RequestAddress as the wire reads it. */
+export interface AddressRequest {
+  readonly poolId: string;
+  /** Without prefix length; null when the choice is ours. */
+  readonly address: string | null;
+  readonly isGateway: boolean;
+  /** Swarm managers want the address after the last one given, so that a freed one rests a while. */
+  readonly serial: boolean;
+  readonly signal?: AbortSignal;
+}
+
+/** What a look at the LAN found. */
+export type Finding =
+  | { readonly held: false }
+  | { readonly held: true; readonly macAddress: string; readonly linkName: string };
+
+/** Asks the LAN of the pool whether a stranger uses the address. Throws when the signal fires or nothing can be asked. */
+export type Probe = (pool: Pool, address: string, signal?: AbortSignal) => Promise<Finding>;
+
+interface Parts {
+  readonly store: Store;
+  readonly leases: Leases;
+  readonly now: () => Date;
+  readonly probe: Probe | undefined;
+}
+
+/** A search for a free address, which may go through several pools. */
+interface Search {
+  readonly kind: LeaseKind;
+  readonly serial: boolean;
+  readonly signal: AbortSignal | undefined;
+  /** How many more addresses may be asked for on the LAN. */
+  tries: number;
+}
+
+/** Addresses asked for on the LAN in one call; more, and the caller's patience ends before the range does. */
+const TRIES = 16;
+
+const NOT_HELD: Finding = { held: false };
+
+export class Allocator {
+  readonly #store: Store;
+  readonly #leases: Leases;
+  readonly #now: () => Date;
+  readonly #probe: Probe | undefined;
+  /** By pool id, the last address given out, where sequential order goes on. After a start it begins at the lowest. */
+  readonly #lastGiven = new Map<string, bigint>();
+
+  constructor({ store, leases, now, probe }: Parts) {
+    this.#store = store;
+    this.#leases = leases;
+    this.#now = now;
+    this.#probe = probe;
+  }
+
+  async request({ poolId, address, isGateway, serial, signal }: AddressRequest): Promise<string> {
+    const pool = await this.#store.pools.get(poolId);
+    if (pool === undefined) throw errors.poolUnknown(poolId);
+    if (address !== null) return this.#name(pool, address, this.#kindOf(pool, isGateway), signal);
+    const search: Search = { kind: isGateway ? 'gateway' : 'container', serial, signal, tries: TRIES };
+    return isGateway ? this.#chooseGateway(pool, search) : this.#choose(pool, search);
+  }
+
+  /** The host's own end on the parent; asked for again it is the same. */
+  async reserveForHost(poolId: string, address: string | null): Promise<string> {
+    const pool = await this.#store.pools.get(poolId);
+    if (pool === undefined) throw errors.poolUnknown(poolId);
+    const search: Search = { kind: 'host', serial: false, signal: undefined, tries: TRIES };
+    const held = await this.#leaseOf(pool, 'host');
+    if (held !== undefined && (address === null || held.startsWith(`${address}/`))) return held;
+    if (address !== null) return this.#name(pool, address, 'host', undefined);
+    return (await this.#firstFree(pool, search)) ?? this.#refuse([pool]);
+  }
+
+  /** An auxiliary address is asked for like a container's `--ip`, only before there is a network. */
+  #kindOf(pool: Pool, isGateway: boolean): LeaseKind {
+    if (isGateway) return 'gateway';
+    return isBeingCreated(pool, this.#now()) ? 'auxiliary' : 'container';
+  }
+
+  // --- named by the user -----------------------------------------------------------------------------------------
+
+  async #name(named: Pool, text: string, kind: LeaseKind, signal: AbortSignal | undefined): Promise<string> {
+    const option = optionOf(kind, named);
+    const address = parseAddress(text);
+    if (address === undefined) throw errors.addressMalformed(text, option);
+    const pool = await this.#poolWith(address, named, kind, option);
+    refuseReserved(pool, address, option);
+    const wanted = this.#newLease(pool, address, kind);
+    const lease = await this.#leases.claim(address, wanted, option);
+    await this.#confirm(pool, lease);
+    const finding = lease === wanted ? await this.#ask(pool, address, lease, signal) : NOT_HELD;
+    if (finding.held) throw errors.addressHeld(lease.address, finding.macAddress, finding.linkName, option);
+    return formatInterfaceAddress(address, known(pool.subnet));
+  }
+
+  /** Swarm's allocator tries its pools in any order, so the address may be that of a sister pool (cnmallocator). */
+  async #poolWith(address: Address, named: Pool, kind: LeaseKind, option: string): Promise<Pool> {
+    if (contains(known(named.subnet), address)) return named;
+    const pools = kind === 'container' ? await this.#store.pools.list() : [];
+    const pool = pools.find((other) => areSisters(other, named) && contains(known(other.subnet), address));
+    if (pool === undefined) throw errors.addressOutside(formatAddress(address), named.subnet, option);
+    return pool;
+  }
+
+  // --- chosen here -----------------------------------------------------------------------------------------------
+
+  async #chooseGateway(pool: Pool, search: Search): Promise<string> {
+    return (await this.#gatewayOf(pool)) ?? (await this.#firstFree(pool, search)) ?? this.#refuse([pool]);
+  }
+
+  /** In the global space a request is repeated by every new leader of the swarm, and the answer stays the same. */
+  async #gatewayOf(pool: Pool): Promise<string | undefined> {
+    return isGlobal(pool.addressSpace) ? this.#leaseOf(pool, 'gateway') : undefined;
+  }
+
+  async #leaseOf(pool: Pool, wanted: LeaseKind): Promise<string | undefined> {
+    const leases = await this.#store.leases.list(`${realmOf(pool)}/`);
+    const lease = leases.find(({ kind, poolIds }) => kind === wanted && poolIds.includes(pool.id));
+    return lease && `${lease.address}/${known(pool.subnet).length}`;
+  }
+
+  /**
+   * Goes on in the sister pools when the range is exhausted: engines try the next pool of a network only for an error
+   * value of their own, which no plugin can answer (libnetwork endpoint.go assignAddressVersion).
+   */
+  async #choose(pool: Pool, search: Search): Promise<string> {
+    const found = await this.#firstFree(pool, search);
+    if (found !== undefined) return found;
+    const sisters = await this.#sistersOf(pool);
+    const spilled = await this.#firstFreeOf(sisters, search);
+    if (spilled !== undefined) return spilled;
+    await this.#leases.reclaim(realmOf(pool));
+    const pools = [pool, ...sisters];
+    return (await this.#firstFreeOf(pools, search)) ?? this.#refuse(pools);
+  }
+
+  async #firstFreeOf(pools: readonly Pool[], search: Search): Promise<string | undefined> {
+    for (const pool of pools) {
+      const address = await this.#firstFree(pool, search);
+      if (address !== undefined) return address;
+    }
+    return undefined;
+  }
+
+  async #sistersOf(pool: Pool): Promise<Pool[]> {
+    if (pool.networkId === null) return [];
+    const { family } = known(pool.subnet);
+    const pools = await this.#store.pools.list();
+    return pools.filter(
+      ({ id, networkId, subnet }) => id !== pool.id && networkId === pool.networkId && known(subnet).family === family,
+    );
+  }
+
+  /** The lease is inserted before the LAN is asked, so that whoever wants the address meanwhile finds it taken. */
+  async #firstFree(pool: Pool, search: Search): Promise<string | undefined> {
+    const realm = await this.#leases.realm(realmOf(pool));
+    const layout = layoutOf(pool);
+    const isSequential = search.kind === 'container' && (search.serial || layout.order === 'sequential');
+    for (;;) {
+      search.signal?.throwIfAborted();
+      const address = realm.next(layout, isSequential ? (this.#lastGiven.get(pool.id) ?? null) : null);
+      if (address === undefined) return undefined;
+      if (isSequential) this.#lastGiven.set(pool.id, address.value);
+      const lease = this.#newLease(pool, address, search.kind);
+      // Refused: others write to the same store, and the index is behind.
+      if (!(await realm.insert(address, lease))) await realm.refresh();
+      else if (await this.#isFree(pool, address, lease, search)) return formatInterfaceAddress(address, layout.subnet);
+    }
+  }
+
+  async #isFree(pool: Pool, address: Address, lease: Lease, search: Search): Promise<boolean> {
+    await this.#confirm(pool, lease);
+    const finding = await this.#ask(pool, address, lease, search.signal);
+    if (!finding.held) return true;
+    if (--search.tries > 0) return false;
+    throw errors.rangeHeld(nameOf(pool), TRIES, lease.address, finding.macAddress, finding.linkName);
+  }
+
+  async #refuse(pools: readonly Pool[]): Promise<never> {
+    const layouts = pools.map(layoutOf);
+    const ranges = layouts.map(({ range }) => range);
+    const realmName = pools.map(realmOf)[0] ?? '';
+    const { container, gateway, auxiliary, host } = await this.#leases.count(realmName, ranges);
+    const held = (await this.#leases.realm(realmName)).heldWithin(ranges);
+    const excluded = layouts.reduce((sum, layout) => sum + sizeWithin(layout.range, layout.excluded), 0n);
+    throw errors.rangeExhausted(
+      pools.map(nameOf),
+      [
+        [container, 'leased'],
+        [gateway, 'gateway'],
+        [auxiliary, 'auxiliary'],
+        [host, 'of this host'],
+        [held, 'held by others on the LAN'],
+        [excluded, 'excluded'],
+      ],
+      pools.some(({ range }) => range !== null),
+    );
+  }
+
+  // --- leases ----------------------------------------------------------------------------------------------------
+
+  #newLease(pool: Pool, address: Address, kind: LeaseKind): Lease {
+    return {
+      realm: realmOf(pool),
+      address: formatAddress(address),
+      kind,
+      poolIds: [pool.id],
+      endpointId: null,
+      changedAt: this.#now().toISOString(),
+    };
+  }
+
+  /** A pool that was released after the request had read it must not leave an address behind. */
+  async #confirm(pool: Pool, lease: Lease): Promise<void> {
+    if ((await this.#store.pools.get(pool.id)) !== undefined) return;
+    await this.#leases.giveUp(lease, pool.id);
+    throw errors.poolUnknown(pool.id);
+  }
+
+  /** Gateways are expected to answer, and auxiliary addresses belong to others. */
+  async #ask(pool: Pool, address: Address, lease: Lease, signal: AbortSignal | undefined): Promise<Finding> {
+    if (this.#probe === undefined || lease.kind === 'gateway' || lease.kind === 'auxiliary') return NOT_HELD;
+    const finding = await this.#probe(pool, lease.address, signal).catch(async (error: unknown) => {
+      // The first error goes on; a lease left behind by a second one is reclaimed later.
+      await this.#leases.giveUp(lease, pool.id).catch(() => undefined);
+      throw error;
+    });
+    if (!finding.held) return finding;
+    await this.#leases.giveUp(lease, pool.id);
+    (await this.#leases.realm(lease.realm)).hold(address);
+    return finding;
+  }
+
+  /** The pool named may be a sister of the one that holds the address: the engine knows only the one it asked. */
+  async release({ poolId, address: text }: { poolId: string; address: string }): Promise<void> {
+    const address = parseAddress(text);
+    if (address === undefined) return;
+    const key = leaseKey({ realm: realmOfPoolId(poolId), address: formatAddress(address) });
+    const lease = await this.#store.leases.get(key);
+    if (lease === undefined) return;
+    const holder = await this.#holderOf(lease, poolId);
+    if (holder !== undefined) await this.#leases.giveUp(lease, holder);
+  }
+
+  /** The pool through which the release reaches the lease; undefined when it is about another lease of that address. */
+  async #holderOf({ poolIds }: Lease, poolId: string): Promise<string | undefined> {
+    if (poolIds.includes(poolId)) return poolId;
+    const pools = new Map((await this.#store.pools.list()).map((pool) => [pool.id, pool]));
+    const named = pools.get(poolId);
+    return poolIds.find((id) => {
+      const holder = pools.get(id);
+      return holder === undefined || (named !== undefined && areSisters(holder, named));
+    });
+  }
+}
+
+/** Pools of one network. A swarm manager's are tied to none, and share what their realm has. */
+function areSisters(a: Pool, b: Pool): boolean {
+  return realmOf(a) === realmOf(b) && a.networkId === b.networkId && (a.networkId !== null || isGlobal(a.addressSpace));
+}
+
+function refuseReserved(pool: Pool, address: Address, option: string): void {
+  const meaning = reservedMeaning(known(pool.subnet), address);
+  if (meaning !== undefined) throw errors.addressReserved(formatAddress(address), pool.subnet, meaning, option);
+}
+
+/** Where the user gave an address of this kind. */
+function optionOf(kind: LeaseKind, pool: Pool): string {
+  if (kind === 'gateway') return '--gateway';
+  if (kind === 'auxiliary') return '--aux-address';
+  if (kind === 'host') return '-o host_ip';
+  return known(pool.subnet).family === 'IPv4' ? '--ip' : '--ip6';
+}

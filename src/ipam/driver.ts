@@ -1,0 +1,62 @@
+/**
+ * The IpamDriver's verbs. Each may be repeated, its record is durable before its reply, and the delete side succeeds
+ * for what is unknown: engines repeat calls after a crash and never ask twice for a release.
+ */
+import { hostname } from 'node:os';
+import type { Store } from '../store/store.ts';
+import { type AddressRequest, Allocator, type Probe } from './allocator.ts';
+import { Leases } from './leases.ts';
+import { ADDRESS_SPACES, type PoolRequest } from './pool.ts';
+import { Pools } from './pools.ts';
+
+export type { AddressRequest, Finding, Probe } from './allocator.ts';
+export type { PoolRequest } from './pool.ts';
+
+interface Parts {
+  readonly store: Store;
+  readonly now?: () => Date;
+  /** Without it no address is asked for on the LAN. */
+  readonly probe?: Probe;
+  /** Tells this host from others: IPv6 subnets that nobody named are derived from it. */
+  readonly hostId?: string;
+}
+
+export class IpamDriver {
+  readonly #pools: Pools;
+  readonly #allocator: Allocator;
+
+  constructor({ store, now = () => new Date(), probe, hostId = hostname() }: Parts) {
+    const leases = new Leases(store, now);
+    this.#pools = new Pools({ store, leases, now, hostId });
+    this.#allocator = new Allocator({ store, leases, now, probe });
+  }
+
+  defaultAddressSpaces(): { local: string; global: string } {
+    return ADDRESS_SPACES;
+  }
+
+  /** `pool` in the answer is the subnet, as `--subnet` or chosen here. */
+  async requestPool(request: PoolRequest): Promise<{ poolId: string; pool: string }> {
+    const { id, subnet } = await this.#pools.request(request);
+    return { poolId: id, pool: subnet };
+  }
+
+  async releasePool(poolId: string): Promise<void> {
+    await this.#pools.release(poolId);
+  }
+
+  /** Answers with prefix length: `192.168.1.2/24`. */
+  async requestAddress(request: AddressRequest): Promise<string> {
+    return this.#allocator.request(request);
+  }
+
+  /** An address for the host itself on the network's LAN, kept from containers until the pool is released. */
+  async reserveHostAddress(poolId: string, address: string | null): Promise<string> {
+    const given = await this.#allocator.reserveForHost(poolId, address);
+    return given.slice(0, given.indexOf('/'));
+  }
+
+  async releaseAddress(request: { poolId: string; address: string }): Promise<void> {
+    await this.#allocator.release(request);
+  }
+}

@@ -1,0 +1,134 @@
+/** Pools: which may stand beside which, and when the same one may be asked for again. */
+import { overlaps } from '../address.ts';
+import * as errors from '../errors.ts';
+import type { Lease, Pool } from '../model.ts';
+import { Serial } from '../serial.ts';
+import { realmOf, type Store } from '../store/store.ts';
+import type { Leases } from './leases.ts';
+import {
+  type ChooseSubnet,
+  isBeingCreated,
+  isGlobal,
+  known,
+  nameOf,
+  newPool,
+  type PoolRequest,
+  readPoolRequest,
+  realmOfPoolId,
+} from './pool.ts';
+import { freeSubnet } from './subnets.ts';
+
+interface Parts {
+  readonly store: Store;
+  readonly leases: Leases;
+  readonly now: () => Date;
+  readonly hostId: string;
+}
+
+export class Pools {
+  readonly #store: Store;
+  readonly #leases: Leases;
+  readonly #now: () => Date;
+  readonly #hostId: string;
+  /** One change at a time, so that two overlapping pools never both find the place free. */
+  readonly #serial = new Serial();
+
+  constructor({ store, leases, now, hostId }: Parts) {
+    this.#store = store;
+    this.#leases = leases;
+    this.#now = now;
+    this.#hostId = hostId;
+  }
+
+  async request(request: PoolRequest): Promise<Pool> {
+    return this.#serial.run('pools', () => this.#request(request));
+  }
+
+  async #request(request: PoolRequest): Promise<Pool> {
+    const pools = await this.#store.pools.list();
+    const wanted = newPool(readPoolRequest(request, this.#chooser(pools)), this.#now());
+    // Every new leader of a swarm asks again for all pools (moby cnmallocator).
+    const existing = pools.find((pool) => pool.id === wanted.id);
+    if (existing !== undefined && isGlobal(existing.addressSpace)) return existing;
+    for (const pool of pools) {
+      const refusal = refusalBeside(pool, wanted);
+      if (refusal !== undefined) await this.#makeWay(pool, wanted, refusal);
+    }
+    await this.#store.pools.insert(wanted);
+    return wanted;
+  }
+
+  #chooser(pools: readonly Pool[]): ChooseSubnet {
+    return (family, length) => {
+      const taken = pools.map(({ subnet }) => known(subnet));
+      const subnet = freeSubnet(taken, family, length, this.#hostId);
+      if (subnet === undefined) throw errors.defaultSubnetsUsedUp(family);
+      return subnet;
+    };
+  }
+
+  /**
+   * Removes a pool that only seems to be in the way. Nodes of a swarm create their part of a network anew after each
+   * start of the engine, without a release before. And pools are left behind by engines that die before CreateNetwork,
+   * or (26 to 28) when a later pool of the same network is refused.
+   */
+  async #makeWay(pool: Pool, wanted: Pool, refusal: errors.PluginError): Promise<void> {
+    const leases = await this.#leasesOf(pool.id);
+    const isRenewed = pool.id === wanted.id && pool.networkId !== null && isOfSwarm(pool.networkId);
+    if (!isRenewed && !this.#isAbandoned(pool, leases)) throw refusal;
+    // Containers keep their leases, and the new pool its id. Gateway and auxiliary addresses are asked for anew.
+    for (const lease of leases) if (lease.kind !== 'container') await this.#leases.giveUp(lease, pool.id);
+    await this.#store.pools.remove(pool);
+  }
+
+  /** No network took it in time, nor has a network of another driver (those are never known) a container on it. */
+  #isAbandoned(pool: Pool, leases: readonly Lease[]): boolean {
+    if (pool.networkId !== null || isBeingCreated(pool, this.#now())) return false;
+    return leases.every(({ kind }) => kind !== 'container');
+  }
+
+  async #leasesOf(poolId: string): Promise<Lease[]> {
+    const leases = await this.#store.leases.list(`${realmOfPoolId(poolId)}/`);
+    return leases.filter(({ poolIds }) => poolIds.includes(poolId));
+  }
+
+  /** Drops the pool and its addresses, save those that a living endpoint uses: they go with the endpoint's release. */
+  async release(poolId: string): Promise<void> {
+    await this.#serial.run('pools', () => this.#release(poolId));
+  }
+
+  async #release(poolId: string): Promise<void> {
+    // The pool first: a request under way finds it gone and gives its address back.
+    let pool = await this.#store.pools.get(poolId);
+    while (pool !== undefined && !(await this.#store.pools.remove(pool))) pool = await this.#store.pools.get(poolId);
+    for (const lease of await this.#leasesOf(poolId)) await this.#leases.giveUp(lease, poolId);
+  }
+}
+
+/** Engines of a swarm have ids of 25 letters and digits for its networks; their own are 64 hexadecimal digits. */
+function isOfSwarm(networkId: string): boolean {
+  return !/^[0-9a-f]{64}$/.test(networkId);
+}
+
+/**
+ * Why the wanted pool cannot stand beside this one; undefined when it can. Pools of one realm share one set of
+ * addresses, so subnets may overlap, of different length too. As with the built-in IPAM it takes an `--ip-range` to say
+ * that this is meant. In the global space the other may be a network that was removed while another manager led, and
+ * whose release never came: no ground to refuse.
+ */
+function refusalBeside(pool: Pool, wanted: Pool): errors.PluginError | undefined {
+  const { addressSpace, subnet, range } = wanted;
+  if (pool.id === wanted.id) return refusalOfSame(pool);
+  if (pool.addressSpace !== addressSpace || !overlaps(known(pool.subnet), known(subnet))) return undefined;
+  if (realmOf(pool) === realmOf(wanted))
+    return range === null && !isGlobal(addressSpace)
+      ? errors.poolOverlaps(subnet, nameOf(pool), pool.networkId)
+      : undefined;
+  return pool.options['parent'] === undefined || wanted.options['parent'] === undefined
+    ? errors.poolNeedsParent(subnet, nameOf(pool), pool.networkId)
+    : undefined;
+}
+
+function refusalOfSame(pool: Pool): errors.PluginError {
+  return pool.networkId === null ? errors.poolPending(nameOf(pool)) : errors.poolTaken(nameOf(pool), pool.networkId);
+}

@@ -1,0 +1,45 @@
+/** Which leases nobody will ever give back. */
+import type { Endpoint, Lease, Pool } from '../model.ts';
+import type { Store } from '../store/store.ts';
+import { isGlobal } from './pool.ts';
+
+/**
+ * An engine that stops a container while the plugin is away tries each of its five calls for 15 s (76 s measured),
+ * ReleaseAddress last, and then forgets the address for ever. After RequestAddress, CreateEndpoint follows within
+ * seconds. A lease without endpoint that is older than this is not on its way to one, nor will its release come.
+ */
+const STALE_MS = 120_000;
+
+/** What the records say about the use of addresses, read once for many leases. */
+export interface Evidence {
+  readonly pools: ReadonlyMap<string, Pool>;
+  readonly endpoints: ReadonlyMap<string, Endpoint>;
+  /** Addresses of all endpoints, without prefix length. */
+  readonly endpointAddresses: ReadonlySet<string>;
+}
+
+export async function readEvidence(store: Store): Promise<Evidence> {
+  const [pools, endpoints] = await Promise.all([store.pools.list(), store.endpoints.list()]);
+  const addresses = endpoints.flatMap(({ address, addressIPv6 }) => [address, addressIPv6]);
+  return {
+    pools: new Map(pools.map((pool) => [pool.id, pool])),
+    endpoints: new Map(endpoints.map((endpoint) => [endpoint.id, endpoint])),
+    endpointAddresses: new Set(addresses.map((address) => address?.split('/')[0] ?? '')),
+  };
+}
+
+/**
+ * A container's lease of the local space, long without an endpoint. Networks of other drivers are left alone, since
+ * their endpoints are unknown here, and so is the global space, whose endpoints are on other hosts.
+ */
+export function isStale(lease: Lease, evidence: Evidence, now: Date): boolean {
+  if (lease.kind !== 'container' || isGlobal(lease.realm) || secondsUntilStale(lease, now) > 0) return false;
+  if (lease.endpointId !== null && evidence.endpoints.has(lease.endpointId)) return false;
+  // Whatever the lease says: an endpoint that has this address needs it.
+  if (evidence.endpointAddresses.has(lease.address)) return false;
+  return lease.poolIds.every((id) => evidence.pools.get(id)?.networkId !== null);
+}
+
+export function secondsUntilStale({ changedAt }: Lease, now: Date): number {
+  return Math.max(0, Math.ceil((Date.parse(changedAt) + STALE_MS - now.getTime()) / 1000));
+}

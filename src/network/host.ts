@@ -1,0 +1,186 @@
+/**
+ * Host access: macvlan hides a parent from its own sub-interfaces, so the host gets a sub-interface too, one per parent,
+ * with an address for each network that asks for it and a route to each of its containers.
+ */
+import { createHash } from 'node:crypto';
+import {
+  formatAddress,
+  macFromIPv4,
+  macFromIPv6,
+  parseAddress,
+  parseInterfaceAddress,
+  parsePrefix,
+  contains,
+} from '../address.ts';
+import * as errors from '../errors.ts';
+import { isKernelError } from '../kernel/errno.ts';
+import type { Link, Links } from '../kernel/link.ts';
+import type { Log } from '../log.ts';
+import type { Endpoint, Network, NetworkOptions, NetworkSubnet, Pool } from '../model.ts';
+import { subInterfaceRefusal } from './refusal.ts';
+
+export const HOST_ALIAS = 'tsmacvlan host';
+
+/** The IPAM, as far as host access needs it. */
+export interface HostAddresses {
+  /** Keeps an address of the pool from containers, the one named or the lowest free. Without prefix length. */
+  reserveHostAddress(poolId: string, address: string | null): Promise<string>;
+}
+
+export class HostAccess {
+  readonly #links: Links;
+  readonly #addresses: HostAddresses;
+  readonly #log: Log;
+
+  constructor(links: Links, addresses: HostAddresses, log: Log) {
+    this.#links = links;
+    this.#addresses = addresses;
+    this.#log = log;
+  }
+
+  /** The host's addresses on the network: one per subnet whose pool is ours, or those the user named. */
+  async choose(options: NetworkOptions, subnets: readonly NetworkSubnet[], pools: readonly Pool[]): Promise<string[]> {
+    if (!options.hostAccess) return [];
+    for (const address of options.hostAddresses) checkInside(address, subnets);
+    const chosen: string[] = [];
+    for (const subnet of subnets) {
+      const wished = options.hostAddresses.find((address) => isInside(address, subnet));
+      const pool = pools.find(
+        (candidate) => candidate.addressSpace === subnet.addressSpace && candidate.subnet === subnet.subnet,
+      );
+      if (pool === undefined && wished === undefined) throw errors.hostAddressNeeded(subnet.subnet);
+      chosen.push(
+        pool === undefined ? (wished as string) : await this.#addresses.reserveHostAddress(pool.id, wished ?? null),
+      );
+    }
+    return chosen;
+  }
+
+  /** Makes what is missing: the host's end, its addresses, and the route to each endpoint. */
+  async ensure(network: Network, parent: Link, endpoints: readonly Endpoint[]): Promise<void> {
+    if (network.hostAddresses.length === 0) return;
+    const link =
+      (await this.#links.byName(hostLinkName(parent.name))) ??
+      (await this.#add(parent, network.hostAddresses[0] as string));
+    for (const address of network.hostAddresses)
+      await isNew(() => this.#links.addAddress(link.index, whole(address), { noDad: true }));
+    await this.#links.setUp(link.index);
+    for (const endpoint of endpoints) await this.addRoutes(network, parent.name, endpoint);
+  }
+
+  async addRoutes(network: Network, parentName: string, endpoint: Endpoint): Promise<void> {
+    for (const route of await this.#routes(network, parentName, endpoint)) {
+      if (await isNew(() => this.#links.addRoute(route))) continue;
+      const existing = await this.#links.routes();
+      const isOurs = existing.some(
+        ({ destination, linkIndex }) => destination === route.destination && linkIndex === route.linkIndex,
+      );
+      if (!isOurs)
+        this.#log.warn('the host already has a route to this address, which stays as it is', {
+          destination: route.destination,
+        });
+    }
+  }
+
+  async deleteRoutes(network: Network, endpoint: Endpoint): Promise<void> {
+    for (const route of await this.#routes(network, endpoint.parent, endpoint)) await this.#links.deleteRoute(route);
+  }
+
+  /** Takes the network's addresses away, and the link with its last user. */
+  async release(network: Network, others: readonly Network[]): Promise<void> {
+    if (network.hostAddresses.length === 0) return;
+    const link = await this.#links.byName(hostLinkName(network.parent.name));
+    if (link?.alias !== HOST_ALIAS) return;
+    const used = new Set(
+      others.filter(({ parent }) => parent.name === network.parent.name).flatMap(({ hostAddresses }) => hostAddresses),
+    );
+    if (used.size === 0) return void (await this.#links.deleteLink(link.index));
+    for (const address of network.hostAddresses)
+      if (!used.has(address)) await this.#links.deleteAddress(link.index, whole(address));
+  }
+
+  /** The host's ends that no network uses: left by a crash. */
+  async orphans(networks: readonly Network[]): Promise<Link[]> {
+    const used = new Set(
+      networks.filter(({ hostAddresses }) => hostAddresses.length > 0).map(({ parent }) => hostLinkName(parent.name)),
+    );
+    return (await this.#links.list()).filter(({ alias, name }) => alias === HOST_ALIAS && !used.has(name));
+  }
+
+  async #add(parent: Link, address: string): Promise<Link> {
+    const macAddress = macOf(address);
+    const spec = {
+      name: hostLinkName(parent.name),
+      alias: HOST_ALIAS,
+      parentIndex: parent.index,
+      mode: 'bridge' as const,
+      macAddress,
+      mtu: null,
+      broadcastQueueLength: null,
+    };
+    try {
+      const link = await this.#links.addMacvlan(spec);
+      await this.#links.keepArpApart(link.index);
+      await this.#links.keepIPv6Static(link);
+      return link;
+    } catch (error) {
+      throw subInterfaceRefusal(error, { parent: parent.name, mode: 'bridge', macAddress });
+    }
+  }
+
+  async #routes(
+    network: Network,
+    parentName: string,
+    { address, addressIPv6 }: Endpoint,
+  ): Promise<{ destination: string; linkIndex: number; source: string }[]> {
+    if (network.hostAddresses.length === 0) return [];
+    const link = await this.#links.byName(hostLinkName(parentName));
+    if (link?.alias !== HOST_ALIAS) return [];
+    return [address, addressIPv6].flatMap((text) => {
+      const container = text === null ? undefined : parseInterfaceAddress(text)?.address;
+      const source = network.hostAddresses.find((host) => parseAddress(host)?.family === container?.family);
+      if (container === undefined || source === undefined) return [];
+      return { destination: whole(formatAddress(container)), linkIndex: link.index, source };
+    });
+  }
+}
+
+/** A name of 15 bytes that follows from the parent's, which may itself have 15. */
+function hostLinkName(parentName: string): string {
+  return `tsmh${createHash('sha256').update(parentName).digest('hex').slice(0, 11)}`;
+}
+
+function macOf(text: string): string {
+  const address = parseAddress(text);
+  if (address === undefined) throw new Error(`not an address: ${text}`);
+  return address.family === 'IPv4' ? macFromIPv4('02:42', address) : macFromIPv6('02:42', address);
+}
+
+/** With the prefix length of a single address: the host must not take the whole subnet for its own link. */
+function whole(address: string): string {
+  return `${address}/${parseAddress(address)?.family === 'IPv4' ? 32 : 128}`;
+}
+
+function isInside(text: string, { subnet }: NetworkSubnet): boolean {
+  const [address, prefix] = [parseAddress(text), parsePrefix(subnet)];
+  return address !== undefined && prefix !== undefined && contains(prefix, address);
+}
+
+function checkInside(address: string, subnets: readonly NetworkSubnet[]): void {
+  if (!subnets.some((subnet) => isInside(address, subnet)))
+    throw errors.hostAddressOutside(
+      address,
+      subnets.map(({ subnet }) => subnet),
+    );
+}
+
+/** False when the kernel has it already. */
+async function isNew(add: () => Promise<void>): Promise<boolean> {
+  try {
+    await add();
+    return true;
+  } catch (error) {
+    if (isKernelError(error, 'EEXIST')) return false;
+    throw error;
+  }
+}

@@ -1,0 +1,265 @@
+/**
+ * Host access, promiscuous mode and parents that go and come back, on real links. The file's namespace is the host:
+ *
+ *     host: eth0 (10.9.0.250/24) ── veth ── lan (10.9.0.254)
+ *            └─ container namespace "box": the sub-interface, as an engine would place it
+ */
+import assert from 'node:assert/strict';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { PluginError } from '../../src/errors.ts';
+import { IpamDriver } from '../../src/ipam/driver.ts';
+import { Links } from '../../src/kernel/link.ts';
+import { createLog } from '../../src/log.ts';
+import { NetworkDriver } from '../../src/network/driver.ts';
+import { type LocalStore, openLocalStore } from '../../src/store/local.ts';
+import { outsideLab } from '../lab/enclosure.ts';
+
+const NETWORK = 'a'.repeat(64);
+const SUBNETS = ['10.9.0.0/24', 'fd09::/64'];
+
+const ip = (words: string) =>
+  execFileSync('ip', words.split(' '), { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
+const pings = (namespace: string | null, address: string) => {
+  const enter = namespace === null ? [] : ['ip', 'netns', 'exec', namespace];
+  const [command = '', ...words] = [...enter, 'ping', '-n', '-c1', '-W2', address];
+  return spawnSync(command, words).status === 0;
+};
+const flags = (link: string) => (JSON.parse(ip(`-j link show ${link}`)) as { flags: string[] }[])[0]?.flags ?? [];
+const hostLinks = () =>
+  (JSON.parse(ip('-j link')) as { ifname: string }[])
+    .map(({ ifname }) => ifname)
+    .filter((name) => name.startsWith('tsmh'));
+const routesToContainers = () =>
+  `${ip('route')}${ip('-6 route')}`.split('\n').filter((line) => line.includes('tsmh') && !line.startsWith('fe80'));
+
+describe('host access on real links', { skip: outsideLab(), timeout: 60_000 }, () => {
+  const directory = mkdtempSync(join(tmpdir(), 'tsm-host-'));
+  let store: LocalStore;
+  let links: Links;
+  let network: NetworkDriver;
+  let ipam: IpamDriver;
+
+  async function start(): Promise<void> {
+    store = openLocalStore(join(directory, 'state'));
+    links = Links.open();
+    ipam = new IpamDriver({ store });
+    network = new NetworkDriver({
+      store,
+      links,
+      hostAddresses: ipam,
+      parentAliases: new Map(),
+      log: createLog('error', 'text'),
+    });
+    await network.recover();
+  }
+
+  async function stop(): Promise<void> {
+    await network.close();
+    links.close();
+    await store.close();
+  }
+
+  /** As the engine: pools, gateways, network. */
+  async function create(options: Record<string, string>): Promise<string[]> {
+    const poolIds: string[] = [];
+    for (const subnet of SUBNETS) {
+      const pool = {
+        addressSpace: ipam.defaultAddressSpaces().local,
+        pool: subnet,
+        subPool: null,
+        options: {},
+        v6: subnet.includes(':'),
+      };
+      poolIds.push((await ipam.requestPool(pool)).poolId);
+    }
+    const subnets = SUBNETS.map((subnet) => ({
+      addressSpace: ipam.defaultAddressSpaces().local,
+      subnet,
+      gateway: null,
+    }));
+    try {
+      await network.createNetwork({
+        networkId: NETWORK,
+        options: { parent: 'eth0', ...options },
+        internal: false,
+        enableIPv4: true,
+        enableIPv6: true,
+        subnets,
+      });
+    } catch (error) {
+      for (const poolId of poolIds) await ipam.releasePool(poolId);
+      throw error;
+    }
+    return poolIds;
+  }
+
+  /** As the engine: addresses, endpoint, join, and the link moved into the container. */
+  async function run(poolIds: readonly string[], endpointId: string): Promise<string[]> {
+    const addresses: string[] = [];
+    for (const poolId of poolIds)
+      addresses.push(await ipam.requestAddress({ poolId, address: null, isGateway: false, serial: false }));
+    const [address = null, addressIPv6 = null] = addresses;
+    await network.createEndpoint({
+      networkId: NETWORK,
+      endpointId,
+      address,
+      addressIPv6,
+      macAddress: null,
+      interfaceName: null,
+      publishedPorts: [],
+    });
+    const { linkName } = await network.join(NETWORK, endpointId);
+    ip('netns add box');
+    ip(`link set ${linkName} netns box`);
+    for (const text of addresses) ip(`-n box address add ${text} dev ${linkName}${text.includes(':') ? ' nodad' : ''}`);
+    ip(`-n box link set ${linkName} up`);
+    return addresses.map((text) => text.slice(0, text.indexOf('/')));
+  }
+
+  async function remove(poolIds: readonly string[]): Promise<void> {
+    spawnSync('ip', ['netns', 'del', 'box']);
+    for (const { id, address, addressIPv6 } of await store.endpoints.list()) {
+      await network.deleteEndpoint(NETWORK, id);
+      for (const [family, text] of [address, addressIPv6].entries()) {
+        if (text !== null)
+          await ipam.releaseAddress({ poolId: poolIds[family] ?? '', address: text.slice(0, text.indexOf('/')) });
+      }
+    }
+    for (const poolId of poolIds) await ipam.releasePool(poolId);
+    await network.deleteNetwork(NETWORK);
+    assert.deepEqual(hostLinks(), []);
+    assert.deepEqual(routesToContainers(), []);
+    assert.deepEqual(
+      [await store.networks.list(), await store.endpoints.list(), await store.pools.list(), await store.leases.list()],
+      [[], [], [], []],
+    );
+  }
+
+  before(async () => {
+    ip('netns add lan');
+    ip('link add eth0 type veth peer name port0 netns lan');
+    ip('link set eth0 up');
+    ip('-n lan link set port0 up');
+    ip('address add 10.9.0.250/24 dev eth0');
+    ip('-n lan address add 10.9.0.254/24 dev port0');
+    ip('-n lan address add fd09::fe/64 dev port0 nodad');
+    await start();
+  });
+
+  after(async () => {
+    await stop();
+    rmSync(directory, { recursive: true, force: true });
+  });
+
+  test('without it the host cannot reach its containers, which is macvlan’s way', async () => {
+    const pools = await create({});
+    const [address = ''] = await run(pools, '1'.repeat(64));
+    assert.equal(pings(null, address), false);
+    assert.equal(pings('box', '10.9.0.254'), true, 'the container reaches the LAN');
+    assert.deepEqual(hostLinks(), []);
+    await remove(pools);
+  });
+
+  test('host and container reach each other and the LAN, in both families, and nothing is left', async () => {
+    const pools = await create({ host_access: 'true', host_ip: '10.9.0.200' });
+    const [address = '', addressIPv6 = ''] = await run(pools, '1'.repeat(64));
+    const host = (await store.networks.get(NETWORK))?.hostAddresses ?? [];
+    assert.equal(host[0], '10.9.0.200');
+    assert.equal(host.length, 2);
+    for (const target of [address, addressIPv6]) assert.equal(pings(null, target), true, `host to ${target}`);
+    for (const target of host) assert.equal(pings('box', target), true, `container to ${target}`);
+    assert.equal(pings(null, '10.9.0.254'), true, 'host to LAN');
+    assert.equal(pings('box', '10.9.0.254'), true, 'container to LAN');
+    assert.equal(routesToContainers().filter((line) => line.includes(address) || line.includes(addressIPv6)).length, 2);
+    await remove(pools);
+  });
+
+  test('the host answers for its LAN address with one MAC address only', async () => {
+    const pools = await create({ host_access: 'true' });
+    const parentMac = (JSON.parse(ip('-j link show eth0')) as { address: string }[])[0]?.address;
+    for (let round = 0; round < 5; round++) {
+      spawnSync('ip', ['-n', 'lan', 'neighbour', 'flush', 'dev', 'port0']);
+      assert.equal(pings('lan', '10.9.0.250'), true);
+      assert.match(ip('-n lan neighbour show 10.9.0.250'), new RegExp(`lladdr ${parentMac}`));
+    }
+    await remove(pools);
+  });
+
+  test('the address of the host is no container’s', async () => {
+    const pools = await create({ host_access: 'true' });
+    const host = (await store.networks.get(NETWORK))?.hostAddresses ?? [];
+    assert.deepEqual(host, ['10.9.0.1', 'fd09::1']);
+    await assert.rejects(
+      ipam.requestAddress({ poolId: pools[0] ?? '', address: '10.9.0.1', isGateway: false, serial: false }),
+      PluginError,
+    );
+    assert.equal(
+      await ipam.requestAddress({ poolId: pools[0] ?? '', address: null, isGateway: false, serial: false }),
+      '10.9.0.2/24',
+    );
+    await remove(pools);
+  });
+
+  test('it is there again after a restart of the plugin, also when the host lost it meanwhile', async () => {
+    const pools = await create({ host_access: 'true', host_ip: '10.9.0.200' });
+    const [address = ''] = await run(pools, '1'.repeat(64));
+    await stop();
+    ip(`link del ${hostLinks()[0]}`);
+    assert.equal(pings(null, address), false);
+    await start();
+    assert.equal(pings(null, address), true);
+    await remove(pools);
+  });
+
+  test('it works again when the parent was down and came up', async () => {
+    const pools = await create({ host_access: 'true', host_ip: '10.9.0.200' });
+    const [address = ''] = await run(pools, '1'.repeat(64));
+    ip('link set eth0 down');
+    ip('link set eth0 up');
+    await sleep(400);
+    assert.equal(pings(null, address), true);
+    assert.equal(pings('box', '10.9.0.254'), true);
+    await remove(pools);
+  });
+
+  test('a parent that was unplugged and is back gets the host’s end again by itself', async () => {
+    const pools = await create({ host_access: 'true', host_ip: '10.9.0.200' });
+    ip('link del eth0');
+    await sleep(200);
+    assert.deepEqual(hostLinks(), []);
+    ip('link add eth0 type veth peer name port0 netns lan');
+    ip('-n lan link set port0 up');
+    ip('-n lan address add 10.9.0.254/24 dev port0');
+    ip('link set eth0 up');
+    for (let waited = 0; waited < 20 && hostLinks().length === 0; waited++) await sleep(100);
+    assert.equal(hostLinks().length, 1);
+    ip('address add 10.9.0.250/24 dev eth0');
+    const [address = ''] = await run(pools, '1'.repeat(64));
+    assert.equal(pings(null, address), true);
+    await remove(pools);
+  });
+
+  test('promiscuous mode is ours to switch off only when we switched it on', async () => {
+    const pools = await create({ promisc: 'true' });
+    assert.ok(flags('eth0').includes('PROMISC'));
+    await remove(pools);
+    assert.ok(!flags('eth0').includes('PROMISC'));
+    ip('link set eth0 promisc on');
+    await remove(await create({ promisc: 'true' }));
+    assert.ok(flags('eth0').includes('PROMISC'));
+    ip('link set eth0 promisc off');
+  });
+
+  test('a host address outside the subnets is refused, and nothing is left', async () => {
+    await assert.rejects(
+      create({ host_access: 'true', host_ip: '10.10.0.1' }),
+      /host address 10.10.0.1 is in no subnet of the network/,
+    );
+    await remove([]);
+  });
+});
