@@ -20,6 +20,13 @@ export const SETTINGS = {
     meaning: 'Unix socket the engine calls; the file name without .sock is the driver name',
     allowed: null,
   },
+  ALIAS_SOCKET: {
+    name: 'ALIAS_SOCKET',
+    fallback: '',
+    meaning:
+      'second Unix socket of the same daemon, empty for none: gives the managed plugin a driver name without tag',
+    allowed: null,
+  },
   STATE_DIR: {
     name: 'STATE_DIR',
     fallback: '/var/lib/tsmacvlan',
@@ -52,7 +59,8 @@ export type LogFormat = (typeof SETTINGS.LOG_FORMAT.allowed)[number];
 export type Scope = (typeof SETTINGS.SCOPE.allowed)[number];
 
 export interface Settings {
-  readonly socket: string;
+  /** One or two paths, the first from SOCKET, the other from ALIAS_SOCKET. */
+  readonly sockets: readonly string[];
   readonly stateDirectory: string;
   readonly logLevel: LogLevel;
   readonly logFormat: LogFormat;
@@ -63,7 +71,7 @@ export interface Settings {
 
 export function readSettings(environment: Readonly<Record<string, string | undefined>>): Settings {
   return {
-    socket: text(environment, SETTINGS.SOCKET),
+    sockets: [SETTINGS.SOCKET, SETTINGS.ALIAS_SOCKET].map((setting) => text(environment, setting)).filter(Boolean),
     stateDirectory: text(environment, SETTINGS.STATE_DIR),
     logLevel: oneOf(environment, SETTINGS.LOG_LEVEL),
     logFormat: oneOf(environment, SETTINGS.LOG_FORMAT),

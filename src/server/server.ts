@@ -13,6 +13,7 @@ import { promisify } from 'node:util';
 import express, { type ErrorRequestHandler, type Express, type Request, type Response } from 'express';
 import * as errors from '../errors.ts';
 import type { Fields, Log } from '../log.ts';
+import { VERSION } from '../version.ts';
 import type { Call, Calls, Done, Subject } from './calls.ts';
 import { type Claim, claimSocket } from './socket.ts';
 
@@ -43,12 +44,11 @@ interface Visit {
 
 export class PluginServer {
   readonly app: Express;
-  readonly #http: Server;
   readonly #log: Log;
   readonly #ready: Promise<unknown>;
   readonly #deadlineMs: number;
   readonly #visits = new Set<Promise<unknown>>();
-  #claim: Claim | null = null;
+  readonly #sockets: { http: Server; claim: Claim }[] = [];
   #isClosing = false;
 
   constructor({ calls, log, ready = Promise.resolve(), deadlineMs = DEADLINE_MS }: ServerOptions) {
@@ -58,33 +58,31 @@ export class PluginServer {
     // A rejection is told to every call that waits; before the first one it must not end the process.
     ready.catch(() => undefined);
     this.app = this.#routes(calls);
-    // Engines keep connections for ever, and one closed under a request comes back with an empty body (moby#35459).
-    this.#http = createServer({ keepAliveTimeout: 0, headersTimeout: 0, requestTimeout: 0 }, this.app);
   }
 
-  /** See claimSocket for what is refused. */
+  /** Each call opens one more socket to the same calls. See claimSocket for what is refused. */
   async listen(path: string): Promise<void> {
-    this.#claim = await claimSocket(this.#http, path);
+    // Engines keep connections for ever, and one closed under a request comes back with an empty body (moby#35459).
+    const http = createServer({ keepAliveTimeout: 0, headersTimeout: 0, requestTimeout: 0 }, this.app);
+    this.#sockets.push({ http, claim: await claimSocket(http, path) });
   }
 
-  /** Takes no new calls, lets those under way finish (8 s at most), and removes the socket if it is still ours. */
+  /** Takes no new calls, lets those under way finish (8 s at most), and removes the sockets that are still ours. */
   async close(): Promise<void> {
     if (this.#isClosing) return;
     this.#isClosing = true;
-    this.#claim?.release();
+    for (const { claim } of this.#sockets) claim.release();
     // Connections the kernel already took in for us are accepted in this turn, not reset.
     await nextTurn();
-    const { promise: closed, resolve } = Promise.withResolvers<unknown>();
-    this.#http.close(resolve);
-    this.#http.closeIdleConnections();
+    const closed = this.#sockets.map(({ http }) => closeServer(http));
     await atMost(CLOSE_MS, Promise.allSettled(this.#visits));
-    this.#http.closeAllConnections();
-    await closed;
+    for (const { http } of this.#sockets) http.closeAllConnections();
+    await Promise.all(closed);
   }
 
   #routes(calls: Calls): Express {
     const app = express();
-    app.disable('x-powered-by');
+    app.disable('x-powered-by').enable('case sensitive routing').enable('strict routing');
     for (const [name, call] of calls) {
       app.post(`/${name}`, (request, response) => {
         this.#receive({ name, call, request, response, arrivedAt: performance.now(), subject: {} });
@@ -205,6 +203,14 @@ function parseJson(body: Buffer): unknown {
   }
 }
 
+/** Resolves when its last connection is gone. */
+function closeServer(http: Server): Promise<unknown> {
+  const { promise: closed, resolve } = Promise.withResolvers<unknown>();
+  http.close(resolve);
+  http.closeIdleConnections();
+  return closed;
+}
+
 interface Deadline {
   readonly signal: AbortSignal;
   /** Rejects with the sentence when the signal fires. */
@@ -233,6 +239,7 @@ function send(response: Response, status: number, body: object, isLast: boolean)
   if (isLast) response.setHeader('Connection', 'close');
   response.statusCode = status;
   response.setHeader('Content-Type', CONTENT_TYPE);
+  response.setHeader('Server', `tsmacvlan/${VERSION}`);
   response.end(JSON.stringify(body));
 }
 

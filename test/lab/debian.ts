@@ -21,15 +21,21 @@ const RECEIPT = '.fetched';
  * Leaves the unpacked packages of a suite in `directory` (`usr/bin/…`) and answers its absolute path. Dependencies are
  * not followed. What is already there is not fetched again; an interrupted fetch leaves nothing that looks finished,
  * because the directory gets its name only when it is complete. Throws with apt's own words when it cannot.
+ * `architecture` as Debian names it, `arm64`; this machine's when left out.
  */
-export async function fetchDebs(suite: string, packages: readonly string[], directory: string): Promise<string> {
+export async function fetchDebs(
+  suite: string,
+  packages: readonly string[],
+  directory: string,
+  architecture?: string,
+): Promise<string> {
   const target = resolve(directory);
-  const receipt = `${suite} ${packages.join(' ')}\n`;
+  const receipt = `${[suite, ...packages, architecture].join(' ').trim()}\n`;
   if (await isFetched(target, receipt)) return target;
   const scratch = `${target}.fetch-${process.pid}`;
   await removeAbandoned(target);
   try {
-    await downloadAndUnpack(suite, packages, scratch);
+    await downloadAndUnpack(suite, packages, scratch, architecture);
     await writeFile(join(scratch, 'root', RECEIPT), receipt);
     await rm(target, { recursive: true, force: true });
     await rename(join(scratch, 'root'), target);
@@ -63,12 +69,18 @@ function isAlive(pid: number): boolean {
   }
 }
 
-async function downloadAndUnpack(suite: string, packages: readonly string[], scratch: string): Promise<void> {
+async function downloadAndUnpack(
+  suite: string,
+  packages: readonly string[],
+  scratch: string,
+  architecture?: string,
+): Promise<void> {
   const debs = join(scratch, 'debs');
   for (const name of ['lists/partial', 'cache/archives/partial', 'debs', 'root']) {
     await mkdir(join(scratch, name), { recursive: true });
   }
   const options = await privateApt(suite, scratch);
+  if (architecture !== undefined) options.push('-o', `APT::Architecture=${architecture}`);
   await apt([...options, 'update'], scratch);
   await apt([...options, 'download', ...packages], debs);
   for (const name of await readdir(debs)) {

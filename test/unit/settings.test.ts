@@ -4,7 +4,7 @@ import { readSettings, SETTINGS } from '../../src/settings.ts';
 
 test('an empty environment gives every default', () => {
   assert.deepEqual(readSettings({}), {
-    socket: '/run/docker/plugins/tsmacvlan.sock',
+    sockets: ['/run/docker/plugins/tsmacvlan.sock'],
     stateDirectory: '/var/lib/tsmacvlan',
     logLevel: 'info',
     logFormat: 'text',
