@@ -7,13 +7,15 @@ import { globSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join, relative, sep } from 'node:path';
 import { obstacle } from './lab/enclosure.ts';
-import { fetchEngines, installTools } from './lab/packages.ts';
+import { fetchEngines, fetchUml, installTools } from './lab/packages.ts';
 import type { Outcome } from './reporter.ts';
 import { type Conditions, killAll, runFile } from './testfile.ts';
 
 interface Level extends Conditions {
   /** Whether it needs Docker engines. */
   hasEngines: boolean;
+  /** Whether it boots a kernel that has VLANs. */
+  hasVlanKernel?: boolean;
 }
 
 const MINUTE_MS = 60_000;
@@ -22,7 +24,7 @@ const LEVELS: Record<string, Level> = {
   unit: { timeoutMs: 2 * MINUTE_MS, isEnclosed: false, hasEngines: false },
   netns: { timeoutMs: 3 * MINUTE_MS, isEnclosed: true, hasEngines: false },
   docker: { timeoutMs: 10 * MINUTE_MS, isEnclosed: true, hasEngines: true },
-  vlan: { timeoutMs: 10 * MINUTE_MS, isEnclosed: true, hasEngines: false },
+  vlan: { timeoutMs: 10 * MINUTE_MS, isEnclosed: true, hasEngines: true, hasVlanKernel: true },
   swarm: { timeoutMs: 10 * MINUTE_MS, isEnclosed: true, hasEngines: true },
 };
 
@@ -57,6 +59,7 @@ async function runLevel(name: string, files: string[]): Promise<void> {
   }
   if (level.isEnclosed) await installTools(console.log);
   if (level.hasEngines) await fetchEngines(console.log);
+  if (level.hasVlanKernel) await fetchUml(console.log);
   const queue = [...files];
   const work = async () => {
     for (let file = queue.shift(); file; file = queue.shift()) await runAndShow(file, level);

@@ -1,6 +1,6 @@
 /**
- * What the lab takes from Debian: a few ordinary tools, installed when missing, and Docker engines of three releases,
- * which are only unpacked below `.lab/` and never installed.
+ * What the lab takes from Debian: a few ordinary tools, installed when missing; Docker engines of three releases and a
+ * kernel that has VLANs, which are only unpacked below `.lab/` and never installed.
  */
 import { execFile } from 'node:child_process';
 import { existsSync, globSync } from 'node:fs';
@@ -24,10 +24,22 @@ const PACKAGES = {
   forky: ['docker.io', 'docker-cli'],
 };
 
+/** Programs beside the engines, each below a root of its own: another one does not fetch the engines again. */
+const BESIDE = {
+  registry: { suite: 'bookworm', packages: ['docker-registry'], program: 'usr/bin/docker-registry' },
+  compose: { suite: 'forky', packages: ['docker-compose'], program: 'usr/libexec/docker/cli-plugins/docker-compose' },
+} as const;
+
+// The first suite whose user-mode Linux has the seccomp mode, three times as fast as ptrace; with the C library it needs.
+const UML = { suite: 'forky', packages: ['user-mode-linux', 'libc6', 'libgcc-s1'] };
+
 export type Suite = keyof typeof PACKAGES;
 
 /** The image `busybox`, once `fetchEngines` is done. */
 export const BUSYBOX_ARCHIVE = join(LAB, 'busybox.tar');
+
+/** The root directory of user-mode Linux, once `fetchUml` could unpack it. */
+export const UML_DIRECTORY = join(LAB, 'uml');
 
 const SUITES = Object.keys(PACKAGES) as Suite[];
 const run = promisify(execFile);
@@ -48,9 +60,12 @@ export async function installTools(say: (line: string) => void): Promise<void> {
 
 /** Unpacks the engines of all suites below `.lab/`, unless they are there. */
 export async function fetchEngines(say: (line: string) => void): Promise<void> {
-  const announcement = setTimeout(() => say('fetching Docker engines from Debian (once, about 130 MB)'), 300);
+  const announcement = setTimeout(() => say('fetching Docker engines from Debian (once, about 160 MB)'), 300);
   try {
-    await Promise.all(SUITES.map((suite) => fetchDebs(suite, PACKAGES[suite], join(LAB, suite))));
+    await Promise.all([
+      ...SUITES.map((suite) => fetchDebs(suite, PACKAGES[suite], join(LAB, suite))),
+      ...Object.entries(BESIDE).map(([root, { suite, packages }]) => fetchDebs(suite, packages, join(LAB, root))),
+    ]);
   } finally {
     clearTimeout(announcement);
   }
@@ -60,9 +75,39 @@ export async function fetchEngines(say: (line: string) => void): Promise<void> {
   if (!existsSync(BUSYBOX_ARCHIVE)) await makeBusyboxArchive();
 }
 
+/** Unpacks user-mode Linux below `.lab/`, unless it is there; tests that need it are skipped where it cannot be had. */
+export async function fetchUml(say: (line: string) => void): Promise<void> {
+  try {
+    await announced(say, 'fetching a kernel that has VLANs from Debian (once, about 60 MB)', () =>
+      fetchDebs(UML.suite, UML.packages, UML_DIRECTORY),
+    );
+  } catch (error) {
+    return say(`no kernel that has VLANs: ${(error as Error).message}`);
+  }
+  // What uml-boot.sh mounts on, and the path by which the program asks for its C library.
+  for (const name of ['host', 'dev', 'proc', 'tmp']) await mkdir(join(UML_DIRECTORY, name), { recursive: true });
+  const libraries = join(UML_DIRECTORY, 'lib64');
+  if (!existsSync(libraries)) await symlink('usr/lib64', libraries);
+}
+
+/** Tells what takes time, when it does. */
+async function announced(say: (line: string) => void, line: string, action: () => Promise<unknown>): Promise<void> {
+  const announcement = setTimeout(() => say(line), 300);
+  try {
+    await action();
+  } finally {
+    clearTimeout(announcement);
+  }
+}
+
 /** A file that a package of the suite brought, by its path without leading slash. */
 export function fileOf(suite: Suite, path: string): string {
   return join(LAB, suite, path);
+}
+
+/** The path of a program that is neither an engine's nor installed. */
+export function programOf(name: keyof typeof BESIDE): string {
+  return join(LAB, name, BESIDE[name].program);
 }
 
 /** The environment for running the programs of a suite and, behind them, those of bookworm. */
