@@ -16,7 +16,7 @@ const libc = koffi.load(null);
 type Size = number | bigint;
 const c = {
   socket: libc.func('int socket(int domain, int type, int protocol)') as (...args: number[]) => number,
-  close: libc.func('int close(int fd)') as (fd: number) => number,
+  close: libc.func('int close(int fd)') as Call<[number]>,
   bind: libc.func('int bind(int fd, const uint8_t *address, uint32_t length)') as (
     fd: number,
     address: Buffer,
@@ -76,6 +76,17 @@ export function close(fd: number): number {
 
 export function bind(fd: number, address: Buffer): number {
   return negated(c.bind(fd, address, address.length));
+}
+
+/** As close, in a thread of the pool. */
+export function closeAsync(fd: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    c.close.async(fd, (error, result) => {
+      const closed = negated(result ?? -1);
+      if (error) reject(error);
+      else resolve(closed);
+    });
+  });
 }
 
 /** Writes the socket's own address into `address`; answers its length in bytes. */

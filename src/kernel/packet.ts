@@ -40,6 +40,12 @@ export interface ReceivedFrame {
 }
 
 export class PacketSocket {
+  /**
+   * The kernel ends a packet socket with an RCU grace period (packet_release): 9 ms each, sometimes 25. So they are
+   * closed beside the event loop, and one after the other, so that they never fill the thread pool.
+   */
+  static #closing: Promise<unknown> = Promise.resolve();
+
   readonly #fd: number;
   readonly #linkIndex: number;
   readonly #ignoreOutgoing: boolean;
@@ -63,9 +69,13 @@ export class PacketSocket {
       configure(operation, fd, spec);
       return new PacketSocket(fd, spec);
     } catch (error) {
-      libc.close(fd);
+      PacketSocket.#closeLater(fd);
       throw error;
     }
+  }
+
+  static #closeLater(fd: number): void {
+    PacketSocket.#closing = PacketSocket.#closing.then(() => libc.closeAsync(fd)).catch(() => undefined);
   }
 
   /** Replaces the filter in one step: no frame passes by both. Frames that wait already stay. */
@@ -97,7 +107,7 @@ export class PacketSocket {
 
   /**
    * The frames that wait, at most 1,024 of them; never blocks. Throws once when the link went down or was deleted since
-   * the last call, after the frames that came before; a link that comes up again goes on.
+   * the last call; frames that came before follow on the next call. A link that comes up again goes on.
    */
   receive(): ReceivedFrame[] {
     this.#throwFailure();
@@ -117,10 +127,11 @@ export class PacketSocket {
     return frames;
   }
 
+  /** Nothing is received or sent any more; the kernel lets go of the socket some milliseconds later. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    libc.close(this.#fd);
+    PacketSocket.#closeLater(this.#fd);
   }
 
   #change(option: number, macAddress: string): number {

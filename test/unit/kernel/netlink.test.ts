@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import * as oracle from 'netlink';
-import { KernelError } from '../../../src/kernel/errno.ts';
+import { formatAttribute, formatMessage, parseAttributes, putString, putU16, putU32, putU8 } from 'netlink';
+import type { KernelError } from '../../../src/kernel/errno.ts';
 import {
   Attributes,
   NLMSG_DONE,
@@ -41,14 +41,14 @@ const anyAttributes = fc.array(
 /** Ours after the oracle's parser, so that flags are compared too. */
 function theirAttributes(bytes: Buffer): { type: number; value: Buffer }[] {
   const seen: { type: number; value: Buffer }[] = [];
-  oracle.parseAttributes(bytes, ({ type, data }) => seen.push({ type, value: data }));
+  parseAttributes(bytes, ({ type, data }) => seen.push({ type, value: data }));
   return seen;
 }
 
 test('a message has the bytes that the oracle gives it', { timeout }, () => {
   fc.assert(
     fc.property(fc.nat(0xffff), fc.nat(0xfffe), fc.nat(0xffffffff), anyBytes, (type, flags, sequence, body) => {
-      const theirs = oracle.formatMessage({ type, flags: flags | 1, seq: sequence, port: 0, data: body });
+      const theirs = formatMessage({ type, flags: flags | 1, seq: sequence, port: 0, data: body });
       const ours = encodeMessage({ type, flags, body }, sequence);
       const padding = Buffer.alloc((4 - (body.length % 4)) % 4);
       assert.deepEqual(ours, Buffer.concat([...theirs, padding]));
@@ -59,7 +59,7 @@ test('a message has the bytes that the oracle gives it', { timeout }, () => {
 test('an attribute has the bytes that the oracle gives it, and padding', { timeout }, () => {
   fc.assert(
     fc.property(fc.nat(0x3fff), anyBytes, (type, data) => {
-      const theirs = Buffer.concat(oracle.formatAttribute({ type, data }));
+      const theirs = Buffer.concat(formatAttribute({ type, data }));
       const ours = encodeAttribute(type, data);
       assert.equal(ours.length % 4, 0);
       assert.deepEqual(ours.subarray(0, theirs.length), theirs);
@@ -69,16 +69,16 @@ test('an attribute has the bytes that the oracle gives it, and padding', { timeo
 });
 
 test('a nested attribute carries the flag that says so', () => {
-  const theirs = Buffer.concat(oracle.formatAttribute({ type: 18, nested: true, data: u32Attribute(1, 7) }));
+  const theirs = Buffer.concat(formatAttribute({ type: 18, nested: true, data: u32Attribute(1, 7) }));
   assert.deepEqual(nested(18, u32Attribute(1, 7)), theirs);
 });
 
 test('numbers and texts have the bytes that the oracle gives them', () => {
   const value = (attribute: Buffer) => decodeAttributes(attribute)[0]?.value;
-  assert.deepEqual(value(u8Attribute(1, 200)), oracle.putU8(200));
-  assert.deepEqual(value(u16Attribute(1, 60_000)), oracle.putU16(60_000));
-  assert.deepEqual(value(u32Attribute(1, 4_000_000_000)), oracle.putU32(4_000_000_000));
-  assert.deepEqual(value(stringAttribute(1, 'eth0')), oracle.putString('eth0'));
+  assert.deepEqual(value(u8Attribute(1, 200)), putU8(200));
+  assert.deepEqual(value(u16Attribute(1, 60_000)), putU16(60_000));
+  assert.deepEqual(value(u32Attribute(1, 4_000_000_000)), putU32(4_000_000_000));
+  assert.deepEqual(value(stringAttribute(1, 'eth0')), putString('eth0'));
   assert.deepEqual(value(be16Attribute(1, 0x88a8)), Buffer.from([0x88, 0xa8]));
 });
 

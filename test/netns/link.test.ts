@@ -1,0 +1,702 @@
+/**
+ * Every verb of the kernel room on real links, judged by what `ip -j -d` shows. The file's own network namespace is
+ * the host:
+ *
+ *     wire0 ── veth ── far0 (namespace "far")        iso0 (isolated)        children on wire0 and iso0
+ */
+import assert from 'node:assert/strict';
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdirSync, readFileSync, readdirSync } from 'node:fs';
+import { monitorEventLoopDelay } from 'node:perf_hooks';
+import { after, afterEach, before, describe, test, type TestContext } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { isKernelError } from '../../src/kernel/errno.ts';
+import { type Link, type LinkEvent, Links, type MacvlanSpec } from '../../src/kernel/link.ts';
+import { LinkWatch } from '../../src/kernel/watch.ts';
+import { MODES } from '../../src/model.ts';
+import { outsideLab } from '../lab/enclosure.ts';
+
+interface Shown {
+  ifindex: number;
+  ifname: string;
+  altnames?: string[];
+  ifalias?: string;
+  address: string;
+  flags: string[];
+  mtu: number;
+  min_mtu: number;
+  max_mtu: number;
+  promiscuity: number;
+  group: string;
+  link?: string;
+  link_index?: number;
+  link_netnsid?: number;
+  master?: string;
+  inet6_addr_gen_mode?: string;
+  linkinfo?: {
+    info_kind?: string;
+    info_slave_kind?: string;
+    info_data?: { mode?: string; bcqueuelen?: number; id?: number; protocol?: string };
+  };
+}
+
+const timeout = 30_000;
+const ALIAS = 'tsmacvlan endpoint 0123456789abcdef';
+const NOBODY = 65534;
+
+const ip = (words: string) =>
+  execFileSync('ip', words.split(' '), { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
+const show = (words = '-d link') => JSON.parse(ip(`-j ${words}`)) as Shown[];
+const shown = (name: string) => show().find(({ ifname }) => ifname === name);
+const openFiles = () => readdirSync('/proc/self/fd').length;
+
+describe('links', { skip: outsideLab(), timeout: 170_000 }, () => {
+  let links: Links;
+  let wire: Link;
+
+  const child = (name: string, more: Partial<MacvlanSpec> = {}): MacvlanSpec => {
+    return {
+      name,
+      alias: ALIAS,
+      parentIndex: wire.index,
+      mode: 'bridge',
+      macAddress: null,
+      mtu: null,
+      broadcastQueueLength: null,
+      ...more,
+    };
+  };
+
+  before(async () => {
+    links = Links.open();
+    ip('netns add far');
+    ip('link add wire0 type veth peer name far0 netns far');
+    ip('link set wire0 up');
+    ip('-n far link set far0 up');
+    wire = (await links.byName('wire0')) as Link;
+  });
+
+  /** What a test made goes with it. */
+  afterEach(async () => {
+    const made = show().filter(({ ifname }) => !['lo', 'wire0'].includes(ifname));
+    await Promise.all(made.map(({ ifindex }) => links.deleteLink(ifindex)));
+  });
+
+  after(() => links.close());
+
+  describe('reading', () => {
+    test('gives every link as ip shows it', { timeout }, async () => {
+      ip('link add br0 type bridge');
+      ip('link add mv0 link wire0 address 02:42:0a:00:00:01 type macvlan mode vepa');
+      ip('link set mv0 master br0');
+      ip('link set mv0 alias somebody');
+      const list = await links.list();
+      assert.deepEqual(list.map(asShown), show().map(asCompared));
+      for (const { name, index } of list) {
+        assert.deepEqual(
+          await links.byName(name),
+          list.find((link) => link.name === name),
+        );
+        assert.deepEqual(
+          await links.byIndex(index),
+          list.find((link) => link.index === index),
+        );
+      }
+    });
+
+    test('finds a link by any of its names, also by one longer than 15 bytes', { timeout }, async () => {
+      ip('link property add dev wire0 altname uplink altname the-uplink-of-this-machine');
+      for (const name of ['wire0', 'uplink', 'the-uplink-of-this-machine']) {
+        assert.equal((await links.byName(name))?.index, wire.index);
+      }
+      assert.deepEqual((await links.byName('uplink'))?.alternativeNames, ['uplink', 'the-uplink-of-this-machine']);
+      ip('link property del dev wire0 altname uplink altname the-uplink-of-this-machine');
+    });
+
+    test('answers undefined for a name or index that no link has or can have', { timeout }, async () => {
+      for (const name of ['absent0', '', 'sixteen-bytes-xx', 'x'.repeat(200), 'wire0\0', 'ä'.repeat(8), '..', '%d']) {
+        assert.equal(await links.byName(name), undefined, name);
+      }
+      for (const index of [0, -1, 123_456_789]) assert.equal(await links.byIndex(index), undefined);
+    });
+
+    test('tells a peer in another namespace from one here, and a loopback', { timeout }, async () => {
+      assert.equal(wire.parentNamespaceId, shown('wire0')?.link_netnsid);
+      assert.notEqual(wire.parentNamespaceId, null);
+      assert.equal((await links.byName('lo'))?.isLoopback, true);
+      assert.deepEqual([wire.kind, wire.type, wire.isUp, wire.hasCarrier], ['veth', 1, true, true]);
+    });
+
+    test('knows a bridge by its port', { timeout }, async () => {
+      const bridge = await links.addBridge({ name: 'br0', alias: ALIAS });
+      const port = await links.addMacvlan(child('port0', { mode: 'private' }));
+      await links.setMaster(port.index, bridge.index);
+      const member = await links.byName('port0');
+      assert.deepEqual([member?.masterIndex, member?.masterKind], [bridge.index, 'bridge']);
+      assert.equal(shown('port0')?.master, 'br0');
+      await links.setMaster(port.index, null);
+      assert.equal((await links.byName('port0'))?.masterIndex, null);
+    });
+
+    test('sees a wireless link by its entry in sysfs', { timeout }, () => {
+      execFileSync('mount', ['-t', 'tmpfs', 'tmpfs', '/sys/class/net']);
+      try {
+        for (const entry of ['wlan0/phy80211', 'wlan1/wireless', 'eth0'])
+          mkdirSync(`/sys/class/net/${entry}`, { recursive: true });
+        assert.deepEqual(
+          ['wlan0', 'wlan1', 'eth0', 'absent0', '', '..', '../net/wlan0'].map((name) => links.isWireless(name)),
+          [true, true, false, false, false, false, false],
+        );
+      } finally {
+        execFileSync('umount', ['/sys/class/net']);
+      }
+    });
+
+    test('lists links correctly while they come and go', { timeout }, async () => {
+      const churn = Links.open();
+      let isDone = false;
+      const churning = (async () => {
+        for (let round = 0; !isDone; round++) {
+          const { index } = await churn.addMacvlan(child(`churn${round % 50}`));
+          void churn.deleteLink(index);
+          if (round % 40 === 39) await sleep(20);
+        }
+      })();
+      for (let round = 0; round < 100; round++) {
+        const names = (await links.list()).map(({ name }) => name);
+        assert.equal(new Set(names).size, names.length);
+        assert.ok(names.includes('lo') && names.includes('wire0'));
+      }
+      isDone = true;
+      await churning;
+      await sleep(200);
+      churn.close();
+    });
+  });
+
+  describe('a macvlan', () => {
+    test('is made in every mode with name, alias, MAC, MTU and queue length', { timeout }, async () => {
+      for (const mode of MODES) {
+        const made = await links.addMacvlan(
+          child('tsm0', { mode, macAddress: '02:42:0A:00:00:07', mtu: 1400, broadcastQueueLength: 2000 }),
+        );
+        const seen = shown('tsm0');
+        // A passthru child is its parent to the LAN: the kernel gives it that MAC, whatever is asked for.
+        const address = mode === 'passthru' ? wire.macAddress : '02:42:0a:00:00:07';
+        assert.deepEqual([seen?.ifalias, seen?.address, seen?.mtu, seen?.link], [ALIAS, address, 1400, 'wire0']);
+        assert.deepEqual([seen?.linkinfo?.info_kind, seen?.linkinfo?.info_data?.mode], ['macvlan', mode]);
+        assert.equal(seen?.linkinfo?.info_data?.bcqueuelen, 2000);
+        assert.deepEqual(made, await links.byName('tsm0'));
+        assert.deepEqual(
+          [made.kind, made.macvlanMode, made.parentIndex, made.isUp],
+          ['macvlan', mode, wire.index, false],
+        );
+        assert.ok(await links.deleteLink(made.index));
+      }
+    });
+
+    test('takes MTU and a MAC of its own from the kernel when none is given', { timeout }, async () => {
+      const made = await links.addMacvlan(child('tsm0'));
+      assert.deepEqual([made.mtu, shown('tsm0')?.mtu], [1500, 1500]);
+      assert.equal(made.macAddress, shown('tsm0')?.address);
+      assert.notEqual(made.macAddress, wire.macAddress);
+    });
+
+    test('stays in the default group, by which scripts address links', { timeout }, async () => {
+      await links.addMacvlan(child('tsm0'));
+      assert.equal(shown('tsm0')?.group, 'default');
+    });
+
+    test('under a name that a stranger has is refused, and the stranger keeps alias and group', {
+      timeout,
+    }, async () => {
+      ip('link add taken0 type bridge');
+      ip('link set taken0 alias stranger group 7');
+      await assert.rejects(links.addMacvlan(child('taken0')), { code: 'EEXIST', operation: 'add macvlan taken0' });
+      assert.deepEqual([shown('taken0')?.ifalias, shown('taken0')?.group], ['stranger', '7']);
+    });
+
+    test('whose alias the kernel refuses is taken back', { timeout }, async () => {
+      await assert.rejects(links.addMacvlan(child('tsm0', { alias: 'x'.repeat(256) })), { name: 'KernelError' });
+      assert.equal(shown('tsm0'), undefined);
+    });
+
+    test('is never without its alias, whenever this program is killed', { timeout: 60_000 }, async () => {
+      for (let round = 0; round < 15; round++) {
+        await killWhileAdding(20 + 7 * round);
+        const unmarked = show().filter(({ ifname, ifalias }) => ifname.startsWith('kill') && ifalias !== ALIAS);
+        assert.deepEqual(unmarked, []);
+        await deleteAll('kill');
+      }
+    });
+
+    test('is refused with the code, and the words, of the kernel', { timeout }, async () => {
+      const refused = async (more: Partial<MacvlanSpec>, code: string, detail: RegExp | null) => {
+        const error: unknown = await links.addMacvlan(child('tsm0', more)).catch((reason: unknown) => reason);
+        assert.ok(isKernelError(error, code), String(error));
+        assert.match(String((error as { detail: string | null }).detail), detail ?? /null/);
+        assert.equal(shown('tsm0'), undefined);
+      };
+      await refused({ mtu: 9000 }, 'EINVAL', null);
+      await refused({ mtu: 10 }, 'EINVAL', /mtu less than device minimum/);
+      await refused({ macAddress: '01:00:5e:00:00:01' }, 'EADDRNOTAVAIL', null);
+      await refused({ macAddress: '02:42' }, 'EINVAL', /not a valid MAC address/);
+      await refused({ parentIndex: 123_456 }, 'ENODEV', null);
+      await refused({ name: 'sixteen-bytes-xx' }, 'ERANGE', /validation/);
+      await refused({ name: 'a/b' }, 'EINVAL', null);
+      await links.addMacvlan(child('other0'));
+      await refused({ mode: 'passthru' }, 'EINVAL', null);
+    });
+
+    test('is refused with EBUSY on a parent that a bridge owns, with its own MAC twice at up with EADDRINUSE', {
+      timeout,
+    }, async () => {
+      ip('link add br0 type bridge');
+      ip('link add p0 type veth peer name p1');
+      ip('link set p0 master br0');
+      const port = (await links.byName('p0')) as Link;
+      await assert.rejects(links.addMacvlan(child('tsm0', { parentIndex: port.index })), { code: 'EBUSY' });
+      const mac = { macAddress: '02:42:0a:00:00:08' };
+      const first = await links.addMacvlan(child('tsm1', mac));
+      const second = await links.addMacvlan(child('tsm2', mac));
+      await links.setUp(first.index);
+      await assert.rejects(links.setUp(second.index), { code: 'EADDRINUSE', operation: `set link ${second.index} up` });
+    });
+
+    test('is refused with EPERM without CAP_NET_ADMIN, while reading goes on', { timeout }, async () => {
+      process.seteuid?.(NOBODY);
+      try {
+        await assert.rejects(links.addMacvlan(child('tsm0')), { code: 'EPERM' });
+        await assert.rejects(links.deleteLink(wire.index), { code: 'EPERM' });
+        assert.equal((await links.byName('wire0'))?.index, wire.index);
+      } finally {
+        process.seteuid?.(0);
+      }
+      assert.ok(shown('wire0'));
+    });
+  });
+
+  describe('other kinds', () => {
+    test('a VLAN is made with its tag, and the host takes no IPv6 address on it', { timeout }, async (t) => {
+      for (const protocol of ['802.1Q', '802.1ad'] as const) {
+        const spec = { name: 'wire0.42', alias: ALIAS, parentIndex: wire.index, id: 42, protocol };
+        const made = await unlessUnsupported(t, links.addVlan(spec));
+        if (made === undefined) return;
+        const seen = shown('wire0.42');
+        assert.deepEqual([seen?.ifalias, seen?.link, seen?.linkinfo?.info_kind], [ALIAS, 'wire0', 'vlan']);
+        assert.deepEqual(seen?.linkinfo?.info_data, { ...seen?.linkinfo?.info_data, protocol, id: 42 });
+        assert.deepEqual(
+          [made.vlan, made.parentIndex, seen?.inet6_addr_gen_mode],
+          [{ id: 42, protocol }, wire.index, 'none'],
+        );
+        await links.setUp(made.index);
+        await sleep(100);
+        assert.deepEqual(await links.addresses(made.index), []);
+        assert.equal(readFileSync('/proc/sys/net/ipv6/conf/wire0.42/disable_ipv6', 'utf8').trim(), '1');
+        assert.ok(await links.deleteLink(made.index));
+      }
+    });
+
+    test('a VLAN carries a macvlan, and two VLANs with one tag are refused', { timeout }, async (t) => {
+      const spec = { alias: ALIAS, parentIndex: wire.index, id: 42, protocol: '802.1Q' } as const;
+      const vlan = await unlessUnsupported(t, links.addVlan({ ...spec, name: 'wire0.42' }));
+      if (vlan === undefined) return;
+      await assert.rejects(links.addVlan({ ...spec, name: 'again0' }), {
+        code: 'EEXIST',
+        detail: /VLAN device already exists/,
+      });
+      await assert.rejects(links.addVlan({ ...spec, name: 'again0', id: 4095 }), { code: 'ERANGE' });
+      const sub = await links.addMacvlan(child('tsm0', { parentIndex: vlan.index }));
+      assert.equal(sub.parentIndex, vlan.index);
+    });
+
+    test('a dummy is made', { timeout }, async (t) => {
+      const made = await unlessUnsupported(t, links.addDummy({ name: 'dummy7', alias: ALIAS }));
+      if (made === undefined) return;
+      assert.deepEqual(
+        [shown('dummy7')?.linkinfo?.info_kind, shown('dummy7')?.ifalias, made.kind],
+        ['dummy', ALIAS, 'dummy'],
+      );
+    });
+
+    test('a kind the kernel lacks is refused in its words', { timeout }, async (t) => {
+      const error: unknown = await links.addDummy({ name: 'dummy7', alias: ALIAS }).catch((reason: unknown) => reason);
+      if (!(error instanceof Error)) return t.skip('this kernel has dummy');
+      assert.ok(isKernelError(error, 'EOPNOTSUPP'));
+      assert.equal((error as { detail?: string }).detail, 'Unknown device type');
+    });
+
+    test('a veth pair is made, and deleting one end deletes both', { timeout }, async () => {
+      const made = await links.addVethPair({ name: 'left0', alias: ALIAS, peerName: 'right0' });
+      assert.equal(shown('left0')?.ifalias, ALIAS);
+      assert.equal(shown('right0')?.ifindex, made.parentIndex);
+      const peer = (await links.byName('right0')) as Link;
+      assert.deepEqual(await Promise.all([links.deleteLink(made.index), links.deleteLink(peer.index)]), [true, false]);
+    });
+
+    test('an isolated link has carrier, takes no host address, and its children are up', { timeout }, async () => {
+      const isolated = await links.addIsolated({ name: 'iso0', alias: ALIAS });
+      await links.setUp(isolated.index);
+      const sub = await links.addMacvlan(child('tsm0', { parentIndex: isolated.index }));
+      await links.setUp(sub.index);
+      await sleep(100);
+      assert.deepEqual([shown('iso0')?.ifalias, shown('iso0')?.inet6_addr_gen_mode], [ALIAS, 'none']);
+      assert.ok(shown('iso0')?.flags.includes('LOWER_UP') && shown('tsm0')?.flags.includes('LOWER_UP'));
+      assert.deepEqual(await links.addresses(isolated.index), []);
+      assert.equal(readFileSync('/proc/sys/net/ipv6/conf/iso0/disable_ipv6', 'utf8').trim(), '1');
+    });
+  });
+
+  describe('changing', () => {
+    test('sets a link up, down, promiscuous, and its MAC and MTU', { timeout }, async () => {
+      const { index } = await links.addMacvlan(child('tsm0'));
+      const flags = () => shown('tsm0')?.flags ?? [];
+      await links.setUp(index);
+      assert.ok(flags().includes('UP') && (await links.byIndex(index))?.isUp);
+      await links.setPromiscuous(index, true);
+      assert.ok(flags().includes('PROMISC') && (await links.byIndex(index))?.isPromiscuous);
+      await links.setPromiscuous(index, false);
+      assert.ok(!flags().includes('PROMISC') && flags().includes('UP'));
+      await links.setDown(index);
+      assert.ok(!flags().includes('UP'));
+      await links.setMacAddress(index, '02:42:0a:00:00:09');
+      await links.setMtu(index, 1300);
+      assert.deepEqual([shown('tsm0')?.address, shown('tsm0')?.mtu], ['02:42:0a:00:00:09', 1300]);
+    });
+
+    test('of a link that is gone fails with ENODEV', { timeout }, async () => {
+      await assert.rejects(links.setUp(123_456), { code: 'ENODEV', operation: 'set link 123456 up' });
+      await assert.rejects(links.setMtu(123_456, 1400), { code: 'ENODEV' });
+      await assert.rejects(links.addAddress(123_456, '10.0.0.1/24'), { code: 'ENODEV' });
+    });
+  });
+
+  describe('deleting', () => {
+    test('answers false for a link that is gone already', { timeout }, async () => {
+      const { index } = await links.addMacvlan(child('tsm0'));
+      assert.equal(await links.deleteLink(index), true);
+      assert.equal(shown('tsm0'), undefined);
+      assert.equal(await links.deleteLink(index), false);
+    });
+
+    test('many at once takes those and no other, and answers for each', { timeout }, async () => {
+      ip('link add bystander0 type bridge');
+      const made = [];
+      for (let count = 0; count < 150; count++) made.push(await links.addMacvlan(child(`tsm${count}`)));
+      ip('link delete tsm77');
+      const answers = await Promise.all(made.map(({ index }) => links.deleteLink(index)));
+      assert.deepEqual(
+        answers.flatMap((existed, position) => (existed ? [] : [position])),
+        [77],
+      );
+      assert.deepEqual(
+        show()
+          .map(({ ifname }) => ifname)
+          .sort(),
+        ['bystander0', 'lo', 'wire0'],
+      );
+    });
+
+    test('many at once of which one cannot be deleted takes the others', { timeout }, async () => {
+      const loopback = (await links.byName('lo')) as Link;
+      const made = [];
+      for (let count = 0; count < 5; count++) made.push((await links.addMacvlan(child(`tsm${count}`))).index);
+      const [first = 0, ...others] = made;
+      const answers = await Promise.allSettled(
+        [first, ...others, loopback.index].map((index) => links.deleteLink(index)),
+      );
+      assert.deepEqual(
+        answers.map(({ status }) => status),
+        [...made.map(() => 'fulfilled'), 'rejected'],
+      );
+      assert.deepEqual(
+        show().map(({ ifname, group }) => [ifname, group]),
+        [
+          ['lo', 'default'],
+          ['wire0', 'default'],
+        ],
+      );
+    });
+
+    test('leaves the event loop running', { timeout }, async () => {
+      const delay = monitorEventLoopDelay({ resolution: 1 });
+      let turns = 0;
+      let isDone = false;
+      const turn = () => void (turns++, isDone || setImmediate(turn));
+      const { index } = await links.addMacvlan(child('tsm0'));
+      delay.enable();
+      turn();
+      const startedMs = performance.now();
+      await links.deleteLink(index);
+      const tookMs = performance.now() - startedMs;
+      isDone = true;
+      delay.disable();
+      // While send() blocks the loop it turns at most twice.
+      assert.ok(
+        turns > 20,
+        `${turns} turns in ${tookMs.toFixed(1)} ms, longest stall ${(delay.max / 1e6).toFixed(1)} ms`,
+      );
+    });
+
+    test('does not keep other requests waiting', { timeout }, async () => {
+      const { index } = await links.addMacvlan(child('tsm0'));
+      const order: string[] = [];
+      const deletion = links.deleteLink(index).then(() => order.push('deleted'));
+      await sleep(2);
+      await links.byName('lo').then(() => order.push('read'));
+      await deletion;
+      assert.equal(order.length, 2);
+      if (order[0] !== 'read') assert.ok(true, 'the kernel was quicker than a timer');
+    });
+  });
+
+  describe('addresses and routes', () => {
+    test('are added, listed as ip shows them, and deleted', { timeout }, async () => {
+      const { index } = await links.addMacvlan(child('tsm0'));
+      await links.setUp(index);
+      await links.addAddress(index, '10.9.0.2/24');
+      await links.addAddress(index, 'fd00:9::2/64', { noDad: true });
+      const expected = [
+        { linkIndex: index, address: '10.9.0.2', prefixLength: 24, family: 'IPv4' },
+        { linkIndex: index, address: 'fd00:9::2', prefixLength: 64, family: 'IPv6' },
+      ];
+      const global = (await links.addresses(index)).filter(({ address }) => !address.startsWith('fe80'));
+      assert.deepEqual(global, expected);
+      assert.ok((await links.addresses()).length >= global.length);
+      const seen = ip('-o address show dev tsm0 scope global');
+      assert.match(seen, / 10\.9\.0\.2\/24 /);
+      assert.match(seen, / fd00:9::2\/64 scope global nodad /);
+      await assert.rejects(links.addAddress(index, '10.9.0.2/24'), { code: 'EEXIST' });
+      assert.deepEqual(
+        [await links.deleteAddress(index, '10.9.0.2/24'), await links.deleteAddress(index, '10.9.0.2/24')],
+        [true, false],
+      );
+      assert.equal(await links.deleteAddress(123_456, '10.9.0.2/24'), false);
+    });
+
+    test('routes are added, listed, and deleted', { timeout }, async () => {
+      const { index } = await links.addMacvlan(child('tsm0'));
+      await links.setUp(index);
+      await links.addAddress(index, '10.9.0.2/24');
+      const route = { destination: '10.9.7.0/24', linkIndex: index, source: '10.9.0.2' };
+      await links.addRoute(route);
+      await links.addRoute({ destination: '10.8.0.0/16', linkIndex: index, gateway: '10.9.0.1' });
+      ip('route add default via 10.9.0.254 dev tsm0 table 77');
+      const mine = (await links.routes()).filter(({ linkIndex, family }) => linkIndex === index && family === 'IPv4');
+      const summary = mine.map(({ destination, gateway, table }) => [destination, gateway, table]);
+      assert.deepEqual(summary.sort(), [
+        ['10.8.0.0/16', '10.9.0.1', 254],
+        ['10.9.0.0/24', null, 254],
+        ['10.9.7.0/24', null, 254],
+        ['default', '10.9.0.254', 77],
+      ]);
+      assert.match(ip('route show 10.9.7.0/24'), /dev tsm0 .*scope link src 10\.9\.0\.2/);
+      await assert.rejects(links.addRoute(route), { code: 'EEXIST' });
+      assert.deepEqual([await links.deleteRoute(route), await links.deleteRoute(route)], [true, false]);
+    });
+  });
+
+  describe('events', () => {
+    test('tell of a link that comes, changes and goes', { timeout }, async () => {
+      const events: LinkEvent[] = [];
+      const stop = links.onChange((event) => void events.push(event));
+      const made = await links.addMacvlan(child('tsm0', { macAddress: '02:42:0a:00:00:0a' }));
+      await links.setUp(made.index);
+      await links.deleteLink(made.index);
+      await sleep(150);
+      stop();
+      const mine = events.filter((event) => event.type !== 'overflow' && event.link.index === made.index);
+      assert.equal(mine[0]?.type, 'new');
+      assert.equal(mine.at(-1)?.type, 'deleted');
+      assert.ok(mine.some((event) => event.type === 'new' && event.link.isUp));
+      ip('link add after0 type bridge');
+      await sleep(150);
+      assert.ok(!events.some((event) => event.type !== 'overflow' && event.link.name === 'after0'));
+    });
+
+    test('do not call a port deleted that left its bridge', { timeout }, async () => {
+      ip('link add br0 type bridge');
+      ip('link add p0 type veth peer name p1');
+      ip('link set p0 master br0');
+      const events: LinkEvent[] = [];
+      const stop = links.onChange((event) => void events.push(event));
+      ip('link set p0 nomaster');
+      await sleep(150);
+      stop();
+      assert.ok(
+        events.some((event) => event.type === 'new' && event.link.name === 'p0' && event.link.masterIndex === null),
+      );
+      assert.ok(!events.some((event) => event.type === 'deleted'));
+    });
+
+    test('wait while the event loop is away', { timeout }, async () => {
+      const changes = new Set<string>();
+      let overflows = 0;
+      const stop = links.onChange(
+        (event) => void (event.type === 'overflow' ? overflows++ : changes.add(event.link.name)),
+      );
+      blockLoopWithLinks('wait', 300);
+      await sleep(300);
+      stop();
+      assert.deepEqual([changes.size >= 300, overflows], [true, 0]);
+    });
+
+    test('say when they were lost, and go on after that', { timeout }, async () => {
+      const events: LinkEvent[] = [];
+      const watch = new LinkWatch((event) => void events.push(event), 4096);
+      blockLoopWithLinks('lost', 100);
+      await sleep(200);
+      assert.ok(events.some(({ type }) => type === 'overflow'));
+      events.length = 0;
+      ip('link add after0 type bridge');
+      await sleep(200);
+      watch.close();
+      assert.ok(events.some((event) => event.type === 'new' && event.link.name === 'after0'));
+    });
+
+    test('do not keep the process alive', { timeout }, async () => {
+      const code = `import { Links } from ${JSON.stringify(import.meta.resolve('../../src/kernel/link.ts'))}; Links.open().onChange(() => {});`;
+      const program = spawn(process.execPath, ['--input-type=module', '-e', code], {
+        stdio: 'inherit',
+        timeout: 10_000,
+      });
+      assert.deepEqual(await once(program, 'exit'), [0, null]);
+    });
+  });
+
+  describe('endurance', () => {
+    test('200 requests at once all get their own answers', { timeout }, async () => {
+      const made: Link[] = [];
+      for (let count = 0; count < 20; count++) made.push(await links.addMacvlan(child(`tsm${count}`)));
+      const requests = Array.from({ length: 200 }, async (_, count) => {
+        const link = made[count % made.length] as Link;
+        if (count % 4 === 0)
+          return assert.equal((await links.list()).find(({ index }) => index === link.index)?.name, link.name);
+        if (count % 4 === 1) return assert.equal(await links.byName(`absent${count}`), undefined);
+        if (count % 4 === 2) return links.setMtu(link.index, 1280 + count);
+        return assert.equal((await links.byIndex(link.index))?.name, link.name);
+      });
+      await Promise.all(requests);
+    });
+
+    test('5,000 links made and deleted leave no descriptor and no link behind', { timeout: 120_000 }, async () => {
+      const before = openFiles();
+      const deletions: Promise<boolean>[] = [];
+      for (let count = 0; count < 5000; count++) {
+        const { index } = await links.addMacvlan(child(`tsm${count % 1000}`));
+        deletions.push(links.deleteLink(index));
+        if (deletions.length === 500) assert.ok((await Promise.all(deletions.splice(0))).every(Boolean));
+      }
+      assert.ok((await Promise.all(deletions)).every(Boolean));
+      assert.equal(openFiles(), before);
+      assert.equal(show().filter(({ ifname }) => ifname.startsWith('tsm')).length, 0);
+    });
+
+    test('100 times opened, watched and closed leaves no descriptor', { timeout }, async () => {
+      const before = openFiles();
+      for (let count = 0; count < 100; count++) {
+        const each = Links.open();
+        each.onChange(() => undefined);
+        const pending = each.byName('wire0');
+        each.close();
+        assert.equal((await pending)?.index, wire.index);
+        await assert.rejects(each.byName('wire0'), { code: 'EBADF' });
+      }
+      await sleep(20);
+      assert.equal(openFiles(), before);
+    });
+  });
+
+  /** Adds links in another process until it is killed. */
+  async function killWhileAdding(afterMs: number): Promise<void> {
+    const program = spawn(process.execPath, ['--input-type=module', '-e', ADDER, String(wire.index), ALIAS], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    await once(program.stdout, 'data');
+    await sleep(afterMs);
+    program.kill('SIGKILL');
+    await once(program, 'exit');
+  }
+
+  async function deleteAll(prefix: string): Promise<void> {
+    const all = show().filter(({ ifname }) => ifname.startsWith(prefix));
+    await Promise.all(all.map(({ ifindex }) => links.deleteLink(ifindex)));
+  }
+});
+
+const ADDER = `
+  import { Links } from ${JSON.stringify(import.meta.resolve('../../src/kernel/link.ts'))};
+  const [parentIndex, alias] = process.argv.slice(1);
+  const links = Links.open();
+  console.log('adding');
+  for (let count = 0; ; count++) {
+    const name = 'kill' + count;
+    await links.addMacvlan({ name, alias, parentIndex: Number(parentIndex), mode: 'bridge', macAddress: null, mtu: null, broadcastQueueLength: null });
+  }
+`;
+
+/** Makes that many links without a turn of the event loop. */
+function blockLoopWithLinks(prefix: string, count: number): void {
+  const batch = Array.from(
+    { length: count },
+    (_, position) => `link add ${prefix}${position} link wire0 type macvlan mode bridge\n`,
+  );
+  execFileSync('ip', ['-batch', '-'], { input: batch.join('') });
+}
+
+/** Undefined, and the test skipped, when the kernel has no such kind of link. */
+async function unlessUnsupported(t: TestContext, making: Promise<Link>): Promise<Link | undefined> {
+  try {
+    return await making;
+  } catch (error) {
+    if (!isKernelError(error, 'EOPNOTSUPP')) throw error;
+    t.skip(`this kernel cannot: ${(error as Error).message}`);
+    return undefined;
+  }
+}
+
+/** The facts that `ip` shows too, of our reading. */
+function asShown(link: Link) {
+  return {
+    ifindex: link.index,
+    ifname: link.name,
+    ifalias: link.alias ?? undefined,
+    address: link.macAddress,
+    mtu: link.mtu,
+    promiscuity: link.promiscuity,
+    min_mtu: link.minMtu,
+    max_mtu: link.maxMtu,
+    kind: link.kind ?? undefined,
+    slaveKind: link.masterKind ?? undefined,
+    isUp: link.isUp,
+    hasCarrier: link.hasCarrier,
+    isLoopback: link.isLoopback,
+    hasMaster: link.masterIndex !== null,
+    netnsid: link.parentNamespaceId ?? undefined,
+    macvlanMode: link.macvlanMode ?? undefined,
+  };
+}
+
+/** The same facts, of ip's. */
+function asCompared(link: Shown): ReturnType<typeof asShown> {
+  const info = link.linkinfo;
+  return {
+    ifindex: link.ifindex,
+    ifname: link.ifname,
+    ifalias: link.ifalias,
+    address: link.address,
+    mtu: link.mtu,
+    promiscuity: link.promiscuity,
+    min_mtu: link.min_mtu,
+    max_mtu: link.max_mtu,
+    kind: info?.info_kind,
+    slaveKind: info?.info_slave_kind,
+    isUp: link.flags.includes('UP'),
+    hasCarrier: link.flags.includes('LOWER_UP'),
+    isLoopback: link.flags.includes('LOOPBACK'),
+    hasMaster: link.master !== undefined,
+    netnsid: link.link_netnsid,
+    macvlanMode: info?.info_kind === 'macvlan' ? (info.info_data?.mode as Link['macvlanMode'] & string) : undefined,
+  };
+}

@@ -1,0 +1,350 @@
+/**
+ * Packet sockets on real links. The file's own network namespace is the host; frames are sent and received on both
+ * ends of a cable by this process, which opens the far end's sockets inside the far namespace:
+ *
+ *     near0 ── veth ── far0 (namespace "far")        mv0: a child of near0 in namespace "container"
+ */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { closeSync, openSync, readdirSync } from 'node:fs';
+import { after, afterEach, before, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { macBytes } from '../../src/address.ts';
+import {
+  ARP_AND_NEIGHBOUR_DISCOVERY,
+  type BpfInstruction,
+  accept,
+  assemble,
+  drop,
+  ifEqual,
+  loadHalf,
+} from '../../src/kernel/bpf.ts';
+import { check } from '../../src/kernel/errno.ts';
+import { setNetworkNamespace } from '../../src/kernel/libc.ts';
+import { type Link, Links } from '../../src/kernel/link.ts';
+import { PacketSocket, type PacketSocketSpec } from '../../src/kernel/packet.ts';
+import { outsideLab } from '../lab/enclosure.ts';
+
+const timeout = 20_000;
+const NEAR = '02:00:00:00:00:01';
+const FAR = '02:00:00:00:00:02';
+const CHILD = '02:00:00:00:00:03';
+const BROADCAST = 'ff:ff:ff:ff:ff:ff';
+const NOBODY = 65534;
+const ALIAS = 'tsmacvlan test';
+
+const ip = (words: string) =>
+  execFileSync('ip', words.split(' '), { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
+const openFiles = () => readdirSync('/proc/self/fd').length;
+/** Sockets are closed some milliseconds later, one after the other: the count once no more are. */
+const settledFiles = async (): Promise<number> => {
+  const counts = [openFiles()];
+  while (counts.length < 6 || new Set(counts.slice(-6)).size > 1) {
+    await sleep(80);
+    counts.push(openFiles());
+  }
+  return counts.at(-1) ?? 0;
+};
+
+/** An Ethernet frame; `type` and what follows it in hex. */
+const frame = (to: string, from: string, rest: string) =>
+  Buffer.concat([macBytes(to), macBytes(from), Buffer.from(rest, 'hex')]);
+const arp = (to: string, from: string) => frame(to, from, `0806${'0001080006040001'}${'00'.repeat(20)}`);
+const ipv4 = (to: string, from: string) => frame(to, from, `0800${'45'.repeat(20)}`);
+const icmp6 = (to: string, from: string, type: number) => {
+  return frame(to, from, `86dd60000000${'0018'}3aff${'00'.repeat(32)}${type.toString(16)}00${'00'.repeat(22)}`);
+};
+const udp6 = (to: string, from: string) =>
+  frame(to, from, `86dd60000000${'0018'}11ff${'00'.repeat(32)}${'8700'}${'00'.repeat(22)}`);
+/** The same frame with a VLAN tag put in. */
+const tagged = (untagged: Buffer, tag: string) =>
+  Buffer.concat([untagged.subarray(0, 12), Buffer.from(`8100${tag}`, 'hex'), untagged.subarray(12)]);
+
+describe('packet sockets', { skip: outsideLab(), timeout: 120_000 }, () => {
+  const sockets: PacketSocket[] = [];
+  let links: Links;
+  let near: Link;
+  let far: Link;
+
+  const open = (spec: Partial<PacketSocketSpec> = {}): PacketSocket => {
+    const socket = PacketSocket.open({ linkIndex: near.index, ...spec });
+    sockets.push(socket);
+    return socket;
+  };
+  const openFar = (spec: Partial<PacketSocketSpec> = {}) =>
+    inNamespace('far', () => open({ linkIndex: far.index, ...spec }));
+
+  before(async () => {
+    links = Links.open();
+    for (const name of ['far', 'container']) ip(`netns add ${name}`);
+    // Neighbour discovery of the kernel's own would be in the way.
+    for (const name of ['all', 'default']) execFileSync('sysctl', ['-qw', `net.ipv6.conf.${name}.disable_ipv6=1`]);
+    execFileSync('ip', [
+      'netns',
+      'exec',
+      'far',
+      'sysctl',
+      '-qw',
+      'net.ipv6.conf.all.disable_ipv6=1',
+      'net.ipv6.conf.default.disable_ipv6=1',
+    ]);
+    await plug();
+  });
+
+  afterEach(() => {
+    for (const socket of sockets.splice(0)) socket.close();
+  });
+
+  after(() => links.close());
+
+  async function plug(): Promise<void> {
+    ip(`link add near0 address ${NEAR} type veth peer name far0 address ${FAR} netns far`);
+    ip('link set near0 up');
+    ip('-n far link set far0 up');
+    near = (await links.byName('near0')) as Link;
+    const there = inNamespace('far', () => Links.open());
+    far = (await there.byName('far0')) as Link;
+    there.close();
+  }
+
+  test('a frame that is sent is received by the neighbour, byte for byte', { timeout }, async () => {
+    const [here, there, observer] = [open(), openFar(), open()];
+    here.send(arp(BROADCAST, NEAR));
+    there.send(arp(NEAR, FAR));
+    await sleep(5);
+    assert.deepEqual(there.receive(), [{ frame: arp(BROADCAST, NEAR), outgoing: false }]);
+    assert.deepEqual(here.receive(), [{ frame: arp(NEAR, FAR), outgoing: false }]);
+    assert.deepEqual(observer.receive(), [
+      { frame: arp(BROADCAST, NEAR), outgoing: true },
+      { frame: arp(NEAR, FAR), outgoing: false },
+    ]);
+    assert.deepEqual(here.receive(), []);
+  });
+
+  test('frames of this host are left out when they are to be ignored', { timeout }, async () => {
+    const [here, observer] = [open(), open({ ignoreOutgoing: true })];
+    here.send(arp(BROADCAST, NEAR));
+    openFar().send(arp(NEAR, FAR));
+    await sleep(5);
+    assert.deepEqual(observer.receive(), [{ frame: arp(NEAR, FAR), outgoing: false }]);
+  });
+
+  test('the filter lets ARP and neighbour discovery of the untagged LAN through and nothing else', {
+    timeout,
+  }, async () => {
+    const [here, there] = [open({ filter: ARP_AND_NEIGHBOUR_DISCOVERY }), openFar()];
+    const wanted = [arp(BROADCAST, FAR), icmp6(NEAR, FAR, 135), icmp6(NEAR, FAR, 136)];
+    const priorityTagged = tagged(arp(NEAR, FAR), 'e000');
+    const others = [
+      ipv4(NEAR, FAR),
+      icmp6(NEAR, FAR, 128),
+      icmp6(NEAR, FAR, 134),
+      udp6(NEAR, FAR),
+      frame(NEAR, FAR, '88b5'),
+    ];
+    const ofVlan = [tagged(arp(BROADCAST, FAR), '000a'), tagged(icmp6(NEAR, FAR, 135), 'e00a')];
+    for (const each of [...others, ...wanted, ...ofVlan, priorityTagged]) there.send(each);
+    await sleep(5);
+    assert.deepEqual(
+      here.receive().map((received) => received.frame.toString('hex')),
+      [...wanted, arp(NEAR, FAR)].map((each) => each.toString('hex')),
+    );
+  });
+
+  test('without a filter a VLAN’s ARP would look like one of the untagged LAN', { timeout }, async () => {
+    const [here, there] = [open(), openFar()];
+    there.send(tagged(arp(BROADCAST, FAR), '000a'));
+    await sleep(5);
+    assert.deepEqual(here.receive(), [{ frame: arp(BROADCAST, FAR), outgoing: false }]);
+  });
+
+  test('a parent sees the unicast frames of its macvlan child', { timeout }, async () => {
+    const child = await links.addMacvlan({
+      name: 'mv0',
+      alias: ALIAS,
+      parentIndex: near.index,
+      mode: 'bridge',
+      macAddress: CHILD,
+      mtu: null,
+      broadcastQueueLength: null,
+    });
+    ip('link set mv0 netns container');
+    ip('-n container link set mv0 up');
+    const [all, arpOnly, there] = [open(), open({ protocol: 0x0806 }), openFar()];
+    there.send(arp(CHILD, FAR));
+    await sleep(5);
+    assert.deepEqual([all.receive().length, arpOnly.receive().length], [1, 0]);
+    ip('-n container link delete mv0');
+    assert.equal(await links.byIndex(child.index), undefined);
+  });
+
+  test('siblings on an isolated link hear each other and nobody else does', { timeout }, async () => {
+    const isolated = await links.addIsolated({ name: 'iso0', alias: ALIAS });
+    await links.setUp(isolated.index);
+    const siblings = [];
+    for (const name of ['one', 'two']) {
+      ip(`netns add ${name}`);
+      const { index } = await links.addMacvlan({
+        name: `mv-${name}`,
+        alias: ALIAS,
+        parentIndex: isolated.index,
+        mode: 'bridge',
+        macAddress: null,
+        mtu: null,
+        broadcastQueueLength: null,
+      });
+      ip(`link set mv-${name} netns ${name}`);
+      ip(`-n ${name} link set mv-${name} up`);
+      siblings.push(inNamespace(name, () => open({ linkIndex: index, filter: ARP_AND_NEIGHBOUR_DISCOVERY })));
+    }
+    const [one, two] = siblings;
+    const [here] = [open({ filter: ARP_AND_NEIGHBOUR_DISCOVERY })];
+    one?.send(arp(BROADCAST, CHILD));
+    await sleep(20);
+    assert.deepEqual(two?.receive(), [{ frame: arp(BROADCAST, CHILD), outgoing: false }]);
+    assert.deepEqual(here.receive(), []);
+    for (const name of ['one', 'two']) ip(`-n ${name} link delete mv-${name}`);
+    await links.deleteLink(isolated.index);
+  });
+
+  test('memberships last as long as the socket', { timeout }, async () => {
+    const joined = () => ip('maddress show dev near0').includes('33:33:ff:00:00:99');
+    const socket = open({ memberships: ['33:33:ff:00:00:99', '33:33:00:00:00:01'] });
+    assert.ok(joined());
+    socket.close();
+    await settledFiles();
+    assert.ok(!joined());
+  });
+
+  test('a membership is joined and left while the socket is open', { timeout }, () => {
+    const joined = () => ip('maddress show dev near0').includes('33:33:ff:00:00:98');
+    const socket = open();
+    socket.join('33:33:ff:00:00:98');
+    assert.ok(joined());
+    socket.leave('33:33:ff:00:00:98');
+    assert.ok(!joined());
+    assert.throws(() => socket.join('33:33'), { code: 'EINVAL' });
+  });
+
+  test('the filter is replaced while the socket is open', { timeout }, async () => {
+    const [here, there] = [open({ filter: ARP_AND_NEIGHBOUR_DISCOVERY }), openFar()];
+    here.setFilter(assemble([loadHalf(12), ifEqual(0x0800, undefined, 'drop'), accept, 'drop', drop]));
+    for (const each of [arp(NEAR, FAR), ipv4(NEAR, FAR)]) there.send(each);
+    await sleep(5);
+    assert.deepEqual(here.receive(), [{ frame: ipv4(NEAR, FAR), outgoing: false }]);
+  });
+
+  test('one receive is bounded, and the next goes on', { timeout }, async () => {
+    const [here, there] = [open({ filter: ARP_AND_NEIGHBOUR_DISCOVERY }), openFar()];
+    const seen: number[] = [];
+    for (let count = 0; count < 200; count++) there.send(arp(BROADCAST, FAR));
+    await sleep(20);
+    for (let round = 0; round < 3; round++) seen.push(here.receive().length);
+    assert.deepEqual(seen, [200, 0, 0]);
+  });
+
+  test('a link that goes down is told once, and the socket goes on when it is up again', { timeout }, async () => {
+    const [here, there] = [open(), openFar()];
+    there.send(arp(NEAR, FAR));
+    await sleep(5);
+    await links.setDown(near.index);
+    assert.throws(() => here.receive(), { name: 'KernelError', code: 'ENETDOWN' });
+    assert.equal(here.receive().length, 1, 'the frame that came before');
+    assert.throws(() => here.send(arp(BROADCAST, NEAR)), { name: 'KernelError', code: 'ENETDOWN' });
+    assert.deepEqual(here.receive(), []);
+    await links.setUp(near.index);
+    await sleep(20);
+    there.send(arp(NEAR, FAR));
+    await sleep(5);
+    assert.deepEqual(here.receive(), [{ frame: arp(NEAR, FAR), outgoing: false }]);
+  });
+
+  test('a socket on a link that is down fails on the first receive', { timeout }, async () => {
+    await links.setDown(near.index);
+    const here = open();
+    assert.throws(() => here.receive(), { name: 'KernelError', code: 'ENETDOWN' });
+    await links.setUp(near.index);
+  });
+
+  test('a link that is deleted is told as an error, again and again, and never as a crash', { timeout }, async () => {
+    const here = open({ memberships: ['33:33:00:00:00:01'], filter: ARP_AND_NEIGHBOUR_DISCOVERY });
+    await links.deleteLink(near.index);
+    const codes = new Set<unknown>();
+    for (let count = 0; count < 20; count++) {
+      for (const attempt of [() => here.receive(), () => here.send(arp(BROADCAST, NEAR))]) {
+        try {
+          attempt();
+        } catch (error) {
+          codes.add((error as { code?: unknown }).code);
+        }
+      }
+    }
+    assert.ok(
+      codes.size > 0 && [...codes].every((code) => ['ENETDOWN', 'ENXIO', 'ENODEV'].includes(String(code))),
+      [...codes].join(),
+    );
+    await plug();
+  });
+
+  test('a link, filter, membership or right that is missing is refused with its code, and leaves no descriptor', {
+    timeout,
+  }, async () => {
+    const before = await settledFiles();
+    const endless: BpfInstruction[] = [{ code: 0x05, jt: 0, jf: 0, k: 0xfffffff0 }];
+    assert.throws(() => open({ linkIndex: 123_456 }), { code: 'ENODEV' });
+    assert.throws(() => open({ linkIndex: 0 }), { code: 'ENODEV' });
+    assert.throws(() => open({ filter: endless }), { code: 'EINVAL' });
+    assert.throws(() => open({ filter: [] }), { code: 'EINVAL' });
+    assert.throws(() => open({ memberships: ['33:33'] }), { code: 'EINVAL' });
+    process.seteuid?.(NOBODY);
+    try {
+      assert.throws(() => open(), { code: 'EPERM' });
+    } finally {
+      process.seteuid?.(0);
+    }
+    assert.equal(await settledFiles(), before);
+  });
+
+  test('300 sockets opened and closed leave no descriptor, and the event loop runs meanwhile', {
+    timeout,
+  }, async () => {
+    const before = await settledFiles();
+    const startedMs = performance.now();
+    for (let count = 0; count < 300; count++) {
+      const socket = PacketSocket.open({
+        linkIndex: near.index,
+        filter: ARP_AND_NEIGHBOUR_DISCOVERY,
+        memberships: ['33:33:00:00:00:01'],
+      });
+      socket.send(arp(BROADCAST, NEAR));
+      socket.receive();
+      socket.close();
+      socket.close();
+    }
+    // The kernel takes some 9 ms for each, which would be 2.7 s here.
+    assert.ok(performance.now() - startedMs < 1000);
+    assert.equal(await settledFiles(), before);
+  });
+
+  test('a closed socket refuses, and touches no descriptor that was opened since', { timeout }, () => {
+    const closed = open();
+    closed.close();
+    const reused = open();
+    assert.throws(() => closed.send(arp(BROADCAST, NEAR)), { code: 'EBADF' });
+    assert.throws(() => closed.receive(), { code: 'EBADF' });
+    assert.deepEqual(reused.receive(), []);
+  });
+});
+
+/** Sockets stay in the namespace they were opened in. */
+function inNamespace<T>(name: string, open: () => T): T {
+  const here = openSync('/proc/thread-self/ns/net', 'r');
+  const there = openSync(`/run/netns/${name}`, 'r');
+  try {
+    check(`enter namespace ${name}`, setNetworkNamespace(there));
+    return open();
+  } finally {
+    check('return to the namespace of the test', setNetworkNamespace(here));
+    for (const fd of [here, there]) closeSync(fd);
+  }
+}
