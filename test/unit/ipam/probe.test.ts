@@ -1,0 +1,168 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { Finding, Probe } from '../../../src/ipam/driver.ts';
+import { Fixture, NETWORK, sentence } from './fixture.ts';
+import { MemoryStore } from './memory.ts';
+
+const options = { timeout: 20_000 };
+
+/** A LAN on which some addresses answer. It must only ever be asked for addresses that are leased already. */
+class Lan {
+  readonly asked: string[] = [];
+  readonly strangers: Set<string>;
+  readonly store = new MemoryStore();
+  readonly #isUp: () => boolean;
+
+  constructor(strangers: readonly string[], isUp = () => true) {
+    this.strangers = new Set(strangers);
+    this.#isUp = isUp;
+  }
+
+  readonly probe: Probe = async (pool, address, signal): Promise<Finding> => {
+    signal?.throwIfAborted();
+    this.asked.push(address);
+    if (!this.#isUp()) throw new Error('parent is down');
+    const leases = await this.store.leases.list();
+    assert.ok(leases.some((lease) => lease.address === address && lease.poolIds.includes(pool.id)));
+    return this.strangers.has(address)
+      ? { held: true, macAddress: '3c:22:fb:10:aa:01', linkName: 'eth0.10' }
+      : { held: false };
+  };
+
+  fixture(): Fixture {
+    return new Fixture(this.store, this.probe);
+  }
+}
+
+function range(from: number, to: number): string[] {
+  return Array.from({ length: to - from + 1 }, (_, n) => `192.168.1.${from + n}`);
+}
+
+test('an address that answers on the LAN is passed over', options, async () => {
+  const lan = new Lan(range(1, 2));
+  const f = lan.fixture();
+  const pool = await f.network('192.168.1.0/24');
+  assert.equal(await f.address(pool), '192.168.1.3/24');
+  assert.deepEqual(await lan.store.leases.list().then((leases) => leases.map(({ address }) => address)), [
+    '192.168.1.3',
+  ]);
+  assert.equal(await f.address(pool), '192.168.1.4/24');
+  assert.deepEqual(lan.asked, range(1, 4), 'and is not asked for again at once');
+});
+
+test('what was held is tried again after five minutes', options, async () => {
+  const lan = new Lan(range(1, 2));
+  const f = lan.fixture();
+  const pool = await f.network('192.168.1.0/24');
+  await f.address(pool);
+  lan.strangers.clear();
+  f.pass(299);
+  assert.equal(await f.address(pool), '192.168.1.4/24');
+  f.pass(2);
+  assert.equal(await f.address(pool), '192.168.1.1/24');
+});
+
+test('an --ip that answers on the LAN is refused with the holder', options, async () => {
+  const f = new Lan(['192.168.1.40']).fixture();
+  const pool = await f.network('192.168.1.0/24');
+  assert.equal(
+    await sentence(f.address(pool, '192.168.1.40')),
+    'address 192.168.1.40 is already used on the LAN by 3c:22:fb:10:aa:01, which answered on eth0.10; choose another --ip',
+  );
+  assert.equal(await f.lease('192.168.1.40'), undefined);
+});
+
+test('an --ip that was held and is free now is given at once', options, async () => {
+  const lan = new Lan(['192.168.1.1']);
+  const f = lan.fixture();
+  const pool = await f.network('192.168.1.0/24');
+  await f.address(pool);
+  lan.strangers.clear();
+  assert.equal(await f.address(pool, '192.168.1.1'), '192.168.1.1/24');
+  f.pass(301);
+  assert.equal(await f.address(pool), '192.168.1.3/24', 'and stays leased when the hold would have ended');
+});
+
+test('gateway and auxiliary addresses are never asked for', options, async () => {
+  const lan = new Lan(range(1, 9));
+  const f = lan.fixture();
+  const pool = await f.pool('192.168.1.0/24');
+  assert.equal(await f.gateway(pool), '192.168.1.1/24');
+  assert.equal(await f.address(pool, '192.168.1.2'), '192.168.1.2/24');
+  assert.deepEqual(lan.asked, []);
+});
+
+test('one call asks for at most 16 addresses and then says what to do', options, async () => {
+  const lan = new Lan(range(1, 100));
+  const f = lan.fixture();
+  const pool = await f.network('192.168.1.0/24');
+  assert.equal(
+    await sentence(f.address(pool)),
+    'the 16 addresses tried in 192.168.1.0/24 are all used on the LAN, the last one (192.168.1.16) by 3c:22:fb:10:aa:01, which answered on eth0.10; keep --ip-range apart from other hosts or name them in --ipam-opt exclude=',
+  );
+  assert.equal(lan.asked.length, 16);
+  assert.deepEqual(await lan.store.leases.list(), []);
+  lan.strangers.clear();
+  assert.equal(await f.address(pool), '192.168.1.17/24', 'the next call goes on behind them');
+});
+
+test('a range that is full of strangers is refused with counts', options, async () => {
+  const f = new Lan(range(66, 67)).fixture();
+  const pool = await f.network('192.168.1.0/24', { subPool: '192.168.1.64/30' });
+  await f.addresses(pool, 2);
+  assert.equal(
+    await sentence(f.address(pool)),
+    'no free address in 192.168.1.64/30: 2 leased, 2 held by others on the LAN; widen --ip-range or remove unused containers',
+  );
+});
+
+test('when nothing can be asked the error goes on and no lease stays', options, async () => {
+  let isUp = false;
+  const lan = new Lan([], () => isUp);
+  const f = lan.fixture();
+  const pool = await f.network('192.168.1.0/24');
+  await assert.rejects(f.address(pool), /parent is down/);
+  await assert.rejects(f.address(pool, '192.168.1.7'), /parent is down/);
+  assert.deepEqual(await lan.store.leases.list(), []);
+  isUp = true;
+  assert.equal(await f.address(pool), '192.168.1.1/24');
+});
+
+test('a call that nobody waits for any more ends without a lease', options, async () => {
+  const lan = new Lan([]);
+  const f = lan.fixture();
+  const poolId = await f.network('192.168.1.0/24');
+  const request = {
+    poolId,
+    address: null,
+    isGateway: false,
+    serial: false,
+    signal: AbortSignal.abort(new Error('deadline')),
+  };
+  await assert.rejects(f.ipam.requestAddress(request), /deadline/);
+  await assert.rejects(f.ipam.requestAddress({ ...request, address: '192.168.1.5' }), /deadline/);
+  assert.deepEqual(await lan.store.leases.list(), []);
+});
+
+test('many at once on a LAN with strangers get distinct addresses, and no stranger’s', options, async () => {
+  const lan = new Lan(range(1, 200).filter((_, n) => n % 5 === 0));
+  const f = lan.fixture();
+  const pool = await f.network('192.168.1.0/24');
+  const addresses = await f.addresses(pool, 100);
+  assert.equal(new Set(addresses).size, 100);
+  assert.ok(addresses.every((address) => !lan.strangers.has(address.split('/')[0] ?? '')));
+  assert.equal(new Set(lan.asked).size, lan.asked.length, 'nobody is asked twice');
+});
+
+test('a network that goes while its container is being probed for keeps no address', options, async () => {
+  const lan = new Lan([]);
+  const f = lan.fixture();
+  const pool = await f.network('192.168.1.0/24', {}, NETWORK);
+  const results = await Promise.allSettled([
+    f.addresses(pool, 50),
+    f.ipam.releasePool(pool),
+    f.address(pool, '192.168.1.77'),
+  ]);
+  assert.equal(results[1].status, 'fulfilled');
+  assert.deepEqual(await lan.store.leases.list(), []);
+});
