@@ -30,6 +30,8 @@ export interface ServerOptions {
   /** Fulfilled when recovery is done; calls that depend on it wait for it, within their deadline. */
   readonly ready?: Promise<unknown>;
   readonly deadlineMs?: number;
+  /** Longest wait of close(). */
+  readonly closeMs?: number;
 }
 
 /** One request from its arrival to its log line. */
@@ -47,14 +49,16 @@ export class PluginServer {
   readonly #log: Log;
   readonly #ready: Promise<unknown>;
   readonly #deadlineMs: number;
+  readonly #closeMs: number;
   readonly #visits = new Set<Promise<unknown>>();
   readonly #sockets: { http: Server; claim: Claim }[] = [];
   #isClosing = false;
 
-  constructor({ calls, log, ready = Promise.resolve(), deadlineMs = DEADLINE_MS }: ServerOptions) {
+  constructor({ calls, log, ready = Promise.resolve(), deadlineMs = DEADLINE_MS, closeMs = CLOSE_MS }: ServerOptions) {
     this.#log = log;
     this.#ready = ready;
     this.#deadlineMs = deadlineMs;
+    this.#closeMs = closeMs;
     // A rejection is told to every call that waits; before the first one it must not end the process.
     ready.catch(() => undefined);
     this.app = this.#routes(calls);
@@ -75,7 +79,7 @@ export class PluginServer {
     // Connections the kernel already took in for us are accepted in this turn, not reset.
     await nextTurn();
     const closed = this.#sockets.map(({ http }) => closeServer(http));
-    await atMost(CLOSE_MS, Promise.allSettled(this.#visits));
+    await atMost(this.#closeMs, Promise.allSettled(this.#visits));
     for (const { http } of this.#sockets) http.closeAllConnections();
     await Promise.all(closed);
   }

@@ -17,8 +17,8 @@ import { leaseKey, type Store, type Table } from './store.ts';
 const DATABASE = 'tsmacvlan.db';
 const LOCK = 'tsmacvlan.lock';
 
-/** SQLite waits inside a call, with our event loop; longer than a reader ever holds the file, shorter than anyone notices. */
-const BUSY_TIMEOUT_MS = 500;
+/** SQLite waits inside a call, with our event loop: longer than anyone but a forgotten sqlite3 session holds the file. */
+const BE_PATIENT = 'PRAGMA busy_timeout = 500';
 
 /** What a reader may do with a table. */
 export type ReadonlyTable<T> = Pick<Table<T>, 'get' | 'list'>;
@@ -79,6 +79,7 @@ export function readLocalStore(directory: string): ReadonlyStore {
   const file = join(resolve(directory), DATABASE);
   const database = openForReading(file);
   try {
+    database.exec(BE_PATIENT);
     checkVersion(database, file);
     if (schemaVersion(database) < MIGRATIONS.length) throw errors.storeOlder(file);
     return new LocalStore(file, database, null);
@@ -127,9 +128,10 @@ function lockHolder(file: string): number | null {
 function openForWriting(directory: string, file: string): DatabaseSync {
   const database = openFile(directory, file);
   try {
+    database.exec(BE_PATIENT);
     checkVersion(database, file);
     checkIntegrity(database, file);
-    database.exec(`PRAGMA busy_timeout = ${BUSY_TIMEOUT_MS}; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL`);
+    database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL');
     migrate(database);
     return database;
   } catch (error) {

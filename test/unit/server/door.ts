@@ -1,0 +1,120 @@
+/** A server on a socket of its own, in front of drivers that only remember what they were asked. */
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+import supertest from 'supertest';
+import type { Fields, Log } from '../../../src/log.ts';
+import { createCalls, type IpamVerbs, type NetworkVerbs } from '../../../src/server/calls.ts';
+import { PluginServer, type ServerOptions } from '../../../src/server/server.ts';
+
+export interface Line {
+  readonly level: keyof Log;
+  readonly message: string;
+  readonly fields: Fields;
+}
+
+export interface Door {
+  readonly server: PluginServer;
+  readonly socket: string;
+  /** What the drivers were asked, in order: `['join', 'n1', 'e1']`. */
+  readonly asked: readonly unknown[][];
+  readonly lines: readonly Line[];
+}
+
+interface Behaviour extends Omit<Partial<ServerOptions>, 'calls' | 'log'> {
+  readonly network?: Partial<NetworkVerbs>;
+  readonly ipam?: Partial<IpamVerbs>;
+}
+
+export async function openDoor(t: TestContext, { network = {}, ipam = {}, ...options }: Behaviour = {}): Promise<Door> {
+  const asked: unknown[][] = [];
+  const lines: Line[] = [];
+  const calls = createCalls({
+    network: remembering(asked, { ...quietNetwork, ...network }),
+    ipam: remembering(asked, { ...quietIpam, ...ipam }),
+    scope: 'local',
+  });
+  const server = new PluginServer({ calls, log: logInto(lines), ...options });
+  const socket = join(temporaryDirectory(t), 'tsmacvlan.sock');
+  await server.listen(socket);
+  t.after(() => server.close());
+  return { server, socket, asked, lines };
+}
+
+const quietNetwork: NetworkVerbs = {
+  createNetwork: async () => undefined,
+  deleteNetwork: async () => undefined,
+  createEndpoint: async ({ macAddress }) => ({ macAddress: macAddress === null ? '02:42:c0:a8:01:02' : null }),
+  deleteEndpoint: async () => undefined,
+  join: async () => ({ linkName: 'tsm0123456789', interfaceName: null, gateway: '192.168.1.1', gatewayIPv6: null }),
+  leave: async () => undefined,
+  skipGateway: () => ({ ipv4: true, ipv6: false }),
+};
+
+const quietIpam: IpamVerbs = {
+  defaultAddressSpaces: () => ({ local: 'Local', global: 'Global' }),
+  requestPool: async ({ pool }) => ({ poolId: `pool ${pool}`, pool: pool ?? '10.0.0.0/24' }),
+  releasePool: async () => undefined,
+  requestAddress: async ({ address }) => `${address ?? '192.168.1.2'}/24`,
+  releaseAddress: async () => undefined,
+};
+
+function remembering<T extends object>(asked: unknown[][], verbs: T): T {
+  const entries = Object.entries(verbs) as [string, (...given: unknown[]) => unknown][];
+  const wrapped = entries.map(([name, verb]) => [
+    name,
+    (...given: unknown[]) => {
+      if (name !== 'defaultAddressSpaces') asked.push([name, ...given]);
+      return verb(...given);
+    },
+  ]);
+  return Object.fromEntries(wrapped) as T;
+}
+
+export function logInto(lines: Line[]): Log {
+  const writer =
+    (level: keyof Log) =>
+    (message: string, fields: Fields = {}) =>
+      void lines.push({ level, message, fields });
+  return { debug: writer('debug'), info: writer('info'), warn: writer('warn'), error: writer('error') };
+}
+
+export function temporaryDirectory(t: TestContext): string {
+  const directory = mkdtempSync(join(tmpdir(), 'tsm-'));
+  t.after(() => rmSync(directory, { recursive: true, force: true }));
+  return directory;
+}
+
+export interface Reply {
+  readonly status: number;
+  readonly contentType: string;
+  readonly body: unknown;
+}
+
+/** One request with the headers of an engine (no Content-Type); supertest speaks HTTP over the Unix socket. */
+export async function ask(
+  { socket }: Pick<Door, 'socket'>,
+  call: string,
+  body?: unknown,
+  headers: Readonly<Record<string, string>> = {},
+): Promise<Reply> {
+  const request = supertest(`http+unix://${encodeURIComponent(socket)}`)
+    .post(`/${call}`)
+    .set('Accept', 'application/vnd.docker.plugins.v1.2+json')
+    .set('User-Agent', 'Go-http-client/1.1');
+  const text = typeof body === 'string' || body === undefined ? body : JSON.stringify(body);
+  // Given a text, superagent would call it a form.
+  if (text !== undefined) void request.send(text).unset('Content-Type');
+  const response = await request.set(headers);
+  return { status: response.status, contentType: String(response.headers['content-type']), body: response.body };
+}
+
+/** The sentence of an error reply, which must stand under both keys. */
+export function sentenceOf({ body }: Reply): string {
+  const { Err, Error: sentence, ...rest } = body as { Err: string; Error: string };
+  assert.equal(Err, sentence);
+  assert.deepEqual(rest, {});
+  return Err;
+}

@@ -1,0 +1,366 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { Agent, type IncomingMessage, request } from 'node:http';
+import { connect, type Socket } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
+import { type TestContext, test } from 'node:test';
+import { PluginError } from '../../../src/errors.ts';
+import { ask, type Door, openDoor, sentenceOf } from './door.ts';
+
+const options = { timeout: 20_000 };
+const BOTH = { NetworkID: 'n'.repeat(64), EndpointID: 'e'.repeat(64) };
+const NEW_ENDPOINT = { ...BOTH, Interface: { Address: '10.0.0.2/24', AddressIPv6: '', MacAddress: '' }, Options: {} };
+
+// --- errors ------------------------------------------------------------------------------------------------------
+
+test("a mistake is 400 with its sentence under both proxies' keys, and one warning", options, async (t) => {
+  const join = async () => {
+    throw new PluginError('mistake', 'SOME_MISTAKE', 'this is wrong; do that');
+  };
+  const door = await openDoor(t, { network: { join } });
+  const reply = await ask(door, 'NetworkDriver.Join', BOTH);
+  assert.equal(reply.status, 400);
+  assert.equal(reply.contentType, 'application/vnd.docker.plugins.v1.2+json');
+  assert.equal(sentenceOf(reply), 'this is wrong; do that');
+  assert.deepEqual(linesOf(door), [
+    ['warn', 'NetworkDriver.Join', 'SOME_MISTAKE', 'this is wrong; do that', undefined],
+  ]);
+});
+
+test('a fault is 500 with its sentence, and its cause is in the log only', options, async (t) => {
+  const join = async () => {
+    throw new PluginError('fault', 'SOME_FAULT', 'the disk failed; mend it', new Error('EIO at sector 7'));
+  };
+  const door = await openDoor(t, { network: { join } });
+  const reply = await ask(door, 'NetworkDriver.Join', BOTH);
+  assert.equal(reply.status, 500);
+  assert.equal(sentenceOf(reply), 'the disk failed; mend it');
+  const [line] = door.lines;
+  assert.equal(line?.level, 'error');
+  assert.match(String(line?.fields['cause']), /^Error: EIO at sector 7\n +at /);
+});
+
+test('anything else that is thrown is an internal error that tells nothing of its inside', options, async (t) => {
+  for (const thrown of [new TypeError('x is undefined in /opt/secret.ts'), 'a text', null, undefined]) {
+    // eslint-disable-next-line @typescript-eslint/prefer-promise-reject-errors -- libraries do
+    const join = () => Promise.reject<never>(thrown);
+    const door = await openDoor(t, { network: { join } });
+    const reply = await ask(door, 'NetworkDriver.Join', BOTH);
+    assert.equal(reply.status, 500);
+    assert.match(sentenceOf(reply), /^internal error in NetworkDriver\.Join; its cause is in the log/);
+    assert.doesNotMatch(JSON.stringify(reply.body), /secret|server\.ts/);
+    assert.equal(door.lines[0]?.level, 'error');
+    if (thrown instanceof Error) assert.match(String(door.lines[0]?.fields['cause']), /secret/);
+  }
+});
+
+for (const [call, body, verb] of [
+  ['NetworkDriver.DeleteNetwork', BOTH, 'deleteNetwork'],
+  ['NetworkDriver.DeleteEndpoint', BOTH, 'deleteEndpoint'],
+  ['NetworkDriver.Leave', BOTH, 'leave'],
+  ['IpamDriver.ReleasePool', { PoolID: 'p' }, 'releasePool'],
+  ['IpamDriver.ReleaseAddress', { PoolID: 'p', Address: '10.0.0.1' }, 'releaseAddress'],
+] as const) {
+  test(`${call}, whose error engines drop, is logged as an error also when it is a mistake`, options, async (t) => {
+    const fail = async () => {
+      throw new PluginError('mistake', 'SOME_MISTAKE', 'no; yes');
+    };
+    const door = await openDoor(t, { network: { [verb]: fail }, ipam: { [verb]: fail } });
+    assert.equal((await ask(door, call, body)).status, 400);
+    assert.deepEqual(linesOf(door), [['error', call, 'SOME_MISTAKE', 'no; yes', undefined]]);
+  });
+}
+
+// --- the log -----------------------------------------------------------------------------------------------------
+
+test('each call is one line with short ids, outcome and time', options, async (t) => {
+  const door = await openDoor(t);
+  await ask(door, 'NetworkDriver.CreateEndpoint', NEW_ENDPOINT);
+  await ask(door, 'IpamDriver.RequestAddress', { PoolID: 'p', Address: '', Options: { secret: 'hunter2' } });
+  await ask(door, 'IpamDriver.RequestPool', { AddressSpace: 'Local', Pool: '10.0.0.0/24' });
+  await ask(door, 'Plugin.Activate');
+  const seen = door.lines.map(({ level, message, fields: { ms, ...fields } }) => {
+    assert.ok(typeof ms === 'number' && ms >= 0 && ms < 5000);
+    return [level, message, fields];
+  });
+  assert.deepEqual(seen, [
+    [
+      'info',
+      'NetworkDriver.CreateEndpoint',
+      { network: 'n'.repeat(12), endpoint: 'e'.repeat(12), address: '10.0.0.2/24', outcome: 'ok' },
+    ],
+    ['info', 'IpamDriver.RequestAddress', { pool: 'p', address: '192.168.1.2/24', outcome: 'ok' }],
+    ['info', 'IpamDriver.RequestPool', { pool: 'pool 10.0.0.0/24', outcome: 'ok' }],
+    ['info', 'Plugin.Activate', { outcome: 'ok' }],
+  ]);
+  assert.doesNotMatch(JSON.stringify(door.lines), /hunter2/);
+});
+
+test('a refused request is one line too', options, async (t) => {
+  const door = await openDoor(t);
+  await ask(door, 'NetworkDriver.Join', '{');
+  await ask(door, 'Nobody.Knows', '{}');
+  assert.deepEqual(
+    door.lines.map(({ level, fields }) => [level, fields['outcome']]),
+    [
+      ['warn', 'BODY_NOT_JSON'],
+      ['warn', 'UNKNOWN_CALL'],
+    ],
+  );
+});
+
+// --- deadlines ---------------------------------------------------------------------------------------------------
+
+test('a call that hangs is answered with a fault at its deadline, and its signal fires', options, async (t) => {
+  let seen: AbortSignal | undefined;
+  const requestAddress = ({ signal }: { signal: AbortSignal }) => {
+    seen = signal;
+    return new Promise<string>((_, reject) => signal.addEventListener('abort', () => reject(new Error('given up'))));
+  };
+  const door = await openDoor(t, { ipam: { requestAddress }, deadlineMs: 100 });
+  const startedAt = performance.now();
+  const reply = await ask(door, 'IpamDriver.RequestAddress', { PoolID: 'p', Address: '' });
+  assert.ok(performance.now() - startedAt < 2000);
+  assert.equal(reply.status, 500);
+  assert.match(sentenceOf(reply), /^IpamDriver\.RequestAddress was not done within 0\.1 s and was given up; /);
+  assert.equal(seen?.aborted, true);
+  assert.equal(door.lines[0]?.level, 'error');
+});
+
+test('other calls do not wait for one that hangs', options, async (t) => {
+  const gate = Promise.withResolvers<void>();
+  const door = await openDoor(t, { network: { leave: () => gate.promise } });
+  const hanging = ask(door, 'NetworkDriver.Leave', BOTH);
+  assert.equal((await ask(door, 'NetworkDriver.Join', BOTH)).status, 200);
+  gate.resolve();
+  assert.equal((await hanging).status, 200);
+});
+
+test('a body that never ends is answered at the deadline, and its connection is closed', options, async (t) => {
+  const door = await openDoor(t, { deadlineMs: 100 });
+  const socket = await dial(t, door);
+  socket.write('POST /NetworkDriver.Leave HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"a');
+  const answer = await textUntilClosed(socket);
+  assert.match(answer, /^HTTP\/1\.1 500 .*\r\nConnection: close\r\n.*was not done within 0\.1 s/s);
+  assert.deepEqual(door.asked, []);
+});
+
+for (const [call, body, undone] of [
+  ['NetworkDriver.CreateEndpoint', NEW_ENDPOINT, ['deleteEndpoint', BOTH.NetworkID, BOTH.EndpointID]],
+  [
+    'IpamDriver.RequestAddress',
+    { PoolID: 'p', Address: '' },
+    ['releaseAddress', { poolId: 'p', address: '192.168.1.2' }],
+  ],
+] as const) {
+  const slow = (gate: Promise<void>) => ({
+    network: { createEndpoint: () => gate.then(() => ({ macAddress: null })) },
+    ipam: { requestAddress: () => gate.then(() => '192.168.1.2/24') },
+  });
+
+  test(`${call} that succeeds after its deadline is taken back`, options, async (t) => {
+    const gate = Promise.withResolvers<void>();
+    const door = await openDoor(t, { ...slow(gate.promise), deadlineMs: 50 });
+    assert.equal((await ask(door, call, body)).status, 500);
+    assert.equal(door.asked.length, 1);
+    gate.resolve();
+    await waitFor(() => door.lines.length === 2);
+    assert.deepEqual(door.asked[1], undone);
+    assert.deepEqual([door.lines[1]?.level, door.lines[1]?.fields['outcome']], ['error', 'late']);
+  });
+
+  test(`${call} whose caller hung up is taken back`, options, async (t) => {
+    const gate = Promise.withResolvers<void>();
+    const door = await openDoor(t, slow(gate.promise));
+    const socket = await dial(t, door);
+    socket.write(post(call, body));
+    await waitFor(() => door.asked.length === 1);
+    socket.destroy();
+    await delay(20);
+    gate.resolve();
+    await waitFor(() => door.asked.length === 2);
+    assert.deepEqual(door.asked[1], undone);
+    assert.deepEqual([door.lines[0]?.level, door.lines[0]?.fields['outcome']], ['error', 'unheard']);
+  });
+}
+
+test('an address the engine named itself is not taken back: it may have had its holder before', options, async (t) => {
+  const gate = Promise.withResolvers<void>();
+  const requestAddress = () => gate.promise.then(() => '10.0.0.7/24');
+  const door = await openDoor(t, { ipam: { requestAddress }, deadlineMs: 50 });
+  const gateway = { RequestAddressType: 'com.docker.network.gateway' };
+  await ask(door, 'IpamDriver.RequestAddress', { PoolID: 'p', Address: '10.0.0.7' });
+  await ask(door, 'IpamDriver.RequestAddress', { PoolID: 'p', Address: '', Options: gateway });
+  gate.resolve();
+  await waitFor(() => door.lines.length === 4);
+  assert.ok(door.asked.every(([verb]) => verb === 'requestAddress'));
+});
+
+test('what fails after its deadline is logged with its cause', options, async (t) => {
+  const gate = Promise.withResolvers<void>();
+  const door = await openDoor(t, { network: { leave: () => gate.promise }, deadlineMs: 50 });
+  await ask(door, 'NetworkDriver.Leave', BOTH);
+  gate.reject(new Error('much too late'));
+  await waitFor(() => door.lines.length === 2);
+  assert.match(String(door.lines[1]?.fields['cause']), /much too late/);
+});
+
+// --- recovery ----------------------------------------------------------------------------------------------------
+
+test('while recovery runs only calls that depend on it wait', options, async (t) => {
+  const recovery = Promise.withResolvers<void>();
+  const door = await openDoor(t, { ready: recovery.promise });
+  const waiting = ask(door, 'NetworkDriver.Leave', BOTH);
+  for (const call of ['Plugin.Activate', 'NetworkDriver.GetCapabilities', 'IpamDriver.GetCapabilities'])
+    assert.equal((await ask(door, call)).status, 200);
+  assert.equal((await ask(door, 'NetworkDriver.Join', '{}')).status, 400, 'a mistake needs no recovery');
+  await delay(20);
+  assert.deepEqual(door.asked, []);
+  recovery.resolve();
+  assert.equal((await waiting).status, 200);
+  assert.deepEqual(door.asked[0]?.[0], 'leave');
+});
+
+test('a call whose deadline passes while recovery runs is never begun', options, async (t) => {
+  const recovery = Promise.withResolvers<void>();
+  const door = await openDoor(t, { ready: recovery.promise, deadlineMs: 50 });
+  assert.match(sentenceOf(await ask(door, 'NetworkDriver.Leave', BOTH)), /was not done within 0\.05 s/);
+  recovery.resolve();
+  await delay(20);
+  assert.deepEqual(door.asked, []);
+});
+
+test('when recovery failed every call that depends on it says so, and the process lives', options, async (t) => {
+  const failure = new PluginError('fault', 'STORE_DAMAGED', 'the state is damaged; mend it');
+  const door = await openDoor(t, { ready: Promise.reject(failure) });
+  await delay(10);
+  assert.equal(sentenceOf(await ask(door, 'NetworkDriver.Leave', BOTH)), 'the state is damaged; mend it');
+  assert.equal((await ask(door, 'Plugin.Activate')).status, 200);
+});
+
+// --- many --------------------------------------------------------------------------------------------------------
+
+test('ten thousand requests at once are all answered', { timeout: 60_000 }, async (t) => {
+  const door = await openDoor(t);
+  const agent = new Agent({ keepAlive: true, maxSockets: 200 });
+  t.after(() => agent.destroy());
+  const text = JSON.stringify(BOTH);
+  const startedAt = performance.now();
+  const replies = await Promise.all(
+    Array.from({ length: 10_000 }, (_, i) =>
+      quickAsk(door, agent, i % 2 ? 'NetworkDriver.Leave' : 'NetworkDriver.Join', text),
+    ),
+  );
+  t.diagnostic(`${Math.round(10_000 / ((performance.now() - startedAt) / 1000))} requests per second`);
+  assert.ok(replies.every((status) => status === 200));
+  assert.equal(door.asked.length, 10_000);
+});
+
+test('a thousand connections at once are all accepted', { timeout: 60_000 }, async (t) => {
+  const door = await openDoor(t);
+  const agent = new Agent({ keepAlive: false });
+  const replies = await Promise.all(
+    Array.from({ length: 1000 }, () => quickAsk(door, agent, 'NetworkDriver.Leave', JSON.stringify(BOTH))),
+  );
+  assert.ok(replies.every((status) => status === 200));
+});
+
+test('an idle connection is never closed by us: no reply names a time', options, async (t) => {
+  const door = await openDoor(t);
+  const socket = await dial(t, door);
+  socket.write(post('NetworkDriver.Leave', BOTH));
+  const [answer] = (await once(socket, 'data')) as [Buffer];
+  assert.match(answer.toString(), /\r\nConnection: keep-alive\r\n/);
+  assert.doesNotMatch(answer.toString(), /\r\nKeep-Alive:/);
+});
+
+// --- closing -----------------------------------------------------------------------------------------------------
+
+test('closing lets the call in flight finish, and its connection says it is the last', options, async (t) => {
+  const gate = Promise.withResolvers<void>();
+  const door = await openDoor(t, { network: { leave: () => gate.promise } });
+  const socket = await dial(t, door);
+  socket.write(post('NetworkDriver.Leave', BOTH));
+  await waitFor(() => door.asked.length === 1);
+  let isClosed = false;
+  const closing = door.server.close().then(() => {
+    isClosed = true;
+  });
+  await delay(50);
+  assert.equal(isClosed, false);
+  await assert.rejects(ask(door, 'Plugin.Activate'), /ENOENT/, 'no new call is taken');
+  gate.resolve();
+  assert.match(await textUntilClosed(socket), /^HTTP\/1\.1 200 OK\r\nConnection: close\r\n.*\r\n\r\n\{\}$/s);
+  await closing;
+});
+
+test('closing waits no longer than it may for a call that hangs', options, async (t) => {
+  const gate = Promise.withResolvers<void>();
+  const door = await openDoor(t, { network: { leave: () => gate.promise }, closeMs: 100 });
+  const hanging = ask(door, 'NetworkDriver.Leave', BOTH);
+  await waitFor(() => door.asked.length === 1);
+  const startedAt = performance.now();
+  await Promise.all([assert.rejects(hanging, /socket hang up/), door.server.close()]);
+  assert.ok(performance.now() - startedAt < 2000);
+  gate.resolve();
+});
+
+test('closing ends idle connections at once, and closing again is nothing', options, async (t) => {
+  const door = await openDoor(t);
+  const sockets = await Promise.all(Array.from({ length: 5 }, () => dial(t, door)));
+  for (const socket of sockets.slice(1)) {
+    socket.write(post('NetworkDriver.Leave', BOTH));
+    await once(socket, 'data');
+  }
+  const ended = sockets.map((socket) => once(socket, 'close'));
+  const startedAt = performance.now();
+  await door.server.close();
+  await Promise.all(ended);
+  assert.ok(performance.now() - startedAt < 1000);
+  await door.server.close();
+});
+
+// --- tools -------------------------------------------------------------------------------------------------------
+
+function linesOf({ lines }: Door): unknown[][] {
+  return lines.map(({ level, message, fields }) => [
+    level,
+    message,
+    fields['outcome'],
+    fields['error'],
+    fields['cause'],
+  ]);
+}
+
+async function waitFor(condition: () => boolean): Promise<void> {
+  while (!condition()) await delay(2);
+}
+
+async function dial(t: TestContext, { socket: path }: Door): Promise<Socket> {
+  const socket = connect(path);
+  t.after(() => socket.destroy());
+  await once(socket, 'connect');
+  return socket;
+}
+
+function post(call: string, body: unknown): string {
+  const text = JSON.stringify(body);
+  return `POST /${call} HTTP/1.1\r\nHost: plugin.moby.localhost\r\nContent-Length: ${text.length}\r\n\r\n${text}`;
+}
+
+async function textUntilClosed(socket: Socket): Promise<string> {
+  let text = '';
+  socket.on('data', (data: Buffer) => {
+    text += data.toString();
+  });
+  await once(socket, 'close');
+  return text;
+}
+
+async function quickAsk({ socket }: Door, agent: Agent, call: string, text: string): Promise<number | undefined> {
+  const sent = request({ socketPath: socket, agent, method: 'POST', path: `/${call}` }).end(text);
+  const [response] = (await once(sent, 'response')) as [IncomingMessage];
+  response.resume();
+  await once(response, 'end');
+  return response.statusCode;
+}
