@@ -3,6 +3,7 @@
 # usable, loads modules, runs the test file and powers off. Variables come from the kernel's command line:
 #   CHECKOUT     this project's directory             UML      the unpacked packages of user-mode Linux
 #   NODE, TEST   the program and the file it runs     BUSYBOX  its insmod loads modules
+#   PATTERN      which of its tests; empty: all
 #   DISK         a block device on which the hosts of the lab keep their disks; empty: in memory
 #   LOSES_POWER  not empty: goes dark without writing caches to the disk
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp NO_COLOR=1
@@ -46,7 +47,8 @@ ip link set lo up
 hostname vlan-kernel
 cd "$CHECKOUT" || exit
 # What a test leaves running must not keep its process alive: here everything ends with the machine.
-"$NODE" --test-force-exit --test-reporter=./test/lab/uml-reporter.ts --test-reporter-destination=stdout "$TEST"
+"$NODE" --test-force-exit --test-reporter=./test/lab/uml-reporter.ts --test-reporter-destination=stdout \
+  ${PATTERN:+--test-name-pattern="$PATTERN"} "$TEST"
 echo "{\"type\":\"exit\",\"status\":$?}" >/dev/ttyS0
 [ -n "${LOSES_POWER:-}" ] || sync
 echo o >/proc/sysrq-trigger

@@ -24,6 +24,8 @@ const CHECKOUT = resolve(import.meta.dirname, '../..');
 export interface Guest {
   /** Default 1024. */
   readonly memoryMb?: number;
+  /** Runs only the tests whose names match, as `^other` does; a point stands for a space. */
+  readonly pattern?: string;
   /** How often it boots, 1 when not given. With more, the disks of the lab's hosts stand on a disk that survives. */
   readonly boots?: number;
   /** The boots before the last end as if the plug were pulled: what no program synced to the disk is lost. */
@@ -50,7 +52,11 @@ export function runInVlanKernel(file: string, { boots = 1, ...guest }: Guest): v
   const disk = boots > 1 ? `/run/${basename(file)}.img` : undefined;
   for (let boot = 1; boot <= boots; boot++) {
     const name = `in a kernel with 802.1Q${boots > 1 ? `, boot ${boot}` : ''}`;
-    const variables = { [BOOT]: String(boot), ...(guest.losesPower && boot < boots && { LOSES_POWER: 'yes' }) };
+    const variables = {
+      [BOOT]: String(boot),
+      ...(guest.losesPower && boot < boots && { LOSES_POWER: 'yes' }),
+      ...(guest.pattern && { PATTERN: guest.pattern }),
+    };
     test(name, { timeout: guest.timeoutMs ?? 120_000 }, async (t) => {
       const reason = obstacle();
       if (reason !== undefined) return t.skip(reason);
