@@ -57,7 +57,9 @@ export async function killAll(): Promise<void> {
 function start(path: string, isEnclosed: boolean): ChildProcess {
   const command = [process.execPath, `--test-reporter=${REPORTER}`, path];
   const stdio: ('ignore' | 'pipe')[] = ['ignore', 'pipe', 'pipe', 'pipe'];
-  return isEnclosed ? enclose(command, stdio) : spawn(process.execPath, command.slice(1), { stdio });
+  // What a failed test leaves running in an enclosure shall not keep the file from ending; it dies with the enclosure.
+  if (isEnclosed) return enclose(command.toSpliced(1, 0, '--test-force-exit'), stdio);
+  return spawn(process.execPath, command.slice(1), { stdio });
 }
 
 function collect(child: ChildProcess): () => string {

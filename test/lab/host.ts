@@ -97,7 +97,8 @@ export class Host {
 
   /** The path, outside, of a file below /run of this machine: `host.file('/run/docker.sock')`. */
   file(path: string): string {
-    return join(this.directory, path);
+    // The disk is mounted inside only.
+    return join(this.directory, path.replace(/^\/run\/disk\//, '/disk/'));
   }
 
   run(argv: string[], options?: RunOptions): Promise<Result> {

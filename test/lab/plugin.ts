@@ -60,9 +60,9 @@ export class Plugin {
     return output([process.execPath, BUNDLE, ...words], { env });
   }
 
-  /** The records of a kind, `networks`, `endpoints`, `pools` or `leases`, as the executable prints them. */
-  async records<T = unknown>(kind: string): Promise<T[]> {
-    return JSON.parse(await this.command(kind, '--json')) as T[];
+  /** The path, outside, of what the daemon remembers. */
+  get stateFile(): string {
+    return join(this.host.file(STATE_DIRECTORY), 'tsmacvlan.db');
   }
 
   /** Everything the daemon has written. */
@@ -75,7 +75,12 @@ export class Plugin {
   }
 
   private answers(): Promise<boolean> {
-    const options = { socketPath: this.host.file(SOCKET), path: '/Plugin.Activate', method: 'POST', timeout: 2000 };
+    const options = {
+      socketPath: this.host.file(this.settings.SOCKET ?? SOCKET),
+      path: '/Plugin.Activate',
+      method: 'POST',
+      timeout: 2000,
+    };
     return new Promise((resolve) => {
       const call = request(options, (response) => resolve(response.resume().statusCode === 200));
       call.on('timeout', () => call.destroy());
