@@ -8,12 +8,18 @@ export PATH := $(CURDIR)/$(RUNTIME)/node-linux-$(NODE_ARCH)/bin:$(CURDIR)/node_m
 
 # 22.13 is the first Node with node:sqlite unflagged; below that the pinned one of plugin/runtime runs everything.
 NODE_IS_OLD := $(shell node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 22 || (a == 22 && b >= 13) ? 0 : 1)' 2>/dev/null || echo yes)
-READY := $(if $(NODE_IS_OLD),$(RUNTIME)/.package-lock.json) node_modules/.package-lock.json
+PINNED := $(RUNTIME)/.package-lock.json
+READY := $(if $(NODE_IS_OLD),$(PINNED)) node_modules/.package-lock.json
 
-.PHONY: help build check unit test-netns test-docker test demo bench clean
+.PHONY: help build check unit test-netns test-docker test demo bench clean tables plugin plugin-enable push install uninstall release
+
+# The managed plugin's name on this engine. With any tag but `latest`, `-d tsmacvlan` works too (docs/install.md).
+PLUGIN ?= tsmacvlan:lan
+PREFIX ?= /usr/local
+INSTALLED := $(DESTDIR)$(PREFIX)
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 build: $(READY) ## bundle dist/tsmacvlan.js and bin/tsmacvlan, its launcher
 	esbuild src/tsmacvlan.ts --bundle --platform=node --target=node22 --format=esm --external:koffi --log-level=warning \
@@ -24,19 +30,19 @@ build: $(READY) ## bundle dist/tsmacvlan.js and bin/tsmacvlan, its launcher
 
 check: $(READY) ## types, lint and format
 	tsc
-	eslint src test
+	eslint src test plugin/*.ts
 	biome format --reporter=summary
 
-unit: $(READY) ## tests without root
+unit: build $(PINNED) ## tests without root
 	node test/run.ts unit
 
 test-netns: $(READY) ## tests on real links, in network namespaces of their own (root)
 	node test/run.ts netns
 
-test-docker: build ## tests on real Docker engines, in namespaces of their own (root)
+test-docker: build $(PINNED) ## tests on real Docker engines, in namespaces of their own (root)
 	node test/run.ts docker
 
-test: build ## every test
+test: build $(PINNED) ## every test
 	node test/run.ts unit netns docker vlan swarm
 
 demo: build ## two Docker hosts on one LAN, shown step by step (root)
@@ -45,10 +51,46 @@ demo: build ## two Docker hosts on one LAN, shown step by step (root)
 bench: build ## the built-in macvlan driver and tsmacvlan, measured side by side (root)
 	node test/bench.ts
 
-clean: ## remove everything that make made
-	rm -rf dist bin .lab bench.json node_modules $(RUNTIME)
+tables: $(READY) ## config.json and docs/reference.md, from the tables in src/
+	node plugin/manifest.ts > config.json
+	node plugin/reference.ts > docs/reference.md
 
-$(RUNTIME)/.package-lock.json: plugin/runtime/package-lock.json
+plugin: build $(PINNED) ## plugin/config.json and plugin/rootfs/, for docker plugin create
+	node plugin/rootfs.ts plugin/rootfs
+	install -m 644 config.json plugin/config.json
+
+plugin-enable: plugin ## the managed plugin on this machine's engine, as PLUGIN=tsmacvlan:lan
+	docker plugin create $(PLUGIN) plugin
+	docker plugin enable $(PLUGIN)
+
+push: plugin ## the managed plugin to a registry: make push IMAGE=registry.example/tsmacvlan:0.1.0
+	@test -n "$(IMAGE)" || { echo 'no target given; use make push IMAGE=REGISTRY/tsmacvlan:VERSION' >&2; exit 2; }
+	docker plugin create $(IMAGE) plugin
+	docker plugin push $(IMAGE)
+	docker plugin rm $(IMAGE)
+
+install: build $(PINNED) ## the daemon as a systemd service (root; PREFIX=/usr/local DESTDIR=)
+	node plugin/application.ts $(INSTALLED)/lib/tsmacvlan
+	install -D $(RUNTIME)/node-linux-$(NODE_ARCH)/bin/node $(INSTALLED)/lib/tsmacvlan/node
+	install -D -m 644 -t $(INSTALLED)/share/doc/tsmacvlan docs/install.md docs/reference.md
+	install -d $(INSTALLED)/bin $(DESTDIR)/etc/systemd/system
+	printf '#!/bin/sh\nexec $(PREFIX)/lib/tsmacvlan/node $(PREFIX)/lib/tsmacvlan/tsmacvlan.js "$$@"\n' > $(INSTALLED)/bin/tsmacvlan
+	chmod 755 $(INSTALLED)/bin/tsmacvlan
+	sed 's|@PREFIX@|$(PREFIX)|' plugin/tsmacvlan.service > $(DESTDIR)/etc/systemd/system/tsmacvlan.service
+	$(if $(DESTDIR),,systemctl daemon-reload && systemctl enable tsmacvlan && systemctl restart tsmacvlan)
+
+uninstall: ## stop the service and remove what make install wrote; /var/lib/tsmacvlan stays
+	$(if $(DESTDIR),,-systemctl disable --now tsmacvlan)
+	rm -rf $(INSTALLED)/lib/tsmacvlan $(INSTALLED)/share/doc/tsmacvlan
+	rm -f $(INSTALLED)/bin/tsmacvlan $(DESTDIR)/etc/systemd/system/tsmacvlan.service
+
+release: check build $(PINNED) ## release/: npm package, managed plugins, checksums, SBOM
+	node plugin/release.ts release
+
+clean: ## remove everything that make made
+	rm -rf dist bin .lab bench.json release plugin/rootfs plugin/config.json node_modules $(RUNTIME)
+
+$(PINNED): plugin/runtime/package-lock.json
 	npm ci --prefix plugin/runtime --no-audit --no-fund
 	touch $@
 

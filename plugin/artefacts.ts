@@ -3,7 +3,8 @@
  * npm serves them (integrity in the lockfiles), and a directory that holds C libraries where a root directory would.
  */
 import { execFile } from 'node:child_process';
-import { copyFile, mkdir } from 'node:fs/promises';
+import { existsSync, readFileSync } from 'node:fs';
+import { copyFile, mkdir, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { fetchDebs, LAB } from '../test/lab/debian.ts';
@@ -60,6 +61,8 @@ async function fetchForeign(architecture: Architecture): Promise<[string, string
 
 /** `npm ci` in a copy, because npm would replace the packages of this machine's architecture. */
 async function installFor(architecture: Architecture, source: string, target: string): Promise<void> {
+  if (isInstalled(source, target)) return;
+  await rm(target, { recursive: true, force: true });
   await mkdir(target, { recursive: true });
   for (const name of ['package.json', 'package-lock.json']) await copyFile(join(source, name), join(target, name));
   const flags = ['--omit=dev', '--ignore-scripts', '--no-audit', '--no-fund', '--os=linux', '--libc=glibc'];
@@ -67,4 +70,13 @@ async function installFor(architecture: Architecture, source: string, target: st
     cwd: target,
     timeout: NPM_TIMEOUT_MS,
   });
+}
+
+/** npm writes its own copy of the lockfile last. */
+function isInstalled(source: string, target: string): boolean {
+  if (!existsSync(join(target, 'node_modules/.package-lock.json'))) return false;
+  const [wanted, found] = [source, target].map((directory) =>
+    readFileSync(join(directory, 'package-lock.json'), 'utf8'),
+  );
+  return wanted === found;
 }

@@ -11,12 +11,15 @@ export interface Log {
   error(message: string, fields?: Fields): void;
 }
 
-/** Writes to standard error: journald and the engine's log (managed plugin) both take it from there. */
+/** Warnings and errors go to standard error, the rest to standard output: an engine logs the two as `error` and `info`. */
 export function createLog(level: LogLevel, format: LogFormat): Log {
   const logger = winston.createLogger({
     level,
-    format: winston.format.combine(winston.format.timestamp(), format === 'json' ? winston.format.json() : textFormat()),
-    transports: [new winston.transports.Console({ stderrLevels: ['error', 'warn', 'info', 'debug'] })],
+    format: winston.format.combine(
+      winston.format.timestamp(),
+      format === 'json' ? winston.format.json() : textFormat(),
+    ),
+    transports: [new winston.transports.Console({ stderrLevels: ['error', 'warn'] })],
   });
   // A disabled winston call still costs about 2 µs of formatting arguments; debug is on the hot path.
   const debug = logger.isDebugEnabled() ? logger.debug.bind(logger) : () => undefined;
@@ -44,5 +47,8 @@ function plain(value: unknown): string {
 /** What JSON leaves raw and a terminal would obey (C0, DEL, C1) is printed as an escape. */
 function escapeControls(text: string): string {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what it removes.
-  return text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`);
+  return text.replace(
+    /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g,
+    (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  );
 }

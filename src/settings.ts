@@ -39,7 +39,7 @@ export const SETTINGS = {
     meaning: 'least severe messages that are logged',
     allowed: ['error', 'warn', 'info', 'debug'],
   },
-  LOG_FORMAT: { name: 'LOG_FORMAT', fallback: 'text', meaning: 'one line per message, as', allowed: ['text', 'json'] },
+  LOG_FORMAT: { name: 'LOG_FORMAT', fallback: 'text', meaning: 'form of the log lines', allowed: ['text', 'json'] },
   SCOPE: {
     name: 'SCOPE',
     fallback: 'local',
