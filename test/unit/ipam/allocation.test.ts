@@ -20,12 +20,11 @@ for (const [name, open] of Object.entries(STORES)) {
 }
 
 test('a /16 hands out each of its 65,533 addresses exactly once', options, async () => {
-  const f = new Fixture(new MemoryStore());
+  const f = new Fixture(new MemoryStore({ isSlow: false }));
   const pool = await f.network('10.7.0.0/16');
   await f.gateway(pool);
   const seen = new Set<string>();
-  for (let left = 65_533; left > 0; left -= 1000)
-    for (const address of await f.addresses(pool, Math.min(left, 1000))) seen.add(address);
+  for (let n = 0; n < 65_533; n++) seen.add(await f.address(pool));
   assert.equal(seen.size, 65_533);
   assert.ok(seen.has('10.7.0.2/16') && seen.has('10.7.255.254/16'));
   assert.match(await sentence(f.address(pool)), /^no free address in 10\.7\.0\.0\/16: 65533 leased, 1 gateway;/);

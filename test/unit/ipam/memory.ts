@@ -1,4 +1,4 @@
-/** A store that keeps the contract in memory, for IPAM tests that care for interleaving: every answer comes a turn later. */
+/** A store that keeps the contract in memory. A slow one answers a turn of the event loop later, so that calls interleave. */
 import { setImmediate } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
 import type { Endpoint, Lease, Network, Pool } from '../../../src/model.ts';
@@ -7,24 +7,26 @@ import { leaseKey, type Store, type Table } from '../../../src/store/store.ts';
 class MemoryTable<T> implements Table<T> {
   readonly #records = new Map<string, string>();
   readonly #keyOf: (record: T) => string;
+  readonly #isSlow: boolean;
 
-  constructor(keyOf: (record: T) => string) {
+  constructor(isSlow: boolean, keyOf: (record: T) => string) {
+    this.#isSlow = isSlow;
     this.#keyOf = keyOf;
   }
 
   async get(key: string): Promise<T | undefined> {
-    await setImmediate();
+    if (this.#isSlow) await setImmediate();
     return this.#read(key);
   }
 
   async list(prefix = ''): Promise<T[]> {
-    await setImmediate();
+    if (this.#isSlow) await setImmediate();
     const keys = [...this.#records.keys()].filter((key) => key.startsWith(prefix)).sort();
     return keys.flatMap((key) => this.#read(key) ?? []);
   }
 
   async insert(record: T): Promise<boolean> {
-    await setImmediate();
+    if (this.#isSlow) await setImmediate();
     const key = this.#keyOf(record);
     if (this.#records.has(key)) return false;
     this.#records.set(key, JSON.stringify(record));
@@ -32,7 +34,7 @@ class MemoryTable<T> implements Table<T> {
   }
 
   async replace(previous: T, next: T): Promise<boolean> {
-    await setImmediate();
+    if (this.#isSlow) await setImmediate();
     const key = this.#keyOf(previous);
     if (!isDeepStrictEqual(this.#read(key), previous)) return false;
     this.#records.set(key, JSON.stringify(next));
@@ -40,7 +42,7 @@ class MemoryTable<T> implements Table<T> {
   }
 
   async remove(record: T): Promise<boolean> {
-    await setImmediate();
+    if (this.#isSlow) await setImmediate();
     const key = this.#keyOf(record);
     return isDeepStrictEqual(this.#read(key), record) && this.#records.delete(key);
   }
@@ -52,10 +54,17 @@ class MemoryTable<T> implements Table<T> {
 }
 
 export class MemoryStore implements Store {
-  readonly networks: Table<Network> = new MemoryTable<Network>(({ id }) => id);
-  readonly endpoints: Table<Endpoint> = new MemoryTable<Endpoint>(({ id }) => id);
-  readonly pools: Table<Pool> = new MemoryTable<Pool>(({ id }) => id);
-  readonly leases: Table<Lease> = new MemoryTable<Lease>(leaseKey);
+  readonly networks: Table<Network>;
+  readonly endpoints: Table<Endpoint>;
+  readonly pools: Table<Pool>;
+  readonly leases: Table<Lease>;
+
+  constructor({ isSlow = true } = {}) {
+    this.networks = new MemoryTable<Network>(isSlow, ({ id }) => id);
+    this.endpoints = new MemoryTable<Endpoint>(isSlow, ({ id }) => id);
+    this.pools = new MemoryTable<Pool>(isSlow, ({ id }) => id);
+    this.leases = new MemoryTable<Lease>(isSlow, leaseKey);
+  }
 
   async close(): Promise<void> {}
 }
