@@ -1,13 +1,12 @@
 /** A server on a socket of its own, in front of drivers that only remember what they were asked. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import supertest from 'supertest';
 import type { Fields, Log } from '../../../src/log.ts';
 import { createCalls, type IpamVerbs, type NetworkVerbs } from '../../../src/server/calls.ts';
 import { PluginServer, type ServerOptions } from '../../../src/server/server.ts';
+import { temporaryDirectory } from '../temporary.ts';
 
 export interface Line {
   readonly level: keyof Log;
@@ -32,8 +31,8 @@ export async function openDoor(t: TestContext, { network = {}, ipam = {}, ...opt
   const asked: unknown[][] = [];
   const lines: Line[] = [];
   const calls = createCalls({
-    network: remembering(asked, { ...quietNetwork, ...network }),
-    ipam: remembering(asked, { ...quietIpam, ...ipam }),
+    network: remembering(asked, quietNetwork, network),
+    ipam: remembering(asked, quietIpam, ipam),
     scope: 'local',
   });
   const server = new PluginServer({ calls, log: logInto(lines), ...options });
@@ -43,7 +42,7 @@ export async function openDoor(t: TestContext, { network = {}, ipam = {}, ...opt
   return { server, socket, asked, lines };
 }
 
-const quietNetwork: NetworkVerbs = {
+export const quietNetwork: NetworkVerbs = {
   createNetwork: async () => undefined,
   deleteNetwork: async () => undefined,
   createEndpoint: async ({ macAddress }) => ({ macAddress: macAddress === null ? '02:42:c0:a8:01:02' : null }),
@@ -53,7 +52,7 @@ const quietNetwork: NetworkVerbs = {
   skipGateway: () => ({ ipv4: true, ipv6: false }),
 };
 
-const quietIpam: IpamVerbs = {
+export const quietIpam: IpamVerbs = {
   defaultAddressSpaces: () => ({ local: 'Local', global: 'Global' }),
   requestPool: async ({ pool }) => ({ poolId: `pool ${pool}`, pool: pool ?? '10.0.0.0/24' }),
   releasePool: async () => undefined,
@@ -61,15 +60,16 @@ const quietIpam: IpamVerbs = {
   releaseAddress: async () => undefined,
 };
 
-function remembering<T extends object>(asked: unknown[][], verbs: T): T {
-  const entries = Object.entries(verbs) as [string, (...given: unknown[]) => unknown][];
-  const wrapped = entries.map(([name, verb]) => [
-    name,
-    (...given: unknown[]) => {
+/** The verbs of `chosen`, those it lacks from `quiet`; what is asked of them is written down. */
+export function remembering<T extends object>(asked: unknown[][], quiet: T, chosen: Partial<T> = {}): T {
+  const wrapped = Object.keys(quiet).map((name) => {
+    const verb = (chosen[name as keyof T] ?? quiet[name as keyof T]) as (...given: unknown[]) => unknown;
+    const remembered = (...given: unknown[]) => {
       if (name !== 'defaultAddressSpaces') asked.push([name, ...given]);
-      return verb(...given);
-    },
-  ]);
+      return verb.apply(chosen, given);
+    };
+    return [name, remembered];
+  });
   return Object.fromEntries(wrapped) as T;
 }
 
@@ -79,12 +79,6 @@ export function logInto(lines: Line[]): Log {
     (message: string, fields: Fields = {}) =>
       void lines.push({ level, message, fields });
   return { debug: writer('debug'), info: writer('info'), warn: writer('warn'), error: writer('error') };
-}
-
-export function temporaryDirectory(t: TestContext): string {
-  const directory = mkdtempSync(join(tmpdir(), 'tsm-'));
-  t.after(() => rmSync(directory, { recursive: true, force: true }));
-  return directory;
 }
 
 export interface Reply {

@@ -16,7 +16,7 @@ import { dirname, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { PluginError } from '../../../src/errors.ts';
 import { claimSocket } from '../../../src/server/socket.ts';
-import { temporaryDirectory } from './door.ts';
+import { temporaryDirectory } from '../temporary.ts';
 
 const options = { timeout: 10_000 };
 

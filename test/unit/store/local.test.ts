@@ -1,25 +1,14 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import {
-  chmodSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  truncateSync,
-  writeFileSync,
-} from 'node:fs';
-import { tmpdir } from 'node:os';
+import { chmodSync, mkdirSync, readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import { type TestContext, test } from 'node:test';
+import { test } from 'node:test';
 import { PluginError } from '../../../src/errors.ts';
 import { openLocalStore, readLocalStore } from '../../../src/store/local.ts';
 import { MIGRATIONS, migrate, schemaVersion } from '../../../src/store/schema.ts';
+import { temporaryDirectory } from '../temporary.ts';
 import { startWriter, testStore } from './contract.ts';
 import { leaseRecord, networkRecord, poolRecord } from './records.ts';
 
@@ -29,15 +18,6 @@ testStore('local', async (t) => {
   const directory = temporaryDirectory(t);
   return { open: async () => openLocalStore(directory), writerArguments: ['local', directory] };
 });
-
-/** In memory where possible: kill -9 spares what a disk has not written yet either, and no fsync has to be waited for. */
-const PLACE = existsSync('/dev/shm') ? '/dev/shm' : tmpdir();
-
-function temporaryDirectory(t: TestContext): string {
-  const directory = mkdtempSync(join(PLACE, 'tsmacvlan-store-'));
-  t.after(() => rmSync(directory, { recursive: true, force: true }));
-  return directory;
-}
 
 function databaseOf(directory: string): string {
   return join(directory, 'tsmacvlan.db');
