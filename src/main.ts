@@ -30,29 +30,34 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
   const links = Links.open();
   const ipam = new IpamDriver({ store });
   const network = new NetworkDriver({ store, links, hostAddresses: ipam, parentAliases: settings.parents, log });
-  const recovered = Promise.withResolvers<void>();
-  const calls = createCalls({ network, ipam, scope: settings.scope });
-  const server = new PluginServer({ calls, log, ready: recovered.promise });
+  const listening = Promise.withResolvers<void>();
+  const recovery = listening.promise.then(() => network.recover());
+  const server = new PluginServer({
+    calls: createCalls({ network, ipam, scope: settings.scope }),
+    log,
+    ready: recovery,
+  });
+  const stop = async () => {
+    await server.close();
+    // A signal during the start: what recovery has begun it ends.
+    await recovery.catch(() => undefined);
+    await network.close();
+    links.close();
+    await store.close();
+  };
   try {
     for (const socket of settings.sockets) await server.listen(socket);
   } catch (error) {
-    await server.close();
-    links.close();
+    listening.reject(error);
+    await stop();
     throw error;
   }
   log.info('listening', { version: VERSION, sockets: settings.sockets, state: settings.stateDirectory });
-  network.recover().then(recovered.resolve, (error: unknown) => {
-    log.error('recovery failed: every call is refused until the cause is mended', { error: String(error) });
-    recovered.reject(error);
-  });
-  return {
-    async stop() {
-      await server.close();
-      await network.close();
-      links.close();
-      await store.close();
-    },
-  };
+  recovery.catch((error: unknown) =>
+    log.error('recovery failed: every call is refused until the cause is mended', { error: String(error) }),
+  );
+  listening.resolve();
+  return { stop };
 }
 
 /** Runs until SIGTERM or SIGINT. */

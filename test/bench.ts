@@ -1,0 +1,330 @@
+/**
+ * `make bench`: the built-in macvlan driver and tsmacvlan side by side on one engine, in turns, in one run; then the
+ * daemon alone. Prints medians with their spread and the ratios, and writes bench.json. Machines are noisy: compare
+ * ratios of one run, never times of two.
+ */
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { Agent, request } from 'node:http';
+import { cpus, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { enclose, obstacle, removeCgroups } from './lab/enclosure.ts';
+import type { Engine, Version } from './lab/engine.ts';
+import { fetchEngines, installTools } from './lab/packages.ts';
+import { Site } from './lab/site.ts';
+
+const BUNDLE = join(import.meta.dirname, '../dist/tsmacvlan.js');
+const REPORT = join(import.meta.dirname, '../bench.json');
+const VERSION: Version = '28.5.2';
+const DRIVERS = ['macvlan', 'tsmacvlan'] as const;
+type Driver = (typeof DRIVERS)[number];
+
+interface Row {
+  readonly what: string;
+  readonly unit: string;
+  readonly values: Readonly<Record<string, Spread>>;
+  /** tsmacvlan's median over the built-in driver's; null where there is nothing to compare with. */
+  readonly ratio: number | null;
+}
+
+interface Spread {
+  readonly median: number;
+  readonly p10: number;
+  readonly p90: number;
+  readonly count: number;
+}
+
+const rows: Row[] = [];
+
+async function main(): Promise<number> {
+  if (process.env.TSMACVLAN_LAB) return measure();
+  const reason = obstacle();
+  if (reason !== undefined) throw new Error(`the benchmark ${reason}`);
+  await installTools(console.log);
+  await fetchEngines(console.log);
+  const child = enclose([process.execPath, import.meta.filename], 'inherit');
+  const [code] = (await once(child, 'exit')) as [number | null];
+  await removeCgroups();
+  return code ?? 1;
+}
+
+async function measure(): Promise<number> {
+  // Side by side both keep their state on the lab's disk, which is in memory; alone, the daemon writes to the real one.
+  await compareOnEngine();
+  const disk = mkdtempSync(join(tmpdir(), 'tsmacvlan-bench-'));
+  try {
+    await measureDaemon(disk);
+  } finally {
+    rmSync(disk, { recursive: true, force: true });
+  }
+  print();
+  return 0;
+}
+
+// --- side by side ----------------------------------------------------------------------------------------------------
+
+async function compareOnEngine(): Promise<void> {
+  const settings = { LOG_LEVEL: 'info' };
+  const site = await Site.open({ version: VERSION, hosts: ['one'], links: ['lan0', 'lan1'], settings });
+  const engine = site.machines[0]?.engine as Engine;
+  try {
+    await compare('network create + rm', 40, async (driver, round) => {
+      const name = `n${round}-${driver}`;
+      await createNetwork(engine, driver, name, `10.${driver === 'macvlan' ? 1 : 2}.${round}.0/24`);
+      await engine.api('DELETE', `/networks/${name}`);
+    });
+    for (const driver of DRIVERS)
+      await createNetwork(engine, driver, driver, driver === 'macvlan' ? '10.3.0.0/24' : '10.4.0.0/24');
+    await compare('docker run --rm', 50, async (driver) => {
+      await engine.must('run', '--rm', '--net', driver, 'busybox', 'true');
+    });
+    await engine.must(
+      'run',
+      '-d',
+      '--name',
+      'idle',
+      '--net',
+      'none',
+      '--stop-timeout',
+      '1',
+      'busybox',
+      'sleep',
+      '100000',
+    );
+    await engine.must('network', 'disconnect', 'none', 'idle');
+    await compare('network connect + disconnect', 60, async (driver) => {
+      await engine.api('POST', `/networks/${driver}/connect`, { Container: 'idle' });
+      await engine.api('POST', `/networks/${driver}/disconnect`, { Container: 'idle' });
+    });
+  } finally {
+    await site.close();
+  }
+}
+
+async function createNetwork(engine: Engine, driver: Driver, name: string, subnet: string): Promise<void> {
+  const IPAM = { Driver: driver === 'macvlan' ? 'default' : driver, Config: [{ Subnet: subnet }] };
+  const parent = driver === 'macvlan' ? 'lan0' : 'lan1';
+  await engine.api('POST', '/networks/create', { Name: name, Driver: driver, IPAM, Options: { parent } });
+}
+
+/** In turns, and the first of each round changes, so that neither has the warmer machine. */
+async function compare(
+  what: string,
+  rounds: number,
+  act: (driver: Driver, round: number) => Promise<void>,
+): Promise<void> {
+  const times: Record<Driver, number[]> = { macvlan: [], tsmacvlan: [] };
+  for (let round = 0; round < rounds; round++) {
+    for (const driver of round % 2 ? DRIVERS : DRIVERS.toReversed()) {
+      const begin = performance.now();
+      await act(driver, round);
+      // The first two rounds warm both drivers up.
+      if (round >= 2) times[driver].push(performance.now() - begin);
+    }
+    progress(what, round + 1, rounds);
+  }
+  const values = { macvlan: spread(times.macvlan), tsmacvlan: spread(times.tsmacvlan) };
+  rows.push({ what, unit: 'ms', values, ratio: values.tsmacvlan.median / values.macvlan.median });
+}
+
+// --- the daemon alone --------------------------------------------------------------------------------------------------
+
+interface Daemon {
+  readonly process: ChildProcess;
+  readonly call: <T = unknown>(name: string, body?: object) => Promise<T>;
+}
+
+async function measureDaemon(disk: string): Promise<void> {
+  execFileSync('ip', ['link', 'add', 'bench0', 'type', 'veth', 'peer', 'name', 'bench1']);
+  await measureStart(join(disk, 'start'));
+  await withDaemon(join(disk, 'memory'), measureMemory);
+  await withDaemon(join(disk, 'time'), async (daemon) => {
+    await measureRoundTrip(daemon);
+    await measureAllocation(daemon);
+  });
+}
+
+async function withDaemon(stateDirectory: string, measurement: (daemon: Daemon) => Promise<void>): Promise<void> {
+  const daemon = await startDaemon(stateDirectory);
+  try {
+    await measurement(daemon);
+  } finally {
+    await stopDaemon(daemon);
+  }
+}
+
+async function measureStart(stateDirectory: string): Promise<void> {
+  const times: number[] = [];
+  for (let round = 0; round < 12; round++) {
+    const begin = performance.now();
+    const daemon = await startDaemon(stateDirectory);
+    times.push(performance.now() - begin);
+    await stopDaemon(daemon);
+    progress('start', round + 1, 12);
+  }
+  rows.push({ what: 'start until the first answer', unit: 'ms', values: { tsmacvlan: spread(times) }, ratio: null });
+}
+
+async function measureRoundTrip({ call }: Daemon): Promise<void> {
+  const times: number[] = [];
+  for (let round = 0; round < 3000; round++) {
+    const begin = performance.now();
+    await call('NetworkDriver.EndpointOperInfo', { NetworkID: 'n', EndpointID: 'e' });
+    if (round >= 500) times.push((performance.now() - begin) * 1000);
+  }
+  rows.push({ what: 'one call without work', unit: 'µs', values: { tsmacvlan: spread(times) }, ratio: null });
+}
+
+/** Every address of a /16, sixteen asked for at a time; the first and the last thousand apart. */
+async function measureAllocation({ call }: Daemon): Promise<void> {
+  const { PoolID } = await call<{ PoolID: string }>('IpamDriver.RequestPool', pool('10.16.0.0/16'));
+  await call('IpamDriver.RequestAddress', {
+    PoolID,
+    Address: '10.16.0.1',
+    Options: { RequestAddressType: 'com.docker.network.gateway' },
+  });
+  const seen = new Set<string>();
+  const total = 65_533;
+  const stretches: number[] = [];
+  for (let begun = 0; begun < total; ) {
+    const wanted = Math.min(1000, total - begun);
+    const begin = performance.now();
+    await inTurns(wanted, 16, async () => {
+      seen.add(
+        (await call<{ Address: string }>('IpamDriver.RequestAddress', { PoolID, Address: '', Options: null })).Address,
+      );
+    });
+    stretches.push(((performance.now() - begin) * 1000) / wanted);
+    begun += wanted;
+    progress('addresses of a /16', begun, total);
+  }
+  if (seen.size !== total) throw new Error(`${total} requests gave ${seen.size} different addresses`);
+  const [first, last] = [spread(stretches.slice(1, 11)), spread(stretches.slice(-11, -1))];
+  rows.push({ what: 'one address of an empty /16', unit: 'µs', values: { tsmacvlan: first }, ratio: null });
+  rows.push({
+    what: 'one address of a nearly full /16',
+    unit: 'µs',
+    values: { tsmacvlan: last },
+    ratio: last.median / first.median,
+  });
+  await call('IpamDriver.ReleasePool', { PoolID });
+}
+
+async function measureMemory({ call, process: { pid } }: Daemon): Promise<void> {
+  await call('IpamDriver.RequestPool', pool('10.17.0.0/16'));
+  const IPv4Data = [{ AddressSpace: 'TsmacvlanLocal', Pool: '10.17.0.0/16', Gateway: '10.17.0.1/16' }];
+  const Options = { 'com.docker.network.generic': { parent: 'bench0' }, 'com.docker.network.enable_ipv6': false };
+  await call('NetworkDriver.CreateNetwork', { NetworkID: 'bench', Options, IPv4Data, IPv6Data: [] });
+  const before = residentMegabytes(pid);
+  let made = 0;
+  await inTurns(1000, 8, async () => {
+    const number = made++;
+    const Interface = { Address: `10.17.${4 + (number >> 8)}.${number & 255}/16`, AddressIPv6: '', MacAddress: '' };
+    const EndpointID = number.toString(16).padStart(12, '0').padEnd(64, '0');
+    await call('NetworkDriver.CreateEndpoint', { NetworkID: 'bench', EndpointID, Interface, Options: {} });
+    await call('NetworkDriver.Join', { NetworkID: 'bench', EndpointID, SandboxKey: '/x', Options: {} });
+    progress('endpoints', number + 1, 1000);
+  });
+  rows.push({
+    what: 'resident memory at the start',
+    unit: 'MB',
+    values: { tsmacvlan: spread([before]) },
+    ratio: null,
+  });
+  rows.push({
+    what: 'resident memory with 1,000 endpoints',
+    unit: 'MB',
+    values: { tsmacvlan: spread([residentMegabytes(pid)]) },
+    ratio: null,
+  });
+}
+
+function pool(subnet: string): object {
+  return { AddressSpace: 'TsmacvlanLocal', Pool: subnet, SubPool: '', Options: null, V6: false };
+}
+
+async function startDaemon(stateDirectory: string): Promise<Daemon> {
+  const socketPath = '/run/bench.sock';
+  const env = { PATH: process.env.PATH, SOCKET: socketPath, STATE_DIR: stateDirectory, LOG_LEVEL: 'warn' };
+  const child = spawn(process.execPath, [BUNDLE, 'serve'], { env, stdio: 'inherit' });
+  const agent = new Agent({ keepAlive: true, maxSockets: 16 });
+  const call = async <T>(name: string, body?: object): Promise<T> => {
+    const sent = request({
+      socketPath,
+      agent,
+      path: `/${name}`,
+      method: 'POST',
+      headers: { Accept: 'application/vnd.docker.plugins.v1.2+json' },
+    });
+    const [response] = (await once(sent.end(body && JSON.stringify(body)), 'response')) as [
+      Parameters<typeof text>[0] & { statusCode: number },
+    ];
+    const answer = await text(response);
+    if (response.statusCode !== 200) throw new Error(`${name}: ${answer}`);
+    return JSON.parse(answer) as T;
+  };
+  for (let attempt = 0; ; attempt++) {
+    try {
+      await call('Plugin.Activate');
+      return { process: child, call };
+    } catch (error) {
+      if (attempt > 4000 || child.exitCode !== null) throw error;
+      await sleep(2);
+    }
+  }
+}
+
+async function stopDaemon({ process: child }: Daemon): Promise<void> {
+  child.kill('SIGTERM');
+  if (child.exitCode === null) await once(child, 'exit');
+}
+
+function residentMegabytes(pid: number | undefined): number {
+  const [, kilobytes] = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? [];
+  return Number(kilobytes) / 1024;
+}
+
+/** Runs `count` tasks, at most `width` at once. */
+async function inTurns(count: number, width: number, task: () => Promise<void>): Promise<void> {
+  let begun = 0;
+  const work = async () => {
+    while (begun++ < count) await task();
+  };
+  await Promise.all(Array.from({ length: width }, work));
+}
+
+// --- the report --------------------------------------------------------------------------------------------------------
+
+function spread(values: readonly number[]): Spread {
+  const sorted = values.toSorted((a, b) => a - b);
+  const at = (share: number) => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? Number.NaN;
+  return { median: at(0.5), p10: at(0.1), p90: at(0.9), count: sorted.length };
+}
+
+function progress(what: string, done: number, total: number): void {
+  if (process.stdout.isTTY)
+    process.stdout.write(`\r${what}: ${done} of ${total}\x1b[K${done === total ? '\r\x1b[K' : ''}`);
+  else if (done === total) console.log(`${what}: ${total} done`);
+}
+
+function print(): void {
+  const machine = `${cpus().length} cores, Node ${process.version}, engine ${VERSION}`;
+  writeFileSync(REPORT, `${JSON.stringify({ machine, date: new Date().toISOString(), rows }, null, 2)}\n`);
+  console.log(`\n${machine}; median (10 % to 90 %)\n`);
+  for (const { what, unit, values, ratio } of rows) {
+    const cells = Object.entries(values).map(
+      ([name, { median, p10, p90 }]) => `${name} ${digits(median)} ${unit} (${digits(p10)} to ${digits(p90)})`,
+    );
+    console.log(`${what.padEnd(38)} ${cells.join('   ')}${ratio === null ? '' : `   ratio ${ratio.toFixed(2)}`}`);
+  }
+  console.log(`\nwritten to bench.json`);
+}
+
+function digits(value: number): string {
+  return value >= 100 ? value.toFixed(0) : value.toFixed(1);
+}
+
+process.exitCode = await main();
