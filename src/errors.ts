@@ -159,16 +159,28 @@ export const hostAddressWithoutAccess = () =>
   mistake('HOST_IP_ALONE', 'option -o host_ip= is the address for host access, which is off; add -o host_access=true');
 
 export const hostAccessMode = (mode: string) =>
-  mistake('HOST_ACCESS_MODE', `host access works in mode bridge only: in mode ${mode} sub-interfaces of one parent do not see each other; leave host_access out or use -o macvlan_mode=bridge`);
+  mistake(
+    'HOST_ACCESS_MODE',
+    `host access works in mode bridge only: in mode ${mode} sub-interfaces of one parent do not see each other; leave host_access out or use -o macvlan_mode=bridge`,
+  );
 
 export const hostAccessInternal = () =>
-  mistake('HOST_ACCESS_INTERNAL', 'an --internal network keeps everybody out, the host too; leave --internal or host_access=true out');
+  mistake(
+    'HOST_ACCESS_INTERNAL',
+    'an --internal network keeps everybody out, the host too; leave --internal or host_access=true out',
+  );
 
 export const hostAddressNeeded = (subnet: string) =>
-  mistake('HOST_IP_NEEDED', `the addresses of ${quote(subnet)} come from another IPAM driver, so none can be reserved for the host; name one that containers do not get with -o host_ip=, or add --ipam-driver tsmacvlan`);
+  mistake(
+    'HOST_IP_NEEDED',
+    `the addresses of ${quote(subnet)} come from another IPAM driver, so none can be reserved for the host; name one that containers do not get with -o host_ip=, or add --ipam-driver tsmacvlan`,
+  );
 
 export const hostAddressOutside = (address: string, subnets: readonly string[]) =>
-  mistake('HOST_IP_OUTSIDE', `host address ${address} is in no subnet of the network (${subnets.join(', ')}); choose one inside`);
+  mistake(
+    'HOST_IP_OUTSIDE',
+    `host address ${address} is in no subnet of the network (${subnets.join(', ')}); choose one inside`,
+  );
 
 // --- parents -----------------------------------------------------------------------------------------------------
 
@@ -629,3 +641,34 @@ export const rangeExhausted = (
     `no free address in ${ranges.join(', ')}: ${uses.join(', ') || 'it has none'}; ${remedy}`,
   );
 };
+
+// --- the check of an address on the LAN ----------------------------------------------------------------------------
+
+export const probeParentGone = (address: string, parent: string, cause?: unknown) =>
+  new PluginError(
+    'mistake',
+    'PROBE_PARENT_GONE',
+    `cannot check address ${address} on the LAN, because parent interface ${quote(parent)} is not on this host; bring it back and try again`,
+    cause,
+  );
+
+export const probeParentDown = (address: string, parent: string, cause?: unknown) =>
+  new PluginError(
+    'mistake',
+    'PROBE_PARENT_DOWN',
+    `cannot check address ${address} on the LAN, because parent interface ${quote(parent)} is down; set it up with "ip link set ${parent} up" and try again`,
+    cause,
+  );
+
+export const probeFailed = (address: string, parent: string, code: string, cause: unknown) =>
+  fault(
+    'PROBE_FAILED',
+    `the kernel refused to check address ${address} on parent ${quote(parent)} (${code}); try again`,
+    cause,
+  );
+
+export const probeStopped = (address: string) =>
+  fault(
+    'PROBE_STOPPED',
+    `the check of address ${address} on the LAN was cut short because tsmacvlan is stopping; try again`,
+  );

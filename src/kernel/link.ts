@@ -50,6 +50,7 @@ import {
   withoutAddressGeneration,
   withoutStatistics,
 } from './message.ts';
+import { Namespaces } from './namespaces.ts';
 import { type Message, NLM_F_CREATE, NLM_F_EXCL, type Request } from './netlink.ts';
 import { type Answer, RtnetlinkSocket } from './rtnetlink.ts';
 import { type LinkEvent, LinkWatch } from './watch.ts';
@@ -92,6 +93,7 @@ const ISOLATED_KINDS = ['dummy', 'ifb', 'bridge'] as const;
 export class Links {
   readonly #requests = RtnetlinkSocket.open();
   readonly #deletions = new Deletions();
+  readonly #namespaces = new Namespaces();
   readonly #watches = new Set<LinkWatch>();
 
   static open(): Links {
@@ -101,6 +103,7 @@ export class Links {
   close(): void {
     this.#requests.close();
     this.#deletions.close();
+    this.#namespaces.close();
     for (const watch of this.#watches) watch.close();
     this.#watches.clear();
   }
@@ -245,6 +248,14 @@ export class Links {
     });
     const addresses = messages.map(decodeAddress).filter((address) => address !== undefined);
     return index === undefined ? addresses : addresses.filter(({ linkIndex }) => linkIndex === index);
+  }
+
+  /**
+   * Sub-interfaces of a parent that were moved to other namespaces and have this address there, without prefix length.
+   * For what cannot be seen, see namespaces.ts.
+   */
+  async foreignSubInterfaces(parentIndex: number, address: string): Promise<Link[]> {
+    return this.#namespaces.subInterfaces(parentIndex, address);
   }
 
   /** `address` with its prefix length: `192.168.1.2/24`. EEXIST when it is there already. */

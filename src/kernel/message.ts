@@ -28,6 +28,7 @@ export const RTM_GETADDR = 22;
 export const RTM_NEWROUTE = 24;
 export const RTM_DELROUTE = 25;
 export const RTM_GETROUTE = 26;
+export const RTM_GETNSID = 90;
 
 export const IFF_UP = 0x1;
 export const IFF_NOARP = 0x80;
@@ -52,6 +53,7 @@ const IFLA_GROUP = 27;
 const IFLA_EXT_MASK = 29;
 const IFLA_PROMISCUITY = 30;
 const IFLA_LINK_NETNSID = 37;
+const IFLA_TARGET_NETNSID = 46;
 const IFLA_MIN_MTU = 50;
 const IFLA_MAX_MTU = 51;
 const IFLA_PROP_LIST = 52;
@@ -174,6 +176,8 @@ export const linkGroup = (group: number) => u32Attribute(IFLA_GROUP, group);
 export const linkMtu = (mtu: number) => u32Attribute(IFLA_MTU, mtu);
 export const linkParent = (index: number) => u32Attribute(IFLA_LINK, index);
 export const linkMaster = (index: number) => u32Attribute(IFLA_MASTER, index);
+/** The link is one of another namespace, by its number here. */
+export const linkNamespace = (namespaceId: number) => u32Attribute(IFLA_TARGET_NETNSID, namespaceId);
 export const withoutStatistics = () => u32Attribute(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
 
 export function linkMacAddress(macAddress: string): Buffer {
@@ -283,6 +287,7 @@ export function decodeGroup({ body }: Message): number {
 const IFA_ADDRESS = 1;
 const IFA_LOCAL = 2;
 const IFA_FLAGS = 8;
+const IFA_TARGET_NETNSID = 10;
 const IFA_F_NODAD = 0x02;
 
 const FAMILIES: Readonly<Record<number, Family>> = { [AF_INET]: 'IPv4', [AF_INET6]: 'IPv6' };
@@ -301,9 +306,10 @@ export function addressBody(linkIndex: number, address: string, noDad = false): 
   return Buffer.concat([body, encodeAttribute(IFA_LOCAL, bytes), encodeAttribute(IFA_ADDRESS, bytes), ...flags]);
 }
 
-/** All families and links. */
-export function addressDumpBody(): Buffer {
-  return Buffer.alloc(ADDRESS_BODY_SIZE);
+/** All families and links; of another namespace, only on a socket with strict checks. */
+export function addressDumpBody(namespaceId?: number): Buffer {
+  const namespace = namespaceId === undefined ? [] : [u32Attribute(IFA_TARGET_NETNSID, namespaceId)];
+  return Buffer.concat([Buffer.alloc(ADDRESS_BODY_SIZE), ...namespace]);
 }
 
 /** Undefined for an address that is neither IPv4 nor IPv6. */
@@ -315,6 +321,22 @@ export function decodeAddress({ body }: Message): InterfaceAddress | undefined {
   const address = formatBytes(family, attributes.bytes(IFA_LOCAL) ?? attributes.bytes(IFA_ADDRESS));
   if (family === undefined || address === undefined) return undefined;
   return { linkIndex: body.readUInt32LE(4), address, prefixLength: body.readUInt8(1), family };
+}
+
+// --- namespaces ----------------------------------------------------------------------------------------------------
+
+const NAMESPACE_BODY_SIZE = 4;
+const NETNSA_NSID = 1;
+const NETNSA_FD = 3;
+
+/** struct rtgenmsg {u8 family}, padded. All namespaces that have a number here, or the one open at `fd`. */
+export function namespaceBody(fd?: number): Buffer {
+  return Buffer.concat([Buffer.alloc(NAMESPACE_BODY_SIZE), ...(fd === undefined ? [] : [u32Attribute(NETNSA_FD, fd)])]);
+}
+
+/** -1 for a namespace without a number. */
+export function decodeNamespaceId({ body }: Message): number | null {
+  return new Attributes(body, NAMESPACE_BODY_SIZE).i32(NETNSA_NSID);
 }
 
 // --- routes --------------------------------------------------------------------------------------------------------

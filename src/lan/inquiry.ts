@@ -6,9 +6,8 @@
  * would otherwise be a gap in which the address looks free to everybody.
  */
 import type { Address } from '../address.ts';
-import { arpProbe, arpReply, encodeArp } from './arp.ts';
 import type { Clock } from './clock.ts';
-import { encodeNd, ndDefence, ndProbe } from './nd.ts';
+import { defenceFrame, makeNonce, probeFrame } from './frames.ts';
 import type { ProxyWatch } from './proxy.ts';
 import { Rivalry } from './rivalry.ts';
 import type { Sighting } from './sighting.ts';
@@ -81,9 +80,7 @@ export class Inquiry {
     this.#question = question;
     this.#surroundings = surroundings;
     this.#rivalry = new Rivalry(surroundings.wire.macAddress, surroundings.clock);
-    this.#nonce = Math.floor(surroundings.random() * 2 ** 48)
-      .toString(16)
-      .padStart(12, '0');
+    this.#nonce = makeNonce(surroundings.random);
     this.#settle = Promise.withResolvers<Verdict>();
     this.verdict = this.#settle.promise;
   }
@@ -137,11 +134,7 @@ export class Inquiry {
     const { wire, proxies, clock } = this.#surroundings;
     proxies?.ask();
     this.#sentAtMs = clock.nowMs();
-    wire.send(
-      this.address.family === 'IPv4'
-        ? encodeArp(arpProbe(this.address, wire.macAddress))
-        : encodeNd(ndProbe(this.address, wire.macAddress, this.#nonce)),
-    );
+    wire.send(probeFrame(this.address, wire.macAddress, this.#nonce));
   }
 
   #isOurs({ macAddress, nonce }: Sighting): boolean {
@@ -191,8 +184,7 @@ export class Inquiry {
   #defend({ packet }: Sighting): void {
     if (this.#isFlooded()) return;
     const { wire } = this.#surroundings;
-    if (packet.protocol === 'ARP') wire.send(encodeArp(arpReply(packet, wire.macAddress)));
-    else wire.send(encodeNd(ndDefence(this.address, wire.macAddress)));
+    wire.send(defenceFrame(packet, this.address, wire.macAddress));
   }
 
   #isFlooded(): boolean {
@@ -211,6 +203,8 @@ export class Inquiry {
 
   #in(delayMs: number, run: () => void): void {
     this.#cancelTimer();
+    // Sending can fail and so end it.
+    if (this.#phase === 'over') return;
     this.#cancelTimer = this.#surroundings.clock.after(delayMs, run);
   }
 }

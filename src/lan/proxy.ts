@@ -14,6 +14,8 @@ import type { Sighting } from './sighting.ts';
 const LEAST_GAP_MS = 150;
 /** A router that was seen to proxy counts as one for this long after its last answer. */
 const MEMORY_MS = 60_000;
+/** More are an attack. */
+const MOST_PROXIES = 64;
 /** With fewer host bits a random IPv6 address is not surely free. */
 const LEAST_RANDOM_BITS = 32;
 
@@ -36,13 +38,13 @@ export function controlAddress({ family, first, length }: Prefix, random: () => 
 export class ProxyWatch {
   readonly address: Address;
   readonly #clock: Clock;
-  readonly #ask: (address: Address) => void;
+  readonly #ask: () => void;
   readonly #onProxy: (macAddress: string) => void;
   readonly #answeredAtMs = new Map<string, number>();
   #askedAtMs = Number.NEGATIVE_INFINITY;
 
-  /** `onProxy` is called for every answer. */
-  constructor(address: Address, clock: Clock, ask: (address: Address) => void, onProxy: (macAddress: string) => void) {
+  /** `ask` sends the control probe; `onProxy` is called for every answer to it. */
+  constructor(address: Address, clock: Clock, ask: () => void, onProxy: (macAddress: string) => void) {
     this.address = address;
     this.#clock = clock;
     this.#ask = ask;
@@ -53,12 +55,12 @@ export class ProxyWatch {
   ask(): void {
     if (this.#clock.nowMs() - this.#askedAtMs < LEAST_GAP_MS) return;
     this.#askedAtMs = this.#clock.nowMs();
-    this.#ask(this.address);
+    this.#ask();
   }
 
-  /** A sighting of the control address. */
-  hear({ kind, macAddress, isAnswer }: Sighting): void {
-    if (kind !== 'use' || !isAnswer) return;
+  hear({ kind, address, macAddress, isAnswer }: Sighting): void {
+    if (kind !== 'use' || !isAnswer || !isSame(address, this.address)) return;
+    if (this.#answeredAtMs.size >= MOST_PROXIES && !this.#answeredAtMs.has(macAddress)) return;
     this.#answeredAtMs.set(macAddress, this.#clock.nowMs());
     this.#onProxy(macAddress);
   }
@@ -67,4 +69,8 @@ export class ProxyWatch {
     const atMs = this.#answeredAtMs.get(macAddress);
     return atMs !== undefined && this.#clock.nowMs() - atMs < MEMORY_MS;
   }
+}
+
+function isSame(a: Address, b: Address): boolean {
+  return a.family === b.family && a.value === b.value;
 }

@@ -56,7 +56,7 @@ function ask(
     new ProxyWatch(
       control,
       host.clock,
-      (one) => host.send(encodeArp(arpProbe(one, OUR_MAC))),
+      () => host.send(encodeArp(arpProbe(control, OUR_MAC))),
       () => undefined,
     );
   const inquiry = new Inquiry(

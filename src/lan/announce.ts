@@ -1,0 +1,47 @@
+/**
+ * Gratuitous ARP and unsolicited Neighbour Advertisements on behalf of a container.
+ *
+ * They carry the container's MAC as the frame's source although they leave by another link. That is sound: macvlan
+ * passes a frame on whatever its source is; siblings in bridge mode get it, the container itself takes no harm (it has
+ * that MAC), and the switch learns the MAC on the port where it is.
+ */
+import type { Address } from '../address.ts';
+import type { Family } from '../model.ts';
+import type { Clock } from './clock.ts';
+import { announcementFrame } from './frames.ts';
+import type { Wire } from './inquiry.ts';
+
+/** RFC 5227 1.1: ANNOUNCE_NUM, ANNOUNCE_INTERVAL. RFC 4861 10: MAX_NEIGHBOR_ADVERTISEMENT, RetransTimer. */
+const REPETITION: Readonly<Record<Family, { readonly count: number; readonly gapMs: number }>> = {
+  IPv4: { count: 2, gapMs: 2000 },
+  IPv6: { count: 3, gapMs: 1000 },
+};
+
+/** Ends with the last frame; throws the signal's reason when it is aborted before. */
+export async function announce(
+  wire: Pick<Wire, 'send'>,
+  clock: Clock,
+  { address, macAddress, signal }: { address: Address; macAddress: string; signal?: AbortSignal | undefined },
+): Promise<void> {
+  const { count, gapMs } = REPETITION[address.family];
+  for (let sent = 0; sent < count; sent++) {
+    if (sent > 0) await pause(clock, gapMs, signal);
+    signal?.throwIfAborted();
+    wire.send(announcementFrame(address, macAddress));
+  }
+}
+
+/** Ends early when the signal is aborted. */
+function pause(clock: Clock, delayMs: number, signal: AbortSignal | undefined): Promise<void> {
+  return new Promise((resolve) => {
+    const cancel = clock.after(delayMs, () => {
+      signal?.removeEventListener('abort', abort);
+      resolve();
+    });
+    function abort(): void {
+      cancel();
+      resolve();
+    }
+    signal?.addEventListener('abort', abort, { once: true });
+  });
+}

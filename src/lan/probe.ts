@@ -1,0 +1,239 @@
+/**
+ * "Does anybody on this LAN have this address?" What is asked at the same time on one parent shares one vantage, so a
+ * hundred questions cost about the time of one.
+ */
+import { type Address, type Prefix, formatAddress } from '../address.ts';
+import * as errors from '../errors.ts';
+import { KernelError } from '../kernel/errno.ts';
+import type { InterfaceAddress, Link, Links } from '../kernel/link.ts';
+import type { Mode } from '../model.ts';
+import { announce } from './announce.ts';
+import { type Clock, systemClock } from './clock.ts';
+import { Inquiry, type Verdict } from './inquiry.ts';
+import { type Profile, timingOf } from './timing.ts';
+import type { Vantage } from './vantage.ts';
+import { Vantages } from './vantages.ts';
+
+interface OnParent {
+  readonly parentName: string;
+  /** Of the network the address is for. */
+  readonly mode: Mode;
+  readonly address: Address;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface ProbeRequest extends OnParent {
+  readonly profile: Profile;
+  /** MAC addresses of our own containers and links: their use of the address is no conflict. */
+  readonly isOwn: (macAddress: string) => boolean;
+  /** The address's subnet; without it routers that answer for every address count as holders. */
+  readonly subnet?: Prefix | undefined;
+  /** How long an address found free is guarded: listened for and defended against others who ask for it. */
+  readonly guardMs?: number | undefined;
+}
+
+export type Finding =
+  | { readonly held: false }
+  | {
+      readonly held: true;
+      readonly macAddress: string;
+      /** Where it was seen: the parent, or the host's own link that has the address. */
+      readonly linkName: string;
+      /** It asked for the address at the same moment as we did, and may or may not take it. */
+      readonly simultaneous: boolean;
+    };
+
+export interface AnnounceRequest extends OnParent {
+  /** The container's. */
+  readonly macAddress: string;
+}
+
+export interface LateConflict {
+  readonly parentName: string;
+  readonly address: Address;
+  readonly macAddress: string;
+}
+
+export interface ProxyReport {
+  readonly parentName: string;
+  readonly macAddress: string;
+}
+
+export interface Parts {
+  readonly links: Links;
+  /** Somebody began to use an address that we had found free, while it was guarded. */
+  readonly onLateConflict?: (conflict: LateConflict) => void;
+  /** A router answers for every address. Told once for each. */
+  readonly onProxy?: (report: ProxyReport) => void;
+  readonly clock?: Clock;
+  /** 0 to 1, as Math.random. */
+  readonly random?: () => number;
+}
+
+/** Engines put the address on the container's interface within seconds of asking us for it. */
+const GUARD_MS = 10_000;
+/** ARPHRD_ETHER (linux/if_arp.h). */
+const ETHERNET = 1;
+
+/** More are an attack. */
+const MOST_REPORTS = 256;
+
+/** The reason that ends what is asked when the daemon stops. */
+class Stopped extends Error {}
+
+export class Prober {
+  readonly #links: Links;
+  readonly #vantages: Vantages;
+  readonly #onLateConflict: (conflict: LateConflict) => void;
+  readonly #onProxy: (report: ProxyReport) => void;
+  readonly #clock: Clock;
+  readonly #random: () => number;
+  readonly #reportedProxies = new Set<string>();
+  #hostAddresses: Promise<InterfaceAddress[]> | undefined;
+
+  constructor({ links, onLateConflict, onProxy, clock = systemClock, random = Math.random }: Parts) {
+    this.#links = links;
+    this.#onLateConflict = onLateConflict ?? (() => undefined);
+    this.#onProxy = onProxy ?? (() => undefined);
+    this.#clock = clock;
+    this.#random = random;
+    this.#vantages = new Vantages({ links, clock, random, onProxy: (parent, mac) => this.#reportProxy(parent, mac) });
+  }
+
+  /** Throws a PluginError when the LAN cannot be asked, and the signal's reason when it is aborted. */
+  probe(request: ProbeRequest): Promise<Finding> {
+    return this.#onParent(request, async (parent) => {
+      const held = (await this.#heldByHost(request, parent)) ?? (await this.#heldBySibling(request, parent));
+      return held ?? this.#heldOnLan(request, parent);
+    });
+  }
+
+  /**
+   * Tells the LAN, siblings in bridge mode included, that the address is at this MAC from now on, so that caches and
+   * switches learn it. For engines below 28, which do not. Takes 2 s; call it once the container's interface is up.
+   */
+  announce(request: AnnounceRequest): Promise<void> {
+    return this.#onParent(request, async (parent) => {
+      const vantage = await this.#vantages.get(parent, request.mode);
+      const letGo = vantage.hold();
+      await announce(vantage, this.#clock, request).finally(letGo);
+    });
+  }
+
+  /** Ends the guard of an address that was found free and is not wanted any more. */
+  async release(parentName: string, address: Address): Promise<void> {
+    const parent = await this.#links.byName(parentName);
+    if (parent === undefined) return;
+    for (const vantage of await this.#vantages.on(parent.index)) vantage.release(address);
+  }
+
+  /** What is being asked ends in an error; every guard ends; no link or socket stays. */
+  close(): Promise<void> {
+    return this.#vantages.close(new Stopped());
+  }
+
+  async #onParent<T>(request: OnParent, act: (parent: Link) => Promise<T>): Promise<T> {
+    request.signal?.throwIfAborted();
+    try {
+      return await act(await this.#parent(request));
+    } catch (error) {
+      if (error instanceof Stopped) throw errors.probeStopped(formatAddress(request.address));
+      throw error instanceof KernelError ? await this.#refusal(request, error) : error;
+    }
+  }
+
+  async #parent({ parentName, address }: OnParent): Promise<Link> {
+    const parent = await this.#links.byName(parentName);
+    if (parent === undefined) throw errors.probeParentGone(formatAddress(address), parentName);
+    if (parent.type !== ETHERNET || parent.isLoopback) throw errors.parentNotEthernet(parentName);
+    if (!parent.isUp) throw errors.probeParentDown(formatAddress(address), parentName);
+    return parent;
+  }
+
+  /** The kernel's words for a parent that went down or away are many; its state says which it was. */
+  async #refusal(request: OnParent, error: KernelError): Promise<Error> {
+    if (error.code === 'EPERM') return errors.notPermitted('watch a network link', error);
+    try {
+      await this.#parent(request);
+      return errors.probeFailed(formatAddress(request.address), request.parentName, error.code, error);
+    } catch (sentence) {
+      return sentence as Error;
+    }
+  }
+
+  /**
+   * The host's own addresses, which no probe from its own links can hear. IPv4: on whatever link, because Linux answers
+   * ARP for all of them on all links (ip-sysctl: arp_ignore 0). IPv6: on this segment, because it answers link by link.
+   */
+  async #heldByHost({ address, isOwn }: ProbeRequest, parent: Link): Promise<Finding | undefined> {
+    const text = formatAddress(address);
+    for (const { linkIndex } of (await this.#readHostAddresses()).filter((one) => one.address === text)) {
+      const link = await this.#links.byIndex(linkIndex);
+      if (link === undefined || isOwn(link.macAddress)) continue;
+      if (address.family === 'IPv6' && link.index !== parent.index && link.parentIndex !== parent.index) continue;
+      const { macAddress } = link.isLoopback ? parent : link;
+      return { held: true, macAddress, linkName: link.name, simultaneous: false };
+    }
+    return undefined;
+  }
+
+  /** One reading serves all who ask while it lasts. */
+  #readHostAddresses(): Promise<InterfaceAddress[]> {
+    this.#hostAddresses ??= this.#links.addresses().finally(() => {
+      this.#hostAddresses = undefined;
+    });
+    return this.#hostAddresses;
+  }
+
+  /** Siblings in modes private and vepa hear no probe of another sibling; their addresses can be read all the same. */
+  async #heldBySibling({ address, isOwn }: ProbeRequest, { index, name }: Link): Promise<Finding | undefined> {
+    const siblings = await this.#links.foreignSubInterfaces(index, formatAddress(address));
+    const holder = siblings.find(({ macAddress }) => !isOwn(macAddress));
+    return holder && { held: true, macAddress: holder.macAddress, linkName: name, simultaneous: false };
+  }
+
+  async #heldOnLan(request: ProbeRequest, parent: Link): Promise<Finding> {
+    const vantage = await this.#vantages.get(parent, request.mode);
+    request.signal?.throwIfAborted();
+    const inquiry = this.#inquiry(request, parent, vantage);
+    vantage.add(inquiry);
+    inquiry.start();
+    const verdict = await unlessAborted(request.signal, inquiry);
+    if (verdict.held) return { ...verdict, linkName: parent.name };
+    // A parent that went down lost our probes without a word.
+    await this.#parent(request).catch((error: unknown) => {
+      vantage.release(request.address);
+      throw error;
+    });
+    return verdict;
+  }
+
+  #inquiry(request: ProbeRequest, { name: parentName }: Link, vantage: Vantage): Inquiry {
+    const { address, profile, isOwn, subnet, guardMs = GUARD_MS } = request;
+    const inquiry: Inquiry = new Inquiry(
+      {
+        address,
+        timing: timingOf(profile, address.family),
+        guardMs,
+        isOwn,
+        onLateConflict: (macAddress) => this.#onLateConflict({ parentName, address, macAddress }),
+        onOver: () => vantage.remove(inquiry),
+      },
+      { wire: vantage, clock: this.#clock, random: this.#random, proxies: subnet && vantage.proxies(subnet) },
+    );
+    return inquiry;
+  }
+
+  #reportProxy({ name: parentName }: Link, macAddress: string): void {
+    const key = `${parentName} ${macAddress}`;
+    if (this.#reportedProxies.has(key) || this.#reportedProxies.size === MOST_REPORTS) return;
+    this.#reportedProxies.add(key);
+    this.#onProxy({ parentName, macAddress });
+  }
+}
+
+async function unlessAborted(signal: AbortSignal | undefined, inquiry: Inquiry): Promise<Verdict> {
+  const abort = () => inquiry.end(signal?.reason as Error);
+  signal?.addEventListener('abort', abort, { once: true });
+  return inquiry.verdict.finally(() => signal?.removeEventListener('abort', abort));
+}

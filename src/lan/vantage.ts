@@ -1,0 +1,268 @@
+/**
+ * A place on a parent's LAN to listen and speak from: one packet socket for everything that is asked on that parent.
+ *
+ * The usual place is a macvlan link of our own, in bridge mode beside the containers' links. From there the wire is in
+ * reach and so are siblings in bridge mode, whoever made them; frames sent on the parent itself never reach siblings
+ * (macvlan_queue_xmit, drivers/net/macvlan.c). The link must not act on the host's behalf:
+ * - It answers no ARP (IFF_NOARP). Linux answers on any link for every address of the host, so the LAN would see the
+ *   host's addresses at a second MAC.
+ * - Its MTU is below 1280, where the kernel gives a link no IPv6 at all (addrconf_notify, net/ipv6/addrconf.c): no
+ *   address, no routes from router advertisements. That needs no write to /proc/sys, which a plugin's container has not.
+ *
+ * In passthru mode the parent's one child would be kept out by such a link, and beside a foreign passthru child or an
+ * ipvlan the kernel refuses it. Then the place is the parent itself, with its own MAC.
+ */
+import { type Address, type Prefix, formatAddress, formatPrefix } from '../address.ts';
+import { isKernelError } from '../kernel/errno.ts';
+import type { Link, Links } from '../kernel/link.ts';
+import { PacketSocket } from '../kernel/packet.ts';
+import type { Clock } from './clock.ts';
+import { awaitingFilter } from './filter.ts';
+import { makeNonce, probeFrame } from './frames.ts';
+import type { Inquiry, Wire } from './inquiry.ts';
+import { ALL_NODES_MAC, multicastMac, solicitedNodeGroup } from './nd.ts';
+import { ProxyWatch, controlAddress } from './proxy.ts';
+import { type Sighting, decodePacket, readSighting } from './sighting.ts';
+
+/** By it recovery finds what a killed process left. */
+export const PROBE_ALIAS = 'tsmacvlan probe';
+/** The least MTU that IPv4 hosts must cope with (RFC 791); our longest frame has 94 bytes. */
+const PROBE_MTU = 576;
+
+/** While a verdict is awaited, and while there are only guards. */
+const ASKING_TICK_MS = 5;
+const GUARDING_TICK_MS = 25;
+/** The link stays for the next question, because the kernel takes 16 ms to delete it. */
+const LINGER_MS = 2000;
+
+export interface VantageSpec {
+  readonly links: Links;
+  readonly parent: Link;
+  /** The probe link's; not used on the parent itself. */
+  readonly macAddress: string;
+  readonly linkName: string;
+  readonly clock: Clock;
+  readonly random: () => number;
+  /** A router answered for the control address. */
+  readonly onProxy: (macAddress: string) => void;
+  /** Nobody has used it for a while, or its link went down or away. Close it with this reason. */
+  readonly onEnd: (reason: Error) => void;
+}
+
+export class Vantage implements Wire {
+  readonly macAddress: string;
+  readonly #spec: VantageSpec;
+  readonly #socket: PacketSocket;
+  /** Undefined on the parent itself. */
+  readonly #link: Link | undefined;
+  readonly #inquiries = new Map<string, Set<Inquiry>>();
+  /** By subnet; null for one that is too small to have a control address. */
+  readonly #proxies = new Map<string, ProxyWatch | null>();
+  #holds = 0;
+  #isFilterStale = false;
+  #isClosed = false;
+  #next = NOTHING;
+
+  private constructor(spec: VantageSpec, link: Link | undefined, socket: PacketSocket) {
+    this.#spec = spec;
+    this.#link = link;
+    this.#socket = socket;
+    this.macAddress = (link ?? spec.parent).macAddress;
+    this.#schedule();
+  }
+
+  /** A link of our own. EINVAL or EBUSY where the kernel allows none on this parent. */
+  static async openLink(spec: VantageSpec): Promise<Vantage> {
+    const link = await spec.links.addMacvlan({
+      name: spec.linkName,
+      alias: PROBE_ALIAS,
+      parentIndex: spec.parent.index,
+      mode: 'bridge',
+      macAddress: spec.macAddress,
+      mtu: PROBE_MTU,
+      broadcastQueueLength: null,
+    });
+    try {
+      await spec.links.setArp(link.index, false);
+      await spec.links.setUp(link.index);
+      const socket = PacketSocket.open({ linkIndex: link.index, filter: awaitingFilter([]), ignoreOutgoing: true });
+      return new Vantage(spec, link, socket);
+    } catch (error) {
+      await spec.links.deleteLink(link.index).catch(() => false);
+      throw error;
+    }
+  }
+
+  /** The parent itself. What it sends is heard too, because its children send through it. */
+  static openParent(spec: VantageSpec): Vantage {
+    const socket = PacketSocket.open({ linkIndex: spec.parent.index, filter: awaitingFilter([]) });
+    return new Vantage(spec, undefined, socket);
+  }
+
+  /** Listens for the inquiry's address; the caller starts it. */
+  add(inquiry: Inquiry): void {
+    const key = formatAddress(inquiry.address);
+    const others = this.#inquiries.get(key);
+    // A new question replaces the guard left by an earlier one.
+    for (const other of others ?? []) if (!other.isAsking) other.end(new Error('asked again'));
+    if (this.#inquiries.get(key)?.add(inquiry) === undefined) {
+      this.#listen(inquiry.address);
+      this.#inquiries.set(key, new Set([inquiry]));
+    }
+    this.#schedule();
+  }
+
+  remove(inquiry: Inquiry): void {
+    const key = formatAddress(inquiry.address);
+    const inquiries = this.#inquiries.get(key);
+    if (!inquiries?.delete(inquiry) || inquiries.size > 0) return;
+    this.#inquiries.delete(key);
+    this.#ignore(inquiry.address);
+    this.#schedule();
+  }
+
+  /** Ends the guards of an address. */
+  release(address: Address): void {
+    for (const inquiry of this.#inquiries.get(formatAddress(address)) ?? []) {
+      if (!inquiry.isAsking) inquiry.end(new Error('released'));
+    }
+  }
+
+  /** The watch for routers that answer for every address of a subnet. */
+  proxies(subnet: Prefix): ProxyWatch | undefined {
+    const key = formatPrefix(subnet);
+    const known = this.#proxies.get(key);
+    if (known !== undefined) return known ?? undefined;
+    const address = controlAddress(subnet, this.#spec.random);
+    const made = address === undefined ? null : this.#watchProxies(address);
+    this.#proxies.set(key, made);
+    return made ?? undefined;
+  }
+
+  #watchProxies(address: Address): ProxyWatch {
+    this.#listen(address);
+    const { clock, random, onProxy } = this.#spec;
+    const frame = probeFrame(address, this.macAddress, makeNonce(random));
+    return new ProxyWatch(address, clock, () => this.send(frame), onProxy);
+  }
+
+  /** Keeps it open until the returned function is called. */
+  hold(): () => void {
+    this.#holds++;
+    this.#schedule();
+    return () => {
+      this.#holds--;
+      this.#schedule();
+    };
+  }
+
+  send(frame: Buffer): void {
+    if (this.#isClosed) return;
+    try {
+      this.#refreshFilter();
+      this.#socket.send(frame);
+    } catch (error) {
+      // A full queue, or a parent without carrier, loses a frame as the wire might.
+      if (!isKernelError(error, 'ENOBUFS', 'EAGAIN')) this.#spec.onEnd(error as Error);
+    }
+  }
+
+  drain(): void {
+    if (this.#isClosed) return;
+    try {
+      this.#refreshFilter();
+      this.#hear(this.#socket.receive().flatMap(({ frame }) => toSighting(frame)));
+    } catch (error) {
+      this.#spec.onEnd(error as Error);
+    }
+  }
+
+  /** Ends everything asked here with `reason`, and removes the link. */
+  async close(reason: Error): Promise<void> {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#next.cancel();
+    for (const inquiry of [...this.#inquiries.values()].flatMap((set) => [...set])) inquiry.end(reason);
+    this.#socket.close();
+    if (this.#link !== undefined) await this.#spec.links.deleteLink(this.#link.index);
+  }
+
+  /** Control addresses first: who answers those is no holder of the others. */
+  #hear(sightings: readonly Sighting[]): void {
+    const watches = this.#watches();
+    for (const sighting of sightings) for (const watch of watches) watch.hear(sighting);
+    for (const sighting of sightings) {
+      for (const inquiry of this.#inquiries.get(formatAddress(sighting.address)) ?? []) inquiry.hear(sighting);
+    }
+  }
+
+  #listen(address: Address): void {
+    this.#isFilterStale = true;
+    for (const mac of groups(address)) this.#socket.join(mac);
+  }
+
+  #ignore(address: Address): void {
+    this.#isFilterStale = true;
+    for (const mac of groups(address)) this.#socket.leave(mac);
+  }
+
+  /** Before the next frame goes out or comes in, so that many changes at once cost one program. */
+  #refreshFilter(): void {
+    if (!this.#isFilterStale) return;
+    this.#isFilterStale = false;
+    const inquiries = [...this.#inquiries.values()].flatMap((set) => [...set]);
+    this.#socket.setFilter(awaitingFilter([...inquiries, ...this.#watches()].map(({ address }) => address)));
+  }
+
+  #watches(): ProxyWatch[] {
+    return [...this.#proxies.values()].filter((watch) => watch !== null);
+  }
+
+  /** Reads the socket as often as those who wait need it; with nobody waiting, counts down to the end. */
+  #schedule(): void {
+    if (this.#isClosed) return;
+    const { clock, onEnd } = this.#spec;
+    const isUsed = this.#inquiries.size > 0 || this.#holds > 0;
+    const delayMs = isUsed ? this.#tickMs() : LINGER_MS;
+    const dueMs = clock.nowMs() + delayMs;
+    // What is due sooner stays, or a steady stream of questions would put the reading off for ever.
+    if (isUsed === this.#next.isTick && this.#next.dueMs <= dueMs) return;
+    this.#next.cancel();
+    this.#next = {
+      isTick: isUsed,
+      dueMs,
+      cancel: clock.after(delayMs, isUsed ? () => this.#tick() : () => onEnd(new Error('idle'))),
+    };
+  }
+
+  #tick(): void {
+    this.#next = NOTHING;
+    this.drain();
+    this.#schedule();
+  }
+
+  #tickMs(): number {
+    for (const set of this.#inquiries.values()) for (const { isAsking } of set) if (isAsking) return ASKING_TICK_MS;
+    return GUARDING_TICK_MS;
+  }
+}
+
+interface Next {
+  /** Else it is the end of an idle vantage. */
+  readonly isTick: boolean;
+  readonly dueMs: number;
+  readonly cancel: () => void;
+}
+
+const NOTHING: Next = { isTick: false, dueMs: Number.POSITIVE_INFINITY, cancel: () => undefined };
+
+/** The multicast MACs on which others speak about an address: defences go to all nodes, probes to the address's group. */
+function groups(address: Address): string[] {
+  return address.family === 'IPv4' ? [] : [ALL_NODES_MAC, multicastMac(solicitedNodeGroup(address))];
+}
+
+function toSighting(frame: Buffer): Sighting[] {
+  const packet = decodePacket(frame);
+  const sighting = packet && readSighting(packet);
+  return sighting === undefined ? [] : [sighting];
+}

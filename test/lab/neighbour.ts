@@ -1,0 +1,89 @@
+/** A machine on the LAN whose every word a test decides: one packet socket in a namespace with a cable to the switch. */
+import { closeSync, openSync } from 'node:fs';
+import { check } from '../../src/kernel/errno.ts';
+import { setNetworkNamespace } from '../../src/kernel/libc.ts';
+import { Links } from '../../src/kernel/link.ts';
+import { ARP_AND_NEIGHBOUR_DISCOVERY } from '../../src/kernel/bpf.ts';
+import { PacketSocket } from '../../src/kernel/packet.ts';
+import { type Packet, decodePacket } from '../../src/lan/sighting.ts';
+import { type Lan, Namespace } from './namespace.ts';
+
+/** ARP and neighbour discovery that came in, with the time of its reading (performance.now). */
+export interface Heard {
+  readonly atMs: number;
+  readonly packet: Packet;
+}
+
+export class Neighbour {
+  readonly namespace: Namespace;
+  readonly macAddress: string;
+  readonly heard: Heard[] = [];
+  /** Called for each packet, within a millisecond or two. */
+  react: (packet: Packet) => void = () => undefined;
+  readonly #socket: PacketSocket;
+  readonly #timer: NodeJS.Timeout;
+
+  private constructor(namespace: Namespace, macAddress: string, socket: PacketSocket) {
+    this.namespace = namespace;
+    this.macAddress = macAddress;
+    this.#socket = socket;
+    this.#timer = setInterval(() => this.#read(), 1);
+  }
+
+  /** Its link is `lan0`; its kernel has no address until a test gives it one, and then answers by itself. */
+  static async plug(lan: Lan, name: string, macAddress: string): Promise<Neighbour> {
+    const namespace = await Namespace.create(name);
+    await lan.plug(namespace);
+    await namespace.ip(`link set lan0 address ${macAddress}`);
+    const [link] = await namespace.show<{ ifindex: number }>('link show lan0');
+    const spec = { linkIndex: link?.ifindex ?? 0, filter: ARP_AND_NEIGHBOUR_DISCOVERY, ignoreOutgoing: true };
+    return new Neighbour(
+      namespace,
+      macAddress,
+      inNamespace(name, () => PacketSocket.open(spec)),
+    );
+  }
+
+  send(frame: Buffer): void {
+    this.#socket.send(frame);
+  }
+
+  /** Forgets what it heard and how it reacted. */
+  reset(): void {
+    this.#read();
+    this.heard.length = 0;
+    this.react = () => undefined;
+  }
+
+  close(): void {
+    clearInterval(this.#timer);
+    this.#socket.close();
+  }
+
+  #read(): void {
+    for (const { frame } of this.#socket.receive()) {
+      const packet = decodePacket(frame);
+      if (packet === undefined) continue;
+      this.heard.push({ atMs: performance.now(), packet });
+      this.react(packet);
+    }
+  }
+}
+
+/** The kernel's links of another namespace. */
+export function linksOf(namespace: Namespace): Links {
+  return inNamespace(namespace.name, () => Links.open());
+}
+
+/** Sockets stay in the namespace they were opened in. */
+export function inNamespace<T>(name: string, open: () => T): T {
+  const here = openSync('/proc/thread-self/ns/net', 'r');
+  const there = openSync(`/run/netns/${name}`, 'r');
+  try {
+    check(`enter namespace ${name}`, setNetworkNamespace(there));
+    return open();
+  } finally {
+    check('return to the namespace of the test', setNetworkNamespace(here));
+    for (const fd of [here, there]) closeSync(fd);
+  }
+}
