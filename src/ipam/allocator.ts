@@ -94,7 +94,7 @@ export class Allocator {
   /** An auxiliary address is asked for like a container's `--ip`, only before there is a network. */
   #kindOf(pool: Pool, isGateway: boolean): LeaseKind {
     if (isGateway) return 'gateway';
-    return isBeingCreated(pool, this.#now()) ? 'auxiliary' : 'container';
+    return pool.networkId === null && isBeingCreated(pool, this.#now()) ? 'auxiliary' : 'container';
   }
 
   // --- named by the user -----------------------------------------------------------------------------------------

@@ -219,12 +219,12 @@ export function newPool(spec: PoolSpec, now: Date): Pool {
   };
 }
 
-/** Between RequestPool and CreateNetwork an engine takes much less; a pool that no network took by then was left behind. */
+/** From RequestPool to CreateNetwork, and from there to the network's record, it takes much less. */
 const CREATION_MS = 60_000;
 
-/** Whether its network may still be on its way: the pools of a network are asked for before it exists. */
-export function isBeingCreated({ networkId, createdAt }: Pool, now: Date): boolean {
-  return networkId === null && now.getTime() - Date.parse(createdAt) < CREATION_MS;
+/** Whether its network may still be on its way: a pool is asked for before, and tied before the network is recorded. */
+export function isBeingCreated({ changedAt }: Pool, now: Date): boolean {
+  return now.getTime() - Date.parse(changedAt) < CREATION_MS;
 }
 
 /** Of an address space or a realm in it. */

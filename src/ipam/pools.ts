@@ -69,21 +69,25 @@ export class Pools {
 
   /**
    * Removes a pool that only seems to be in the way. Nodes of a swarm create their part of a network anew after each
-   * start of the engine, without a release before. And pools are left behind by engines that die before CreateNetwork,
-   * or (26 to 28) when a later pool of the same network is refused.
+   * start of the engine, without a release before. Other pools were left behind: see isAbandoned.
    */
   async #makeWay(pool: Pool, wanted: Pool, refusal: errors.PluginError): Promise<void> {
     const leases = await this.#leasesOf(pool.id);
     const isRenewed = pool.id === wanted.id && pool.networkId !== null && isOfSwarm(pool.networkId);
-    if (!isRenewed && !this.#isAbandoned(pool, leases)) throw refusal;
-    // Containers keep their leases, and the new pool its id. Gateway and auxiliary addresses are asked for anew.
-    for (const lease of leases) if (lease.kind !== 'container') await this.#leases.giveUp(lease, pool.id);
+    if (!isRenewed && !(await this.#isAbandoned(pool, leases))) throw refusal;
+    // In a renewed pool containers keep their leases; gateway and auxiliary addresses are asked for anew.
+    for (const lease of leases) if (!isRenewed || lease.kind !== 'container') await this.#leases.giveUp(lease, pool.id);
     await this.#store.pools.remove(pool);
   }
 
-  /** No network took it in time, nor has a network of another driver (those are never known) a container on it. */
-  #isAbandoned(pool: Pool, leases: readonly Lease[]): boolean {
-    if (pool.networkId !== null || isBeingCreated(pool, this.#now())) return false;
+  /**
+   * No network has it, and none is on its way. Engines leave pools behind when they die before CreateNetwork, when a
+   * later pool of the network is refused (26 to 28), and when the plugin is away while a network is removed.
+   */
+  async #isAbandoned(pool: Pool, leases: readonly Lease[]): Promise<boolean> {
+    if (isBeingCreated(pool, this.#now())) return false;
+    if (pool.networkId !== null) return (await this.#store.networks.get(pool.networkId)) === undefined;
+    // Networks of other drivers are never known here; their containers are.
     return leases.every(({ kind }) => kind !== 'container');
   }
 

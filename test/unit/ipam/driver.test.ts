@@ -334,6 +334,17 @@ for (const [name, open] of Object.entries(STORES)) {
     },
   );
 
+  check('a pool whose release never came gives way when its network is gone, with all of its addresses', async (f) => {
+    const pool = await f.network('192.168.1.0/24');
+    await f.gateway(pool);
+    await f.address(pool);
+    await f.deleteNetwork(NETWORK);
+    assert.match(await sentence(f.pool('192.168.1.0/24')), /^pool 192\.168\.1\.0\/24 belongs to network 3f2a9c1d04be;/);
+    f.pass(61);
+    assert.equal(await f.pool('192.168.1.0/24'), pool);
+    assert.deepEqual(await f.store.leases.list(), []);
+  });
+
   check('a network of another driver that has a container keeps its pool', async (f) => {
     const pool = await f.pool('192.168.1.0/24');
     f.pass(3600);

@@ -9,7 +9,7 @@ import { IpamDriver, type PoolRequest, type Probe } from '../../../src/ipam/driv
 import type { EndpointState, Lease, Pool } from '../../../src/model.ts';
 import { openLocalStore } from '../../../src/store/local.ts';
 import type { Store } from '../../../src/store/store.ts';
-import { endpointRecord } from '../store/records.ts';
+import { endpointRecord, networkRecord } from '../store/records.ts';
 import { MemoryStore } from './memory.ts';
 
 export const LOCAL = 'TsmacvlanLocal';
@@ -77,7 +77,16 @@ export class Fixture {
 
   async tie(poolId: string, networkId: string): Promise<void> {
     const pool = await this.record(poolId);
-    assert.ok(await this.store.pools.replace(pool, { ...pool, networkId }));
+    const changedAt = new Date(this.#timeMs).toISOString();
+    assert.ok(await this.store.pools.replace(pool, { ...pool, networkId, changedAt }));
+    await this.store.networks.insert(networkRecord(networkId));
+  }
+
+  /** What DeleteNetwork does. */
+  async deleteNetwork(networkId: string): Promise<void> {
+    const network = await this.store.networks.get(networkId);
+    assert.ok(network);
+    await this.store.networks.remove(network);
   }
 
   async record(poolId: string): Promise<Pool> {
