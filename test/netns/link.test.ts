@@ -365,6 +365,32 @@ describe('links', { skip: outsideLab(), timeout: 170_000 }, () => {
       assert.deepEqual([shown('tsm0')?.address, shown('tsm0')?.mtu], ['02:42:0a:00:00:09', 1300]);
     });
 
+    test('switches ARP off and keeps the ARP of two links apart, without /proc/sys', { timeout }, async () => {
+      const { index } = await links.addMacvlan(child('tsm0'));
+      await links.setArp(index, false);
+      assert.ok(shown('tsm0')?.flags.includes('NOARP'));
+      await links.setArp(index, true);
+      assert.ok(!shown('tsm0')?.flags.includes('NOARP'));
+      await links.keepArpApart(index);
+      const value = (key: string) => readFileSync(`/proc/sys/net/ipv4/conf/tsm0/${key}`, 'utf8').trim();
+      assert.deepEqual([value('arp_ignore'), value('arp_announce')], ['1', '2']);
+    });
+
+    test('keeps the host’s IPv6 on a link to the addresses it is given', { timeout }, async () => {
+      const made = await links.addMacvlan(child('tsm0'));
+      await links.keepIPv6Static(made);
+      await links.setUp(made.index);
+      await sleep(50);
+      assert.deepEqual(await links.addresses(made.index), []);
+      assert.equal(shown('tsm0')?.inet6_addr_gen_mode, 'none');
+      assert.equal(readFileSync('/proc/sys/net/ipv6/conf/tsm0/accept_ra', 'utf8').trim(), '0');
+      await links.addAddress(made.index, 'fd00:9::2/64', { noDad: true });
+      assert.deepEqual(
+        (await links.addresses(made.index)).map(({ address }) => address),
+        ['fd00:9::2'],
+      );
+    });
+
     test('of a link that is gone fails with ENODEV', { timeout }, async () => {
       await assert.rejects(links.setUp(123_456), { code: 'ENODEV', operation: 'set link 123456 up' });
       await assert.rejects(links.setMtu(123_456, 1400), { code: 'ENODEV' });

@@ -46,6 +46,16 @@ const settledFiles = async (): Promise<number> => {
   return counts.at(-1) ?? 0;
 };
 
+/** Frames take a moment: waits until so many have come, and gives also those that came too much. */
+const gather = async (socket: PacketSocket | undefined, count: number) => {
+  const received = socket?.receive() ?? [];
+  for (let waited = 0; received.length < count && waited < 400; waited++) {
+    await sleep(5);
+    received.push(...(socket?.receive() ?? []));
+  }
+  return received;
+};
+
 /** An Ethernet frame; `type` and what follows it in hex. */
 const frame = (to: string, from: string, rest: string) =>
   Buffer.concat([macBytes(to), macBytes(from), Buffer.from(rest, 'hex')]);
@@ -76,18 +86,13 @@ describe('packet sockets', { skip: outsideLab(), timeout: 120_000 }, () => {
 
   before(async () => {
     links = Links.open();
-    for (const name of ['far', 'container']) ip(`netns add ${name}`);
     // Neighbour discovery of the kernel's own would be in the way.
-    for (const name of ['all', 'default']) execFileSync('sysctl', ['-qw', `net.ipv6.conf.${name}.disable_ipv6=1`]);
-    execFileSync('ip', [
-      'netns',
-      'exec',
-      'far',
-      'sysctl',
-      '-qw',
-      'net.ipv6.conf.all.disable_ipv6=1',
-      'net.ipv6.conf.default.disable_ipv6=1',
-    ]);
+    const off = ['sysctl', '-qw', 'net.ipv6.conf.all.disable_ipv6=1', 'net.ipv6.conf.default.disable_ipv6=1'];
+    execFileSync('env', off);
+    for (const name of ['far', 'container']) {
+      ip(`netns add ${name}`);
+      ip(`netns exec ${name} ${off.join(' ')}`);
+    }
     await plug();
   });
 
@@ -111,10 +116,9 @@ describe('packet sockets', { skip: outsideLab(), timeout: 120_000 }, () => {
     const [here, there, observer] = [open(), openFar(), open()];
     here.send(arp(BROADCAST, NEAR));
     there.send(arp(NEAR, FAR));
-    await sleep(5);
-    assert.deepEqual(there.receive(), [{ frame: arp(BROADCAST, NEAR), outgoing: false }]);
-    assert.deepEqual(here.receive(), [{ frame: arp(NEAR, FAR), outgoing: false }]);
-    assert.deepEqual(observer.receive(), [
+    assert.deepEqual(await gather(there, 1), [{ frame: arp(BROADCAST, NEAR), outgoing: false }]);
+    assert.deepEqual(await gather(here, 1), [{ frame: arp(NEAR, FAR), outgoing: false }]);
+    assert.deepEqual(await gather(observer, 2), [
       { frame: arp(BROADCAST, NEAR), outgoing: true },
       { frame: arp(NEAR, FAR), outgoing: false },
     ]);
@@ -125,8 +129,7 @@ describe('packet sockets', { skip: outsideLab(), timeout: 120_000 }, () => {
     const [here, observer] = [open(), open({ ignoreOutgoing: true })];
     here.send(arp(BROADCAST, NEAR));
     openFar().send(arp(NEAR, FAR));
-    await sleep(5);
-    assert.deepEqual(observer.receive(), [{ frame: arp(NEAR, FAR), outgoing: false }]);
+    assert.deepEqual(await gather(observer, 1), [{ frame: arp(NEAR, FAR), outgoing: false }]);
   });
 
   test('the filter lets ARP and neighbour discovery of the untagged LAN through and nothing else', {
@@ -144,9 +147,8 @@ describe('packet sockets', { skip: outsideLab(), timeout: 120_000 }, () => {
     ];
     const ofVlan = [tagged(arp(BROADCAST, FAR), '000a'), tagged(icmp6(NEAR, FAR, 135), 'e00a')];
     for (const each of [...others, ...wanted, ...ofVlan, priorityTagged]) there.send(each);
-    await sleep(5);
     assert.deepEqual(
-      here.receive().map((received) => received.frame.toString('hex')),
+      (await gather(here, 4)).map((received) => received.frame.toString('hex')),
       [...wanted, arp(NEAR, FAR)].map((each) => each.toString('hex')),
     );
   });
@@ -154,8 +156,7 @@ describe('packet sockets', { skip: outsideLab(), timeout: 120_000 }, () => {
   test('without a filter a VLAN’s ARP would look like one of the untagged LAN', { timeout }, async () => {
     const [here, there] = [open(), openFar()];
     there.send(tagged(arp(BROADCAST, FAR), '000a'));
-    await sleep(5);
-    assert.deepEqual(here.receive(), [{ frame: arp(BROADCAST, FAR), outgoing: false }]);
+    assert.deepEqual(await gather(here, 1), [{ frame: arp(BROADCAST, FAR), outgoing: false }]);
   });
 
   test('a parent sees the unicast frames of its macvlan child', { timeout }, async () => {
@@ -172,8 +173,8 @@ describe('packet sockets', { skip: outsideLab(), timeout: 120_000 }, () => {
     ip('-n container link set mv0 up');
     const [all, arpOnly, there] = [open(), open({ protocol: 0x0806 }), openFar()];
     there.send(arp(CHILD, FAR));
-    await sleep(5);
-    assert.deepEqual([all.receive().length, arpOnly.receive().length], [1, 0]);
+    assert.deepEqual(await gather(all, 1), [{ frame: arp(CHILD, FAR), outgoing: false }]);
+    assert.deepEqual(arpOnly.receive(), []);
     ip('-n container link delete mv0');
     assert.equal(await links.byIndex(child.index), undefined);
   });
@@ -200,8 +201,7 @@ describe('packet sockets', { skip: outsideLab(), timeout: 120_000 }, () => {
     const [one, two] = siblings;
     const [here] = [open({ filter: ARP_AND_NEIGHBOUR_DISCOVERY })];
     one?.send(arp(BROADCAST, CHILD));
-    await sleep(20);
-    assert.deepEqual(two?.receive(), [{ frame: arp(BROADCAST, CHILD), outgoing: false }]);
+    assert.deepEqual(await gather(two, 1), [{ frame: arp(BROADCAST, CHILD), outgoing: false }]);
     assert.deepEqual(here.receive(), []);
     for (const name of ['one', 'two']) ip(`-n ${name} link delete mv-${name}`);
     await links.deleteLink(isolated.index);
@@ -230,33 +230,29 @@ describe('packet sockets', { skip: outsideLab(), timeout: 120_000 }, () => {
     const [here, there] = [open({ filter: ARP_AND_NEIGHBOUR_DISCOVERY }), openFar()];
     here.setFilter(assemble([loadHalf(12), ifEqual(0x0800, undefined, 'drop'), accept, 'drop', drop]));
     for (const each of [arp(NEAR, FAR), ipv4(NEAR, FAR)]) there.send(each);
-    await sleep(5);
-    assert.deepEqual(here.receive(), [{ frame: ipv4(NEAR, FAR), outgoing: false }]);
+    assert.deepEqual(await gather(here, 1), [{ frame: ipv4(NEAR, FAR), outgoing: false }]);
   });
 
-  test('one receive is bounded, and the next goes on', { timeout }, async () => {
+  test('a flood is received whole, as far as the buffer of the socket reaches', { timeout }, async () => {
     const [here, there] = [open({ filter: ARP_AND_NEIGHBOUR_DISCOVERY }), openFar()];
-    const seen: number[] = [];
     for (let count = 0; count < 200; count++) there.send(arp(BROADCAST, FAR));
-    await sleep(20);
-    for (let round = 0; round < 3; round++) seen.push(here.receive().length);
-    assert.deepEqual(seen, [200, 0, 0]);
+    assert.equal((await gather(here, 200)).length, 200);
+    assert.deepEqual(here.receive(), []);
   });
 
   test('a link that goes down is told once, and the socket goes on when it is up again', { timeout }, async () => {
     const [here, there] = [open(), openFar()];
     there.send(arp(NEAR, FAR));
-    await sleep(5);
+    await sleep(50);
     await links.setDown(near.index);
     assert.throws(() => here.receive(), { name: 'KernelError', code: 'ENETDOWN' });
     assert.equal(here.receive().length, 1, 'the frame that came before');
     assert.throws(() => here.send(arp(BROADCAST, NEAR)), { name: 'KernelError', code: 'ENETDOWN' });
     assert.deepEqual(here.receive(), []);
     await links.setUp(near.index);
-    await sleep(20);
+    await sleep(50);
     there.send(arp(NEAR, FAR));
-    await sleep(5);
-    assert.deepEqual(here.receive(), [{ frame: arp(NEAR, FAR), outgoing: false }]);
+    assert.deepEqual(await gather(here, 1), [{ frame: arp(NEAR, FAR), outgoing: false }]);
   });
 
   test('a socket on a link that is down fails on the first receive', { timeout }, async () => {
@@ -309,7 +305,6 @@ describe('packet sockets', { skip: outsideLab(), timeout: 120_000 }, () => {
     timeout,
   }, async () => {
     const before = await settledFiles();
-    const startedMs = performance.now();
     for (let count = 0; count < 300; count++) {
       const socket = PacketSocket.open({
         linkIndex: near.index,
@@ -321,8 +316,7 @@ describe('packet sockets', { skip: outsideLab(), timeout: 120_000 }, () => {
       socket.close();
       socket.close();
     }
-    // The kernel takes some 9 ms for each, which would be 2.7 s here.
-    assert.ok(performance.now() - startedMs < 1000);
+    assert.ok(openFiles() > before, 'close() did not wait for the kernel');
     assert.equal(await settledFiles(), before);
   });
 
