@@ -53,6 +53,7 @@ export class PluginServer {
   readonly #visits = new Set<Promise<unknown>>();
   readonly #sockets: { http: Server; claim: Claim }[] = [];
   #isClosing = false;
+  #closed: Promise<void> | undefined;
 
   constructor({ calls, log, ready = Promise.resolve(), deadlineMs = DEADLINE_MS, closeMs = CLOSE_MS }: ServerOptions) {
     this.#log = log;
@@ -72,8 +73,12 @@ export class PluginServer {
   }
 
   /** Takes no new calls, lets those under way finish (8 s at most), and removes the sockets that are still ours. */
-  async close(): Promise<void> {
-    if (this.#isClosing) return;
+  close(): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
     this.#isClosing = true;
     for (const { claim } of this.#sockets) claim.release();
     // Connections the kernel already took in for us are accepted in this turn, not reset.

@@ -5,7 +5,17 @@ import { IpamDriver } from '../../src/ipam/driver.ts';
 import { type Call, createCalls } from '../../src/server/calls.ts';
 import { openLocalStore } from '../../src/store/local.ts';
 import { ask, openDoor, quietIpam, quietNetwork, remembering } from './server/door.ts';
-import { type Exchange, play, type Recorded, readSession, SESSIONS, withoutLength } from './server/transcripts.ts';
+import {
+  describeExchange,
+  type Exchange,
+  isAddressTaken,
+  PLAYS,
+  play,
+  type Recorded,
+  readSession,
+  SESSIONS,
+  withoutLength,
+} from './server/transcripts.ts';
 import { temporaryDirectory } from './temporary.ts';
 
 const options = { timeout: 60_000 };
@@ -137,20 +147,8 @@ function networkOptions({ Options }: Body) {
 
 // --- each session plays through ----------------------------------------------------------------------------------
 
-/** An engine repeats what it knows only to a plugin that asked for it (RequiresRequestReplay), which this one does not. */
-const PLAYED = SESSIONS.filter((name) => !name.includes('live-replay'));
-
-for (const name of PLAYED) {
-  const session = readSession(name);
-  const hosts = [...new Set(session.map(({ host }) => host))];
-  for (const host of hosts) {
-    test(`${name}${host === undefined ? '' : ` on ${host}`} plays through with the real IPAM`, options, async (t) => {
-      await playThrough(
-        t,
-        session.filter((recorded) => recorded.host === host),
-      );
-    });
-  }
+for (const { title, requests } of PLAYS) {
+  test(`${title} plays through with the real IPAM`, options, (t) => playThrough(t, requests));
 }
 
 /** The NetworkDriver's part of the sessions is played on real links in test/netns. */
@@ -159,23 +157,11 @@ async function playThrough(t: TestContext, session: readonly Recorded[]): Promis
   const door = await openDoor(t, { ipam: new IpamDriver({ store }) });
   t.after(() => store.close());
   const exchanges = await play(session, (call, body) => ask(door, call, body));
-  for (const exchange of exchanges)
-    assert.equal(exchange.reply.status, mayRefuse(exchange) ? 400 : 200, text(exchange));
+  for (const exchange of exchanges) {
+    assert.equal(exchange.reply.status, isAddressTaken(exchange) ? 400 : 200, describeExchange(exchange));
+  }
   const leases = (await store.leases.list()).map(({ realm, address }) => `${realm}/${address}`);
   assert.deepEqual(leases.sort(), [...heldAfter(exchanges).keys()].sort(), 'the store holds what the engine holds');
-}
-
-/**
- * One `--ip` in these sessions is taken. What the recording plugin refused in the global space it had to grant: a swarm
- * manager that leads again asks for what it holds, and allocates nothing any more when it is refused.
- */
-function mayRefuse({ recorded: { call, body, answer } }: Exchange): boolean {
-  const isGlobal = String(body?.['PoolID']).startsWith('tsglobal|');
-  return call === 'IpamDriver.RequestAddress' && answer === undefined && !isGlobal;
-}
-
-function text({ recorded, body, reply }: Exchange): string {
-  return `${recorded.call} ${JSON.stringify(body)}: ${JSON.stringify(reply.body)}`;
 }
 
 /** What the engine holds after these exchanges, and by which pools; fails when an address is given to two at once. */

@@ -40,6 +40,24 @@ export function readSession(name: string): Recorded[] {
   return lines.map((line) => JSON.parse(line) as Recorded);
 }
 
+/** What one engine sent in one session. */
+export interface Play {
+  readonly title: string;
+  readonly requests: readonly Recorded[];
+}
+
+/**
+ * All but the live-replay sessions: an engine repeats what it knows only to a plugin that asks for it with
+ * RequiresRequestReplay, as the recording one did there and this one does not.
+ */
+export const PLAYS: readonly Play[] = SESSIONS.filter((name) => !name.includes('live-replay')).flatMap((name) => {
+  const byHost = Object.groupBy(readSession(name), ({ host = '' }) => host);
+  return Object.entries(byHost).map(([host, requests = []]) => ({
+    title: host === '' ? name : `${name} on ${host}`,
+    requests,
+  }));
+});
+
 /** Options that only the recording plugin knew. */
 const FOREIGN_OPTIONS = new Set(['ipamk', 'ik', 'iok', 'k', 'k1', 'k2', 'nogw', 'allocated']);
 
@@ -53,6 +71,19 @@ export async function play(session: readonly Recorded[], send: Send): Promise<Ex
     exchanges.push({ recorded, body, reply });
   }
   return exchanges;
+}
+
+/**
+ * True for an `--ip` that was taken. What the recording plugin refused in the global space must be granted: a swarm
+ * manager that leads again asks for what it holds, and allocates nothing any more when it is refused.
+ */
+export function isAddressTaken({ recorded: { call, body, answer } }: Exchange): boolean {
+  const isGlobal = String(body?.['PoolID']).startsWith('tsglobal|');
+  return call === 'IpamDriver.RequestAddress' && answer === undefined && !isGlobal;
+}
+
+export function describeExchange({ recorded, body, reply }: Exchange): string {
+  return `${recorded.call} ${JSON.stringify(body)}: ${JSON.stringify(reply.body)}`;
 }
 
 /** What the recording plugin called things, and what this one calls them. */
