@@ -16,6 +16,8 @@ const HOSTS = '/run/lab';
 // The shell stays process 1 of the machine and reaps what daemons leave behind.
 const INIT = `set -e
 hostname "$1"
+# As on every host whose engine has its default bridge.
+echo 1 >/proc/sys/net/ipv4/ip_forward
 mount --bind "$2/disk" "$2/run/disk"
 mount --rbind "$2/run" /run
 mount --rbind /sys/fs/cgroup /run/cgroup

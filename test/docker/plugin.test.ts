@@ -1,0 +1,249 @@
+/**
+ * The life of the managed plugin, in order, by the steps of docs/install.md: pushed to a registry, installed on two hosts,
+ * used, set, broken, restarted, upgraded, removed.
+ *
+ *     one: registry ──eth0── switch 192.0.2.254 ──eth0── two: registry
+ */
+import assert from 'node:assert/strict';
+import { existsSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+import { after, before, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { VERSION } from '../../src/version.ts';
+import { assertPings, attachment, runIdle } from '../lab/container.ts';
+import { follow } from '../lab/document.ts';
+import { outsideLab } from '../lab/enclosure.ts';
+import { Engine, type Version } from '../lab/engine.ts';
+import { Host } from '../lab/host.ts';
+import { makePlugin, ManagedPlugin } from '../lab/managed.ts';
+import { Lan } from '../lab/namespace.ts';
+import { REGISTRY, startRegistry } from '../lab/registry.ts';
+
+const VERSIONS: Version[] = ['20.10.24', '28.5.2'];
+const NEXT = '99.0.0';
+const IMAGE = `${REGISTRY}/tsmacvlan`;
+/** What a reader of docs/install.md writes in place of its words. */
+const OURS = { 'registry.example': REGISTRY, VERSION };
+const SUBNET = '--subnet 192.0.2.0/24 --gateway 192.0.2.254 -o parent=eth0';
+
+for (const version of VERSIONS) {
+  describe(`managed plugin, engine ${version}`, { skip: outsideLab(), timeout: 280_000 }, () => {
+    let lan: Lan;
+    let hosts: Host[];
+    let one: Engine;
+    let two: Engine;
+    let first: ManagedPlugin;
+    let second: ManagedPlugin;
+
+    before(async () => {
+      lan = await Lan.create(['192.0.2.254/24']);
+      hosts = await Promise.all(['one', 'two'].map((name) => Host.boot(name, lan, ['eth0'])));
+      [one, two] = (await Promise.all(hosts.map((host) => Engine.start(host, version)))) as [Engine, Engine];
+      await Promise.all(hosts.map(({ namespace }) => startRegistry(namespace)));
+    });
+    after(async () => {
+      for (const host of hosts) await host.scrap(lan);
+      await lan.namespace.delete();
+    });
+
+    test('two versions are created, pushed and removed', async () => {
+      for (const number of [VERSION, NEXT]) {
+        const directory = await makePlugin(`/run/plugin-${number}`, number);
+        await one.must('plugin', 'create', `${IMAGE}:${number}`, directory);
+        await one.must('plugin', 'push', `${IMAGE}:${number}`);
+        await one.must('plugin', 'rm', `${IMAGE}:${number}`);
+      }
+      assert.equal(await one.must('plugin', 'ls', '--quiet'), '');
+    });
+
+    test('it is installed from the registry with the privileges it names, under an alias', async () => {
+      const options = ['--grant-all-permissions', '--alias', 'tsmacvlan'];
+      await one.must('plugin', 'install', ...options, `${IMAGE}:${VERSION}`);
+      first = await ManagedPlugin.find(one, 'tsmacvlan');
+      const format = '{{.Name}} {{.Enabled}} {{.Config.Linux.Capabilities}} {{.Config.Network.Type}}';
+      const found = await one.must('plugin', 'inspect', '--format', format, 'tsmacvlan');
+      assert.equal(found, 'tsmacvlan:latest true [CAP_NET_ADMIN CAP_NET_RAW] host');
+    });
+
+    test('the installation of docs/install.md ends with an answer from the LAN', async () => {
+      const printed = await follow(two, 'install.md', 'Install the plugin', OURS);
+      assert.match(printed, /1 packets received/);
+      second = await ManagedPlugin.find(two, 'tsmacvlan:lan');
+    });
+
+    test('containers of two hosts reach each other, by the name with the tag and by the bare name', async () => {
+      const names = '-d tsmacvlan:latest --ipam-driver tsmacvlan:latest'.split(' ');
+      await one.must('network', 'create', ...names, ...SUBNET.split(' '), '--ip-range', '192.0.2.128/26', 'lan');
+      await runIdle(one, 'web', '--net lan --restart always');
+      await runIdle(two, 'db', '--net lan --restart always');
+      await assertPings(one, 'web', (await attachment(two, 'db', 'lan')).IPAddress);
+      await assertPings(two, 'db', (await attachment(one, 'web', 'lan')).IPAddress);
+      assert.equal((await attachment(two, 'db', 'lan')).IPAddress, '192.0.2.64');
+    });
+
+    test('its log lines are in the engine log, as information', () => {
+      const joined = /level=info msg="\S+ info NetworkDriver\.Join .*outcome=ok/;
+      for (const plugin of [first, second]) assert.match(plugin.log(), joined);
+      assert.match(first.log(), new RegExp(`info listening version=${VERSION.replaceAll('.', '\\.')} `));
+    });
+
+    test('the engine does not look at the socket when the alias is plain tsmacvlan, as docs/install.md says', async () => {
+      const create = [
+        'network',
+        'create',
+        '-d',
+        'tsmacvlan',
+        '--subnet',
+        '198.51.100.0/24',
+        '-o',
+        'parent=eth0',
+        'bare',
+      ];
+      assert.match((await one.docker(...create)).stderr, /could not resolve driver tsmacvlan in registry/);
+    });
+
+    test('both names lead to one state', async () => {
+      const names = '-d tsmacvlan:lan --ipam-driver tsmacvlan:lan --subnet 198.51.100.0/24 -o parent=eth0'.split(' ');
+      await two.must('network', 'create', ...names, 'tagged');
+      await runIdle(two, 'cache', '--net tagged --restart always');
+      const taken = await two.docker(...`network create ${names.join(' ').replaceAll(':lan', '')} twin`.split(' '));
+      assert.match(taken.stderr, /198\.51\.100\.0\/24/);
+    });
+
+    test('a setting is changed by the steps of docs/install.md while a container goes on', async () => {
+      await two.must('run', '-d', '--name', 'steady', '--net', 'lan', 'busybox', 'ping', '-i', '0.2', '192.0.2.254');
+      const refused = await two.docker('plugin', 'set', 'tsmacvlan:lan', 'LOG_LEVEL=debug');
+      assert.match(refused.stderr, /enabled/);
+      await follow(two, 'install.md', 'Change a setting');
+      const env = await two.must('plugin', 'inspect', '--format', '{{.Settings.Env}}', 'tsmacvlan:lan');
+      assert.match(env, /LOG_LEVEL=debug/);
+      await assertLostNothing(two, 'steady');
+    });
+
+    test('a setting that is not known fails the enabling soon, and the log says which are', async () => {
+      await two.must('plugin', 'disable', '-f', second.name);
+      await two.must('plugin', 'set', second.name, 'LOG_LEVEL=loud');
+      const startedMs = Date.now();
+      assert.equal((await two.docker('plugin', 'enable', second.name)).code, 1);
+      assert.ok(Date.now() - startedMs < 20_000, 'the engine was left hanging');
+      assert.match(second.log(), /LOG_LEVEL=.{1,3}loud.{1,3} is not known; use error, warn, info, debug/);
+      await two.must('plugin', 'set', second.name, 'LOG_LEVEL=info');
+    });
+
+    test('a mount that is missing is named by the engine', async () => {
+      await two.must('plugin', 'set', second.name, 'plugins.source=/nowhere');
+      assert.match((await two.docker('plugin', 'enable', second.name)).stderr, /\/nowhere/);
+      await two.must('plugin', 'set', second.name, 'plugins.source=/run/docker/plugins');
+      await two.must('plugin', 'enable', second.name);
+      await assertPings(two, 'db', '192.0.2.254');
+    });
+
+    test('after a crash the engine starts it again, and the next container gets its address', async () => {
+      const address = (await attachment(two, 'db', 'lan')).IPAddress;
+      await second.crash();
+      await two.must('run', '--rm', '--net', 'lan', 'busybox', 'ping', '-c', '1', '-W', '2', address);
+      await two.must('run', '--rm', '--net', 'tagged', 'busybox', 'true');
+    });
+
+    for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
+      test(`containers that restart always are back after ${signal} of the engine, by either name`, async () => {
+        await two.docker('rm', '-f', 'steady');
+        await two.restart(signal);
+        await assertIsBack();
+      });
+    }
+
+    test('containers that restart always are back after a power cut, by either name', async () => {
+      await hosts[1]?.cutPower(lan);
+      hosts[1] = await Host.boot('two', lan, ['eth0']);
+      two = await Engine.start(hosts[1], version);
+      second = await ManagedPlugin.find(two, second.name);
+      await startRegistry(hosts[1].namespace);
+      await assertIsBack();
+    });
+
+    test('an upgrade and a downgrade by the steps of docs/install.md lose nothing, and no container notices', async () => {
+      await two.must('run', '-d', '--name', 'steady', '--net', 'lan', 'busybox', 'ping', '-i', '0.2', '192.0.2.254');
+      const before = await two.must('inspect', '--format', '{{.State.StartedAt}}', 'db', 'cache');
+      for (const number of [NEXT, VERSION]) {
+        await follow(two, 'install.md', 'Upgrade or downgrade the plugin', { ...OURS, VERSION: number });
+        assert.match(second.log(), new RegExp(`listening version=${number}`));
+        await two.must('run', '--rm', '--net', 'lan', 'busybox', 'ping', '-c', '1', '-W', '2', '192.0.2.64');
+        const taken = await two.docker('run', '--rm', '--net', 'lan', '--ip', '192.0.2.64', 'busybox', 'true');
+        assert.match(taken.stderr, /address 192\.0\.2\.64 is used by endpoint/);
+      }
+      assert.equal(await two.must('inspect', '--format', '{{.State.StartedAt}}', 'db', 'cache'), before);
+      await assertLostNothing(two, 'steady');
+    });
+
+    test('a container that stops while it is disabled leaves nothing for ever', async () => {
+      await two.must('rm', '-f', 'steady');
+      await assertPings(two, 'db', '192.0.2.254');
+    });
+
+    test('a state of a newer version is refused with a sentence and left as it is', async () => {
+      await two.must('plugin', 'disable', '-f', second.name);
+      const schema = setSchema(second.stateDirectory(), 99);
+      assert.equal((await two.docker('plugin', 'enable', second.name)).code, 1);
+      assert.match(second.log(), /was written by a newer tsmacvlan \(schema 99, this program knows up to \d+\)/);
+      assert.equal(setSchema(second.stateDirectory(), schema), 99);
+      await two.must('plugin', 'enable', second.name);
+      await two.must('run', '--rm', '--net', 'lan', 'busybox', 'ping', '-c', '1', '-W', '2', '192.0.2.254');
+    });
+
+    test('it is removed by the steps of docs/install.md, with its state and its sockets', async () => {
+      const state = second.stateDirectory();
+      await two.must('rm', '-f', 'db', 'cache');
+      await two.must('network', 'rm', 'lan', 'tagged');
+      await follow(two, 'install.md', 'Remove the plugin');
+      assert.equal(await two.must('plugin', 'ls', '--quiet'), '');
+      assert.equal(existsSync(state), false);
+      assert.deepEqual(readdirSync(two.host.file('/run/docker/plugins')), []);
+    });
+
+    test('without a capability the container that needs it does not start, and the engine says which it is', async () => {
+      const directory = await makePlugin('/run/plugin-weak', '0.0.1', (manifest) => ({
+        ...manifest,
+        linux: { capabilities: [] },
+      }));
+      await two.must('plugin', 'create', 'tsmacvlan:weak', directory);
+      await two.must('plugin', 'enable', 'tsmacvlan:weak');
+      const names = ['-d', 'tsmacvlan', '--ipam-driver', 'tsmacvlan'];
+      const create = await two.docker('network', 'create', ...names, ...SUBNET.split(' '), 'lan');
+      const ran = create.code === 0 ? await two.docker('run', '--rm', '--net', 'lan', 'busybox', 'true') : create;
+      assert.match(ran.stderr, /not allowed to .*\(EPERM\); .*CAP_NET_ADMIN/);
+    });
+
+    async function assertIsBack(): Promise<void> {
+      const deadlineMs = Date.now() + 20_000;
+      const running = () => two.must('ps', '--format', '{{.Names}}');
+      while ((await running()).split('\n').sort().join() !== 'cache,db') {
+        if (Date.now() > deadlineMs) assert.fail(`running: ${await running()}\n${second.log().slice(-3000)}`);
+        await sleep(100);
+      }
+      await assertPings(two, 'db', '192.0.2.254');
+      assert.equal((await attachment(two, 'db', 'lan')).IPAddress, '192.0.2.64');
+      assert.equal((await attachment(two, 'cache', 'tagged')).IPAddress, '198.51.100.2');
+    }
+  });
+}
+
+/** The container pings all the time: at most the one in flight has no answer. */
+async function assertLostNothing(engine: Engine, container: string): Promise<void> {
+  await engine.must('kill', '--signal', 'INT', container);
+  await engine.must('wait', container);
+  const log = await engine.must('logs', '--tail', '5', container);
+  const [, sent, received] = log.match(/(\d+) packets transmitted, (\d+) packets received/) ?? [];
+  assert.ok(Number(sent) - Number(received) <= 1, log);
+  await engine.must('rm', container);
+}
+
+/** Writes the schema version of a state that nobody uses; answers the one before. */
+function setSchema(directory: string, version: number): number {
+  const database = new DatabaseSync(join(directory, 'tsmacvlan.db'));
+  const before = Number(database.prepare('PRAGMA user_version').get()?.['user_version']);
+  database.exec(`PRAGMA user_version = ${version}`);
+  database.close();
+  return before;
+}
