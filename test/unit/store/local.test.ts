@@ -10,7 +10,8 @@ import { openLocalStore, readLocalStore } from '../../../src/store/local.ts';
 import { MIGRATIONS, migrate, schemaVersion } from '../../../src/store/schema.ts';
 import { temporaryDirectory } from '../temporary.ts';
 import { startWriter, testStore } from './contract.ts';
-import { leaseRecord, networkRecord, poolRecord } from './records.ts';
+import { leaseRecord } from './lease.ts';
+import { networkRecord, poolRecord } from './records.ts';
 
 const options = { timeout: 20_000 };
 

@@ -1,5 +1,5 @@
 /** Records to store, whole and distinct. */
-import type { Endpoint, Lease, Network, Pool } from '../../../src/model.ts';
+import type { Endpoint, Network, Pool } from '../../../src/model.ts';
 import { readNetworkOptions } from '../../../src/network/options.ts';
 
 export function networkRecord(id: string): Network {
@@ -43,17 +43,6 @@ export function poolRecord(id: string): Pool {
     options: { parent: 'eth0.10', exclude: '192.168.1.70' },
     networkId: null,
     createdAt: '2026-11-20T10:00:00.000Z',
-    changedAt: '2026-11-20T10:00:00.000Z',
-  };
-}
-
-export function leaseRecord(address: string, realm = 'LocalDefault'): Lease {
-  return {
-    realm,
-    address,
-    kind: 'container',
-    poolIds: ['LocalDefault/192.168.1.0/24'],
-    endpointId: null,
     changedAt: '2026-11-20T10:00:00.000Z',
   };
 }

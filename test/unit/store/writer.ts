@@ -2,7 +2,7 @@
 import { writeSync } from 'node:fs';
 import { openLocalStore } from '../../../src/store/local.ts';
 import type { Store } from '../../../src/store/store.ts';
-import { leaseRecord } from './records.ts';
+import { leaseRecord } from './lease.ts';
 
 const OPENERS: Readonly<Record<string, (place: string) => Promise<Store>>> = {
   local: async (directory) => openLocalStore(directory),
