@@ -74,9 +74,8 @@ export class Parents {
         ? await this.#links.byName(parent.name)
         : await this.#findVlan(parent.recipe);
     while (link !== undefined && link.alias === PARENT_ALIAS && !inUse.has(link.name)) {
-      if (await this.#carriesLinks(link.index)) return;
-      const below: Link | undefined =
-        link.parentIndex === null ? undefined : await this.#links.byIndex(link.parentIndex);
+      if (await this.#carriesLinks(link)) return;
+      const below = await this.#below(link);
       await this.#links.deleteLink(link.index);
       link = below;
     }
@@ -93,7 +92,7 @@ export class Parents {
     const inUse = namesOf(networks);
     const all = await this.#links.list();
     const ours = all.filter(({ alias }) => alias === PARENT_ALIAS);
-    return ours.filter((link) => !inUse.has(link.name) && !ours.some((other) => other.parentIndex === link.index));
+    return ours.filter((link) => !inUse.has(link.name) && !ours.some((other) => isOn(other, link)));
   }
 
   /** Names that could be given with -o parent=, for the sentence when one is missing. */
@@ -188,7 +187,7 @@ export class Parents {
     try {
       const link = await this.#links.addVlan(spec);
       await this.#bringUp(link, below);
-      return link;
+      return (await this.#links.byIndex(link.index)) ?? link;
     } catch (error) {
       throw kindRefusal(error, 'VLAN', '8021q');
     }
@@ -217,8 +216,12 @@ export class Parents {
     }
   }
 
-  async #carriesLinks(index: number): Promise<boolean> {
-    return (await this.#links.list()).some((link) => link.parentIndex === index && link.index !== index);
+  async #carriesLinks(link: Link): Promise<boolean> {
+    return (await this.#links.list()).some((other) => isOn(other, link));
+  }
+
+  async #below({ parentIndex, parentNamespaceId }: Link): Promise<Link | undefined> {
+    return parentIndex === null || parentNamespaceId !== null ? undefined : this.#links.byIndex(parentIndex);
   }
 
   async #checkParent(link: Link): Promise<void> {
@@ -240,7 +243,7 @@ export class Parents {
 
   #refusal(link: Link, all: readonly Link[]): errors.PluginError | undefined {
     if (link.kind !== null && CHILD_KINDS.includes(link.kind)) {
-      const lower = all.find(({ index }) => index === link.parentIndex);
+      const lower = all.find((other) => isOn(link, other));
       return errors.parentIsChild(link.name, link.kind, lower?.name ?? null);
     }
     const master = link.masterIndex === null ? undefined : all.find(({ index }) => index === link.masterIndex);
@@ -265,19 +268,21 @@ function tags({ vlan, protocol }: VlanRecipe): Tag[] {
 
 /** How a VLAN of ours that another network made would be made again. */
 function recipeOf(link: Link, all: readonly Link[]): VlanRecipe | null {
-  const below = all.find(({ index }) => index === link.parentIndex);
+  const below = all.find((other) => isOn(link, other));
   if (link.vlan === null || below === undefined) return null;
   const lower = below.alias === PARENT_ALIAS ? recipeOf(below, all) : null;
   if (lower !== null) return { ...lower, vlan: [...lower.vlan, link.vlan.id] };
   return { base: below.name, vlan: [link.vlan.id], protocol: link.vlan.protocol === '802.1ad' ? '802.1ad' : '802.1q' };
 }
 
+/** An index counts in the namespace it comes from: a veth's peer elsewhere may have the number of any link here. */
+function isOn(link: Link, below: Link): boolean {
+  return link.parentIndex === below.index && link.parentNamespaceId === null && link.index !== below.index;
+}
+
 function vlanOn(all: readonly Link[], below: Link, tag: Tag): Link | undefined {
   return all.find(
-    (link) =>
-      link.parentIndex === below.index &&
-      link.vlan?.id === tag.id &&
-      link.vlan.protocol === kernelProtocol(tag.protocol),
+    (link) => isOn(link, below) && link.vlan?.id === tag.id && link.vlan.protocol === kernelProtocol(tag.protocol),
   );
 }
 
