@@ -23,6 +23,7 @@ export class Realm {
   readonly #now: () => Date;
   /** Inserts under way: not in the store yet, nor free any more. */
   readonly #pending = new Map<string, Address>();
+  #refreshing: Promise<Lease[]> | undefined;
   /** In order of expiry, since all are held equally long. */
   readonly #held = new Map<string, Held>();
 
@@ -32,8 +33,13 @@ export class Realm {
     this.#now = now;
   }
 
-  /** All leases of the realm, which also bring the index up to date with what others did in a shared store. */
-  async refresh(): Promise<Lease[]> {
+  /** All leases of the realm. Brings the index up to date with what others did in a shared store; one at a time. */
+  refresh(): Promise<Lease[]> {
+    this.#refreshing ??= this.#refresh().finally(() => (this.#refreshing = undefined));
+    return this.#refreshing;
+  }
+
+  async #refresh(): Promise<Lease[]> {
     const leases = await this.#leases.list(`${this.name}/`);
     this.#used.IPv4.clear();
     this.#used.IPv6.clear();

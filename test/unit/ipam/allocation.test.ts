@@ -34,7 +34,7 @@ test('a /16 hands out each of its 65,533 addresses exactly once', options, async
 
 /** The store, with something around every call of its leases. */
 function wrapped(store: Store, around: (verb: string, call: () => Promise<unknown>) => Promise<unknown>): Store {
-  const { networks, endpoints, pools, leases } = store;
+  const { networks, endpoints, pools, leases, conflicts } = store;
   const table = {
     get: (key: string) => around('get', () => leases.get(key)),
     list: (prefix?: string) => around('list', () => leases.list(prefix)),
@@ -42,7 +42,7 @@ function wrapped(store: Store, around: (verb: string, call: () => Promise<unknow
     replace: (previous: Lease, next: Lease) => around('replace', () => leases.replace(previous, next)),
     remove: (lease: Lease) => around('remove', () => leases.remove(lease)),
   } as Table<Lease>;
-  return { networks, endpoints, pools, leases: table, close: () => store.close() };
+  return { networks, endpoints, pools, leases: table, conflicts, close: () => store.close() };
 }
 
 test('an address costs one insert, in a /8, a /24 and a /64, used much or little', options, async () => {
@@ -97,6 +97,29 @@ test('a store that fails makes the call fail, and the address is not lost', opti
     f.pass(121);
     assert.equal((await f.addresses(pool, 6)).length, 6);
   }
+});
+
+test('hosts that race for the same addresses get in each other’s way but little', options, async () => {
+  const calls: string[] = [];
+  const store = wrapped(new MemoryStore(), (verb, call) => (calls.push(verb), call()));
+  const hosts = [new Fixture(store), new Fixture(store), new Fixture(store)];
+  const pool = await new Fixture(store).network('10.0.0.0/16');
+  const addresses = (await Promise.all(hosts.map((f) => f.addresses(pool, 200)))).flat();
+  assert.equal(new Set(addresses).size, 600);
+  const count = (verb: string) => calls.filter((call) => call === verb).length;
+  assert.ok(count('insert') <= 2000 && count('list') <= 100, `${count('insert')} inserts, ${count('list')} lists`);
+});
+
+test('a host that was away learns in one look what the others took meanwhile', options, async () => {
+  const store = new MemoryStore({ isSlow: false });
+  const calls: string[] = [];
+  const away = new Fixture(wrapped(store, (verb, call) => (calls.push(verb), call())));
+  const pool = await away.network('10.0.0.0/16');
+  await away.address(pool);
+  await new Fixture(store).addresses(pool, 1000);
+  calls.length = 0;
+  assert.equal(await away.address(pool), '10.0.3.234/16');
+  assert.deepEqual(calls, ['insert', 'list', 'insert']);
 });
 
 /** What an engine may do to one subnet that two networks share. */

@@ -434,6 +434,15 @@ for (const [name, open] of Object.entries(STORES)) {
     }
   });
 
+  check('the gateway of a renewed network stays the same in sequential order', async (f) => {
+    const more = { options: { order: 'sequential' } };
+    const pool = await f.network('10.6.0.0/29', more, SWARM_NETWORK);
+    assert.equal(await f.gateway(pool), '10.6.0.1/29');
+    await f.address(pool);
+    await f.pool('10.6.0.0/29', more);
+    assert.equal(await f.gateway(pool), '10.6.0.1/29');
+  });
+
   // --- when a range is full --------------------------------------------------------------------------------------
 
   check('a full range is refused with what it is used for', async (f) => {
@@ -531,6 +540,13 @@ for (const [name, open] of Object.entries(STORES)) {
     f.pass(3600);
     assert.match(await sentence(f.address(pool)), /^no free address/);
     assert.match(await sentence(f.address(pool, '10.0.0.1')), /^address 10\.0\.0\.1 is leased/);
+  });
+
+  check('the global space never loses an address: its endpoints are on other hosts', async (f) => {
+    const pool = await f.network('10.0.0.0/30', { addressSpace: GLOBAL });
+    await f.addresses(pool, 2);
+    f.pass(24 * 3600);
+    assert.match(await sentence(f.address(pool)), /^no free address/);
   });
 
   check('a network of another driver never loses an address: its endpoints are not known here', async (f) => {

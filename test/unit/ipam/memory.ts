@@ -1,8 +1,8 @@
 /** A store that keeps the contract in memory. A slow one answers a turn of the event loop later, so that calls interleave. */
 import { setImmediate } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
-import type { Endpoint, Lease, Network, Pool } from '../../../src/model.ts';
-import { leaseKey, type Store, type Table } from '../../../src/store/store.ts';
+import type { Conflict, Endpoint, Lease, Network, Pool } from '../../../src/model.ts';
+import { conflictKey, leaseKey, type Store, type Table } from '../../../src/store/store.ts';
 
 class MemoryTable<T> implements Table<T> {
   readonly #records = new Map<string, string>();
@@ -58,12 +58,14 @@ export class MemoryStore implements Store {
   readonly endpoints: Table<Endpoint>;
   readonly pools: Table<Pool>;
   readonly leases: Table<Lease>;
+  readonly conflicts: Table<Conflict>;
 
   constructor({ isSlow = true } = {}) {
     this.networks = new MemoryTable<Network>(isSlow, ({ id }) => id);
     this.endpoints = new MemoryTable<Endpoint>(isSlow, ({ id }) => id);
     this.pools = new MemoryTable<Pool>(isSlow, ({ id }) => id);
     this.leases = new MemoryTable<Lease>(isSlow, leaseKey);
+    this.conflicts = new MemoryTable<Conflict>(isSlow, conflictKey);
   }
 
   async close(): Promise<void> {}
