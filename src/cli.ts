@@ -24,6 +24,10 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     run: (asJson) => list(asJson, (store) => store.endpoints.list(), endpointRow),
   },
   pools: { summary: 'list the address pools', run: (asJson) => list(asJson, (store) => store.pools.list(), poolRow) },
+  conflicts: {
+    summary: 'list addresses that strangers on the LAN have',
+    run: (asJson) => list(asJson, (store) => store.conflicts.list(), conflictRow),
+  },
   leases: {
     summary: 'list the addresses given out',
     run: (asJson) => list(asJson, (store) => store.leases.list(), leaseRow),
@@ -134,7 +138,9 @@ function printJson(data: unknown): void {
 
 type Row = Readonly<Record<string, string>>;
 type Records = {
-  [K in 'networks' | 'endpoints' | 'pools' | 'leases']: Awaited<ReturnType<ReadonlyStore[K]['list']>>[number];
+  [K in 'networks' | 'endpoints' | 'pools' | 'leases' | 'conflicts']: Awaited<
+    ReturnType<ReadonlyStore[K]['list']>
+  >[number];
 };
 
 function networkRow({ id, parent, options, internal, subnets }: Records['networks']): Row {
@@ -175,6 +181,17 @@ function leaseRow({ address, kind, endpointId, realm, changedAt }: Records['leas
     ENDPOINT: endpointId === null ? '-' : errors.short(endpointId),
     REALM: realm,
     SINCE: changedAt,
+  };
+}
+
+function conflictRow({ address, parent, macAddress, ourMacAddress, count, seenAt }: Records['conflicts']): Row {
+  return {
+    ADDRESS: address,
+    PARENT: parent,
+    'HELD BY': macAddress,
+    OURS: ourMacAddress ?? '-',
+    TIMES: String(count),
+    'LAST SEEN': seenAt,
   };
 }
 

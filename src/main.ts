@@ -1,11 +1,16 @@
 /** The daemon from start to end: settings → store → kernel → drivers → socket → recovery; stops cleanly on a signal. */
+import { formatAddress } from './address.ts';
 import { IpamDriver } from './ipam/driver.ts';
+import { lanProbe } from './ipam/lan.ts';
 import { Links } from './kernel/link.ts';
+import { LanCheck } from './lan/check.ts';
+import { Prober } from './lan/probe.ts';
 import { createLog, type Log } from './log.ts';
 import { NetworkDriver } from './network/driver.ts';
 import { createCalls } from './server/calls.ts';
 import { PluginServer } from './server/server.ts';
 import type { Settings } from './settings.ts';
+import { type ConflictReport, recordConflict } from './store/conflicts.ts';
 import { openLocalStore } from './store/local.ts';
 import type { Store } from './store/store.ts';
 import { VERSION } from './version.ts';
@@ -28,8 +33,38 @@ export async function startDaemon(settings: Settings, log: Log): Promise<Daemon>
 
 async function startWithStore(settings: Settings, log: Log, store: Store): Promise<Daemon> {
   const links = Links.open();
-  const ipam = new IpamDriver({ store });
-  const network = new NetworkDriver({ store, links, hostAddresses: ipam, parentAliases: settings.parents, log });
+  const report = (found: ConflictReport) => recordConflict(store.conflicts, found, new Date());
+  const prober = new Prober({
+    links,
+    onProxy: ({ parentName, macAddress }) =>
+      log.warn('a router answers for every address (proxy ARP), which is no conflict', {
+        parent: parentName,
+        router: macAddress,
+      }),
+    onLateConflict: ({ parentName, address, macAddress }) =>
+      log.warn('somebody began to use an address that was just given out', {
+        parent: parentName,
+        address: formatAddress(address),
+        by: macAddress,
+      }),
+  });
+  const check: LanCheck = new LanCheck({
+    prober,
+    usualProfile: settings.probe,
+    isLeaving: (macAddress) => network.isLeaving(macAddress),
+    onHeld: async (parent, address, macAddress) =>
+      void (await report({ parent, address, macAddress, ourMacAddress: null })),
+    log,
+  });
+  const ipam = new IpamDriver({ store, probe: lanProbe(check, store.networks) });
+  const network: NetworkDriver = new NetworkDriver({
+    store,
+    links,
+    check,
+    hostAddresses: ipam,
+    parentAliases: settings.parents,
+    log,
+  });
   const listening = Promise.withResolvers<void>();
   const recovery = listening.promise.then(() => network.recover());
   const server = new PluginServer({
@@ -42,6 +77,7 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
     // A signal during the start: what recovery has begun it ends.
     await recovery.catch(() => undefined);
     await network.close();
+    await prober.close();
     links.close();
     await store.close();
   };

@@ -25,6 +25,10 @@ export interface NetworkSubnet extends Subnet {
 export const VLAN_PROTOCOLS = ['802.1q', '802.1ad'] as const;
 export type VlanProtocol = (typeof VLAN_PROTOCOLS)[number];
 
+/** How the LAN is asked whether somebody has an address: not at all, within a second, or as RFC 5227 and RFC 4862 say. */
+export const PROBE_PROFILES = ['off', 'fast', 'rfc'] as const;
+export type ProbeProfile = (typeof PROBE_PROFILES)[number];
+
 /** What `-o` asked for, read and checked once in network/options.ts. */
 export interface NetworkOptions {
   /** As typed after `-o parent=`: a link, `eth0.50`, an alias of PARENTS, or `auto`; null when none was given. */
@@ -44,6 +48,8 @@ export interface NetworkOptions {
   readonly broadcastQueueLength: number | null;
   /** The parent takes frames of every MAC address while the network exists. */
   readonly promiscuous: boolean;
+  /** Null takes the setting PROBE. */
+  readonly probe: ProbeProfile | null;
   /** The host and the containers reach each other through a sub-interface of the host's own. */
   readonly hostAccess: boolean;
   /** Addresses wished for the host's end, at most one per family; those missing are chosen from the pool. */
@@ -138,4 +144,19 @@ export interface Lease {
   /** The endpoint that uses it; null until CreateEndpoint and after DeleteEndpoint. */
   readonly endpointId: string | null;
   readonly changedAt: string;
+}
+
+/** An address of a network in a stranger's hands. Key: parent and address. */
+export interface Conflict {
+  readonly parent: string;
+  /** Canonical, without prefix length. */
+  readonly address: string;
+  /** The stranger's. */
+  readonly macAddress: string;
+  /** The container's that had the address at that moment; null when it was found out before one got it. */
+  readonly ourMacAddress: string | null;
+  /** How often it was seen since the first time. */
+  readonly count: number;
+  readonly firstSeenAt: string;
+  readonly seenAt: string;
 }

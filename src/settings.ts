@@ -3,6 +3,7 @@
  * config.json are generated from it, so a setting exists in one place.
  */
 import { unknownSettingValue } from './errors.ts';
+import { PROBE_PROFILES, type ProbeProfile } from './model.ts';
 
 export interface Setting {
   readonly name: string;
@@ -46,6 +47,12 @@ export const SETTINGS = {
     meaning: 'scope told to the engine; global makes swarm networks directly',
     allowed: ['local', 'global'],
   },
+  PROBE: {
+    name: 'PROBE',
+    fallback: 'fast',
+    meaning: 'how the LAN is asked whether somebody has an address: not at all, in 0.7 s, or in 4 to 7 s as RFC 5227',
+    allowed: PROBE_PROFILES,
+  },
   PARENTS: {
     name: 'PARENTS',
     fallback: '',
@@ -65,6 +72,7 @@ export interface Settings {
   readonly logLevel: LogLevel;
   readonly logFormat: LogFormat;
   readonly scope: Scope;
+  readonly probe: ProbeProfile;
   /** Alias to link name, from PARENTS. */
   readonly parents: ReadonlyMap<string, string>;
 }
@@ -76,6 +84,7 @@ export function readSettings(environment: Readonly<Record<string, string | undef
     logLevel: oneOf(environment, SETTINGS.LOG_LEVEL),
     logFormat: oneOf(environment, SETTINGS.LOG_FORMAT),
     scope: oneOf(environment, SETTINGS.SCOPE),
+    probe: oneOf(environment, SETTINGS.PROBE),
     parents: aliases(environment, SETTINGS.PARENTS),
   };
 }

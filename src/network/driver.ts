@@ -5,6 +5,7 @@
 import { randomBytes } from 'node:crypto';
 import {
   contains,
+  formatAddress,
   formatMac,
   isMulticastMac,
   macFromIPv4,
@@ -15,6 +16,7 @@ import {
 } from '../address.ts';
 import * as errors from '../errors.ts';
 import type { Link, LinkEvent, Links } from '../kernel/link.ts';
+import { type LanCheck, placeOf } from '../lan/check.ts';
 import type { Log } from '../log.ts';
 import type { Endpoint, Family, Network, NetworkOptions, ParentLink, Subnet } from '../model.ts';
 import { Serial } from '../serial.ts';
@@ -46,6 +48,7 @@ export interface EndpointRequest {
   readonly interfaceName: string | null;
   /** `8080->80/tcp`; macvlan publishes nothing, so these are only warned about. */
   readonly publishedPorts: readonly string[];
+  readonly signal?: AbortSignal | undefined;
 }
 
 export interface Attachment {
@@ -58,6 +61,8 @@ export interface Attachment {
 interface Parts {
   readonly store: Store;
   readonly links: Links;
+  /** Without it addresses that another IPAM chose are not asked for on the LAN. */
+  readonly check?: LanCheck;
   readonly hostAddresses: HostAddresses;
   /** Alias to link name, from the setting PARENTS. */
   readonly parentAliases: ReadonlyMap<string, string>;
@@ -76,6 +81,7 @@ export class NetworkDriver {
   readonly #links: Links;
   readonly #parents: Parents;
   readonly #claims: Claims;
+  readonly #check: LanCheck | undefined;
   readonly #host: HostAccess;
   readonly #log: Log;
   readonly #now: () => Date;
@@ -90,11 +96,12 @@ export class NetworkDriver {
   readonly #noticed = new Map<string | null, 'new' | 'deleted'>();
   #noticing: NodeJS.Timeout | undefined;
 
-  constructor({ store, links, hostAddresses, parentAliases, log, now = () => new Date() }: Parts) {
+  constructor({ store, links, check, hostAddresses, parentAliases, log, now = () => new Date() }: Parts) {
     this.#store = store;
     this.#links = links;
     this.#parents = new Parents(links, parentAliases);
     this.#claims = new Claims(store, now);
+    this.#check = check;
     this.#host = new HostAccess(links, hostAddresses, log);
     this.#log = log;
     this.#now = now;
@@ -211,6 +218,7 @@ export class NetworkDriver {
     if (known !== undefined && known.state !== 'deleting') return repeated(known, request);
 
     const parent = await this.#parents.ensure(network.parent, network.id);
+    await this.#askLan(network, request);
     const macAddress = this.#chooseMac(request, network, parent);
     const endpoint: Endpoint = {
       id: request.endpointId,
@@ -242,6 +250,24 @@ export class NetworkDriver {
       });
     }
     return { macAddress: request.macAddress === null ? macAddress : null };
+  }
+
+  /** Our own IPAM asked already; what another one chose, or a swarm's manager, nobody has asked for yet. */
+  async #askLan(network: Network, { address, addressIPv6, signal }: EndpointRequest): Promise<void> {
+    const place = placeOf(network);
+    for (const text of [address, addressIPv6]) {
+      const parsed = text === null ? undefined : parseInterfaceAddress(text);
+      const subnet = text === null ? undefined : subnetOf(text, network.subnets);
+      if (this.#check === undefined || place === null || parsed === undefined || subnet === undefined || subnet.realm !== null) continue;
+      const finding = await this.#check.check({ ...place, address: parsed.address, subnet: subnet.subnet, signal });
+      if (finding.held)
+        throw errors.addressHeld(
+          formatAddress(parsed.address),
+          finding.macAddress,
+          finding.linkName,
+          parsed.address.family === 'IPv4' ? '--ip' : '--ip6',
+        );
+    }
   }
 
   /** Link, then ties, then record: a link without a record is what recovery removes. */
@@ -397,6 +423,11 @@ export class NetworkDriver {
     this.#stopWatching();
     clearTimeout(this.#noticing);
     await Promise.all(this.#departing.values());
+  }
+
+  /** The MAC address belongs to an endpoint whose deletion the kernel has not finished. */
+  isLeaving(macAddress: string): boolean {
+    return [...this.#departing.keys()].some((id) => this.#endpoints.get(id)?.macAddress === macAddress);
   }
 
   // --- parts ------------------------------------------------------------------------------------------------------

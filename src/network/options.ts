@@ -1,7 +1,7 @@
 /** `-o` labels → NetworkOptions: what each means, its default, and what is refused. Pure. */
 import { formatAddress, parseAddress } from '../address.ts';
 import * as errors from '../errors.ts';
-import { MODES, type NetworkOptions, VLAN_PROTOCOLS } from '../model.ts';
+import { MODES, type NetworkOptions, PROBE_PROFILES, VLAN_PROTOCOLS } from '../model.ts';
 import { nearest } from '../nearest.ts';
 
 /** One row of the options reference; docs/reference.md is generated from these. */
@@ -57,6 +57,12 @@ export const OPTION_ROWS: readonly OptionRow[] = [
     meaning: 'broadcast frames the parent queues',
   },
   {
+    name: 'probe',
+    values: PROBE_PROFILES.join(', '),
+    fallback: 'the setting PROBE',
+    meaning: 'how the LAN is asked whether somebody has an address',
+  },
+  {
     name: 'promisc',
     values: 'true, false',
     fallback: 'false',
@@ -95,6 +101,7 @@ export function readNetworkOptions(given: Readonly<Record<string, string>>): Net
     gateway: oneOf('gateway', given.gateway, ['none']) === undefined,
     broadcastQueueLength: integer('bc_queue_len', given.bc_queue_len, 0, 1_000_000),
     promiscuous: oneOf('promisc', given.promisc, TRUTH) === 'true',
+    probe: oneOf('probe', given.probe, PROBE_PROFILES) ?? null,
     hostAccess: oneOf('host_access', given.host_access, TRUTH) === 'true',
     hostAddresses: readHostAddresses(given.host_ip),
   };

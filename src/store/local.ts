@@ -10,9 +10,9 @@ import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { pathToFileURL } from 'node:url';
 import { getSystemErrorMessage } from 'node:util';
 import * as errors from '../errors.ts';
-import type { Endpoint, Lease, Network, Pool } from '../model.ts';
+import type { Conflict, Endpoint, Lease, Network, Pool } from '../model.ts';
 import { MIGRATIONS, migrate, schemaVersion } from './schema.ts';
-import { leaseKey, type Store, type Table } from './store.ts';
+import { conflictKey, leaseKey, type Store, type Table } from './store.ts';
 
 const DATABASE = 'tsmacvlan.db';
 const LOCK = 'tsmacvlan.lock';
@@ -29,6 +29,7 @@ export interface ReadonlyStore {
   readonly endpoints: ReadonlyTable<Endpoint>;
   readonly pools: ReadonlyTable<Pool>;
   readonly leases: ReadonlyTable<Lease>;
+  readonly conflicts: ReadonlyTable<Conflict>;
   close(): Promise<void>;
 }
 
@@ -37,6 +38,7 @@ export class LocalStore implements Store {
   readonly endpoints: Table<Endpoint>;
   readonly pools: Table<Pool>;
   readonly leases: Table<Lease>;
+  readonly conflicts: Table<Conflict>;
   readonly #database: DatabaseSync;
   readonly #lock: DatabaseSync | null;
 
@@ -47,6 +49,7 @@ export class LocalStore implements Store {
     this.endpoints = new LocalTable(file, database, 'endpoint_records', (endpoint) => endpoint.id);
     this.pools = new LocalTable(file, database, 'pool_records', (pool) => pool.id);
     this.leases = new LocalTable<Lease>(file, database, 'lease_records', leaseKey);
+    this.conflicts = new LocalTable<Conflict>(file, database, 'conflict_records', conflictKey);
   }
 
   async close(): Promise<void> {

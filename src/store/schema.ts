@@ -13,6 +13,7 @@ export const MIGRATIONS: readonly string[] = [
   CREATE TABLE endpoint_records (key TEXT PRIMARY KEY, record TEXT NOT NULL CHECK (json_valid(record))) STRICT, WITHOUT ROWID;
   CREATE TABLE pool_records     (key TEXT PRIMARY KEY, record TEXT NOT NULL CHECK (json_valid(record))) STRICT, WITHOUT ROWID;
   CREATE TABLE lease_records    (key TEXT PRIMARY KEY, record TEXT NOT NULL CHECK (json_valid(record))) STRICT, WITHOUT ROWID;
+  CREATE TABLE conflict_records (key TEXT PRIMARY KEY, record TEXT NOT NULL CHECK (json_valid(record))) STRICT, WITHOUT ROWID;
 
   CREATE VIEW networks AS SELECT
     record->>'id' AS id, record->>'$.options.parent' AS parent, record->>'$.options.mode' AS mode,
@@ -32,6 +33,10 @@ export const MIGRATIONS: readonly string[] = [
     record->>'realm' AS realm, record->>'address' AS address, record->>'kind' AS kind,
     record->>'endpointId' AS endpoint_id, record->>'poolIds' AS pool_ids, record->>'changedAt' AS changed_at
     FROM lease_records;
+  CREATE VIEW conflicts AS SELECT
+    record->>'parent' AS parent, record->>'address' AS address, record->>'macAddress' AS mac_address,
+    record->>'ourMacAddress' AS our_mac_address, record->>'count' AS count, record->>'seenAt' AS seen_at
+    FROM conflict_records;
   `,
 ];
 

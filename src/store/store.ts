@@ -5,7 +5,7 @@
  * that was refused or failed left nothing behind. "Somebody was first" is an answer (false), never an error; what
  * throws is a broken store. Records are plain JSON data and come back equal to what went in.
  */
-import type { Endpoint, Lease, Network, Pool } from '../model.ts';
+import type { Conflict, Endpoint, Lease, Network, Pool } from '../model.ts';
 
 export interface Table<T> {
   get(key: string): Promise<T | undefined>;
@@ -24,6 +24,7 @@ export interface Store {
   readonly endpoints: Table<Endpoint>;
   readonly pools: Table<Pool>;
   readonly leases: Table<Lease>;
+  readonly conflicts: Table<Conflict>;
   close(): Promise<void>;
 }
 
@@ -39,4 +40,8 @@ export function leaseKey(lease: Pick<Lease, 'realm' | 'address'>): string {
 export function realmOf({ addressSpace, options }: Pick<Pool, 'addressSpace' | 'options'>): string {
   const parent = options['parent'];
   return parent === undefined ? addressSpace : `${addressSpace}@${parent}`;
+}
+
+export function conflictKey({ parent, address }: Pick<Conflict, 'parent' | 'address'>): string {
+  return `${parent}/${address}`;
 }

@@ -9,6 +9,7 @@ test('an empty environment gives every default', () => {
     logLevel: 'info',
     logFormat: 'text',
     scope: 'local',
+    probe: 'fast',
     parents: new Map(),
   });
 });

@@ -27,6 +27,7 @@ test('no options mean an isolated bridge network', () => {
     gateway: true,
     broadcastQueueLength: null,
     promiscuous: false,
+    probe: null,
     hostAccess: false,
     hostAddresses: [],
   });
@@ -52,6 +53,7 @@ test('each option of ours is read into its own field', () => {
     gateway: 'none',
     bc_queue_len: '0',
     promisc: 'true',
+    probe: 'rfc',
     host_access: 'true',
     host_ip: '10.0.0.9, FD00:0::9',
   };
@@ -65,6 +67,7 @@ test('each option of ours is read into its own field', () => {
     gateway: false,
     broadcastQueueLength: 0,
     promiscuous: true,
+    probe: 'rfc',
     hostAccess: true,
     hostAddresses: ['10.0.0.9', 'fd00::9'],
   });
