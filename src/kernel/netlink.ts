@@ -120,16 +120,24 @@ export function u32Attribute(type: number, value: number): Buffer {
 
 /** Attributes from `offset` to the end, in order; types without their flag bits, values as slices. */
 export function decodeAttributes(bytes: Buffer, offset = 0): Attribute[] {
-  if (offset > bytes.length) throw malformed('body', bytes.length);
   const attributes: Attribute[] = [];
+  forEachAttribute(bytes, offset, (type, start, end) => attributes.push({ type, value: bytes.subarray(start, end) }));
+  return attributes;
+}
+
+/** `visit` gets the type and where the value starts and ends. */
+function forEachAttribute(
+  bytes: Buffer,
+  offset: number,
+  visit: (type: number, start: number, end: number) => void,
+): void {
+  if (offset > bytes.length) throw malformed('body', bytes.length);
   for (let at = offset; at + ATTRIBUTE_HEADER_SIZE <= bytes.length; ) {
     const length = bytes.readUInt16LE(at);
     if (length < ATTRIBUTE_HEADER_SIZE || at + length > bytes.length) throw malformed('attribute', at);
-    const type = bytes.readUInt16LE(at + 2) & NLA_TYPE_MASK;
-    attributes.push({ type, value: bytes.subarray(at + ATTRIBUTE_HEADER_SIZE, at + length) });
+    visit(bytes.readUInt16LE(at + 2) & NLA_TYPE_MASK, at + ATTRIBUTE_HEADER_SIZE, at + length);
     at += align(length);
   }
-  return attributes;
 }
 
 /**
@@ -137,53 +145,63 @@ export function decodeAttributes(bytes: Buffer, offset = 0): Attribute[] {
  * a longer one is read as far as it is known, because the kernel lets attributes grow.
  */
 export class Attributes {
-  readonly #values: Map<number, Buffer>;
+  readonly #bytes: Buffer;
+  /** Where values start. A link has some sixty attributes of which we read twelve, so slices are made on demand. */
+  readonly #starts = new Map<number, number>();
 
   constructor(bytes: Buffer, offset = 0) {
-    this.#values = new Map(decodeAttributes(bytes, offset).map(({ type, value }) => [type, value]));
+    this.#bytes = bytes;
+    forEachAttribute(bytes, offset, (type, start) => this.#starts.set(type, start));
   }
 
   has(type: number): boolean {
-    return this.#values.has(type);
+    return this.#starts.has(type);
   }
 
   bytes(type: number): Buffer | null {
-    return this.#values.get(type) ?? null;
-  }
-
-  u8(type: number): number | null {
-    return this.#read(type, 1)?.readUInt8() ?? null;
+    const start = this.#starts.get(type);
+    return start === undefined ? null : this.#bytes.subarray(start, this.#end(start));
   }
 
   u16(type: number): number | null {
-    return this.#read(type, 2)?.readUInt16LE() ?? null;
+    const start = this.#startOf(type, 2);
+    return start === null ? null : this.#bytes.readUInt16LE(start);
   }
 
   be16(type: number): number | null {
-    return this.#read(type, 2)?.readUInt16BE() ?? null;
+    const start = this.#startOf(type, 2);
+    return start === null ? null : this.#bytes.readUInt16BE(start);
   }
 
   u32(type: number): number | null {
-    return this.#read(type, 4)?.readUInt32LE() ?? null;
+    const start = this.#startOf(type, 4);
+    return start === null ? null : this.#bytes.readUInt32LE(start);
   }
 
   i32(type: number): number | null {
-    return this.#read(type, 4)?.readInt32LE() ?? null;
+    const start = this.#startOf(type, 4);
+    return start === null ? null : this.#bytes.readInt32LE(start);
   }
 
   text(type: number): string | null {
-    const value = this.#values.get(type);
-    return value === undefined ? null : decodeText(value);
+    const value = this.bytes(type);
+    return value === null ? null : decodeText(value);
   }
 
   /** Absent attributes read as an empty list. */
   nested(type: number): Attributes {
-    return new Attributes(this.#values.get(type) ?? Buffer.alloc(0));
+    return new Attributes(this.bytes(type) ?? Buffer.alloc(0));
   }
 
-  #read(type: number, size: number): Buffer | undefined {
-    const value = this.#values.get(type);
-    return value !== undefined && value.length >= size ? value : undefined;
+  /** Null when the value is shorter than `size`. */
+  #startOf(type: number, size: number): number | null {
+    const start = this.#starts.get(type);
+    return start !== undefined && this.#end(start) - start >= size ? start : null;
+  }
+
+  #end(start: number): number {
+    const header = start - ATTRIBUTE_HEADER_SIZE;
+    return header + this.#bytes.readUInt16LE(header);
   }
 }
 
