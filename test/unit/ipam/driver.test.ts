@@ -371,6 +371,14 @@ for (const [name, open] of Object.entries(STORES)) {
     assert.equal((await f.lease('192.168.1.2'))?.endpointId, 'e1');
   });
 
+  check('a network of a swarm stands in the way of another network as any does', async (f) => {
+    await f.network('192.168.1.0/24', {}, SWARM_NETWORK);
+    assert.match(
+      await sentence(f.pool('192.168.0.0/16')),
+      /^subnet 192\.168\.0\.0\/16 overlaps pool .* of network k3f9z1q8w2e7;/,
+    );
+  });
+
   // --- the global space ------------------------------------------------------------------------------------------
 
   check('in the global space all that has an answer is answered the same again', async (f) => {

@@ -161,8 +161,8 @@ test('many at once on a LAN with strangers get distinct addresses, and no strang
 });
 
 test('a network that goes while its containers start keeps no address, at whatever moment', options, async () => {
-  for (let turns = 0; turns < 12; turns++) {
-    const lan = new Lan([]);
+  for (let turns = 0; turns < 24; turns++) {
+    const lan = new Lan(range(2, 4));
     const f = lan.fixture();
     const pool = await f.network('192.168.1.0/24');
     await f.address(pool);
