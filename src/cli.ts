@@ -1,6 +1,8 @@
 /** The command line: `serve` is the daemon, the other commands only read. */
 import { parseArgs } from 'node:util';
+import { parseAddress } from './address.ts';
 import * as errors from './errors.ts';
+import { PROFILES } from './lan/timing.ts';
 import { drawMap } from './map.ts';
 import { nearest } from './nearest.ts';
 import { SETTINGS, readSettings } from './settings.ts';
@@ -9,33 +11,44 @@ import { VERSION } from './version.ts';
 
 interface Command {
   readonly summary: string;
-  run(asJson: boolean): Promise<void>;
+  /** How its argument is written, for the usage; without it the command takes none. */
+  readonly argument?: string;
+  /** Resolves with the exit code; nothing is 0. */
+  run(flags: Flags, argument: string): Promise<number | void>;
+}
+
+interface Flags {
+  readonly json: boolean;
+  readonly parent: string | undefined;
+  readonly profile: string | undefined;
 }
 
 const COMMANDS: Readonly<Record<string, Command>> = {
   serve: { summary: 'run the plugin; settings come from the environment (tsmacvlan settings)', run: serve },
   map: { summary: 'draw interfaces, VLANs, networks and containers', run: map },
-  networks: {
-    summary: 'list the networks',
-    run: (asJson) => list(asJson, (store) => store.networks.list(), networkRow),
-  },
+  networks: { summary: 'list the networks', run: (flags) => list(flags, (store) => store.networks.list(), networkRow) },
   endpoints: {
     summary: 'list the attachments of containers',
-    run: (asJson) => list(asJson, (store) => store.endpoints.list(), endpointRow),
+    run: (flags) => list(flags, (store) => store.endpoints.list(), endpointRow),
   },
-  pools: { summary: 'list the address pools', run: (asJson) => list(asJson, (store) => store.pools.list(), poolRow) },
-  conflicts: {
-    summary: 'list addresses that strangers on the LAN have',
-    run: (asJson) => list(asJson, (store) => store.conflicts.list(), conflictRow),
-  },
+  pools: { summary: 'list the address pools', run: (flags) => list(flags, (store) => store.pools.list(), poolRow) },
   leases: {
     summary: 'list the addresses given out',
-    run: (asJson) => list(asJson, (store) => store.leases.list(), leaseRow),
+    run: (flags) => list(flags, (store) => store.leases.list(), leaseRow),
+  },
+  conflicts: {
+    summary: 'list addresses that strangers on the LAN have',
+    run: (flags) => list(flags, (store) => store.conflicts.list(), conflictRow),
+  },
+  probe: {
+    summary: 'ask the LAN who has an address; exit code 0 nobody, 3 somebody',
+    argument: 'ADDRESS --parent LINK [--profile fast|rfc]',
+    run: probe,
   },
   settings: { summary: 'list the settings with their defaults', run: settings },
 };
 
-/** Resolves with the exit code: 0 done, 1 failed, 2 called wrongly. */
+/** Resolves with the exit code: 0 done, 1 failed, 2 called wrongly; `probe` adds 3. */
 export async function main(words: readonly string[]): Promise<number> {
   try {
     const { values, positionals } = parseArgs({
@@ -45,28 +58,39 @@ export async function main(words: readonly string[]): Promise<number> {
         help: { type: 'boolean', short: 'h' },
         version: { type: 'boolean', short: 'v' },
         json: { type: 'boolean' },
+        parent: { type: 'string' },
+        profile: { type: 'string' },
       },
     });
     if (values.version) return print(`tsmacvlan ${VERSION}\n`);
-    if (values.help || positionals[0] === undefined || positionals[0] === 'help') return print(usage());
-    await commandNamed(positionals).run(values.json ?? false);
-    return 0;
+    const [name, argument = '', ...rest] = positionals;
+    if (values.help || name === undefined || name === 'help') return print(usage());
+    const command = commandNamed(name, [argument, ...rest]);
+    const { json = false, parent, profile } = values;
+    return (await command.run({ json, parent, profile }, argument)) ?? 0;
   } catch (error) {
     process.stderr.write(`tsmacvlan: ${error instanceof Error ? error.message : String(error)}\n`);
     return error instanceof errors.PluginError && error.code !== 'USAGE' ? 1 : 2;
   }
 }
 
-function commandNamed([name = '', ...rest]: readonly string[]): Command {
+function commandNamed(name: string, given: readonly string[]): Command {
   const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
   if (command === undefined) throw errors.unknownCommand(name, nearest(name, Object.keys(COMMANDS)));
-  if (rest[0] !== undefined) throw errors.surplusArgument(rest[0], name);
+  const surplus = given.filter((word) => word !== '')[command.argument === undefined ? 0 : 1];
+  if (surplus !== undefined) throw errors.surplusArgument(surplus, name);
   return command;
 }
 
 function usage(): string {
+  const rows = Object.entries(COMMANDS).map(([name, { summary, argument }]) => ({
+    call: argument === undefined ? name : `${name} ${argument}`,
+    summary,
+  }));
   const width = Math.max(...Object.keys(COMMANDS).map((name) => name.length));
-  const commands = Object.entries(COMMANDS).map(([name, { summary }]) => `  ${name.padEnd(width)}  ${summary}`);
+  const commands = rows.map(({ call, summary }) =>
+    call.length > width ? `  ${call}\n  ${' '.repeat(width)}  ${summary}` : `  ${call.padEnd(width)}  ${summary}`,
+  );
   return [
     'usage: tsmacvlan COMMAND [--json]',
     '',
@@ -98,27 +122,27 @@ async function withStore<T>(use: (store: ReadonlyStore) => Promise<T>): Promise<
   }
 }
 
-async function map(asJson: boolean): Promise<void> {
+async function map({ json }: Flags): Promise<void> {
   await withStore(async (store) => {
     const [networks, endpoints] = [await store.networks.list(), await store.endpoints.list()];
-    if (asJson) printJson({ networks, endpoints });
+    if (json) printJson({ networks, endpoints });
     else print(drawMap(networks, endpoints) || 'no networks\n');
   });
 }
 
 async function list<T>(
-  asJson: boolean,
+  { json }: Flags,
   read: (store: ReadonlyStore) => Promise<T[]>,
   row: (record: T) => Row,
 ): Promise<void> {
   const records = await withStore(read);
-  if (asJson) printJson(records);
+  if (json) printJson(records);
   else print(table(records.map(row)));
 }
 
-async function settings(asJson: boolean): Promise<void> {
+async function settings({ json }: Flags): Promise<void> {
   const rows = Object.values(SETTINGS);
-  if (asJson) printJson(rows);
+  if (json) printJson(rows);
   else
     print(
       table(
@@ -130,6 +154,23 @@ async function settings(asJson: boolean): Promise<void> {
         })),
       ),
     );
+}
+
+async function probe({ json, parent, profile = 'fast' }: Flags, argument: string): Promise<number> {
+  const address = parseAddress(argument);
+  if (address === undefined) throw errors.probeUsage(argument);
+  if (parent === undefined) throw errors.probeNeedsParent();
+  const known = PROFILES.find((name) => name === profile);
+  if (known === undefined) throw errors.probeProfile(profile, PROFILES);
+  const { askLan } = await import('./main.ts');
+  const begin = performance.now();
+  const finding = await askLan(parent, address, known);
+  const durationMs = Math.round(performance.now() - begin);
+  if (json) printJson({ address: argument, parent, durationMs, ...finding });
+  else if (finding.held)
+    print(`${argument} is used by ${finding.macAddress}, which answered on ${finding.linkName} (${durationMs} ms)\n`);
+  else print(`nobody answered for ${argument} on ${parent} (${durationMs} ms)\n`);
+  return finding.held ? 3 : 0;
 }
 
 function printJson(data: unknown): void {

@@ -457,6 +457,15 @@ export const unknownCommand = (name: string, near: string | undefined) =>
 export const surplusArgument = (argument: string, command: string) =>
   mistake('USAGE', `argument ${quote(argument)} is one too many for tsmacvlan ${command}; see tsmacvlan --help`);
 
+export const probeUsage = (argument: string) =>
+  mistake('USAGE', `${quote(argument)} is not an IP address; call tsmacvlan probe ADDRESS --parent LINK`);
+
+export const probeNeedsParent = () =>
+  mistake('USAGE', 'probe needs to know where to ask; name the interface with --parent LINK');
+
+export const probeProfile = (profile: string, known: readonly string[]) =>
+  mistake('USAGE', `profile ${quote(profile)} is not known; use --profile ${known.join(' or ')}`);
+
 // --- pools (ipam) ------------------------------------------------------------------------------------------------
 
 export const addressSpaceUnknown = (addressSpace: string, known: readonly string[]) =>

@@ -1,10 +1,11 @@
 /** The daemon from start to end: settings → store → kernel → drivers → socket → recovery; stops cleanly on a signal. */
-import { formatAddress } from './address.ts';
+import { type Address, formatAddress } from './address.ts';
 import { IpamDriver } from './ipam/driver.ts';
 import { lanProbe } from './ipam/lan.ts';
 import { Links } from './kernel/link.ts';
 import { LanCheck } from './lan/check.ts';
-import { Prober } from './lan/probe.ts';
+import { type Finding, Prober } from './lan/probe.ts';
+import type { Profile } from './lan/timing.ts';
 import { createLog, type Log } from './log.ts';
 import { NetworkDriver } from './network/driver.ts';
 import { createCalls } from './server/calls.ts';
@@ -105,4 +106,17 @@ export async function serveUntilSignal(settings: Settings): Promise<void> {
   });
   log.info('stopping', { signal });
   await daemon.stop();
+}
+
+/** One question from the command line, beside a running daemon or without one. */
+export async function askLan(parentName: string, address: Address, profile: Profile): Promise<Finding> {
+  const links = Links.open();
+  const prober = new Prober({ links });
+  try {
+    // Bridge mode hears most: the wire and the siblings that other programs made.
+    return await prober.probe({ parentName, mode: 'bridge', address, profile, isOwn: () => false, guardMs: 0 });
+  } finally {
+    await prober.close();
+    links.close();
+  }
 }

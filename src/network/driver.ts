@@ -190,7 +190,7 @@ export class NetworkDriver {
   async deleteNetwork(networkId: string): Promise<void> {
     await this.#serial.run(NETWORKS, async () => {
       for (const endpoint of this.#endpointsOf(networkId)) await this.deleteEndpoint(networkId, endpoint.id);
-      await Promise.all(this.#endpointsOf(networkId).map(({ id }) => this.#departing.get(id)));
+      await Promise.all(this.#endpointsOf(networkId).flatMap(({ id }) => this.#departing.get(id) ?? []));
       const network = await this.#store.networks.get(networkId);
       if (network !== undefined) await this.#dismantle(network);
     });
