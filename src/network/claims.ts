@@ -16,11 +16,11 @@ export class Claims {
   }
 
   /** Finds the pools the engine asked for just before CreateNetwork; subnets of another IPAM get no realm. */
-  async tiePools(networkId: string, subnets: readonly Subnet[]): Promise<NetworkSubnet[]> {
+  async tiePools(networkId: string, parent: string | null, subnets: readonly Subnet[]): Promise<NetworkSubnet[]> {
     const pools = await this.#store.pools.list();
     const tied: NetworkSubnet[] = [];
     for (const subnet of subnets) {
-      const pool = poolFor(pools, networkId, subnet);
+      const pool = poolFor(pools, { networkId, parent }, subnet);
       if (pool !== undefined && pool.networkId === null)
         await this.#store.pools.replace(pool, { ...pool, networkId, changedAt: this.#now().toISOString() });
       tied.push({ ...subnet, realm: pool === undefined ? null : realmOf(pool) });
@@ -66,13 +66,19 @@ export class Claims {
 }
 
 /**
- * Of several pools on one subnet (`--ip-range` apart) the one not yet tied and asked for last: the engine sends
- * CreateNetwork right after its RequestPool calls (libnetwork controller.go NewNetwork).
+ * Of several pools on one subnet (`--ip-range` apart, or on other parents) the one not yet tied and asked for last: the
+ * engine sends CreateNetwork right after its RequestPool calls (libnetwork controller.go NewNetwork).
  */
-function poolFor(pools: readonly Pool[], networkId: string, { addressSpace, subnet }: Subnet): Pool | undefined {
-  const candidates = pools.filter((pool) => pool.addressSpace === addressSpace && pool.subnet === subnet);
-  const untied = candidates
-    .filter((pool) => pool.networkId === null)
-    .sort((a, b) => b.createdAt.localeCompare(a.createdAt));
-  return candidates.find((pool) => pool.networkId === networkId) ?? untied[0] ?? candidates[0];
+function poolFor(
+  pools: readonly Pool[],
+  { networkId, parent }: { networkId: string; parent: string | null },
+  { addressSpace, subnet }: Subnet,
+): Pool | undefined {
+  const isOnParent = ({ options }: Pool) => options['parent'] === undefined || options['parent'] === parent;
+  const candidates = pools.filter(
+    (pool) => pool.addressSpace === addressSpace && pool.subnet === subnet && isOnParent(pool),
+  );
+  const untied = candidates.filter((pool) => pool.networkId === null);
+  const latest = untied.sort((a, b) => b.createdAt.localeCompare(a.createdAt))[0];
+  return candidates.find((pool) => pool.networkId === networkId) ?? latest ?? candidates[0];
 }

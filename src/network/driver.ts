@@ -135,7 +135,7 @@ export class NetworkDriver {
 
   /** The record first: what a crash leaves undone after it, recover() does. */
   async #furnish(request: NetworkRequest, options: NetworkOptions, parent: ParentLink, link: Link): Promise<void> {
-    const subnets = await this.#claims.tiePools(request.networkId, request.subnets);
+    const subnets = await this.#claims.tiePools(request.networkId, options.parent, request.subnets);
     const hostAddresses = await this.#host.choose(options, subnets, await this.#claims.poolsOf(request.networkId));
     const { networkId: id, internal } = request;
     const network: Network = {
@@ -258,7 +258,14 @@ export class NetworkDriver {
     for (const text of [address, addressIPv6]) {
       const parsed = text === null ? undefined : parseInterfaceAddress(text);
       const subnet = text === null ? undefined : subnetOf(text, network.subnets);
-      if (this.#check === undefined || place === null || parsed === undefined || subnet === undefined || subnet.realm !== null) continue;
+      if (
+        this.#check === undefined ||
+        place === null ||
+        parsed === undefined ||
+        subnet === undefined ||
+        subnet.realm !== null
+      )
+        continue;
       const finding = await this.#check.check({ ...place, address: parsed.address, subnet: subnet.subnet, signal });
       if (finding.held)
         throw errors.addressHeld(

@@ -3,7 +3,7 @@
  * link). What is made here carries PARENT_ALIAS and is removed with its last network only if it still carries it.
  */
 import * as errors from '../errors.ts';
-import { KernelError } from '../kernel/errno.ts';
+import { isKernelError } from '../kernel/errno.ts';
 import type { Link, Links } from '../kernel/link.ts';
 import type { Network, NetworkOptions, ParentLink, VlanProtocol, VlanRecipe } from '../model.ts';
 import { readVlanIds } from './options.ts';
@@ -140,40 +140,36 @@ export class Parents {
   }
 
   async #planVlan(recipe: VlanRecipe, base: Link): Promise<ParentLink> {
-    const found = await this.#findVlan(recipe);
-    if (found !== undefined) {
-      await this.#checkParent(found);
-      return { name: found.name, made: found.alias === PARENT_ALIAS, promiscuous: false, recipe };
+    const all = await this.#links.list();
+    let [link, name]: [Link | undefined, string] = [base, base.name];
+    for (const tag of tags(recipe)) {
+      link = link && vlanOn(all, link, tag);
+      name = link?.name ?? `${name}.${tag.id}`;
+      if (link === undefined) checkNewName(name, all);
     }
-    return { name: await this.#checkNewNames(recipe, base), made: true, promiscuous: false, recipe };
+    const refusal = link && this.#refusal(link, all);
+    if (refusal !== undefined) throw refusal;
+    return { name, made: link === undefined || link.alias === PARENT_ALIAS, promiscuous: false, recipe };
   }
 
   /** The whole chain, or undefined when one of its links is missing. */
   async #findVlan(recipe: VlanRecipe): Promise<Link | undefined> {
-    const all = await this.#links.list();
-    let link = all.find(({ name, alternativeNames }) => name === recipe.base || alternativeNames.includes(recipe.base));
-    for (const tag of tags(recipe)) link = link && vlanOn(all, link, tag);
+    let link = await this.#byName(recipe.base);
+    for (const tag of tags(recipe))
+      link = link && ((await this.#vlanNamed(link, tag)) ?? vlanOn(await this.#links.list(), link, tag));
     return link;
-  }
-
-  /** Walks the names that would be made; returns the last. */
-  async #checkNewNames(recipe: VlanRecipe, base: Link): Promise<string> {
-    const all = await this.#links.list();
-    let name = base.name;
-    let below: Link | undefined = base;
-    for (const tag of tags(recipe)) {
-      below = below && vlanOn(all, below, tag);
-      name = below?.name ?? `${name}.${tag.id}`;
-      if (below === undefined) checkNewName(name, all);
-    }
-    return name;
   }
 
   async #ensureVlan(recipe: VlanRecipe, networkId: string): Promise<Link> {
     let link = await this.#existing(recipe.base, networkId);
-    for (const tag of tags(recipe))
-      link = vlanOn(await this.#links.list(), link, tag) ?? (await this.#makeVlan(link, tag));
+    for (const tag of tags(recipe)) link = (await this.#vlanNamed(link, tag)) ?? (await this.#makeVlan(link, tag));
     return link;
+  }
+
+  /** The VLAN under the name we give: to look through all links for it would take the longer the more VLANs there are. */
+  async #vlanNamed(below: Link, tag: Tag): Promise<Link | undefined> {
+    const link = await this.#byName(`${below.name}.${tag.id}`);
+    return link && vlanOn([link], below, tag);
   }
 
   async #makeVlan(below: Link, tag: Tag): Promise<Link> {
@@ -189,6 +185,9 @@ export class Parents {
       await this.#bringUp(link, below);
       return (await this.#links.byIndex(link.index)) ?? link;
     } catch (error) {
+      // The kernel knows the VLAN already (vlan_check_real_dev), then under another name.
+      const found = isKernelError(error, 'EEXIST') ? vlanOn(await this.#links.list(), below, tag) : undefined;
+      if (found !== undefined) return found;
       throw kindRefusal(error, 'VLAN', '8021q');
     }
   }
@@ -198,7 +197,7 @@ export class Parents {
     try {
       await this.#links.setUp(link.index);
     } catch (error) {
-      if (error instanceof KernelError && error.code === 'ENETDOWN' && !below.isUp) return;
+      if (isKernelError(error, 'ENETDOWN') && !below.isUp) return;
       await this.#links.deleteLink(link.index);
       throw error;
     }
