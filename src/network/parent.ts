@@ -5,6 +5,7 @@
 import * as errors from '../errors.ts';
 import { isKernelError } from '../kernel/errno.ts';
 import type { Link, Links } from '../kernel/link.ts';
+import { PROBE_ALIAS } from '../lan/vantage.ts';
 import type { Network, NetworkOptions, ParentLink, VlanProtocol, VlanRecipe } from '../model.ts';
 import { readVlanIds } from './options.ts';
 import { kindRefusal } from './refusal.ts';
@@ -215,8 +216,9 @@ export class Parents {
     }
   }
 
+  /** The link from which the LAN was asked lingers for a while; the kernel deletes it with its parent. */
   async #carriesLinks(link: Link): Promise<boolean> {
-    return (await this.#links.list()).some((other) => isOn(other, link));
+    return (await this.#links.list()).some((other) => isOn(other, link) && other.alias !== PROBE_ALIAS);
   }
 
   async #below({ parentIndex, parentNamespaceId }: Link): Promise<Link | undefined> {
