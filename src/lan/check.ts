@@ -33,6 +33,8 @@ const NOT_HELD: Finding = { held: false };
 
 export class LanCheck {
   readonly #parts: Parts;
+  /** Said once for each, until it is up again. */
+  readonly #parentsDown = new Set<string>();
 
   constructor(parts: Parts) {
     this.#parts = parts;
@@ -44,15 +46,25 @@ export class LanCheck {
     const profile = wished ?? usualProfile;
     if (profile === 'off') return NOT_HELD;
     const request = { parentName, mode, address, profile, subnet: parsePrefix(subnet), isOwn, signal };
-    const finding = await prober.probe(request).catch((error: unknown) => this.#withoutLan(parentName, error));
+    const finding = await prober.probe(request).then(
+      (found) => this.#fromLan(parentName, found),
+      (error: unknown) => this.#withoutLan(parentName, error),
+    );
     if (finding.held) await onHeld(parentName, formatAddress(address), finding.macAddress);
+    return finding;
+  }
+
+  #fromLan(parent: string, finding: Finding): Finding {
+    this.#parentsDown.delete(parent);
     return finding;
   }
 
   /** Below a parent that is down no container talks to anybody: it may start, as with the built-in driver. */
   #withoutLan(parent: string, error: unknown): Finding {
     if (!(error instanceof PluginError) || error.code !== 'PROBE_PARENT_DOWN') throw error;
-    this.#parts.log.warn('parent is down, so addresses are given out without asking the LAN', { parent });
+    if (!this.#parentsDown.has(parent))
+      this.#parts.log.warn('parent is down: addresses are given out without asking the LAN', { parent });
+    this.#parentsDown.add(parent);
     return NOT_HELD;
   }
 }

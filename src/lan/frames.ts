@@ -1,14 +1,14 @@
 /** The frames we send, in the words of the address's family. Pure. */
 import type { Address } from '../address.ts';
 import { arpAnnouncement, arpProbe, arpReply, encodeArp } from './arp.ts';
-import { encodeNd, ndAnnouncement, ndDefence, ndProbe } from './nd.ts';
+import { mldReportFrame } from './mld.ts';
+import { encodeNd, ndAnnouncement, ndDefence, ndProbe, solicitedNodeGroup } from './nd.ts';
 import type { Packet } from './sighting.ts';
 
-/** `nonce`: 12 hexadecimal digits, of use for IPv6 only. */
-export function probeFrame(address: Address, macAddress: string, nonce: string): Buffer {
-  return address.family === 'IPv4'
-    ? encodeArp(arpProbe(address, macAddress))
-    : encodeNd(ndProbe(address, macAddress, nonce));
+/** One question, with what makes sure that others' questions for the address are heard. `nonce`: 12 hexadecimal digits. */
+export function probeFrames(address: Address, macAddress: string, nonce: string): Buffer[] {
+  if (address.family === 'IPv4') return [encodeArp(arpProbe(address, macAddress))];
+  return [mldReportFrame(solicitedNodeGroup(address), macAddress), encodeNd(ndProbe(address, macAddress, nonce))];
 }
 
 /** The answer to somebody's probe: the address is at this MAC. */

@@ -7,7 +7,7 @@
  */
 import type { Address } from '../address.ts';
 import type { Clock } from './clock.ts';
-import { defenceFrame, makeNonce, probeFrame } from './frames.ts';
+import { defenceFrame, makeNonce, probeFrames } from './frames.ts';
 import type { ProxyWatch } from './proxy.ts';
 import { Rivalry } from './rivalry.ts';
 import type { Sighting } from './sighting.ts';
@@ -134,7 +134,7 @@ export class Inquiry {
     const { wire, proxies, clock } = this.#surroundings;
     proxies?.ask();
     this.#sentAtMs = clock.nowMs();
-    wire.send(probeFrame(this.address, wire.macAddress, this.#nonce));
+    for (const frame of probeFrames(this.address, wire.macAddress, this.#nonce)) wire.send(frame);
   }
 
   #isOurs({ macAddress, nonce }: Sighting): boolean {

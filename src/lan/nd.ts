@@ -32,6 +32,7 @@ export interface NeighborAdvertisement extends NdPacket {
 }
 
 const IPV6_HEADER_BYTES = 40;
+const NEXT_HEADER_HOP_BY_HOP = 0;
 const NEXT_HEADER_ICMPV6 = 58;
 /** A packet that a router had passed on would have a smaller one (RFC 4861 7.1). */
 const HOP_LIMIT = 255;
@@ -106,15 +107,30 @@ export function ndDefence(target: Address, mac: string): NeighborAdvertisement {
 export function encodeNd(packet: NeighborSolicitation | NeighborAdvertisement): Buffer {
   const message = packet.protocol === 'NS' ? encodeSolicitation(packet) : encodeAdvertisement(packet);
   addressBytes(packet.target).copy(message, 8);
+  return encodeFrame(packet, ETHERTYPE_IPV6, encodeIcmpv6({ ...packet, hopLimit: HOP_LIMIT }, message));
+}
+
+interface IPv6Header {
+  readonly source: Address;
+  readonly destination: Address;
+  readonly hopLimit: number;
+}
+
+/** An IPv6 packet; fills in the message's checksum. `hopByHop`: a whole header of eight bytes. */
+export function encodeIcmpv6(
+  { source, destination, hopLimit }: IPv6Header,
+  message: Buffer,
+  hopByHop?: Buffer,
+): Buffer {
   const header = Buffer.alloc(IPV6_HEADER_BYTES);
   header.writeUInt8(6 << 4, 0);
-  header.writeUInt16BE(message.length, 4);
-  header.writeUInt8(NEXT_HEADER_ICMPV6, 6);
-  header.writeUInt8(HOP_LIMIT, 7);
-  addressBytes(packet.source).copy(header, 8);
-  addressBytes(packet.destination).copy(header, 24);
+  header.writeUInt16BE((hopByHop?.length ?? 0) + message.length, 4);
+  header.writeUInt8(hopByHop ? NEXT_HEADER_HOP_BY_HOP : NEXT_HEADER_ICMPV6, 6);
+  header.writeUInt8(hopLimit, 7);
+  addressBytes(source).copy(header, 8);
+  addressBytes(destination).copy(header, 24);
   message.writeUInt16BE(checksum(header, message), 2);
-  return encodeFrame(packet, ETHERTYPE_IPV6, Buffer.concat([header, message]));
+  return Buffer.concat([header, ...(hopByHop ? [hopByHop] : []), message]);
 }
 
 function encodeSolicitation({ linkLayerAddress, nonce }: NeighborSolicitation): Buffer {

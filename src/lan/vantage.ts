@@ -18,7 +18,7 @@ import type { Link, Links } from '../kernel/link.ts';
 import { PacketSocket } from '../kernel/packet.ts';
 import type { Clock } from './clock.ts';
 import { awaitingFilter } from './filter.ts';
-import { makeNonce, probeFrame } from './frames.ts';
+import { makeNonce, probeFrames } from './frames.ts';
 import type { Inquiry, Wire } from './inquiry.ts';
 import { ALL_NODES_MAC, multicastMac, solicitedNodeGroup } from './nd.ts';
 import { ProxyWatch, controlAddress } from './proxy.ts';
@@ -142,8 +142,8 @@ export class Vantage implements Wire {
   #watchProxies(address: Address): ProxyWatch {
     this.#listen(address);
     const { clock, random, onProxy } = this.#spec;
-    const frame = probeFrame(address, this.macAddress, makeNonce(random));
-    return new ProxyWatch(address, clock, () => this.send(frame), onProxy);
+    const frames = probeFrames(address, this.macAddress, makeNonce(random));
+    return new ProxyWatch(address, clock, () => frames.forEach((frame) => this.send(frame)), onProxy);
   }
 
   /** Keeps it open until the returned function is called. */

@@ -21,7 +21,8 @@ import { PluginError } from '../../src/errors.ts';
 import { Links } from '../../src/kernel/link.ts';
 import { arpAnnouncement, arpProbe, arpReply, encodeArp } from '../../src/lan/arp.ts';
 import { MODES } from '../../src/model.ts';
-import { encodeNd, ndDefence, ndProbe } from '../../src/lan/nd.ts';
+import { mldReportFrame } from '../../src/lan/mld.ts';
+import { encodeNd, ndDefence, ndProbe, solicitedNodeGroup } from '../../src/lan/nd.ts';
 import { type Finding, type LateConflict, type ProbeRequest, Prober, type ProxyReport } from '../../src/lan/probe.ts';
 import { isProbeMac } from '../../src/lan/rivalry.ts';
 import type { Packet } from '../../src/lan/sighting.ts';
@@ -311,6 +312,24 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 170_000 }, ()
       const failed = await machine.namespace.ip('-6 address show dadfailed');
       assert.ok(held || failed.includes(`${formatAddress(wanted)}/64`), `after ${afterMs} ms`);
     }
+  });
+
+  test('a switch that forwards groups only where they were asked for lets us hear who else probes', {
+    timeout,
+  }, async () => {
+    const wanted = nextIPv6();
+    const rival = await Neighbour.plug(lan2, 'rival', '3c:22:fb:10:aa:03');
+    await lan2.namespace.ip('link set br0 type bridge mcast_query_response_interval 100');
+    await lan2.namespace.ip('link set br0 type bridge mcast_snooping 1 mcast_querier 1');
+    // The bridge starts to trust what was reported when its first question is that old.
+    await sleep(2500);
+    const asked = probe(wanted, { parentName: 'par2' });
+    await sleep(250);
+    rival.send(mldReportFrame(solicitedNodeGroup(wanted), rival.macAddress));
+    rival.send(encodeNd(ndProbe(wanted, rival.macAddress, 'abcdefabcdef')));
+    assert.deepEqual(await asked, { ...heldBy(rival.macAddress, true), linkName: 'par2' });
+    await lan2.namespace.ip('link set br0 type bridge mcast_snooping 0');
+    rival.close();
   });
 
   test("the host's address on another interface is held, on the parent's LAN too", { timeout }, async () => {

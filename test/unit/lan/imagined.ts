@@ -54,6 +54,7 @@ export class Host implements Wire {
   readonly macAddress: string;
   readonly clock: Clock;
   inquiry: Inquiry | undefined;
+  /** Multicast listener reports are left out. */
   readonly sent: { readonly atMs: number; readonly frame: Buffer }[] = [];
   #waiting: Buffer[] = [];
   readonly #world: World;
@@ -72,7 +73,7 @@ export class Host implements Wire {
   }
 
   send(frame: Buffer): void {
-    this.sent.push({ atMs: this.#world.nowMs, frame });
+    if (decodePacket(frame) !== undefined) this.sent.push({ atMs: this.#world.nowMs, frame });
     for (const other of this.#others) if (other !== this) other.#arrive(frame);
   }
 

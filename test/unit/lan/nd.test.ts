@@ -65,33 +65,14 @@ test('the solicited-node group and its MAC are those of RFC 4291 and RFC 2464', 
   assert.equal(multicastMac(group), '33:33:ff:0e:8c:6c');
 });
 
-test('a probe comes from the unspecified address, goes to the group and carries no MAC option', options, () => {
-  const frame = encodeNd(ndProbe(ip('fd00::5'), '02:74:73:00:00:01', '0102030405ff'));
+test('a probe has the bytes that Linux sends in its duplicate address detection', options, () => {
   assert.equal(
-    frame.toString('hex'),
-    '3333ff00000502747300000186dd' +
-      `60000000002${'0'}3aff` +
-      '00'.repeat(16) +
-      'ff0200000000000000000001ff000005' +
-      // Checked with a capture read by another program, see test/netns/probe.test.ts: the kernel drops wrong sums.
-      `8700${frame.subarray(56, 58).toString('hex')}00000000` +
-      'fd000000000000000000000000000005' +
-      '0e010102030405ff',
+    encodeNd(ndProbe(ip('fd00::a'), 'fe:31:d2:85:d0:d5', '8409def38d6e')).toString('hex'),
+    '3333ff00000afe31d285d0d586dd' +
+      `6000000000203aff${'00'.repeat(16)}ff0200000000000000000001ff00000a` +
+      '87007f1e00000000fd00000000000000000000000000000a' +
+      '0e018409def38d6e',
   );
-});
-
-test('the checksum is that of a solicitation which Linux sent', options, () => {
-  const captured = Buffer.from(
-    '3333ff00000a' +
-      '02420a00000a' +
-      '86dd' +
-      '6000000000203aff' +
-      '00'.repeat(16) +
-      'ff0200000000000000000001ff00000a',
-    'hex',
-  );
-  const ours = encodeNd(ndProbe(ip('fd00::a'), '02:42:0a:00:00:0a', '000000000000'));
-  assert.deepEqual(ours.subarray(0, 54), captured);
 });
 
 test('a defence leaves the caches of others alone and an announcement changes them', options, () => {
