@@ -42,6 +42,7 @@ class Bench {
 
   async #alone(): Promise<void> {
     const times = { add: [] as number[], get: [] as number[], up: [] as number[], delete: [] as number[] };
+    const startedMs = performance.now();
     const stall = startStallMeter();
     for (let round = 0; round < ROUNDS; round++) {
       let index = 0;
@@ -52,7 +53,10 @@ class Bench {
     }
     const longest = stallMs(stall);
     for (const [verb, values] of Object.entries(times)) report(`${verb}, one after the other`, values);
-    console.log(`longest stall of the event loop meanwhile: ${longest.toFixed(1)} ms`);
+    const control = startStallMeter();
+    await sleep(performance.now() - startedMs);
+    const words = `${longest.toFixed(1)} ms; doing nothing for as long: ${stallMs(control).toFixed(1)} ms`;
+    console.log(`longest stall of the event loop meanwhile: ${words}`);
   }
 
   async #together(): Promise<void> {
