@@ -27,7 +27,7 @@ export class Neighbour {
     this.namespace = namespace;
     this.macAddress = macAddress;
     this.#socket = socket;
-    this.#timer = setInterval(() => this.#read(), 1);
+    this.#timer = setInterval(() => this.#read(), 1).unref();
   }
 
   /** Its link is `lan0`; its kernel has no address until a test gives it one, and then answers by itself. */

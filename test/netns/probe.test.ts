@@ -316,9 +316,10 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 170_000 }, ()
 
   test('a switch that forwards groups only where they were asked for lets us hear who else probes', {
     timeout,
-  }, async () => {
+  }, async (t) => {
     const wanted = nextIPv6();
     const rival = await Neighbour.plug(lan2, 'rival', '3c:22:fb:10:aa:03');
+    t.after(() => rival.close());
     await lan2.namespace.ip('link set br0 type bridge mcast_query_response_interval 100');
     await lan2.namespace.ip('link set br0 type bridge mcast_snooping 1 mcast_querier 1');
     // The bridge starts to trust what was reported when its first question is that old.
@@ -329,7 +330,6 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 170_000 }, ()
     rival.send(encodeNd(ndProbe(wanted, rival.macAddress, 'abcdefabcdef')));
     assert.deepEqual(await asked, { ...heldBy(rival.macAddress, true), linkName: 'par2' });
     await lan2.namespace.ip('link set br0 type bridge mcast_snooping 0');
-    rival.close();
   });
 
   test("the host's address on another interface is held, on the parent's LAN too", { timeout }, async () => {
