@@ -326,7 +326,7 @@ export class Links {
     const failure = aliased?.error ?? got?.error ?? others.find(isRefused)?.error;
     if (link === undefined || failure)
       return this.#undo(link, failure ?? new KernelError(operation, constants.errno.ENODEV));
-    await this.#set(operation, { index: link.index }, linkGroup(0));
+    await this.#set(operation, { index: link.index }, linkGroup(0)).catch((error) => this.#undo(link, error as Error));
     return link;
   }
 
