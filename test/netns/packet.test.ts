@@ -112,6 +112,22 @@ describe('packet sockets', { skip: outsideLab(), timeout: 120_000 }, () => {
     there.close();
   }
 
+  /** A child of `parent` in a new namespace, and a socket on it. */
+  async function sibling(name: string, parent: Link): Promise<{ socket: PacketSocket; macAddress: string }> {
+    const spec = { alias: ALIAS, mode: 'bridge', macAddress: null, mtu: null, broadcastQueueLength: null } as const;
+    const { macAddress } = await links.addMacvlan({ ...spec, name: `mv-${name}`, parentIndex: parent.index });
+    ip(`netns add ${name}`);
+    ip(`link set mv-${name} netns ${name}`);
+    ip(`-n ${name} link set mv-${name} up`);
+    const there = inNamespace(name, () => Links.open());
+    const { index = 0 } = (await there.byName(`mv-${name}`)) ?? {};
+    there.close();
+    const socket = inNamespace(name, () =>
+      open({ linkIndex: index, filter: ARP_AND_NEIGHBOUR_DISCOVERY, ignoreOutgoing: true }),
+    );
+    return { socket, macAddress };
+  }
+
   test('a frame that is sent is received by the neighbour, byte for byte', { timeout }, async () => {
     const [here, there, observer] = [open(), openFar(), open()];
     here.send(arp(BROADCAST, NEAR));
@@ -182,26 +198,13 @@ describe('packet sockets', { skip: outsideLab(), timeout: 120_000 }, () => {
   test('siblings on an isolated link hear each other and nobody else does', { timeout }, async () => {
     const isolated = await links.addIsolated({ name: 'iso0', alias: ALIAS });
     await links.setUp(isolated.index);
-    const siblings = [];
-    for (const name of ['one', 'two']) {
-      ip(`netns add ${name}`);
-      const { index } = await links.addMacvlan({
-        name: `mv-${name}`,
-        alias: ALIAS,
-        parentIndex: isolated.index,
-        mode: 'bridge',
-        macAddress: null,
-        mtu: null,
-        broadcastQueueLength: null,
-      });
-      ip(`link set mv-${name} netns ${name}`);
-      ip(`-n ${name} link set mv-${name} up`);
-      siblings.push(inNamespace(name, () => open({ linkIndex: index, filter: ARP_AND_NEIGHBOUR_DISCOVERY })));
+    const one = await sibling('one', isolated);
+    const two = await sibling('two', isolated);
+    const here = open({ filter: ARP_AND_NEIGHBOUR_DISCOVERY });
+    for (const to of [BROADCAST, two.macAddress]) {
+      one.socket.send(arp(to, one.macAddress));
+      assert.deepEqual(await gather(two.socket, 1), [{ frame: arp(to, one.macAddress), outgoing: false }]);
     }
-    const [one, two] = siblings;
-    const [here] = [open({ filter: ARP_AND_NEIGHBOUR_DISCOVERY })];
-    one?.send(arp(BROADCAST, CHILD));
-    assert.deepEqual(await gather(two, 1), [{ frame: arp(BROADCAST, CHILD), outgoing: false }]);
     assert.deepEqual(here.receive(), []);
     for (const name of ['one', 'two']) ip(`-n ${name} link delete mv-${name}`);
     await links.deleteLink(isolated.index);
