@@ -95,6 +95,7 @@ export class NetworkDriver {
   /** Links that changed since the last look, by name; null stands for all (changes were lost). */
   readonly #noticed = new Map<string | null, 'new' | 'deleted'>();
   #noticing: NodeJS.Timeout | undefined;
+  #cleaning: Promise<unknown> = Promise.resolve();
 
   constructor({ store, links, check, hostAddresses, parentAliases, log, now = () => new Date() }: Parts) {
     this.#store = store;
@@ -375,11 +376,15 @@ export class NetworkDriver {
     for (const endpoint of await this.#store.endpoints.list()) this.#endpoints.set(endpoint.id, endpoint);
     await this.#rebuild(await this.#store.networks.list());
     for (const endpoint of this.#endpoints.values()) if (endpoint.state === 'deleting') this.#depart(endpoint);
-    for (const link of await this.#leftovers()) {
-      this.#log.info('removing a link that a crash left behind', { link: link.name, alias: link.alias });
-      await this.#undo('link', () => this.#links.deleteLink(link.index));
-    }
+    const leftovers = await this.#leftovers();
+    // A thousand links take the kernel seconds. Nobody needs to wait: they are down, and their names come never again.
+    this.#cleaning = Promise.all(leftovers.map((link) => this.#remove(link)));
     this.#stopWatching = this.#links.onChange((event) => this.#notice(event));
+  }
+
+  async #remove(link: Link): Promise<void> {
+    this.#log.info('removing a link that a crash left behind', { link: link.name, alias: link.alias });
+    await this.#undo('link', () => this.#links.deleteLink(link.index));
   }
 
   async #rebuild(networks: readonly Network[]): Promise<void> {
@@ -429,6 +434,7 @@ export class NetworkDriver {
   async close(): Promise<void> {
     this.#stopWatching();
     clearTimeout(this.#noticing);
+    await this.#cleaning;
     await Promise.all(this.#departing.values());
   }
 
