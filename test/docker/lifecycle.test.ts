@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { outsideLab } from '../lab/enclosure.ts';
 import type { Engine, Version } from '../lab/engine.ts';
-import { assertNothingLeft } from '../lab/leftovers.ts';
+import { assertNoLinkLeft, assertNothingLeft } from '../lab/leftovers.ts';
 import { type Machine, Site } from '../lab/site.ts';
 
 const VERSIONS: Version[] = ['20.10.24', '28.5.2'];
@@ -31,6 +31,7 @@ for (const version of VERSIONS) {
       await Promise.all(Array.from({ length: IN_PARALLEL }, work));
       await engine.api('DELETE', '/networks/shared');
       await assertNothingLeft(machine);
+      await assertNoLinkLeft(machine);
     });
 
     test('neither the engine nor the plugin had anything to complain about', () => {

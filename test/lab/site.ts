@@ -41,7 +41,8 @@ export class Site {
   }
 }
 
-async function bootMachine(name: string, lan: Lan, plan: Plan): Promise<Machine> {
+/** Starts one more machine on a LAN. */
+export async function bootMachine(name: string, lan: Lan, plan: Omit<Plan, 'hosts'>): Promise<Machine> {
   const host = await Host.boot(name, lan, plan.links);
   const [engine, plugin] = await Promise.all([Engine.start(host, plan.version), Plugin.start(host, plan.settings)]);
   return { host, engine, plugin };

@@ -1,0 +1,194 @@
+/**
+ * `make demo`: two Docker hosts on one LAN, in namespaces of their own, told as a session at their shells. Everything
+ * shown is what really came out; the exit code is 0 only when every fact that is claimed held.
+ */
+import { once } from 'node:events';
+import { styleText } from 'node:util';
+import { Capture, type Frame } from './lab/capture.ts';
+import { attachment } from './lab/container.ts';
+import { enclose, obstacle, removeCgroups } from './lab/enclosure.ts';
+import { lastOf, leftovers } from './lab/leftovers.ts';
+import { Lan } from './lab/namespace.ts';
+import { fetchEngines, installTools } from './lab/packages.ts';
+import { bootMachine, type Machine } from './lab/site.ts';
+
+const ROUTER = '192.168.50.1';
+const NETWORK = `docker network create -d tsmacvlan --ipam-driver tsmacvlan --subnet 192.168.50.0/24 --gateway ${ROUTER} -o parent=lan0`;
+
+const failures: string[] = [];
+
+async function main(): Promise<number> {
+  // The hosts still run at the end; they go with this process, which is the last of its enclosure.
+  if (process.env.TSMACVLAN_LAB) process.exit(await tell());
+  const reason = obstacle();
+  if (reason !== undefined) throw new Error(`the demo ${reason}`);
+  await installTools(console.log);
+  await fetchEngines(console.log);
+  const child = enclose([process.execPath, import.meta.filename], 'inherit');
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => child.kill('SIGKILL'));
+  const [code] = (await once(child, 'exit')) as [number | null];
+  await removeCgroups();
+  return code ?? 130;
+}
+
+async function tell(): Promise<number> {
+  say(
+    'Two Docker hosts, "one" and "two", on one LAN. Both live in namespaces of their own: the Docker and the network',
+  );
+  say('cards of this machine are not touched.');
+  say('');
+  say(`  one ──lan0── switch and router ${ROUTER} ──lan0── two`);
+
+  const startedMs = performance.now();
+  const lan = await Lan.create([`${ROUTER}/24`]);
+  const [one, two] = await Promise.all([
+    bootMachine('one', lan, { version: '20.10.24' }),
+    bootMachine('two', lan, { version: '28.5.2' }),
+  ]);
+  for (const { host, engine } of [one, two]) {
+    say(
+      `  ${host.name}: Docker ${await engine.must('version', '--format', '{{.Server.Version}}')} and tsmacvlan are up`,
+    );
+  }
+  say(`  (${seconds(performance.now() - startedMs)})`);
+
+  chapter('The same network on both hosts, with a range for each');
+  await typed(one, `${NETWORK} --ip-range 192.168.50.64/26 lan`);
+  await typed(two, `${NETWORK} --ip-range 192.168.50.128/26 lan`);
+
+  chapter('Containers on the LAN');
+  await typed(one, 'docker run -d --name web --network lan --stop-timeout 0 busybox sleep 3600');
+  await typed(one, 'docker run -d --name cache --network lan --stop-timeout 0 busybox sleep 3600');
+  await typed(two, 'docker run -d --name db --network lan --stop-timeout 0 busybox sleep 3600');
+  const web = await attachment(one.engine, 'web', 'lan');
+  const cache = await attachment(one.engine, 'cache', 'lan');
+  const db = await attachment(two.engine, 'db', 'lan');
+  say('');
+  say('  container  host  address          MAC address');
+  for (const [name, host, { IPAddress, MacAddress }] of [
+    ['web', 'one', web],
+    ['cache', 'one', cache],
+    ['db', 'two', db],
+  ] as const) {
+    say(`  ${name.padEnd(10)} ${host}   ${IPAddress.padEnd(16)} ${MacAddress}`);
+  }
+
+  chapter('They reach each other across hosts, both ways, and by name on one host');
+  const port = one.host.ports.lan0 ?? '';
+  const capture = await Capture.start(lan.namespace, port, 'icmp or arp');
+  await ping(one, 'web', db.IPAddress);
+  await ping(two, 'db', web.IPAddress);
+  await ping(one, 'web', 'cache');
+  await ping(two, 'db', ROUTER);
+  const frames = await capture.stop();
+
+  chapter('On the wire: what the switch saw on the port of host "one"');
+  for (const [sender, count] of countSenders(frames)) {
+    const name =
+      { [web.MacAddress]: 'web', [db.MacAddress]: 'db', [cache.MacAddress]: 'cache' }[sender] ?? 'the router';
+    say(`  ${sender}  ${String(count).padStart(3)} frames from ${name}`);
+  }
+  const [parent] = await one.host.namespace.show<{ address: string }>('link show lan0');
+  const senders = frames.map(({ sourceMac }) => sourceMac);
+  claim(
+    'each container speaks with its own MAC address',
+    senders.includes(web.MacAddress) && senders.includes(db.MacAddress),
+  );
+  claim(
+    `none of these frames carries the MAC address of the host's lan0, ${parent?.address}`,
+    !senders.includes(parent?.address ?? ''),
+  );
+
+  chapter('The picture');
+  for (const machine of [one, two]) await draw(machine);
+
+  chapter('A mistake');
+  await mistyped(
+    one,
+    `${NETWORK.replace('lan0', 'lan9')} --ip-range 192.168.50.32/27 second`,
+    /parent interface "lan9" does not exist on this host/,
+  );
+  await mistyped(two, `docker run --rm --network lan --ip ${db.IPAddress} busybox true`, /is used by endpoint/);
+
+  chapter('And away again');
+  await typed(one, 'docker rm -f web cache');
+  await typed(two, 'docker rm -f db');
+  for (const machine of [one, two]) {
+    await typed(machine, 'docker network rm lan');
+    const left = await lastOf(() => leftovers(machine), 3000);
+    claim(`no link, address or record is left on host "${machine.host.name}"`, left.length === 0);
+    for (const item of left) say(indent(item));
+  }
+
+  say('');
+  say(
+    failures.length === 0
+      ? styleText('green', 'All of it held.')
+      : styleText('red', `Not held: ${failures.join('; ')}`),
+  );
+  return failures.length === 0 ? 0 : 1;
+}
+
+/** Types a command at a host's shell and shows what it answers. */
+async function typed({ host, engine }: Machine, command: string): Promise<string> {
+  prompt(host.name, command);
+  const { code, stdout, stderr } = await engine.docker(...command.split(' ').slice(1));
+  const answer = `${stdout}${stderr}`.trimEnd();
+  // Ids of networks and containers say nothing here.
+  if (!/^[0-9a-f]{64}$/.test(answer)) say(indent(answer));
+  if (code !== 0) failures.push(command);
+  return answer;
+}
+
+async function ping(machine: Machine, container: string, target: string): Promise<void> {
+  const answer = await typed(machine, `docker exec ${container} ping -c 2 ${target}`);
+  claim(`${container} reaches ${target}`, / 0% packet loss/.test(answer));
+}
+
+async function mistyped({ host, engine }: Machine, command: string, expected: RegExp): Promise<void> {
+  prompt(host.name, command);
+  const { code, stderr } = await engine.docker(...command.split(' ').slice(1));
+  say(indent(stderr.split('\n')[0] ?? ''));
+  claim('it is refused with a sentence that says why', code !== 0 && expected.test(stderr));
+}
+
+async function draw({ host, plugin }: Machine): Promise<void> {
+  prompt(host.name, 'tsmacvlan map');
+  const picture = await plugin.command('map');
+  say(indent(picture));
+  claim('the picture shows the network on its parent', /lan0[^]*network/.test(picture));
+}
+
+function countSenders(frames: Frame[]): Map<string, number> {
+  const counts = new Map<string, number>();
+  for (const { sourceMac } of frames) counts.set(sourceMac, (counts.get(sourceMac) ?? 0) + 1);
+  return counts;
+}
+
+function claim(fact: string, held: boolean): void {
+  say(held ? styleText('green', `  ✓ ${fact}`) : styleText('red', `  ✗ ${fact}`));
+  if (!held) failures.push(fact);
+}
+
+function chapter(title: string): void {
+  say('');
+  say(styleText('bold', title));
+}
+
+function prompt(host: string, command: string): void {
+  say(`  ${styleText('dim', `${host}$`)} ${command}`);
+}
+
+function indent(text: string): string {
+  return text.trimEnd().replaceAll(/^(?=.)/gm, '    ');
+}
+
+function seconds(durationMs: number): string {
+  return `${(durationMs / 1000).toFixed(1)} s`;
+}
+
+function say(line: string): void {
+  process.stdout.write(`${line}\n`);
+}
+
+process.exitCode = await main();
