@@ -4,7 +4,17 @@
  *
  * Also a command: `node plugin/rootfs.ts DIRECTORY [amd64|arm64]`
  */
-import { chmodSync, existsSync, lstatSync, mkdirSync, readdirSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { layApplication } from './application.ts';
 import { type Architecture, type Artefacts, ownArchitecture, provideArtefacts, readArchitecture } from './artefacts.ts';
@@ -25,7 +35,9 @@ export async function buildRootfs(directory: string, architecture: Architecture)
   rmSync(root, { recursive: true, force: true });
   for (const path of MOUNT_POINTS) mkdirSync(join(root, path), { recursive: true });
   const node = copyProgram(artefacts.node, join(root, 'bin/node'), architecture);
-  const addons = layApplication(join(root, 'app'), artefacts).map((path) => copyProgram(path, path, architecture));
+  const application = join(root, 'app');
+  const addons = layApplication(application, artefacts).map((path) => copyProgram(path, path, architecture));
+  copyFileSync(join(import.meta.dirname, 'managed.js'), join(application, 'managed.js'));
   const interpreter = node.interpreter ?? '';
   copyProgram(join(artefacts.libraries, interpreter), join(root, interpreter), architecture);
   copyLibraries([node, ...addons], root, artefacts, new Set([basename(interpreter)]));

@@ -115,6 +115,11 @@ export class Engine {
     return (answer ? JSON.parse(answer) : undefined) as T;
   }
 
+  /** Runs a shell script in which `docker` is this engine's command; the first failure ends it. */
+  shell(script: string): Promise<Result> {
+    return run(['sh', '-euc', script], { env: this.env });
+  }
+
   /** Everything dockerd has written. */
   log(): string {
     return readFileSync(join(this.host.directory, 'log/dockerd.log'), 'utf8');
