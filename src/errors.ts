@@ -293,7 +293,7 @@ export const endpointDiffers = (endpoint: string) =>
 
 export const addressOutsideNetwork = (address: string, network: string, subnets: readonly string[]) =>
   mistake(
-    'ADDRESS_OUTSIDE',
+    'ADDRESS_OUTSIDE_NETWORK',
     `address ${quote(address)} is in no subnet of network ${short(network)} (${subnets.join(', ')}); choose one inside`,
   );
 

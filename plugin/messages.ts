@@ -1,0 +1,158 @@
+/**
+ * docs/messages.md: every sentence a user can see, each with a likely value.
+ *
+ * Also a command: `node plugin/messages.ts > docs/messages.md`
+ */
+import * as errors from '../src/errors.ts';
+
+type Makers = typeof errors;
+type MakerName = {
+  [Name in keyof Makers]: Makers[Name] extends (...values: never[]) => errors.PluginError ? Name : never;
+}[keyof Makers];
+
+const NETWORK = '3f2a9c1d04be'.padEnd(64, '0');
+const ENDPOINT = '7edcda37f0f2'.padEnd(64, '0');
+const CAUSE = new Error('the cause');
+
+/** A maker without a sample does not pass the type check. */
+const SAMPLES: { readonly [Name in MakerName]: Parameters<Makers[Name]> } = {
+  emptyBody: ['NetworkDriver.Join'],
+  unknownCall: ['NetworkDriver.Join'],
+  wrongMethod: ['GET', 'NetworkDriver.Join'],
+  bodyTooLarge: [1048576],
+  bodyNotJson: [120],
+  bodyUnreadable: ['request aborted'],
+  missingField: ['EndpointID'],
+  wrongField: ['EndpointID', 'a text', 'a number'],
+  callTooSlow: ['NetworkDriver.Join', 9000],
+  internalError: ['NetworkDriver.Join', CAUSE],
+  socketHeld: ['/run/docker/plugins/tsmacvlan.sock'],
+  socketBlocked: ['/run/docker/plugins/tsmacvlan.sock'],
+  socketPathTooLong: ['/run/docker/plugins/x.sock', 120, 107],
+  socketFailed: ['/run/docker/plugins/tsmacvlan.sock', 'no space left on device'],
+  unknownSettingValue: ['LOG_LEVEL', 'loud', 'error, warn, info, debug'],
+  unknownOption: ['parnt', 'parent', ['parent', 'macvlan_mode']],
+  unknownMode: ['veth', 'vepa', ['bridge', 'private', 'vepa', 'passthru']],
+  optionValue: ['mtu', '67', 'a whole number from 68 to 65535'],
+  vlanIdRange: ['4095', 'eth0.4095'],
+  vlanProtocolWithoutVlan: [],
+  optionNeedsParent: ['vlan'],
+  mtuBelowIPv6: [1200],
+  mtuAboveParent: [9000, 'eth0', 1500],
+  hostAddressWithoutAccess: [],
+  hostAccessMode: ['vepa'],
+  hostAccessInternal: [],
+  hostAddressNeeded: ['192.168.1.0/24'],
+  hostAddressOutside: ['10.0.0.9', ['192.168.1.0/24']],
+  parentMissing: ['eth9', ['eth0', 'eth1']],
+  parentGone: ['eth5', NETWORK, ['eth0']],
+  parentLoopback: ['lo'],
+  parentWireless: ['wlan0'],
+  parentIsChild: ['macvlan0', 'macvlan', 'eth0'],
+  parentEnslaved: ['eth1', 'br0', 'bridge'],
+  parentNotEthernet: ['tun0'],
+  parentNameTooLong: ['enp0s31f6np0.4094'],
+  parentNameInvalid: ['eth0:1'],
+  vlanNameTaken: ['eth0.50', 'dummy'],
+  noDefaultRoute: [],
+  parentTaken: ['eth0', NETWORK],
+  parentOwnedByPassthru: ['eth0', NETWORK],
+  networkUnknown: [NETWORK],
+  networkDiffers: [NETWORK],
+  subnetMissing: ['IPv6'],
+  endpointUnknown: [ENDPOINT, NETWORK],
+  endpointDiffers: [ENDPOINT],
+  addressOutsideNetwork: ['10.0.0.9/24', NETWORK, ['192.168.1.0/24']],
+  macMalformed: ['02:42'],
+  macMulticast: ['01:00:5e:00:00:01'],
+  macTaken: ['02:42:c0:a8:01:02', ENDPOINT, 'eth0'],
+  macFixedByParent: ['02:42:c0:a8:01:02', 'eth0', '3c:22:fb:10:aa:01'],
+  passthruOccupied: ['eth0', ENDPOINT],
+  notPermitted: ['add macvlan tsm0123456789ab', CAUSE],
+  parentBusy: ['eth0', CAUSE],
+  passthruRefusedByKernel: ['eth0', CAUSE],
+  macInUseOnParent: ['02:42:c0:a8:01:02', 'eth0', CAUSE],
+  parentVanished: ['eth0', CAUSE],
+  kindUnsupported: ['VLAN', '8021q', CAUSE],
+  kernelRefused: ['add macvlan tsm0123456789ab', 'EINVAL', 'Invalid vlan id', CAUSE],
+  storeHeld: ['/var/lib/tsmacvlan', 1234],
+  storeNewer: ['/var/lib/tsmacvlan/tsmacvlan.db', 2, 1],
+  storeOlder: ['/var/lib/tsmacvlan/tsmacvlan.db'],
+  storeDamaged: ['/var/lib/tsmacvlan/tsmacvlan.db', CAUSE],
+  storeNotWritable: ['/var/lib/tsmacvlan', 'no space left on device'],
+  storeMissing: ['/var/lib/tsmacvlan/tsmacvlan.db'],
+  storeNotReadable: ['/var/lib/tsmacvlan/tsmacvlan.db', 'no space left on device'],
+  storeFull: ['/var/lib/tsmacvlan/tsmacvlan.db', CAUSE],
+  storeBusy: ['/var/lib/tsmacvlan/tsmacvlan.db', CAUSE],
+  storeFailed: ['/var/lib/tsmacvlan/tsmacvlan.db', 'no space left on device', CAUSE],
+  unknownCommand: ['leses', 'leases'],
+  surplusArgument: ['extra', 'leases'],
+  addressSpaceUnknown: ['Elsewhere', ['TsmacvlanLocal', 'TsmacvlanGlobal']],
+  ipamOptionUnknown: ['exclud', 'exclude', ['exclude', 'order', 'parent', 'probe']],
+  ipamOptionValue: ['order', 'random', 'lowest or sequential'],
+  excludeMalformed: ['192.168.1.300'],
+  excludeOutside: ['10.0.0.9', '192.168.1.0/24'],
+  subnetMalformed: ['192.168.1/24'],
+  subnetHostBits: ['192.168.1.1/24', '192.168.1.0/24'],
+  subnetFamily: ['192.168.1.0/24'],
+  subnetTooLarge: ['10.0.0.0/7', 8],
+  subnetNotForHosts: ['127.0.0.0/24', '127.0.0.0/8', 'loopback'],
+  rangeWithoutSubnet: ['192.168.1.32/27'],
+  rangeMalformed: ['192.168.1.32-63'],
+  rangeHostBits: ['192.168.1.33/27', '192.168.1.32/27'],
+  rangeOutside: ['10.0.0.0/27', '192.168.1.0/24'],
+  poolOverlaps: ['192.168.1.0/24', '192.168.0.0/16', NETWORK],
+  poolTaken: ['192.168.1.0/24', NETWORK],
+  poolPending: ['192.168.1.0/24'],
+  poolNeedsParent: ['192.168.1.0/24', '192.168.1.0/24', NETWORK],
+  defaultSubnetsUsedUp: ['IPv6'],
+  poolUnknown: ['TsmacvlanLocal/192.168.1.0/24'],
+  addressMalformed: ['192.168.1.300', '--ip'],
+  addressOutside: ['10.0.0.9', '192.168.1.0/24', '--ip'],
+  addressReserved: ['192.168.1.255', '192.168.1.0/24', 'its broadcast address', '--ip'],
+  addressIsGateway: ['192.168.1.40', NETWORK, '--ip'],
+  addressIsAuxiliary: ['192.168.1.40', NETWORK, '--ip'],
+  addressOfHost: ['192.168.1.40', NETWORK, '--ip'],
+  addressOfEndpoint: ['192.168.1.40', ENDPOINT, NETWORK, '--ip'],
+  addressLeased: ['192.168.1.40', NETWORK, 80, '--ip'],
+  addressHeld: ['192.168.1.40', '3c:22:fb:10:aa:01', 'eth0', '--ip'],
+  rangeHeld: ['192.168.1.32/27', 16, '192.168.1.40', '3c:22:fb:10:aa:01', 'eth0'],
+  recordContended: ['192.168.1.40'],
+  probeParentGone: ['192.168.1.40', 'eth0', CAUSE],
+  probeParentDown: ['192.168.1.40', 'eth0', CAUSE],
+  probeFailed: ['192.168.1.40', 'eth0', 'EINVAL', CAUSE],
+  probeStopped: ['192.168.1.40'],
+  probeUsage: ['192.168.1'],
+  probeProfile: ['slow', ['fast', 'rfc']],
+  probeNeedsParent: [],
+  rangeExhausted: [
+    ['192.168.1.64/27'],
+    [
+      [30, 'leased'],
+      [2, 'held by others on the LAN'],
+    ],
+    true,
+  ],
+};
+
+export function samples(): errors.PluginError[] {
+  const names = Object.keys(SAMPLES) as MakerName[];
+  return names.map((name) => (errors[name] as (...values: readonly unknown[]) => errors.PluginError)(...SAMPLES[name]));
+}
+
+export function messages(): string {
+  const rows = samples().map(
+    ({ code, kind, message }) => `| \`${code}\` | ${kind} | ${message.replaceAll('|', '\\|')} |\n`,
+  );
+  return `<!-- Written by "make tables" from src/errors.ts; edit that. -->
+# Messages
+
+Each with a likely value. A *mistake* is for the user to mend; a *fault* is ours or the machine's and stands in the log with its cause.
+The code is in the log too (\`outcome=\`) and stays the same when the words change.
+
+| code | kind | sentence |
+| --- | --- | --- |
+${rows.join('')}`;
+}
+
+if (import.meta.main) process.stdout.write(messages());
