@@ -1,0 +1,311 @@
+/**
+ * Parents that only a kernel with 802.1Q has: VLANs made by the plugin or by the administrator, VLANs in VLANs, bonds,
+ * teams, dummies.
+ *
+ *     host ──eth0── switch (each cable is a trunk) ──trunk0── neighbour
+ *          ──eth1──
+ */
+import assert from 'node:assert/strict';
+import { before, beforeEach, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { PROBE_ALIAS } from '../../src/lan/vantage.ts';
+import { Capture } from '../lab/capture.ts';
+import { assertPings, attachment, runIdle } from '../lab/container.ts';
+import type { Engine } from '../lab/engine.ts';
+import { assertNothingLeft } from '../lab/leftovers.ts';
+import { Namespace } from '../lab/namespace.ts';
+import { fileOf } from '../lab/packages.ts';
+import { type Machine, Site } from '../lab/site.ts';
+import { inVlanKernel } from '../lab/uml.ts';
+
+interface Shown {
+  ifname: string;
+  ifalias?: string;
+  link?: string;
+  flags: string[];
+  linkinfo?: { info_kind: string; info_data: { id?: number; protocol?: string } };
+  addr_info: { family: string; local: string }[];
+}
+
+const timeout = 60_000;
+const HEAL_TIMEOUT_MS = 10_000;
+
+inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 300_000 }, () => {
+  describe('parents', () => {
+    let site: Site;
+    let machine: Machine;
+    let host: Namespace;
+    let engine: Engine;
+    let neighbour: Namespace;
+
+    before(
+      async () => {
+        site = await Site.open({ version: '28.5.2', hosts: ['host'], links: ['eth0', 'eth1'] });
+        machine = site.machines[0] as Machine;
+        host = machine.host.namespace;
+        engine = machine.engine;
+        neighbour = await Namespace.create('neighbour');
+        await site.lan.plug(neighbour, 'trunk0');
+      },
+      { timeout: 60_000 },
+    );
+
+    /** Whatever the test before left: containers, networks, and links that are not the host's own. */
+    beforeEach(async () => {
+      const containers = (await engine.must('ps', '--all', '--quiet')).split('\n').filter(Boolean);
+      if (containers.length > 0) await engine.must('rm', '--force', ...containers);
+      await engine.must('network', 'prune', '--force');
+      for (const { ifname } of await links()) {
+        if (!['lo', 'eth0', 'eth1'].includes(ifname)) await host.run(['ip', 'link', 'delete', ifname]);
+      }
+    });
+
+    const links = () => host.show<Shown>('-d address show');
+    const link = async (name: string) => (await links()).find(({ ifname }) => ifname === name);
+    const appears = async (name: string) => {
+      const deadlineMs = Date.now() + HEAL_TIMEOUT_MS;
+      while ((await link(name)) === undefined && Date.now() < deadlineMs) await sleep(100);
+      assert.equal((await link(name))?.ifalias, 'tsmacvlan parent');
+    };
+    /** Without the links from which the LAN was asked, which linger for two seconds. */
+    const names = async () => {
+      const lasting = (await links()).filter(({ ifalias }) => ifalias !== PROBE_ALIAS);
+      return lasting.map(({ ifname }) => ifname).sort();
+    };
+    /** Network `netN` with the subnet 10.50.N.0/24. */
+    const create = (number: number, ...options: string[]) =>
+      engine.docker(
+        ...['network', 'create', '-d', 'tsmacvlan', '--ipam-driver', 'tsmacvlan', '--subnet', `10.50.${number}.0/24`],
+        ...[...options.flatMap((option) => ['-o', option]), `net${number}`],
+      );
+    const mustCreate = async (number: number, ...options: string[]) => {
+      const { code, stderr } = await create(number, ...options);
+      assert.equal(code, 0, stderr);
+    };
+    const remove = (...numbers: number[]) => engine.must('network', 'rm', ...numbers.map((number) => `net${number}`));
+
+    /** A container of `netN` pings the neighbour through these VLANs; answers the tags seen on the wire. */
+    async function tagsOfPing(number: number, stack: { id: number; protocol?: string }[]): Promise<number[]> {
+      let name = 'trunk0';
+      for (const { id, protocol = '802.1q' } of stack) {
+        await neighbour.ip(`link add ${name}.${id} link ${name} type vlan protocol ${protocol} id ${id}`);
+        name = `${name}.${id}`;
+        await neighbour.ip(`link set ${name} up`);
+      }
+      await neighbour.ip(`address add 10.50.${number}.254/24 dev ${name}`);
+      await runIdle(engine, 'pinger', `--net net${number}`);
+      const capture = await Capture.start(site.lan.namespace, 'br0');
+      await assertPings(engine, 'pinger', `10.50.${number}.254`);
+      const frame = (await capture.stop()).find(({ etherType }) => etherType === 0x0800);
+      await neighbour.ip(`link delete trunk0.${stack[0]?.id}`);
+      await engine.must('rm', '--force', 'pinger');
+      return frame?.vlans ?? [];
+    }
+
+    test('a VLAN that is missing is made, marked, without host address, and goes with its network', {
+      timeout,
+    }, async () => {
+      await mustCreate(1, 'parent=eth1.1');
+      await mustCreate(2, 'parent=eth1', 'vlan=2');
+      for (const id of [1, 2]) {
+        const made = await link(`eth1.${id}`);
+        assert.deepEqual([made?.linkinfo?.info_kind, made?.linkinfo?.info_data.id, made?.link], ['vlan', id, 'eth1']);
+        assert.deepEqual([made?.ifalias, made?.addr_info], ['tsmacvlan parent', []]);
+        assert.ok(made?.flags.includes('UP') && made.flags.includes('LOWER_UP'), made?.flags.join());
+      }
+      assert.deepEqual(await tagsOfPing(1, [{ id: 1 }]), [1]);
+      await remove(1);
+      assert.deepEqual(await names(), ['eth0', 'eth1', 'eth1.2', 'lo']);
+      await engine.must('network', 'prune', '--force');
+      assert.deepEqual(await names(), ['eth0', 'eth1', 'lo']);
+    });
+
+    test('ids from 1 to 4094 are taken, 0 and 4095 and words refused, and nothing is made', { timeout }, async () => {
+      for (const [option, id] of [
+        ['parent=eth1.0', '0'],
+        ['parent=eth1.4095', '4095'],
+        ['parent=eth1.x', 'x'],
+      ] as const) {
+        const { code, stderr } = await create(9, option);
+        assert.notEqual(code, 0);
+        assert.match(stderr, new RegExp(`VLAN id ${id} in "eth1.${id}" is out of range; use 1 to 4094`));
+      }
+      for (const id of ['0', '4095', '10.4095']) {
+        const { stderr } = await create(9, 'parent=eth1', `vlan=${id}`);
+        assert.match(stderr, /is out of range; use 1 to 4094/);
+      }
+      assert.deepEqual(await names(), ['eth0', 'eth1', 'lo']);
+      await mustCreate(1, 'parent=eth1.4094');
+      assert.equal((await link('eth1.4094'))?.linkinfo?.info_data.id, 4094);
+    });
+
+    test("an administrator's VLAN is used as it is, also under another name, and stays", { timeout }, async () => {
+      await host.ip('link add uplink50 link eth0 type vlan id 50');
+      await host.ip('link set uplink50 addrgenmode none');
+      await host.ip('address add 192.0.2.50/24 dev uplink50');
+      await host.ip('link set uplink50 up');
+      const before = await link('uplink50');
+      await mustCreate(1, 'parent=eth0.50');
+      assert.deepEqual(await tagsOfPing(1, [{ id: 50 }]), [50]);
+      assert.deepEqual(await names(), ['eth0', 'eth1', 'lo', 'uplink50']);
+      await remove(1);
+      assert.deepEqual(await link('uplink50'), before);
+      await mustCreate(2, 'parent=eth0', 'vlan=50');
+      await mustCreate(3, 'parent=uplink50');
+      await engine.must('network', 'prune', '--force');
+      assert.deepEqual(await link('uplink50'), before);
+    });
+
+    test('a VLAN of ours that the administrator has taken over stays', { timeout }, async () => {
+      await mustCreate(1, 'parent=eth0.50');
+      await host.ip('link set eth0.50 alias mine');
+      await remove(1);
+      assert.equal((await link('eth0.50'))?.ifalias, 'mine');
+    });
+
+    test('networks share a VLAN, and it goes with the last', { timeout }, async () => {
+      await mustCreate(1, 'parent=eth0.50');
+      await mustCreate(2, 'parent=eth0', 'vlan=50');
+      await remove(1);
+      assert.ok(await link('eth0.50'));
+      await remove(2);
+      assert.equal(await link('eth0.50'), undefined);
+    });
+
+    test('stacked VLANs are tagged twice, the outer with the protocol asked for', { timeout }, async () => {
+      await mustCreate(1, 'parent=eth0', 'vlan=10.20', 'vlan_protocol=802.1ad');
+      assert.equal((await link('eth0.10'))?.linkinfo?.info_data.protocol, '802.1ad');
+      const inner = await link('eth0.10.20');
+      assert.deepEqual([inner?.link, inner?.linkinfo?.info_data.protocol], ['eth0.10', '802.1Q']);
+      assert.deepEqual(await tagsOfPing(1, [{ id: 10, protocol: '802.1ad' }, { id: 20 }]), [10, 20]);
+      await remove(1);
+      assert.deepEqual(await names(), ['eth0', 'eth1', 'lo']);
+    });
+
+    test('a name that is too long, or another kind of link has, is refused', { timeout }, async () => {
+      await host.ip('link add a-long-dummy0 type dummy');
+      const long = await create(9, 'parent=a-long-dummy0.4000');
+      assert.match(long.stderr, /interface name "a-long-dummy0.4000" has 18 bytes, and Linux allows 15/);
+      await host.ip('link add eth0.60 type dummy');
+      const taken = await create(9, 'parent=eth0', 'vlan=60');
+      assert.match(taken.stderr, /an interface "eth0.60" exists and is a dummy, not that VLAN/);
+    });
+
+    for (const [kind, words] of Object.entries({
+      bond: 'link add up0 type bond',
+      team: 'link add up0 type team',
+      dummy: 'link add up0 type dummy',
+      'bridge with VLAN filter': 'link add up0 type bridge vlan_filtering 1',
+      'tap that is down': 'tuntap add dev up0 mode tap',
+    })) {
+      test(`a ${kind} carries containers, itself and with a VLAN on it`, { timeout }, async () => {
+        await host.ip(words);
+        if (!kind.endsWith('down')) await host.ip('link set up0 up');
+        await mustCreate(1, 'parent=up0');
+        await mustCreate(2, 'parent=up0.50');
+        for (const number of [1, 2]) await runIdle(engine, `c${number}`, `--net net${number}`);
+        const shown = await engine.must('exec', 'c2', 'ip', 'link', 'show', 'eth0');
+        assert.match(shown, /eth0@if\d+:/);
+        await engine.must('rm', '--force', 'c1', 'c2');
+        await remove(1, 2);
+        assert.deepEqual(await names(), ['eth0', 'eth1', 'lo', 'up0']);
+      });
+    }
+
+    test('a port of a bond is refused as parent, with the bond named, but carries a VLAN', { timeout }, async () => {
+      await host.ip('link add up0 type bond');
+      await host.ip('link add port0 type dummy');
+      await host.ip('link set port0 master up0');
+      const { stderr } = await create(9, 'parent=port0');
+      assert.match(stderr, /"port0".*"up0"/);
+    });
+
+    test('without a parent the network lives on a dummy of its own', { timeout }, async () => {
+      await mustCreate(1);
+      const made = (await links()).filter(({ ifalias }) => ifalias === 'tsmacvlan parent');
+      assert.deepEqual(
+        made.map(({ linkinfo }) => linkinfo?.info_kind),
+        ['dummy'],
+      );
+      for (const name of ['c1', 'c2']) await runIdle(engine, name, '--net net1');
+      await assertPings(engine, 'c1', (await attachment(engine, 'c2', 'net1')).IPAddress);
+      await engine.must('rm', '--force', 'c1', 'c2');
+      await remove(1);
+      assert.deepEqual(await names(), ['eth0', 'eth1', 'lo']);
+    });
+
+    test('a VLAN deleted behind our back is made again at the next start', { timeout }, async () => {
+      await mustCreate(1, 'parent=eth0.50');
+      await machine.plugin.stop();
+      await host.ip('link delete eth0.50');
+      await machine.plugin.start();
+      await appears('eth0.50');
+      assert.deepEqual(await tagsOfPing(1, [{ id: 50 }]), [50]);
+    });
+
+    test('a NIC unplugged and back gets its VLAN back by itself', { timeout }, async () => {
+      await mustCreate(1, 'parent=eth0.50');
+      await host.ip('link delete eth0');
+      await site.lan.plug(host, 'eth0');
+      await appears('eth0.50');
+      assert.deepEqual(await tagsOfPing(1, [{ id: 50 }]), [50]);
+    });
+
+    test('host and container of a VLAN reach each other with host_access', { timeout }, async () => {
+      await mustCreate(1, 'parent=eth0.50', 'host_access=true', 'host_ip=10.50.1.2');
+      await runIdle(engine, 'c1', '--net net1 --ip 10.50.1.9');
+      await assertPings(engine, 'c1', '10.50.1.2');
+      const { code, stdout } = await host.run(['ping', '-c', '1', '-W', '2', '10.50.1.9']);
+      assert.equal(code, 0, stdout);
+      await engine.must('rm', '--force', 'c1');
+      await remove(1);
+      assert.deepEqual(await names(), ['eth0', 'eth1', 'lo']);
+    });
+
+    test('200 VLAN networks come and go, the last at the price of the first, and leave nothing', {
+      timeout: 120_000,
+    }, async (t) => {
+      const ids = Array.from({ length: 200 }, (_, index) => 101 + index);
+      const creations = await timed(ids, (id) => engine.api('POST', '/networks/create', networkBody(id)));
+      assert.equal((await links()).filter(({ linkinfo }) => linkinfo?.info_kind === 'vlan').length, 200);
+      const removals = await timed(ids, (id) => engine.api('DELETE', `/networks/v${id}`));
+      await assertNothingLeft(machine);
+      // Among none and among 200 others.
+      const create = [price(creations.slice(0, 50)), price(creations.slice(-50))] as const;
+      const remove = [price(removals.slice(-50)), price(removals.slice(0, 50))] as const;
+      t.diagnostic(`create ${create.join(' → ')} ms, remove ${remove.join(' → ')} ms`);
+      assert.ok(create[1] < 2 * create[0], `creating: ${create.join(' → ')} ms`);
+      assert.ok(remove[1] < 2 * remove[0], `removing: ${remove.join(' → ')} ms`);
+    });
+
+    // Last, because nothing in the guest loads it again.
+    test('a kernel without 8021q says which module to load', { timeout }, async () => {
+      await host.run([fileOf('bookworm', 'bin/busybox'), 'rmmod', '8021q']);
+      const { stderr } = await create(9, 'parent=eth0.50');
+      assert.match(stderr, /8021q/);
+      assert.deepEqual(await names(), ['eth0', 'eth1', 'lo']);
+    });
+  });
+});
+
+function networkBody(id: number): object {
+  const ipam = { Driver: 'tsmacvlan', Config: [{ Subnet: `10.${id >> 8}.${id & 255}.0/24` }] };
+  return { Name: `v${id}`, Driver: 'tsmacvlan', IPAM: ipam, Options: { parent: `eth0.${id}` } };
+}
+
+/** Milliseconds each action took, one after the other. */
+async function timed<T>(items: readonly T[], action: (item: T) => Promise<unknown>): Promise<number[]> {
+  const times: number[] = [];
+  for (const item of items) {
+    const startedMs = performance.now();
+    await action(item);
+    times.push(performance.now() - startedMs);
+  }
+  return times;
+}
+
+/** The lower quartile: what it costs while nothing else keeps the machine busy. */
+function price(times: readonly number[]): number {
+  const sorted = [...times].sort((a, b) => a - b);
+  return Math.round((sorted[sorted.length >> 2] ?? 0) * 10) / 10;
+}
