@@ -6,8 +6,9 @@ NODE_ARCH := $(subst aarch64,arm64,$(subst x86_64,x64,$(shell uname -m)))
 RUNTIME := plugin/runtime/node_modules
 export PATH := $(CURDIR)/$(RUNTIME)/node-linux-$(NODE_ARCH)/bin:$(CURDIR)/node_modules/.bin:$(PATH)
 
-# 22.13 is the first Node with node:sqlite unflagged; below that the pinned one of plugin/runtime runs everything.
-NODE_IS_OLD := $(shell node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 22 || (a == 22 && b >= 13) ? 0 : 1)' 2>/dev/null || echo yes)
+# 22.18 is the first Node that runs TypeScript without a flag and whose node:sqlite takes a URL; below it the pinned one of
+# plugin/runtime runs everything.
+NODE_IS_OLD := $(shell node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 22 || (a == 22 && b >= 18) ? 0 : 1)' 2>/dev/null || echo yes)
 PINNED := $(RUNTIME)/.package-lock.json
 READY := $(if $(NODE_IS_OLD),$(PINNED)) node_modules/.package-lock.json
 
