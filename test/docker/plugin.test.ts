@@ -123,17 +123,21 @@ for (const version of VERSIONS) {
       await assertLostNothing(two, 'steady');
     });
 
-    test('a setting that is not known fails the enabling soon, and the log says which are', async () => {
-      await two.must('plugin', 'disable', '-f', second.name);
-      await two.must('plugin', 'set', second.name, 'LOG_LEVEL=loud');
-      const startedMs = Date.now();
-      assert.equal((await two.docker('plugin', 'enable', second.name)).code, 1);
-      assert.ok(Date.now() - startedMs < 20_000, 'the engine was left hanging');
-      assert.match(second.log(), /LOG_LEVEL=.{1,3}loud.{1,3} is not known; use error, warn, info, debug/);
-      await two.must('plugin', 'set', second.name, 'LOG_LEVEL=info');
-    });
+    // What fails to start costs the 13 s of the engine's patience: one reason on each engine.
+    if (version === '20.10.24')
+      test('a setting that is not known fails the enabling soon, and the log says which are', async () => {
+        await two.must('plugin', 'disable', '-f', second.name);
+        await two.must('plugin', 'set', second.name, 'LOG_LEVEL=loud');
+        const startedMs = Date.now();
+        assert.equal((await two.docker('plugin', 'enable', second.name)).code, 1);
+        assert.ok(Date.now() - startedMs < 20_000, 'the engine was left hanging');
+        assert.match(second.log(), /LOG_LEVEL=.{1,3}loud.{1,3} is not known; use error, warn, info, debug/);
+        await two.must('plugin', 'set', second.name, 'LOG_LEVEL=info');
+        await two.must('plugin', 'enable', second.name);
+      });
 
     test('a mount that is missing is named by the engine', async () => {
+      await two.must('plugin', 'disable', '-f', second.name);
       await two.must('plugin', 'set', second.name, 'plugins.source=/nowhere');
       assert.match((await two.docker('plugin', 'enable', second.name)).stderr, /\/nowhere/);
       await two.must('plugin', 'set', second.name, 'plugins.source=/run/docker/plugins');
@@ -180,15 +184,16 @@ for (const version of VERSIONS) {
       await assertPings(two, 'db', '192.0.2.254');
     });
 
-    test('a state of a newer version is refused with a sentence and left as it is', async () => {
-      await two.must('plugin', 'disable', '-f', second.name);
-      const schema = setSchema(second.stateDirectory(), 99);
-      assert.equal((await two.docker('plugin', 'enable', second.name)).code, 1);
-      assert.match(second.log(), /was written by a newer tsmacvlan \(schema 99, this program knows up to \d+\)/);
-      assert.equal(setSchema(second.stateDirectory(), schema), 99);
-      await two.must('plugin', 'enable', second.name);
-      await two.must('run', '--rm', '--net', 'lan', 'busybox', 'ping', '-c', '1', '-W', '2', '192.0.2.254');
-    });
+    if (version === '28.5.2')
+      test('a state of a newer version is refused with a sentence and left as it is', async () => {
+        await two.must('plugin', 'disable', '-f', second.name);
+        const schema = setSchema(second.stateDirectory(), 99);
+        assert.equal((await two.docker('plugin', 'enable', second.name)).code, 1);
+        assert.match(second.log(), /was written by a newer tsmacvlan \(schema 99, this program knows up to \d+\)/);
+        assert.equal(setSchema(second.stateDirectory(), schema), 99);
+        await two.must('plugin', 'enable', second.name);
+        await two.must('run', '--rm', '--net', 'lan', 'busybox', 'ping', '-c', '1', '-W', '2', '192.0.2.254');
+      });
 
     test('it is removed by the steps of docs/install.md, with its state and its sockets', async () => {
       const state = second.stateDirectory();
