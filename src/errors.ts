@@ -679,5 +679,5 @@ export const probeFailed = (address: string, parent: string, code: string, cause
 export const probeStopped = (address: string) =>
   fault(
     'PROBE_STOPPED',
-    `the check of address ${address} on the LAN was cut short because tsmacvlan is stopping; try again`,
+    `the check of address ${address} on the LAN was cut short, because tsmacvlan is stopping or its parent was given to another network; try again`,
   );

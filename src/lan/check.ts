@@ -22,8 +22,11 @@ export interface CheckRequest extends Place {
 interface Parts {
   readonly prober: Prober;
   readonly usualProfile: ProbeProfile;
-  /** MAC addresses of endpoints that are just leaving: what they still say is no conflict. */
-  readonly isLeaving: (macAddress: string) => boolean;
+  /**
+   * The MAC address is that of our own endpoint with this address: one that is just leaving, or, while the address is
+   * guarded, the one it was for. What it says is no conflict.
+   */
+  readonly isOurs: (macAddress: string, address: string) => boolean;
   /** Somebody has the address. */
   readonly onHeld: (parent: string, address: string, macAddress: string) => Promise<void>;
   readonly log: Log;
@@ -42,9 +45,10 @@ export class LanCheck {
 
   /** Throws a sentence when the LAN cannot be asked. */
   async check({ parentName, mode, address, subnet, profile: wished, signal }: CheckRequest): Promise<Finding> {
-    const { prober, usualProfile, isLeaving: isOwn, onHeld } = this.#parts;
+    const { prober, usualProfile, isOurs, onHeld } = this.#parts;
     const profile = wished ?? usualProfile;
     if (profile === 'off') return NOT_HELD;
+    const isOwn = (macAddress: string) => isOurs(macAddress, formatAddress(address));
     const request = { parentName, mode, address, profile, subnet: parsePrefix(subnet), isOwn, signal };
     const finding = await prober.probe(request).then(
       (found) => this.#fromLan(parentName, found),
@@ -52,6 +56,11 @@ export class LanCheck {
     );
     if (finding.held) await onHeld(parentName, formatAddress(address), finding.macAddress);
     return finding;
+  }
+
+  /** Makes room for a child in passthru mode, which must be alone on its parent. */
+  async vacate(parentName: string): Promise<void> {
+    await this.#parts.prober.vacate(parentName);
   }
 
   #fromLan(parent: string, finding: Finding): Finding {

@@ -10,6 +10,7 @@ import type { Mode } from '../model.ts';
 import { announce } from './announce.ts';
 import { type Clock, systemClock } from './clock.ts';
 import { Inquiry, type Verdict } from './inquiry.ts';
+import { SharedReadings } from './shared.ts';
 import { type Profile, timingOf } from './timing.ts';
 import type { Vantage } from './vantage.ts';
 import { Vantages } from './vantages.ts';
@@ -89,7 +90,8 @@ export class Prober {
   readonly #clock: Clock;
   readonly #random: () => number;
   readonly #reportedProxies = new Set<string>();
-  #hostAddresses: Promise<InterfaceAddress[]> | undefined;
+  readonly #parents = new SharedReadings<Link | undefined>();
+  readonly #hostAddresses = new SharedReadings<InterfaceAddress[]>();
 
   constructor({ links, onLateConflict, onProxy, clock = systemClock, random = Math.random }: Parts) {
     this.#links = links;
@@ -127,6 +129,15 @@ export class Prober {
     for (const vantage of await this.#vantages.on(parent.index)) vantage.release(address);
   }
 
+  /**
+   * Takes our link off a parent at once, for a child in passthru mode that must be alone there. What is being asked from
+   * the link ends in an error, and its guards end.
+   */
+  async vacate(parentName: string): Promise<void> {
+    const parent = await this.#links.byName(parentName);
+    if (parent !== undefined) await this.#vantages.vacate(parent.index, new Stopped());
+  }
+
   /** What is being asked ends in an error; every guard ends; no link or socket stays. */
   close(): Promise<void> {
     return this.#vantages.close(new Stopped());
@@ -143,7 +154,7 @@ export class Prober {
   }
 
   async #parent({ parentName, address }: OnParent): Promise<Link> {
-    const parent = await this.#links.byName(parentName);
+    const parent = await this.#parents.get(parentName, () => this.#links.byName(parentName));
     if (parent === undefined) throw errors.probeParentGone(formatAddress(address), parentName);
     if (parent.type !== ETHERNET || parent.isLoopback) throw errors.parentNotEthernet(parentName);
     if (!parent.isUp) throw errors.probeParentDown(formatAddress(address), parentName);
@@ -167,7 +178,8 @@ export class Prober {
    */
   async #heldByHost({ address, isOwn }: ProbeRequest, parent: Link): Promise<Finding | undefined> {
     const text = formatAddress(address);
-    for (const { linkIndex } of (await this.#readHostAddresses()).filter((one) => one.address === text)) {
+    const all = await this.#hostAddresses.get('', () => this.#links.addresses());
+    for (const { linkIndex } of all.filter((one) => one.address === text)) {
       const link = await this.#links.byIndex(linkIndex);
       if (link === undefined || isOwn(link.macAddress)) continue;
       if (address.family === 'IPv6' && link.index !== parent.index && link.parentIndex !== parent.index) continue;
@@ -175,14 +187,6 @@ export class Prober {
       return { held: true, macAddress, linkName: link.name, simultaneous: false };
     }
     return undefined;
-  }
-
-  /** One reading serves all who ask while it lasts. */
-  #readHostAddresses(): Promise<InterfaceAddress[]> {
-    this.#hostAddresses ??= this.#links.addresses().finally(() => {
-      this.#hostAddresses = undefined;
-    });
-    return this.#hostAddresses;
   }
 
   /** Siblings in modes private and vepa hear no probe of another sibling; their addresses can be read all the same. */

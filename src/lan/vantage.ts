@@ -29,9 +29,12 @@ export const PROBE_ALIAS = 'tsmacvlan probe';
 /** The least MTU that IPv4 hosts must cope with (RFC 791); our longest frame has 94 bytes. */
 const PROBE_MTU = 576;
 
-/** While a verdict is awaited, and while there are only guards. */
-const ASKING_TICK_MS = 5;
+/** How often the socket is read: just after a frame of ours, when most answers come; while a verdict is awaited; and
+ * while there are only guards. */
+const PROMPT_TICK_MS = 2;
+const ASKING_TICK_MS = 10;
 const GUARDING_TICK_MS = 25;
+const PROMPT_MS = 10;
 /** The link stays for the next question, because the kernel takes 16 ms to delete it. */
 const LINGER_MS = 2000;
 
@@ -60,6 +63,7 @@ export class Vantage implements Wire {
   readonly #proxies = new Map<string, ProxyWatch | null>();
   #holds = 0;
   #isFilterStale = false;
+  #sentAtMs = Number.NEGATIVE_INFINITY;
   #isClosed = false;
   #next = NOTHING;
 
@@ -161,6 +165,8 @@ export class Vantage implements Wire {
     try {
       this.#refreshFilter();
       this.#socket.send(frame);
+      this.#sentAtMs = this.#spec.clock.nowMs();
+      this.#schedule();
     } catch (error) {
       // A full queue, or a parent without carrier, loses a frame as the wire might.
       if (!isKernelError(error, 'ENOBUFS', 'EAGAIN')) this.#spec.onEnd(error as Error);
@@ -202,7 +208,8 @@ export class Vantage implements Wire {
   }
 
   #ignore(address: Address): void {
-    this.#isFilterStale = true;
+    // A filter that lets too much pass does no harm, and a new program costs more than a few frames.
+    this.#isFilterStale ||= this.#inquiries.size === 0;
     for (const mac of groups(address)) this.#socket.leave(mac);
   }
 
@@ -242,6 +249,7 @@ export class Vantage implements Wire {
   }
 
   #tickMs(): number {
+    if (this.#spec.clock.nowMs() - this.#sentAtMs < PROMPT_MS) return PROMPT_TICK_MS;
     for (const set of this.#inquiries.values()) for (const { isAsking } of set) if (isAsking) return ASKING_TICK_MS;
     return GUARDING_TICK_MS;
   }

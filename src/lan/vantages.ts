@@ -5,7 +5,7 @@ import type { Link, Links } from '../kernel/link.ts';
 import type { Mode } from '../model.ts';
 import type { Clock } from './clock.ts';
 import { makeProbeMac } from './rivalry.ts';
-import { PROBE_ALIAS, Vantage, type VantageSpec } from './vantage.ts';
+import { Vantage, type VantageSpec } from './vantage.ts';
 
 export interface VantagesSpec {
   readonly links: Links;
@@ -15,7 +15,8 @@ export interface VantagesSpec {
 }
 
 /** A vantage on the parent itself, or on a link of our own where the kernel allows one. */
-type Place = 'parent' | 'link';
+const PLACES = ['parent', 'link'] as const;
+type Place = (typeof PLACES)[number];
 
 export class Vantages {
   readonly #spec: VantagesSpec;
@@ -42,9 +43,16 @@ export class Vantages {
 
   /** Those open on a parent at this moment. */
   async on(parentIndex: number): Promise<Vantage[]> {
-    const opening = (['link', 'parent'] as const).map((place) => this.#open.get(`${place} ${parentIndex}`));
+    const opening = PLACES.map((place) => this.#open.get(`${place} ${parentIndex}`));
     const settled = await Promise.allSettled(opening.filter((one) => one !== undefined));
     return settled.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
+  }
+
+  /** Takes our own link off a parent. */
+  async vacate(parentIndex: number, reason: Error): Promise<void> {
+    const key = `link ${parentIndex}`;
+    this.#retire(key, reason);
+    await this.#closing.get(key);
   }
 
   /** Ends with `reason` what is still asked. */
@@ -80,7 +88,7 @@ export class Vantages {
     const opening = this.#open.get(key);
     if (opening === undefined) return;
     this.#open.delete(key);
-    // A link that cannot be removed is left to removeProbeLinks; the questions have got their answers.
+    // A link that cannot be removed is left to recovery, which knows it by its alias; the questions have got their answers.
     const closing = opening.then((vantage) => vantage.close(reason)).catch(() => undefined);
     this.#closing.set(key, closing);
     void closing.then(() => this.#closing.get(key) === closing && this.#closing.delete(key));
@@ -95,10 +103,4 @@ async function openLinkOrParent(spec: VantageSpec): Promise<Vantage> {
     if (isKernelError(error, 'EINVAL', 'EBUSY')) return Vantage.openParent(spec);
     throw error;
   }
-}
-
-/** Removes the probe links of a process that was killed. Those of one that lives go too, and its questions fail. */
-export async function removeProbeLinks(links: Links): Promise<void> {
-  const left = (await links.list()).filter(({ alias }) => alias === PROBE_ALIAS);
-  await Promise.all(left.map(({ index }) => links.deleteLink(index)));
 }

@@ -17,6 +17,7 @@ import {
 import * as errors from '../errors.ts';
 import type { Link, LinkEvent, Links } from '../kernel/link.ts';
 import { type LanCheck, placeOf } from '../lan/check.ts';
+import { PROBE_ALIAS } from '../lan/vantage.ts';
 import type { Log } from '../log.ts';
 import type { Endpoint, Family, Network, NetworkOptions, ParentLink, Subnet } from '../model.ts';
 import { Serial } from '../serial.ts';
@@ -295,6 +296,7 @@ export class NetworkDriver {
 
   async #addSubInterface({ options }: Network, parent: Link, endpoint: Endpoint): Promise<Link> {
     const macAddress = options.mode === 'passthru' ? null : endpoint.macAddress;
+    if (options.mode === 'passthru') await this.#check?.vacate(parent.name);
     try {
       return await this.#links.addMacvlan({
         name: endpoint.linkName,
@@ -399,7 +401,8 @@ export class NetworkDriver {
   async #leftovers(): Promise<Link[]> {
     const networks = await this.#store.networks.list();
     const isOrphan = ({ alias }: Link) =>
-      alias?.startsWith(ENDPOINT_ALIAS) && !this.#endpoints.has(alias.slice(ENDPOINT_ALIAS.length));
+      alias === PROBE_ALIAS ||
+      (alias?.startsWith(ENDPOINT_ALIAS) && !this.#endpoints.has(alias.slice(ENDPOINT_ALIAS.length)));
     const subInterfaces = (await this.#links.list()).filter(isOrphan);
     return [...subInterfaces, ...(await this.#host.orphans(networks)), ...(await this.#parents.orphans(networks))];
   }
@@ -438,9 +441,16 @@ export class NetworkDriver {
     await Promise.all(this.#departing.values());
   }
 
-  /** The MAC address belongs to an endpoint whose deletion the kernel has not finished. */
-  isLeaving(macAddress: string): boolean {
-    return [...this.#departing.keys()].some((id) => this.#endpoints.get(id)?.macAddress === macAddress);
+  /**
+   * The MAC address is that of an endpoint with this address (no prefix length), one whose deletion the kernel has not
+   * finished included: what it says on the LAN is no conflict.
+   */
+  speaksFor(macAddress: string, address: string): boolean {
+    return [...this.#endpoints.values()].some(
+      (endpoint) =>
+        endpoint.macAddress === macAddress &&
+        [endpoint.address, endpoint.addressIPv6].some((own) => own?.split('/')[0] === address),
+    );
   }
 
   // --- parts ------------------------------------------------------------------------------------------------------

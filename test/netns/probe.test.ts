@@ -26,7 +26,6 @@ import { encodeNd, ndDefence, ndProbe, solicitedNodeGroup } from '../../src/lan/
 import { type Finding, type LateConflict, type ProbeRequest, Prober, type ProxyReport } from '../../src/lan/probe.ts';
 import { isProbeMac } from '../../src/lan/rivalry.ts';
 import type { Packet } from '../../src/lan/sighting.ts';
-import { removeProbeLinks } from '../../src/lan/vantages.ts';
 import { Capture } from '../lab/capture.ts';
 import { output } from '../lab/command.ts';
 import { outsideLab } from '../lab/enclosure.ts';
@@ -83,6 +82,10 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 170_000 }, ()
     links = Links.open();
     // The kernels' own IPv6 start-up noise.
     await sleep(2500);
+    // The very first one compiles much, also in the kernel.
+    prober = new Prober({ links });
+    await probe(address('10.9.0.1'));
+    await prober.close();
   });
 
   beforeEach(() => {
@@ -165,7 +168,7 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 170_000 }, ()
     test(`a free ${family} address is found free in well under a second`, { timeout }, async () => {
       const { held, tookMs } = await timed(probe(free()));
       assert.equal(held, false);
-      assert.ok(tookMs > 575 && tookMs < 850, `${tookMs} ms`);
+      assert.ok(tookMs > 589 && tookMs < 1000, `${tookMs} ms`);
     });
 
     test(`an ${family} address of a Linux host is held, at once`, { timeout }, async () => {
@@ -406,6 +409,14 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 170_000 }, ()
     await ip('link delete pass0');
   });
 
+  test('a parent that is vacated has room for a child in passthru mode', { timeout }, async () => {
+    await probe(next(), { parentName: 'par2' });
+    await assert.rejects(ip('link add pass0 link par2 type macvlan mode passthru'), /Invalid argument/);
+    await prober.vacate('par2');
+    await ip('link add pass0 link par2 type macvlan mode passthru');
+    await ip('link delete pass0');
+  });
+
   test('who takes a guarded address is reported', { timeout }, async () => {
     const wanted = next();
     await probe(wanted);
@@ -469,7 +480,7 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 170_000 }, ()
     const { held, tookMs } = await timed(probe(next(), { parentName: 'par2' }));
     await lan2.namespace.ip('link set port-par2 up');
     assert.equal(held, false);
-    assert.ok(tookMs < 850, `${tookMs} ms`);
+    assert.ok(tookMs < 1000, `${tookMs} ms`);
   });
 
   test('a parent that does not exist, is down or is no Ethernet link is refused at once', { timeout }, async () => {
@@ -504,7 +515,7 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 170_000 }, ()
       await ip(words);
       const { code: got, tookMs } = await refused;
       assert.equal(got, code);
-      assert.ok(tookMs < 850, `${tookMs} ms`);
+      assert.ok(tookMs < 1000, `${tookMs} ms`);
       await prober.close();
       await ip('link delete gone0').catch(() => undefined);
       assert.deepEqual(await probeLinks(), []);
@@ -544,7 +555,7 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 170_000 }, ()
     assert.deepEqual(await probeLinks(), []);
   });
 
-  test('what a killed process left is found and removed', { timeout }, async () => {
+  test("what a killed process left is known by its alias and stands in nobody's way", { timeout }, async () => {
     const script = `
       import { Links } from ${JSON.stringify(import.meta.resolve('../../src/kernel/link.ts'))};
       import { Prober } from ${JSON.stringify(import.meta.resolve('../../src/lan/probe.ts'))};
@@ -557,11 +568,11 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 170_000 }, ()
     await once(child.stdout, 'data');
     child.kill('SIGKILL');
     await once(child, 'exit');
-    assert.equal((await probeLinks()).length, 1);
-    assert.equal((await probe(next())).held, false, 'they do not stand in the way');
+    const [left] = await probeLinks();
+    assert.equal((await probe(next())).held, false);
     await prober.close();
-    await removeProbeLinks(links);
-    assert.deepEqual(await probeLinks(), []);
+    assert.deepEqual(await probeLinks(), [left]);
+    await ip(`link delete ${left?.ifname}`);
   });
 
   test('an announcement reaches neighbours, siblings and the switch', { timeout }, async () => {

@@ -77,10 +77,10 @@ export class Host implements Wire {
     for (const other of this.#others) if (other !== this) other.#arrive(frame);
   }
 
-  /** Every 5 ms while asking and every 25 ms while guarding, as the vantage does. */
+  /** Every 10 ms while asking and every 25 ms while guarding, as the vantage does at least. */
   tick(): void {
     this.drain();
-    this.clock.after(this.inquiry?.isAsking ? 5 : 25, () => this.tick());
+    this.clock.after(this.inquiry?.isAsking ? 10 : 25, () => this.tick());
   }
 
   drain(): void {
