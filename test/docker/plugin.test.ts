@@ -12,7 +12,7 @@ import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { VERSION } from '../../src/version.ts';
 import { assertPings, attachment, runIdle } from '../lab/container.ts';
-import { follow } from '../lab/document.ts';
+import { DOCS, follow } from '../lab/document.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { Engine, type Version } from '../lab/engine.ts';
 import { Host } from '../lab/host.ts';
@@ -184,6 +184,19 @@ for (const version of VERSIONS) {
       await assertPings(two, 'db', '192.0.2.254');
     });
 
+    test('the tasks of the stack file of docs/examples are on the LAN', async () => {
+      await two.host.namespace.ip('address add 192.0.2.12/24 dev eth0');
+      await two.must('swarm', 'init', '--advertise-addr', '192.0.2.12');
+      const words = { 'examples/stack.yaml': join(DOCS, 'examples/stack.yaml') };
+      await follow(two, 'install.md', 'Compose and stack files', words);
+      const tasks = await untilRunning(two, 'shop_web', 2);
+      for (const task of tasks) await assertPings(two, task, '192.0.2.254');
+      await assertPings(two, tasks[0] ?? '', `tasks.web`);
+      await two.must('stack', 'rm', 'shop');
+      await two.must('swarm', 'leave', '--force');
+      await two.must('network', 'rm', 'lan-config');
+    });
+
     if (version === '28.5.2')
       test('a state of a newer version is refused with a sentence and left as it is', async () => {
         await two.must('plugin', 'disable', '-f', second.name);
@@ -230,6 +243,19 @@ for (const version of VERSIONS) {
       assert.equal((await attachment(two, 'cache', 'tagged')).IPAddress, '198.51.100.2');
     }
   });
+}
+
+/** The containers of a swarm service, once there are so many. */
+async function untilRunning(engine: Engine, service: string, count: number): Promise<string[]> {
+  const deadlineMs = Date.now() + 40_000;
+  const filter = ['--filter', `label=com.docker.swarm.service.name=${service}`];
+  let found: string[] = [];
+  while (found.length < count) {
+    if (Date.now() > deadlineMs) assert.fail(await engine.must('service', 'ps', '--no-trunc', service));
+    await sleep(200);
+    found = (await engine.must('ps', '--quiet', ...filter)).split('\n').filter(Boolean);
+  }
+  return found;
 }
 
 /** The container pings all the time: at most the one in flight has no answer. */
