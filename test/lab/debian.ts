@@ -101,6 +101,8 @@ async function privateApt(suite: string, scratch: string): Promise<string[]> {
     `Dir::Cache=${join(scratch, 'cache')}`,
     // A mirror that stands still (a snapshot, an archive) has a Release file past its date; its signature still holds.
     'Acquire::Check-Valid-Until=false',
+    // Otherwise an update that reached nothing counts as done.
+    'APT::Update::Error-Mode=any',
     'Acquire::Languages=none',
     'APT::Sandbox::User=root',
   ].flatMap((option) => ['-o', option]);

@@ -30,7 +30,7 @@ export interface Guest {
   readonly boots?: number;
   /** The boots before the last end as if the plug were pulled: what no program synced to the disk is lost. */
   readonly losesPower?: boolean;
-  /** One boot and its tests; default 120 s. */
+  /** One boot and its tests; default 180 s. */
   readonly timeoutMs?: number;
 }
 
@@ -57,7 +57,7 @@ export function runInVlanKernel(file: string, { boots = 1, ...guest }: Guest): v
       ...(guest.losesPower && boot < boots && { LOSES_POWER: 'yes' }),
       ...(guest.pattern && { PATTERN: guest.pattern }),
     };
-    test(name, { timeout: guest.timeoutMs ?? 120_000 }, async (t) => {
+    test(name, { timeout: guest.timeoutMs ?? 180_000 }, async (t) => {
       const reason = obstacle();
       if (reason !== undefined) return t.skip(reason);
       if (disk !== undefined && boot === 1) await makeDisk(disk);

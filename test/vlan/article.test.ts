@@ -24,7 +24,7 @@ const HOSTS = [
   { name: 'two', own: { 10: '192.168.10.11', 20: '192.168.20.21' }, containers: 'db', last: 11 },
 ];
 
-inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 180_000 }, () => {
+inVlanKernel(import.meta.filename, { memoryMb: 2048 }, () => {
   describe('two hosts, two VLANs', () => {
     let site: Site;
     let one: Machine;
