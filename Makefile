@@ -25,8 +25,9 @@ help: ## this list
 build: $(READY) ## bundle dist/tsmacvlan.js and bin/tsmacvlan, its launcher
 	esbuild src/tsmacvlan.ts --bundle --platform=node --target=node22 --format=esm --external:koffi --log-level=warning \
 	  --banner:js="import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" \
-	  --outfile=dist/tsmacvlan.js
+	  --outfile=dist/tsmacvlan.js --metafile=dist/contents.json
 	chmod +x dist/tsmacvlan.js
+	node plugin/contents.ts dist/contents.json > dist/LICENSES.txt
 	install -D plugin/launcher.sh bin/tsmacvlan
 
 check: $(READY) ## types, lint and format

@@ -7,12 +7,12 @@ import { chmodSync, copyFileSync, globSync, mkdirSync, writeFileSync } from 'nod
 import { dirname, join, resolve } from 'node:path';
 import { type Artefacts, CPU, ownArchitecture, provideArtefacts } from './artefacts.ts';
 
-const BUNDLE = resolve(import.meta.dirname, '../dist/tsmacvlan.js');
+const BUNDLE = resolve(import.meta.dirname, '../dist');
 
 /** Answers the native libraries among what it wrote. */
 export function layApplication(directory: string, { modules, architecture }: Artefacts): string[] {
   const koffi = filesOfKoffi(modules, CPU[architecture]);
-  copy(BUNDLE, join(directory, 'tsmacvlan.js'));
+  for (const name of ['tsmacvlan.js', 'LICENSES.txt']) copy(join(BUNDLE, name), join(directory, name));
   writeFileSync(join(directory, 'package.json'), '{ "type": "module" }\n');
   for (const path of koffi) copy(join(modules, path), join(directory, 'node_modules', path));
   return koffi.filter((path) => path.endsWith('.node')).map((path) => join(directory, 'node_modules', path));
