@@ -70,10 +70,10 @@ export class Parents {
     await this.#releasePromiscuity(parent, others);
     if (!parent.made) return;
     const inUse = namesOf(others);
-    let link =
-      typeof parent.recipe === 'string' || parent.recipe === null
-        ? await this.#links.byName(parent.name)
-        : await this.#findVlan(parent.recipe);
+    // By its place first, in case it was renamed; by its name in case the link below was.
+    const { recipe } = parent;
+    const inPlace = recipe === null || recipe === 'isolated' ? undefined : await this.#findVlan(recipe);
+    let link = inPlace ?? (await this.#links.byName(parent.name));
     while (link !== undefined && link.alias === PARENT_ALIAS && !inUse.has(link.name)) {
       if (await this.#carriesLinks(link)) return;
       const below = await this.#below(link);
