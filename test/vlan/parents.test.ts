@@ -40,7 +40,12 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 300_000 }, () =>
 
     before(
       async () => {
-        site = await Site.open({ version: '28.5.2', hosts: ['host'], links: ['eth0', 'eth1'] });
+        site = await Site.open({
+          version: '28.5.2',
+          hosts: ['host'],
+          links: ['eth0', 'eth1'],
+          settings: { PARENTS: 'trunk=eth1' },
+        });
         machine = site.machines[0] as Machine;
         host = machine.host.namespace;
         engine = machine.engine;
@@ -163,6 +168,17 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 300_000 }, () =>
       assert.equal((await link('eth0.50'))?.ifalias, 'mine');
     });
 
+    test('a VLAN is found below an alias of PARENTS and below the interface of the default route', {
+      timeout,
+    }, async () => {
+      await host.ip('address add 192.0.2.1/24 dev eth0');
+      await host.ip('route add default via 192.0.2.254');
+      await mustCreate(1, 'parent=trunk', 'vlan=50');
+      await mustCreate(2, 'parent=auto', 'vlan=60');
+      assert.deepEqual(await names(), ['eth0', 'eth0.60', 'eth1', 'eth1.50', 'lo']);
+      await host.ip('address flush dev eth0');
+    });
+
     test('networks share a VLAN, and it goes with the last', { timeout }, async () => {
       await mustCreate(1, 'parent=eth0.50');
       await mustCreate(2, 'parent=eth0', 'vlan=50');
@@ -218,6 +234,8 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 300_000 }, () =>
       await host.ip('link set port0 master up0');
       const { stderr } = await create(9, 'parent=port0');
       assert.match(stderr, /"port0".*"up0"/);
+      await mustCreate(1, 'parent=port0.50');
+      assert.equal((await link('port0.50'))?.link, 'port0');
     });
 
     test('without a parent the network lives on a dummy of its own', { timeout }, async () => {
@@ -241,6 +259,32 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 300_000 }, () =>
       await machine.plugin.start();
       await appears('eth0.50');
       assert.deepEqual(await tagsOfPing(1, [{ id: 50 }]), [50]);
+    });
+
+    test('a NIC that was down carries its VLAN again when it is up', { timeout }, async () => {
+      await mustCreate(1, 'parent=eth0.50');
+      await host.ip('link set eth0 down');
+      await host.ip('link set eth0 up');
+      assert.deepEqual(await tagsOfPing(1, [{ id: 50 }]), [50]);
+    });
+
+    test('a VLAN whose NIC was down at creation comes up with it', { timeout }, async () => {
+      await host.ip('link set eth0 down');
+      await mustCreate(1, 'parent=eth0.50');
+      await host.ip('link set eth0 up');
+      assert.deepEqual(await tagsOfPing(1, [{ id: 50 }]), [50]);
+    });
+
+    test('a NIC that gets another name keeps its VLAN, and it goes with the last network', { timeout }, async () => {
+      await mustCreate(1, 'parent=eth0.50');
+      await host.ip('link set eth0 name wan0');
+      try {
+        assert.deepEqual(await tagsOfPing(1, [{ id: 50 }]), [50]);
+        await remove(1);
+        assert.deepEqual(await names(), ['eth1', 'lo', 'wan0']);
+      } finally {
+        await host.ip('link set wan0 name eth0');
+      }
     });
 
     test('a NIC unplugged and back gets its VLAN back by itself', { timeout }, async () => {
