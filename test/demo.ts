@@ -21,7 +21,10 @@ async function main(): Promise<number> {
   // The hosts still run at the end; they go with this process, which is the last of its enclosure.
   if (process.env.TSMACVLAN_LAB) process.exit(await tell());
   const reason = obstacle();
-  if (reason !== undefined) throw new Error(`the demo ${reason}`);
+  if (reason !== undefined) {
+    process.stderr.write(`the demo ${reason}\n`);
+    return 1;
+  }
   await installTools(console.log);
   await fetchEngines(console.log);
   const child = enclose([process.execPath, import.meta.filename], 'inherit');

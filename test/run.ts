@@ -42,7 +42,8 @@ function findFiles(arg: string): string[] {
   if (LEVELS[arg]) return globSync(`${arg}/**/*.test.ts`, { cwd: TESTS }).sort();
   const file = relative(TESTS, arg);
   if (LEVELS[levelOf(file)]) return [file];
-  throw new Error(`"${arg}" is neither a level (${Object.keys(LEVELS).join(', ')}) nor a test file of one`);
+  console.error(`"${arg}" is neither a level (${Object.keys(LEVELS).join(', ')}) nor a test file of one`);
+  process.exit(2);
 }
 
 function levelOf(file: string): string {
@@ -57,14 +58,27 @@ async function runLevel(name: string, files: string[]): Promise<void> {
     for (const file of files) results.push({ file, name: [], result: 'skipped', durationMs: 0, detail: reason });
     return;
   }
-  if (level.isEnclosed) await installTools(console.log);
-  if (level.hasEngines) await fetchEngines(console.log);
+  if (!(await prepare(name, level))) return;
   if (level.hasVlanKernel) await fetchUml(console.log);
   const queue = [...files];
   const work = async () => {
     for (let file = queue.shift(); file; file = queue.shift()) await runAndShow(file, level);
   };
   await Promise.all(Array.from({ length: level.isEnclosed ? 1 : availableParallelism() }, work));
+}
+
+/** Fetches what the level needs; a level that cannot get it has failed, and the others go on. */
+async function prepare(name: string, level: Level): Promise<boolean> {
+  try {
+    if (level.isEnclosed) await installTools(console.log);
+    if (level.hasEngines) await fetchEngines(console.log);
+    return true;
+  } catch (error) {
+    const failure: Outcome = { name: ['set-up'], result: 'failed', durationMs: 0, detail: String(error) };
+    results.push({ file: name, ...failure });
+    show(failure);
+    return false;
+  }
 }
 
 async function runAndShow(file: string, level: Level): Promise<void> {
