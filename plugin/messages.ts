@@ -125,6 +125,11 @@ const SAMPLES: { readonly [Name in MakerName]: Parameters<Makers[Name]> } = {
   probeUsage: ['192.168.1'],
   probeProfile: ['slow', ['fast', 'rfc']],
   probeNeedsParent: [],
+  daemonAbsent: ['/run/docker/plugins/tsmacvlan.sock', 'connect ENOENT'],
+  daemonRefused: [
+    'Tsmacvlan.CollectLeaks',
+    'no space left on the disk of state file "/var/lib/tsmacvlan/tsmacvlan.db"',
+  ],
   rangeExhausted: [
     ['192.168.1.64/27'],
     [

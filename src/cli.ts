@@ -1,11 +1,13 @@
 /** The command line: `serve` is the daemon, the other commands only read. */
 import { parseArgs } from 'node:util';
 import { parseAddress } from './address.ts';
+import type { Finding } from './collector.ts';
 import * as errors from './errors.ts';
 import { PROFILES } from './lan/timing.ts';
 import { drawMap } from './map.ts';
 import { nearest } from './nearest.ts';
 import { SETTINGS, readSettings } from './settings.ts';
+import { askDaemon, COLLECT_LEAKS } from './server/client.ts';
 import { readLocalStore, type ReadonlyStore } from './store/local.ts';
 import { VERSION } from './version.ts';
 
@@ -13,12 +15,15 @@ interface Command {
   readonly summary: string;
   /** How its argument is written, for the usage; without it the command takes none. */
   readonly argument?: string;
+  /** How its own options are written, for the usage. */
+  readonly options?: string;
   /** Resolves with the exit code; nothing is 0. */
   run(flags: Flags, argument: string): Promise<number | void>;
 }
 
 interface Flags {
   readonly json: boolean;
+  readonly isDryRun: boolean;
   readonly parent: string | undefined;
   readonly profile: string | undefined;
 }
@@ -42,8 +47,14 @@ const COMMANDS: Readonly<Record<string, Command>> = {
   },
   probe: {
     summary: 'ask the LAN who has an address; exit code 0 nobody, 3 somebody',
-    argument: 'ADDRESS --parent LINK [--profile fast|rfc]',
+    argument: 'ADDRESS',
+    options: '--parent LINK [--profile fast|rfc]',
     run: probe,
+  },
+  gc: {
+    summary: 'have the daemon remove what dead containers left; a dry run only tells what and why',
+    options: '[--dry-run]',
+    run: collectLeaks,
   },
   settings: { summary: 'list the settings with their defaults', run: settings },
 };
@@ -58,6 +69,7 @@ export async function main(words: readonly string[]): Promise<number> {
         help: { type: 'boolean', short: 'h' },
         version: { type: 'boolean', short: 'v' },
         json: { type: 'boolean' },
+        'dry-run': { type: 'boolean' },
         parent: { type: 'string' },
         profile: { type: 'string' },
       },
@@ -66,8 +78,8 @@ export async function main(words: readonly string[]): Promise<number> {
     const [name, argument = '', ...rest] = positionals;
     if (values.help || name === undefined || name === 'help') return print(usage());
     const command = commandNamed(name, [argument, ...rest]);
-    const { json = false, parent, profile } = values;
-    return (await command.run({ json, parent, profile }, argument)) ?? 0;
+    const { json = false, 'dry-run': isDryRun = false, parent, profile } = values;
+    return (await command.run({ json, isDryRun, parent, profile }, argument)) ?? 0;
   } catch (error) {
     process.stderr.write(`tsmacvlan: ${error instanceof Error ? error.message : String(error)}\n`);
     return error instanceof errors.PluginError && error.code !== 'USAGE' ? 1 : 2;
@@ -83,8 +95,8 @@ function commandNamed(name: string, given: readonly string[]): Command {
 }
 
 function usage(): string {
-  const rows = Object.entries(COMMANDS).map(([name, { summary, argument }]) => ({
-    call: argument === undefined ? name : `${name} ${argument}`,
+  const rows = Object.entries(COMMANDS).map(([name, { summary, argument, options }]) => ({
+    call: [name, argument, options].filter((word) => word !== undefined).join(' '),
     summary,
   }));
   const width = Math.max(...Object.keys(COMMANDS).map((name) => name.length));
@@ -171,6 +183,20 @@ async function probe({ json, parent, profile = 'fast' }: Flags, argument: string
     print(`${argument} is used by ${finding.macAddress}, which answered on ${finding.linkName} (${durationMs} ms)\n`);
   else print(`nobody answered for ${argument} on ${parent} (${durationMs} ms)\n`);
   return finding.held ? 3 : 0;
+}
+
+/** Takes some seconds when anything is suspected: two readings have to agree. */
+async function collectLeaks({ json, isDryRun }: Flags): Promise<void> {
+  const { sockets } = readSettings(process.env);
+  const answer = (await askDaemon(sockets[0] ?? '', COLLECT_LEAKS, { DryRun: isDryRun })) as { Leaks: Finding[] };
+  if (json) printJson(answer.Leaks);
+  else print(table(answer.Leaks.map(findingRow)));
+}
+
+const STATES = { collected: 'removed', certain: 'would be removed', suspected: 'being watched' } as const;
+
+function findingRow({ kind, name, why, state }: Finding): Row {
+  return { STATE: STATES[state], KIND: kind, NAME: name, WHY: why };
 }
 
 function printJson(data: unknown): void {

@@ -466,6 +466,17 @@ export const probeNeedsParent = () =>
 export const probeProfile = (profile: string, known: readonly string[]) =>
   mistake('USAGE', `profile ${quote(profile)} is not known; use --profile ${known.join(' or ')}`);
 
+/** `reason`: the system's words. */
+export const daemonAbsent = (socket: string, reason: string) =>
+  mistake(
+    'DAEMON_ABSENT',
+    `no tsmacvlan answers on socket ${quote(socket)} (${reason}); start tsmacvlan serve, or set SOCKET to the path it uses`,
+  );
+
+/** `sentence`: the daemon's own. */
+export const daemonRefused = (call: string, sentence: string) =>
+  fault('DAEMON_REFUSED', `the running tsmacvlan refused ${call}; it says: ${sentence}`);
+
 // --- pools (ipam) ------------------------------------------------------------------------------------------------
 
 export const addressSpaceUnknown = (addressSpace: string, known: readonly string[]) =>

@@ -1,6 +1,7 @@
 /** The daemon from start to end: settings → store → kernel → drivers → socket → recovery; stops cleanly on a signal. */
 import { setFlagsFromString } from 'node:v8';
 import { type Address, formatAddress } from './address.ts';
+import { Collector } from './collector.ts';
 import { IpamDriver } from './ipam/driver.ts';
 import { lanProbe } from './ipam/lan.ts';
 import { Links } from './kernel/link.ts';
@@ -67,10 +68,12 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
     parentAliases: settings.parents,
     log,
   });
+  // The network room first: with an endpoint goes what held its addresses.
+  const leaks = new Collector({ sources: [network, ipam], log });
   const listening = Promise.withResolvers<void>();
-  const recovery = listening.promise.then(() => network.recover());
+  const recovery = listening.promise.then(() => network.recover()).then(() => leaks.start());
   const server = new PluginServer({
-    calls: createCalls({ network, ipam, scope: settings.scope }),
+    calls: createCalls({ network, ipam, leaks, scope: settings.scope }),
     log,
     ready: recovery,
   });
@@ -78,6 +81,7 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
     await server.close();
     // A signal during the start: what recovery has begun it ends.
     await recovery.catch(() => undefined);
+    await leaks.stop();
     await network.close();
     await prober.close();
     links.close();

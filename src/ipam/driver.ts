@@ -3,6 +3,7 @@
  * for what is unknown: engines repeat calls after a crash and never ask twice for a release.
  */
 import { hostname } from 'node:os';
+import type { Leak } from '../leak.ts';
 import type { Store } from '../store/store.ts';
 import { type AddressRequest, Allocator, type Probe } from './allocator.ts';
 import { Leases } from './leases.ts';
@@ -24,9 +25,11 @@ interface Parts {
 export class IpamDriver {
   readonly #pools: Pools;
   readonly #allocator: Allocator;
+  readonly #leases: Leases;
 
   constructor({ store, now = () => new Date(), probe, hostId = hostname() }: Parts) {
-    const leases = new Leases(store, now);
+    this.#leases = new Leases(store, now);
+    const leases = this.#leases;
     this.#pools = new Pools({ store, leases, now, hostId });
     this.#allocator = new Allocator({ store, leases, now, probe });
   }
@@ -58,5 +61,10 @@ export class IpamDriver {
 
   async releaseAddress(request: { poolId: string; address: string }): Promise<void> {
     await this.#allocator.release(request);
+  }
+
+  /** Pools and addresses whose release will not come. */
+  async leaks(): Promise<Leak[]> {
+    return [...(await this.#pools.leaks()), ...(await this.#leases.leaks())];
   }
 }

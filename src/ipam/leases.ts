@@ -3,11 +3,12 @@
  */
 import { type Address, contains, parseAddress, type Range } from '../address.ts';
 import * as errors from '../errors.ts';
+import type { Leak } from '../leak.ts';
 import type { Lease, LeaseKind } from '../model.ts';
 import { leaseKey, type Store } from '../store/store.ts';
 import { isGlobal } from './pool.ts';
 import { Realm } from './realm.ts';
-import { isStale, readEvidence, secondsUntilStale } from './stale.ts';
+import { isStale, isUnused, readEvidence, secondsUntilStale } from './stale.ts';
 
 /** Another's change came between reading a record and writing it: read again. */
 const ATTEMPTS = 8;
@@ -107,6 +108,29 @@ export class Leases {
     const realm = await this.realm(realmName);
     const [leases, evidence] = await Promise.all([realm.refresh(), readEvidence(this.#store)]);
     for (const lease of leases) if (isStale(lease, evidence, this.#now())) await realm.remove(lease);
+  }
+
+  /**
+   * Leases of all realms that nobody uses. One that was never tied may be on its way to an endpoint: it is waited for by
+   * the collector's clock, since the record's was perhaps set meanwhile.
+   */
+  async leaks(): Promise<Leak[]> {
+    const [leases, evidence] = await Promise.all([this.#store.leases.list(), readEvidence(this.#store)]);
+    return leases
+      .filter((lease) => isUnused(lease, evidence))
+      .map((lease) => ({
+        key: `lease ${leaseKey(lease)} ${lease.changedAt}`,
+        kind: 'lease',
+        name: lease.address,
+        why: 'it belongs to no container, and no ReleaseAddress came',
+        patience: lease.endpointId === null ? 'late' : 'soon',
+        collect: () => this.#collect(lease),
+      }));
+  }
+
+  async #collect(lease: Lease): Promise<boolean> {
+    const realm = await this.realm(lease.realm);
+    return isUnused(lease, await readEvidence(this.#store)) && (await realm.remove(lease));
   }
 
   /** What the addresses of the ranges are used for, by kind of lease. */

@@ -1,6 +1,7 @@
 /** Pools: which may stand beside which, and when the same one may be asked for again. */
 import { overlaps } from '../address.ts';
 import * as errors from '../errors.ts';
+import type { Leak } from '../leak.ts';
 import type { Lease, Pool } from '../model.ts';
 import { Serial } from '../serial.ts';
 import { realmOf, type Store } from '../store/store.ts';
@@ -106,6 +107,29 @@ export class Pools {
     let pool = await this.#store.pools.get(poolId);
     while (pool !== undefined && !(await this.#store.pools.remove(pool))) pool = await this.#store.pools.get(poolId);
     for (const lease of await this.#leasesOf(poolId)) await this.#leases.giveUp(lease, poolId);
+  }
+
+  /** Pools whose network went while their ReleasePool was lost. Those of swarms have their networks on other hosts. */
+  async leaks(): Promise<Leak[]> {
+    const pools = (await this.#store.pools.list()).filter(({ addressSpace }) => !isGlobal(addressSpace));
+    const networks = new Set((await this.#store.networks.list()).map(({ id }) => id));
+    return pools
+      .filter(({ networkId }) => networkId !== null && !networks.has(networkId))
+      .map((pool) => ({
+        key: `pool ${pool.id} ${pool.changedAt}`,
+        kind: 'pool',
+        name: nameOf(pool),
+        why: `its network ${errors.short(pool.networkId ?? '')} is gone, and no ReleasePool came`,
+        patience: 'late',
+        collect: () => this.#serial.run('pools', () => this.#collect(pool)),
+      }));
+  }
+
+  async #collect(pool: Pool): Promise<boolean> {
+    const current = await this.#store.pools.get(pool.id);
+    if (current?.changedAt !== pool.changedAt || !(await this.#isAbandoned(pool, []))) return false;
+    await this.#release(pool.id);
+    return true;
   }
 }
 

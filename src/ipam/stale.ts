@@ -28,12 +28,17 @@ export async function readEvidence(store: Store): Promise<Evidence> {
   };
 }
 
-/**
- * A container's lease of the local space, long without an endpoint. Networks of other drivers are left alone, since
- * their endpoints are unknown here, and so is the global space, whose endpoints are on other hosts.
- */
+/** Unused, and long so. */
 export function isStale(lease: Lease, evidence: Evidence, now: Date): boolean {
-  if (lease.kind !== 'container' || isGlobal(lease.realm) || secondsUntilStale(lease, now) > 0) return false;
+  return secondsUntilStale(lease, now) === 0 && isUnused(lease, evidence);
+}
+
+/**
+ * A container's lease of the local space without an endpoint. Networks of other drivers are left alone, since their
+ * endpoints are unknown here, and so is the global space, whose endpoints are on other hosts.
+ */
+export function isUnused(lease: Lease, evidence: Evidence): boolean {
+  if (lease.kind !== 'container' || isGlobal(lease.realm)) return false;
   if (lease.endpointId !== null && evidence.endpoints.has(lease.endpointId)) return false;
   // Whatever the lease says: an endpoint that has this address needs it.
   if (evidence.endpointAddresses.has(lease.address)) return false;

@@ -258,6 +258,11 @@ export class Links {
     return this.#namespaces.subInterfaces(parentIndex, address);
   }
 
+  /** All links of other namespaces that can be seen from here (namespaces.ts); null before Linux 5.0, where none can. */
+  async foreignLinks(): Promise<Link[] | null> {
+    return this.#namespaces.links();
+  }
+
   /** `address` with its prefix length: `192.168.1.2/24`. EEXIST when it is there already. */
   async addAddress(index: number, address: string, { noDad = false }: { noDad?: boolean } = {}): Promise<void> {
     const request = { type: RTM_NEWADDR, flags: NLM_F_CREATE | NLM_F_EXCL, body: addressBody(index, address, noDad) };

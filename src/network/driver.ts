@@ -18,12 +18,14 @@ import * as errors from '../errors.ts';
 import type { Link, LinkEvent, Links } from '../kernel/link.ts';
 import { type LanCheck, placeOf } from '../lan/check.ts';
 import { PROBE_ALIAS } from '../lan/vantage.ts';
+import type { Leak } from '../leak.ts';
 import type { Log } from '../log.ts';
 import type { Endpoint, Family, Network, NetworkOptions, ParentLink, Subnet } from '../model.ts';
 import { Serial } from '../serial.ts';
 import type { Store } from '../store/store.ts';
 import { Claims } from './claims.ts';
 import { HostAccess, type HostAddresses } from './host.ts';
+import { type DeadEndpoint, describe, ENDPOINT_ALIAS, explain, findDead } from './leaks.ts';
 import { readNetworkOptions } from './options.ts';
 import { Parents } from './parent.ts';
 import { subInterfaceRefusal } from './refusal.ts';
@@ -71,11 +73,12 @@ interface Parts {
   readonly now?: () => Date;
 }
 
-const ENDPOINT_ALIAS = 'tsmacvlan endpoint ';
 /** Network verbs share parents, so they run one after the other; endpoint verbs only per endpoint. */
 const NETWORKS = 'networks';
 /** Long enough to gather a burst of link changes, short enough that nobody misses the parent. */
 const HEAL_DELAY_MS = 100;
+
+const UNDELETED = { patience: 'soon', why: 'the kernel refused to delete its link when DeleteEndpoint came' } as const;
 
 export class NetworkDriver {
   readonly #store: Store;
@@ -89,6 +92,8 @@ export class NetworkDriver {
   readonly #serial = new Serial();
   /** All endpoint records, read at the start and kept in step with the store: who has which MAC on which parent. */
   readonly #endpoints = new Map<string, Endpoint>();
+  /** Endpoints whose CreateEndpoint has not made their record durable yet. */
+  readonly #arriving = new Set<string>();
   /** Deletions the kernel has not finished, by endpoint. */
   readonly #departing = new Map<string, Promise<void>>();
 
@@ -238,11 +243,14 @@ export class NetworkDriver {
     // No await between the look and the entry, so that two endpoints asking at once cannot both find the MAC unused.
     this.#refuseOccupied(endpoint, network.options);
     this.#endpoints.set(endpoint.id, endpoint);
+    this.#arriving.add(endpoint.id);
     try {
       await this.#attach(network, parent, endpoint);
     } catch (error) {
       this.#endpoints.delete(endpoint.id);
       throw error;
+    } finally {
+      this.#arriving.delete(endpoint.id);
     }
     if (request.publishedPorts.length > 0) {
       this.#log.warn('published ports are ignored: the container is on the LAN with its own address', {
@@ -406,6 +414,65 @@ export class NetworkDriver {
     const subInterfaces = (await this.#links.list()).filter(isOrphan);
     return [...subInterfaces, ...(await this.#host.orphans(networks)), ...(await this.#parents.orphans(networks))];
   }
+
+  // --- leaks ------------------------------------------------------------------------------------------------------
+
+  /** What containers and networks left behind whose end nobody reported. */
+  async leaks(): Promise<Leak[]> {
+    const settled = [...this.#endpoints.values()].filter(
+      ({ id }) => !this.#arriving.has(id) && !this.#departing.has(id),
+    );
+    const dead = await this.#findDead(settled);
+    const undeleted = settled.filter(({ state }) => state === 'deleting');
+    const leftovers = await this.#serial.run(NETWORKS, () => this.#leftovers());
+    return [
+      ...dead.map((found) => this.#endpointLeak(found.endpoint, found.cause, explain(found))),
+      ...undeleted.map((endpoint) => this.#endpointLeak(endpoint, 'undeleted', UNDELETED)),
+      ...leftovers.filter(({ alias }) => alias !== PROBE_ALIAS).map((link) => this.#linkLeak(link)),
+    ];
+  }
+
+  async #findDead(endpoints: readonly Endpoint[]): Promise<DeadEndpoint[]> {
+    return findDead(this.#links, endpoints, await this.#store.networks.list(), this.#now());
+  }
+
+  #endpointLeak(endpoint: Endpoint, cause: string, words: Pick<Leak, 'patience' | 'why'>): Leak {
+    const { id, changedAt } = endpoint;
+    const collect = () => this.#serial.run(id, () => this.#bury(endpoint, cause));
+    return {
+      key: `endpoint ${id} ${cause} ${changedAt}`,
+      kind: 'endpoint',
+      name: describe(endpoint),
+      ...words,
+      collect,
+    };
+  }
+
+  /** Its leases stay tied to what is no endpoint any more: by that the IPAM knows that they are free. */
+  async #bury(endpoint: Endpoint, cause: string): Promise<boolean> {
+    if (this.#endpoints.get(endpoint.id) !== endpoint || this.#departing.has(endpoint.id)) return false;
+    if (endpoint.state !== 'deleting' && (await this.#findDead([endpoint]))[0]?.cause !== cause) return false;
+    this.#depart(endpoint.state === 'deleting' ? endpoint : await this.#change(endpoint, 'deleting'));
+    await this.#departing.get(endpoint.id);
+    return !this.#endpoints.has(endpoint.id);
+  }
+
+  #linkLeak({ index, name, alias }: Link): Leak {
+    const isStill = (link: Link) => link.index === index && link.alias === alias;
+    return {
+      key: `link ${index} ${alias}`,
+      kind: 'link',
+      name,
+      why: `it carries the alias "${alias}", and no record knows it`,
+      patience: 'soon',
+      collect: () =>
+        this.#serial.run(NETWORKS, async () =>
+          (await this.#leftovers()).some(isStill) ? this.#links.deleteLink(index) : false,
+        ),
+    };
+  }
+
+  // --- parents that come and go -----------------------------------------------------------------------------------
 
   /** Changes come in bursts, and most are of links that are none of ours: names are gathered and looked at once. */
   #notice(event: LinkEvent): void {

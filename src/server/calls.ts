@@ -1,4 +1,5 @@
 /** The table of all calls an engine makes, each on one line: read → verb → write. */
+import type { Finding } from '../collector.ts';
 import type { Scope } from '../settings.ts';
 import * as wire from './wire.ts';
 
@@ -22,6 +23,11 @@ export interface IpamVerbs {
   /** Answers with prefix length. When the signal fires nobody waits any more. */
   requestAddress(request: wire.AddressRequest & { signal: AbortSignal }): Promise<string>;
   releaseAddress(request: { poolId: string; address: string }): Promise<void>;
+}
+
+/** What the table needs of the collector. */
+export interface LeakVerbs {
+  collect(request: { isDryRun: boolean }): Promise<Finding[]>;
 }
 
 export interface Call {
@@ -64,10 +70,11 @@ export type Calls = ReadonlyMap<string, Call>;
 interface Parts {
   readonly network: NetworkVerbs;
   readonly ipam: IpamVerbs;
+  readonly leaks: LeakVerbs;
   readonly scope: Scope;
 }
 
-export function createCalls({ network, ipam, scope }: Parts): Calls {
+export function createCalls({ network, ipam, leaks, scope }: Parts): Calls {
   const { writeNothing: empty } = wire;
 
   const plugin = {
@@ -114,10 +121,16 @@ export function createCalls({ network, ipam, scope }: Parts): Calls {
     ReleaseAddress: unheard(call(wire.readReleaseAddress, (r) => ipam.releaseAddress(r), empty)),
   };
 
+  // Not the engine's: our own command line asks this.
+  const tsmacvlan = {
+    CollectLeaks: call(wire.readCollection, (r) => leaks.collect(r), wire.writeFindings),
+  };
+
   return new Map([
     ...named('Plugin', plugin),
     ...named('NetworkDriver', networkDriver),
     ...named('IpamDriver', ipamDriver),
+    ...named('Tsmacvlan', tsmacvlan),
   ]);
 }
 

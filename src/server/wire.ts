@@ -6,6 +6,7 @@
  */
 import * as v from 'valibot';
 import * as errors from '../errors.ts';
+import type { Finding } from '../collector.ts';
 import type { Subnet } from '../model.ts';
 
 /** Longer than anything an engine sends and short enough to be stored and compared without thought. */
@@ -363,6 +364,19 @@ export function writePool({ poolId, pool }: { poolId: string; pool: string }) {
 /** With prefix length: `192.168.1.2/24`. */
 export function writeAddress({ address }: { address: string }) {
   return { Address: address, Data: {} };
+}
+
+// --- our own command line ----------------------------------------------------------------------------------------
+
+export const readCollection = reader(
+  v.pipe(
+    object({ DryRun: v.nullish(v.boolean(), false) }),
+    v.transform(({ DryRun }) => ({ isDryRun: DryRun })),
+  ),
+);
+
+export function writeFindings(findings: readonly Finding[]) {
+  return { Leaks: findings };
 }
 
 // --- both --------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import { type TestContext, test } from 'node:test';
 import { IpamDriver } from '../../src/ipam/driver.ts';
 import { type Call, createCalls } from '../../src/server/calls.ts';
 import { openLocalStore } from '../../src/store/local.ts';
-import { ask, openDoor, quietIpam, quietNetwork, remembering } from './server/door.ts';
+import { ask, openDoor, quietIpam, quietLeaks, quietNetwork, remembering } from './server/door.ts';
 import {
   describeExchange,
   type Exchange,
@@ -26,6 +26,7 @@ const asked: unknown[][] = [];
 const calls = createCalls({
   network: remembering(asked, quietNetwork),
   ipam: remembering(asked, quietIpam),
+  leaks: quietLeaks,
   scope: 'local',
 });
 

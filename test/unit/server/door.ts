@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import supertest from 'supertest';
 import type { Fields, Log } from '../../../src/log.ts';
-import { createCalls, type IpamVerbs, type NetworkVerbs } from '../../../src/server/calls.ts';
+import { createCalls, type IpamVerbs, type LeakVerbs, type NetworkVerbs } from '../../../src/server/calls.ts';
 import { PluginServer, type ServerOptions } from '../../../src/server/server.ts';
 import { temporaryDirectory } from '../temporary.ts';
 
@@ -33,6 +33,7 @@ export async function openDoor(t: TestContext, { network = {}, ipam = {}, ...opt
   const calls = createCalls({
     network: remembering(asked, quietNetwork, network),
     ipam: remembering(asked, quietIpam, ipam),
+    leaks: quietLeaks,
     scope: 'local',
   });
   const server = new PluginServer({ calls, log: logInto(lines), ...options });
@@ -59,6 +60,8 @@ export const quietIpam: IpamVerbs = {
   requestAddress: async ({ address }) => `${address ?? '192.168.1.2'}/24`,
   releaseAddress: async () => undefined,
 };
+
+export const quietLeaks: LeakVerbs = { collect: async () => [] };
 
 /** The verbs of `chosen`, those it lacks from `quiet`; what is asked of them is written down. */
 export function remembering<T extends object>(asked: unknown[][], quiet: T, chosen: Partial<T> = {}): T {

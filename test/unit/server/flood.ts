@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { Agent, type IncomingMessage, request } from 'node:http';
 import { createCalls } from '../../../src/server/calls.ts';
 import { PluginServer } from '../../../src/server/server.ts';
-import { type Line, logInto, quietIpam, quietNetwork, remembering } from './door.ts';
+import { type Line, logInto, quietIpam, quietLeaks, quietNetwork, remembering } from './door.ts';
 
 const [socket = '', requests, connections] = process.argv.slice(2);
 const asked: unknown[][] = [];
@@ -11,6 +11,7 @@ const lines: Line[] = [];
 const calls = createCalls({
   network: remembering(asked, quietNetwork),
   ipam: remembering(asked, quietIpam),
+  leaks: quietLeaks,
   scope: 'local',
 });
 const server = new PluginServer({ calls, log: logInto(lines) });

@@ -1,0 +1,120 @@
+/**
+ * Leak collection: what nobody will ever take back is found and removed, at the start and from time to time. Each room
+ * says what looks left over to it; here it is waited until readings some time apart agree, and only then acted on.
+ *
+ * Time is monotonic, so neither a clock that is set nor records from the future make a leak look old.
+ */
+import type { Leak, LeakSource } from './leak.ts';
+import type { Log } from './log.ts';
+import { Serial } from './serial.ts';
+
+export interface Finding extends Pick<Leak, 'kind' | 'name' | 'why'> {
+  /** `collected` now; `certain`, but not touched because it was only asked for; `suspected`: readings go on. */
+  readonly state: 'collected' | 'certain' | 'suspected';
+}
+
+interface Parts {
+  /** In the order in which they are read: what one collects may be the next one's leak. */
+  readonly sources: readonly LeakSource[];
+  readonly log: Log;
+  /** Between two readings that have to agree. */
+  readonly agreeMs?: number;
+  /** The time of `late`. */
+  readonly patienceMs?: number;
+  /** Between readings while nothing is suspected. */
+  readonly periodMs?: number;
+}
+
+const AGREE_MS = 4000;
+/**
+ * An engine tries a call for 15 s, and five calls (76 s in all) when a container ends; CreateEndpoint is followed by Join
+ * within seconds.
+ */
+const PATIENCE_MS = 120_000;
+const PERIOD_MS = 300_000;
+
+export class Collector {
+  readonly #parts: Required<Parts>;
+  readonly #serial = new Serial();
+  /** When each suspected leak was seen first without a break, by key. */
+  readonly #since = new Map<string, number>();
+  #timer: NodeJS.Timeout | undefined;
+  #isStopped = false;
+
+  constructor(parts: Parts) {
+    this.#parts = { agreeMs: AGREE_MS, patienceMs: PATIENCE_MS, periodMs: PERIOD_MS, ...parts };
+  }
+
+  /** First reading at once, others as long as the process lives. Never throws. */
+  start(): void {
+    void this.#round();
+  }
+
+  /** Resolves when a reading under way is done. */
+  async stop(): Promise<void> {
+    this.#isStopped = true;
+    clearTimeout(this.#timer);
+    await this.#serial.run('reading', async () => undefined);
+  }
+
+  /** Two readings now. A dry run removes nothing. */
+  async collect({ isDryRun }: { isDryRun: boolean }): Promise<Finding[]> {
+    const first = await this.#read(isDryRun);
+    if (first.every(({ state }) => state !== 'suspected')) return first;
+    await new Promise((resolve) => setTimeout(resolve, this.#parts.agreeMs));
+    const collected = first.filter(({ state }) => state === 'collected');
+    return [...collected, ...(await this.#read(isDryRun))];
+  }
+
+  async #round(): Promise<void> {
+    try {
+      await this.#read(false);
+    } catch (error) {
+      this.#parts.log.error('looking for leaks failed; it is tried again', { error: String(error) });
+    }
+    if (this.#isStopped) return;
+    const { agreeMs, periodMs } = this.#parts;
+    this.#timer = setTimeout(() => void this.#round(), this.#since.size > 0 ? agreeMs : periodMs).unref();
+  }
+
+  #read(isDryRun: boolean): Promise<Finding[]> {
+    return this.#serial.run('reading', async () => {
+      const findings: Finding[] = [];
+      const seen = new Set<string>();
+      for (const source of this.#parts.sources) {
+        for (const leak of await source.leaks()) {
+          seen.add(leak.key);
+          findings.push({ kind: leak.kind, name: leak.name, why: leak.why, state: await this.#judge(leak, isDryRun) });
+        }
+      }
+      for (const key of this.#since.keys()) if (!seen.has(key)) this.#since.delete(key);
+      return findings;
+    });
+  }
+
+  async #judge(leak: Leak, isDryRun: boolean): Promise<Finding['state']> {
+    const since = this.#since.get(leak.key);
+    if (since === undefined) this.#since.set(leak.key, performance.now());
+    const { agreeMs, patienceMs } = this.#parts;
+    const waitMs = leak.patience === 'soon' ? agreeMs : patienceMs;
+    if (since === undefined || performance.now() - since < waitMs * ALMOST) return 'suspected';
+    if (isDryRun) return 'certain';
+    return (await this.#collect(leak)) ? 'collected' : 'suspected';
+  }
+
+  async #collect(leak: Leak): Promise<boolean> {
+    const { kind, name, why } = leak;
+    try {
+      if (!(await leak.collect())) return false;
+      this.#since.delete(leak.key);
+      this.#parts.log.warn(`collected a leak: ${kind} ${name}`, { why });
+      return true;
+    } catch (error) {
+      this.#parts.log.error(`could not collect ${kind} ${name}; it is tried again`, { why, error: String(error) });
+      return false;
+    }
+  }
+}
+
+/** Timers may fire a millisecond early. */
+const ALMOST = 0.99;

@@ -1,0 +1,335 @@
+/**
+ * What dead containers leave, and what living ones must keep, on real links. The file's own network namespace is the
+ * host; containers are namespaces into which a test moves the links, as the engine does:
+ *
+ *     lan0 ── veth ── lan1          c1, c2 … ── links on lan0
+ */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { afterEach, before, beforeEach, describe, test } from 'node:test';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type Finding, Collector } from '../../src/collector.ts';
+import { IpamDriver } from '../../src/ipam/driver.ts';
+import { Links } from '../../src/kernel/link.ts';
+import { MODES } from '../../src/model.ts';
+import { NetworkDriver } from '../../src/network/driver.ts';
+import { type LocalStore, openLocalStore } from '../../src/store/local.ts';
+import { outsideLab } from '../lab/enclosure.ts';
+import { type Line, logInto } from '../unit/server/door.ts';
+
+const ip = (words: string) =>
+  execFileSync('ip', words.split(' '), { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] });
+const linkNames = () => [...ip('-o link').matchAll(/^\d+: ([^:@]+)/gm)].map(([, name = '']) => name);
+
+const NETWORK = 'a'.repeat(64);
+const SPACE = 'TsmacvlanLocal';
+/** Far enough from every record that nothing counts as recent. */
+const MINUTE_MS = 60_000;
+
+describe('leaks on real links', { skip: outsideLab(), timeout: 120_000 }, () => {
+  let directory: string;
+  let store: LocalStore;
+  let links: Links;
+  let ipam: IpamDriver;
+  let driver: NetworkDriver;
+  let collector: Collector;
+  let lines: Line[];
+  let clockMs: number;
+  let containers: string[];
+
+  before(() => {
+    ip('link add lan0 type veth peer name lan1');
+    for (const name of ['lan0', 'lan1']) ip(`link set ${name} up`);
+  });
+
+  beforeEach(async () => {
+    directory = mkdtempSync(join(tmpdir(), 'tsm-leaks-'));
+    clockMs = Date.now() - 60 * MINUTE_MS;
+    lines = [];
+    containers = [];
+    await start();
+  });
+
+  afterEach(async () => {
+    for (const name of containers) ip(`netns delete ${name}`);
+    await stop();
+    rmSync(directory, { recursive: true });
+    for (const name of linkNames()) if (name.startsWith('tsm')) ip(`link delete ${name}`);
+  });
+
+  async function start(): Promise<void> {
+    store = openLocalStore(directory);
+    links = Links.open();
+    const now = () => new Date(clockMs);
+    const log = logInto(lines);
+    ipam = new IpamDriver({ store, now });
+    driver = new NetworkDriver({ store, links, hostAddresses: ipam, parentAliases: new Map(), log, now });
+    await driver.recover();
+    collector = new Collector({ sources: [driver, ipam], log, agreeMs: 30, patienceMs: 300, periodMs: 600_000 });
+  }
+
+  async function stop(): Promise<void> {
+    await collector.stop();
+    await driver.close();
+    links.close();
+    await store.close();
+  }
+
+  /** A network with our addresses, and its pool. */
+  async function makeNetwork(options: Record<string, string> = { parent: 'lan0' }): Promise<string> {
+    const request = { addressSpace: SPACE, pool: '10.9.0.0/24', subPool: null, options: {}, v6: false };
+    const { poolId } = await ipam.requestPool(request);
+    const subnets = [{ addressSpace: SPACE, subnet: '10.9.0.0/24', gateway: null }];
+    await driver.createNetwork({
+      networkId: NETWORK,
+      options,
+      internal: false,
+      enableIPv4: true,
+      enableIPv6: false,
+      subnets,
+    });
+    return poolId;
+  }
+
+  /** The endpoint as the engine makes it; answers its link's name. */
+  async function makeEndpoint(poolId: string, digit: string): Promise<string> {
+    const address = await ipam.requestAddress({ poolId, address: null, isGateway: false, serial: false });
+    const endpointId = digit.repeat(64);
+    const rest = { addressIPv6: null, macAddress: null, interfaceName: null, publishedPorts: [] };
+    await driver.createEndpoint({ networkId: NETWORK, endpointId, address, ...rest });
+    return `tsm${digit.repeat(12)}`;
+  }
+
+  /** Join, and what the engine does after it. */
+  async function join_(digit: string, container: string): Promise<void> {
+    const { linkName } = await driver.join(NETWORK, digit.repeat(64));
+    ip(`netns add ${container}`);
+    containers.push(container);
+    ip(`link set ${linkName} netns ${container} name eth0`);
+    ip(`-n ${container} link set eth0 up`);
+  }
+
+  /** The engine and the container are killed: the namespace goes, and the link with it. */
+  function kill(container: string): void {
+    ip(`-n ${container} link delete eth0`);
+    ip(`netns delete ${container}`);
+    containers = containers.filter((name) => name !== container);
+  }
+
+  async function collect(isDryRun = false): Promise<string[]> {
+    clockMs += MINUTE_MS;
+    return (await collector.collect({ isDryRun })).map(inWords);
+  }
+
+  const inWords = ({ state, kind, name }: Finding) => `${state} ${kind} ${name}`;
+  const endpointIds = async () => (await store.endpoints.list()).map(({ id }) => id[0]);
+  const leased = async () => (await store.leases.list()).map(({ address }) => address);
+
+  for (const mode of MODES) {
+    test(`mode ${mode}: a container that lives keeps its address, one that died gives it back`, async () => {
+      const pool = await makeNetwork({ parent: 'lan0', macvlan_mode: mode });
+      await makeEndpoint(pool, '1');
+      await join_('1', 'c1');
+      assert.deepEqual(await collect(), []);
+      kill('c1');
+      assert.deepEqual(await collect(true), ['certain endpoint 111111111111 10.9.0.1/24']);
+      assert.deepEqual(await endpointIds(), ['1']);
+      assert.deepEqual(await collect(), ['collected endpoint 111111111111 10.9.0.1/24', 'collected lease 10.9.0.1']);
+      assert.deepEqual([await endpointIds(), await leased()], [[], []]);
+      await makeEndpoint(pool, '2');
+      assert.deepEqual(await leased(), ['10.9.0.1']);
+    });
+  }
+
+  test('the reason is said', async () => {
+    const pool = await makeNetwork();
+    await makeEndpoint(pool, '1');
+    await join_('1', 'c1');
+    kill('c1');
+    clockMs += MINUTE_MS;
+    const [finding] = await collector.collect({ isDryRun: true });
+    assert.equal(finding?.why, 'its link is gone and its MAC address is not in use on lan0');
+  });
+
+  test('a link that is down inside its container belongs to a living one', async () => {
+    const pool = await makeNetwork();
+    await makeEndpoint(pool, '1');
+    await join_('1', 'c1');
+    ip('-n c1 link set eth0 down');
+    assert.deepEqual(await collect(), []);
+  });
+
+  test('a link whose MAC address was changed inside its container belongs to a living one', async () => {
+    const pool = await makeNetwork();
+    await makeEndpoint(pool, '1');
+    await join_('1', 'c1');
+    ip('-n c1 link set eth0 address 02:00:00:00:00:77');
+    assert.deepEqual(await collect(), []);
+  });
+
+  test('a link that lost its alias inside its container belongs to a living one', async () => {
+    const pool = await makeNetwork();
+    await makeEndpoint(pool, '1');
+    await join_('1', 'c1');
+    execFileSync('ip', ['-n', 'c1', 'link', 'set', 'eth0', 'alias', '']);
+    assert.deepEqual(await collect(), []);
+  });
+
+  test('a parent that was renamed under its containers changes nothing for them', async () => {
+    const pool = await makeNetwork();
+    await makeEndpoint(pool, '1');
+    await join_('1', 'c1');
+    execFileSync('ip', ['-n', 'c1', 'link', 'set', 'eth0', 'alias', '']);
+    ip('link set lan0 down');
+    ip('link set lan0 name lan9');
+    try {
+      assert.deepEqual(await collect(), []);
+    } finally {
+      ip('link set lan9 name lan0');
+      ip('link set lan0 up');
+    }
+  });
+
+  test('what the engine is doing at this moment is left alone', async () => {
+    const pool = await makeNetwork();
+    await makeEndpoint(pool, '1');
+    await join_('1', 'c1');
+    kill('c1');
+    const findings = await collector.collect({ isDryRun: false });
+    assert.deepEqual(findings.map(inWords), []);
+  });
+
+  test('a link that came back and is waited for is collected in minutes, not in seconds', async () => {
+    const pool = await makeNetwork();
+    const linkName = await makeEndpoint(pool, '1');
+    await join_('1', 'c1');
+    ip(`-n c1 link set eth0 down`);
+    ip(`-n c1 link set eth0 netns 1 name ${linkName}`);
+    assert.deepEqual(await collect(), ['suspected endpoint 111111111111 10.9.0.1/24']);
+    assert.ok(linkNames().includes(linkName));
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    assert.ok((await collect()).includes('collected endpoint 111111111111 10.9.0.1/24'));
+    assert.ok(!linkNames().includes(linkName));
+  });
+
+  test('a DeleteEndpoint that comes while it is suspected is the engine’s as ever', async () => {
+    const pool = await makeNetwork();
+    const linkName = await makeEndpoint(pool, '1');
+    await join_('1', 'c1');
+    ip(`-n c1 link set eth0 down`);
+    ip(`-n c1 link set eth0 netns 1 name ${linkName}`);
+    await collect();
+    await driver.deleteEndpoint(NETWORK, '1'.repeat(64));
+    await ipam.releaseAddress({ poolId: pool, address: '10.9.0.1' });
+    await driver.close();
+    assert.deepEqual(await collect(), []);
+    assert.deepEqual([await endpointIds(), await leased()], [[], []]);
+  });
+
+  test('an endpoint that is never joined is collected, one that is joined meanwhile is not', async () => {
+    const pool = await makeNetwork();
+    for (const digit of ['1', '2']) await makeEndpoint(pool, digit);
+    assert.deepEqual(await collect(), [
+      'suspected endpoint 111111111111 10.9.0.1/24',
+      'suspected endpoint 222222222222 10.9.0.2/24',
+    ]);
+    await join_('2', 'c2');
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    assert.ok((await collect()).includes('collected endpoint 111111111111 10.9.0.1/24'));
+    assert.deepEqual(await endpointIds(), ['2']);
+  });
+
+  test('a link of the host’s own that is up is in somebody’s use', async () => {
+    const pool = await makeNetwork();
+    const linkName = await makeEndpoint(pool, '1');
+    ip(`link set ${linkName} up`);
+    assert.deepEqual(await collect(), []);
+  });
+
+  test('links with our alias and no record go, those without our alias stay', async () => {
+    await makeNetwork();
+    for (const [name, alias] of [
+      ['tsm333333333333', `tsmacvlan endpoint ${'3'.repeat(64)}`],
+      ['tsmh33333333333', 'tsmacvlan host'],
+      ['tsm444444444444', 'somebody else'],
+    ] as const) {
+      ip(`link add ${name} link lan0 type macvlan mode bridge`);
+      execFileSync('ip', ['link', 'set', name, 'alias', alias]);
+    }
+    assert.deepEqual(await collect(), ['collected link tsm333333333333', 'collected link tsmh33333333333']);
+    assert.deepEqual(
+      linkNames().filter((name) => name.startsWith('tsm')),
+      ['tsm444444444444'],
+    );
+  });
+
+  test('a container in which nothing is known of us keeps its links', async () => {
+    await makeNetwork();
+    ip('netns add c1');
+    containers.push('c1');
+    ip('link add tsm555555555555 link lan0 netns c1 type macvlan mode bridge');
+    assert.deepEqual(await collect(), []);
+    assert.match(ip('-n c1 -o link'), /tsm555555555555/);
+  });
+
+  test('an address nobody asked a container for is freed, and a pool whose network is gone', async () => {
+    const pool = await makeNetwork();
+    await ipam.requestAddress({ poolId: pool, address: null, isGateway: false, serial: false });
+    assert.deepEqual(await collect(), ['suspected lease 10.9.0.1']);
+    await driver.deleteNetwork(NETWORK);
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    assert.ok((await collect()).includes('suspected pool 10.9.0.0/24'));
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    clockMs += MINUTE_MS;
+    await collect();
+    assert.deepEqual([await store.pools.list(), await leased()], [[], []]);
+  });
+
+  test('a start after a reboot finds the dead of before', async () => {
+    const pool = await makeNetwork();
+    for (const digit of ['1', '2', '3']) {
+      await makeEndpoint(pool, digit);
+      await join_(digit, `c${digit}`);
+    }
+    for (const container of ['c1', 'c3']) kill(container);
+    await stop();
+    await start();
+    assert.deepEqual((await collect()).sort(), [
+      'collected endpoint 111111111111 10.9.0.1/24',
+      'collected endpoint 333333333333 10.9.0.3/24',
+      'suspected lease 10.9.0.1',
+      'suspected lease 10.9.0.3',
+    ]);
+    assert.deepEqual(await endpointIds(), ['2']);
+  });
+
+  test('a clock that is set back by a day delays nothing', async () => {
+    const pool = await makeNetwork();
+    await makeEndpoint(pool, '1');
+    await join_('1', 'c1');
+    kill('c1');
+    clockMs -= 24 * 60 * MINUTE_MS;
+    assert.ok((await collect()).includes('collected endpoint 111111111111 10.9.0.1/24'));
+    assert.deepEqual(await collect(), ['collected lease 10.9.0.1']);
+  });
+
+  test('a trial leaves no link behind, and says nothing on the LAN', async () => {
+    const pool = await makeNetwork();
+    for (const digit of ['1', '2', '3', '4', '5', '6', '7', '8', '9']) {
+      await makeEndpoint(pool, digit);
+      await driver.join(NETWORK, digit.repeat(64));
+      ip(`link delete tsm${digit.repeat(12)}`);
+    }
+    const before = sent();
+    await collect(true);
+    assert.equal(sent(), before);
+    assert.deepEqual(linkNames().sort(), ['lan0', 'lan1', 'lo']);
+  });
+
+  function sent(): number {
+    const [link] = JSON.parse(ip('-j -s link show lan0')) as { stats64: { tx: { packets: number } } }[];
+    return link?.stats64.tx.packets ?? -1;
+  }
+});
