@@ -47,8 +47,9 @@ for (const version of VERSIONS) {
       await lan.namespace.delete();
     });
 
-    test('two versions are created, pushed and removed', async () => {
-      for (const number of [VERSION, NEXT]) {
+    test('it is created, pushed and removed', async () => {
+      // Both engines' registries serve the same files: the next version is pushed once.
+      for (const number of version === VERSIONS[0] ? [NEXT, VERSION] : [VERSION]) {
         const directory = await makePlugin(`/run/plugin-${number}`, number);
         await one.must('plugin', 'create', `${IMAGE}:${number}`, directory);
         await one.must('plugin', 'push', `${IMAGE}:${number}`);
@@ -103,6 +104,9 @@ for (const version of VERSIONS) {
         'bare',
       ];
       assert.match((await one.docker(...create)).stderr, /could not resolve driver tsmacvlan in registry/);
+      await one.must('volume', 'ls');
+      await one.must(...create);
+      await one.must('network', 'rm', 'bare');
     });
 
     test('both names lead to one state', async () => {
