@@ -28,14 +28,14 @@ const METAFILE = join(CHECKOUT, 'dist/contents.json');
 const ARCHITECTURES: readonly Architecture[] = ['amd64', 'arm64'];
 const UNIFORM = ['--sort=name', '--owner=0', '--group=0', '--numeric-owner', '--mtime=@0', '--mode=u=rwX,go=rX'];
 
-export async function makeRelease(directory: string): Promise<void> {
+export async function makeRelease(directory: string, architectures = ARCHITECTURES): Promise<void> {
   const target = resolve(directory);
   refuseUntoldVersion();
   rmSync(target, { recursive: true, force: true });
   mkdirSync(target, { recursive: true });
   execFileSync('npm', ['pack', '--silent', '--pack-destination', target], { cwd: CHECKOUT, stdio: 'ignore' });
   const libraries: object[] = [];
-  for (const architecture of ARCHITECTURES) libraries.push(...(await packPlugin(target, architecture)));
+  for (const architecture of architectures) libraries.push(...(await packPlugin(target, architecture)));
   const bill = JSON.stringify(billOfMaterials(libraries), null, 2);
   writeFileSync(join(target, `tsmacvlan-${VERSION}.cdx.json`), `${bill}\n`);
   writeFileSync(join(target, 'SHA256SUMS'), checksums(target));

@@ -27,18 +27,14 @@ describe('release', { skip: missing ? 'needs make plugin' : false, timeout: 115_
   before(async () => {
     scratch = mkdtempSync(join(tmpdir(), 'release-'));
     release = join(scratch, 'release');
-    await makeRelease(release);
+    // Packing one takes long enough; what is in the other is checked in rootfs.test.ts.
+    await makeRelease(release, ['amd64']);
   });
   after(() => rmSync(scratch, { recursive: true, force: true }));
 
-  test('it has the npm package, a plugin for each architecture, the bill of materials, and sums that are right', () => {
+  test('it has the npm package, the plugin, the bill of materials, and sums that are right', () => {
     const base = `tsmacvlan-${VERSION}`;
-    const expected = [
-      `${base}-plugin-linux-amd64.tar.gz`,
-      `${base}-plugin-linux-arm64.tar.gz`,
-      `${base}.cdx.json`,
-      `${base}.tgz`,
-    ];
+    const expected = [`${base}-plugin-linux-amd64.tar.gz`, `${base}.cdx.json`, `${base}.tgz`];
     assert.deepEqual(readdirSync(release).sort(), ['SHA256SUMS', ...expected]);
     const checked = execFileSync('sha256sum', ['--check', 'SHA256SUMS'], { cwd: release, encoding: 'utf8' });
     assert.deepEqual(
