@@ -35,7 +35,7 @@ check: $(READY) ## types, lint and format
 	eslint src test plugin/*.ts
 	biome format --reporter=summary
 
-unit: build $(PINNED) ## tests without root
+unit: build ## tests without root
 	node test/run.ts unit
 
 test-netns: $(READY) ## tests on real links, in network namespaces of their own (root)
@@ -45,7 +45,7 @@ test-docker: build $(PINNED) ## tests on real Docker engines, in namespaces of t
 	node test/run.ts docker
 
 test: build $(PINNED) ## every test
-	node test/run.ts unit netns docker vlan swarm
+	node test/run.ts unit package netns docker vlan swarm
 
 demo: build ## two Docker hosts on one LAN, shown step by step (root)
 	node test/demo.ts

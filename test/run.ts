@@ -22,6 +22,7 @@ const MINUTE_MS = 60_000;
 
 const LEVELS: Record<string, Level> = {
   unit: { timeoutMs: 2 * MINUTE_MS, isEnclosed: false, hasEngines: false },
+  package: { timeoutMs: 5 * MINUTE_MS, isEnclosed: false, hasEngines: false },
   netns: { timeoutMs: 3 * MINUTE_MS, isEnclosed: true, hasEngines: false },
   docker: { timeoutMs: 10 * MINUTE_MS, isEnclosed: true, hasEngines: true },
   vlan: { timeoutMs: 10 * MINUTE_MS, isEnclosed: true, hasEngines: true, hasVlanKernel: true },
