@@ -11,6 +11,7 @@ import { pathToFileURL } from 'node:url';
 import { getSystemErrorMessage } from 'node:util';
 import * as errors from '../errors.ts';
 import type { Conflict, Endpoint, Lease, Network, Pool } from '../model.ts';
+import { Mirror } from './mirror.ts';
 import { MIGRATIONS, migrate, schemaVersion } from './schema.ts';
 import { conflictKey, leaseKey, type Store, type Table } from './store.ts';
 
@@ -45,11 +46,18 @@ export class LocalStore implements Store {
   constructor(file: string, database: DatabaseSync, lock: DatabaseSync | null) {
     this.#database = database;
     this.#lock = lock;
-    this.networks = new LocalTable(file, database, 'network_records', (network) => network.id);
-    this.endpoints = new LocalTable(file, database, 'endpoint_records', (endpoint) => endpoint.id);
-    this.pools = new LocalTable(file, database, 'pool_records', (pool) => pool.id);
-    this.leases = new LocalTable<Lease>(file, database, 'lease_records', leaseKey);
-    this.conflicts = new LocalTable<Conflict>(file, database, 'conflict_records', conflictKey);
+    const table = <T>(name: string, keyOf: (record: T) => string) => new LocalTable<T>(file, database, name, keyOf);
+    // A reader would not hear of the daemon's changes.
+    const mirrored = <T extends object>(name: string, keyOf: (record: T) => string): Table<T> => {
+      const below = table(name, keyOf);
+      return lock === null ? below : new Mirror(below, keyOf, below.from(''));
+    };
+    this.networks = mirrored<Network>('network_records', ({ id }) => id);
+    this.endpoints = mirrored<Endpoint>('endpoint_records', ({ id }) => id);
+    this.pools = mirrored<Pool>('pool_records', ({ id }) => id);
+    // A /16 of leases would take more memory than all the rest; who searches among them keeps an index (ipam/realm.ts).
+    this.leases = table<Lease>('lease_records', leaseKey);
+    this.conflicts = mirrored<Conflict>('conflict_records', conflictKey);
   }
 
   async close(): Promise<void> {
@@ -216,6 +224,10 @@ class LocalTable<T> implements Table<T> {
   }
 
   async list(prefix = ''): Promise<T[]> {
+    return this.from(prefix);
+  }
+
+  from(prefix: string): T[] {
     return this.#translated(() => {
       const records: T[] = [];
       for (const row of this.#from.iterate(prefix)) {
