@@ -39,7 +39,7 @@ const COMMANDS: Readonly<Record<string, Command>> = {
   pools: { summary: 'list the address pools', run: (flags) => list(flags, (store) => store.pools.list(), poolRow) },
   leases: {
     summary: 'list the addresses given out',
-    run: (flags) => list(flags, (store) => store.leases.list(), leaseRow),
+    run: leases,
   },
   conflicts: {
     summary: 'list addresses that strangers on the LAN have',
@@ -152,6 +152,33 @@ async function list<T>(
   else print(table(records.map(row)));
 }
 
+/** Each with the conflict that was seen while its container had it. */
+async function leases({ json }: Flags): Promise<void> {
+  const { records, conflicts } = await withStore(async (store) => ({
+    records: await store.leases.list(),
+    conflicts: conflictsByEndpoint(await store.endpoints.list(), await store.conflicts.list()),
+  }));
+  const conflictOf = ({ endpointId, address }: Records['leases']) => conflicts.get(`${endpointId} ${address}`) ?? null;
+  if (json) printJson(records.map((lease) => ({ ...lease, conflict: conflictOf(lease) })));
+  else print(table(records.map((lease) => leaseRow(lease, conflictOf(lease)))));
+}
+
+function conflictsByEndpoint(
+  endpoints: readonly Records['endpoints'][],
+  conflicts: readonly Records['conflicts'][],
+): Map<string, Records['conflicts']> {
+  const found = new Map<string, Records['conflicts']>();
+  for (const { id, parent, macAddress, address, addressIPv6, changedAt } of endpoints) {
+    for (const own of [address, addressIPv6].map((text) => text?.split('/')[0])) {
+      const isIts = (one: Records['conflicts']) =>
+        one.parent === parent && one.address === own && one.ourMacAddress === macAddress && one.seenAt >= changedAt;
+      const conflict = conflicts.find(isIts);
+      if (conflict !== undefined) found.set(`${id} ${own}`, conflict);
+    }
+  }
+  return found;
+}
+
 async function settings({ json }: Flags): Promise<void> {
   const rows = Object.values(SETTINGS);
   if (json) printJson(rows);
@@ -241,13 +268,17 @@ function poolRow({ subnet, range, networkId, addressSpace }: Records['pools']): 
   };
 }
 
-function leaseRow({ address, kind, endpointId, realm, changedAt }: Records['leases']): Row {
+function leaseRow(
+  { address, kind, endpointId, realm, changedAt }: Records['leases'],
+  conflict: Records['conflicts'] | null,
+): Row {
   return {
     ADDRESS: address,
     KIND: kind,
     ENDPOINT: endpointId === null ? '-' : errors.short(endpointId),
     REALM: realm,
     SINCE: changedAt,
+    'ALSO USED BY': conflict === null ? '-' : `${conflict.macAddress} (${conflict.count} times)`,
   };
 }
 

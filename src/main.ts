@@ -3,10 +3,11 @@ import { setFlagsFromString } from 'node:v8';
 import { type Address, formatAddress } from './address.ts';
 import { Collector } from './collector.ts';
 import { IpamDriver } from './ipam/driver.ts';
-import { lanProbe } from './ipam/lan.ts';
+import { PoolLan } from './ipam/lan.ts';
 import { Links } from './kernel/link.ts';
 import { LanCheck } from './lan/check.ts';
 import { type Finding, Prober } from './lan/probe.ts';
+import { type ConflictSeen, Sentinel } from './lan/sentinel.ts';
 import type { Profile } from './lan/timing.ts';
 import { createLog, type Log } from './log.ts';
 import { NetworkDriver } from './network/driver.ts';
@@ -51,15 +52,29 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
         by: macAddress,
       }),
   });
+  const sentinel = new Sentinel({
+    links,
+    isProxy: (parentName, macAddress) => prober.isProxy(parentName, macAddress),
+    onConflict: (seen) => tellConflict(seen, store, log),
+  });
   const check: LanCheck = new LanCheck({
     prober,
+    sentinel,
     usualProfile: settings.probe,
+    defends: settings.defends,
     isOurs: (macAddress, address) => network.speaksFor(macAddress, address),
     onHeld: async (parent, address, macAddress) =>
       void (await report({ parent, address, macAddress, ourMacAddress: null })),
     log,
   });
-  const ipam = new IpamDriver({ store, probe: lanProbe(check, store.networks) });
+  const lan = new PoolLan(check, store.networks);
+  const ipam = new IpamDriver({ store, probe: lan.probe, keeper: lan });
+  const warm = (networkId?: string) =>
+    void ipam
+      .warm(networkId)
+      .catch((error: unknown) =>
+        log.error('no addresses are kept ready; starts wait for a probe', { error: String(error) }),
+      );
   const network: NetworkDriver = new NetworkDriver({
     store,
     links,
@@ -67,11 +82,17 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
     hostAddresses: ipam,
     parentAliases: settings.parents,
     log,
+    onCreated: warm,
   });
   // The network room first: with an endpoint goes what held its addresses.
   const leaks = new Collector({ sources: [network, ipam], log });
   const listening = Promise.withResolvers<void>();
-  const recovery = listening.promise.then(() => network.recover()).then(() => leaks.start());
+  const recovery = listening.promise
+    .then(() => network.recover())
+    .then(() => {
+      leaks.start();
+      warm();
+    });
   const server = new PluginServer({
     calls: createCalls({ network, ipam, leaks, scope: settings.scope }),
     log,
@@ -83,6 +104,8 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
     await recovery.catch(() => undefined);
     await leaks.stop();
     await network.close();
+    sentinel.close();
+    await ipam.close();
     await prober.close();
     links.close();
     await store.close();
@@ -100,6 +123,22 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
   );
   listening.resolve();
   return { stop };
+}
+
+/** A conflict after the start; logged once, and counted as often as it shows. */
+function tellConflict(seen: ConflictSeen, store: Store, log: Log): void {
+  const { parentName: parent, macAddress, ourMacAddress, count, isNews } = seen;
+  const address = formatAddress(seen.address);
+  if (isNews)
+    log.warn('somebody else uses the address of a running container', {
+      address,
+      parent,
+      by: macAddress,
+      container: ourMacAddress,
+    });
+  void recordConflict(store.conflicts, { parent, address, macAddress, ourMacAddress }, new Date(), count).catch(
+    (error: unknown) => log.error('a conflict was not recorded', { address, error: String(error) }),
+  );
 }
 
 /**

@@ -48,7 +48,7 @@ export interface NetworkOptions {
   readonly broadcastQueueLength: number | null;
   /** The parent takes frames of every MAC address while the network exists. */
   readonly promiscuous: boolean;
-  /** Null takes the setting PROBE. */
+  /** `--ipam-opt probe=` goes before `-o probe=`; null takes the setting PROBE. */
   readonly probe: ProbeProfile | null;
   /** The host and the containers reach each other through a sub-interface of the host's own. */
   readonly hostAccess: boolean;
@@ -86,6 +86,8 @@ export interface Network {
   readonly hostAddresses: readonly string[];
   /** ISO 8601. */
   readonly createdAt: string;
+  /** The engine (28 and later) tells the LAN of new containers itself; absent otherwise. */
+  readonly engineAnnounces?: boolean;
 }
 
 /**

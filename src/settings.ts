@@ -53,6 +53,12 @@ export const SETTINGS = {
     meaning: 'how the LAN is asked whether somebody has an address: not at all, in 0.7 s, or in 4 to 7 s as RFC 5227',
     allowed: PROBE_PROFILES,
   },
+  DEFEND: {
+    name: 'DEFEND',
+    fallback: 'off',
+    meaning: 'whether the address of a running container is announced again when somebody else uses it (RFC 5227 2.4)',
+    allowed: ['off', 'on'],
+  },
   PARENTS: {
     name: 'PARENTS',
     fallback: '',
@@ -73,6 +79,7 @@ export interface Settings {
   readonly logFormat: LogFormat;
   readonly scope: Scope;
   readonly probe: ProbeProfile;
+  readonly defends: boolean;
   /** Alias to link name, from PARENTS. */
   readonly parents: ReadonlyMap<string, string>;
 }
@@ -85,6 +92,7 @@ export function readSettings(environment: Readonly<Record<string, string | undef
     logFormat: oneOf(environment, SETTINGS.LOG_FORMAT),
     scope: oneOf(environment, SETTINGS.SCOPE),
     probe: oneOf(environment, SETTINGS.PROBE),
+    defends: oneOf(environment, SETTINGS.DEFEND) === 'on',
     parents: aliases(environment, SETTINGS.PARENTS),
   };
 }

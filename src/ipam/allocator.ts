@@ -5,6 +5,7 @@ import { type Address, contains, formatAddress, formatInterfaceAddress, parseAdd
 import * as errors from '../errors.ts';
 import type { Lease, LeaseKind, Pool } from '../model.ts';
 import { leaseKey, realmOf, type Store } from '../store/store.ts';
+import type { Candidates } from './candidates.ts';
 import type { Leases } from './leases.ts';
 import {
   isBeingCreated,
@@ -41,6 +42,8 @@ interface Parts {
   readonly leases: Leases;
   readonly now: () => Date;
   readonly probe: Probe | undefined;
+  /** Without it every address is asked for when it is wanted. */
+  readonly candidates?: Candidates | undefined;
 }
 
 /** A search for a free address, which may go through several pools. */
@@ -62,14 +65,16 @@ export class Allocator {
   readonly #leases: Leases;
   readonly #now: () => Date;
   readonly #probe: Probe | undefined;
+  readonly #candidates: Candidates | undefined;
   /** By pool id, the last address given out, where sequential order goes on. After a start it begins at the lowest. */
   readonly #lastGiven = new Map<string, bigint>();
 
-  constructor({ store, leases, now, probe }: Parts) {
+  constructor({ store, leases, now, probe, candidates }: Parts) {
     this.#store = store;
     this.#leases = leases;
     this.#now = now;
     this.#probe = probe;
+    this.#candidates = candidates;
   }
 
   async request({ poolId, address, isGateway, serial, signal }: AddressRequest): Promise<string> {
@@ -178,7 +183,8 @@ export class Allocator {
     const isSequential = search.kind === 'container' && (search.serial || layout.order === 'sequential');
     for (;;) {
       search.signal?.throwIfAborted();
-      const address = realm.next(layout, isSequential ? (this.#lastGiven.get(pool.id) ?? null) : null);
+      const after = isSequential ? (this.#lastGiven.get(pool.id) ?? null) : null;
+      const address = this.#candidates?.best(pool, realm, after) ?? realm.next(layout, after);
       if (address === undefined) return undefined;
       if (isSequential) this.#lastGiven.set(pool.id, address.value);
       const lease = this.#newLease(pool, address, search.kind);
@@ -240,6 +246,7 @@ export class Allocator {
   /** Gateways are expected to answer, and auxiliary addresses belong to others. */
   async #ask(pool: Pool, address: Address, lease: Lease, signal: AbortSignal | undefined): Promise<Finding> {
     if (this.#probe === undefined || lease.kind === 'gateway' || lease.kind === 'auxiliary') return NOT_HELD;
+    this.#candidates?.tend(pool);
     const finding = await this.#probe(pool, lease.address, signal).catch(async (error: unknown) => {
       // The first error goes on; a lease left behind by a second one is reclaimed later.
       await this.#leases.giveUp(lease, pool.id).catch(() => undefined);
@@ -259,7 +266,10 @@ export class Allocator {
     const lease = await this.#store.leases.get(key);
     if (lease === undefined) return;
     const holder = await this.#holderOf(lease, poolId);
-    if (holder !== undefined) await this.#leases.giveUp(lease, holder);
+    if (holder === undefined) return;
+    await this.#leases.giveUp(lease, holder);
+    const pool = await this.#store.pools.get(holder);
+    if (pool !== undefined && lease.kind === 'container') await this.#candidates?.returned(pool, address);
   }
 
   /** The pool through which the release reaches the lease; undefined when it is about another lease of that address. */

@@ -6,6 +6,7 @@ import { hostname } from 'node:os';
 import type { Leak } from '../leak.ts';
 import type { Store } from '../store/store.ts';
 import { type AddressRequest, Allocator, type Probe } from './allocator.ts';
+import { Candidates, type Keeper } from './candidates.ts';
 import { Leases } from './leases.ts';
 import { ADDRESS_SPACES, type PoolRequest } from './pool.ts';
 import { Pools } from './pools.ts';
@@ -18,6 +19,8 @@ interface Parts {
   readonly now?: () => Date;
   /** Without it no address is asked for on the LAN. */
   readonly probe?: Probe;
+  /** Without it no address is kept ready. */
+  readonly keeper?: Keeper;
   /** Tells this host from others: IPv6 subnets that nobody named are derived from it. */
   readonly hostId?: string;
 }
@@ -26,12 +29,15 @@ export class IpamDriver {
   readonly #pools: Pools;
   readonly #allocator: Allocator;
   readonly #leases: Leases;
+  readonly #candidates: Candidates | undefined;
 
-  constructor({ store, now = () => new Date(), probe, hostId = hostname() }: Parts) {
+  constructor({ store, now = () => new Date(), probe, keeper, hostId = hostname() }: Parts) {
     this.#leases = new Leases(store, now);
     const leases = this.#leases;
-    this.#pools = new Pools({ store, leases, now, hostId });
-    this.#allocator = new Allocator({ store, leases, now, probe });
+    this.#candidates = keeper && new Candidates({ store, leases, keeper });
+    const candidates = this.#candidates;
+    this.#pools = new Pools({ store, leases, now, hostId, onReleased: (poolId) => candidates?.forget(poolId) });
+    this.#allocator = new Allocator({ store, leases, now, probe, candidates });
   }
 
   defaultAddressSpaces(): { local: string; global: string } {
@@ -61,6 +67,15 @@ export class IpamDriver {
 
   async releaseAddress(request: { poolId: string; address: string }): Promise<void> {
     await this.#allocator.release(request);
+  }
+
+  /** From now on addresses of the network's pools are kept ready; without an id those of all networks. */
+  async warm(networkId?: string): Promise<void> {
+    await this.#candidates?.warm(networkId);
+  }
+
+  async close(): Promise<void> {
+    await this.#candidates?.close();
   }
 
   /** Pools and addresses whose release will not come. */

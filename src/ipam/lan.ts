@@ -1,27 +1,63 @@
 /** Where the LAN of a pool is, for the check of its addresses. */
 import { type Address, parseAddress } from '../address.ts';
-import type { LanCheck, Place } from '../lan/check.ts';
+import type { CheckRequest, LanCheck, Loss, Place } from '../lan/check.ts';
 import { placeOf } from '../lan/check.ts';
 import type { Network, Pool, ProbeProfile } from '../model.ts';
 import type { Table } from '../store/store.ts';
-import type { Probe } from './allocator.ts';
+import type { Finding, Probe } from './allocator.ts';
+import type { Keeper } from './candidates.ts';
 
 /** The network that CreateNetwork tied to the pool tells the parent, else `--ipam-opt parent=`; without either nobody is asked. */
-export function lanProbe(check: LanCheck, networks: Table<Network>): Probe {
-  return async (pool, text, signal) => {
-    const place = await placeOfPool(pool, networks);
-    if (place === null) return { held: false };
-    return check.check({ ...place, address: parseAddress(text) as Address, subnet: pool.subnet, signal });
-  };
-}
+export class PoolLan implements Keeper {
+  readonly #check: LanCheck;
+  readonly #networks: Table<Network>;
 
-async function placeOfPool({ networkId, options }: Pool, networks: Table<Network>): Promise<Place | null> {
-  const profile = (options['probe'] as ProbeProfile | undefined) ?? null;
-  const network = networkId === null ? undefined : await networks.get(networkId);
-  if (network !== undefined) {
-    const place = placeOf(network);
-    return place && { ...place, profile: profile ?? place.profile };
+  constructor(check: LanCheck, networks: Table<Network>) {
+    this.#check = check;
+    this.#networks = networks;
   }
-  const parentName = options['parent'];
-  return parentName === undefined ? null : { parentName, mode: 'bridge', profile };
+
+  readonly probe: Probe = async (pool, text, signal): Promise<Finding> => {
+    const request = await this.#request(pool, text, signal);
+    return request === null ? { held: false } : this.#check.check(request);
+  };
+
+  /** Only for pools of our own networks. */
+  async keep(pool: Pool, text: string, lost: (loss: Loss) => void, signal: AbortSignal): Promise<'kept' | Loss | null> {
+    const network = pool.networkId === null ? undefined : await this.#networks.get(pool.networkId);
+    // A passthru parent carries one container.
+    if (network === undefined || network.options.mode === 'passthru') return null;
+    const request = await this.#request(pool, text, signal);
+    return request === null ? null : this.#check.keep(request, lost);
+  }
+
+  letGo(lost: (loss: Loss) => void): void {
+    this.#check.letGo(lost);
+  }
+
+  async isKept(pool: Pool, text: string): Promise<boolean> {
+    const request = await this.#request(pool, text);
+    return request !== null && this.#check.isKept(request);
+  }
+
+  async release(pool: Pool, text: string): Promise<void> {
+    const request = await this.#request(pool, text);
+    if (request !== null) await this.#check.release(request);
+  }
+
+  async #request(pool: Pool, text: string, signal?: AbortSignal): Promise<CheckRequest | null> {
+    const place = await this.#placeOf(pool);
+    return place && { ...place, address: parseAddress(text) as Address, subnet: pool.subnet, signal };
+  }
+
+  async #placeOf({ networkId, options }: Pool): Promise<Place | null> {
+    const profile = (options['probe'] as ProbeProfile | undefined) ?? null;
+    const network = networkId === null ? undefined : await this.#networks.get(networkId);
+    if (network !== undefined) {
+      const place = placeOf(network);
+      return place && { ...place, profile: profile ?? place.profile };
+    }
+    const parentName = options['parent'];
+    return parentName === undefined ? null : { parentName, mode: 'bridge', profile };
+  }
 }

@@ -24,6 +24,7 @@ interface Parts {
   readonly leases: Leases;
   readonly now: () => Date;
   readonly hostId: string;
+  readonly onReleased?: (poolId: string) => void;
 }
 
 export class Pools {
@@ -31,14 +32,16 @@ export class Pools {
   readonly #leases: Leases;
   readonly #now: () => Date;
   readonly #hostId: string;
+  readonly #onReleased: (poolId: string) => void;
   /** One change at a time, so that two overlapping pools never both find the place free. */
   readonly #serial = new Serial();
 
-  constructor({ store, leases, now, hostId }: Parts) {
+  constructor({ store, leases, now, hostId, onReleased = () => undefined }: Parts) {
     this.#store = store;
     this.#leases = leases;
     this.#now = now;
     this.#hostId = hostId;
+    this.#onReleased = onReleased;
   }
 
   async request(request: PoolRequest): Promise<Pool> {
@@ -103,6 +106,7 @@ export class Pools {
   }
 
   async #release(poolId: string): Promise<void> {
+    this.#onReleased(poolId);
     // The pool first: a request under way finds it gone and gives its address back.
     let pool = await this.#store.pools.get(poolId);
     while (pool !== undefined && !(await this.#store.pools.remove(pool))) pool = await this.#store.pools.get(poolId);

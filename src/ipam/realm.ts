@@ -80,6 +80,11 @@ export class Realm {
     return value === undefined ? undefined : { family, value };
   }
 
+  /** Neither leased nor passed over. */
+  isFree({ family, value }: Address): boolean {
+    return !this.#used[family].has(value);
+  }
+
   /** Passes the address over for a while: a stranger on the LAN has it. */
   hold(address: Address): void {
     const text = formatAddress(address);

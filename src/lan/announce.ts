@@ -17,13 +17,22 @@ const REPETITION: Readonly<Record<Family, { readonly count: number; readonly gap
   IPv6: { count: 3, gapMs: 1000 },
 };
 
+export interface Announcement {
+  readonly address: Address;
+  readonly macAddress: string;
+  /** Left out: as often as the RFC has it for a new address. */
+  readonly times?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
 /** Ends with the last frame; throws the signal's reason when it is aborted before. */
 export async function announce(
   wire: Pick<Wire, 'send'>,
   clock: Clock,
-  { address, macAddress, signal }: { address: Address; macAddress: string; signal?: AbortSignal | undefined },
+  { address, macAddress, times, signal }: Announcement,
 ): Promise<void> {
-  const { count, gapMs } = REPETITION[address.family];
+  const { count: usual, gapMs } = REPETITION[address.family];
+  const count = times ?? usual;
   for (let sent = 0; sent < count; sent++) {
     if (sent > 0) await pause(clock, gapMs, signal);
     signal?.throwIfAborted();

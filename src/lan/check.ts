@@ -1,9 +1,15 @@
-/** Whether an address may be used: asked for on its network's parent, as thoroughly as was wished. */
-import { type Address, formatAddress, parsePrefix } from '../address.ts';
+/**
+ * What the drivers want of the LAN: whether an address may be used, asked as thoroughly as was wished; addresses kept
+ * ready; and a watch over those in use.
+ */
+import { type Address, formatAddress, parseInterfaceAddress, parsePrefix } from '../address.ts';
 import { PluginError } from '../errors.ts';
 import type { Log } from '../log.ts';
-import type { Mode, Network, ProbeProfile } from '../model.ts';
-import type { Finding, Prober } from './probe.ts';
+import type { Endpoint, Mode, Network, ProbeProfile } from '../model.ts';
+import type { Finding, ProbeRequest, Prober } from './probe.ts';
+import type { Lost } from './reserve.ts';
+import { isKeeperMac, isProbeMac } from './rivalry.ts';
+import type { Sentinel } from './sentinel.ts';
 
 export interface Place {
   readonly parentName: string;
@@ -21,16 +27,25 @@ export interface CheckRequest extends Place {
 
 interface Parts {
   readonly prober: Prober;
+  readonly sentinel: Sentinel;
   readonly usualProfile: ProbeProfile;
+  /** Addresses of running containers are defended (RFC 5227 2.4 b, c). */
+  readonly defends: boolean;
   /**
    * The MAC address is that of our own endpoint with this address: one that is just leaving, or, while the address is
    * guarded, the one it was for. What it says is no conflict.
    */
   readonly isOurs: (macAddress: string, address: string) => boolean;
-  /** Somebody has the address. */
+  /** A stranger has the address. */
   readonly onHeld: (parent: string, address: string, macAddress: string) => Promise<void>;
   readonly log: Log;
 }
+
+/**
+ * `used`: somebody else has the address. `wanted`: another daemon keeps it too, or somebody asks for it at this moment.
+ * `ended`: a container got it, or its parent went down or away.
+ */
+export type Loss = 'used' | 'wanted' | 'ended';
 
 const NOT_HELD: Finding = { held: false };
 
@@ -38,33 +53,31 @@ export class LanCheck {
   readonly #parts: Parts;
   /** Said once for each, until it is up again. */
   readonly #parentsDown = new Set<string>();
+  /** How each who wanted an address kept lets go of it. */
+  readonly #kept = new WeakMap<(loss: Loss) => void, () => void>();
 
   constructor(parts: Parts) {
     this.#parts = parts;
   }
 
-  /** Throws a sentence when the LAN cannot be asked. */
-  async check({ parentName, mode, address, subnet, profile: wished, signal }: CheckRequest): Promise<Finding> {
-    const { prober, usualProfile, isOurs, onHeld } = this.#parts;
-    const profile = wished ?? usualProfile;
-    if (profile === 'off') return NOT_HELD;
-    const isOwn = (macAddress: string) => isOurs(macAddress, formatAddress(address));
-    const request = { parentName, mode, address, profile, subnet: parsePrefix(subnet), isOwn, signal };
-    const finding = await prober.probe(request).then(
-      (found) => this.#fromLan(parentName, found),
-      (error: unknown) => this.#withoutLan(parentName, error),
-    );
-    if (finding.held) await onHeld(parentName, formatAddress(address), finding.macAddress);
+  // --- before an address is used ------------------------------------------------------------------------------------
+
+  /** At once for an address in reserve. Throws a sentence when the LAN cannot be asked. */
+  async check(request: CheckRequest): Promise<Finding> {
+    const wanted = this.#probeRequest(request);
+    if (wanted === null) return NOT_HELD;
+    const finding = await this.#ask(wanted).catch((error: unknown) => this.#withoutLan(wanted.parentName, error));
+    await this.#tell(wanted, finding);
     return finding;
   }
 
-  /** Makes room for a child in passthru mode, which must be alone on its parent. */
-  async vacate(parentName: string): Promise<void> {
-    await this.#parts.prober.vacate(parentName);
-  }
-
-  #fromLan(parent: string, finding: Finding): Finding {
-    this.#parentsDown.delete(parent);
+  /** Of two daemons that ask at once one gives way, perhaps to one that only wanted a reserve: so it asks once more. */
+  async #ask(request: ProbeRequest): Promise<Finding> {
+    const { prober } = this.#parts;
+    const first = await prober.probe(request);
+    const finding =
+      first.held && first.simultaneous && isProbeMac(first.macAddress) ? await prober.probe(request) : first;
+    this.#parentsDown.delete(request.parentName);
     return finding;
   }
 
@@ -76,6 +89,136 @@ export class LanCheck {
     this.#parentsDown.add(parent);
     return NOT_HELD;
   }
+
+  async #tell({ parentName, address }: ProbeRequest, finding: Finding): Promise<void> {
+    if (finding.held && !isDaemon(finding.macAddress))
+      await this.#parts.onHeld(parentName, formatAddress(address), finding.macAddress);
+  }
+
+  /** Makes room for a child in passthru mode, which must be alone on its parent. */
+  async vacate(parentName: string): Promise<void> {
+    await this.#parts.prober.vacate(parentName);
+  }
+
+  /** The address is not wanted any more although it was found free. */
+  async release({ parentName, address }: CheckRequest): Promise<void> {
+    await this.#parts.prober.release(parentName, address);
+  }
+
+  // --- in reserve ---------------------------------------------------------------------------------------------------
+
+  /** See Prober.keep(). Null where the LAN is not asked. Throws while it cannot be asked. */
+  async keep(request: CheckRequest, lost: (loss: Loss) => void): Promise<'kept' | Loss | null> {
+    const wanted = this.#probeRequest(request);
+    if (wanted === null) return null;
+    const finding = await this.#parts.prober.keep(wanted, this.#listener(wanted, lost));
+    await this.#tell(wanted, finding);
+    if (!finding.held) return 'kept';
+    return finding.simultaneous || isKeeperMac(finding.macAddress) ? 'wanted' : 'used';
+  }
+
+  #listener(wanted: ProbeRequest, lost: (loss: Loss) => void): Lost {
+    const listener: Lost = (loss) => {
+      if (loss?.kind === 'use')
+        void this.#tell(wanted, { ...HELD, macAddress: loss.macAddress }).catch(() => undefined);
+      lost(loss === null ? 'ended' : loss.kind === 'use' ? 'used' : 'wanted');
+    };
+    this.#kept.set(lost, () => this.#parts.prober.letGo(wanted, listener));
+    return listener;
+  }
+
+  /** The one who gave `lost` wants it kept no longer. */
+  letGo(lost: (loss: Loss) => void): void {
+    this.#kept.get(lost)?.();
+  }
+
+  isKept(request: CheckRequest): boolean {
+    return this.#parts.prober.isKept(request);
+  }
+
+  // --- while it is used ---------------------------------------------------------------------------------------------
+
+  /** Watches over the endpoint's addresses until forget(). */
+  watch(endpoint: Endpoint, network: Network): void {
+    const place = placeOf(network);
+    const { sentinel, defends, prober } = this.#parts;
+    if (place === null || this.#profileOf(place) === 'off') return;
+    const { id, macAddress } = endpoint;
+    const { parentName, mode } = place;
+    const defend = (address: Address) =>
+      void prober.announce({ parentName, mode, address, macAddress, times: 1 }).catch(() => undefined);
+    sentinel.watch(id, {
+      parentName,
+      macAddress,
+      addresses: addressesOf(endpoint).map(({ address }) => address),
+      defend: defends ? defend : null,
+    });
+  }
+
+  forget({ id }: Endpoint): void {
+    this.#parts.sentinel.forget(id);
+  }
+
+  /** To the LAN, on behalf of a container that is up. Where nobody listens nobody is told, which is no error. */
+  async announce(endpoint: Endpoint, network: Network, signal: AbortSignal): Promise<void> {
+    const place = placeOf(network);
+    if (place === null) return;
+    const { macAddress } = endpoint;
+    const announcements = addressesOf(endpoint).map(({ address }) =>
+      this.#parts.prober.announce({ ...place, address, macAddress, signal }),
+    );
+    await Promise.allSettled(announcements);
+  }
+
+  /**
+   * The container is about to leave, and its kernel still answers for its addresses: from here on they are in reserve, so
+   * that it can start again without waiting. Not an address that somebody else was heard to use.
+   */
+  async keepLeft(endpoint: Endpoint, network: Network): Promise<void> {
+    const place = placeOf(network);
+    if (place === null) return;
+    for (const { address, subnet } of addressesOf(endpoint)) {
+      const request = this.#probeRequest({ ...place, address, subnet });
+      if (request === null || this.#parts.sentinel.isContested(place.parentName, address)) continue;
+      const isOwn = (mac: string) => mac === endpoint.macAddress || request.isOwn(mac);
+      // Without a reserve the next start takes a little longer.
+      await this.#parts.prober.keepLeft({ ...request, isOwn }).catch(() => undefined);
+    }
+  }
+
+  /** The network is gone, and with it the wish to come back. */
+  endLeft({ parent, subnets }: Network): void {
+    for (const prefix of subnets.map(({ subnet }) => parsePrefix(subnet)))
+      if (prefix !== undefined) this.#parts.prober.endLeft(parent.name, prefix);
+  }
+
+  /** Null where the LAN is not to be asked. */
+  #probeRequest(request: CheckRequest): ProbeRequest | null {
+    const { parentName, mode, address, subnet, signal } = request;
+    const profile = this.#profileOf(request);
+    const isOwn = (macAddress: string) => this.#parts.isOurs(macAddress, formatAddress(address));
+    return profile === 'off'
+      ? null
+      : { parentName, mode, address, profile, subnet: parsePrefix(subnet), isOwn, signal };
+  }
+
+  #profileOf({ profile }: Place): ProbeProfile {
+    return profile ?? this.#parts.usualProfile;
+  }
+}
+
+const HELD = { held: true, simultaneous: false, linkName: '' } as const;
+
+/** A daemon of this kind asks for the address, guards it or keeps it in reserve. */
+function isDaemon(macAddress: string): boolean {
+  return isProbeMac(macAddress) || isKeeperMac(macAddress);
+}
+
+function addressesOf({ address, addressIPv6 }: Endpoint): { address: Address; subnet: string }[] {
+  return [address, addressIPv6].flatMap((text) => {
+    const parsed = text === null ? undefined : parseInterfaceAddress(text);
+    return parsed === undefined ? [] : [{ address: parsed.address, subnet: text as string }];
+  });
 }
 
 /** Null for an isolated network, which is on no LAN. */

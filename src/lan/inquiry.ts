@@ -1,15 +1,17 @@
 /**
- * One address on one LAN: asked for, and when nobody has it, guarded until its container can speak for itself.
+ * One address on one LAN: asked for, and when nobody has it, guarded until its container can speak for itself, or kept
+ * in reserve for a container to come.
  *
  * Asking follows RFC 5227 2.1.1 and RFC 4862 5.4. Guarding continues to listen, as both RFCs want, and defends the
  * address against others that ask for it: between our verdict and the moment the container's own kernel answers there
- * would otherwise be a gap in which the address looks free to everybody.
+ * would otherwise be a gap in which the address looks free to everybody. Keeping listens too, without a gap, and asks
+ * again from time to time; but it claims nothing: whoever wants the address gets it (rivalry.ts).
  */
 import type { Address } from '../address.ts';
 import type { Clock } from './clock.ts';
-import { defenceFrame, makeNonce, probeFrames } from './frames.ts';
+import { defenceFrame, makeNonce, membershipFrames, probeFrames, reserveFrame } from './frames.ts';
 import type { ProxyWatch } from './proxy.ts';
-import { Rivalry } from './rivalry.ts';
+import { Claimants, Rivalry, isKeeperMac, keeperMac } from './rivalry.ts';
 import type { Sighting } from './sighting.ts';
 import type { Timing } from './timing.ts';
 
@@ -40,7 +42,24 @@ export interface Question {
   readonly isOwn: (macAddress: string) => boolean;
   /** Somebody began to use the address while it was guarded, which ends the guard. */
   readonly onLateConflict: (macAddress: string) => void;
-  readonly onOver: () => void;
+  /** `loss`: why an address in reserve is so no longer; null when it was ended or nothing was kept. */
+  readonly onOver: (loss: Loss | null) => void;
+  /** Left out when a container waits for the address. */
+  readonly reserve?: Reservation;
+}
+
+/** How an address is kept for a container to come. */
+export interface Reservation {
+  /** It is asked for again when the last time was this long ago. */
+  readonly refreshMs: number;
+  /** It has been a container's of ours until now: kept from the first moment, and asked for meanwhile. */
+  readonly isOurs: boolean;
+}
+
+/** `use`: somebody has the address. `probe`: somebody wants it and gets it. */
+export interface Loss {
+  readonly kind: 'use' | 'probe';
+  readonly macAddress: string;
 }
 
 export interface Surroundings {
@@ -57,6 +76,13 @@ const PROMPT_MS = 50;
 /** Defences against a flood of probes are held to 100 a second. */
 const DEFENCE_PERIOD_MS = 100;
 const DEFENCES_PER_PERIOD = 10;
+/**
+ * Switches forget who wants a group's frames 260 s after the last report (RFC 3810 9.4), and this link does not answer
+ * when they ask for reports.
+ */
+const MEMBERSHIP_MS = 120_000;
+/** A daemon that wants the address asks us again within a second or not at all. */
+const MAKE_ROOM_MS = 5000;
 
 export class Inquiry {
   readonly address: Address;
@@ -64,12 +90,16 @@ export class Inquiry {
   readonly #question: Question;
   readonly #surroundings: Surroundings;
   readonly #rivalry: Rivalry;
+  readonly #claimants: Claimants;
   /** Of our solicitations: 12 hexadecimal digits. */
   readonly #nonce: string;
   readonly #settle: PromiseWithResolvers<Verdict>;
-  #phase: 'asking' | 'guarding' | 'over' = 'asking';
+  #phase: 'asking' | 'kept' | 'guarding' | 'over' = 'asking';
+  /** Probes of this time of asking; 0 while a kept address is only listened for. */
   #sent = 0;
   #sentAtMs = 0;
+  /** When a kept address is asked for again. */
+  #askAtMs = 0;
   /** They answered so late that they may be proxies. */
   readonly #suspects = new Set<string>();
   #defences = { sinceMs: Number.NEGATIVE_INFINITY, count: 0 };
@@ -80,6 +110,7 @@ export class Inquiry {
     this.#question = question;
     this.#surroundings = surroundings;
     this.#rivalry = new Rivalry(surroundings.wire.macAddress, surroundings.clock);
+    this.#claimants = new Claimants(surroundings.clock);
     this.#nonce = makeNonce(surroundings.random);
     this.#settle = Promise.withResolvers<Verdict>();
     this.verdict = this.#settle.promise;
@@ -89,16 +120,38 @@ export class Inquiry {
     return this.#phase === 'asking';
   }
 
+  get isGuarding(): boolean {
+    return this.#phase === 'guarding';
+  }
+
+  /** In reserve. */
+  get isKept(): boolean {
+    return this.#phase === 'kept';
+  }
+
   start(): void {
-    const { timing } = this.#question;
+    const { timing, reserve } = this.#question;
+    if (reserve?.isOurs) this.#keep();
+    this.#askAtMs = this.#surroundings.clock.nowMs();
     this.#in(timing.firstWaitMs * this.#surroundings.random(), () => this.#step());
+  }
+
+  /** A container gets the address out of the reserve, and it is guarded. False when it is, or may be, lost. */
+  grant(): boolean {
+    // What came before counts before: a daemon that was already heard asking twice must get the address.
+    this.#surroundings.wire.drain();
+    if (this.#phase !== 'kept' || this.#suspects.size > 0) return false;
+    this.#guard();
+    return true;
   }
 
   /** A sighting of this address. */
   hear(sighting: Sighting): void {
     if (this.#phase === 'over' || this.#isOurs(sighting)) return;
-    if (sighting.kind === 'use') this.#hearUse(sighting);
+    if (isKeeperMac(sighting.macAddress)) this.#hearKeeper(sighting.macAddress);
+    else if (sighting.kind === 'use') this.#hearUse(sighting);
     else if (this.#phase === 'asking') this.#hearRival(sighting.macAddress);
+    else if (this.#phase === 'kept') this.#hearClaimant(sighting);
     else this.#defend(sighting);
   }
 
@@ -111,7 +164,7 @@ export class Inquiry {
   #step(): void {
     // What came first counts first: a rival that reasserted itself while we were busy must not get another probe.
     this.#surroundings.wire.drain();
-    if (this.#phase !== 'asking') return;
+    if (this.#phase !== 'asking' && this.#phase !== 'kept') return;
     const { timing } = this.#question;
     if (this.#sent < timing.probes) {
       this.#sent++;
@@ -138,8 +191,9 @@ export class Inquiry {
   }
 
   #isOurs({ macAddress, nonce }: Sighting): boolean {
+    const own = this.#surroundings.wire.macAddress;
     return (
-      macAddress === this.#surroundings.wire.macAddress || nonce === this.#nonce || this.#question.isOwn(macAddress)
+      macAddress === own || macAddress === keeperMac(own) || nonce === this.#nonce || this.#question.isOwn(macAddress)
     );
   }
 
@@ -148,8 +202,13 @@ export class Inquiry {
     if (this.#phase === 'guarding') {
       this.#over();
       this.#question.onLateConflict(macAddress);
-    } else if (isAnswer && this.#mayBeProxy()) this.#suspects.add(macAddress);
-    else this.#lose(macAddress, false);
+    } else if (isAnswer && this.#isConcluding() && this.#mayBeProxy()) this.#suspects.add(macAddress);
+    else this.#lose(macAddress, 'use');
+  }
+
+  /** There will be a verdict that looks at the suspects. */
+  #isConcluding(): boolean {
+    return this.#phase === 'asking' || this.#sent > 0;
   }
 
   #mayBeProxy(): boolean {
@@ -158,27 +217,63 @@ export class Inquiry {
   }
 
   #hearRival(macAddress: string): void {
-    const response = this.#rivalry.hear(macAddress);
-    if (response === 'yield') this.#lose(macAddress, true);
+    const response = this.#question.reserve === undefined ? this.#rivalry.hear(macAddress) : 'yield';
+    if (response === 'yield') this.#lose(macAddress, 'probe');
     else if (response === 'reassert') this.#probe();
+  }
+
+  /** Another daemon keeps the address in reserve, and lets go of it when it is needed. */
+  #hearKeeper(macAddress: string): void {
+    if (this.#question.reserve !== undefined && this.#phase !== 'guarding') this.#lose(macAddress, 'use');
+  }
+
+  /** Told once that the address is in reserve; who needs it all the same asks on. */
+  #hearClaimant({ macAddress, packet }: Sighting): void {
+    if (this.#claimants.hear(macAddress) === 'yield') return this.#lose(macAddress, 'probe');
+    const { wire } = this.#surroundings;
+    wire.send(reserveFrame(packet, this.address, wire.macAddress));
+    // Questions of ours would look like those of a rival.
+    if (this.#sent > 0 || this.#askAtMs - this.#surroundings.clock.nowMs() < MAKE_ROOM_MS) this.#rest(MAKE_ROOM_MS);
   }
 
   #conclude(): void {
     const holder = [...this.#suspects].find((mac) => !this.#surroundings.proxies?.isProxy(mac));
-    if (holder === undefined) this.#win();
-    else this.#lose(holder, false);
+    if (holder !== undefined) this.#lose(holder, 'use');
+    else if (this.#question.reserve === undefined) this.#guard();
+    else this.#keep();
   }
 
-  #lose(macAddress: string, simultaneous: boolean): void {
-    this.#over();
-    this.#settle.resolve({ held: true, macAddress, simultaneous });
+  #lose(macAddress: string, kind: Loss['kind']): void {
+    this.#over(this.#phase === 'kept' ? { kind, macAddress } : null);
+    this.#settle.resolve({ held: true, macAddress, simultaneous: kind === 'probe' });
   }
 
-  #win(): void {
+  #guard(): void {
     this.#phase = 'guarding';
     this.#settle.resolve({ held: false });
     if (this.#question.guardMs > 0) this.#in(this.#question.guardMs, () => this.#over());
     else this.#over();
+  }
+
+  #keep(): void {
+    this.#phase = 'kept';
+    this.#settle.resolve({ held: false });
+    // Not all at once, when many are kept since the same moment.
+    this.#rest((this.#question.reserve?.refreshMs ?? 0) * (0.9 + 0.1 * this.#surroundings.random()));
+  }
+
+  /** Only listens for so long, and then asks again. */
+  #rest(restMs: number): void {
+    this.#sent = 0;
+    this.#suspects.clear();
+    const { wire, clock } = this.#surroundings;
+    this.#askAtMs = clock.nowMs() + restMs;
+    const memberships = membershipFrames(this.address, wire.macAddress);
+    if (memberships.length === 0 || restMs <= MEMBERSHIP_MS) return this.#in(restMs, () => this.#step());
+    this.#in(MEMBERSHIP_MS, () => {
+      for (const frame of memberships) wire.send(frame);
+      this.#rest(restMs - MEMBERSHIP_MS);
+    });
   }
 
   #defend({ packet }: Sighting): void {
@@ -194,11 +289,11 @@ export class Inquiry {
     return this.#defences.count > DEFENCES_PER_PERIOD;
   }
 
-  #over(): void {
+  #over(loss: Loss | null = null): void {
     if (this.#phase === 'over') return;
     this.#phase = 'over';
     this.#cancelTimer();
-    this.#question.onOver();
+    this.#question.onOver(loss);
   }
 
   #in(delayMs: number, run: () => void): void {

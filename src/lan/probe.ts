@@ -1,15 +1,16 @@
 /**
  * "Does anybody on this LAN have this address?" What is asked at the same time on one parent shares one vantage, so a
- * hundred questions cost about the time of one.
+ * hundred questions cost about the time of one. An address in reserve was asked for ahead and costs no time at all.
  */
 import { type Address, type Prefix, formatAddress } from '../address.ts';
 import * as errors from '../errors.ts';
 import { KernelError } from '../kernel/errno.ts';
 import type { InterfaceAddress, Link, Links } from '../kernel/link.ts';
 import type { Mode } from '../model.ts';
-import { announce } from './announce.ts';
+import { type Announcement, announce } from './announce.ts';
 import { type Clock, systemClock } from './clock.ts';
-import { Inquiry, type Verdict } from './inquiry.ts';
+import { Inquiry, type Reservation, type Verdict } from './inquiry.ts';
+import { type Lost, Reserve } from './reserve.ts';
 import { SharedReadings } from './shared.ts';
 import { type Profile, timingOf } from './timing.ts';
 import type { Vantage } from './vantage.ts';
@@ -44,10 +45,8 @@ export type Finding =
       readonly simultaneous: boolean;
     };
 
-export interface AnnounceRequest extends OnParent {
-  /** The container's. */
-  readonly macAddress: string;
-}
+/** `macAddress`: the container's. */
+export interface AnnounceRequest extends OnParent, Announcement {}
 
 export interface LateConflict {
   readonly parentName: string;
@@ -73,6 +72,8 @@ export interface Parts {
 
 /** Engines put the address on the container's interface within seconds of asking us for it. */
 const GUARD_MS = 10_000;
+/** The age of what is known about an address in reserve, beside what was heard ever since. */
+export const REFRESH_MS = 600_000;
 /** ARPHRD_ETHER (linux/if_arp.h). */
 const ETHERNET = 1;
 
@@ -89,7 +90,9 @@ export class Prober {
   readonly #onProxy: (report: ProxyReport) => void;
   readonly #clock: Clock;
   readonly #random: () => number;
+  /** Parent and MAC address of each router that answers for every address. */
   readonly #reportedProxies = new Set<string>();
+  readonly #reserve: Reserve;
   readonly #parents = new SharedReadings<Link | undefined>();
   readonly #hostAddresses = new SharedReadings<InterfaceAddress[]>();
 
@@ -99,6 +102,7 @@ export class Prober {
     this.#onProxy = onProxy ?? (() => undefined);
     this.#clock = clock;
     this.#random = random;
+    this.#reserve = new Reserve(clock);
     this.#vantages = new Vantages({ links, clock, random, onProxy: (parent, mac) => this.#reportProxy(parent, mac) });
   }
 
@@ -106,8 +110,52 @@ export class Prober {
   probe(request: ProbeRequest): Promise<Finding> {
     return this.#onParent(request, async (parent) => {
       const held = (await this.#heldByHost(request, parent)) ?? (await this.#heldBySibling(request, parent));
-      return held ?? this.#heldOnLan(request, parent);
+      if (held !== undefined) return held;
+      return this.#reserve.grant(keyOf(request)) ? { held: false } : this.#heldOnLan(request, parent);
     });
+  }
+
+  /**
+   * Asks for an address that nobody needs yet, and keeps it in reserve when it is free: listened for without a gap, asked
+   * for again every ten minutes, left to whoever wants it, and given out by probe() at once. `lost` is told when that is
+   * over. Asked for again while it is kept, it gets one more to be told.
+   */
+  keep(request: ProbeRequest, lost: Lost): Promise<Finding> {
+    return this.#onParent(request, async (parent) => {
+      if (this.#reserve.join(keyOf(request), lost)) return { held: false };
+      const held = (await this.#heldByHost(request, parent)) ?? (await this.#heldBySibling(request, parent));
+      return held ?? this.#keepOnLan(request, parent, lost);
+    });
+  }
+
+  /** The one who gave `lost` wants it kept no longer. */
+  letGo(request: Pick<ProbeRequest, 'parentName' | 'address'>, lost: Lost): void {
+    this.#reserve.leave(keyOf(request), lost);
+  }
+
+  isKept(request: Pick<ProbeRequest, 'parentName' | 'address'>): boolean {
+    return this.#reserve.has(keyOf(request));
+  }
+
+  /**
+   * An address that a container of ours is just leaving, whose kernel has answered for it until now: kept in reserve at
+   * once for two minutes, and asked for meanwhile, so that the container can start again without waiting.
+   */
+  keepLeft(request: ProbeRequest): Promise<void> {
+    return this.#onParent(request, async (parent) => {
+      const key = keyOf(request);
+      const vantage = await this.#vantages.get(parent, request.mode);
+      if (this.#reserve.has(key)) return;
+      const inquiry = this.#inquiry(request, parent, vantage, { refreshMs: REFRESH_MS, isOurs: true });
+      if (!this.#reserve.addLeft(key, inquiry)) return;
+      vantage.add(inquiry);
+      inquiry.start();
+    });
+  }
+
+  /** No container comes back to a network that is gone. */
+  endLeft(parentName: string, subnet: Prefix): void {
+    this.#reserve.endLeft(parentName, subnet);
   }
 
   /**
@@ -120,6 +168,11 @@ export class Prober {
       const letGo = vantage.hold();
       await announce(vantage, this.#clock, request).finally(letGo);
     });
+  }
+
+  /** A router that was seen to answer for every address: its answers say nothing about one. */
+  isProxy(parentName: string, macAddress: string): boolean {
+    return this.#reportedProxies.has(`${parentName} ${macAddress}`);
   }
 
   /** Ends the guard of an address that was found free and is not wanted any more. */
@@ -202,17 +255,34 @@ export class Prober {
     const inquiry = this.#inquiry(request, parent, vantage);
     vantage.add(inquiry);
     inquiry.start();
+    return this.#verdict(request, parent, inquiry);
+  }
+
+  async #keepOnLan(request: ProbeRequest, parent: Link, lost: Lost): Promise<Finding> {
+    const vantage = await this.#vantages.get(parent, request.mode);
+    request.signal?.throwIfAborted();
+    const inquiry = this.#inquiry(request, parent, vantage, { refreshMs: REFRESH_MS, isOurs: false });
+    vantage.add(inquiry);
+    inquiry.start();
+    const finding = await this.#verdict(request, parent, inquiry);
+    if (finding.held) return finding;
+    if (!inquiry.isKept) throw new Stopped();
+    if (!this.#reserve.add(keyOf(request), inquiry, lost)) inquiry.end(new Error('kept already'));
+    return finding;
+  }
+
+  async #verdict(request: ProbeRequest, parent: Link, inquiry: Inquiry): Promise<Finding> {
     const verdict = await unlessAborted(request.signal, inquiry);
     if (verdict.held) return { ...verdict, linkName: parent.name };
     // A parent that went down lost our probes without a word.
     await this.#parent(request).catch((error: unknown) => {
-      vantage.release(request.address);
+      inquiry.end(error as Error);
       throw error;
     });
     return verdict;
   }
 
-  #inquiry(request: ProbeRequest, { name: parentName }: Link, vantage: Vantage): Inquiry {
+  #inquiry(request: ProbeRequest, { name: parentName }: Link, vantage: Vantage, reserve?: Reservation): Inquiry {
     const { address, profile, isOwn, subnet, guardMs = GUARD_MS } = request;
     const inquiry: Inquiry = new Inquiry(
       {
@@ -221,7 +291,11 @@ export class Prober {
         guardMs,
         isOwn,
         onLateConflict: (macAddress) => this.#onLateConflict({ parentName, address, macAddress }),
-        onOver: () => vantage.remove(inquiry),
+        onOver: (loss) => {
+          vantage.remove(inquiry);
+          this.#reserve.remove(keyOf(request), inquiry, loss);
+        },
+        ...(reserve && { reserve }),
       },
       { wire: vantage, clock: this.#clock, random: this.#random, proxies: subnet && vantage.proxies(subnet) },
     );
@@ -234,6 +308,10 @@ export class Prober {
     this.#reportedProxies.add(key);
     this.#onProxy({ parentName, macAddress });
   }
+}
+
+function keyOf({ parentName, address }: Pick<ProbeRequest, 'parentName' | 'address'>): string {
+  return `${parentName} ${formatAddress(address)}`;
 }
 
 async function unlessAborted(signal: AbortSignal | undefined, inquiry: Inquiry): Promise<Verdict> {

@@ -21,12 +21,26 @@
  *
  * Why safe against strangers. A stranger's probe makes us give up whatever its MAC; only one whose random MAC has our
  * prefix (1 in 16 million) would be treated as ours, and even then a second probe of it makes us give up.
+ *
+ * Addresses in reserve. A daemon keeps some addresses that it found free, so that the next container need not wait. To
+ * the first probe of another daemon it answers that the address is in reserve, by a MAC of a kind that only keepers
+ * name. Who only looks for addresses to keep then takes another, and also gives way to any probe at all. Who needs the
+ * address for a container takes no notice and asks on, and at its second probe the keeper lets go in silence. So two
+ * daemons keep different addresses, and neither keeps the other from the last free one or from one the user named.
+ *
+ * Why still never both. Let A keep the address since it found it free, listening ever since, and B need it. Before A
+ * gives it to a container it reads what waits in its socket. If B's second probe is there, A lets go; if not, it comes
+ * after A became its guard, A defends, and B, which waits after each probe, gives up. B always sends three. If B asked
+ * before A kept, then A was asking too, heard B and gave way; or the address was that of A's container until then, whose
+ * kernel answered B.
  */
 import { formatMac } from '../address.ts';
 import type { Clock } from './clock.ts';
 
 /** Locally administered, and different from the engine's 02:42, from which containers get theirs. */
 const PROBE_MAC_PREFIX = '02:74:73';
+/** No link has one of these. */
+const KEEPER_MAC_PREFIX = '02:74:6b';
 /** More rivals than this are an attack or a storm. */
 const MOST_REASSERTIONS = 4;
 /** A rival's next probe comes no sooner than this, see timing.ts; what comes sooner had been sent before. */
@@ -39,6 +53,41 @@ export function makeProbeMac(random: () => number): string {
 /** Whether a daemon of this kind probes with it, on this host or another. */
 export function isProbeMac(mac: string): boolean {
   return mac.startsWith(`${PROBE_MAC_PREFIX}:`);
+}
+
+/** What the keeper with this probe MAC names. */
+export function keeperMac(probeMac: string): string {
+  return `${KEEPER_MAC_PREFIX}:${probeMac.slice(-8)}`;
+}
+
+export function isKeeperMac(mac: string): boolean {
+  return mac.startsWith(`${KEEPER_MAC_PREFIX}:`);
+}
+
+/** Two probes within this time belong to one question: the longest gap of timing.ts, and more. */
+const QUESTION_MS = 5000;
+/** More who want one address are an attack or a storm. */
+const MOST_CLAIMANTS = 16;
+
+/** Who wants an address that is in reserve. */
+export class Claimants {
+  readonly #clock: Clock;
+  /** When each was heard first. */
+  readonly #heardAtMs = new Map<string, number>();
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  /** What a probe from this MAC asks the keeper to do. Strangers get what they want. */
+  hear(macAddress: string): 'answer' | 'yield' {
+    const nowMs = this.#clock.nowMs();
+    for (const [mac, atMs] of this.#heardAtMs) if (nowMs - atMs > QUESTION_MS) this.#heardAtMs.delete(mac);
+    if (!isProbeMac(macAddress) || this.#heardAtMs.has(macAddress)) return 'yield';
+    if (this.#heardAtMs.size === MOST_CLAIMANTS) return 'yield';
+    this.#heardAtMs.set(macAddress, nowMs);
+    return 'answer';
+  }
 }
 
 /** The rivals of one probe. */

@@ -29,12 +29,15 @@ export const PROBE_ALIAS = 'tsmacvlan probe';
 /** The least MTU that IPv4 hosts must cope with (RFC 791); our longest frame has 94 bytes. */
 const PROBE_MTU = 576;
 
-/** How often the socket is read: just after a frame of ours, when most answers come; while a verdict is awaited; and
- * while there are only guards. */
+/** How often the socket is read: just after a frame of ours, when most answers come; while a verdict is awaited; while
+ * there are only guards; and while addresses are only kept in reserve. */
 const PROMPT_TICK_MS = 2;
 const ASKING_TICK_MS = 10;
 const GUARDING_TICK_MS = 25;
+const KEEPING_TICK_MS = 100;
 const PROMPT_MS = 10;
+/** Subnets of one parent on which proxies are watched for: more were left by networks that are gone. */
+const MOST_WATCHES = 64;
 /** The link stays for the next question, because the kernel takes 16 ms to delete it. */
 const LINGER_MS = 2000;
 
@@ -105,6 +108,8 @@ export class Vantage implements Wire {
 
   /** Listens for the inquiry's address; the caller starts it. */
   add(inquiry: Inquiry): void {
+    // What was said before the question is no answer to it.
+    this.drain();
     const key = formatAddress(inquiry.address);
     const others = this.#inquiries.get(key);
     // A new question replaces the guard left by an earlier one.
@@ -125,22 +130,31 @@ export class Vantage implements Wire {
     this.#schedule();
   }
 
-  /** Ends the guards of an address. */
+  /** Ends the guards of an address; what is in reserve stays. */
   release(address: Address): void {
     for (const inquiry of this.#inquiries.get(formatAddress(address)) ?? []) {
-      if (!inquiry.isAsking) inquiry.end(new Error('released'));
+      if (inquiry.isGuarding) inquiry.end(new Error('released'));
     }
   }
 
   /** The watch for routers that answer for every address of a subnet. */
   proxies(subnet: Prefix): ProxyWatch | undefined {
     const key = formatPrefix(subnet);
-    const known = this.#proxies.get(key);
-    if (known !== undefined) return known ?? undefined;
+    const watch = this.#proxies.get(key) ?? this.#makeWatch(subnet);
+    // The one asked for last is the last in order.
+    this.#proxies.delete(key);
+    this.#proxies.set(key, watch);
+    return watch ?? undefined;
+  }
+
+  #makeWatch(subnet: Prefix): ProxyWatch | null {
+    for (const [key, oldest] of this.#proxies) {
+      if (this.#proxies.size < MOST_WATCHES) break;
+      this.#proxies.delete(key);
+      if (oldest !== null) this.#ignore(oldest.address);
+    }
     const address = controlAddress(subnet, this.#spec.random);
-    const made = address === undefined ? null : this.#watchProxies(address);
-    this.#proxies.set(key, made);
-    return made ?? undefined;
+    return address === undefined ? null : this.#watchProxies(address);
   }
 
   #watchProxies(address: Address): ProxyWatch {
@@ -188,7 +202,7 @@ export class Vantage implements Wire {
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.#next.cancel();
-    for (const inquiry of [...this.#inquiries.values()].flatMap((set) => [...set])) inquiry.end(reason);
+    for (const inquiry of this.#all()) inquiry.end(reason);
     this.#socket.close();
     if (this.#link !== undefined) await this.#spec.links.deleteLink(this.#link.index);
   }
@@ -217,8 +231,7 @@ export class Vantage implements Wire {
   #refreshFilter(): void {
     if (!this.#isFilterStale) return;
     this.#isFilterStale = false;
-    const inquiries = [...this.#inquiries.values()].flatMap((set) => [...set]);
-    this.#socket.setFilter(awaitingFilter([...inquiries, ...this.#watches()].map(({ address }) => address)));
+    this.#socket.setFilter(awaitingFilter([...this.#all(), ...this.#watches()].map(({ address }) => address)));
   }
 
   #watches(): ProxyWatch[] {
@@ -250,8 +263,13 @@ export class Vantage implements Wire {
 
   #tickMs(): number {
     if (this.#spec.clock.nowMs() - this.#sentAtMs < PROMPT_MS) return PROMPT_TICK_MS;
-    for (const set of this.#inquiries.values()) for (const { isAsking } of set) if (isAsking) return ASKING_TICK_MS;
-    return GUARDING_TICK_MS;
+    const inquiries = this.#all();
+    if (inquiries.some(({ isAsking }) => isAsking)) return ASKING_TICK_MS;
+    return inquiries.every(({ isKept }) => isKept) ? KEEPING_TICK_MS : GUARDING_TICK_MS;
+  }
+
+  #all(): Inquiry[] {
+    return [...this.#inquiries.values()].flatMap((set) => [...set]);
   }
 }
 

@@ -20,9 +20,10 @@ import { type LanCheck, placeOf } from '../lan/check.ts';
 import { PROBE_ALIAS } from '../lan/vantage.ts';
 import type { Leak } from '../leak.ts';
 import type { Log } from '../log.ts';
-import type { Endpoint, Family, Network, NetworkOptions, ParentLink, Subnet } from '../model.ts';
+import type { Endpoint, Family, Network, NetworkOptions, ParentLink, Pool, ProbeProfile, Subnet } from '../model.ts';
 import { Serial } from '../serial.ts';
 import type { Store } from '../store/store.ts';
+import { Announcements } from './announcements.ts';
 import { Claims } from './claims.ts';
 import { HostAccess, type HostAddresses } from './host.ts';
 import { type DeadEndpoint, describe, ENDPOINT_ALIAS, explain, findDead } from './leaks.ts';
@@ -38,6 +39,8 @@ export interface NetworkRequest {
   readonly enableIPv4: boolean;
   readonly enableIPv6: boolean;
   readonly subnets: readonly Subnet[];
+  /** The engine tells the LAN of a container's address itself. */
+  readonly engineAnnounces?: boolean;
 }
 
 export interface EndpointRequest {
@@ -71,6 +74,8 @@ interface Parts {
   readonly parentAliases: ReadonlyMap<string, string>;
   readonly log: Log;
   readonly now?: () => Date;
+  /** A network stands. */
+  readonly onCreated?: (networkId: string) => void;
 }
 
 /** Network verbs share parents, so they run one after the other; endpoint verbs only per endpoint. */
@@ -86,6 +91,8 @@ export class NetworkDriver {
   readonly #parents: Parents;
   readonly #claims: Claims;
   readonly #check: LanCheck | undefined;
+  readonly #announcements: Announcements | undefined;
+  readonly #onCreated: (networkId: string) => void;
   readonly #host: HostAccess;
   readonly #log: Log;
   readonly #now: () => Date;
@@ -103,12 +110,14 @@ export class NetworkDriver {
   #noticing: NodeJS.Timeout | undefined;
   #cleaning: Promise<unknown> = Promise.resolve();
 
-  constructor({ store, links, check, hostAddresses, parentAliases, log, now = () => new Date() }: Parts) {
+  constructor({ store, links, check, hostAddresses, parentAliases, log, now = () => new Date(), onCreated }: Parts) {
     this.#store = store;
     this.#links = links;
     this.#parents = new Parents(links, parentAliases);
     this.#claims = new Claims(store, now);
     this.#check = check;
+    this.#announcements = check && new Announcements(links, check);
+    this.#onCreated = onCreated ?? (() => undefined);
     this.#host = new HostAccess(links, hostAddresses, log);
     this.#log = log;
     this.#now = now;
@@ -120,6 +129,7 @@ export class NetworkDriver {
     const options = readNetworkOptions(request.options);
     checkRequest(request, options);
     await this.#serial.run(NETWORKS, () => this.#createNetwork(request, options));
+    this.#onCreated(request.networkId);
   }
 
   async #createNetwork(request: NetworkRequest, options: NetworkOptions): Promise<void> {
@@ -143,23 +153,27 @@ export class NetworkDriver {
   /** The record first: what a crash leaves undone after it, recover() does. */
   async #furnish(request: NetworkRequest, options: NetworkOptions, parent: ParentLink, link: Link): Promise<void> {
     const subnets = await this.#claims.tiePools(request.networkId, options.parent, request.subnets);
-    const hostAddresses = await this.#host.choose(options, subnets, await this.#claims.poolsOf(request.networkId));
-    const { networkId: id, internal } = request;
+    const pools = await this.#claims.poolsOf(request.networkId);
+    const hostAddresses = await this.#host.choose(options, subnets, pools);
+    const { networkId: id, internal, engineAnnounces } = request;
     const network: Network = {
       id,
-      options,
+      options: { ...options, probe: profileOf(pools) ?? options.probe },
       parent,
       internal,
       subnets,
       hostAddresses,
       createdAt: this.#now().toISOString(),
+      ...(engineAnnounces && { engineAnnounces }),
     };
-    await this.#record(network);
+    const replaced = await this.#record(network);
     try {
       await this.#equip(network, link);
     } catch (error) {
       await this.#undo('network', () => this.#dismantle(network));
       throw error;
+    } finally {
+      if (replaced !== undefined) await this.#undo('parent', () => this.#release(replaced));
     }
   }
 
@@ -173,19 +187,29 @@ export class NetworkDriver {
   async #dismantle(network: Network): Promise<void> {
     const known = await this.#store.networks.get(network.id);
     if (known !== undefined) await this.#store.networks.remove(known);
-    const others = await this.#store.networks.list();
-    await this.#host.release(network, others);
-    await this.#parents.release(network.parent, others);
+    this.#check?.endLeft(network);
+    await this.#release(network);
   }
 
-  /** The same id again is a swarm node's network coming back (protocol: the engine forgets those without a word). */
-  async #record(network: Network): Promise<void> {
-    if (await this.#store.networks.insert(network)) return;
+  /** Takes from the host what no recorded network needs. */
+  async #release({ parent, hostAddresses }: Network): Promise<void> {
+    const others = await this.#store.networks.list();
+    await this.#host.release({ parent, hostAddresses }, others);
+    await this.#parents.release(parent, others);
+  }
+
+  /**
+   * The same id again is a swarm node's network coming back (protocol: the engine forgets those without a word). Answers
+   * the network that had the id before, when it was another.
+   */
+  async #record(network: Network): Promise<Network | undefined> {
+    if (await this.#store.networks.insert(network)) return undefined;
     const known = await this.#store.networks.get(network.id);
     const next = { ...network, createdAt: known?.createdAt ?? network.createdAt };
-    if (known === undefined || JSON.stringify(known) === JSON.stringify(next)) return;
+    if (known === undefined || JSON.stringify(known) === JSON.stringify(next)) return undefined;
     if (this.#endpointsOf(network.id).length > 0) throw errors.networkDiffers(network.id);
     await this.#store.networks.replace(known, next);
+    return known;
   }
 
   #warn({ parent }: NetworkOptions, link: Link): void {
@@ -294,6 +318,7 @@ export class NetworkDriver {
       await this.#host.addRoutes(network, parent.name, endpoint);
       await this.#claims.tieLeases(network, endpoint);
       await this.#store.endpoints.insert(endpoint);
+      this.#check?.watch(endpoint, network);
     } catch (error) {
       await this.#undo('host routes', () => this.#host.deleteRoutes(network, endpoint));
       await this.#undo('lease ties', () => this.#claims.untieLeases(network, endpoint));
@@ -336,6 +361,8 @@ export class NetworkDriver {
   }
 
   #depart(endpoint: Endpoint): void {
+    this.#check?.forget(endpoint);
+    this.#announcements?.cancel(endpoint);
     const departure = this.#removeSubInterface(endpoint)
       .catch((error: unknown) =>
         this.#log.error('sub-interface was not removed; the next start tries again', {
@@ -367,6 +394,7 @@ export class NetworkDriver {
       if (endpoint === undefined || endpoint.networkId !== networkId || endpoint.state === 'deleting')
         throw errors.endpointUnknown(endpointId, networkId);
       if (endpoint.state === 'created') await this.#change(endpoint, 'joined');
+      if (!network.engineAnnounces) this.#announcements?.start(endpoint, network);
       return {
         linkName: endpoint.linkName,
         interfaceName: endpoint.interfaceName,
@@ -376,20 +404,35 @@ export class NetworkDriver {
     });
   }
 
-  /** Nothing to do: the engine brings the link back, and DeleteEndpoint follows. */
-  async leave(_networkId: string, _endpointId: string): Promise<void> {}
+  /** The engine brings the link back, and DeleteEndpoint follows. Until then the container still has its addresses. */
+  async leave(networkId: string, endpointId: string): Promise<void> {
+    const network = await this.#store.networks.get(networkId);
+    const endpoint = this.#endpoints.get(endpointId);
+    if (network !== undefined && endpoint?.networkId === networkId && endpoint.state === 'joined')
+      await this.#check?.keepLeft(endpoint, network);
+  }
 
   // --- start and stop ---------------------------------------------------------------------------------------------
 
   /** Rebuilds what the host lost and finishes what a crash interrupted. Errors are logged: one bad network stops none. */
   async recover(): Promise<void> {
     for (const endpoint of await this.#store.endpoints.list()) this.#endpoints.set(endpoint.id, endpoint);
-    await this.#rebuild(await this.#store.networks.list());
+    const networks = await this.#store.networks.list();
+    await this.#rebuild(networks);
+    this.#watchOver(networks);
     for (const endpoint of this.#endpoints.values()) if (endpoint.state === 'deleting') this.#depart(endpoint);
     const leftovers = await this.#leftovers();
     // A thousand links take the kernel seconds. Nobody needs to wait: they are down, and their names come never again.
     this.#cleaning = Promise.all(leftovers.map((link) => this.#remove(link)));
     this.#stopWatching = this.#links.onChange((event) => this.#notice(event));
+  }
+
+  #watchOver(networks: readonly Network[]): void {
+    const byId = new Map(networks.map((network) => [network.id, network]));
+    for (const endpoint of this.#endpoints.values()) {
+      const network = byId.get(endpoint.networkId);
+      if (network !== undefined && endpoint.state !== 'deleting') this.#check?.watch(endpoint, network);
+    }
   }
 
   async #remove(link: Link): Promise<void> {
@@ -504,6 +547,7 @@ export class NetworkDriver {
   async close(): Promise<void> {
     this.#stopWatching();
     clearTimeout(this.#noticing);
+    this.#announcements?.close();
     await this.#cleaning;
     await Promise.all(this.#departing.values());
   }
@@ -580,6 +624,12 @@ export class NetworkDriver {
       this.#log.error(`could not mend ${what}`, { error: String(error) });
     }
   }
+}
+
+/** `--ipam-opt probe=`, which goes before `-o probe=`; the engine gives all pools of a network the same options. */
+function profileOf(pools: readonly Pool[]): ProbeProfile | null {
+  const profile = pools.map(({ options }) => options['probe']).find((option) => option !== undefined);
+  return (profile as ProbeProfile | undefined) ?? null;
 }
 
 function baseOf({ recipe }: ParentLink): string | null {

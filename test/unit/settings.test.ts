@@ -10,6 +10,7 @@ test('an empty environment gives every default', () => {
     logFormat: 'text',
     scope: 'local',
     probe: 'fast',
+    defends: false,
     parents: new Map(),
   });
 });

@@ -80,7 +80,7 @@ export class Host implements Wire {
   /** Every 10 ms while asking and every 25 ms while guarding, as the vantage does at least. */
   tick(): void {
     this.drain();
-    this.clock.after(this.inquiry?.isAsking ? 10 : 25, () => this.tick());
+    this.clock.after(this.inquiry?.isAsking ? 10 : this.inquiry?.isKept ? 100 : 25, () => this.tick());
   }
 
   drain(): void {

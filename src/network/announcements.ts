@@ -1,0 +1,54 @@
+/**
+ * Engines below 28 tell nobody that a container is there: neighbours and switches that knew the address elsewhere go on
+ * sending there. So we announce it, in the background, when the engine has taken the link into the container.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Links } from '../kernel/link.ts';
+import type { LanCheck } from '../lan/check.ts';
+import type { Endpoint, Network } from '../model.ts';
+
+/** From Join until the link is gone from here takes an engine some milliseconds, seconds on a busy machine. */
+const DEADLINE_MS = 10_000;
+const LOOK_MS = 50;
+/** From there until the interface has its address and is up. */
+const SETTLE_MS = 200;
+
+export class Announcements {
+  readonly #links: Links;
+  readonly #check: LanCheck;
+  /** By endpoint id. */
+  readonly #running = new Map<string, AbortController>();
+
+  constructor(links: Links, check: LanCheck) {
+    this.#links = links;
+    this.#check = check;
+  }
+
+  start(endpoint: Endpoint, network: Network): void {
+    this.cancel(endpoint);
+    const controller = new AbortController();
+    this.#running.set(endpoint.id, controller);
+    // A link that never leaves, or a container that is gone again: nobody waits for an announcement.
+    void this.#announce(endpoint, network, controller.signal)
+      .catch(() => undefined)
+      .finally(() => this.#running.get(endpoint.id) === controller && this.#running.delete(endpoint.id));
+  }
+
+  cancel({ id }: Pick<Endpoint, 'id'>): void {
+    this.#running.get(id)?.abort();
+  }
+
+  close(): void {
+    for (const controller of this.#running.values()) controller.abort();
+  }
+
+  async #announce(endpoint: Endpoint, network: Network, signal: AbortSignal): Promise<void> {
+    const deadlineMs = performance.now() + DEADLINE_MS;
+    while ((await this.#links.byName(endpoint.linkName)) !== undefined) {
+      if (performance.now() > deadlineMs) return;
+      await sleep(LOOK_MS, undefined, { signal, ref: false });
+    }
+    await sleep(SETTLE_MS, undefined, { signal, ref: false });
+    await this.#check.announce(endpoint, network, signal);
+  }
+}

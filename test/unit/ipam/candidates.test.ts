@@ -1,0 +1,168 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
+import { Candidates, type Keeper } from '../../../src/ipam/candidates.ts';
+import { IpamDriver } from '../../../src/ipam/driver.ts';
+import { Leases } from '../../../src/ipam/leases.ts';
+import type { Loss } from '../../../src/lan/check.ts';
+import { MemoryStore } from './memory.ts';
+import { Fixture, NETWORK } from './fixture.ts';
+
+const options = { timeout: 20_000 };
+
+/** A LAN that keeps what it is asked to keep; the test says who wants what. */
+class Lan implements Keeper {
+  readonly kept = new Map<string, Set<(loss: Loss) => void>>();
+  readonly asked: string[] = [];
+  readonly answers = new Map<string, Loss>();
+  isDown = false;
+
+  async keep(_pool: unknown, address: string, lost: (loss: Loss) => void): Promise<'kept' | Loss> {
+    await setImmediate();
+    if (this.isDown) throw new Error('parent is down');
+    this.asked.push(address);
+    const answer = this.answers.get(address);
+    if (answer !== undefined) return answer;
+    this.kept.set(address, (this.kept.get(address) ?? new Set()).add(lost));
+    return 'kept';
+  }
+
+  letGo(lost: (loss: Loss) => void): void {
+    for (const [address, losts] of this.kept) if (losts.delete(lost) && losts.size === 0) this.kept.delete(address);
+  }
+
+  async isKept(_pool: unknown, address: string): Promise<boolean> {
+    return this.kept.has(address);
+  }
+
+  async release(): Promise<void> {}
+
+  lose(address: string, loss: Loss): void {
+    const losts = this.kept.get(address);
+    this.kept.delete(address);
+    for (const lost of losts ?? []) lost(loss);
+  }
+
+  list(): string[] {
+    return [...this.kept.keys()].sort();
+  }
+}
+
+/** Timers that fire when the test says so, whatever their delay. */
+class Timers {
+  readonly #due = new Set<() => void>();
+  readonly clock = {
+    nowMs: () => 0,
+    after: (_delayMs: number, run: () => void) => {
+      this.#due.add(run);
+      return () => this.#due.delete(run);
+    },
+  };
+
+  async fire(): Promise<void> {
+    for (const run of [...this.#due]) {
+      this.#due.delete(run);
+      run();
+    }
+    for (let turn = 0; turn < 200; turn++) await setImmediate();
+  }
+}
+
+async function warmed(subnet = '192.168.1.0/24') {
+  const store = new MemoryStore();
+  const lan = new Lan();
+  const timers = new Timers();
+  const fixture = new Fixture(store);
+  const poolId = await fixture.network(subnet);
+  const leases = new Leases(store, () => new Date());
+  const candidates = new Candidates({ store, leases, keeper: lan, clock: timers.clock, random: () => 0.5 });
+  const pool = await fixture.record(poolId);
+  await candidates.warm(NETWORK);
+  await timers.fire();
+  const realm = await leases.realm('TsmacvlanLocal');
+  const best = () => candidates.best(pool, realm, null)?.value;
+  return { store, lan, timers, candidates, pool, realm, best };
+}
+
+const numbered = (...last: number[]) => last.map((number) => `192.168.1.${number}`);
+const FIRST = 0xc0a80100n;
+
+test('the next four addresses of a pool in use are kept ready, and the lowest is given first', options, async () => {
+  const { lan, best } = await warmed();
+  assert.deepEqual(lan.list(), numbered(1, 2, 3, 4));
+  assert.equal(best(), FIRST + 1n);
+});
+
+test('one that was given is made up for', options, async () => {
+  const { lan, timers, realm, best, pool } = await warmed();
+  const address = { family: 'IPv4', value: FIRST + 1n } as const;
+  await realm.insert(address, {
+    realm: 'TsmacvlanLocal',
+    address: '192.168.1.1',
+    kind: 'container',
+    poolIds: [pool.id],
+    endpointId: null,
+    changedAt: new Date().toISOString(),
+  });
+  lan.lose('192.168.1.1', 'ended');
+  assert.equal(best(), FIRST + 2n);
+  await timers.fire();
+  assert.deepEqual(lan.list(), numbered(2, 3, 4, 5));
+});
+
+test('a used one is passed over, a wanted one left alone for a while', options, async () => {
+  const { lan, timers, realm } = await warmed();
+  lan.lose('192.168.1.1', 'used');
+  lan.lose('192.168.1.2', 'wanted');
+  await timers.fire();
+  assert.deepEqual(lan.list(), numbered(3, 4, 5, 6));
+  assert.ok(!realm.isFree({ family: 'IPv4', value: FIRST + 1n }));
+  assert.ok(realm.isFree({ family: 'IPv4', value: FIRST + 2n }), 'a container that needs it may have it');
+});
+
+test('what a container left is a candidate at once, and the reserve does not grow', options, async () => {
+  const { lan, timers, candidates, pool, best, realm } = await warmed();
+  for (const number of numbered(1, 2)) lan.lose(number, 'ended');
+  realm.hold({ family: 'IPv4', value: FIRST + 1n });
+  await timers.fire();
+  lan.kept.set('192.168.1.0', new Set());
+  const address = { family: 'IPv4', value: FIRST } as const;
+  lan.kept.delete('192.168.1.0');
+  await candidates.returned(pool, address);
+  assert.equal(best(), FIRST + 2n, 'not one that nobody keeps');
+  lan.kept.set('192.168.1.0', new Set());
+  await candidates.returned(pool, address);
+  assert.equal(best(), FIRST);
+  assert.equal(lan.list().length, 4);
+});
+
+test('a parent that is down is asked again later', options, async () => {
+  const { lan, timers, candidates, pool } = await warmed();
+  lan.isDown = true;
+  for (const number of lan.list()) lan.lose(number, 'ended');
+  await timers.fire();
+  assert.deepEqual(lan.list(), []);
+  lan.isDown = false;
+  await timers.fire();
+  assert.equal(lan.list().length, 4);
+  candidates.forget(pool.id);
+  await timers.fire();
+  assert.deepEqual(lan.list(), []);
+});
+
+test('a range smaller than the reserve is kept whole', options, async () => {
+  const { lan } = await warmed('192.168.1.0/30');
+  assert.deepEqual(lan.list(), numbered(1, 2));
+});
+
+test('a pool that is released, and a daemon that stops, keep nothing', options, async () => {
+  const store = new MemoryStore();
+  const lan = new Lan();
+  const ipam = new IpamDriver({ store, keeper: lan, probe: async () => ({ held: false }) });
+  const fixture = new Fixture(store);
+  const poolId = await fixture.network('192.168.1.0/24');
+  await ipam.warm();
+  await ipam.releasePool(poolId);
+  await ipam.close();
+  assert.deepEqual(lan.list(), []);
+});

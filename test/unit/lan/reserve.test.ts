@@ -1,0 +1,444 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { type Address, parseAddress } from '../../../src/address.ts';
+import { arpAnnouncement, arpProbe, arpReply, decodeArp, encodeArp } from '../../../src/lan/arp.ts';
+import { Inquiry, type Loss, type Reservation, type Verdict } from '../../../src/lan/inquiry.ts';
+import { decodeNd, ndDefence, ndProbe } from '../../../src/lan/nd.ts';
+import { ProxyWatch } from '../../../src/lan/proxy.ts';
+import { Reserve } from '../../../src/lan/reserve.ts';
+import { isKeeperMac, keeperMac } from '../../../src/lan/rivalry.ts';
+import { type Packet, decodePacket, readSighting } from '../../../src/lan/sighting.ts';
+import { timingOf } from '../../../src/lan/timing.ts';
+import { Host, World } from './imagined.ts';
+
+const options = { timeout: 60_000 };
+
+const OUR_MAC = '02:74:73:00:00:80';
+const RIVAL = '02:74:73:00:00:ff';
+const STRANGER = '3c:22:fb:10:aa:01';
+const CONTAINER = '02:42:c0:a8:01:05';
+const REFRESH_MS = 600_000;
+
+const IPV4 = ip('192.168.1.5');
+const IPV6 = ip('fd00::5');
+const CONTROL = ip('192.168.1.0');
+
+function ip(text: string): Address {
+  const parsed = parseAddress(text);
+  assert.ok(parsed);
+  return parsed;
+}
+
+class Trial {
+  readonly world = new World();
+  readonly host = new Host(this.world, { macAddress: OUR_MAC, latencyMs: 1, stall: { fromMs: 0, forMs: 0 } }, []);
+  readonly losses: (Loss | null)[] = [];
+  readonly late: string[] = [];
+  readonly inquiry: Inquiry;
+  readonly #proxies: ProxyWatch;
+  verdict: Verdict | undefined;
+
+  constructor(address: Address, reservation: Partial<Reservation> = {}) {
+    this.#proxies = new ProxyWatch(
+      CONTROL,
+      this.host.clock,
+      () => undefined,
+      () => undefined,
+    );
+    this.inquiry = new Inquiry(
+      {
+        address,
+        timing: timingOf('fast', address.family),
+        guardMs: 10_000,
+        isOwn: (mac) => mac === CONTAINER,
+        onLateConflict: (mac) => this.late.push(mac),
+        onOver: (loss) => this.losses.push(loss),
+        reserve: { refreshMs: REFRESH_MS, isOurs: false, ...reservation },
+      },
+      { wire: this.host, clock: this.host.clock, random: () => 0.5, proxies: this.#proxies },
+    );
+    void this.inquiry.verdict.then((verdict) => {
+      this.verdict = verdict;
+    });
+    this.inquiry.start();
+  }
+
+  hear(packet: Packet): void {
+    const sighting = readSighting(packet);
+    assert.ok(sighting);
+    this.#proxies.hear(sighting);
+    if (sighting.address.value === this.inquiry.address.value) this.inquiry.hear(sighting);
+  }
+
+  /** The packets sent since the last call. */
+  sent(): Packet[] {
+    return this.host.sent.splice(0).map(({ frame }) => decodePacket(frame) as Packet);
+  }
+}
+
+/** In reserve, and quiet for a while. */
+function kept(address = IPV4, reservation: Partial<Reservation> = {}): Trial {
+  const trial = new Trial(address, reservation);
+  trial.world.run(5000);
+  trial.sent();
+  assert.ok(trial.inquiry.isKept);
+  return trial;
+}
+
+const probes = {
+  IPv4: (mac: string) => arpProbe(IPV4, mac),
+  IPv6: (mac: string) => ndProbe(IPV6, mac, 'aaaaaaaaaaaa'),
+};
+
+test('what is free is kept, and asked for again within ten minutes', options, () => {
+  const trial = new Trial(IPV4);
+  trial.world.run(5000);
+  assert.equal(trial.sent().length, 3);
+  trial.world.run(539_000);
+  assert.equal(trial.sent().length, 0, 'in between it only listens');
+  trial.world.run(601_000);
+  assert.equal(trial.sent().length, 3);
+  trial.world.run(3_600_000);
+  assert.equal(trial.sent().length, 15, 'three probes for each ten minutes');
+  assert.ok(trial.inquiry.isKept);
+});
+
+test('a switch with snooping is told every two minutes that the group of an IPv6 address is wanted', options, () => {
+  const trial = new Trial(IPV6);
+  const frames: Buffer[] = [];
+  const send = trial.host.send.bind(trial.host);
+  trial.host.send = (frame) => {
+    frames.push(frame);
+    send(frame);
+  };
+  trial.world.run(5000);
+  frames.length = 0;
+  trial.world.run(500_000);
+  assert.equal(frames.length, 4);
+  assert.deepEqual(frames.map(decodeNd), [undefined, undefined, undefined, undefined], 'and nothing is asked');
+});
+
+for (const [address, probe, reply] of [
+  [IPV4, probes.IPv4, arpReply(probes.IPv4(OUR_MAC), STRANGER)],
+  [IPV6, probes.IPv6, ndDefence(IPV6, STRANGER)],
+] as const) {
+  const { family } = address;
+
+  test(`who uses a kept ${family} address has it`, options, () => {
+    const trial = kept(address);
+    trial.hear(reply);
+    assert.deepEqual(trial.losses, [{ kind: 'use', macAddress: STRANGER }]);
+    assert.equal(trial.inquiry.grant(), false);
+    assert.deepEqual(trial.sent(), [], 'nothing is said');
+  });
+
+  test(`a stranger that asks for a kept ${family} address gets it`, options, () => {
+    const trial = kept(address);
+    trial.hear(probe(STRANGER));
+    assert.deepEqual(trial.losses, [{ kind: 'probe', macAddress: STRANGER }]);
+    assert.deepEqual(trial.sent(), []);
+  });
+
+  test(`a daemon that asks for a kept ${family} address is told so, and gets it when it asks on`, options, () => {
+    const trial = kept(address);
+    trial.hear(probe(RIVAL));
+    const [answer, ...more] = trial.sent();
+    assert.deepEqual(more, []);
+    assert.equal(answer && readSighting(answer)?.macAddress, keeperMac(OUR_MAC));
+    assert.deepEqual(
+      [answer?.sourceMac, answer?.destinationMac],
+      [OUR_MAC, RIVAL],
+      'no switch or cache learns anything',
+    );
+    trial.world.run(5200);
+    assert.ok(trial.inquiry.isKept);
+    trial.hear(probe(RIVAL));
+    assert.deepEqual(trial.losses, [{ kind: 'probe', macAddress: RIVAL }]);
+    assert.deepEqual(trial.sent(), []);
+  });
+
+  test(`a daemon that asks for a kept ${family} address again a minute later is told again`, options, () => {
+    const trial = kept(address);
+    for (let minute = 1; minute < 5; minute++) {
+      trial.world.run(minute * 60_000);
+      trial.hear(probe(RIVAL));
+      assert.equal(trial.sent().length, 1);
+    }
+    assert.ok(trial.inquiry.isKept);
+  });
+
+  test(`who looks for a reserve leaves a kept ${family} address to its keeper`, options, async () => {
+    const trial = new Trial(address);
+    trial.world.run(100);
+    trial.hear(
+      family === 'IPv4' ? arpReply(probe(OUR_MAC) as never, keeperMac(RIVAL)) : ndDefence(IPV6, keeperMac(RIVAL)),
+    );
+    await settle();
+    assert.deepEqual(trial.verdict, { held: true, macAddress: keeperMac(RIVAL), simultaneous: false });
+  });
+
+  test(`who looks for a reserve gives way to everybody who asks (${family})`, options, async () => {
+    for (const mac of [STRANGER, RIVAL, '02:74:73:00:00:01']) {
+      const trial = new Trial(address);
+      trial.world.run(100);
+      trial.hear(probe(mac));
+      await settle();
+      assert.deepEqual(trial.verdict, { held: true, macAddress: mac, simultaneous: true });
+      assert.deepEqual(trial.losses, [null]);
+    }
+  });
+
+  test(`a kept ${family} address that is given out is guarded like any other`, options, () => {
+    const trial = kept(address);
+    assert.ok(trial.inquiry.grant());
+    trial.hear(probe(RIVAL));
+    trial.hear(probe(STRANGER));
+    assert.deepEqual(
+      trial.sent().map((packet) => readSighting(packet)?.macAddress),
+      [OUR_MAC, OUR_MAC],
+    );
+    trial.hear(reply);
+    assert.deepEqual(trial.late, [STRANGER]);
+    assert.deepEqual(trial.losses, [null]);
+  });
+}
+
+async function settle(): Promise<void> {
+  await new Promise((resolve) => setImmediate(resolve));
+}
+
+test('what waits in the socket when a container comes counts first', options, () => {
+  const trial = kept();
+  trial.host.drain = () => trial.hear(arpAnnouncement(IPV4, STRANGER));
+  assert.equal(trial.inquiry.grant(), false);
+  assert.deepEqual(trial.losses, [{ kind: 'use', macAddress: STRANGER }]);
+});
+
+test('an address that a container is leaving is kept from the first moment, and asked for meanwhile', options, () => {
+  const trial = new Trial(IPV4, { isOurs: true });
+  assert.ok(trial.inquiry.isKept);
+  trial.hear(arpAnnouncement(IPV4, CONTAINER));
+  trial.world.run(100);
+  assert.equal(trial.sent().length, 1);
+  assert.ok(trial.inquiry.grant());
+  trial.world.run(2000);
+  assert.equal(trial.sent().length, 0, 'once it is given out nothing is asked any more');
+});
+
+test('asking again gives way to a daemon that asks', options, () => {
+  const trial = new Trial(IPV4, { isOurs: true });
+  trial.world.run(100);
+  trial.sent();
+  trial.hear(probes.IPv4(RIVAL));
+  assert.equal(trial.sent().length, 1);
+  trial.world.run(3000);
+  assert.equal(trial.sent().length, 0);
+  trial.world.run(8000);
+  assert.equal(trial.sent().length, 3, 'and goes on later');
+});
+
+test('a router that answers for every address takes nothing out of the reserve', options, () => {
+  const trial = kept();
+  trial.hear(arpReply(arpProbe(CONTROL, OUR_MAC), STRANGER));
+  trial.hear(arpReply(probes.IPv4(OUR_MAC), STRANGER));
+  assert.ok(trial.inquiry.isKept);
+});
+
+test('while a slow answer may be that of such a router, the address is not given out', options, () => {
+  const trial = new Trial(IPV4, { isOurs: true });
+  trial.world.run(120);
+  trial.hear(arpReply(probes.IPv4(OUR_MAC), STRANGER));
+  assert.equal(trial.inquiry.grant(), false);
+  trial.world.run(2000);
+  assert.deepEqual(trial.losses, [{ kind: 'use', macAddress: STRANGER }]);
+});
+
+test('a crowd of daemons that want an address gets it, and few answers', options, () => {
+  const trial = kept();
+  for (let count = 0; count < 100; count++)
+    trial.hear(arpProbe(IPV4, `02:74:73:00:01:${count.toString(16).padStart(2, '0')}`));
+  assert.equal(trial.sent().length, 16);
+  assert.equal(trial.losses.length, 1);
+});
+
+// --- who wants it kept --------------------------------------------------------------------------------------------------
+
+test('an address is kept as long as one wants it', options, () => {
+  const trial = kept();
+  const reserve = new Reserve(trial.host.clock);
+  const told: string[] = [];
+  const [one, two] = [() => told.push('one'), () => told.push('two')];
+  assert.ok(reserve.add('k', trial.inquiry, one));
+  assert.ok(reserve.join('k', two));
+  reserve.leave('k', one);
+  reserve.leave('k', one);
+  assert.ok(trial.inquiry.isKept);
+  reserve.leave('k', two);
+  assert.ok(!trial.inquiry.isKept);
+  assert.deepEqual(told, []);
+});
+
+test('an address that a container left is kept for two minutes, or as long as one wants it', options, () => {
+  for (const isWanted of [false, true]) {
+    const trial = kept();
+    const reserve = new Reserve(trial.host.clock);
+    assert.ok(reserve.addLeft('k', trial.inquiry));
+    const lost = () => undefined;
+    if (isWanted) reserve.join('k', lost);
+    reserve.leave('k', () => undefined);
+    trial.world.run(124_000);
+    assert.ok(trial.inquiry.isKept);
+    trial.world.run(126_000);
+    assert.equal(trial.inquiry.isKept, isWanted);
+    reserve.leave('k', lost);
+    assert.ok(!trial.inquiry.isKept);
+  }
+});
+
+test('many containers that end together leave room for those after them', options, () => {
+  const world = kept();
+  const reserve = new Reserve(world.host.clock);
+  const trials = Array.from({ length: 300 }, () => kept());
+  const added = trials.filter((trial, at) => reserve.addLeft(`k${at}`, trial.inquiry));
+  assert.equal(added.length, 256);
+  assert.ok(reserve.grant('k0'));
+  assert.ok(reserve.addLeft('again', (trials[256] as Trial).inquiry));
+  world.world.run(200_000);
+  assert.ok(reserve.addLeft('later', (trials[257] as Trial).inquiry));
+});
+
+// --- races --------------------------------------------------------------------------------------------------------------
+
+interface DaemonSpec {
+  readonly mac: number;
+  readonly startMs: number;
+  /** Null: a container waits from the start. Else it looks for a reserve, and a container comes that much later. */
+  readonly containerAfterMs: number | null;
+  /** Its container had the address until it starts. */
+  readonly wasOurs: boolean;
+  readonly latencyMs: number;
+  readonly stallFromMs: number;
+  readonly stallForMs: number;
+}
+
+interface RaceSpec {
+  readonly isIPv6: boolean;
+  readonly seeds: number;
+  readonly hosts: readonly DaemonSpec[];
+}
+
+/** How many daemons gave the address to a container, and how many said afterwards that somebody else uses it. */
+async function race(
+  { isIPv6, seeds, hosts: specs }: RaceSpec,
+  refreshMs = 3000,
+): Promise<{ given: number; reports: number }> {
+  const address = isIPv6 ? IPV6 : IPV4;
+  const world = new World();
+  const hosts: Host[] = [];
+  let [given, reports, seed] = [0, 0, seeds];
+  const random = () => {
+    seed = (seed * 1103515245 + 12345) % 2 ** 31;
+    return seed / 2 ** 31;
+  };
+  for (const spec of specs) {
+    const macAddress = `02:74:73:00:00:${spec.mac.toString(16).padStart(2, '0')}`;
+    const stall = { fromMs: spec.stallFromMs, forMs: spec.stallForMs };
+    const host = new Host(world, { macAddress, latencyMs: spec.latencyMs, stall }, hosts);
+    hosts.push(host);
+    host.clock.after(spec.startMs, () => {
+      const question = {
+        address,
+        timing: timingOf('fast', address.family),
+        guardMs: 60_000,
+        isOwn: () => false,
+        onLateConflict: () => reports++,
+        onOver: () => undefined,
+      };
+      const { containerAfterMs, wasOurs } = spec;
+      const reserve = { refreshMs, isOurs: wasOurs };
+      const inquiry = new Inquiry(containerAfterMs === null ? question : { ...question, reserve }, {
+        wire: host,
+        clock: host.clock,
+        random,
+        proxies: undefined,
+      });
+      host.inquiry = inquiry;
+      if (containerAfterMs === null) void inquiry.verdict.then(({ held }) => !held && given++);
+      else host.clock.after(containerAfterMs, () => inquiry.grant() && given++);
+      inquiry.start();
+      host.tick();
+    });
+  }
+  world.run(20_000);
+  await settle();
+  return { given, reports };
+}
+
+function races(stallForMs: number, latencyMs: number, least: number, most: number) {
+  return fc.record({
+    isIPv6: fc.boolean(),
+    seeds: fc.integer({ min: 1, max: 2 ** 31 - 1 }),
+    hosts: fc
+      .uniqueArray(
+        fc.record({
+          mac: fc.integer({ min: 0, max: 255 }),
+          startMs: fc.integer({ min: 0, max: 4000 }),
+          containerAfterMs: fc.option(fc.integer({ min: 0, max: 6000 })),
+          wasOurs: fc.boolean(),
+          latencyMs: fc.integer({ min: 0, max: latencyMs }),
+          stallFromMs: fc.integer({ min: 0, max: 6000 }),
+          stallForMs: fc.integer({ min: 0, max: stallForMs }),
+        }),
+        { minLength: least, maxLength: most, selector: ({ mac }) => mac },
+      )
+      .map(onlyFirstWasOurs),
+  });
+}
+
+/** One at most had the address before, and from the beginning: else it was in use twice already. */
+function onlyFirstWasOurs(hosts: DaemonSpec[]): DaemonSpec[] {
+  return hosts.map((host, at) =>
+    at === 0 && host.wasOurs && host.containerAfterMs !== null ? { ...host, startMs: 0 } : { ...host, wasOurs: false },
+  );
+}
+
+test(
+  'daemons that keep, look for and need one address never give it out twice, even when they stall',
+  options,
+  async () => {
+    await fc.assert(
+      fc.asyncProperty(races(400, 100, 2, 4), async (spec) => assert.ok((await race(spec)).given <= 1)),
+      { numRuns: 500 },
+    );
+  },
+);
+
+test('when a daemon stalls for so long that two give it out, at least one reports it', options, async () => {
+  await fc.assert(
+    fc.asyncProperty(races(2000, 100, 2, 4), async (spec) => {
+      const { given, reports } = await race(spec);
+      assert.ok(given <= 1 || reports >= 1);
+    }),
+    { numRuns: 300 },
+  );
+});
+
+test('a container that needs an address gets it from the daemon that only keeps it', options, async () => {
+  await fc.assert(
+    fc.asyncProperty(races(0, 10, 1, 1), fc.integer({ min: 1000, max: 5000 }), async ({ hosts, ...race_ }, startMs) => {
+      const [keeper] = hosts;
+      assert.ok(keeper);
+      const one = { ...keeper, containerAfterMs: 60_000, wasOurs: false, startMs: 0 };
+      const two = { ...keeper, mac: (keeper.mac + 1) % 256, containerAfterMs: null, wasOurs: false, startMs };
+      assert.equal((await race({ ...race_, hosts: [one, two] }, REFRESH_MS)).given, 1);
+    }),
+    { numRuns: 300 },
+  );
+});
+
+test('the MAC that a keeper names is not one that anybody probes with', options, () => {
+  assert.ok(isKeeperMac(keeperMac(OUR_MAC)));
+  assert.ok(!isKeeperMac(OUR_MAC));
+  assert.equal(decodeArp(encodeArp(arpReply(probes.IPv4(RIVAL), keeperMac(OUR_MAC))))?.senderMac, '02:74:6b:00:00:80');
+});
