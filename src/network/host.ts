@@ -87,7 +87,7 @@ export class HostAccess {
   }
 
   /** Takes the network's addresses away, and the link with its last user. */
-  async release(network: Network, others: readonly Network[]): Promise<void> {
+  async release(network: Pick<Network, 'parent' | 'hostAddresses'>, others: readonly Network[]): Promise<void> {
     if (network.hostAddresses.length === 0) return;
     const link = await this.#links.byName(hostLinkName(network.parent.name));
     if (link?.alias !== HOST_ALIAS) return;

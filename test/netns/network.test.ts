@@ -329,6 +329,15 @@ describe('the NetworkDriver on real links', { skip: outsideLab(), timeout: 60_00
     await finish();
   });
 
+  test('a network that comes back under its id on another parent leaves nothing on the first', async () => {
+    await driver.createNetwork(network(id('a'), {}));
+    await driver.createNetwork(network(id('a'), { parent: 'eth0' }));
+    assert.deepEqual(ours(), []);
+    await driver.createNetwork(network(id('a'), {}));
+    assert.equal(ours().length, 1);
+    await finish();
+  });
+
   test('an address in no subnet of the network is refused', async () => {
     await driver.createNetwork(network(id('a'), { parent: 'eth0' }));
     assert.match(
