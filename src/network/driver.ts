@@ -3,6 +3,7 @@
  * before it returns; what one makes, its twin unmakes.
  */
 import { randomBytes } from 'node:crypto';
+import { isDeepStrictEqual } from 'node:util';
 import {
   contains,
   formatAddress,
@@ -206,7 +207,7 @@ export class NetworkDriver {
     if (await this.#store.networks.insert(network)) return undefined;
     const known = await this.#store.networks.get(network.id);
     const next = { ...network, createdAt: known?.createdAt ?? network.createdAt };
-    if (known === undefined || JSON.stringify(known) === JSON.stringify(next)) return undefined;
+    if (known === undefined || isDeepStrictEqual(known, next)) return undefined;
     if (this.#endpointsOf(network.id).length > 0) throw errors.networkDiffers(network.id);
     await this.#store.networks.replace(known, next);
     return known;

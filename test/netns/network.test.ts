@@ -284,6 +284,19 @@ describe('the NetworkDriver on real links', { skip: outsideLab(), timeout: 60_00
     await finish();
   });
 
+  test('a network with containers may be created again, as nodes of a swarm do after a restart', async () => {
+    await driver.createNetwork(network(id('a'), { parent: 'eth0' }));
+    await driver.createEndpoint(endpoint(id('a'), id('1'), '10.9.0.2/24'));
+    await driver.createNetwork(network(id('a'), { parent: 'eth0' }));
+    await crash();
+    await start();
+    await driver.createNetwork(network(id('a'), { parent: 'eth0' }));
+    assert.equal(ours().length, 1);
+    await driver.deleteEndpoint(id('a'), id('1'));
+    await driver.deleteNetwork(id('a'));
+    await finish();
+  });
+
   test('an address may leave and come back at once: the new link waits for the old one', async () => {
     await driver.createNetwork(network(id('a'), { parent: 'eth0' }));
     for (let round = 0; round < 10; round++) {
