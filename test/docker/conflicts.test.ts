@@ -1,0 +1,170 @@
+/**
+ * Conflicts on the LAN, on real engines: two hosts that share nothing but the switch, and a stranger whose words the test
+ * decides. Judged by a capture on the switch, by the addresses inside the containers, and by what the docker command says.
+ *
+ *     one ──lan0── switch ──lan0── two
+ *                    └──────lan0── stranger
+ */
+import assert from 'node:assert/strict';
+import { after, afterEach, before, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Address, formatAddress, parseAddress } from '../../src/address.ts';
+import { arpAnnouncement, arpReply, encodeArp } from '../../src/lan/arp.ts';
+import { Capture } from '../lab/capture.ts';
+import { attachment, runIdle } from '../lab/container.ts';
+import { outsideLab } from '../lab/enclosure.ts';
+import type { Engine, Version } from '../lab/engine.ts';
+import { assertNoLinkLeft, lastOf } from '../lab/leftovers.ts';
+import { Neighbour } from '../lab/neighbour.ts';
+import { type Machine, Site } from '../lab/site.ts';
+
+const VERSIONS: Version[] = ['20.10.24', '28.5.2'];
+/** A subnet of its own for each test: what was found in one is remembered for a while. */
+const network = (subnet: number, ipam = '--ipam-driver tsmacvlan ') =>
+  `network create -d tsmacvlan ${ipam}--subnet 172.16.${subnet}.0/24 --gateway 172.16.${subnet}.254 -o parent=lan0 lan`;
+const STRANGER = '3c:22:fb:10:aa:01';
+/** Starts of a container on both hosts at the same time; RACES=200 for the long run. */
+const RACES = Number(process.env.RACES ?? 10);
+
+function address(text: string): Address {
+  const parsed = parseAddress(text);
+  assert.ok(parsed);
+  return parsed;
+}
+
+for (const version of VERSIONS) {
+  describe(`conflicts, engine ${version}`, { skip: outsideLab(), timeout: 300_000 }, () => {
+    let site: Site;
+    let one: Machine;
+    let two: Machine;
+    let stranger: Neighbour;
+
+    before(async () => {
+      site = await Site.open({ version, hosts: ['one', 'two'], settings: { DEFEND: 'on' } });
+      [one, two] = site.machines as [Machine, Machine];
+      stranger = await Neighbour.plug(site.lan, 'stranger', STRANGER);
+    });
+    after(async () => {
+      stranger.close();
+      await stranger.namespace.delete();
+      await site.close();
+    });
+    afterEach(async () => {
+      stranger.reset();
+      for (const machine of [one, two]) {
+        const containers = (await machine.engine.must('ps', '-aq')).split('\n').filter(Boolean);
+        if (containers.length > 0) await machine.engine.must('rm', '-f', ...containers);
+        await machine.engine.must('network', 'prune', '-f');
+      }
+      for (const machine of [one, two]) await assertNoLinkLeft(machine);
+    });
+
+    const typed = (engine: Engine, command: string) => engine.must(...command.split(' '));
+    const conflictsOf = async (machine: Machine) =>
+      JSON.parse(await machine.plugin.command('conflicts', '--json')) as { address: string; ourMacAddress: string }[];
+
+    test('the same --ip on both hosts: the second is refused, and told who has it', async () => {
+      for (const { engine } of [one, two]) await typed(engine, network(10));
+      await runIdle(one.engine, 'web', '--net lan --ip 172.16.10.10');
+      const { MacAddress } = await attachment(one.engine, 'web', 'lan');
+      const { code, stderr } = await two.engine.docker(
+        ...'run --rm --net lan --ip 172.16.10.10 busybox true'.split(' '),
+      );
+      assert.equal(code, 125);
+      const sentence = `address 172.16.10.10 is already used on the LAN by ${MacAddress}, which answered on lan0; choose another --ip`;
+      assert.ok(stderr.includes(sentence), stderr);
+    });
+
+    test('the same --ip with the IPAM of Docker is refused too', async () => {
+      for (const { engine } of [one, two]) {
+        await typed(engine, network(11, ''));
+      }
+      await runIdle(one.engine, 'web', '--net lan --ip 172.16.11.10');
+      const { code, stderr } = await two.engine.docker(
+        ...'run --rm --net lan --ip 172.16.11.10 busybox true'.split(' '),
+      );
+      assert.equal(code, 125);
+      assert.match(stderr, /address 172\.16\.11\.10 is already used on the LAN by 02:42:ac:10:0b:0a/);
+    });
+
+    test(`containers started on both hosts at the same time never get the same address (${RACES} rounds)`, async (t) => {
+      for (const { engine } of [one, two]) await typed(engine, network(12));
+      let duplicates = 0;
+      for (let round = 0; round < RACES; round++) {
+        const name = `c${round}`;
+        await Promise.all([one, two].map(({ engine }) => runIdle(engine, name, '--net lan')));
+        const given = await Promise.all([one, two].map(({ engine }) => inside(engine, name)));
+        if (given[0] === given[1]) duplicates++;
+        if (round % 10 === 9)
+          for (const { engine } of [one, two])
+            await engine.must('rm', '-f', ...(await engine.must('ps', '-q')).split('\n'));
+      }
+      t.diagnostic(`${duplicates} duplicates in ${RACES} rounds`);
+      assert.equal(duplicates, 0);
+    });
+
+    test('a squatter known only by ARP, late or early, never shares its address with a container', async () => {
+      const squatted = ['172.16.13.1', '172.16.13.2', '172.16.13.4', '172.16.13.7'];
+      stranger.react = (packet) => {
+        if (packet.protocol !== 'ARP' || packet.operation !== 'request') return;
+        const at = squatted.indexOf(formatAddress(packet.targetAddress));
+        if (at >= 0) setTimeout(() => stranger.send(encodeArp(arpReply(packet, STRANGER))), at * 100);
+      };
+      await typed(one.engine, network(13));
+      for (let count = 0; count < 8; count++) await runIdle(one.engine, `c${count}`, '--net lan');
+      const given = await Promise.all(Array.from({ length: 8 }, (_, count) => inside(one.engine, `c${count}`)));
+      assert.equal(new Set(given).size, 8);
+      for (const taken of squatted) assert.ok(!given.includes(taken), taken);
+      const seen = (await conflictsOf(one)).map((conflict) => conflict.address);
+      for (const taken of squatted) assert.ok(seen.includes(taken), `${taken} is listed`);
+    });
+
+    test('who takes the address of a running container is reported with both MACs, and answered', async () => {
+      await typed(one.engine, network(14));
+      await runIdle(one.engine, 'web', '--net lan --ip 172.16.14.30');
+      const { MacAddress } = await attachment(one.engine, 'web', 'lan');
+      // The engine's announcements, and ours for old engines, are over by then.
+      await sleep(5000);
+      const capture = await Capture.start(site.lan.namespace, 'br0', 'arp');
+      for (let count = 0; count < 5; count++)
+        stranger.send(encodeArp(arpAnnouncement(address('172.16.14.30'), STRANGER)));
+      const ours = async () => (await conflictsOf(one)).filter((one) => one.ourMacAddress === MacAddress);
+      assert.equal((await lastOf(async () => ((await ours()).length > 0 ? [] : ['not listed']), 5000)).length, 0);
+      assert.match(await one.plugin.command('leases'), new RegExp(`172\\.16\\.14\\.30 .*${STRANGER}`));
+      assert.match(one.plugin.log(), new RegExp(`somebody else uses the address of a running container.*${STRANGER}`));
+      const answers = (await capture.stop()).filter(
+        ({ arp }) => arp?.senderMac === MacAddress && arp.senderAddress === arp.targetAddress,
+      );
+      assert.equal(answers.length, 1, 'one announcement in defence');
+    });
+
+    test('a restart brings the same address, and clean starts raise no alarm', async () => {
+      await typed(one.engine, network(15));
+      await runIdle(one.engine, 'web', '--net lan');
+      const first = await inside(one.engine, 'web');
+      for (let count = 0; count < 5; count++) await typed(one.engine, 'run --rm --net lan busybox true');
+      for (let count = 0; count < 3; count++) await typed(one.engine, 'restart web');
+      assert.equal(await inside(one.engine, 'web'), first);
+      const alarms = (await conflictsOf(one)).filter((conflict) => conflict.address.startsWith('172.16.15.'));
+      assert.deepEqual(alarms, []);
+    });
+
+    test('neighbours hear of a container as soon as it is up', async () => {
+      await typed(one.engine, network(16));
+      const capture = await Capture.start(site.lan.namespace, 'br0', 'arp');
+      await runIdle(one.engine, 'web', '--net lan --ip 172.16.16.40');
+      await sleep(4000);
+      const { MacAddress } = await attachment(one.engine, 'web', 'lan');
+      const announcements = (await capture.stop()).filter(
+        ({ arp }) => arp?.senderAddress === '172.16.16.40' && arp.targetAddress === '172.16.16.40',
+      );
+      assert.ok(announcements.length >= 2, `${announcements.length} announcements`);
+      for (const { sourceMac } of announcements) assert.equal(sourceMac, MacAddress);
+    });
+
+    async function inside(engine: Engine, name: string): Promise<string> {
+      const shown = await engine.must('exec', name, 'ip', '-4', '-o', 'address', 'show', 'dev', 'eth0');
+      return /inet ([\d.]+)/.exec(shown)?.[1] ?? '';
+    }
+  });
+}
