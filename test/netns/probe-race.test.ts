@@ -26,6 +26,8 @@ const LARGEST_LEAD_MS = 900;
 interface Order {
   address: { family: 'IPv4' | 'IPv6'; value: string };
   afterMs: number;
+  /** First looked for as a reserve, and needed this long after it was found free; null when needed from the start. */
+  keepMs: number | null;
 }
 
 /** Reads orders, one line each, and answers each with a line. */
@@ -37,12 +39,15 @@ const RACER = `
   const late = [];
   const prober = new Prober({ links, onLateConflict: ({ address }) => late.push(String(address.value)) });
   const free = new Set();
-  async function obey({ address, afterMs }) {
-    await new Promise((resolve) => setTimeout(resolve, afterMs));
-    const finding = await prober.probe({
+  const pause = (delayMs) => new Promise((resolve) => setTimeout(resolve, delayMs));
+  async function obey({ address, afterMs, keepMs }) {
+    await pause(afterMs);
+    const request = {
       parentName: 'lan0', mode: 'bridge', profile: 'fast', isOwn: () => false,
       address: { family: address.family, value: BigInt(address.value) },
-    });
+    };
+    if (keepMs !== null && !(await prober.keep(request, () => {}).catch(() => ({ held: true }))).held) await pause(keepMs);
+    const finding = await prober.probe(request);
     console.log(JSON.stringify({ address: address.value, finding, late }));
   }
   for await (const line of createInterface({ input: process.stdin })) for (const order of JSON.parse(line)) void obey(order);
@@ -96,11 +101,13 @@ describe('two daemons that want the same addresses', { skip: outsideLab(), timeo
     for (const racer of racers) racer.end();
   });
 
-  for (const [family, first] of [
-    ['IPv4', 0x0a090001n],
-    ['IPv6', 0xfd00_0000_0000_0000_0000_0000_0000_0001n],
+  for (const [family, first, longestKeepMs] of [
+    ['IPv4', 0x0a090001n, null],
+    ['IPv6', 0xfd00_0000_0000_0000_0000_0000_0000_0001n, null],
+    ['IPv4', 0x0a0a0001n, 800],
   ] as const) {
-    test(`never both get the same ${family} address, in ${ROUNDS} rounds`, { timeout }, async (t) => {
+    const how = longestKeepMs === null ? '' : ', where one or both looked for a reserve before,';
+    test(`never both get the same ${family} address${how} in ${ROUNDS} rounds`, { timeout }, async (t) => {
       const capture = await Capture.start(lan.namespace, 'br0');
       const rounds = Array.from({ length: ROUNDS }, (_, number) => ({ family, value: String(first + BigInt(number)) }));
       const outcomes: boolean[][] = [];
@@ -108,9 +115,14 @@ describe('two daemons that want the same addresses', { skip: outsideLab(), timeo
         const some = rounds
           .slice(from, from + AT_ONCE)
           .map((address) => ({ address, leadMs: (Math.random() * 2 - 1) * LARGEST_LEAD_MS }));
+        const keepMs = () => (longestKeepMs === null || Math.random() < 0.3 ? null : Math.random() * longestKeepMs);
         const [a = [], b = []] = await Promise.all([
-          racers[0]?.run(some.map(({ address, leadMs }) => ({ address, afterMs: Math.max(0, leadMs) }))),
-          racers[1]?.run(some.map(({ address, leadMs }) => ({ address, afterMs: Math.max(0, -leadMs) }))),
+          racers[0]?.run(
+            some.map(({ address, leadMs }) => ({ address, afterMs: Math.max(0, leadMs), keepMs: keepMs() })),
+          ),
+          racers[1]?.run(
+            some.map(({ address, leadMs }) => ({ address, afterMs: Math.max(0, -leadMs), keepMs: keepMs() })),
+          ),
         ]);
         some.forEach((_, at) => outcomes.push([a[at], b[at]].map((finding) => finding?.held === false)));
       }
