@@ -123,7 +123,7 @@ export const unknownSettingValue = (name: string, value: string, allowed: string
 
 // --- network options ---------------------------------------------------------------------------------------------
 
-const didYouMean = (word: string | undefined) => (word === undefined ? '' : `, did you mean ${word}?`);
+const didYouMean = (word: string | undefined) => (word === undefined ? '' : ` (did you mean ${word}?)`);
 
 export const unknownOption = (key: string, near: string | undefined, known: readonly string[]) =>
   mistake('OPTION_UNKNOWN', `unknown option -o ${quote(key)}${didYouMean(near)}; the options are ${known.join(', ')}`);

@@ -20,12 +20,12 @@ const NETWORKS: Record<string, string> = {
   '-o parent=lan1':
     'parent "lan1" belongs to the bridge "switch0", which takes all of its frames; give "switch0" with -o parent=, or an interface that is in no bridge',
   '-o parent=lan0 -o macvlan_mode=brige':
-    'unknown macvlan_mode "brige", did you mean bridge?; use one of bridge, private, vepa, passthru',
+    'unknown macvlan_mode "brige" (did you mean bridge?); use one of bridge, private, vepa, passthru',
   '-o parent=lan0 -o macvlan_mode=veth':
-    'unknown macvlan_mode "veth", did you mean vepa?; use one of bridge, private, vepa, passthru',
+    'unknown macvlan_mode "veth" (did you mean vepa?); use one of bridge, private, vepa, passthru',
   '-o parent=lan0 -o mtu=9000': 'mtu 9000 is above the 1500 of parent "lan0"; give at most 1500',
   '-o parent=lan0 --ipam-opt exlude=192.0.2.1':
-    'unknown option --ipam-opt "exlude", did you mean exclude?; the options are exclude, order, parent, probe',
+    'unknown option --ipam-opt "exlude" (did you mean exclude?); the options are exclude, order, parent, probe',
 };
 
 /** `docker run --net lan WORDS busybox`, beside a container with 192.0.2.9, a gateway .254 and a printer at .1. */
@@ -76,7 +76,7 @@ for (const version of VERSIONS) {
 
       test('network create -o parnt=lan0 names the nearest option and then all of them', async () => {
         const { stderr } = await createNetwork(engine, '-o parnt=lan0', 'lan');
-        assert.match(sentenceIn(stderr), /^unknown option -o "parnt", did you mean parent\?; the options are parent, /);
+        assert.match(sentenceIn(stderr), /^unknown option -o "parnt" \(did you mean parent\?\); the options are parent, /);
       });
     });
 

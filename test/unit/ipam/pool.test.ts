@@ -147,7 +147,7 @@ test('bad requests get a sentence that says what to give', options, () => {
     [
       '10.0.0.0/24',
       { options: { parnt: 'eth0' } },
-      'unknown option --ipam-opt "parnt", did you mean parent?; the options are exclude, order, parent, probe',
+      'unknown option --ipam-opt "parnt" (did you mean parent?); the options are exclude, order, parent, probe',
     ],
     [
       '10.0.0.0/24',

@@ -77,7 +77,7 @@ test('options that the engine owns pass, others are refused with the nearest nam
   assert.deepEqual(readNetworkOptions({ 'com.docker.network.advertise_addr_ms': '200' }), DEFAULTS);
   assert.match(
     refusal({ parnt: 'eth0' }),
-    /^unknown option -o "parnt", did you mean parent\?; the options are parent, /,
+    /^unknown option -o "parnt" \(did you mean parent\?\); the options are parent, /,
   );
   assert.match(refusal({ zzzzzzz: 'x' }), /^unknown option -o "zzzzzzz"; the options are parent, /);
 });
@@ -85,11 +85,11 @@ test('options that the engine owns pass, others are refused with the nearest nam
 test('a mode that is none is refused with the four and the likely one', () => {
   assert.equal(
     refusal({ macvlan_mode: 'veth' }),
-    'unknown macvlan_mode "veth", did you mean vepa?; use one of bridge, private, vepa, passthru',
+    'unknown macvlan_mode "veth" (did you mean vepa?); use one of bridge, private, vepa, passthru',
   );
   assert.equal(
     refusal({ macvlan_mode: 'Bridge' }),
-    'unknown macvlan_mode "Bridge", did you mean bridge?; use one of bridge, private, vepa, passthru',
+    'unknown macvlan_mode "Bridge" (did you mean bridge?); use one of bridge, private, vepa, passthru',
   );
 });
 
