@@ -122,7 +122,7 @@ export class Leases {
         key: `lease ${leaseKey(lease)} ${lease.changedAt}`,
         kind: 'lease',
         name: lease.address,
-        why: 'it belongs to no container, and no ReleaseAddress came',
+        why: `no ${lease.kind === 'container' ? 'container' : 'pool'} has it, and no ReleaseAddress came`,
         patience: lease.endpointId === null ? 'late' : 'soon',
         collect: () => this.#collect(lease),
       }));

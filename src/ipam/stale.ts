@@ -34,11 +34,13 @@ export function isStale(lease: Lease, evidence: Evidence, now: Date): boolean {
 }
 
 /**
- * A container's lease of the local space without an endpoint. Networks of other drivers are left alone, since their
+ * A container's lease of the local space without an endpoint, or another one without a pool. Networks of other drivers are left alone, since their
  * endpoints are unknown here, and so is the global space, whose endpoints are on other hosts.
  */
 export function isUnused(lease: Lease, evidence: Evidence): boolean {
-  if (lease.kind !== 'container' || isGlobal(lease.realm)) return false;
+  if (isGlobal(lease.realm)) return false;
+  // A crash came between the release of a pool and that of its gateway.
+  if (lease.kind !== 'container') return lease.poolIds.every((id) => !evidence.pools.has(id));
   if (lease.endpointId !== null && evidence.endpoints.has(lease.endpointId)) return false;
   // Whatever the lease says: an endpoint that has this address needs it.
   if (evidence.endpointAddresses.has(lease.address)) return false;

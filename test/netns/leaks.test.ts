@@ -287,6 +287,18 @@ describe('leaks on real links', { skip: outsideLab(), timeout: 120_000 }, () => 
     assert.deepEqual([await store.pools.list(), await leased()], [[], []]);
   });
 
+  test('the gateway of a pool that a crash took is freed', async () => {
+    const pool = await makeNetwork();
+    await ipam.requestAddress({ poolId: pool, address: '10.9.0.1', isGateway: true, serial: false });
+    assert.deepEqual(await collect(), []);
+    const record = await store.pools.get(pool);
+    assert.ok(record && (await store.pools.remove(record)));
+    assert.deepEqual(await collect(), ['suspected lease 10.9.0.1']);
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    await collect();
+    assert.deepEqual(await leased(), []);
+  });
+
   test('a start after a reboot finds the dead of before', async () => {
     const pool = await makeNetwork();
     for (const digit of ['1', '2', '3']) {
