@@ -12,7 +12,7 @@ NODE_IS_OLD := $(shell node -e 'const [a, b] = process.versions.node.split(".");
 PINNED := $(RUNTIME)/.package-lock.json
 READY := $(if $(NODE_IS_OLD),$(PINNED)) node_modules/.package-lock.json
 
-.PHONY: help build check unit test-netns test-docker test demo bench clean tables plugin plugin-enable push install uninstall release
+.PHONY: help build check unit test-netns test-docker test kills fuzz demo bench clean tables plugin plugin-enable push install uninstall release
 
 # The managed plugin's name on this engine. With any tag but `latest`, `-d tsmacvlan` works too (docs/install.md).
 PLUGIN ?= tsmacvlan:lan
@@ -46,6 +46,12 @@ test-docker: build $(PINNED) ## tests on real Docker engines, in namespaces of t
 
 test: build $(PINNED) ## every test
 	node test/run.ts unit package netns docker vlan swarm
+
+kills: build ## KILLS=500 times kill -9 of the daemon under load (root); SEED= repeats a run
+	KILLS=$(or $(KILLS),500) SEED=$(or $(SEED),$$RANDOM) node test/run.ts test/netns/kill.test.ts
+
+fuzz: $(READY) ## COUNT=100000 hostile requests (root); SEED= repeats a run
+	COUNT=$(or $(COUNT),100000) SEED=$(or $(SEED),$$RANDOM) node test/run.ts test/netns/fuzz.test.ts
 
 demo: build ## two Docker hosts on one LAN, shown step by step (root)
 	node test/demo.ts
