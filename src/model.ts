@@ -86,8 +86,6 @@ export interface Network {
   readonly hostAddresses: readonly string[];
   /** ISO 8601. */
   readonly createdAt: string;
-  /** The engine (28 and later) tells the LAN of new containers itself; absent otherwise. */
-  readonly engineAnnounces?: boolean;
 }
 
 /**

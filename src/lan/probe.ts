@@ -160,7 +160,7 @@ export class Prober {
 
   /**
    * Tells the LAN, siblings in bridge mode included, that the address is at this MAC from now on, so that caches and
-   * switches learn it. For engines below 28, which do not. Takes 2 s; call it once the container's interface is up.
+   * switches learn it. For engines, of which not all do. Takes 2 s; call it once the container's interface is up.
    */
   announce(request: AnnounceRequest): Promise<void> {
     return this.#onParent(request, async (parent) => {

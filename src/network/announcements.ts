@@ -1,6 +1,7 @@
 /**
- * Engines below 28 tell nobody that a container is there: neighbours and switches that knew the address elsewhere go on
- * sending there. So we announce it, in the background, when the engine has taken the link into the container.
+ * Engines below 28 tell nobody that a container is there, and 28.5 does so for some containers and not for others (seen
+ * in captures): neighbours and switches that knew the address elsewhere go on sending there. So we announce it, in the
+ * background, when the engine has taken the link into the container.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Links } from '../kernel/link.ts';

@@ -40,8 +40,6 @@ export interface NetworkRequest {
   readonly enableIPv4: boolean;
   readonly enableIPv6: boolean;
   readonly subnets: readonly Subnet[];
-  /** The engine tells the LAN of a container's address itself. */
-  readonly engineAnnounces?: boolean;
 }
 
 export interface EndpointRequest {
@@ -156,7 +154,7 @@ export class NetworkDriver {
     const subnets = await this.#claims.tiePools(request.networkId, options.parent, request.subnets);
     const pools = await this.#claims.poolsOf(request.networkId);
     const hostAddresses = await this.#host.choose(options, subnets, pools);
-    const { networkId: id, internal, engineAnnounces } = request;
+    const { networkId: id, internal } = request;
     const network: Network = {
       id,
       options: { ...options, probe: profileOf(pools) ?? options.probe },
@@ -165,7 +163,6 @@ export class NetworkDriver {
       subnets,
       hostAddresses,
       createdAt: this.#now().toISOString(),
-      ...(engineAnnounces && { engineAnnounces }),
     };
     const replaced = await this.#record(network);
     try {
@@ -395,7 +392,7 @@ export class NetworkDriver {
       if (endpoint === undefined || endpoint.networkId !== networkId || endpoint.state === 'deleting')
         throw errors.endpointUnknown(endpointId, networkId);
       if (endpoint.state === 'created') await this.#change(endpoint, 'joined');
-      if (!network.engineAnnounces) this.#announcements?.start(endpoint, network);
+      this.#announcements?.start(endpoint, network);
       return {
         linkName: endpoint.linkName,
         interfaceName: endpoint.interfaceName,

@@ -21,8 +21,6 @@ export interface NetworkRequest {
   readonly internal: boolean;
   readonly enableIPv4: boolean;
   readonly enableIPv6: boolean;
-  /** The engine tells the LAN of a container's address itself. */
-  readonly engineAnnounces: boolean;
   /** IPv4 first; gateways without prefix length. */
   readonly subnets: readonly Subnet[];
 }
@@ -136,8 +134,8 @@ const networkOptions = v.pipe(
     object({
       'com.docker.network.generic': textMap,
       'com.docker.network.internal': v.nullish(v.boolean(), false),
-      // Engines before 28 know no IPv6-only networks and do not send it; nor do they announce addresses.
-      'com.docker.network.enable_ipv4': v.nullish(v.boolean()),
+      // Engines before 28 know no IPv6-only networks and do not send it.
+      'com.docker.network.enable_ipv4': v.nullish(v.boolean(), true),
       'com.docker.network.enable_ipv6': v.nullish(v.boolean(), false),
     }),
     {},
@@ -145,8 +143,7 @@ const networkOptions = v.pipe(
   v.transform((options) => ({
     options: options['com.docker.network.generic'],
     internal: options['com.docker.network.internal'],
-    enableIPv4: options['com.docker.network.enable_ipv4'] ?? true,
-    engineAnnounces: typeof options['com.docker.network.enable_ipv4'] === 'boolean',
+    enableIPv4: options['com.docker.network.enable_ipv4'],
     enableIPv6: options['com.docker.network.enable_ipv6'],
   })),
 );

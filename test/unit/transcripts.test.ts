@@ -143,7 +143,6 @@ function networkOptions({ Options }: Body) {
     internal: Options?.['com.docker.network.internal'] ?? false,
     enableIPv4: Options?.['com.docker.network.enable_ipv4'] ?? true,
     enableIPv6: Options?.['com.docker.network.enable_ipv6'] ?? false,
-    engineAnnounces: Options?.['com.docker.network.enable_ipv4'] !== undefined,
   };
 }
 

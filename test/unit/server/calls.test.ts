@@ -26,10 +26,7 @@ const CASES: readonly Case[] = [
   {
     call: 'NetworkDriver.GwAllocCheck',
     body: { Options: { 'com.docker.network.generic': { parent: 'eth0' }, 'com.docker.network.enable_ipv4': true } },
-    asks: [
-      'skipGateway',
-      { options: { parent: 'eth0' }, internal: false, enableIPv4: true, enableIPv6: false, engineAnnounces: true },
-    ],
+    asks: ['skipGateway', { options: { parent: 'eth0' }, internal: false, enableIPv4: true, enableIPv6: false }],
     reply: { SkipIPv4: true, SkipIPv6: false },
   },
   {
@@ -67,7 +64,6 @@ const CASES: readonly Case[] = [
         internal: true,
         enableIPv4: true,
         enableIPv6: true,
-        engineAnnounces: true,
         subnets: [
           { addressSpace: 'Local', subnet: '192.168.1.0/24', gateway: '192.168.1.1' },
           { addressSpace: 'Local', subnet: '10.0.0.0/8', gateway: null },
@@ -236,7 +232,7 @@ for (const [what, body, expected] of [
   });
 }
 
-test('on engines before 28, which do not say so, IPv4 is on and nothing is announced', options, async (t) => {
+test('on engines before 28, which do not say so, IPv4 is on', options, async (t) => {
   const door = await openDoor(t);
   await ask(door, 'NetworkDriver.CreateNetwork', {
     NetworkID: NETWORK,
@@ -250,7 +246,6 @@ test('on engines before 28, which do not say so, IPv4 is on and nothing is annou
     internal: false,
     enableIPv4: true,
     enableIPv6: false,
-    engineAnnounces: false,
     subnets: [{ addressSpace: 'null', subnet: '0.0.0.0/0', gateway: null }],
   });
 });
