@@ -12,6 +12,8 @@ export interface Machine {
 
 export interface Plan {
   version: Version;
+  /** Name of the LAN's namespace, where several sites exist at once; their hosts need names of their own too. */
+  lan?: string;
   hosts: string[];
   /** Links of each host that have a cable to the LAN; `lan0` when not given. */
   links?: string[];
@@ -31,7 +33,7 @@ export class Site {
   }
 
   static async open(plan: Plan): Promise<Site> {
-    const lan = await Lan.create(plan.addresses);
+    const lan = await Lan.create(plan.addresses, plan.lan);
     return new Site(lan, await Promise.all(plan.hosts.map((name) => bootMachine(name, lan, plan))));
   }
 

@@ -1,0 +1,176 @@
+/**
+ * Where tsmacvlan is not as the built-in driver, and why. docs/differences.md shows these; any other difference that the
+ * scenarios find is a defect.
+ */
+import type { Version } from '../lab/engine.ts';
+import type { Cast, Performance } from './stage.ts';
+
+/** One fact that is not the same with both drivers; undefined where it does not exist. */
+export interface Difference {
+  readonly engine: Version;
+  readonly cast: Cast;
+  readonly scenario: string;
+  readonly fact: string;
+  readonly macvlan: string | undefined;
+  readonly tsmacvlan: string | undefined;
+}
+
+export interface WantedDifference {
+  /** The row that a reader of the documentation sees. */
+  readonly subject: string;
+  readonly macvlan: string;
+  readonly tsmacvlan: string;
+  readonly reason: string;
+  /** True when the engine leaves a plugin no choice. */
+  readonly isForced?: boolean;
+  /** Where it is seen: all engines, casts and scenarios when not given. */
+  readonly engines?: readonly Version[];
+  readonly casts?: readonly Cast[];
+  readonly scenarios?: readonly string[];
+  /** Which facts, and what they must be; all of these scenarios, which were written for it, when not given. */
+  readonly fact?: RegExp;
+  readonly values?: readonly [macvlan: RegExp | undefined, tsmacvlan: RegExp | undefined];
+}
+
+export const WANTED: readonly WantedDifference[] = [
+  {
+    subject: 'MAC address of a container',
+    macvlan: 'engine 28: by chance, another one at every start',
+    tsmacvlan: '`02:42` and the four bytes of the IPv4 address, as with engines before 28',
+    reason: 'the same address always comes with the same MAC: no neighbour keeps a stale entry',
+    engines: ['28.5.2'],
+    fact: /./,
+    values: [/^(LINK-LOCAL OF )?MAC BY CHANCE$/, /^(LINK-LOCAL OF )?MAC FROM ADDRESS$/],
+  },
+  {
+    subject: 'MAC address in mode passthru',
+    macvlan: 'that of the parent is changed while a container has it',
+    tsmacvlan: 'the container takes that of the parent, which stays as it is',
+    reason: 'a NIC without promiscuous mode, and what the host told others about itself, go on working',
+    scenarios: ['mode passthru'],
+    fact: /(MacAddress|address)$/,
+    values: [/^MAC (FROM ADDRESS|BY CHANCE)$/, /^MAC OF lan1$/],
+  },
+  {
+    subject: 'alias of the interface in the container (`ip -d link`)',
+    macvlan: 'none',
+    tsmacvlan: '`tsmacvlan endpoint ID`',
+    reason: 'ownership stands on the link itself: after a crash only what carries it is removed',
+    fact: /› ifalias$/,
+    values: [undefined, /^tsmacvlan endpoint ENDPOINT$/],
+  },
+  {
+    subject: 'transmit queue length of the interface in the container',
+    macvlan: '0',
+    tsmacvlan: '1000',
+    reason:
+      "the kernel's own, as with `ip link add`; a queue discipline added in the container takes its limit from it",
+    fact: /› txqlen$/,
+    values: [undefined, /^1000$/],
+  },
+  {
+    subject: 'two networks on one parent',
+    macvlan: 'engines before 27 refuse the second',
+    tsmacvlan: 'works with every engine, except beside mode passthru',
+    reason: 'the kernel allows it',
+    engines: ['20.10.24', '26.1.5'],
+    scenarios: ['two networks on one parent'],
+  },
+  {
+    subject: '`-o mtu=`',
+    macvlan: 'ignored',
+    tsmacvlan: "sets it, up to the parent's",
+    reason: 'tunnels and storage need it',
+    scenarios: ['an MTU for the network'],
+    fact: /\bmtu$/,
+    values: [/^1500$/, /^1300$/],
+  },
+  {
+    subject: 'an `-o` option that does not exist',
+    macvlan: 'ignored',
+    tsmacvlan: 'refused, with the name that was probably meant; keys that begin with `com.docker.network.` pass',
+    reason: '`-o parnt=eth0` would otherwise make an isolated network without a word',
+    scenarios: ['an option that nobody knows'],
+  },
+  {
+    subject: 'a parent that is the port of a bridge, bond or team',
+    macvlan: 'taken; then no container starts',
+    tsmacvlan: 'refused, with the name of the bridge to give instead',
+    reason: 'the mistake is said where it is made',
+    scenarios: ['parents that carry no macvlan'],
+  },
+  {
+    subject: 'a parent that is a macvlan or ipvlan itself',
+    macvlan: 'taken; the kernel puts the container beside it, on the interface below',
+    tsmacvlan: 'refused, with the name of the interface below',
+    reason: '`docker network inspect` would name another parent than the containers have',
+    scenarios: ['a macvlan as parent'],
+  },
+  {
+    subject: 'a subnet with host bits, as `--subnet 192.168.1.1/16`',
+    macvlan: 'taken by engines before 25, refused by newer ones',
+    tsmacvlan: 'with `--ipam-driver tsmacvlan` refused with every engine, with the subnet that was probably meant',
+    reason: 'containers would get addresses of another subnet than it looks',
+    engines: ['20.10.24'],
+    casts: ['tsmacvlan with its IPAM'],
+    scenarios: ['host bits in the subnet, with an engine that does not look at them'],
+  },
+  {
+    subject: 'the interface of a network without parent',
+    macvlan: '`dm-` and twelve digits, a dummy link',
+    tsmacvlan: '`tsmi` and eleven digits; a dummy link, or where the kernel has none another kind with the same effect',
+    reason: 'works on kernels without dummy links',
+    scenarios: [
+      'no parent, no subnet',
+      'no parent, internal',
+      'no parent, several subnets of both families',
+      'no parent, two addresses',
+    ],
+    fact: /› host › (dm-|tsmi)/,
+  },
+  {
+    subject: 'a name asked for the interface (driver-opt `com.docker.network.endpoint.ifname`)',
+    macvlan: 'engines from 28: that name',
+    tsmacvlan: '`net0` comes true; `lan` becomes `lan0`',
+    reason: 'engines before 29.8 append a number to the name that a plugin asks for (moby#52866)',
+    isForced: true,
+    engines: ['28.5.2'],
+    scenarios: ['a name asked for the interface'],
+  },
+  {
+    subject: "the container's own name in its `/etc/hosts`, with `--ipam-driver tsmacvlan`",
+    macvlan: '`192.0.2.1 web`',
+    tsmacvlan: 'engines from 28: `::ffff:192.0.2.1 web`; with IPv6 switched off by `--sysctl`, nothing',
+    reason:
+      'these engines write the address of any IPAM plugin so (libnetwork `getEtcHostsAddrs`); glibc reads it as IPv4',
+    isForced: true,
+    engines: ['28.5.2'],
+    casts: ['tsmacvlan with its IPAM'],
+    fact: /› hosts$/,
+    values: [/; [\d.]+\tID OF/, /^(?!.*; [\d.]+\tID OF)/],
+  },
+];
+
+export function compare(
+  where: Pick<Difference, 'engine' | 'cast' | 'scenario'>,
+  macvlan: Performance,
+  tsmacvlan: Performance,
+): Difference[] {
+  const facts = new Set([...macvlan.facts.keys(), ...tsmacvlan.facts.keys()]);
+  return [...facts]
+    .map((fact) => ({ ...where, fact, macvlan: macvlan.facts.get(fact), tsmacvlan: tsmacvlan.facts.get(fact) }))
+    .filter((pair) => pair.macvlan !== pair.tsmacvlan);
+}
+
+export function isWanted(difference: Difference, wanted: WantedDifference): boolean {
+  const { engines, casts, scenarios, fact, values } = wanted;
+  if (engines && !engines.includes(difference.engine)) return false;
+  if (casts && !casts.includes(difference.cast)) return false;
+  if (scenarios && !scenarios.includes(difference.scenario)) return false;
+  if (fact && !fact.test(difference.fact)) return false;
+  return !values || (matches(difference.macvlan, values[0]) && matches(difference.tsmacvlan, values[1]));
+}
+
+function matches(value: string | undefined, expected: RegExp | undefined): boolean {
+  return value === undefined || expected === undefined ? value === expected : expected.test(value);
+}
