@@ -76,7 +76,10 @@ for (const version of VERSIONS) {
 
       test('network create -o parnt=lan0 names the nearest option and then all of them', async () => {
         const { stderr } = await createNetwork(engine, '-o parnt=lan0', 'lan');
-        assert.match(sentenceIn(stderr), /^unknown option -o "parnt" \(did you mean parent\?\); the options are parent, /);
+        assert.match(
+          sentenceIn(stderr),
+          /^unknown option -o "parnt" \(did you mean parent\?\); the options are parent, /,
+        );
       });
     });
 
