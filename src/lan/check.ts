@@ -180,7 +180,9 @@ export class LanCheck {
     for (const { address, subnet } of addressesOf(endpoint)) {
       const request = this.#probeRequest({ ...place, address, subnet });
       if (request === null || this.#parts.sentinel.isContested(place.parentName, address)) continue;
-      const isOwn = (mac: string) => mac === endpoint.macAddress || request.isOwn(mac);
+      // A container with two interfaces on the parent answers on both.
+      const isOwn = (mac: string) =>
+        mac === endpoint.macAddress || this.#parts.sentinel.isWard(place.parentName, mac) || request.isOwn(mac);
       // Without a reserve the next start takes a little longer.
       await this.#parts.prober.keepLeft({ ...request, isOwn }).catch(() => undefined);
     }

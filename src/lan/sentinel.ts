@@ -8,8 +8,11 @@
  *
  * Two Docker hosts make the same MAC address from the same IP address. So a frame that comes in with our own MAC is a
  * conflict too, unless it is one that went out a moment ago: some switches (vepa), bonds and bridges send frames back.
+ * Only frames to all count there: what one child of a parent sends to another alone is shown to the parent as if it
+ * came in (macvlan_queue_xmit, dev_forward_skb). And a container with two interfaces on a parent speaks for all its
+ * addresses on both, as Linux does.
  */
-import { type Address, formatAddress } from '../address.ts';
+import { type Address, formatAddress, isMulticastMac } from '../address.ts';
 import type { BpfInstruction } from '../kernel/bpf.ts';
 import type { Links } from '../kernel/link.ts';
 import { PacketSocket } from '../kernel/packet.ts';
@@ -124,6 +127,11 @@ export class Sentinel {
     return false;
   }
 
+  /** The MAC address is that of an endpoint on this parent. */
+  isWard(parentName: string, macAddress: string): boolean {
+    return [...this.#wards.values()].some((ward) => ward.parentName === parentName && ward.macAddress === macAddress);
+  }
+
   close(): void {
     clearInterval(this.#timer);
     for (const [parentName, post] of this.#posts) this.#leave(parentName, post);
@@ -202,7 +210,13 @@ export class Sentinel {
     if (ward === undefined || isKeeperMac(sighting.macAddress)) return;
     if (sighting.isAnswer && this.#parts.isProxy(parentName, sighting.macAddress)) return;
     if (outgoing ? this.#isFromHere(post, ward, sighting, frame) : post.sent.has(echoKey(frame))) return;
+    if (this.#isOfSibling(ward, sighting)) return;
     this.#report(ward, sighting);
+  }
+
+  #isOfSibling(ward: Ward, { macAddress, packet }: Sighting): boolean {
+    if (macAddress === ward.macAddress) return !isMulticastMac(packet.destinationMac);
+    return this.isWard(ward.parentName, macAddress);
   }
 
   /** Sent by this host: by the container, or by us in its stead. */
