@@ -51,6 +51,16 @@ const ip = (words: string) => output(['ip', ...words.split(' ')]);
 const kernelLinks = async () => JSON.parse(await ip('-j -d link')) as KernelLink[];
 const probeLinks = async () => (await kernelLinks()).filter(({ ifalias }) => ifalias === 'tsmacvlan probe');
 
+/** The probe link of what was just asked, as soon as it is there. */
+async function probeLinkSoon() {
+  for (let waited = 0; waited < 100; waited++) {
+    const [link] = await probeLinks();
+    if (link !== undefined) return link;
+    await sleep(5);
+  }
+  return assert.fail('no probe link was made');
+}
+
 function address(text: string): Address {
   const parsed = parseAddress(text);
   assert.ok(parsed);
@@ -372,16 +382,14 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 170_000 }, ()
     await probe(next(), { guardMs: 0 });
     await sleep(1500);
     assert.equal((await probeLinks()).length, 1);
-    await sleep(700);
+    for (let waited = 0; waited < 50 && (await probeLinks()).length > 0; waited++) await sleep(100);
     assert.deepEqual(await probeLinks(), []);
   });
 
   test("the probe link has no IPv6 and does not answer for the host's addresses", { timeout }, async () => {
     await ip('address add 10.9.0.40/24 dev par');
     const asked = probe(next());
-    await sleep(50);
-    const [link] = await probeLinks();
-    assert.ok(link);
+    const link = await probeLinkSoon();
     assert.ok(link.flags.includes('NOARP'));
     assert.ok(!readdirSync('/proc/sys/net/ipv6/conf').includes(link.ifname));
     machine.heard.length = 0;
