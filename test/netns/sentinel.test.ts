@@ -143,6 +143,27 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 120_0
     assert.deepEqual(seen, []);
   });
 
+  test('a container that has two interfaces on the parent, and siblings that talk, are no conflict', {
+    timeout,
+  }, async () => {
+    sentinel.watch('web2', { parentName: 'par', macAddress: '02:42:0a:09:00:06', addresses: [OTHER], defend: null });
+    await ip('link add box1 link par address 02:42:0a:09:00:06 type macvlan mode bridge');
+    await ip('link set box1 netns box');
+    await box.ip('link set box1 up');
+    await box.ip('address add 10.9.0.6/24 dev box1');
+    await sleep(700);
+    await ip('link add ask0 link par type macvlan mode bridge');
+    await ip('link set ask0 up');
+    await ip('address add 10.9.0.50/24 dev ask0');
+    // Asked anew by each: the container answers on both of its interfaces.
+    for (const address of ['10.9.0.5', '10.9.0.6']) await output(['ping', '-c', '1', '-W', '2', '-I', 'ask0', address]);
+    squatter.send(encodeArp(arpProbe(IPV4, SQUATTER)));
+    await sleep(1500);
+    await ip('link delete ask0');
+    await box.ip('link delete box1');
+    assert.deepEqual(seen, []);
+  });
+
   test('a router that answers for every address is none', { timeout }, async () => {
     proxies.add(SQUATTER);
     squatter.send(encodeArp({ ...arpReply(arpProbe(IPV4, CONTAINER), SQUATTER), destinationMac: 'ff:ff:ff:ff:ff:ff' }));
