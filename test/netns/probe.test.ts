@@ -528,7 +528,8 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 170_000 }, ()
       await ip('link delete gone0').catch(() => undefined);
       assert.deepEqual(await probeLinks(), []);
       await sleep(100);
-      assert.equal(readdirSync('/proc/self/fd').length, files);
+      // Fewer, when what an earlier test closed was still going.
+      assert.ok(readdirSync('/proc/self/fd').length <= files);
     });
   }
 
