@@ -631,6 +631,12 @@ export const addressLeased = (address: string, network: string | null, waitSecon
       : `address ${address} is leased to a container ${ofNetwork(network)} that is starting or was stopped; choose another ${option} or try again in ${waitSeconds} s`,
   );
 
+export const addressOfTask = (address: string, option: string) =>
+  mistake(
+    'ADDRESS_TAKEN',
+    `address ${address} is given to a task of this swarm already; choose another ${option} or remove that task`,
+  );
+
 export const addressHeld = (address: string, macAddress: string, link: string, option: string) =>
   mistake(
     'ADDRESS_HELD',

@@ -67,7 +67,7 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
       void (await report({ parent, address, macAddress, ourMacAddress: null })),
     log,
   });
-  const lan = new PoolLan(check, store.networks);
+  const lan = new PoolLan(check, store.networks, settings.parents);
   const ipam = new IpamDriver({ store, probe: lan.probe, keeper: lan });
   const warm = (networkId?: string) =>
     void ipam

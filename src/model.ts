@@ -125,8 +125,18 @@ export interface Pool {
   readonly options: Readonly<Record<string, string>>;
   /** The network that CreateNetwork tied to this pool; null before, and for networks of other drivers. */
   readonly networkId: string | null;
+  /** Where a manager of a swarm here allocated networks from it; absent otherwise. */
+  readonly swarm?: SwarmAllocation;
   readonly createdAt: string;
   readonly changedAt: string;
+}
+
+/** A pool in the hands of a swarm's managers (ipam/allocations.ts). */
+export interface SwarmAllocation {
+  /** Counts the leaders who claimed anew what is in use. */
+  readonly round: number;
+  /** Ids of swarm networks, each with the round in which it was allocated last. */
+  readonly networks: Readonly<Record<string, number>>;
 }
 
 /** `gateway` and `auxiliary` are asked for at network creation, `container` by a run, `host` is ours (host access). */
@@ -143,6 +153,8 @@ export interface Lease {
   readonly poolIds: readonly string[];
   /** The endpoint that uses it; null until CreateEndpoint and after DeleteEndpoint. */
   readonly endpointId: string | null;
+  /** The round of its pool in which a swarm's manager claimed it last; absent where no manager did. */
+  readonly round?: number;
   readonly changedAt: string;
 }
 

@@ -5,6 +5,7 @@ import { type Address, contains, formatAddress, formatInterfaceAddress, parseAdd
 import * as errors from '../errors.ts';
 import type { Lease, LeaseKind, Pool } from '../model.ts';
 import { leaseKey, realmOf, type Store } from '../store/store.ts';
+import { isManagers, shareSwarmNetwork } from './allocations.ts';
 import type { Candidates } from './candidates.ts';
 import type { Leases } from './leases.ts';
 import {
@@ -99,7 +100,8 @@ export class Allocator {
   /** An auxiliary address is asked for like a container's `--ip`, only before there is a network. */
   #kindOf(pool: Pool, isGateway: boolean): LeaseKind {
     if (isGateway) return 'gateway';
-    return pool.networkId === null && isBeingCreated(pool, this.#now()) ? 'auxiliary' : 'container';
+    const isBefore = pool.networkId === null && pool.swarm === undefined && isBeingCreated(pool, this.#now());
+    return isBefore ? 'auxiliary' : 'container';
   }
 
   // --- named by the user -----------------------------------------------------------------------------------------
@@ -113,7 +115,9 @@ export class Allocator {
     const wanted = this.#newLease(pool, address, kind);
     const lease = await this.#leases.claim(address, wanted, option);
     await this.#confirm(pool, lease);
-    const finding = lease === wanted ? await this.#ask(pool, address, lease, signal) : NOT_HELD;
+    // What a swarm's manager claims by address is mostly a running container's: the node that gets it asks.
+    const isAsked = lease === wanted && !isManagers(pool);
+    const finding = isAsked ? await this.#ask(pool, address, lease, signal) : NOT_HELD;
     if (finding.held) throw errors.addressHeld(lease.address, finding.macAddress, finding.linkName, option);
     return formatInterfaceAddress(address, known(pool.subnet));
   }
@@ -168,12 +172,9 @@ export class Allocator {
   }
 
   async #sistersOf(pool: Pool): Promise<Pool[]> {
-    if (pool.networkId === null) return [];
     const { family } = known(pool.subnet);
-    const pools = await this.#store.pools.list();
-    return pools.filter(
-      ({ id, networkId, subnet }) => id !== pool.id && networkId === pool.networkId && known(subnet).family === family,
-    );
+    const others = (await this.#store.pools.list()).filter(({ id }) => id !== pool.id);
+    return others.filter((other) => areSisters(other, pool) && known(other.subnet).family === family);
   }
 
   /** The lease is inserted before the LAN is asked, so that whoever wants the address meanwhile finds it taken. */
@@ -232,6 +233,7 @@ export class Allocator {
       kind,
       poolIds: [pool.id],
       endpointId: null,
+      ...(pool.swarm && { round: pool.swarm.round }),
       changedAt: this.#now().toISOString(),
     };
   }
@@ -267,8 +269,10 @@ export class Allocator {
     if (lease === undefined) return;
     const holder = await this.#holderOf(lease, poolId);
     if (holder === undefined) return;
-    await this.#leases.giveUp(lease, holder);
     const pool = await this.#store.pools.get(holder);
+    // Other networks of the swarm may have the pool: its gateway goes with it.
+    if (lease.kind === 'gateway' && pool !== undefined && isManagers(pool)) return;
+    await this.#leases.giveUp(lease, holder);
     if (pool !== undefined && lease.kind === 'container') await this.#candidates?.returned(pool, address);
   }
 
@@ -284,9 +288,10 @@ export class Allocator {
   }
 }
 
-/** Pools of one network. A swarm manager's are tied to none, and share what their realm has. */
+/** Pools of one network. */
 function areSisters(a: Pool, b: Pool): boolean {
-  return realmOf(a) === realmOf(b) && a.networkId === b.networkId && (a.networkId !== null || isGlobal(a.addressSpace));
+  if (realmOf(a) !== realmOf(b)) return false;
+  return a.networkId === null ? shareSwarmNetwork(a, b) : a.networkId === b.networkId;
 }
 
 function refuseReserved(pool: Pool, address: Address, option: string): void {

@@ -5,6 +5,7 @@
 import { hostname } from 'node:os';
 import type { Leak } from '../leak.ts';
 import type { Store } from '../store/store.ts';
+import { type AllocationRequest, Allocations } from './allocations.ts';
 import { type AddressRequest, Allocator, type Probe } from './allocator.ts';
 import { Candidates, type Keeper } from './candidates.ts';
 import { Leases } from './leases.ts';
@@ -29,10 +30,12 @@ export class IpamDriver {
   readonly #pools: Pools;
   readonly #allocator: Allocator;
   readonly #leases: Leases;
+  readonly #allocations: Allocations;
   readonly #candidates: Candidates | undefined;
 
   constructor({ store, now = () => new Date(), probe, keeper, hostId = hostname() }: Parts) {
     this.#leases = new Leases(store, now);
+    this.#allocations = new Allocations(store, now);
     const leases = this.#leases;
     this.#candidates = keeper && new Candidates({ store, leases, keeper });
     const candidates = this.#candidates;
@@ -52,6 +55,15 @@ export class IpamDriver {
 
   async releasePool(poolId: string): Promise<void> {
     await this.#pools.release(poolId);
+  }
+
+  /** Sent to a swarm's leader, after RequestPool and the gateway. */
+  async allocateNetwork(request: AllocationRequest): Promise<void> {
+    await this.#allocations.allocate(request);
+  }
+
+  async freeNetwork(networkId: string): Promise<void> {
+    await this.#allocations.free(networkId);
   }
 
   /** Answers with prefix length: `192.168.1.2/24`. */

@@ -1,25 +1,37 @@
 /** Where the LAN of a pool is, for the check of its addresses. */
 import { type Address, parseAddress } from '../address.ts';
+import { PluginError } from '../errors.ts';
 import type { CheckRequest, LanCheck, Loss, Place } from '../lan/check.ts';
 import { placeOf } from '../lan/check.ts';
 import type { Network, Pool, ProbeProfile } from '../model.ts';
 import type { Table } from '../store/store.ts';
+import { isManagers } from './allocations.ts';
 import type { Finding, Probe } from './allocator.ts';
 import type { Keeper } from './candidates.ts';
+
+const NOT_HELD: Finding = { held: false };
 
 /** The network that CreateNetwork tied to the pool tells the parent, else `--ipam-opt parent=`; without either nobody is asked. */
 export class PoolLan implements Keeper {
   readonly #check: LanCheck;
   readonly #networks: Table<Network>;
+  readonly #aliases: ReadonlyMap<string, string>;
 
-  constructor(check: LanCheck, networks: Table<Network>) {
+  /** `aliases`: as in the setting PARENTS. */
+  constructor(check: LanCheck, networks: Table<Network>, aliases: ReadonlyMap<string, string>) {
     this.#check = check;
     this.#networks = networks;
+    this.#aliases = aliases;
   }
 
   readonly probe: Probe = async (pool, text, signal): Promise<Finding> => {
     const request = await this.#request(pool, text, signal);
-    return request === null ? { held: false } : this.#check.check(request);
+    if (request === null) return NOT_HELD;
+    return this.#check.check(request).catch((error: unknown) => {
+      // A manager of a swarm need not be on the LAN itself: the node that gets the task asks.
+      if (isManagers(pool) && error instanceof PluginError && error.code === 'PROBE_PARENT_GONE') return NOT_HELD;
+      throw error;
+    });
   };
 
   /** Only for pools of our own networks. */
@@ -57,7 +69,7 @@ export class PoolLan implements Keeper {
       const place = placeOf(network);
       return place && { ...place, profile: profile ?? place.profile };
     }
-    const parentName = options['parent'];
-    return parentName === undefined ? null : { parentName, mode: 'bridge', profile };
+    const named = options['parent'];
+    return named === undefined ? null : { parentName: this.#aliases.get(named) ?? named, mode: 'bridge', profile };
   }
 }

@@ -6,9 +6,8 @@ import * as errors from '../errors.ts';
 import type { Leak } from '../leak.ts';
 import type { Lease, LeaseKind } from '../model.ts';
 import { leaseKey, type Store } from '../store/store.ts';
-import { isGlobal } from './pool.ts';
 import { Realm } from './realm.ts';
-import { isStale, isUnused, readEvidence, secondsUntilStale } from './stale.ts';
+import { isManagersLease, isStale, isUnused, readEvidence, secondsUntilStale } from './stale.ts';
 
 /** Another's change came between reading a record and writing it: read again. */
 const ATTEMPTS = 8;
@@ -43,7 +42,7 @@ export class Leases {
 
   /**
    * The address as `wanted`, or the lease that already serves the wish: a gateway is shared by the networks of its
-   * subnet, and in the global space every new leader of a swarm claims again what its predecessor gave out.
+   * subnet.
    * Throws ADDRESS_TAKEN, naming the holder. `option`: where the user named it, for the sentence.
    */
   async claim(address: Address, wanted: Lease, option: string): Promise<Lease> {
@@ -60,8 +59,8 @@ export class Leases {
 
   async #successor(existing: Lease, wanted: Lease, option: string): Promise<Lease> {
     if (existing.kind === 'gateway' && wanted.kind === 'gateway') return shared(existing, wanted);
-    if (isGlobal(wanted.realm)) return existing;
     const evidence = await readEvidence(this.#store);
+    if (isManagersLease(existing, evidence)) return successorInSwarm(existing, wanted, option);
     if (isStale(existing, evidence, this.#now())) return wanted;
     const pool = existing.poolIds.map((id) => evidence.pools.get(id)).find((found) => found !== undefined);
     throw this.#refusal(existing, pool?.networkId ?? null, option);
@@ -122,7 +121,7 @@ export class Leases {
         key: `lease ${leaseKey(lease)} ${lease.changedAt}`,
         kind: 'lease',
         name: lease.address,
-        why: `no ${lease.kind === 'container' ? 'container' : 'pool'} has it, and no ReleaseAddress came`,
+        why: whyUnused(lease),
         patience: lease.endpointId === null ? 'late' : 'soon',
         collect: () => this.#collect(lease),
       }));
@@ -142,6 +141,24 @@ export class Leases {
     }
     return counts;
   }
+}
+
+/**
+ * What was claimed in an earlier round, or out of the pool of another network, may be over: the claim is granted, and the
+ * node that gets the task asks its LAN. A gateway always goes to who asks for it: a network whose gateway is refused
+ * keeps all its tasks from starting for ever.
+ */
+function successorInSwarm(existing: Lease, wanted: Lease, option: string): Lease {
+  if (wanted.kind === 'gateway') return wanted;
+  if (existing.kind === 'gateway') return existing;
+  const isHeld = existing.poolIds[0] === wanted.poolIds[0] && existing.round === wanted.round;
+  if (isHeld) throw errors.addressOfTask(existing.address, option);
+  return wanted;
+}
+
+function whyUnused({ kind, round }: Lease): string {
+  if (round !== undefined) return 'no task of the swarm has it any more, and another leader was told to release it';
+  return `no ${kind === 'container' ? 'container' : 'pool'} has it, and no ReleaseAddress came`;
 }
 
 function shared(existing: Lease, { poolIds, changedAt }: Lease): Lease {

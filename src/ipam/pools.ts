@@ -5,6 +5,7 @@ import type { Leak } from '../leak.ts';
 import type { Lease, Pool } from '../model.ts';
 import { Serial } from '../serial.ts';
 import { realmOf, type Store } from '../store/store.ts';
+import { isAllocated, isManagers } from './allocations.ts';
 import type { Leases } from './leases.ts';
 import {
   type ChooseSubnet,
@@ -51,9 +52,13 @@ export class Pools {
   async #request(request: PoolRequest): Promise<Pool> {
     const pools = await this.#store.pools.list();
     const wanted = newPool(readPoolRequest(request, this.#chooser(pools)), this.#now());
-    // Every new leader of a swarm asks again for all pools (moby cnmallocator).
     const existing = pools.find((pool) => pool.id === wanted.id);
-    if (existing !== undefined && isGlobal(existing.addressSpace)) return existing;
+    // Every new leader of a swarm asks again for all pools (moby cnmallocator). AllocateNetwork follows, which is about
+    // the pool asked for last.
+    if (existing !== undefined && isManagers(existing)) {
+      await this.#store.pools.replace(existing, { ...existing, changedAt: wanted.changedAt });
+      return existing;
+    }
     for (const pool of pools) {
       const refusal = refusalBeside(pool, wanted);
       if (refusal !== undefined) await this.#makeWay(pool, wanted, refusal);
@@ -100,30 +105,33 @@ export class Pools {
     return leases.filter(({ poolIds }) => poolIds.includes(poolId));
   }
 
-  /** Drops the pool and its addresses, save those that a living endpoint uses: they go with the endpoint's release. */
+  /**
+   * Drops the pool and its addresses, save those that a living endpoint uses: they go with the endpoint's release. One that
+   * networks of a swarm share goes with the last of them.
+   */
   async release(poolId: string): Promise<void> {
     await this.#serial.run('pools', () => this.#release(poolId));
   }
 
   async #release(poolId: string): Promise<void> {
+    let pool = await this.#store.pools.get(poolId);
+    if (pool !== undefined && isAllocated(pool)) return;
     this.#onReleased(poolId);
     // The pool first: a request under way finds it gone and gives its address back.
-    let pool = await this.#store.pools.get(poolId);
     while (pool !== undefined && !(await this.#store.pools.remove(pool))) pool = await this.#store.pools.get(poolId);
     for (const lease of await this.#leasesOf(poolId)) await this.#leases.giveUp(lease, poolId);
   }
 
-  /** Pools whose network went while their ReleasePool was lost. Those of swarms have their networks on other hosts. */
+  /** Pools whose network went while their ReleasePool was lost. */
   async leaks(): Promise<Leak[]> {
-    const pools = (await this.#store.pools.list()).filter(({ addressSpace }) => !isGlobal(addressSpace));
     const networks = new Set((await this.#store.networks.list()).map(({ id }) => id));
-    return pools
-      .filter(({ networkId }) => networkId !== null && !networks.has(networkId))
+    return (await this.#store.pools.list())
+      .filter((pool) => (pool.networkId === null ? isLeftBySwarm(pool) : !networks.has(pool.networkId)))
       .map((pool) => ({
         key: `pool ${pool.id} ${pool.changedAt}`,
         kind: 'pool',
         name: nameOf(pool),
-        why: `its network ${errors.short(pool.networkId ?? '')} is gone, and no ReleasePool came`,
+        why: `its network ${errors.short(pool.networkId ?? 'of the swarm')} is gone, and no ReleasePool came`,
         patience: 'late',
         collect: () => this.#serial.run('pools', () => this.#collect(pool)),
       }));
@@ -131,10 +139,15 @@ export class Pools {
 
   async #collect(pool: Pool): Promise<boolean> {
     const current = await this.#store.pools.get(pool.id);
-    if (current?.changedAt !== pool.changedAt || !(await this.#isAbandoned(pool, []))) return false;
+    if (current?.changedAt !== pool.changedAt) return false;
+    if (!isLeftBySwarm(current) && !(await this.#isAbandoned(current, []))) return false;
     await this.#release(pool.id);
     return true;
   }
+}
+
+function isLeftBySwarm(pool: Pool): boolean {
+  return isManagers(pool) && pool.swarm !== undefined && !isAllocated(pool);
 }
 
 /** Engines of a swarm have ids of 25 letters and digits for its networks; their own are 64 hexadecimal digits. */

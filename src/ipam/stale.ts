@@ -1,6 +1,7 @@
 /** Which leases nobody will ever give back. */
 import type { Endpoint, Lease, Pool } from '../model.ts';
 import type { Store } from '../store/store.ts';
+import { isManagers, isUnclaimed } from './allocations.ts';
 import { isGlobal } from './pool.ts';
 
 /**
@@ -34,17 +35,27 @@ export function isStale(lease: Lease, evidence: Evidence, now: Date): boolean {
 }
 
 /**
- * A container's lease of the local space without an endpoint, or another one without a pool. Networks of other drivers are left alone, since their
- * endpoints are unknown here, and so is the global space, whose endpoints are on other hosts.
+ * A container's lease without an endpoint, or one that a swarm's manager gave out and nobody claimed since, or another one
+ * without a pool. Networks of other drivers are left alone, since their endpoints are unknown here.
  */
 export function isUnused(lease: Lease, evidence: Evidence): boolean {
-  if (isGlobal(lease.realm)) return false;
+  const pools = poolsOf(lease, evidence);
   // A crash came between the release of a pool and that of its gateway.
-  if (lease.kind !== 'container') return lease.poolIds.every((id) => !evidence.pools.has(id));
+  if (lease.kind !== 'container') return pools.length === 0;
+  if (isManagersLease(lease, evidence)) return pools.every((pool) => isUnclaimed(lease, pool));
   if (lease.endpointId !== null && evidence.endpoints.has(lease.endpointId)) return false;
   // Whatever the lease says: an endpoint that has this address needs it.
   if (evidence.endpointAddresses.has(lease.address)) return false;
   return lease.poolIds.every((id) => evidence.pools.get(id)?.networkId !== null);
+}
+
+/** Its container is on any host of the swarm. */
+export function isManagersLease(lease: Lease, evidence: Evidence): boolean {
+  return isGlobal(lease.realm) && poolsOf(lease, evidence).every(isManagers);
+}
+
+function poolsOf({ poolIds }: Lease, { pools }: Evidence): Pool[] {
+  return poolIds.flatMap((id) => pools.get(id) ?? []);
 }
 
 export function secondsUntilStale({ changedAt }: Lease, now: Date): number {

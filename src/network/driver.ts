@@ -225,6 +225,25 @@ export class NetworkDriver {
     });
   }
 
+  /**
+   * A swarm's leader sets up a network. Nothing is made here, and nothing refused: a refusal would only be in the engine's
+   * log and keep all tasks waiting, while that of a node is shown with the task.
+   */
+  reviewAllocation({ networkId, options }: Pick<NetworkRequest, 'networkId' | 'options'>): void {
+    const network = errors.short(networkId);
+    this.#log.info('a swarm network: its services need --endpoint-mode dnsrr, nobody answers for a virtual IP', {
+      network,
+    });
+    try {
+      if (readNetworkOptions(options).parent !== null) return;
+      this.#log.warn('a swarm network without -o parent: containers on different nodes do not reach each other', {
+        network,
+      });
+    } catch (error) {
+      this.#log.warn('a swarm network whose options every node will refuse', { network, error: String(error) });
+    }
+  }
+
   /** Engine 28 and later ask before they reserve a gateway nobody wants (GwAllocCheck). */
   skipGateway(request: Pick<NetworkRequest, 'options' | 'internal'>): { ipv4: boolean; ipv6: boolean } {
     const options = readNetworkOptions(request.options);

@@ -12,6 +12,8 @@ export interface NetworkVerbs {
   deleteEndpoint(networkId: string, endpointId: string): Promise<void>;
   join(networkId: string, endpointId: string): Promise<wire.Attachment>;
   leave(networkId: string, endpointId: string): Promise<void>;
+  /** Says in the log what users of a swarm learn late or never. */
+  reviewAllocation(request: wire.AllocationRequest): void;
   skipGateway(request: wire.GatewayCheck): { ipv4: boolean; ipv6: boolean };
 }
 
@@ -20,6 +22,8 @@ export interface IpamVerbs {
   defaultAddressSpaces(): { local: string; global: string };
   requestPool(request: wire.PoolRequest): Promise<{ poolId: string; pool: string }>;
   releasePool(poolId: string): Promise<void>;
+  allocateNetwork(request: wire.AllocationRequest): Promise<void>;
+  freeNetwork(networkId: string): Promise<void>;
   /** Answers with prefix length. When the signal fires nobody waits any more. */
   requestAddress(request: wire.AddressRequest & { signal: AbortSignal }): Promise<string>;
   releaseAddress(request: { poolId: string; address: string }): Promise<void>;
@@ -85,8 +89,8 @@ export function createCalls({ network, ipam, leaks, scope }: Parts): Calls {
   const networkDriver = {
     GetCapabilities: constant({ Scope: scope, ConnectivityScope: 'global', GwAllocChecker: true }),
     GwAllocCheck: call(wire.readGatewayCheck, async (r) => network.skipGateway(r), wire.writeGatewaySkip),
-    AllocateNetwork: call(wire.readAllocateNetwork, async (r) => r, wire.writeAllocation),
-    FreeNetwork: call(wire.readNetwork, nothing, empty),
+    AllocateNetwork: call(wire.readAllocateNetwork, (r) => allocate(network, ipam, r), wire.writeAllocation),
+    FreeNetwork: call(wire.readNetwork, (r) => ipam.freeNetwork(r.networkId), empty),
     CreateNetwork: call(wire.readCreateNetwork, (r) => network.createNetwork(r), empty),
     DeleteNetwork: unheard(call(wire.readNetwork, (r) => network.deleteNetwork(r.networkId), empty)),
     CreateEndpoint: call(
@@ -135,6 +139,13 @@ export function createCalls({ network, ipam, leaks, scope }: Parts): Calls {
 }
 
 async function nothing(): Promise<void> {}
+
+/** The options come back to every node as those of CreateNetwork. */
+async function allocate(network: NetworkVerbs, ipam: IpamVerbs, request: wire.AllocationRequest) {
+  await ipam.allocateNetwork(request);
+  network.reviewAllocation(request);
+  return { options: request.options };
+}
 
 /** Only what was chosen here: an address the engine named may have been its holder's before. */
 async function giveBack(

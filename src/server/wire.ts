@@ -25,6 +25,9 @@ export interface NetworkRequest {
   readonly subnets: readonly Subnet[];
 }
 
+/** A swarm's leader sets up a network for all nodes. */
+export type AllocationRequest = Pick<NetworkRequest, 'networkId' | 'options' | 'subnets'>;
+
 export type GatewayCheck = Omit<NetworkRequest, 'networkId' | 'subnets'>;
 
 export interface EndpointRequest {
@@ -193,8 +196,15 @@ export const readCreateNetwork = reader(
 /** Swarm managers: here the `-o` options are the map itself. */
 export const readAllocateNetwork = reader(
   v.pipe(
-    object({ NetworkID: id, Options: textMap }),
-    v.transform(({ NetworkID, Options }) => ({ networkId: NetworkID, options: Options })),
+    // IPv6 subnets come among the others (moby cnmallocator allocateDriverState).
+    object({ NetworkID: id, Options: textMap, IPv4Data: subnets }),
+    v.transform(
+      ({ NetworkID, Options, IPv4Data }): AllocationRequest => ({
+        networkId: NetworkID,
+        options: Options,
+        subnets: IPv4Data,
+      }),
+    ),
   ),
 );
 

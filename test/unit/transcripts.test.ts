@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { IpamDriver } from '../../src/ipam/driver.ts';
+import { ADDRESS_SPACES } from '../../src/ipam/pool.ts';
 import { type Call, createCalls } from '../../src/server/calls.ts';
 import { openLocalStore } from '../../src/store/local.ts';
 import { ask, openDoor, quietIpam, quietLeaks, quietNetwork, remembering } from './server/door.ts';
@@ -77,18 +78,27 @@ interface PortMap {
   readonly HostPort: number;
 }
 
+function subnetOf({ AddressSpace, Pool, Gateway }: IpamData) {
+  return {
+    addressSpace: AddressSpace,
+    subnet: Pool,
+    gateway: Gateway === undefined ? null : withoutLength(Gateway),
+  };
+}
+
 const MEANINGS: Readonly<Record<string, (body: Body) => unknown[]>> = {
   'NetworkDriver.GwAllocCheck': (body) => ['skipGateway', networkOptions(body)],
+  'NetworkDriver.AllocateNetwork': (body) => [
+    'allocateNetwork',
+    { networkId: body.NetworkID, options: body.Options ?? {}, subnets: body.IPv4Data.map(subnetOf) },
+  ],
+  'NetworkDriver.FreeNetwork': ({ NetworkID }) => ['freeNetwork', NetworkID],
   'NetworkDriver.CreateNetwork': (body) => [
     'createNetwork',
     {
       networkId: body.NetworkID,
       ...networkOptions(body),
-      subnets: [...body.IPv4Data, ...(body.IPv6Data ?? [])].map(({ AddressSpace, Pool, Gateway }) => ({
-        addressSpace: AddressSpace,
-        subnet: Pool,
-        gateway: Gateway === undefined ? null : withoutLength(Gateway),
-      })),
+      subnets: [...body.IPv4Data, ...(body.IPv6Data ?? [])].map(subnetOf),
     },
   ],
   'NetworkDriver.DeleteNetwork': ({ NetworkID }) => ['deleteNetwork', NetworkID],
@@ -168,18 +178,48 @@ async function playThrough(t: TestContext, session: readonly Recorded[]): Promis
 /** What the engine holds after these exchanges, and by which pools; fails when an address is given to two at once. */
 function heldAfter(exchanges: readonly Exchange[]): Map<string, Set<string>> {
   const held = new Map<string, Set<string>>();
+  const swarm = new SwarmPools();
   for (const { recorded, body, reply } of exchanges) {
-    const { PoolID: pool = '', Address: asked = '' } = (body ?? {}) as Partial<Body>;
+    const { PoolID: pool = '', Address: asked = '', Options: options } = (body ?? {}) as Partial<Body>;
     const { Address: given = '' } = reply.body as Partial<Body>;
+    swarm.see(recorded.call, { ...(body as Partial<Body>), ...(reply.body as Partial<Body>) });
     const nameOf = (address: string) => `${pool.split('/')[0]}/${withoutLength(address)}`;
     if (recorded.call === 'IpamDriver.RequestAddress' && reply.status === 200) {
       assert.ok(asked !== '' || !held.has(nameOf(given)), `${nameOf(given)} was given twice`);
       held.set(nameOf(given), (held.get(nameOf(given)) ?? new Set()).add(pool));
+      if (isGateway(options)) swarm.gateways.add(nameOf(given));
     }
-    if (recorded.call === 'IpamDriver.ReleaseAddress') letGo(held, pool, nameOf(asked));
-    if (recorded.call === 'IpamDriver.ReleasePool') for (const name of held.keys()) letGo(held, pool, name);
+    if (recorded.call === 'IpamDriver.ReleaseAddress' && !swarm.keepsGateway(pool, nameOf(asked)))
+      letGo(held, pool, nameOf(asked));
+    if (recorded.call === 'IpamDriver.ReleasePool' && !swarm.isAllocated(pool))
+      for (const name of held.keys()) letGo(held, pool, name);
   }
   return held;
+}
+
+/** A swarm's leader gives up a pool, and its gateway, when it has freed the last network on it. */
+class SwarmPools {
+  readonly gateways = new Set<string>();
+  readonly #networks = new Map<string, readonly string[]>();
+  #asked: string[] = [];
+
+  see(call: string, { NetworkID: network = '', PoolID: pool = '' }: Partial<Body>): void {
+    if (call === 'IpamDriver.RequestPool') this.#asked.push(pool);
+    if (call === 'NetworkDriver.AllocateNetwork') this.#networks.set(network, this.#asked.splice(0));
+    if (call === 'NetworkDriver.FreeNetwork') this.#networks.delete(network);
+  }
+
+  isAllocated(pool: string): boolean {
+    return [...this.#networks.values()].flat().includes(pool);
+  }
+
+  keepsGateway(pool: string, name: string): boolean {
+    return pool.startsWith(ADDRESS_SPACES.global) && this.gateways.has(name);
+  }
+}
+
+function isGateway(options: Body['Options'] | undefined): boolean {
+  return options?.['RequestAddressType'] === 'com.docker.network.gateway';
 }
 
 function letGo(held: Map<string, Set<string>>, pool: string, name: string): void {

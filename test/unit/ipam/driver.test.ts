@@ -379,31 +379,7 @@ for (const [name, open] of Object.entries(STORES)) {
     );
   });
 
-  // --- the global space ------------------------------------------------------------------------------------------
-
-  check('in the global space all that has an answer is answered the same again', async (f) => {
-    const more = { addressSpace: GLOBAL };
-    const pool = await f.pool('10.5.0.0/24', more);
-    await f.gateway(pool);
-    await f.address(pool, null, true);
-    for (let leader = 0; leader < 2; leader++) {
-      assert.equal(await f.pool('10.5.0.0/24', more), pool);
-      assert.equal(await f.gateway(pool), '10.5.0.1/24');
-      assert.equal(await f.gateway(pool, '10.5.0.1'), '10.5.0.1/24');
-      assert.equal(await f.address(pool, '10.5.0.2'), '10.5.0.2/24');
-      f.restart();
-    }
-    assert.equal(await f.address(pool), '10.5.0.3/24');
-    f.pass(3600);
-    assert.equal(await f.address(pool), '10.5.0.4/24');
-  });
-
-  check('in the global space a stale pool is no ground to refuse, and its addresses stay apart', async (f) => {
-    const old = await f.pool('10.5.0.0/24', { addressSpace: GLOBAL });
-    await f.address(old);
-    const pool = await f.pool('10.5.0.0/16', { addressSpace: GLOBAL });
-    assert.equal(await f.address(pool), '10.5.0.2/16');
-  });
+  // --- the global space (more in swarm.test.ts) ------------------------------------------------------------------
 
   check('the two spaces know nothing of each other: a node claims what its manager gave out', async (f) => {
     const manager = await f.pool('10.5.0.0/24', { addressSpace: GLOBAL });
@@ -412,15 +388,6 @@ for (const [name, open] of Object.entries(STORES)) {
     assert.equal(await f.address(node, '10.5.0.1'), '10.5.0.1/24');
     await f.release(node, '10.5.0.1');
     assert.ok(await f.lease('10.5.0.1', GLOBAL));
-  });
-
-  check('a swarm manager may name an address of a sister pool, and release it through that', async (f) => {
-    const one = await f.pool('10.5.0.0/24', { addressSpace: GLOBAL });
-    await f.pool('10.6.0.0/24', { addressSpace: GLOBAL });
-    f.pass(61);
-    assert.equal(await f.address(one, '10.6.0.7'), '10.6.0.7/24');
-    await f.release(one, '10.6.0.7');
-    assert.equal(await f.lease('10.6.0.7', GLOBAL), undefined);
   });
 
   check('serial requests and order=sequential let a freed address rest', async (f) => {
@@ -548,13 +515,6 @@ for (const [name, open] of Object.entries(STORES)) {
     f.pass(3600);
     assert.match(await sentence(f.address(pool)), /^no free address/);
     assert.match(await sentence(f.address(pool, '10.0.0.1')), /^address 10\.0\.0\.1 is leased/);
-  });
-
-  check('the global space never loses an address: its endpoints are on other hosts', async (f) => {
-    const pool = await f.network('10.0.0.0/30', { addressSpace: GLOBAL });
-    await f.addresses(pool, 2);
-    f.pass(24 * 3600);
-    assert.match(await sentence(f.address(pool)), /^no free address/);
   });
 
   check('a network of another driver never loses an address: its endpoints are not known here', async (f) => {

@@ -7,6 +7,15 @@ const options = { timeout: 10_000 };
 
 const NETWORK = 'e2c9bfa0a4b96ab6a1a2f1a5f6b1fb7b41f0f9c7bb0fe5b0f4d8a4b1c3d2e1f0';
 const ENDPOINT = '0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0';
+const SWARM_NETWORK = 'j1xe60f4n3wf11vp6qjhbz7b3';
+const ALLOCATION = {
+  networkId: SWARM_NETWORK,
+  options: { parent: 'lan0' },
+  subnets: [
+    { addressSpace: '', subnet: '192.168.1.0/24', gateway: '192.168.1.1' },
+    { addressSpace: '', subnet: 'fd00::/64', gateway: null },
+  ],
+};
 const BOTH = { NetworkID: NETWORK, EndpointID: ENDPOINT };
 
 interface Case {
@@ -15,6 +24,8 @@ interface Case {
   readonly reply: unknown;
   /** Absent: no driver is asked. */
   readonly asks?: readonly unknown[];
+  /** What is asked next. */
+  readonly then?: readonly unknown[];
 }
 
 const CASES: readonly Case[] = [
@@ -31,10 +42,25 @@ const CASES: readonly Case[] = [
   },
   {
     call: 'NetworkDriver.AllocateNetwork',
-    body: { NetworkID: 'j1xe60f4n3wf11vp6qjhbz7b3', Options: { parent: 'lan0' }, IPv4Data: [], IPv6Data: null },
+    body: {
+      NetworkID: SWARM_NETWORK,
+      Options: { parent: 'lan0' },
+      IPv4Data: [
+        { AddressSpace: '', Pool: '192.168.1.0/24', Gateway: '192.168.1.1/24' },
+        { AddressSpace: '', Pool: 'fd00::/64', Gateway: '<nil>' },
+      ],
+      IPv6Data: null,
+    },
+    asks: ['allocateNetwork', ALLOCATION],
+    then: ['reviewAllocation', ALLOCATION],
     reply: { Options: { parent: 'lan0' } },
   },
-  { call: 'NetworkDriver.FreeNetwork', body: { NetworkID: 'j1xe60f4n3wf11vp6qjhbz7b3' }, reply: {} },
+  {
+    call: 'NetworkDriver.FreeNetwork',
+    body: { NetworkID: SWARM_NETWORK },
+    asks: ['freeNetwork', SWARM_NETWORK],
+    reply: {},
+  },
   {
     call: 'NetworkDriver.CreateNetwork',
     body: {
@@ -190,7 +216,7 @@ const CASES: readonly Case[] = [
   },
 ];
 
-for (const { call, body, asks, reply } of CASES) {
+for (const { call, body, asks, then, reply } of CASES) {
   const variant = CASES.filter((other) => other.call === call).findIndex((other) => other.body === body);
   test(
     `${call} is read, asked and answered in Docker's words${variant > 0 ? `, ${variant + 1}` : ''}`,
@@ -201,7 +227,10 @@ for (const { call, body, asks, reply } of CASES) {
       assert.equal(status, 200);
       assert.equal(contentType, 'application/vnd.docker.plugins.v1.2+json');
       assert.deepEqual(answered, reply);
-      assert.deepEqual(door.asked, asks === undefined ? [] : [asks]);
+      assert.deepEqual(
+        door.asked,
+        [asks, then].filter((one) => one !== undefined),
+      );
     },
   );
 }

@@ -50,6 +50,7 @@ export const quietNetwork: NetworkVerbs = {
   deleteEndpoint: async () => undefined,
   join: async () => ({ linkName: 'tsm0123456789', interfaceName: null, gateway: '192.168.1.1', gatewayIPv6: null }),
   leave: async () => undefined,
+  reviewAllocation: () => undefined,
   skipGateway: () => ({ ipv4: true, ipv6: false }),
 };
 
@@ -57,6 +58,8 @@ export const quietIpam: IpamVerbs = {
   defaultAddressSpaces: () => ({ local: 'Local', global: 'Global' }),
   requestPool: async ({ pool }) => ({ poolId: `pool ${pool}`, pool: pool ?? '10.0.0.0/24' }),
   releasePool: async () => undefined,
+  allocateNetwork: async () => undefined,
+  freeNetwork: async () => undefined,
   requestAddress: async ({ address }) => `${address ?? '192.168.1.2'}/24`,
   releaseAddress: async () => undefined,
 };
