@@ -59,10 +59,11 @@ demo: build ## two Docker hosts on one LAN, shown step by step (root)
 bench: build ## the built-in macvlan driver and tsmacvlan, measured side by side (root)
 	node test/bench.ts
 
-tables: $(READY) ## config.json, docs/reference.md and docs/messages.md, from the tables in src/
+tables: $(READY) ## config.json, docs/reference.md, docs/messages.md and docs/differences.md, from the tables of the sources
 	node plugin/manifest.ts > config.json
 	node plugin/reference.ts > docs/reference.md
 	node plugin/messages.ts > docs/messages.md
+	node test/parity/page.ts > docs/differences.md
 
 plugin: build $(PINNED) ## plugin/config.json and plugin/rootfs/, for docker plugin create
 	node plugin/rootfs.ts plugin/rootfs

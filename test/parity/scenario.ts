@@ -12,6 +12,7 @@
  *     the engine restarts
  */
 import type { Version } from '../lab/engine.ts';
+import type { MobyTest } from './moby.ts';
 
 export type LinkKind = 'dummy' | 'vlan';
 
@@ -19,11 +20,13 @@ export interface Scenario {
   /** A sentence that fits behind "parity:". */
   readonly name: string;
   /** Tests of moby's integration/network/macvlan that it stands for. */
-  readonly moby?: readonly string[];
+  readonly moby?: readonly MobyTest[];
   /** Kinds of link that the built-in driver makes here; our own driver needs only `vlan`. */
   readonly needs?: readonly LinkKind[];
   /** All, when not given. */
   readonly engines?: readonly Version[];
+  /** With options that the built-in driver does not have: played by ours alone. */
+  readonly isOurs?: boolean;
   readonly steps: readonly string[];
 }
 

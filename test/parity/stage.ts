@@ -1,4 +1,5 @@
 /** Plays a scenario with one of the drivers and notes what a user saw. */
+import { isIP } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Result } from '../lab/command.ts';
 import type { Machine } from '../lab/site.ts';
@@ -35,25 +36,32 @@ const SETTLE_TIMEOUT_MS = 5_000;
 
 export class Stage {
   readonly #machine: Machine;
+  /** False where the kernel has no NAT: there the engine's name server hears nobody, and containers ask by address. */
+  readonly #hasNames: boolean;
   /** The MAC addresses the host's links were born with. */
   readonly #born: Meanings;
 
-  private constructor(machine: Machine, born: Meanings) {
+  private constructor(machine: Machine, hasNames: boolean, born: Meanings) {
     this.#machine = machine;
+    this.#hasNames = hasNames;
     this.#born = born;
   }
 
-  static async set(machine: Machine): Promise<Stage> {
+  static async set(machine: Machine, hasNames: boolean): Promise<Stage> {
     const links = await machine.host.namespace.show<{ ifname: string; address: string }>('link');
     const own = links.filter(({ ifname }) => ifname in machine.host.ports);
     return new Stage(
       machine,
+      hasNames,
       own.flatMap(({ ifname, address }) => meaningsOfMac(address, `MAC OF ${ifname}`)),
     );
   }
 
   async play(scenario: Scenario, cast: Cast): Promise<Performance> {
-    const play = new Play(this.#machine, cast, { meanings: this.#born, typed: scenario.steps.join(' ') });
+    const play = new Play(this.#machine, cast, this.#hasNames, {
+      meanings: this.#born,
+      typed: scenario.steps.join(' '),
+    });
     try {
       for (const [index, line] of scenario.steps.entries()) await play.step(`${index + 1}. ${line}`, readStep(line));
       await play.look('at the end');
@@ -64,19 +72,26 @@ export class Stage {
   }
 }
 
+interface Inspected {
+  readonly State: { readonly Pid: number };
+  readonly NetworkSettings: { readonly Networks: Readonly<Record<string, { readonly IPAddress: string }>> };
+}
+
 class Play implements Performance {
   readonly facts: Facts = new Map();
   readonly surprises = new Map<string, string>();
   readonly refusals: string[] = [];
   readonly #machine: Machine;
   readonly #cast: Cast;
+  readonly #hasNames: boolean;
   #known: Known;
   /** Links that the scenario's host commands made. */
   readonly #made = new Set<string>();
 
-  constructor(machine: Machine, cast: Cast, known: Known) {
+  constructor(machine: Machine, cast: Cast, hasNames: boolean, known: Known) {
     this.#machine = machine;
     this.#cast = cast;
+    this.#hasNames = hasNames;
     this.#known = known;
   }
 
@@ -90,10 +105,10 @@ class Play implements Performance {
         return this.look(`after ${name}`);
       case 'restart':
         return this.#machine.engine.restart();
-      default: {
-        const result = await this.#ask(step);
-        this.#note(name, result.code === 0 ? 'answered' : 'not answered', step.expected, result);
-      }
+      case 'resolve':
+        return this.#hasNames ? this.#question(name, step, ['/bin/nslookup', step.target]) : undefined;
+      case 'ping':
+        return this.#question(name, step, ['/bin/ping', '-c', '1', '-W', '1', await this.#goal(step.target)]);
     }
   }
 
@@ -149,13 +164,22 @@ class Play implements Performance {
   }
 
   /** Asked inside the container, with its own tools, resolver and namespaces; again where an answer is expected. */
-  async #ask({ verb, who, target, expected }: Question): Promise<Result> {
-    const { engine, host } = this.#machine;
-    const { State } = await engine.api<{ State: { Pid: number } }>('GET', `/containers/${who}/json`);
-    const question = verb === 'ping' ? ['/bin/ping', '-c', '1', '-W', '1', target] : ['/bin/nslookup', target];
-    const ask = () => host.run(['nsenter', '-t', String(State.Pid), '-n', '-m', ...question]);
-    const result = await ask();
-    return result.code !== 0 && expected === 'answered' ? ask() : result;
+  async #question(name: string, { who, expected }: Question, words: readonly string[]): Promise<void> {
+    const { State } = await this.#inspect(who);
+    const ask = () => this.#machine.host.run(['nsenter', '-t', String(State.Pid), '-n', '-m', ...words]);
+    const first = await ask();
+    const result = first.code !== 0 && expected === 'answered' ? await ask() : first;
+    this.#note(name, result.code === 0 ? 'answered' : 'not answered', expected, result);
+  }
+
+  async #goal(target: string): Promise<string> {
+    if (this.#hasNames || isIP(target)) return target;
+    const [attachment] = Object.values((await this.#inspect(target)).NetworkSettings.Networks);
+    return attachment?.IPAddress ?? target;
+  }
+
+  #inspect(container: string): Promise<Inspected> {
+    return this.#machine.engine.api('GET', `/containers/${container}/json`);
   }
 
   #note(name: string, outcome: Outcome, expected: Outcome, { stdout, stderr }: Result): void {
