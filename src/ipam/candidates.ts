@@ -217,7 +217,8 @@ export class Candidates {
     const outcome = await this.#keeper.keep(pool, text, lost, signal).catch(() => 'ended' as const);
     if (outcome === null) this.forget(pool.id);
     else if (outcome !== 'kept') this.#pass(warmth, realm, address, outcome);
-    else if (signal.aborted) this.#keeper.letGo(lost);
+    // Given back and filled in at the same moment, it was kept twice: one listener too many would keep it for ever.
+    else if (signal.aborted || warmth.kept.has(text)) this.#keeper.letGo(lost);
     else warmth.kept.set(text, { address, lost });
     return outcome ?? 'kept';
   }
