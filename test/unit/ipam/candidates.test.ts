@@ -166,3 +166,14 @@ test('a pool that is released, and a daemon that stops, keep nothing', options, 
   await ipam.close();
   assert.deepEqual(lan.list(), []);
 });
+
+test('an address that comes in twice at the same moment is let go as a whole', options, async () => {
+  const { lan, candidates, pool } = await warmed();
+  const address = { family: 'IPv4', value: FIRST } as const;
+  const left = () => undefined;
+  lan.kept.set('192.168.1.0', new Set([left]));
+  await Promise.all([candidates.returned(pool, address), candidates.returned(pool, address)]);
+  lan.letGo(left);
+  await candidates.close();
+  assert.deepEqual(lan.list(), []);
+});
