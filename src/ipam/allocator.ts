@@ -197,6 +197,7 @@ export class Allocator {
 
   async #isFree(pool: Pool, address: Address, lease: Lease, search: Search): Promise<boolean> {
     await this.#confirm(pool, lease);
+    this.#candidates?.tend(pool);
     const finding = await this.#ask(pool, address, lease, search.signal);
     if (!finding.held) return true;
     if (--search.tries > 0) return false;
@@ -248,7 +249,6 @@ export class Allocator {
   /** Gateways are expected to answer, and auxiliary addresses belong to others. */
   async #ask(pool: Pool, address: Address, lease: Lease, signal: AbortSignal | undefined): Promise<Finding> {
     if (this.#probe === undefined || lease.kind === 'gateway' || lease.kind === 'auxiliary') return NOT_HELD;
-    this.#candidates?.tend(pool);
     const finding = await this.#probe(pool, lease.address, signal).catch(async (error: unknown) => {
       // The first error goes on; a lease left behind by a second one is reclaimed later.
       await this.#leases.giveUp(lease, pool.id).catch(() => undefined);

@@ -11,7 +11,7 @@ import type { Loss } from '../lan/check.ts';
 import type { Pool } from '../model.ts';
 import { realmOf, type Store } from '../store/store.ts';
 import type { Leases } from './leases.ts';
-import { type Layout, layoutOf } from './pool.ts';
+import { isOfSwarm, type Layout, layoutOf } from './pool.ts';
 import type { Realm } from './realm.ts';
 
 /** What it needs of the LANs of the pools. */
@@ -84,15 +84,20 @@ export class Candidates {
     this.#random = random;
   }
 
-  /** The pools of a network, or of all networks: from now on addresses of them are kept ready. */
+  /**
+   * The pools of a network, or of all networks: from now on addresses of them are kept ready. Not those of a swarm's: where
+   * its managers choose the addresses, the nodes' questions would only be in the way of the one that needs the address.
+   */
   async warm(networkId?: string): Promise<void> {
-    const pools = (await this.#store.pools.list()).filter((pool) => pool.networkId !== null);
+    const pools = (await this.#store.pools.list()).filter(
+      (pool) => pool.networkId !== null && !isOfSwarm(pool.networkId),
+    );
     const wanted = pools.filter((pool) => networkId === undefined || pool.networkId === networkId);
     const latest = wanted.sort((a, b) => a.changedAt.localeCompare(b.changedAt)).slice(-MOST_POOLS);
     for (const { id } of latest) this.#fillIn(this.#warmth(id), START_SPREAD_MS * this.#random());
   }
 
-  /** The pool is in use: a reserve for it is made up soon, if it has none. */
+  /** Addresses of the pool are chosen here: a reserve for it is made up soon, if it has none. */
   tend({ id, networkId }: Pool): void {
     if (networkId !== null) this.#fillIn(this.#warmth(id), REFILL_MS);
   }

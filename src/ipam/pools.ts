@@ -11,6 +11,7 @@ import {
   type ChooseSubnet,
   isBeingCreated,
   isGlobal,
+  isOfSwarm,
   known,
   nameOf,
   newPool,
@@ -148,11 +149,6 @@ export class Pools {
 
 function isLeftBySwarm(pool: Pool): boolean {
   return isManagers(pool) && pool.swarm !== undefined && !isAllocated(pool);
-}
-
-/** Engines of a swarm have ids of 25 letters and digits for its networks; their own are 64 hexadecimal digits. */
-function isOfSwarm(networkId: string): boolean {
-  return !/^[0-9a-f]{64}$/.test(networkId);
 }
 
 /**

@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
+import { Allocator } from '../../../src/ipam/allocator.ts';
 import { Candidates, type Keeper } from '../../../src/ipam/candidates.ts';
 import { IpamDriver } from '../../../src/ipam/driver.ts';
 import { Leases } from '../../../src/ipam/leases.ts';
 import type { Loss } from '../../../src/lan/check.ts';
 import { MemoryStore } from './memory.ts';
-import { Fixture, NETWORK } from './fixture.ts';
+import { Fixture, NETWORK, SWARM_NETWORK } from './fixture.ts';
 
 const options = { timeout: 20_000 };
 
@@ -68,20 +69,20 @@ class Timers {
   }
 }
 
-async function warmed(subnet = '192.168.1.0/24') {
+async function warmed(subnet = '192.168.1.0/24', networkId = NETWORK) {
   const store = new MemoryStore();
   const lan = new Lan();
   const timers = new Timers();
   const fixture = new Fixture(store);
-  const poolId = await fixture.network(subnet);
+  const poolId = await fixture.network(subnet, {}, networkId);
   const leases = new Leases(store, () => new Date());
   const candidates = new Candidates({ store, leases, keeper: lan, clock: timers.clock, random: () => 0.5 });
   const pool = await fixture.record(poolId);
-  await candidates.warm(NETWORK);
+  await candidates.warm(networkId);
   await timers.fire();
   const realm = await leases.realm('TsmacvlanLocal');
   const best = () => candidates.best(pool, realm, null)?.value;
-  return { store, lan, timers, candidates, pool, realm, best };
+  return { store, leases, lan, timers, candidates, pool, realm, best };
 }
 
 const numbered = (...last: number[]) => last.map((number) => `192.168.1.${number}`);
@@ -153,6 +154,19 @@ test('a parent that is down is asked again later', options, async () => {
 test('a range smaller than the reserve is kept whole', options, async () => {
   const { lan } = await warmed('192.168.1.0/30');
   assert.deepEqual(lan.list(), numbered(1, 2));
+});
+
+test('for a network of a swarm none are kept until one is chosen on this host', options, async () => {
+  const { store, leases, lan, timers, candidates, pool } = await warmed('192.168.1.0/24', SWARM_NETWORK);
+  const probe = async () => ({ held: false as const });
+  const allocator = new Allocator({ store, leases, now: () => new Date(), probe, candidates });
+  const request = { poolId: pool.id, isGateway: false, serial: false };
+  assert.equal(await allocator.request({ ...request, address: '192.168.1.9' }), '192.168.1.9/24');
+  await timers.fire();
+  assert.deepEqual(lan.asked, [], 'the manager chose');
+  assert.equal(await allocator.request({ ...request, address: null }), '192.168.1.1/24');
+  await timers.fire();
+  assert.deepEqual(lan.list(), numbered(2, 3, 4, 5));
 });
 
 test('a pool that is released, and a daemon that stops, keep nothing', options, async () => {
