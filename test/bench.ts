@@ -3,7 +3,7 @@
  * daemon alone. Prints medians with their spread and the ratios, and writes bench.json. Machines are noisy: compare
  * ratios of one run, never times of two.
  */
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { Agent, request } from 'node:http';
@@ -11,6 +11,7 @@ import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
 import { enclose, obstacle, removeCgroups } from './lab/enclosure.ts';
 import type { Engine, Version } from './lab/engine.ts';
 import { fetchEngines, installTools } from './lab/packages.ts';
@@ -165,6 +166,8 @@ interface Daemon {
 
 async function measureDaemon(disk: string): Promise<void> {
   execFileSync('ip', ['link', 'add', 'bench0', 'type', 'veth', 'peer', 'name', 'bench1']);
+  for (const name of ['bench0', 'bench1']) execFileSync('ip', ['link', 'set', name, 'up']);
+  execFileSync('ip', ['netns', 'add', 'bench']);
   await measureStart(join(disk, 'start'));
   await withDaemon(join(disk, 'memory'), measureMemory);
   await withDaemon(join(disk, 'time'), async (daemon) => {
@@ -251,7 +254,10 @@ async function measureMemory({ call, process: { pid } }: Daemon): Promise<void> 
     const Interface = { Address: `10.17.${4 + (number >> 8)}.${number & 255}/16`, AddressIPv6: '', MacAddress: '' };
     const EndpointID = number.toString(16).padStart(12, '0').padEnd(64, '0');
     await call('NetworkDriver.CreateEndpoint', { NetworkID: 'bench', EndpointID, Interface, Options: {} });
-    await call('NetworkDriver.Join', { NetworkID: 'bench', EndpointID, SandboxKey: '/x', Options: {} });
+    const joined = { NetworkID: 'bench', EndpointID, SandboxKey: '/x', Options: {} };
+    const { InterfaceName } = await call<{ InterfaceName: { SrcName: string } }>('NetworkDriver.Join', joined);
+    // As an engine: into the container's namespace.
+    await promisify(execFile)('ip', ['link', 'set', InterfaceName.SrcName, 'netns', 'bench']);
     progress('endpoints', number + 1, 1000);
   });
   rows.push({
