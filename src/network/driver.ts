@@ -192,6 +192,8 @@ export class NetworkDriver {
   /** Takes from the host what no recorded network needs. */
   async #release({ parent, hostAddresses }: Network): Promise<void> {
     const others = await this.#store.networks.list();
+    // Our link for asking the LAN would go by itself some seconds later; who looks now shall find the parent as it was.
+    if (!others.some((other) => other.parent.name === parent.name)) await this.#check?.vacate(parent.name);
     await this.#host.release({ parent, hostAddresses }, others);
     await this.#parents.release(parent, others);
   }
