@@ -32,6 +32,9 @@ const AGREE_MS = 4000;
  */
 const PATIENCE_MS = 120_000;
 const PERIOD_MS = 300_000;
+/** An engine that was killed starts its plugins first, and only then ends the containers it left behind. */
+const EARLY_MS = 120_000;
+const EARLY_PERIOD_MS = 20_000;
 
 export class Collector {
   readonly #parts: Required<Parts>;
@@ -39,6 +42,7 @@ export class Collector {
   /** When each suspected leak was seen first without a break, by key. */
   readonly #since = new Map<string, number>();
   #timer: NodeJS.Timeout | undefined;
+  #startedAtMs = 0;
   #isStopped = false;
 
   constructor(parts: Parts) {
@@ -47,6 +51,7 @@ export class Collector {
 
   /** First reading at once, others as long as the process lives. Never throws. */
   start(): void {
+    this.#startedAtMs = performance.now();
     void this.#round();
   }
 
@@ -73,8 +78,13 @@ export class Collector {
       this.#parts.log.error('looking for leaks failed; it is tried again', { error: String(error) });
     }
     if (this.#isStopped) return;
+    this.#timer = setTimeout(() => void this.#round(), this.#pauseMs()).unref();
+  }
+
+  #pauseMs(): number {
     const { agreeMs, periodMs } = this.#parts;
-    this.#timer = setTimeout(() => void this.#round(), this.#since.size > 0 ? agreeMs : periodMs).unref();
+    if (this.#since.size > 0) return agreeMs;
+    return performance.now() - this.#startedAtMs < EARLY_MS ? Math.min(periodMs, EARLY_PERIOD_MS) : periodMs;
   }
 
   #read(isDryRun: boolean): Promise<Finding[]> {

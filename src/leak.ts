@@ -10,7 +10,7 @@ export type Patience = 'soon' | 'late';
 export interface Leak {
   /** Two readings with the same key saw the same thing in the same state. */
   readonly key: string;
-  readonly kind: 'endpoint' | 'link' | 'pool' | 'lease';
+  readonly kind: 'network' | 'endpoint' | 'link' | 'pool' | 'lease';
   /** `7edcda37f0f2 192.168.1.2/24`, `tsm7edcda37f0f2`, `192.168.1.2` */
   readonly name: string;
   /** Why it is nobody's: `its link is gone and its MAC address is not in use on eth0`. */

@@ -88,6 +88,11 @@ export interface Network {
   readonly createdAt: string;
 }
 
+/** A swarm's networks have ids of 25 letters and digits; those of an engine alone are 64 hexadecimal digits. */
+export function isOfSwarm(networkId: string): boolean {
+  return !/^[0-9a-f]{64}$/.test(networkId);
+}
+
 /**
  * `created`: the link is in the host's namespace and Join is awaited. `joined`: the engine moved it into a sandbox.
  * `deleting`: DeleteEndpoint was acknowledged, the link may still exist and is removed at the latest by the next start.

@@ -8,10 +8,10 @@
 import { type Address, formatAddress } from '../address.ts';
 import { type Clock, systemClock } from '../lan/clock.ts';
 import type { Loss } from '../lan/check.ts';
-import type { Pool } from '../model.ts';
+import { isOfSwarm, type Pool } from '../model.ts';
 import { realmOf, type Store } from '../store/store.ts';
 import type { Leases } from './leases.ts';
-import { isOfSwarm, type Layout, layoutOf } from './pool.ts';
+import { type Layout, layoutOf } from './pool.ts';
 import type { Realm } from './realm.ts';
 
 /** What it needs of the LANs of the pools. */

@@ -232,11 +232,6 @@ export function isGlobal(realm: string): boolean {
   return realm.split('@')[0] === ADDRESS_SPACES.global;
 }
 
-/** Engines of a swarm have ids of 25 letters and digits for its networks; their own are 64 hexadecimal digits. */
-export function isOfSwarm(networkId: string): boolean {
-  return !/^[0-9a-f]{64}$/.test(networkId);
-}
-
 /** What a user calls it: the range when there is one, else the subnet. */
 export function nameOf({ subnet, range }: Pool): string {
   return range ?? subnet;

@@ -2,7 +2,7 @@
 import { overlaps } from '../address.ts';
 import * as errors from '../errors.ts';
 import type { Leak } from '../leak.ts';
-import type { Lease, Pool } from '../model.ts';
+import { isOfSwarm, type Lease, type Pool } from '../model.ts';
 import { Serial } from '../serial.ts';
 import { realmOf, type Store } from '../store/store.ts';
 import { isAllocated, isManagers } from './allocations.ts';
@@ -11,7 +11,6 @@ import {
   type ChooseSubnet,
   isBeingCreated,
   isGlobal,
-  isOfSwarm,
   known,
   nameOf,
   newPool,
@@ -96,9 +95,16 @@ export class Pools {
    */
   async #isAbandoned(pool: Pool, leases: readonly Lease[]): Promise<boolean> {
     if (isBeingCreated(pool, this.#now())) return false;
-    if (pool.networkId !== null) return (await this.#store.networks.get(pool.networkId)) === undefined;
+    if (pool.networkId !== null) return this.#isForgotten(pool.networkId);
     // Networks of other drivers are never known here; their containers are.
     return leases.every(({ kind }) => kind !== 'container');
+  }
+
+  /** An engine that is started anew has forgotten its networks of a swarm, and asks for those it needs once more. */
+  async #isForgotten(networkId: string): Promise<boolean> {
+    if ((await this.#store.networks.get(networkId)) === undefined) return true;
+    if (!isOfSwarm(networkId)) return false;
+    return (await this.#store.endpoints.list()).every((endpoint) => endpoint.networkId !== networkId);
   }
 
   async #leasesOf(poolId: string): Promise<Lease[]> {

@@ -21,7 +21,17 @@ import { type LanCheck, placeOf } from '../lan/check.ts';
 import { PROBE_ALIAS } from '../lan/vantage.ts';
 import type { Leak } from '../leak.ts';
 import type { Log } from '../log.ts';
-import type { Endpoint, Family, Network, NetworkOptions, ParentLink, Pool, ProbeProfile, Subnet } from '../model.ts';
+import {
+  type Endpoint,
+  type Family,
+  type Network,
+  type NetworkOptions,
+  type ParentLink,
+  type Pool,
+  type ProbeProfile,
+  type Subnet,
+  isOfSwarm,
+} from '../model.ts';
 import { Serial } from '../serial.ts';
 import type { Store } from '../store/store.ts';
 import { Announcements } from './announcements.ts';
@@ -100,6 +110,8 @@ export class NetworkDriver {
   readonly #endpoints = new Map<string, Endpoint>();
   /** Endpoints whose CreateEndpoint has not made their record durable yet. */
   readonly #arriving = new Set<string>();
+  /** Networks that the engine made since this process began. */
+  readonly #announced = new Set<string>();
   /** Deletions the kernel has not finished, by endpoint. */
   readonly #departing = new Map<string, Promise<void>>();
 
@@ -128,6 +140,7 @@ export class NetworkDriver {
     const options = readNetworkOptions(request.options);
     checkRequest(request, options);
     await this.#serial.run(NETWORKS, () => this.#createNetwork(request, options));
+    this.#announced.add(request.networkId);
     this.#onCreated(request.networkId);
   }
 
@@ -224,6 +237,7 @@ export class NetworkDriver {
       await Promise.all(this.#endpointsOf(networkId).flatMap(({ id }) => this.#departing.get(id) ?? []));
       const network = await this.#store.networks.get(networkId);
       if (network !== undefined) await this.#dismantle(network);
+      this.#announced.delete(networkId);
     });
   }
 
@@ -487,10 +501,12 @@ export class NetworkDriver {
     const dead = await this.#findDead(settled);
     const undeleted = settled.filter(({ state }) => state === 'deleting');
     const leftovers = await this.#serial.run(NETWORKS, () => this.#leftovers());
+    const forgotten = (await this.#store.networks.list()).filter((network) => this.#isForgotten(network));
     return [
       ...dead.map((found) => this.#endpointLeak(found.endpoint, found.cause, explain(found))),
       ...undeleted.map((endpoint) => this.#endpointLeak(endpoint, 'undeleted', UNDELETED)),
       ...leftovers.filter(({ alias }) => alias !== PROBE_ALIAS).map((link) => this.#linkLeak(link)),
+      ...forgotten.map((network) => this.#networkLeak(network)),
     ];
   }
 
@@ -507,6 +523,30 @@ export class NetworkDriver {
       name: describe(endpoint),
       ...words,
       collect,
+    };
+  }
+
+  /**
+   * An engine that is started anew has forgotten its networks of a swarm, and makes those that it needs once more. It starts
+   * this process anew with itself, since swarm takes managed plugins only.
+   */
+  #isForgotten({ id }: Network): boolean {
+    return isOfSwarm(id) && !this.#announced.has(id) && this.#endpointsOf(id).length === 0;
+  }
+
+  #networkLeak(network: Network): Leak {
+    return {
+      key: `network ${network.id}`,
+      kind: 'network',
+      name: errors.short(network.id),
+      why: 'it has no containers, and the engine has not asked for it since it was started',
+      patience: 'late',
+      collect: () =>
+        this.#serial.run(NETWORKS, async () => {
+          if (!this.#isForgotten(network)) return false;
+          await this.#dismantle(network);
+          return true;
+        }),
     };
   }
 

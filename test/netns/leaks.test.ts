@@ -10,6 +10,7 @@ import { afterEach, before, beforeEach, describe, test } from 'node:test';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type Finding, Collector } from '../../src/collector.ts';
 import { IpamDriver } from '../../src/ipam/driver.ts';
 import { Links } from '../../src/kernel/link.ts';
@@ -24,6 +25,7 @@ const ip = (words: string) =>
 const linkNames = () => [...ip('-o link').matchAll(/^\d+: ([^:@]+)/gm)].map(([, name = '']) => name);
 
 const NETWORK = 'a'.repeat(64);
+const SWARM_NETWORK = 'k3f9z1q8w2e7r6t5y4u3i2o1p';
 const SPACE = 'TsmacvlanLocal';
 /** Far enough from every record that nothing counts as recent. */
 const MINUTE_MS = 60_000;
@@ -78,12 +80,15 @@ describe('leaks on real links', { skip: outsideLab(), timeout: 120_000 }, () => 
   }
 
   /** A network with our addresses, and its pool. */
-  async function makeNetwork(options: Record<string, string> = { parent: 'lan0' }): Promise<string> {
+  async function makeNetwork(
+    options: Record<string, string> = { parent: 'lan0' },
+    networkId = NETWORK,
+  ): Promise<string> {
     const request = { addressSpace: SPACE, pool: '10.9.0.0/24', subPool: null, options: {}, v6: false };
     const { poolId } = await ipam.requestPool(request);
     const subnets = [{ addressSpace: SPACE, subnet: '10.9.0.0/24', gateway: null }];
     await driver.createNetwork({
-      networkId: NETWORK,
+      networkId,
       options,
       internal: false,
       enableIPv4: true,
@@ -190,6 +195,28 @@ describe('leaks on real links', { skip: outsideLab(), timeout: 120_000 }, () => 
       ip('link set lan9 name lan0');
       ip('link set lan0 up');
     }
+  });
+
+  test('a network that a swarm’s engine forgot when it was started anew goes with its pool; one that it asked for again stays', async () => {
+    const collectLate = async () => {
+      await collect();
+      await sleep(320);
+      return collect();
+    };
+    for (const isAskedForAgain of [true, false]) {
+      await makeNetwork({ parent: 'lan0' }, SWARM_NETWORK);
+      assert.deepEqual(await collectLate(), [], 'the engine made it');
+      await stop();
+      await start();
+      if (isAskedForAgain) await makeNetwork({ parent: 'lan0' }, SWARM_NETWORK);
+      assert.deepEqual(
+        await collectLate(),
+        isAskedForAgain ? [] : ['collected network k3f9z1q8w2e7', 'suspected pool 10.9.0.0/24'],
+      );
+    }
+    assert.deepEqual(await store.networks.list(), []);
+    assert.deepEqual(await collectLate(), ['collected pool 10.9.0.0/24']);
+    assert.deepEqual(await store.pools.list(), []);
   });
 
   test('what the engine is doing at this moment is left alone', async () => {

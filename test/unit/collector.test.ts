@@ -70,6 +70,27 @@ test('what changed between two readings is no leak', options, async (t) => {
   assert.deepEqual(states(await findings), ['joined at 10:01 suspected']);
 });
 
+test(
+  'in the first minutes it looks more often: a killed engine ends its containers after it has started its plugins',
+  options,
+  async (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    const { collector, source } = openCollector(t, 300_000);
+    let readings = 0;
+    const read = t.mock.method(source, 'leaks', async () => {
+      readings++;
+      return [];
+    });
+    collector.start();
+    for (let second = 0; second < 60; second += 20) {
+      for (let turn = 0; turn < 20; turn++) await Promise.resolve();
+      assert.equal(readings, second / 20 + 1);
+      t.mock.timers.tick(20_000);
+    }
+    read.mock.restore();
+  },
+);
+
 test('a leak that came and went is suspected from the beginning when it comes again', options, async (t) => {
   const { collector, leaks, source, put } = openCollector(t);
   put('a');

@@ -379,6 +379,17 @@ for (const [name, open] of Object.entries(STORES)) {
     );
   });
 
+  check('a pool of a swarm’s network without containers makes way: its engine was started anew', async (f) => {
+    const pool = await f.network('192.168.1.0/24', { subPool: '192.168.1.64/26' }, SWARM_NETWORK);
+    await f.address(pool, '192.168.1.70');
+    await f.endpoint('e1', '192.168.1.70', 'joined', SWARM_NETWORK);
+    f.pass(61);
+    assert.match(await sentence(f.pool('192.168.1.0/24')), /^subnet 192\.168\.1\.0\/24 overlaps pool/);
+    await f.deleteEndpoint('e1', '192.168.1.70');
+    await f.pool('192.168.1.0/24');
+    assert.equal(await f.store.pools.get(pool), undefined);
+  });
+
   // --- the global space (more in swarm.test.ts) ------------------------------------------------------------------
 
   check('the two spaces know nothing of each other: a node claims what its manager gave out', async (f) => {

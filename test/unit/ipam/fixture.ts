@@ -116,8 +116,13 @@ export class Fixture {
   }
 
   /** What CreateEndpoint does: the endpoint's record, and its lease tied to it. */
-  async endpoint(id: string, address: string, state: EndpointState = 'joined'): Promise<void> {
-    await this.store.endpoints.insert({ ...endpointRecord(id), state, address: `${address}/24` });
+  async endpoint(
+    id: string,
+    address: string,
+    state: EndpointState = 'joined',
+    networkId = endpointRecord(id).networkId,
+  ): Promise<void> {
+    await this.store.endpoints.insert({ ...endpointRecord(id), networkId, state, address: `${address}/24` });
     await this.tieLease(address, id);
   }
 
