@@ -3,8 +3,14 @@
  * CreateEndpoint ties leases to their endpoint. A lease tied to nothing for long is what the IPAM may take back.
  */
 import { parseInterfaceAddress, formatAddress } from '../address.ts';
-import type { Endpoint, Lease, Network, NetworkSubnet, Pool, Subnet } from '../model.ts';
-import { leaseKey, realmOf, type Store } from '../store/store.ts';
+import type { Endpoint, Lease, Network, Pool, Subnet } from '../model.ts';
+import { leaseKey, type Store } from '../store/store.ts';
+
+/** A network's subnet and where its addresses are claimed; null when another IPAM gives them. */
+export interface PooledSubnet {
+  readonly subnet: Subnet;
+  readonly pool: Pool | null;
+}
 
 export class Claims {
   readonly #store: Store;
@@ -15,21 +21,17 @@ export class Claims {
     this.#now = now;
   }
 
-  /** Finds the pools the engine asked for just before CreateNetwork; subnets of another IPAM get no realm. */
-  async tiePools(networkId: string, parent: string | null, subnets: readonly Subnet[]): Promise<NetworkSubnet[]> {
+  /** Finds the pools the engine asked for just before CreateNetwork; subnets of another IPAM have none. */
+  async findPools(networkId: string, parent: string | null, subnets: readonly Subnet[]): Promise<PooledSubnet[]> {
     const pools = await this.#store.pools.list();
-    const tied: NetworkSubnet[] = [];
-    for (const subnet of subnets) {
-      const pool = poolFor(pools, { networkId, parent }, subnet);
-      if (pool !== undefined && pool.networkId === null)
-        await this.#store.pools.replace(pool, { ...pool, networkId, changedAt: this.#now().toISOString() });
-      tied.push({ ...subnet, realm: pool === undefined ? null : realmOf(pool) });
-    }
-    return tied;
+    return subnets.map((subnet) => ({ subnet, pool: poolFor(pools, { networkId, parent }, subnet) ?? null }));
   }
 
-  async poolsOf(networkId: string): Promise<Pool[]> {
-    return (await this.#store.pools.list()).filter((pool) => pool.networkId === networkId);
+  async tiePools(networkId: string, pools: readonly Pool[]): Promise<void> {
+    for (const pool of pools) {
+      if (pool.networkId === null)
+        await this.#store.pools.replace(pool, { ...pool, networkId, changedAt: this.#now().toISOString() });
+    }
   }
 
   async tieLeases(network: Network, endpoint: Endpoint): Promise<void> {

@@ -33,7 +33,7 @@ import {
   isOfSwarm,
 } from '../model.ts';
 import { Serial } from '../serial.ts';
-import type { Store } from '../store/store.ts';
+import { realmOf, type Store } from '../store/store.ts';
 import { Announcements } from './announcements.ts';
 import { Claims } from './claims.ts';
 import { HostAccess, type HostAddresses } from './host.ts';
@@ -164,8 +164,9 @@ export class NetworkDriver {
 
   /** The record first: what a crash leaves undone after it, recover() does. */
   async #furnish(request: NetworkRequest, options: NetworkOptions, parent: ParentLink, link: Link): Promise<void> {
-    const subnets = await this.#claims.tiePools(request.networkId, options.parent, request.subnets);
-    const pools = await this.#claims.poolsOf(request.networkId);
+    const pooled = await this.#claims.findPools(request.networkId, options.parent, request.subnets);
+    const subnets = pooled.map(({ subnet, pool }) => ({ ...subnet, realm: pool === null ? null : realmOf(pool) }));
+    const pools = pooled.flatMap(({ pool }) => pool ?? []);
     const hostAddresses = await this.#host.choose(options, subnets, pools);
     const { networkId: id, internal } = request;
     const network: Network = {
@@ -180,6 +181,7 @@ export class NetworkDriver {
     const replaced = await this.#record(network);
     try {
       await this.#equip(network, link);
+      await this.#claims.tiePools(id, pools);
     } catch (error) {
       await this.#undo('network', () => this.#dismantle(network));
       throw error;

@@ -42,17 +42,19 @@ export class HostAccess {
   async choose(options: NetworkOptions, subnets: readonly NetworkSubnet[], pools: readonly Pool[]): Promise<string[]> {
     if (!options.hostAccess) return [];
     for (const address of options.hostAddresses) checkInside(address, subnets);
+    const wishes = subnets.map((subnet) => ({
+      subnet: subnet.subnet,
+      pool: pools.find((pool) => pool.addressSpace === subnet.addressSpace && pool.subnet === subnet.subnet),
+      address: options.hostAddresses.find((address) => isInside(address, subnet)) ?? null,
+    }));
+    // All of them before the first address is taken.
+    for (const { subnet, pool, address } of wishes)
+      if (pool === undefined && address === null) throw errors.hostAddressNeeded(subnet);
     const chosen: string[] = [];
-    for (const subnet of subnets) {
-      const wished = options.hostAddresses.find((address) => isInside(address, subnet));
-      const pool = pools.find(
-        (candidate) => candidate.addressSpace === subnet.addressSpace && candidate.subnet === subnet.subnet,
-      );
-      if (pool === undefined && wished === undefined) throw errors.hostAddressNeeded(subnet.subnet);
+    for (const { pool, address } of wishes)
       chosen.push(
-        pool === undefined ? (wished as string) : await this.#addresses.reserveHostAddress(pool.id, wished ?? null),
+        pool === undefined ? (address as string) : await this.#addresses.reserveHostAddress(pool.id, address),
       );
-    }
     return chosen;
   }
 
