@@ -48,10 +48,10 @@ test: build $(PINNED) ## every test
 	node test/run.ts unit package netns docker vlan swarm
 
 kills: build ## KILLS=500 times kill -9 of the daemon under load (root); SEED= repeats a run
-	KILLS=$(or $(KILLS),500) SEED=$(or $(SEED),$$RANDOM) node test/run.ts test/netns/kill.test.ts
+	FILE_MINUTES=60 KILLS=$(or $(KILLS),500) SEED=$(or $(SEED),$$RANDOM) node test/run.ts test/netns/kill.test.ts
 
 fuzz: $(READY) ## COUNT=100000 hostile requests (root); SEED= repeats a run
-	COUNT=$(or $(COUNT),100000) SEED=$(or $(SEED),$$RANDOM) node test/run.ts test/netns/fuzz.test.ts
+	FILE_MINUTES=60 COUNT=$(or $(COUNT),100000) SEED=$(or $(SEED),$$RANDOM) node test/run.ts test/netns/fuzz.test.ts
 
 demo: build ## two Docker hosts on one LAN, shown step by step (root)
 	node test/demo.ts

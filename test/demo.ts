@@ -7,7 +7,7 @@ import { styleText } from 'node:util';
 import { Capture, type Frame } from './lab/capture.ts';
 import { attachment } from './lab/container.ts';
 import { enclose, obstacle, removeCgroups } from './lab/enclosure.ts';
-import { lastOf, leftovers } from './lab/leftovers.ts';
+import { lastOf, leftovers } from './lab/invariant.ts';
 import { Lan } from './lab/namespace.ts';
 import { fetchEngines, installTools } from './lab/packages.ts';
 import { bootMachine, type Machine } from './lab/site.ts';

@@ -4,7 +4,7 @@ import { after, afterEach, before, describe, test } from 'node:test';
 import { assertNoPing, assertPings, attachment, runIdle } from '../lab/container.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import type { Engine, Version } from '../lab/engine.ts';
-import { assertNothingLeft } from '../lab/leftovers.ts';
+import { assertConsistent, assertNothingLeft } from '../lab/invariant.ts';
 import { type Machine, Site } from '../lab/site.ts';
 
 const VERSIONS: Version[] = ['20.10.24', '28.5.2'];
@@ -23,6 +23,7 @@ for (const version of VERSIONS) {
     });
     after(() => site.close());
     afterEach(async () => {
+      await assertConsistent([machine], site.lan);
       const containers = (await engine.must('ps', '-aq')).split('\n').filter(Boolean);
       if (containers.length > 0) await engine.must('rm', '-f', ...containers);
       await engine.must('network', 'prune', '-f');

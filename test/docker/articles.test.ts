@@ -9,7 +9,7 @@ import { after, afterEach, before, describe, test } from 'node:test';
 import { assertPings, attachment } from '../lab/container.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import type { Engine, Version } from '../lab/engine.ts';
-import { assertNothingLeft } from '../lab/leftovers.ts';
+import { assertNothingLeft } from '../lab/invariant.ts';
 import { Site } from '../lab/site.ts';
 
 const VERSIONS: Version[] = ['20.10.24', '28.5.2'];

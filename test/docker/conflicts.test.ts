@@ -14,7 +14,7 @@ import { Capture } from '../lab/capture.ts';
 import { attachment, runIdle } from '../lab/container.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import type { Engine, Version } from '../lab/engine.ts';
-import { assertNoLinkLeft, lastOf } from '../lab/leftovers.ts';
+import { assertNoLinkLeft, lastOf } from '../lab/invariant.ts';
 import { Neighbour } from '../lab/neighbour.ts';
 import { type Machine, Site } from '../lab/site.ts';
 

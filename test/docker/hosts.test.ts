@@ -8,6 +8,7 @@ import { after, before, describe, test } from 'node:test';
 import { Capture } from '../lab/capture.ts';
 import { assertPings, attachment, runIdle } from '../lab/container.ts';
 import { outsideLab } from '../lab/enclosure.ts';
+import { assertConsistent } from '../lab/invariant.ts';
 import { type Engine, SUITE_OF, type Version } from '../lab/engine.ts';
 import { Site } from '../lab/site.ts';
 
@@ -51,6 +52,10 @@ for (const version of Object.keys(SUITE_OF) as Version[]) {
       await site.lan.namespace.ip('address add 198.51.100.1/32 dev lo');
       await assertPings(one, 'web', '192.0.2.254');
       await assertPings(one, 'web', '198.51.100.1');
+    });
+
+    test('engines, records, links and the wire tell the same of all of them', async () => {
+      await assertConsistent(site.machines, site.lan);
     });
 
     test("frames on the LAN carry the container's own MAC, never the host's", async () => {

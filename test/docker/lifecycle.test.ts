@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { outsideLab } from '../lab/enclosure.ts';
 import type { Engine, Version } from '../lab/engine.ts';
-import { assertNoLinkLeft, assertNothingLeft } from '../lab/leftovers.ts';
+import { assertConsistent, assertNoLinkLeft, assertNothingLeft } from '../lab/invariant.ts';
 import { type Machine, Site } from '../lab/site.ts';
 
 const VERSIONS: Version[] = ['20.10.24', '28.5.2'];
@@ -29,6 +29,7 @@ for (const version of VERSIONS) {
         for (let number = numbers.shift(); number !== undefined; number = numbers.shift()) await cycle(engine, number);
       };
       await Promise.all(Array.from({ length: IN_PARALLEL }, work));
+      await assertConsistent([machine], site.lan);
       await engine.api('DELETE', '/networks/shared');
       await assertNothingLeft(machine);
       await assertNoLinkLeft(machine);

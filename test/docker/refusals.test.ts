@@ -5,7 +5,7 @@ import type { Result } from '../lab/command.ts';
 import { runIdle } from '../lab/container.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import type { Engine, Version } from '../lab/engine.ts';
-import { assertNothingLeft } from '../lab/leftovers.ts';
+import { assertNothingLeft } from '../lab/invariant.ts';
 import { type Machine, Site } from '../lab/site.ts';
 
 const VERSIONS: Version[] = ['20.10.24', '28.5.2'];

@@ -7,7 +7,7 @@ import type { Engine, Version } from '../lab/engine.ts';
 import { Host } from '../lab/host.ts';
 import { Engine as DockerEngine } from '../lab/engine.ts';
 import { Interposer } from '../lab/interposer.ts';
-import { assertNothingLeft } from '../lab/leftovers.ts';
+import { assertConsistent, assertNothingLeft } from '../lab/invariant.ts';
 import { Lan } from '../lab/namespace.ts';
 import { Plugin } from '../lab/plugin.ts';
 import { type Machine, Site } from '../lab/site.ts';
@@ -32,6 +32,7 @@ for (const version of VERSIONS) {
     });
     after(() => site.close());
     afterEach(async () => {
+      await assertConsistent([machine], site.lan);
       await engine.docker('rm', '-f', 'web', 'db');
       await engine.docker('network', 'rm', 'lan');
       await assertNothingLeft(machine);
@@ -131,6 +132,7 @@ for (const [version, signal] of [
       await engine.must('start', 'web');
       assert.equal((await attachment(engine, 'web', 'lan')).IPAddress, '192.0.2.2');
       await assertPings(engine, 'web', '192.0.2.254');
+      await assertConsistent([{ host, engine, plugin }], lan);
       await engine.must('rm', '-f', 'web');
       await engine.must('network', 'rm', 'lan', 'other');
       await assertNothingLeft({ host, engine, plugin });

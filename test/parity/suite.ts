@@ -12,7 +12,7 @@ import { after, before, describe, test } from 'node:test';
 import { outsideLab } from '../lab/enclosure.ts';
 import type { Version } from '../lab/engine.ts';
 import { serveNames } from '../lab/nameserver.ts';
-import { assertNothingLeft } from '../lab/leftovers.ts';
+import { assertNothingLeft } from '../lab/invariant.ts';
 import { type Machine, Site } from '../lab/site.ts';
 import { compare, type Difference, isWanted, WANTED } from './differences.ts';
 import type { Scenario } from './scenario.ts';

@@ -12,7 +12,7 @@ import { PROBE_ALIAS } from '../../src/lan/vantage.ts';
 import { Capture } from '../lab/capture.ts';
 import { assertPings, attachment, runIdle } from '../lab/container.ts';
 import type { Engine } from '../lab/engine.ts';
-import { assertNothingLeft } from '../lab/leftovers.ts';
+import { assertNothingLeft } from '../lab/invariant.ts';
 import { Namespace } from '../lab/namespace.ts';
 import { fileOf } from '../lab/packages.ts';
 import { type Machine, Site } from '../lab/site.ts';

@@ -10,7 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { output } from '../lab/command.ts';
 import { assertPings, attachment, runIdle } from '../lab/container.ts';
 import type { Engine } from '../lab/engine.ts';
-import { assertNothingLeft } from '../lab/leftovers.ts';
+import { assertNothingLeft } from '../lab/invariant.ts';
 import { Namespace } from '../lab/namespace.ts';
 import { type Machine, Site } from '../lab/site.ts';
 import { inVlanKernel } from '../lab/uml.ts';
