@@ -12,7 +12,7 @@ NODE_IS_OLD := $(shell node -e 'const [a, b] = process.versions.node.split(".");
 PINNED := $(RUNTIME)/.package-lock.json
 READY := $(if $(NODE_IS_OLD),$(PINNED)) node_modules/.package-lock.json
 
-.PHONY: help build check unit test-netns test-docker test kills fuzz demo bench clean tables plugin plugin-enable push install uninstall release
+.PHONY: help build check unit test-netns test-docker test kills fuzz soak demo bench clean tables plugin plugin-enable push install uninstall release
 
 # The managed plugin's name on this engine. With any tag but `latest`, `-d tsmacvlan` works too (docs/install.md).
 PLUGIN ?= tsmacvlan:lan
@@ -52,6 +52,9 @@ kills: build ## KILLS=500 times kill -9 of the daemon under load (root); SEED= r
 
 fuzz: $(READY) ## COUNT=100000 hostile requests (root); SEED= repeats a run
 	FILE_MINUTES=60 COUNT=$(or $(COUNT),100000) SEED=$(or $(SEED),$$RANDOM) node test/run.ts test/netns/fuzz.test.ts
+
+soak: build $(PINNED) ## MINUTES=30 of random lives and faults on three engines (root); SEED= repeats a run
+	FILE_MINUTES=$$(($(or $(MINUTES),30) + 30)) MINUTES=$(or $(MINUTES),30) SEED=$(or $(SEED),$$RANDOM) node test/run.ts test/docker/soak.test.ts
 
 demo: build ## two Docker hosts on one LAN, shown step by step (root)
 	node test/demo.ts

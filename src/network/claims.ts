@@ -3,8 +3,8 @@
  * CreateEndpoint ties leases to their endpoint. A lease tied to nothing for long is what the IPAM may take back.
  */
 import { parseInterfaceAddress, formatAddress } from '../address.ts';
-import type { Endpoint, Lease, Network, Pool, Subnet } from '../model.ts';
-import { leaseKey, type Store } from '../store/store.ts';
+import type { Endpoint, Lease, Network, NetworkSubnet, Pool, Subnet } from '../model.ts';
+import { leaseKey, realmOf, type Store } from '../store/store.ts';
 
 /** A network's subnet and where its addresses are claimed; null when another IPAM gives them. */
 export interface PooledSubnet {
@@ -32,6 +32,19 @@ export class Claims {
       if (pool.networkId === null)
         await this.#store.pools.replace(pool, { ...pool, networkId, changedAt: this.#now().toISOString() });
     }
+  }
+
+  /** It had pools of our IPAM, and on its subnets is none that could be its own. */
+  async areReleased({ id, subnets }: Network): Promise<boolean> {
+    const others = new Set((await this.#store.networks.list()).map((network) => network.id));
+    others.delete(id);
+    const pools = (await this.#store.pools.list()).filter(
+      ({ networkId }) => networkId === null || !others.has(networkId),
+    );
+    const ours = subnets.filter(({ realm }) => realm !== null);
+    const hasPool = ({ realm, subnet }: NetworkSubnet) =>
+      pools.some((pool) => realmOf(pool) === realm && pool.subnet === subnet);
+    return ours.length > 0 && !ours.some(hasPool);
   }
 
   async tieLeases(network: Network, endpoint: Endpoint): Promise<void> {

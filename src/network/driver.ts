@@ -503,12 +503,12 @@ export class NetworkDriver {
     const dead = await this.#findDead(settled);
     const undeleted = settled.filter(({ state }) => state === 'deleting');
     const leftovers = await this.#serial.run(NETWORKS, () => this.#leftovers());
-    const forgotten = (await this.#store.networks.list()).filter((network) => this.#isForgotten(network));
+    const forgotten = await this.#forgotten();
     return [
       ...dead.map((found) => this.#endpointLeak(found.endpoint, found.cause, explain(found))),
       ...undeleted.map((endpoint) => this.#endpointLeak(endpoint, 'undeleted', UNDELETED)),
       ...leftovers.filter(({ alias }) => alias !== PROBE_ALIAS).map((link) => this.#linkLeak(link)),
-      ...forgotten.map((network) => this.#networkLeak(network)),
+      ...forgotten.map(({ network, why }) => this.#networkLeak(network, why)),
     ];
   }
 
@@ -528,24 +528,41 @@ export class NetworkDriver {
     };
   }
 
-  /**
-   * An engine that is started anew has forgotten its networks of a swarm, and makes those that it needs once more. It starts
-   * this process anew with itself, since swarm takes managed plugins only.
-   */
-  #isForgotten({ id }: Network): boolean {
-    return isOfSwarm(id) && !this.#announced.has(id) && this.#endpointsOf(id).length === 0;
+  async #forgotten(): Promise<{ network: Network; why: string }[]> {
+    const found: { network: Network; why: string }[] = [];
+    for (const network of await this.#store.networks.list()) {
+      const why = await this.#whyForgotten(network);
+      if (why !== undefined) found.push({ network, why });
+    }
+    return found;
   }
 
-  #networkLeak(network: Network): Leak {
+  /**
+   * An engine that is started anew has forgotten its networks of a swarm, and makes those that it needs once more. It starts
+   * this process anew with itself, since swarm takes managed plugins only. Of its other networks it releases the pools
+   * first, and forgets them then, whatever is answered (libnetwork network.go delete; controller.go NewNetwork undone).
+   */
+  async #whyForgotten(network: Network): Promise<string | undefined> {
+    if (this.#endpointsOf(network.id).length > 0) return undefined;
+    if (isOfSwarm(network.id))
+      return this.#announced.has(network.id)
+        ? undefined
+        : 'it has no containers, and the engine has not asked for it since it was started';
+    return (await this.#claims.areReleased(network))
+      ? 'it has no containers and its pools were released, but no DeleteNetwork came'
+      : undefined;
+  }
+
+  #networkLeak(network: Network, why: string): Leak {
     return {
       key: `network ${network.id}`,
       kind: 'network',
       name: errors.short(network.id),
-      why: 'it has no containers, and the engine has not asked for it since it was started',
+      why,
       patience: 'late',
       collect: () =>
         this.#serial.run(NETWORKS, async () => {
-          if (!this.#isForgotten(network)) return false;
+          if ((await this.#whyForgotten(network)) !== why) return false;
           await this.#dismantle(network);
           return true;
         }),

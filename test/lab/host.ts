@@ -33,6 +33,8 @@ export interface Daemon {
   /** Resolves when the process is gone. */
   ended: Promise<void>;
   isRunning(): boolean;
+  /** As the processes of its host know it. */
+  pid: string;
 }
 
 export class Host {
@@ -115,13 +117,14 @@ export class Host {
     const child = spawn(command, args, { env, stdio: ['ignore', 'pipe', log] });
     closeSync(log);
     if (!child.stdout) throw new Error('unreachable');
-    const [pid] = (await once(child.stdout, 'data')) as [Buffer];
+    const [line] = (await once(child.stdout, 'data')) as [Buffer];
+    const pid = String(line).trim();
     const ended = once(child, 'exit').then(() => {});
     const isRunning = () => child.exitCode === null && child.signalCode === null;
     const kill = async (signal: NodeJS.Signals) => {
-      await this.run(['kill', `-${signal.replace('SIG', '')}`, String(pid).trim()]);
+      await this.run(['kill', `-${signal.replace('SIG', '')}`, pid]);
     };
-    return { kill, ended, isRunning };
+    return { kill, ended, isRunning, pid };
   }
 
   private enter(argv: string[]): string[] {

@@ -308,21 +308,31 @@ function judgeSegment(views: readonly Views[]): Violation[] {
   ];
 }
 
-/** Each address of a running container is answered for at its MAC address, and by nobody else. */
+/** Each address of a running container is answered for at its MAC address, and by no other container. */
 async function judgeWire(views: readonly Views[], machines: readonly Machine[], lan: Lan): Promise<Violation[]> {
-  const expected = new Map<string, string>();
-  views.forEach(({ records, engine }, position) => {
-    const cabled = Object.keys(machines[position]?.host.ports ?? {});
-    const networks = records.networks.filter(({ parent }) => cabled.includes(parent.name)).map(({ id }) => id);
-    for (const { networkId, macAddress, addresses } of engine.endpoints)
-      if (networks.includes(networkId)) for (const address of addresses) expected.set(address, macAddress);
+  const onWire = views.flatMap((view, position) =>
+    endpointsOnWire(view, Object.keys(machines[position]?.host.ports ?? {})),
+  );
+  const answers = await askWire(
+    lan,
+    onWire.flatMap(({ addresses }) => addresses),
+  );
+  return onWire.flatMap(({ addresses, macAddress, container }) => {
+    // A container with two interfaces on one LAN answers with both (arp_ignore 0).
+    const own = onWire.filter((other) => other.container === container).map((other) => other.macAddress);
+    return addresses.flatMap((address) => {
+      const macs = answers.get(address) ?? [];
+      const strangers = absent(macs, own);
+      if (strangers.length > 0) return [doubled(address, `answered for by ${macs.join(' and ')}`)];
+      return macs.includes(macAddress) ? [] : [missing(address, `nobody answers for it at ${macAddress}`)];
+    });
   });
-  const answers = await askWire(lan, [...expected.keys()]);
-  return [...expected].flatMap(([address, macAddress]) => {
-    const [first, ...others] = answers.get(address) ?? [];
-    if (others.length > 0) return [doubled(address, `answered for by ${[first, ...others].join(' and ')}`)];
-    return first === macAddress ? [] : [missing(address, `${first ?? 'nobody'} answers for it, not ${macAddress}`)];
-  });
+}
+
+function endpointsOnWire({ name, records, engine }: Views, cabled: readonly string[]): EngineEndpoint[] {
+  const networks = records.networks.filter(({ parent }) => cabled.includes(parent.name)).map(({ id }) => id);
+  const endpoints = engine.endpoints.filter(({ networkId }) => networks.includes(networkId));
+  return endpoints.map((endpoint) => ({ ...endpoint, container: `${endpoint.container} on ${name}` }));
 }
 
 // --- words --------------------------------------------------------------------------------------------------------

@@ -60,6 +60,12 @@ export class Plugin {
     return output([process.execPath, BUNDLE, ...words], { env });
   }
 
+  /** What the daemon occupies at this moment (VmRSS). */
+  async memoryMb(): Promise<number> {
+    const { stdout } = await this.host.run(['cat', `/proc/${this.daemon?.pid}/status`]);
+    return Math.round(Number(/^VmRSS:\s+(\d+) kB$/m.exec(stdout)?.[1]) / 1024);
+  }
+
   /** The path, outside, of what the daemon remembers. */
   get stateFile(): string {
     return join(this.host.file(STATE_DIRECTORY), 'tsmacvlan.db');

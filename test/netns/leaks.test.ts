@@ -29,6 +29,8 @@ const SWARM_NETWORK = 'k3f9z1q8w2e7r6t5y4u3i2o1p';
 const SPACE = 'TsmacvlanLocal';
 /** Far enough from every record that nothing counts as recent. */
 const MINUTE_MS = 60_000;
+/** Longer than two readings take on a machine with other work. */
+const PATIENCE_MS = 1500;
 
 describe('leaks on real links', { skip: outsideLab(), timeout: 120_000 }, () => {
   let directory: string;
@@ -69,7 +71,13 @@ describe('leaks on real links', { skip: outsideLab(), timeout: 120_000 }, () => 
     ipam = new IpamDriver({ store, now });
     driver = new NetworkDriver({ store, links, hostAddresses: ipam, parentAliases: new Map(), log, now });
     await driver.recover();
-    collector = new Collector({ sources: [driver, ipam], log, agreeMs: 30, patienceMs: 300, periodMs: 600_000 });
+    collector = new Collector({
+      sources: [driver, ipam],
+      log,
+      agreeMs: 30,
+      patienceMs: PATIENCE_MS,
+      periodMs: 600_000,
+    });
   }
 
   async function stop(): Promise<void> {
@@ -200,7 +208,7 @@ describe('leaks on real links', { skip: outsideLab(), timeout: 120_000 }, () => 
   test('a network that a swarm’s engine forgot when it was started anew goes with its pool; one that it asked for again stays', async () => {
     const collectLate = async () => {
       await collect();
-      await sleep(320);
+      await sleep(PATIENCE_MS);
       return collect();
     };
     for (const isAskedForAgain of [true, false]) {
@@ -217,6 +225,38 @@ describe('leaks on real links', { skip: outsideLab(), timeout: 120_000 }, () => 
     assert.deepEqual(await store.networks.list(), []);
     assert.deepEqual(await collectLate(), ['collected pool 10.9.0.0/24']);
     assert.deepEqual(await store.pools.list(), []);
+  });
+
+  test('a network whose pools were released goes in minutes when no DeleteNetwork came; beside a living one on its subnet too', async () => {
+    const other = 'b'.repeat(64);
+    const pool = await makeNetwork();
+    await collect();
+    await sleep(PATIENCE_MS);
+    assert.deepEqual(await collect(), [], 'its pool is there');
+    await ipam.releasePool(pool);
+    await makeNetwork({ parent: 'lan0' }, other);
+    assert.deepEqual(await collect(), ['suspected network aaaaaaaaaaaa']);
+    await sleep(PATIENCE_MS);
+    assert.deepEqual(await collect(), ['collected network aaaaaaaaaaaa']);
+    assert.deepEqual(
+      (await store.networks.list()).map(({ id }) => id),
+      [other],
+    );
+    assert.equal(
+      lines.at(-1)?.fields['why'],
+      'it has no containers and its pools were released, but no DeleteNetwork came',
+    );
+  });
+
+  test('a network with a container stays, whatever became of its pools', async () => {
+    await ipam.releasePool(await makeNetwork());
+    const [pool] = [await makeNetwork()];
+    await makeEndpoint(pool, '1');
+    await ipam.releasePool(pool);
+    await collect();
+    await sleep(PATIENCE_MS);
+    await collect();
+    assert.equal((await store.networks.list()).length, 1);
   });
 
   test('what the engine is doing at this moment is left alone', async () => {
@@ -236,7 +276,7 @@ describe('leaks on real links', { skip: outsideLab(), timeout: 120_000 }, () => 
     ip(`-n c1 link set eth0 netns 1 name ${linkName}`);
     assert.deepEqual(await collect(), ['suspected endpoint 111111111111 10.9.0.1/24']);
     assert.ok(linkNames().includes(linkName));
-    await new Promise((resolve) => setTimeout(resolve, 300));
+    await sleep(PATIENCE_MS);
     assert.ok((await collect()).includes('collected endpoint 111111111111 10.9.0.1/24'));
     assert.ok(!linkNames().includes(linkName));
   });
@@ -263,7 +303,7 @@ describe('leaks on real links', { skip: outsideLab(), timeout: 120_000 }, () => 
       'suspected endpoint 222222222222 10.9.0.2/24',
     ]);
     await join_('2', 'c2');
-    await new Promise((resolve) => setTimeout(resolve, 300));
+    await sleep(PATIENCE_MS);
     assert.ok((await collect()).includes('collected endpoint 111111111111 10.9.0.1/24'));
     assert.deepEqual(await endpointIds(), ['2']);
   });
@@ -306,9 +346,9 @@ describe('leaks on real links', { skip: outsideLab(), timeout: 120_000 }, () => 
     await ipam.requestAddress({ poolId: pool, address: null, isGateway: false, serial: false });
     assert.deepEqual(await collect(), ['suspected lease 10.9.0.1']);
     await driver.deleteNetwork(NETWORK);
-    await new Promise((resolve) => setTimeout(resolve, 300));
+    await sleep(PATIENCE_MS);
     assert.ok((await collect()).includes('suspected pool 10.9.0.0/24'));
-    await new Promise((resolve) => setTimeout(resolve, 300));
+    await sleep(PATIENCE_MS);
     clockMs += MINUTE_MS;
     await collect();
     assert.deepEqual([await store.pools.list(), await leased()], [[], []]);
@@ -320,10 +360,10 @@ describe('leaks on real links', { skip: outsideLab(), timeout: 120_000 }, () => 
     assert.deepEqual(await collect(), []);
     const record = await store.pools.get(pool);
     assert.ok(record && (await store.pools.remove(record)));
-    assert.deepEqual(await collect(), ['suspected lease 10.9.0.1']);
-    await new Promise((resolve) => setTimeout(resolve, 300));
+    assert.deepEqual(await collect(), ['suspected network aaaaaaaaaaaa', 'suspected lease 10.9.0.1']);
+    await sleep(PATIENCE_MS);
     await collect();
-    assert.deepEqual(await leased(), []);
+    assert.deepEqual([await leased(), await store.networks.list()], [[], []]);
   });
 
   test('a start after a reboot finds the dead of before', async () => {

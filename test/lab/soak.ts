@@ -1,0 +1,289 @@
+/**
+ * Containers of several engines live and die at random on one LAN, on one subnet with a range for each host, while
+ * daemons, engines and parents fail. After each round all must tell the same (invariant.ts); what only the collector can
+ * take back must be known to it, and is gone in the end.
+ *
+ * A seed decides what is done and what fails; when a fault hits is left to the machine.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { askDaemon, COLLECT_LEAKS } from '../../src/server/client.ts';
+import { randomOf } from './drill.ts';
+import { type Violation, lastOf, readRecords, violations } from './invariant.ts';
+import type { Lan } from './namespace.ts';
+import type { Machine } from './site.ts';
+
+export interface Plan {
+  readonly seed: number;
+  /** Rounds begin within this time. */
+  readonly durationMs: number;
+  /** Until the collector has taken the last leak (some minutes). */
+  readonly untilClean: boolean;
+}
+
+export interface Score {
+  rounds: number;
+  /** Requests to the engines. */
+  requests: number;
+  /** Of these, those that an engine refused, mostly for a fault. */
+  refused: number;
+  /** Calls that the daemons answered. */
+  calls: number;
+  readonly faults: Record<string, number>;
+  /** What only the collector takes back, seen after rounds. */
+  suspected: number;
+  readonly broken: string[];
+  /** Resident, MB, of each host's daemon. */
+  memoryMb: { start: number[]; end: number[] };
+}
+
+type Random = () => number;
+type Fault = (machine: Machine, random: Random) => Promise<void>;
+
+const SLOTS = 3;
+const STEPS = 3;
+const SETTLE_MS = 40_000;
+/** Two minutes of patience, and the readings before and after. */
+const CLEAN_MS = 240_000;
+export const SUBNET = '192.0.2.0/24';
+export const GATEWAY = '192.0.2.254';
+const SUBNET_V6 = '2001:db8:5::/64';
+
+export class Soak {
+  readonly #machines: readonly Machine[];
+  readonly #lan: Lan;
+  readonly #plan: Plan;
+  readonly #random: Random;
+  readonly #score: Score = {
+    rounds: 0,
+    requests: 0,
+    refused: 0,
+    calls: 0,
+    faults: {},
+    suspected: 0,
+    broken: [],
+    memoryMb: { start: [], end: [] },
+  };
+
+  constructor(machines: readonly Machine[], lan: Lan, plan: Plan) {
+    this.#machines = machines;
+    this.#lan = lan;
+    this.#plan = plan;
+    this.#random = randomOf(plan.seed);
+  }
+
+  async run(): Promise<Score> {
+    await Promise.all(this.#machines.map((machine, number) => this.#makeNetwork(machine, number)));
+    this.#score.memoryMb.start = await this.#memory();
+    const deadlineMs = performance.now() + this.#plan.durationMs;
+    while (performance.now() < deadlineMs && this.#score.broken.length === 0) await this.#round();
+    await this.#empty();
+    this.#score.memoryMb.end = await this.#memory();
+    this.#score.calls = this.#machines.reduce((sum, { plugin }) => sum + callsIn(plugin.log()), 0);
+    return this.#score;
+  }
+
+  // --- rounds -----------------------------------------------------------------------------------------------------
+
+  async #round(): Promise<void> {
+    this.#score.rounds++;
+    const seeds = this.#machines.map(() => Math.floor(this.#random() * 2 ** 32));
+    await Promise.all(this.#machines.map((machine, number) => this.#roundOn(machine, number, seeds[number] ?? 0)));
+    await this.#check();
+  }
+
+  async #roundOn(machine: Machine, number: number, seed: number): Promise<void> {
+    const random = randomOf(seed);
+    const fault = pick(random, Object.keys(FAULTS));
+    const isQuiet = random() < 0.3;
+    const slots = Array.from({ length: SLOTS }, (_, slot) => this.#live(machine, number, slot, randomOf(seed + slot)));
+    if (!isQuiet) await this.#inject(machine, fault, random);
+    await Promise.all(slots);
+    if (isQuiet) await this.#dropNetworks(machine, number);
+  }
+
+  async #inject(machine: Machine, name: string, random: Random): Promise<void> {
+    await sleep(random() * 2000);
+    this.#score.faults[name] = (this.#score.faults[name] ?? 0) + 1;
+    try {
+      await FAULTS[name]?.(machine, random);
+    } catch (error) {
+      this.#break(`${machine.host.name}: ${name}: ${String(error)}`);
+    }
+  }
+
+  async #live(machine: Machine, number: number, slot: number, random: Random): Promise<void> {
+    for (let step = 0; step < STEPS; step++) await this.#step(machine, `${number}${slot}`, random);
+  }
+
+  // --- containers -------------------------------------------------------------------------------------------------
+
+  async #step(machine: Machine, id: string, random: Random): Promise<void> {
+    const name = `c${id}`;
+    const state = await machine.engine
+      .api<{ State: { Running: boolean } }>('GET', `/containers/${name}/json`)
+      .then(({ State }) => (State.Running ? 'running' : 'stopped'))
+      .catch(() => 'absent' as const);
+    const network = `x${id}`;
+    const asked = pick(random, CHOICES[state]);
+    switch (asked) {
+      case 'create':
+        await this.#ask(machine, 'POST', `/containers/create?name=${name}`, containerBody(random));
+        return this.#ask(machine, 'POST', `/containers/${name}/start`);
+      case 'remove':
+        return this.#ask(machine, 'DELETE', `/containers/${name}?force=1`);
+      case 'connect':
+        await this.#ask(machine, 'POST', '/networks/create', networkBody(network, id, random));
+        return this.#ask(machine, 'POST', `/networks/${network}/connect`, { Container: name });
+      case 'disconnect':
+        return this.#ask(machine, 'POST', `/networks/${network}/disconnect`, { Container: name });
+      default:
+        return this.#ask(machine, 'POST', `/containers/${name}/${asked}${asked === 'start' ? '' : '?t=0'}`);
+    }
+  }
+
+  /** What the engine refuses, or is not there to answer, is only counted: the round's check tells what came of it. */
+  async #ask({ engine }: Machine, method: string, path: string, body?: object): Promise<void> {
+    this.#score.requests++;
+    await engine.api(method, path, body).catch(() => this.#score.refused++);
+  }
+
+  async #makeNetwork({ engine }: Machine, number: number): Promise<void> {
+    const ipam = [
+      { Subnet: SUBNET, Gateway: GATEWAY, IPRange: `192.0.2.${64 * number}/26` },
+      { Subnet: SUBNET_V6, IPRange: `2001:db8:5:0:${number + 1}::/80` },
+    ];
+    const options = { parent: 'lan0' };
+    const body = { Name: 'lan', Driver: 'tsmacvlan', EnableIPv6: true, Options: options };
+    await engine.api('POST', '/networks/create', { ...body, IPAM: { Driver: 'tsmacvlan', Config: ipam } });
+  }
+
+  /** Only while the plugin is there: a network that is removed without it stays known here. */
+  async #dropNetworks(machine: Machine, number: number): Promise<void> {
+    for (let slot = 0; slot < SLOTS; slot++) await this.#ask(machine, 'DELETE', `/networks/x${number}${slot}`);
+  }
+
+  // --- what must be true ------------------------------------------------------------------------------------------
+
+  async #check(): Promise<void> {
+    const found = await lastOf(() => this.#violations(), SETTLE_MS);
+    const [leaks, faults] = [found.filter(isLeak), found.filter((violation) => !isLeak(violation))];
+    for (const { kind, text } of faults) this.#break(`${kind}: ${text}`);
+    this.#score.suspected += leaks.length;
+    const known = leaks.length === 0 ? '' : await this.#suspects();
+    for (const { name, text } of leaks) if (!known.includes(name)) this.#break(`unknown to the collector: ${text}`);
+  }
+
+  /** Leaks are not waited for. */
+  async #violations(): Promise<Violation[]> {
+    const found = await violations(this.#machines, this.#lan);
+    return found.every(isLeak) ? [] : found;
+  }
+
+  async #suspects(): Promise<string> {
+    // What an engine did in the last 10 s is not looked at.
+    await sleep(11_000);
+    const findings = this.#machines.map(({ host }) => askDaemon(socketOf(host), COLLECT_LEAKS, { DryRun: true }));
+    return JSON.stringify(await Promise.all(findings));
+  }
+
+  async #empty(): Promise<void> {
+    for (const machine of this.#machines) {
+      for (let slot = 0; slot < SLOTS; slot++) {
+        const id = `${this.#machines.indexOf(machine)}${slot}`;
+        await this.#ask(machine, 'DELETE', `/containers/c${id}?force=1`);
+        await this.#ask(machine, 'DELETE', `/networks/x${id}`);
+      }
+    }
+    if (!this.#plan.untilClean) return this.#check();
+    for (const { kind, text } of await lastOf(() => violations(this.#machines, this.#lan), CLEAN_MS))
+      this.#break(`in the end: ${kind}: ${text}`);
+  }
+
+  #break(text: string): void {
+    this.#score.broken.push(`round ${this.#score.rounds}: ${text}`);
+  }
+
+  #memory(): Promise<number[]> {
+    return Promise.all(this.#machines.map(({ plugin }) => plugin.memoryMb()));
+  }
+}
+
+const CHOICES = {
+  absent: ['create'],
+  stopped: ['start', 'start', 'remove'],
+  running: ['stop', 'restart', 'kill', 'connect', 'connect', 'disconnect', 'remove'],
+} as const;
+
+const FAULTS: Readonly<Record<string, Fault>> = {
+  'daemon killed': ({ plugin }) => plugin.restart('SIGKILL'),
+  'daemon ended': ({ plugin }) => plugin.restart('SIGTERM'),
+  'daemon away': async ({ plugin }, random) => {
+    await plugin.stop('SIGTERM');
+    await sleep(2000 + random() * 18_000);
+    await plugin.start();
+  },
+  'engine killed': ({ engine }) => engine.restart('SIGKILL'),
+  'engine ended': ({ engine }) => engine.restart('SIGTERM'),
+  'parent down': async ({ host }, random) => {
+    await host.namespace.ip('link set lan0 down');
+    await sleep(random() * 3000);
+    await host.namespace.ip('link set lan0 up');
+  },
+  'calls repeated': repeatCalls,
+};
+
+/** As an engine would that lost the answers, and as none would. What is in use must not be hurt by it. */
+async function repeatCalls({ host, plugin }: Machine): Promise<void> {
+  const ask = (call: string, body: object) => askDaemon(socketOf(host), call, body).catch(() => undefined);
+  const { endpoints, pools, networks } = readRecords(plugin.stateFile);
+  for (const { id, networkId, address, addressIPv6 } of endpoints.filter(({ state }) => state === 'joined')) {
+    const ids = { NetworkID: networkId, EndpointID: id };
+    await ask('NetworkDriver.CreateEndpoint', {
+      ...ids,
+      Interface: { Address: address, AddressIPv6: addressIPv6 ?? '' },
+    });
+    await ask('NetworkDriver.Join', { ...ids, SandboxKey: '/nowhere' });
+    const tied = pools.filter((pool) => pool.networkId === networkId);
+    for (const { id: PoolID } of tied)
+      await ask('IpamDriver.ReleaseAddress', { PoolID, Address: address?.split('/')[0] });
+  }
+  for (const { addressSpace, subnet, range } of pools)
+    await ask('IpamDriver.RequestPool', {
+      AddressSpace: addressSpace,
+      Pool: subnet,
+      SubPool: range ?? '',
+      V6: subnet.includes(':'),
+    });
+  for (const { id } of networks)
+    await ask('NetworkDriver.DeleteEndpoint', { NetworkID: id, EndpointID: 'f'.repeat(64) });
+  await ask('NetworkDriver.DeleteNetwork', { NetworkID: 'f'.repeat(64) });
+}
+
+function isLeak({ kind }: Violation): boolean {
+  return kind === 'surplus';
+}
+
+function socketOf(host: Machine['host']): string {
+  return host.file('/run/docker/plugins/tsmacvlan.sock');
+}
+
+function containerBody(random: Random): object {
+  const policy = pick(random, ['no', 'no', 'always']);
+  const host = { NetworkMode: 'lan', RestartPolicy: { Name: policy } };
+  return { Image: 'busybox', Cmd: ['sleep', '3600'], StopTimeout: 0, HostConfig: host };
+}
+
+function networkBody(name: string, id: string, random: Random): object {
+  const options = { parent: 'lan0', macvlan_mode: pick(random, ['bridge', 'private', 'vepa']) };
+  const ipam = { Driver: 'tsmacvlan', Config: [{ Subnet: `10.1.${Number(id)}.0/24` }] };
+  return { Name: name, Driver: 'tsmacvlan', CheckDuplicate: true, IPAM: ipam, Options: options };
+}
+
+function pick<T>(random: Random, choices: readonly T[]): T {
+  return choices[Math.floor(random() * choices.length)] as T;
+}
+
+/** One line per call. */
+function callsIn(log: string): number {
+  return log.match(/(NetworkDriver|IpamDriver)\.\w+/g)?.length ?? 0;
+}
