@@ -449,6 +449,76 @@ export const storeFailed = (file: string, reason: string, cause?: unknown) =>
     cause,
   );
 
+// --- the store that hosts share -------------------------------------------------------------------------------------
+
+/** `endpoints`: as in STORE, without the scheme. `reason`: the system's or etcd's words. */
+export const clusterUnreachable = (endpoints: string, reason: string, cause?: unknown) =>
+  fault(
+    'CLUSTER_UNREACHABLE',
+    `no new addresses while the shared store has no quorum or cannot be reached (etcd at ${endpoints}: ${reason}); running containers go on, bring a majority of its members back and try again`,
+    cause,
+  );
+
+export const clusterFull = (endpoints: string, cause?: unknown) =>
+  fault(
+    'CLUSTER_FULL',
+    `no new addresses while the database of the shared store is full (etcd at ${endpoints}); compact and defragment it, then run "etcdctl alarm disarm"`,
+    cause,
+  );
+
+export const clusterLogin = (endpoints: string, reason: string, cause?: unknown) =>
+  fault(
+    'CLUSTER_LOGIN',
+    `the shared store refuses this host (etcd at ${endpoints}: ${reason}); correct STORE_USER and STORE_PASSWORD, or grant that user the keys below /tsmacvlan/`,
+    cause,
+  );
+
+export const clusterTls = (endpoints: string, reason: string, cause?: unknown) =>
+  fault(
+    'CLUSTER_TLS',
+    `no TLS connection to the shared store (etcd at ${endpoints}: ${reason}); renew the certificate that is wrong, or correct STORE_CA, STORE_CERT and STORE_KEY`,
+    cause,
+  );
+
+export const clusterFailed = (endpoints: string, reason: string, cause?: unknown) =>
+  fault('CLUSTER_FAILED', `the shared store failed (etcd at ${endpoints}: ${reason}); look into its log`, cause);
+
+export const clusterSchema = (prefix: string, found: string, known: string) =>
+  mistake(
+    'CLUSTER_SCHEMA',
+    `the shared store below ${prefix} has schema ${quote(found)}, this program knows ${known}; run the same version of tsmacvlan on all hosts`,
+  );
+
+export const clusterNodeTaken = (node: string, host: string, file: string) =>
+  mistake(
+    'CLUSTER_NODE_TAKEN',
+    `host ${quote(host)} is in the shared store as node ${node} too, perhaps because the state directory was copied; on one of them stop tsmacvlan, remove ${quote(file)} and start it again`,
+  );
+
+export const clusterRestored = (seconds: number) =>
+  fault(
+    'CLUSTER_RESTORED',
+    `the shared store was restored or replaced a moment ago, and its hosts are claiming anew what they have; try again in ${seconds} s`,
+  );
+
+export const clusterUnproven = (address: string) =>
+  fault(
+    'CLUSTER_UNPROVEN',
+    `address ${address} can only be given out after the LAN was asked for it, and its network has no LAN to ask; try again when the shared store is back and has free addresses`,
+  );
+
+export const addressOfNode = (address: string, node: string, option: string) =>
+  mistake('ADDRESS_TAKEN', `address ${address} is used on host ${node} of the shared store; choose another ${option}`);
+
+export const storeFileUnreadable = (setting: string, file: string, reason: string) =>
+  mistake(
+    'STORE_FILE',
+    `cannot read file ${quote(file)} of setting ${setting} (${reason}); correct its path or its mode`,
+  );
+
+export const settingsApart = (one: string, other: string, remedy: string) =>
+  mistake('SETTINGS_APART', `settings ${one} and ${other} do not go together; ${remedy}`);
+
 // --- the command line --------------------------------------------------------------------------------------------
 
 export const unknownCommand = (name: string, near: string | undefined) =>

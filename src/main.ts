@@ -26,13 +26,20 @@ export interface Daemon {
 
 /** Listens at once; calls wait until what the host lost is rebuilt. Throws a sentence when it cannot start. */
 export async function startDaemon(settings: Settings, log: Log): Promise<Daemon> {
-  const store = openLocalStore(settings.stateDirectory);
+  const store = await openStore(settings, log);
   try {
     return await startWithStore(settings, log, store);
   } catch (error) {
     await store.close();
     throw error;
   }
+}
+
+/** What talks to etcd is loaded only where it is used. */
+async function openStore({ stateDirectory, cluster }: Settings, log: Log): Promise<Store> {
+  if (cluster === null) return openLocalStore(stateDirectory);
+  const { openClusterStore } = await import('./store/cluster.ts');
+  return openClusterStore(stateDirectory, cluster, log);
 }
 
 async function startWithStore(settings: Settings, log: Log, store: Store): Promise<Daemon> {
@@ -67,7 +74,7 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
       void (await report({ parent, address, macAddress, ourMacAddress: null })),
     log,
   });
-  const lan = new PoolLan(check, store.networks, settings.parents);
+  const lan = new PoolLan(check, store, settings.parents);
   const ipam = new IpamDriver({ store, probe: lan.probe, keeper: lan });
   const warm = (networkId?: string) =>
     void ipam

@@ -160,7 +160,17 @@ export interface Lease {
   readonly endpointId: string | null;
   /** The round of its pool in which a swarm's manager claimed it last; absent where no manager did. */
   readonly round?: number;
+  /** Another host that has it, in a store that hosts share; absent for what this host has. */
+  readonly holder?: Holder;
   readonly changedAt: string;
+}
+
+/** A host in a shared store. */
+export interface Holder {
+  /** `web1-3f2a9c1d04be`: the name it had at its first start, and what tells it from others of that name. */
+  readonly node: string;
+  /** False when it has not been heard of for so long that its addresses may be given to others, once the LAN was asked. */
+  readonly isAlive: boolean;
 }
 
 /** An address of a network in a stranger's hands. Key: parent and address. */

@@ -2,7 +2,7 @@
  * The daemon's settings: environment variables in one typed table. The reference in docs/ and the managed plugin's
  * config.json are generated from it, so a setting exists in one place.
  */
-import { unknownSettingValue } from './errors.ts';
+import { settingsApart, unknownSettingValue } from './errors.ts';
 import { PROBE_PROFILES, type ProbeProfile } from './model.ts';
 
 export interface Setting {
@@ -65,11 +65,65 @@ export const SETTINGS = {
     meaning: 'names for parents on this host, "lan=ens33,storage=eth1", so that one -o parent=lan fits every host',
     allowed: null,
   },
+  STORE: {
+    name: 'STORE',
+    fallback: 'local',
+    meaning:
+      'where it is decided who has an address: "local" on this host, or "etcd://HOST:PORT,HOST:PORT" by all hosts that share that etcd (etcds:// with TLS)',
+    allowed: null,
+  },
+  STORE_CLUSTER: {
+    name: 'STORE_CLUSTER',
+    fallback: 'default',
+    meaning: 'name of the cluster: hosts with the same name in one etcd share addresses',
+    allowed: null,
+  },
+  STORE_USER: { name: 'STORE_USER', fallback: '', meaning: 'user of etcd, empty for none', allowed: null },
+  STORE_PASSWORD: {
+    name: 'STORE_PASSWORD',
+    fallback: '',
+    meaning: 'password of that user, or the path of a file that holds it',
+    allowed: null,
+  },
+  STORE_CA: {
+    name: 'STORE_CA',
+    fallback: '',
+    meaning: 'certificate of the authority that etcd is checked with, as a path or PEM; empty for those of the system',
+    allowed: null,
+  },
+  STORE_CERT: {
+    name: 'STORE_CERT',
+    fallback: '',
+    meaning: 'certificate that this host shows etcd, as a path or PEM; empty for none',
+    allowed: null,
+  },
+  STORE_KEY: { name: 'STORE_KEY', fallback: '', meaning: 'private key of STORE_CERT, as a path or PEM', allowed: null },
+  STORE_FALLBACK: {
+    name: 'STORE_FALLBACK',
+    fallback: 'refuse',
+    meaning:
+      'what becomes of new addresses while etcd is away: refused, or given out after the LAN was asked as RFC 5227 and reconciled later',
+    allowed: ['refuse', 'probe'],
+  },
 } as const satisfies Record<string, Setting>;
 
 export type LogLevel = (typeof SETTINGS.LOG_LEVEL.allowed)[number];
 export type LogFormat = (typeof SETTINGS.LOG_FORMAT.allowed)[number];
 export type Scope = (typeof SETTINGS.SCOPE.allowed)[number];
+
+/** What is said about an etcd that hosts share. Files are not read yet. */
+export interface ClusterSettings {
+  /** `10.0.0.1:2379` */
+  readonly endpoints: readonly string[];
+  readonly isSecure: boolean;
+  readonly cluster: string;
+  readonly user: string;
+  readonly password: string;
+  readonly ca: string;
+  readonly cert: string;
+  readonly key: string;
+  readonly fallsBack: boolean;
+}
 
 export interface Settings {
   /** One or two paths, the first from SOCKET, the other from ALIAS_SOCKET. */
@@ -82,6 +136,8 @@ export interface Settings {
   readonly defends: boolean;
   /** Alias to link name, from PARENTS. */
   readonly parents: ReadonlyMap<string, string>;
+  /** Null: addresses are this host's alone. */
+  readonly cluster: ClusterSettings | null;
 }
 
 export function readSettings(environment: Readonly<Record<string, string | undefined>>): Settings {
@@ -94,7 +150,48 @@ export function readSettings(environment: Readonly<Record<string, string | undef
     probe: oneOf(environment, SETTINGS.PROBE),
     defends: oneOf(environment, SETTINGS.DEFEND) === 'on',
     parents: aliases(environment, SETTINGS.PARENTS),
+    cluster: clusterSettings(environment),
   };
+}
+
+function clusterSettings(environment: Readonly<Record<string, string | undefined>>): ClusterSettings | null {
+  const of = (setting: Pick<Setting, 'name' | 'fallback'>) => text(environment, setting);
+  const place = of(SETTINGS.STORE);
+  if (place === 'local') return null;
+  const [scheme, endpoints] = readStore(place);
+  const [ca, cert, key] = [of(SETTINGS.STORE_CA), of(SETTINGS.STORE_CERT), of(SETTINGS.STORE_KEY)];
+  if (oneOf(environment, SETTINGS.SCOPE) === 'global')
+    throw settingsApart(
+      'STORE=etcd',
+      'SCOPE=global',
+      'with SCOPE=global the managers of the swarm choose, use STORE=local',
+    );
+  if ((cert === '') !== (key === '')) throw settingsApart('STORE_CERT', 'STORE_KEY', 'give both or none');
+  return {
+    endpoints,
+    isSecure: scheme === 'etcds' || ca !== '' || cert !== '',
+    cluster: clusterName(of(SETTINGS.STORE_CLUSTER)),
+    user: of(SETTINGS.STORE_USER),
+    password: of(SETTINGS.STORE_PASSWORD),
+    ca,
+    cert,
+    key,
+    fallsBack: oneOf(environment, SETTINGS.STORE_FALLBACK) === 'probe',
+  };
+}
+
+/** Scheme and endpoints. */
+function readStore(place: string): [string, string[]] {
+  const [, scheme = '', list = ''] = place.match(/^(etcds?):\/\/([^/]+)\/?$/) ?? [];
+  const endpoints = list.split(',').map((endpoint) => endpoint.trim());
+  if (!endpoints.every((endpoint) => /^(\[[0-9a-fA-F:]+\]|[\w.-]+):\d{1,5}$/.test(endpoint)))
+    throw unknownSettingValue(SETTINGS.STORE.name, place, 'local, or etcd://HOST:PORT with more members after commas');
+  return [scheme, endpoints];
+}
+
+function clusterName(name: string): string {
+  if (/^[\w.-]{1,64}$/.test(name)) return name;
+  throw unknownSettingValue(SETTINGS.STORE_CLUSTER.name, name, '1 to 64 letters, digits, dots, dashes and underscores');
 }
 
 function text(

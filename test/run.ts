@@ -7,7 +7,7 @@ import { globSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join, relative, sep } from 'node:path';
 import { obstacle } from './lab/enclosure.ts';
-import { fetchEngines, fetchUml, installTools } from './lab/packages.ts';
+import { fetchEngines, fetchEtcd, fetchUml, installTools } from './lab/packages.ts';
 import type { Outcome } from './reporter.ts';
 import { type Conditions, killAll, runFile } from './testfile.ts';
 
@@ -74,7 +74,10 @@ async function runLevel(name: string, files: string[]): Promise<void> {
 /** Fetches what the level needs; a level that cannot get it has failed, and the others go on. */
 async function prepare(name: string, level: Level): Promise<boolean> {
   try {
-    if (level.isEnclosed) await installTools(console.log);
+    if (level.isEnclosed) {
+      await installTools(console.log);
+      await fetchEtcd(console.log);
+    }
     if (level.hasEngines) await fetchEngines(console.log);
     return true;
   } catch (error) {

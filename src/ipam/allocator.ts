@@ -134,12 +134,26 @@ export class Allocator {
   // --- chosen here -----------------------------------------------------------------------------------------------
 
   async #chooseGateway(pool: Pool, search: Search): Promise<string> {
-    return (await this.#gatewayOf(pool)) ?? (await this.#firstFree(pool, search)) ?? this.#refuse([pool]);
+    const common = (await this.#gatewayOf(pool)) ?? (await this.#gatewayOfOthers(pool));
+    return common ?? (await this.#firstFree(pool, search)) ?? this.#refuse([pool]);
   }
 
   /** In the global space a request is repeated by every new leader of the swarm, and the answer stays the same. */
   async #gatewayOf(pool: Pool): Promise<string | undefined> {
     return isGlobal(pool.addressSpace) ? this.#leaseOf(pool, 'gateway') : undefined;
+  }
+
+  /** Hosts that share the subnet share its gateway. */
+  async #gatewayOfOthers(pool: Pool): Promise<string | undefined> {
+    const realm = await this.#leases.realm(realmOf(pool));
+    const subnet = known(pool.subnet);
+    for (const { kind, holder, address: text } of await this.#store.leases.list(`${realm.name}/`)) {
+      const address = kind === 'gateway' && holder !== undefined ? parseAddress(text) : undefined;
+      if (address === undefined || !contains(subnet, address)) continue;
+      if (await realm.insert(address, this.#newLease(pool, address, 'gateway')))
+        return formatInterfaceAddress(address, subnet);
+    }
+    return undefined;
   }
 
   async #leaseOf(pool: Pool, wanted: LeaseKind): Promise<string | undefined> {
@@ -189,8 +203,8 @@ export class Allocator {
       if (address === undefined) return undefined;
       if (isSequential) this.#lastGiven.set(pool.id, address.value);
       const lease = this.#newLease(pool, address, search.kind);
-      // Refused: others write to the same store, and the index is behind.
-      if (!(await realm.insert(address, lease))) await realm.refresh();
+      // Refused: others write to the same store.
+      if (!(await realm.insert(address, lease))) await realm.catchUp();
       else if (await this.#isFree(pool, address, lease, search)) return formatInterfaceAddress(address, layout.subnet);
     }
   }

@@ -1,10 +1,10 @@
 /** Where the LAN of a pool is, for the check of its addresses. */
 import { type Address, parseAddress } from '../address.ts';
-import { PluginError } from '../errors.ts';
+import { clusterUnproven, PluginError } from '../errors.ts';
 import type { CheckRequest, LanCheck, Loss, Place } from '../lan/check.ts';
 import { placeOf } from '../lan/check.ts';
-import type { Network, Pool, ProbeProfile } from '../model.ts';
-import type { Table } from '../store/store.ts';
+import type { Pool, ProbeProfile } from '../model.ts';
+import { realmOf, type Store } from '../store/store.ts';
 import { isManagers } from './allocations.ts';
 import type { Finding, Probe } from './allocator.ts';
 import type { Keeper } from './candidates.ts';
@@ -14,20 +14,22 @@ const NOT_HELD: Finding = { held: false };
 /** The network that CreateNetwork tied to the pool tells the parent, else `--ipam-opt parent=`; without either nobody is asked. */
 export class PoolLan implements Keeper {
   readonly #check: LanCheck;
-  readonly #networks: Table<Network>;
+  readonly #store: Pick<Store, 'networks' | 'leases'>;
   readonly #aliases: ReadonlyMap<string, string>;
 
   /** `aliases`: as in the setting PARENTS. */
-  constructor(check: LanCheck, networks: Table<Network>, aliases: ReadonlyMap<string, string>) {
+  constructor(check: LanCheck, store: Pick<Store, 'networks' | 'leases'>, aliases: ReadonlyMap<string, string>) {
     this.#check = check;
-    this.#networks = networks;
+    this.#store = store;
     this.#aliases = aliases;
   }
 
   readonly probe: Probe = async (pool, text, signal): Promise<Finding> => {
+    const leastProfile = this.#store.leases.needsProof?.({ realm: realmOf(pool), address: text }) ?? null;
     const request = await this.#request(pool, text, signal);
+    if (request === null && leastProfile !== null && !(await this.#isOnNoLan(pool))) throw clusterUnproven(text);
     if (request === null) return NOT_HELD;
-    return this.#check.check(request).catch((error: unknown) => {
+    return this.#check.check({ ...request, leastProfile }).catch((error: unknown) => {
       // A manager of a swarm need not be on the LAN itself: the node that gets the task asks.
       if (isManagers(pool) && error instanceof PluginError && error.code === 'PROBE_PARENT_GONE') return NOT_HELD;
       throw error;
@@ -36,7 +38,7 @@ export class PoolLan implements Keeper {
 
   /** Only for pools of our own networks. */
   async keep(pool: Pool, text: string, lost: (loss: Loss) => void, signal: AbortSignal): Promise<'kept' | Loss | null> {
-    const network = pool.networkId === null ? undefined : await this.#networks.get(pool.networkId);
+    const network = pool.networkId === null ? undefined : await this.#store.networks.get(pool.networkId);
     // A passthru parent carries one container.
     if (network === undefined || network.options.mode === 'passthru') return null;
     const request = await this.#request(pool, text, signal);
@@ -62,9 +64,14 @@ export class PoolLan implements Keeper {
     return place && { ...place, address: parseAddress(text) as Address, subnet: pool.subnet, signal };
   }
 
+  async #isOnNoLan({ networkId }: Pool): Promise<boolean> {
+    const network = networkId === null ? undefined : await this.#store.networks.get(networkId);
+    return network !== undefined && placeOf(network) === null;
+  }
+
   async #placeOf({ networkId, options }: Pool): Promise<Place | null> {
     const profile = (options['probe'] as ProbeProfile | undefined) ?? null;
-    const network = networkId === null ? undefined : await this.#networks.get(networkId);
+    const network = networkId === null ? undefined : await this.#store.networks.get(networkId);
     if (network !== undefined) {
       const place = placeOf(network);
       return place && { ...place, profile: profile ?? place.profile };

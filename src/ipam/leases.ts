@@ -20,6 +20,9 @@ export class Leases {
   constructor(store: Store, now: () => Date) {
     this.#store = store;
     this.#now = now;
+    store.leases.follow?.(
+      (lease, isTaken) => void this.#realms.get(lease.realm)?.then((realm) => realm.hear(lease, isTaken)),
+    );
   }
 
   /** The store is read once per realm; from then on the index follows our own changes. */
@@ -59,6 +62,7 @@ export class Leases {
 
   async #successor(existing: Lease, wanted: Lease, option: string): Promise<Lease> {
     if (existing.kind === 'gateway' && wanted.kind === 'gateway') return shared(existing, wanted);
+    if (existing.holder !== undefined) throw errors.addressOfNode(existing.address, existing.holder.node, option);
     const evidence = await readEvidence(this.#store);
     if (isManagersLease(existing, evidence)) return successorInSwarm(existing, wanted, option);
     if (isStale(existing, evidence, this.#now())) return wanted;
@@ -102,11 +106,14 @@ export class Leases {
     return { ...lease, ...change, changedAt: this.#now().toISOString() };
   }
 
-  /** Frees the addresses of the realm whose release will not come. */
+  /** Frees the addresses of the realm whose release will not come, and offers those of hosts that are lost. */
   async reclaim(realmName: string): Promise<void> {
     const realm = await this.realm(realmName);
     const [leases, evidence] = await Promise.all([realm.refresh(), readEvidence(this.#store)]);
-    for (const lease of leases) if (isStale(lease, evidence, this.#now())) await realm.remove(lease);
+    for (const lease of leases) {
+      if (lease.holder?.isAlive === false) realm.hear(lease, false);
+      else if (isStale(lease, evidence, this.#now())) await realm.remove(lease);
+    }
   }
 
   /**

@@ -4,7 +4,7 @@
  */
 import { type Address, contains, formatAddress, parseAddress, type Range } from '../address.ts';
 import type { Family, Lease } from '../model.ts';
-import type { Table } from '../store/store.ts';
+import type { LeaseTable } from '../store/store.ts';
 import { Occupancy } from './occupancy.ts';
 import { type Layout, nextAddress } from './pool.ts';
 
@@ -19,7 +19,7 @@ interface Held {
 export class Realm {
   readonly name: string;
   readonly #used: Readonly<Record<Family, Occupancy>> = { IPv4: new Occupancy(), IPv6: new Occupancy() };
-  readonly #leases: Table<Lease>;
+  readonly #leases: LeaseTable;
   readonly #now: () => Date;
   /** Inserts under way: not in the store yet, nor free any more. */
   readonly #pending = new Map<string, Address>();
@@ -27,7 +27,7 @@ export class Realm {
   /** In order of expiry, since all are held equally long. */
   readonly #held = new Map<string, Held>();
 
-  constructor(name: string, leases: Table<Lease>, now: () => Date) {
+  constructor(name: string, leases: LeaseTable, now: () => Date) {
     this.name = name;
     this.#leases = leases;
     this.#now = now;
@@ -70,6 +70,18 @@ export class Realm {
     if (!(await this.#leases.remove(lease))) return false;
     this.#unmark(parseAddress(lease.address));
     return true;
+  }
+
+  /** Another host took the address in a shared store, or gave it back. */
+  hear({ address: text }: Pick<Lease, 'address'>, isTaken: boolean): void {
+    const address = parseAddress(text);
+    if (isTaken) this.#mark(address);
+    else if (!this.#pending.has(text) && !this.#held.has(text)) this.#unmark(address);
+  }
+
+  /** After an insert was refused: the index is behind, unless it hears of what others do. */
+  async catchUp(): Promise<void> {
+    if (this.#leases.follow === undefined) await this.refresh();
   }
 
   /** The next address to try; undefined when the range is exhausted. `after`: see nextAddress in pool.ts. */

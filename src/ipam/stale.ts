@@ -39,6 +39,8 @@ export function isStale(lease: Lease, evidence: Evidence, now: Date): boolean {
  * without a pool. Networks of other drivers are left alone, since their endpoints are unknown here.
  */
 export function isUnused(lease: Lease, evidence: Evidence): boolean {
+  // Only its host knows.
+  if (lease.holder !== undefined) return false;
   const pools = poolsOf(lease, evidence);
   // A crash came between the release of a pool and that of its gateway.
   if (lease.kind !== 'container') return pools.length === 0;

@@ -5,7 +5,7 @@
 import { type Address, formatAddress, parseInterfaceAddress, parsePrefix } from '../address.ts';
 import { PluginError } from '../errors.ts';
 import type { Log } from '../log.ts';
-import type { Endpoint, Mode, Network, ProbeProfile } from '../model.ts';
+import { type Endpoint, type Mode, type Network, PROBE_PROFILES, type ProbeProfile } from '../model.ts';
 import type { Finding, ProbeRequest, Prober } from './probe.ts';
 import type { Lost } from './reserve.ts';
 import { isKeeperMac, isProbeMac } from './rivalry.ts';
@@ -23,6 +23,8 @@ export interface CheckRequest extends Place {
   /** The subnet the address lies in, `192.168.1.0/24`. */
   readonly subnet: string;
   readonly signal?: AbortSignal | undefined;
+  /** Nothing else promises that the address is free: the LAN is asked at least so, or it is an error. Null: as is usual. */
+  readonly leastProfile?: ProbeProfile | null;
 }
 
 interface Parts {
@@ -66,7 +68,11 @@ export class LanCheck {
   async check(request: CheckRequest): Promise<Finding> {
     const wanted = this.#probeRequest(request);
     if (wanted === null) return NOT_HELD;
-    const finding = await this.#ask(wanted).catch((error: unknown) => this.#withoutLan(wanted.parentName, error));
+    const asked = this.#ask(wanted);
+    const isProof = request.leastProfile !== undefined && request.leastProfile !== null;
+    const finding = await (isProof
+      ? asked
+      : asked.catch((error: unknown) => this.#withoutLan(wanted.parentName, error)));
     await this.#tell(wanted, finding);
     return finding;
   }
@@ -197,7 +203,7 @@ export class LanCheck {
   /** Null where the LAN is not to be asked. */
   #probeRequest(request: CheckRequest): ProbeRequest | null {
     const { parentName, mode, address, subnet, signal } = request;
-    const profile = this.#profileOf(request);
+    const profile = thorough(this.#profileOf(request), request.leastProfile ?? 'off');
     const isOwn = (macAddress: string) => this.#parts.isOurs(macAddress, formatAddress(address));
     return profile === 'off'
       ? null
@@ -207,6 +213,10 @@ export class LanCheck {
   #profileOf({ profile }: Place): ProbeProfile {
     return profile ?? this.#parts.usualProfile;
   }
+}
+
+function thorough(one: ProbeProfile, other: ProbeProfile): ProbeProfile {
+  return PROBE_PROFILES.indexOf(one) < PROBE_PROFILES.indexOf(other) ? other : one;
 }
 
 const HELD = { held: true, simultaneous: false, linkName: '' } as const;

@@ -73,7 +73,7 @@ export class Claims {
           realm === null
             ? undefined
             : await this.#store.leases.get(leaseKey({ realm, address: formatAddress(parsed.address) }));
-        if (lease?.kind === 'container') found.push(lease);
+        if (lease?.kind === 'container' && lease.holder === undefined) found.push(lease);
       }
     }
     return found;

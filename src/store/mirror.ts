@@ -23,7 +23,7 @@ export class Mirror<T extends object> implements Table<T> {
   }
 
   async list(prefix = ''): Promise<T[]> {
-    this.#keys ??= sorted([...this.#records.keys()]);
+    this.#keys ??= byBytes([...this.#records.keys()]);
     const keys = prefix === '' ? this.#keys : this.#keys.filter((key) => key.startsWith(prefix));
     return keys.flatMap((key) => this.#records.get(key) ?? []);
   }
@@ -50,9 +50,9 @@ export class Mirror<T extends object> implements Table<T> {
 }
 
 /** As SQLite sorts: by the bytes of UTF-8, which in JavaScript's own order differ beyond U+FFFF. */
-function sorted(keys: readonly string[]): string[] {
-  const byBytes = keys.map((key) => [Buffer.from(key).toString('latin1'), key] as const);
-  return byBytes.sort(([a], [b]) => (a < b ? -1 : 1)).map(([, key]) => key);
+export function byBytes(keys: readonly string[]): string[] {
+  const ranked = keys.map((key) => [Buffer.from(key).toString('latin1'), key] as const);
+  return ranked.sort(([a], [b]) => (a < b ? -1 : 1)).map(([, key]) => key);
 }
 
 /** All readers get the same object. */

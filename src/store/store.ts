@@ -5,7 +5,7 @@
  * that was refused or failed left nothing behind. "Somebody was first" is an answer (false), never an error; what
  * throws is a broken store. Records are plain JSON data and come back equal to what went in.
  */
-import type { Conflict, Endpoint, Lease, Network, Pool } from '../model.ts';
+import type { Conflict, Endpoint, Lease, Network, Pool, ProbeProfile } from '../model.ts';
 
 export interface Table<T> {
   get(key: string): Promise<T | undefined>;
@@ -19,11 +19,19 @@ export interface Table<T> {
   remove(record: T): Promise<boolean>;
 }
 
+/** Where hosts share addresses, leases of other hosts are among them; those can neither be replaced nor removed. */
+export interface LeaseTable extends Table<Lease> {
+  /** Tells what other hosts take and give back; absent where there are none. */
+  follow?(listener: (lease: Pick<Lease, 'realm' | 'address'>, isTaken: boolean) => void): void;
+  /** The LAN must have been asked for the address before it is used: the store alone cannot promise that it is free. */
+  needsProof?(lease: Pick<Lease, 'realm' | 'address'>): ProbeProfile | null;
+}
+
 export interface Store {
   readonly networks: Table<Network>;
   readonly endpoints: Table<Endpoint>;
   readonly pools: Table<Pool>;
-  readonly leases: Table<Lease>;
+  readonly leases: LeaseTable;
   readonly conflicts: Table<Conflict>;
   close(): Promise<void>;
 }

@@ -30,6 +30,9 @@ const BESIDE = {
   compose: { suite: 'forky', packages: ['docker-compose'], program: 'usr/libexec/docker/cli-plugins/docker-compose' },
 } as const;
 
+// Not beside the engines: levels without engines use it too.
+const ETCD = { suite: 'bookworm', packages: ['etcd-server', 'etcd-client'], root: 'etcd' };
+
 // The first suite whose user-mode Linux has the seccomp mode, three times as fast as ptrace; with the C library it needs.
 const UML = { suite: 'forky', packages: ['user-mode-linux', 'libc6', 'libgcc-s1'] };
 
@@ -73,6 +76,18 @@ export async function fetchEngines(say: (line: string) => void): Promise<void> {
   const iptables = fileOf('bookworm', 'usr/sbin/iptables');
   if (!existsSync(iptables)) await symlink('xtables-nft-multi', iptables);
   if (!existsSync(BUSYBOX_ARCHIVE)) await makeBusyboxArchive();
+}
+
+/** Unpacks etcd below `.lab/`, unless it is there. */
+export async function fetchEtcd(say: (line: string) => void): Promise<void> {
+  await announced(say, 'fetching etcd from Debian (once, about 12 MB)', () =>
+    fetchDebs(ETCD.suite, ETCD.packages, join(LAB, ETCD.root)),
+  );
+}
+
+/** The path of `etcd` or `etcdctl`, once `fetchEtcd` is done. */
+export function etcdProgram(name: 'etcd' | 'etcdctl'): string {
+  return join(LAB, ETCD.root, 'usr/bin', name);
 }
 
 /** Unpacks user-mode Linux below `.lab/`, unless it is there; tests that need it are skipped where it cannot be had. */

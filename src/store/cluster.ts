@@ -1,0 +1,197 @@
+/**
+ * The store of hosts that share addresses through etcd: everything but the leases is this host's alone (local.ts).
+ *
+ * Without etcd the daemon starts and goes on: only new claims are refused until it is back.
+ */
+import { randomBytes } from 'node:crypto';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { join, resolve } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import * as errors from '../errors.ts';
+import type { Log } from '../log.ts';
+import type { Conflict, Endpoint, Network, Pool } from '../model.ts';
+import { Etcd, type EtcdAccess, type Position, type Watch } from './etcd.ts';
+import { type News, Registry, type Self } from './registry.ts';
+import { SharedLeases } from './shared.ts';
+import type { ClusterSettings } from '../settings.ts';
+import { readAccess } from './access.ts';
+import { openLocalStore } from './local.ts';
+import type { Store, Table } from './store.ts';
+import { View } from './view.ts';
+
+interface Parts {
+  readonly access: EtcdAccess;
+  /** Hosts of one name share addresses. */
+  readonly cluster: string;
+  readonly local: Store;
+  readonly self: Self;
+  readonly fallsBack: boolean;
+  readonly log: Log;
+}
+
+const KEEP_ALIVE_MS = 5000;
+const RETRY_MS = 1000;
+/** For the first claim after the start, which may come before etcd was reached. */
+const START_MS = 5000;
+/** After etcd was restored from a snapshot: until the hosts have claimed again what they got since it was made. */
+const RESTORED_MS = 10_000;
+
+export class ClusterStore implements Store {
+  readonly networks: Table<Network>;
+  readonly endpoints: Table<Endpoint>;
+  readonly pools: Table<Pool>;
+  readonly conflicts: Table<Conflict>;
+  readonly leases: SharedLeases;
+  readonly #local: Store;
+  readonly #log: Log;
+  readonly #etcd: Etcd;
+  readonly #registry: Registry;
+  readonly #view: View;
+  readonly #stop = new AbortController();
+  readonly #stay: Promise<void>;
+  /** Settled when etcd was reached, or could not be, for the first time. */
+  readonly #started = Promise.withResolvers<void>();
+  #position: Position | undefined;
+  /** Why no claim can be made; null when they can. */
+  #fault: errors.PluginError | null = null;
+  #isUp = false;
+  #restoredAtMs = Number.NEGATIVE_INFINITY;
+
+  constructor({ local, access, cluster, self, fallsBack, log }: Parts) {
+    const { networks, endpoints, pools, conflicts, leases } = local;
+    [this.networks, this.endpoints, this.pools, this.conflicts] = [networks, endpoints, pools, conflicts];
+    [this.#local, this.#log] = [local, log];
+    this.#etcd = new Etcd(access);
+    this.#registry = new Registry(this.#etcd, cluster, self);
+    this.#view = new View(self.node);
+    const [registry, view, gate] = [this.#registry, this.#view, () => this.#gate()];
+    this.leases = new SharedLeases({ own: leases, registry, view, gate, fallsBack, log });
+    this.#stay = this.#run();
+  }
+
+  async close(): Promise<void> {
+    this.#stop.abort();
+    this.#etcd.close();
+    await this.#stay;
+    await this.leases.settle();
+    await this.#local.close();
+  }
+
+  async #gate(): Promise<void> {
+    if (!this.#isUp && this.#fault === null)
+      await Promise.race([this.#started.promise, delay(START_MS, null, { ref: false })]);
+    if (this.#fault !== null) throw this.#fault;
+    const waitMs = this.#restoredAtMs + RESTORED_MS - performance.now();
+    if (waitMs > 0) throw errors.clusterRestored(Math.ceil(waitMs / 1000));
+  }
+
+  // --- staying in touch -----------------------------------------------------------------------------------------------
+
+  async #run(): Promise<void> {
+    while (!this.#stop.signal.aborted) {
+      const error = await this.#visit().catch((reason: unknown) => reason);
+      if (this.#stop.signal.aborted || error === undefined) continue;
+      this.#goDown(error);
+      await delay(RETRY_MS, null, { signal: this.#stop.signal }).catch(() => undefined);
+    }
+  }
+
+  /** Follows the changes until the member goes away, which is no fault yet; throws when no other can be reached. */
+  async #visit(): Promise<void> {
+    if (!(await this.#registry.keepAlive())) {
+      await this.#registry.checkSchema();
+      await this.#registry.register();
+    }
+    const watch = await this.#follow();
+    const leave = new AbortController();
+    try {
+      this.#goUp();
+      const isOutdated = await Promise.race([watch.ended, this.#keepUp(leave.signal)]);
+      if (isOutdated) this.#position = undefined;
+    } finally {
+      leave.abort();
+      watch.cancel();
+    }
+  }
+
+  async #keepUp(leave: AbortSignal): Promise<never> {
+    const signal = AbortSignal.any([leave, this.#stop.signal]);
+    for (;;) {
+      await this.leases.settle();
+      await delay(KEEP_ALIVE_MS, null, { signal });
+      if (!(await this.#registry.keepAlive())) await this.#registry.register();
+    }
+  }
+
+  /** Where the last watch ended, or from all there is. */
+  async #follow(): Promise<Watch> {
+    const last = this.#position;
+    const resumed = last && this.#watch(last);
+    const at = await resumed?.began.catch(() => undefined);
+    if (resumed && last && at && isAfter(at, last)) return resumed;
+    resumed?.cancel();
+    const { news, position } = await this.#registry.load();
+    if (last !== undefined && !isAfter(position, last)) this.#noteRestored();
+    this.#position = position;
+    this.#view.load(news, position.revision);
+    if (!this.#view.knows(this.#registry.node)) await this.#registry.register();
+    await this.leases.reviewAll();
+    const watch = this.#watch(position);
+    await watch.began;
+    return watch;
+  }
+
+  #watch(from: Position): Watch {
+    return this.#registry.watch(from, (news: readonly News[], at) => {
+      this.#position = at;
+      this.#view.apply(news, at.revision);
+      this.leases.review(news);
+    });
+  }
+
+  #noteRestored(): void {
+    this.#restoredAtMs = performance.now();
+    this.#log.warn('the shared store was restored or replaced: what this host has is claimed anew');
+  }
+
+  #goUp(): void {
+    if (!this.#isUp) this.#log.info('the shared store can be reached', { node: this.#registry.node });
+    this.#isUp = true;
+    this.#fault = null;
+    this.#started.resolve();
+  }
+
+  #goDown(error: unknown): void {
+    const fault = error instanceof errors.PluginError ? error : errors.internalError('STORE', error);
+    if (this.#fault?.code !== fault.code) this.#log.error(fault.message);
+    this.#isUp = false;
+    this.#fault = fault;
+    this.#started.resolve();
+  }
+}
+
+function isAfter(one: Position, other: Position): boolean {
+  return one.clusterId === other.clusterId && one.revision >= other.revision;
+}
+
+/** Throws a sentence when the state directory or a file named in the settings cannot be used; etcd may be away. */
+export function openClusterStore(stateDirectory: string, settings: ClusterSettings, log: Log): ClusterStore {
+  const access = readAccess(settings);
+  const local = openLocalStore(stateDirectory);
+  const { cluster, fallsBack } = settings;
+  return new ClusterStore({ local, access, cluster, self: readSelf(stateDirectory), fallsBack, log });
+}
+
+/** Who this host is for others, kept beside its state: `web1-3f2a9c1d04be`. */
+export function readSelf(stateDirectory: string): Self {
+  const file = join(resolve(stateDirectory), 'node');
+  const host = hostname();
+  try {
+    return { node: readFileSync(file, 'utf8').trim(), host, file };
+  } catch {
+    const node = `${host}-${randomBytes(6).toString('hex')}`;
+    writeFileSync(file, `${node}\n`, { flag: 'wx', mode: 0o600, flush: true });
+    return { node, host, file };
+  }
+}

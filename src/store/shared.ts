@@ -1,0 +1,221 @@
+/**
+ * Leases of addresses that hosts share. What this host has is in its own store, as without a cluster; a claim in etcd comes
+ * first and decides who may have it. So the two can differ only where a call broke between them or etcd was away: what
+ * this host has is then claimed, and what it no longer has is given back, as soon as that can be done. Nothing else has to
+ * be queued for it.
+ */
+import * as errors from '../errors.ts';
+import type { Log } from '../log.ts';
+import type { Lease, ProbeProfile } from '../model.ts';
+import { Serial } from '../serial.ts';
+import { byBytes } from './mirror.ts';
+import type { Claim, News, Registry } from './registry.ts';
+import { leaseKey, type LeaseTable, type Table } from './store.ts';
+import { partsOf, type View } from './view.ts';
+
+interface Parts {
+  /** Of this host, durable. */
+  readonly own: Table<Lease>;
+  readonly registry: Registry;
+  readonly view: View;
+  /** Resolves when claims can be made; throws a sentence when they cannot. */
+  readonly gate: () => Promise<void>;
+  /** Without quorum addresses are given out all the same, once the LAN was asked. */
+  readonly fallsBack: boolean;
+  readonly log: Log;
+}
+
+type Named = Pick<Lease, 'realm' | 'address'>;
+type Listener = (lease: Named, isTaken: boolean) => void;
+
+/** For an answer that does not depend on it. */
+const BRIEF_MS = 1500;
+/** Keys brought in line at a time. */
+const AT_ONCE = 16;
+
+export class SharedLeases implements LeaseTable {
+  readonly #parts: Parts;
+  readonly #serial = new Serial();
+  readonly #listeners: Listener[] = [];
+  /** Where this host's store and etcd perhaps differ. */
+  readonly #unsettled = new Set<string>();
+  /** Given out without quorum. */
+  readonly #unclaimed = new Set<string>();
+  /** Taken from a lost host, to which it goes back when the LAN says that its container is there. */
+  readonly #inherited = new Map<string, Claim>();
+  /** Here and, in etcd, another host's. */
+  readonly #contested = new Set<string>();
+  #settling: Promise<void> | undefined;
+
+  constructor(parts: Parts) {
+    this.#parts = parts;
+  }
+
+  // --- the table ----------------------------------------------------------------------------------------------------
+
+  async get(key: string): Promise<Lease | undefined> {
+    return (await this.#parts.own.get(key)) ?? this.#parts.view.foreign(key);
+  }
+
+  async list(prefix = ''): Promise<Lease[]> {
+    const own = await this.#parts.own.list(prefix);
+    const others = [...this.#parts.view.foreignBelow(prefix)];
+    if (others.length === 0) return own;
+    const leases = new Map([...others, ...own].map((lease) => [leaseKey(lease), lease]));
+    return byBytes([...leases.keys()]).flatMap((key) => leases.get(key) ?? []);
+  }
+
+  /** Throws a sentence when the claim cannot be made. */
+  async insert(lease: Lease): Promise<boolean> {
+    const key = leaseKey(lease);
+    return this.#serial.run(key, async () => {
+      if ((await this.#parts.own.get(key)) !== undefined) return false;
+      try {
+        return (await this.#claim(key, lease)) && (await this.#parts.own.insert(lease));
+      } catch (error) {
+        // Perhaps it was claimed, and only the answer was lost.
+        this.#unsettled.add(key);
+        throw error;
+      }
+    });
+  }
+
+  /** What endpoint an address is for concerns only this host. */
+  async replace(previous: Lease, next: Lease): Promise<boolean> {
+    const key = leaseKey(next);
+    if (previous.holder !== undefined) return false;
+    return this.#serial.run(key, async () => {
+      if (!(await this.#parts.own.replace(previous, next))) return false;
+      if (next.endpointId !== null) this.#inherited.delete(key);
+      return true;
+    });
+  }
+
+  /** It is gone when that is durable here; etcd is told now, or as soon as it can be. */
+  async remove(lease: Lease): Promise<boolean> {
+    const key = leaseKey(lease);
+    if (lease.holder !== undefined) return false;
+    return this.#serial.run(key, async () => {
+      if (!(await this.#parts.own.remove(lease))) return false;
+      this.#unsettled.add(key);
+      await this.#giveBack(key, BRIEF_MS).catch(() => undefined);
+      return true;
+    });
+  }
+
+  follow(listener: Listener): void {
+    this.#listeners.push(listener);
+  }
+
+  needsProof(lease: Named): ProbeProfile | null {
+    const key = leaseKey(lease);
+    if (this.#unclaimed.has(key)) return 'rfc';
+    return this.#inherited.has(key) ? 'fast' : null;
+  }
+
+  // --- claims -------------------------------------------------------------------------------------------------------
+
+  async #claim(key: string, { kind }: Lease): Promise<boolean> {
+    const { gate, registry, view } = this.#parts;
+    try {
+      await gate();
+      const patienceMs = this.#parts.fallsBack ? BRIEF_MS : undefined;
+      const { isOurs, entry, inherited } = await registry.take(key, kind, (claim) => view.isLost(claim), patienceMs);
+      if (entry !== undefined) view.note(key, entry);
+      if (inherited !== undefined) this.#inherited.set(key, inherited);
+      return isOurs;
+    } catch (error) {
+      if (!this.#mayFallBack(key, error)) throw error;
+      this.#unclaimed.add(key);
+      this.#unsettled.add(key);
+      return true;
+    }
+  }
+
+  #mayFallBack(key: string, error: unknown): boolean {
+    const { fallsBack, view } = this.#parts;
+    const isAway = error instanceof errors.PluginError && error.code === 'CLUSTER_UNREACHABLE';
+    return fallsBack && isAway && view.foreign(key) === undefined;
+  }
+
+  async #giveBack(key: string, patienceMs?: number): Promise<void> {
+    const { gate, registry, view } = this.#parts;
+    this.#unclaimed.delete(key);
+    this.#contested.delete(key);
+    await gate();
+    await registry.giveBack(key, view.at(key), this.#inherited.get(key), patienceMs);
+    this.#inherited.delete(key);
+    this.#unsettled.delete(key);
+  }
+
+  // --- bringing both in line ------------------------------------------------------------------------------------------
+
+  /** After the view was loaded anew. */
+  async reviewAll(): Promise<void> {
+    const { own, view } = this.#parts;
+    for (const key of view.keys()) {
+      if (view.isOurs(key)) this.#unsettled.add(key);
+      else this.#tell(key);
+    }
+    for (const lease of await own.list()) this.#unsettled.add(leaseKey(lease));
+  }
+
+  /** After changes of others, or of our own. */
+  review(news: readonly News[]): void {
+    for (const one of news) {
+      if (!('lease' in one)) continue;
+      this.#unsettled.add(one.lease);
+      this.#tell(one.lease);
+    }
+    void this.settle();
+  }
+
+  #tell(key: string): void {
+    const [realm, address] = partsOf(key);
+    const isTaken = this.#parts.view.at(key) !== undefined;
+    for (const listener of this.#listeners) listener({ realm, address }, isTaken);
+  }
+
+  /** Never throws: what cannot be done now is tried again at the next call. */
+  settle(): Promise<void> {
+    this.#settling ??= this.#settleAll().finally(() => (this.#settling = undefined));
+    return this.#settling;
+  }
+
+  async #settleAll(): Promise<void> {
+    const keys = [...this.#unsettled].values();
+    const work = async () => {
+      for (const key of keys) await this.#serial.run(key, () => this.#settleOne(key));
+    };
+    // The first failure ends it: the next would fail too.
+    await Promise.all(Array.from({ length: AT_ONCE }, work)).catch(() => undefined);
+  }
+
+  async #settleOne(key: string): Promise<void> {
+    const { own, view } = this.#parts;
+    const lease = await own.get(key);
+    if (lease === undefined ? !view.isOurs(key) : view.isOurs(key) && view.at(key)?.claim.kind === lease.kind) {
+      this.#unsettled.delete(key);
+      this.#unclaimed.delete(key);
+      this.#contested.delete(key);
+    } else if (lease === undefined) await this.#giveBack(key);
+    else await this.#reclaim(key, lease);
+  }
+
+  /** This host has it: it was given out without quorum, or before there was a cluster, or etcd lost it. */
+  async #reclaim(key: string, lease: Lease): Promise<void> {
+    const { registry, view, log } = this.#parts;
+    const { isOurs, entry } = await registry.take(key, lease.kind, () => false);
+    if (entry !== undefined) view.note(key, entry);
+    this.#unsettled.delete(key);
+    this.#unclaimed.delete(key);
+    if (isOurs) return void this.#contested.delete(key);
+    if (this.#contested.has(key)) return;
+    this.#contested.add(key);
+    log.error('an address of this host is claimed by another one: restart one of the two containers', {
+      address: lease.address,
+      endpoint: lease.endpointId,
+      other: entry?.claim.nodes.join(' ') ?? null,
+    });
+  }
+}

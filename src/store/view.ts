@@ -1,0 +1,90 @@
+/** What the shared store says, in memory: which host claims which address, and which hosts are alive. */
+import type { Holder, Lease } from '../model.ts';
+import type { Claim, Entry, News } from './registry.ts';
+
+/** For leases of other hosts, of which no more is known. */
+const NO_DATE = '1970-01-01T00:00:00.000Z';
+
+export class View {
+  readonly #node: string;
+  readonly #entries = new Map<string, Entry>();
+  readonly #nodes = new Set<string>();
+  /** All changes up to this revision are in. */
+  #revision = 0;
+
+  constructor(node: string) {
+    this.#node = node;
+  }
+
+  keys(): Iterable<string> {
+    return this.#entries.keys();
+  }
+
+  at(key: string): Entry | undefined {
+    return this.#entries.get(key);
+  }
+
+  isOurs(key: string): boolean {
+    return this.#entries.get(key)?.claim.nodes.includes(this.#node) ?? false;
+  }
+
+  knows(node: string): boolean {
+    return this.#nodes.has(node);
+  }
+
+  isLost({ nodes }: Claim): boolean {
+    return nodes.every((node) => !this.#nodes.has(node));
+  }
+
+  /** Begins anew with all there is. */
+  load(news: readonly News[], revision: number): void {
+    this.#entries.clear();
+    this.#nodes.clear();
+    this.apply(news, revision);
+  }
+
+  /** Changes in order, up to the revision. */
+  apply(news: readonly News[], revision: number): void {
+    for (const one of news) {
+      if ('lease' in one) this.#change(one.lease, one.entry, one.revision);
+      else if (one.isAlive) this.#nodes.add(one.node);
+      else this.#nodes.delete(one.node);
+    }
+    this.#revision = revision;
+  }
+
+  #change(key: string, entry: Entry | undefined, revision: number): void {
+    const known = this.#entries.get(key);
+    if (known !== undefined && known.revision > revision) return;
+    if (entry === undefined) this.#entries.delete(key);
+    else this.#entries.set(key, entry);
+  }
+
+  /** What an answer said. It may be overtaken by the changes, which then know better. */
+  note(key: string, entry: Entry): void {
+    if (entry.revision > this.#revision) this.#change(key, entry, entry.revision);
+  }
+
+  /** Another host's lease; undefined when none but this host has the address. */
+  foreign(key: string): Lease | undefined {
+    const claim = this.#entries.get(key)?.claim;
+    const node = claim?.nodes.find((one) => one !== this.#node);
+    if (claim === undefined || node === undefined) return undefined;
+    const [realm, address] = partsOf(key);
+    const holder: Holder = { node, isAlive: !this.isLost(claim) };
+    return { realm, address, kind: claim.kind, poolIds: [], endpointId: null, holder, changedAt: NO_DATE };
+  }
+
+  *foreignBelow(prefix: string): Generator<Lease> {
+    for (const key of this.#entries.keys()) {
+      const lease = key.startsWith(prefix) ? this.foreign(key) : undefined;
+      if (lease !== undefined) yield lease;
+    }
+  }
+}
+
+/** Realm and address of a lease's key. */
+export function partsOf(key: string): [string, string] {
+  const at = key.lastIndexOf('/');
+  return [key.slice(0, at), key.slice(at + 1)];
+}

@@ -1,0 +1,149 @@
+/** etcd members on this machine's loopback, as Debian packages them. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createWriteStream } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { output, type Result, run } from './command.ts';
+import { etcdProgram } from './packages.ts';
+
+interface Plan {
+  /** For the members' data; where it is on a tmpfs a claim costs no disk. */
+  readonly directory: string;
+  readonly members?: number;
+  /** Files of the server's certificate and key and of the authority, and whether clients must bring one too. */
+  readonly tls?: { readonly cert: string; readonly key: string; readonly ca: string; readonly forClients: boolean };
+  /** Bytes; etcd's own 2 GB otherwise. */
+  readonly quota?: number;
+  readonly firstPort?: number;
+}
+
+const READY_MS = 20_000;
+
+export class EtcdCluster {
+  readonly #plan: Plan;
+  readonly #members: (ChildProcess | undefined)[];
+
+  private constructor(plan: Plan) {
+    this.#plan = plan;
+    this.#members = Array.from({ length: plan.members ?? 1 });
+  }
+
+  /** Members that answer. */
+  static async start(plan: Plan): Promise<EtcdCluster> {
+    const cluster = new EtcdCluster(plan);
+    for (const member of cluster.#members.keys()) cluster.startMember(member);
+    await cluster.ready();
+    return cluster;
+  }
+
+  get endpoints(): string[] {
+    return [...this.#members.keys()].map((member) => `127.0.0.1:${this.#port(member)}`);
+  }
+
+  /** As for STORE. */
+  get url(): string {
+    return `etcd://${this.endpoints.join(',')}`;
+  }
+
+  startMember(member: number): void {
+    const log = createWriteStream(join(this.#plan.directory, `member${member}.log`), { flags: 'a' });
+    const child = spawn(etcdProgram('etcd'), this.#flags(member), { stdio: ['ignore', 'pipe', 'pipe'] });
+    for (const stream of [child.stdout, child.stderr]) stream.pipe(log, { end: false });
+    this.#members[member] = child;
+  }
+
+  signal(member: number, signal: NodeJS.Signals): void {
+    this.#members[member]?.kill(signal);
+  }
+
+  async stopMember(member: number, signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {
+    const child = this.#members[member];
+    this.#members[member] = undefined;
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    child.kill(signal);
+    child.kill('SIGCONT');
+    await once(child, 'exit');
+  }
+
+  async stop(): Promise<void> {
+    for (const member of this.#members.keys()) await this.stopMember(member);
+  }
+
+  /** The member's data, as a new one has it: none. */
+  async wipe(member: number): Promise<void> {
+    await rm(this.dataOf(member), { recursive: true, force: true });
+  }
+
+  dataOf(member: number): string {
+    return join(this.#plan.directory, `member${member}`);
+  }
+
+  ctl(...words: string[]): Promise<Result> {
+    const { tls } = this.#plan;
+    const files = tls === undefined ? [] : [`--cacert=${tls.ca}`, `--cert=${tls.cert}`, `--key=${tls.key}`];
+    const scheme = tls === undefined ? 'http' : 'https';
+    const endpoints = this.endpoints.map((endpoint) => `${scheme}://${endpoint}`).join(',');
+    const env = { ...process.env, ETCDCTL_API: '3' };
+    return run([etcdProgram('etcdctl'), `--endpoints=${endpoints}`, ...files, ...words], { env });
+  }
+
+  async must(...words: string[]): Promise<string> {
+    const { code, stdout, stderr } = await this.ctl(...words);
+    if (code !== 0) throw new Error(`etcdctl ${words.join(' ')}: ${stderr}`);
+    return stdout.trim();
+  }
+
+  /** Which member leads. */
+  async leader(): Promise<number> {
+    const [first] = this.endpoints;
+    const rows = (await this.must('endpoint', 'status')).split('\n');
+    const row = rows.findIndex((line) => line.split(', ')[4] === 'true');
+    if (row < 0 || first === undefined) throw new Error('no leader');
+    return row;
+  }
+
+  async ready(): Promise<void> {
+    const untilMs = performance.now() + READY_MS;
+    for (;;) {
+      const { code, stderr } = await this.ctl('--command-timeout=2s', 'get', 'x');
+      if (code === 0) return;
+      if (performance.now() > untilMs) throw new Error(`etcd does not answer: ${stderr}`);
+      await sleep(100);
+    }
+  }
+
+  #port(member: number): number {
+    return (this.#plan.firstPort ?? 23790) + member * 10;
+  }
+
+  #flags(member: number): string[] {
+    const { tls, quota } = this.#plan;
+    const scheme = tls === undefined ? 'http' : 'https';
+    const client = `${scheme}://127.0.0.1:${this.#port(member)}`;
+    const peer = (one: number) => `http://127.0.0.1:${this.#port(one) + 1}`;
+    const all = [...this.#members.keys()].map((one) => `member${one}=${peer(one)}`).join(',');
+    return [
+      `--name=member${member}`,
+      `--data-dir=${this.dataOf(member)}`,
+      `--listen-client-urls=${client}`,
+      `--advertise-client-urls=${client}`,
+      `--listen-peer-urls=${peer(member)}`,
+      `--initial-advertise-peer-urls=${peer(member)}`,
+      `--initial-cluster=${all}`,
+      '--log-level=warn',
+      '--logger=zap',
+      ...(quota === undefined ? [] : [`--quota-backend-bytes=${quota}`]),
+      ...(tls === undefined ? [] : [`--cert-file=${tls.cert}`, `--key-file=${tls.key}`]),
+      ...(tls?.forClients ? [`--trusted-ca-file=${tls.ca}`, '--client-cert-auth'] : []),
+    ];
+  }
+}
+
+/** A snapshot of the whole store. */
+export async function saveSnapshot(cluster: EtcdCluster, file: string): Promise<void> {
+  const [endpoint = ''] = cluster.endpoints;
+  const env = { ...process.env, ETCDCTL_API: '3' };
+  await output([etcdProgram('etcdctl'), `--endpoints=http://${endpoint}`, 'snapshot', 'save', file], { env });
+}
