@@ -51,6 +51,11 @@ export class SharedLeases implements LeaseTable {
     this.#parts = parts;
   }
 
+  /** Who this host is for others. */
+  get node(): string {
+    return this.#parts.registry.node;
+  }
+
   // --- the table ----------------------------------------------------------------------------------------------------
 
   async get(key: string): Promise<Lease | undefined> {

@@ -1,25 +1,25 @@
 /** A host's store that shares its addresses, without a daemon around it. */
-import type { Log } from '../../src/log.ts';
 import { ClusterStore, readSelf } from '../../src/store/cluster.ts';
 import { openLocalStore } from '../../src/store/local.ts';
+import type { Self } from '../../src/store/registry.ts';
 
-export interface Diary extends Log {
-  readonly lines: string[];
+interface Choices {
+  readonly fallsBack?: boolean;
+  readonly self?: Self;
 }
 
-export function diary(): Diary {
-  const lines: string[] = [];
-  const note = (message: string) => void lines.push(message);
-  return { lines, debug: note, info: note, warn: note, error: note };
-}
-
+/** `diary`: what it logged. */
 export function openShared(
   directory: string,
   endpoints: readonly string[],
   cluster: string,
-  { log = diary(), fallsBack = false }: { log?: Log; fallsBack?: boolean } = {},
-): ClusterStore {
+  { fallsBack = false, self }: Choices = {},
+): ClusterStore & { diary: string[] } {
+  const diary: string[] = [];
+  const note = (message: string) => void diary.push(message);
+  const log = { debug: note, info: note, warn: note, error: note };
   const local = openLocalStore(directory);
   const access = { endpoints, tls: null, user: null };
-  return new ClusterStore({ local, access, cluster, self: readSelf(directory), fallsBack, log });
+  const parts = { local, access, cluster, self: self ?? readSelf(directory), fallsBack, log };
+  return Object.assign(new ClusterStore(parts), { diary });
 }
