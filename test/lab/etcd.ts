@@ -1,11 +1,12 @@
-/** etcd members on this machine's loopback, as Debian packages them. */
+/** etcd members, as Debian packages them: on this machine's loopback, or on one address of a namespace. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createWriteStream } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { output, type Result, run } from './command.ts';
+import { type Result, run } from './command.ts';
+import type { Namespace } from './namespace.ts';
 import { etcdProgram } from './packages.ts';
 
 interface Plan {
@@ -17,6 +18,7 @@ interface Plan {
   /** Bytes; etcd's own 2 GB otherwise. */
   readonly quota?: number;
   readonly firstPort?: number;
+  readonly place?: { readonly namespace: Namespace; readonly address: string };
 }
 
 const READY_MS = 20_000;
@@ -39,7 +41,7 @@ export class EtcdCluster {
   }
 
   get endpoints(): string[] {
-    return [...this.#members.keys()].map((member) => `127.0.0.1:${this.#port(member)}`);
+    return [...this.#members.keys()].map((member) => `${this.#address}:${this.#port(member)}`);
   }
 
   /** As for STORE. */
@@ -49,7 +51,8 @@ export class EtcdCluster {
 
   startMember(member: number): void {
     const log = createWriteStream(join(this.#plan.directory, `member${member}.log`), { flags: 'a' });
-    const child = spawn(etcdProgram('etcd'), this.#flags(member), { stdio: ['ignore', 'pipe', 'pipe'] });
+    const [command = '', ...flags] = this.#enter([etcdProgram('etcd'), ...this.#flags(member)]);
+    const child = spawn(command, flags, { stdio: ['ignore', 'pipe', 'pipe'] });
     for (const stream of [child.stdout, child.stderr]) stream.pipe(log, { end: false });
     this.#members[member] = child;
   }
@@ -86,7 +89,7 @@ export class EtcdCluster {
     const scheme = tls === undefined ? 'http' : 'https';
     const endpoints = this.endpoints.map((endpoint) => `${scheme}://${endpoint}`).join(',');
     const env = { ...process.env, ETCDCTL_API: '3' };
-    return run([etcdProgram('etcdctl'), `--endpoints=${endpoints}`, ...files, ...words], { env });
+    return run(this.#enter([etcdProgram('etcdctl'), `--endpoints=${endpoints}`, ...files, ...words]), { env });
   }
 
   async must(...words: string[]): Promise<string> {
@@ -114,6 +117,14 @@ export class EtcdCluster {
     }
   }
 
+  get #address(): string {
+    return this.#plan.place?.address ?? '127.0.0.1';
+  }
+
+  #enter(argv: string[]): string[] {
+    return this.#plan.place?.namespace.enter(argv) ?? argv;
+  }
+
   #port(member: number): number {
     return (this.#plan.firstPort ?? 23790) + member * 10;
   }
@@ -121,8 +132,8 @@ export class EtcdCluster {
   #flags(member: number): string[] {
     const { tls, quota } = this.#plan;
     const scheme = tls === undefined ? 'http' : 'https';
-    const client = `${scheme}://127.0.0.1:${this.#port(member)}`;
-    const peer = (one: number) => `http://127.0.0.1:${this.#port(one) + 1}`;
+    const client = `${scheme}://${this.#address}:${this.#port(member)}`;
+    const peer = (one: number) => `http://${this.#address}:${this.#port(one) + 1}`;
     const all = [...this.#members.keys()].map((one) => `member${one}=${peer(one)}`).join(',');
     return [
       `--name=member${member}`,
@@ -139,11 +150,4 @@ export class EtcdCluster {
       ...(tls?.forClients ? [`--trusted-ca-file=${tls.ca}`, '--client-cert-auth'] : []),
     ];
   }
-}
-
-/** A snapshot of the whole store. */
-export async function saveSnapshot(cluster: EtcdCluster, file: string): Promise<void> {
-  const [endpoint = ''] = cluster.endpoints;
-  const env = { ...process.env, ETCDCTL_API: '3' };
-  await output([etcdProgram('etcdctl'), `--endpoints=http://${endpoint}`, 'snapshot', 'save', file], { env });
 }

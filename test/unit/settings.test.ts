@@ -12,6 +12,7 @@ test('an empty environment gives every default', () => {
     probe: 'fast',
     defends: false,
     parents: new Map(),
+    cluster: null,
   });
 });
 
@@ -42,4 +43,41 @@ test('PARENTS names links', () => {
       /^PluginError: setting PARENTS=.* is not known; use alias=link pairs/,
     );
   }
+});
+
+test('STORE names the members of an etcd', () => {
+  const { cluster } = readSettings({ STORE: 'etcd://10.0.0.1:2379, etcd2.lan:2379,[fd00::3]:2379' });
+  assert.deepEqual(cluster, {
+    endpoints: ['10.0.0.1:2379', 'etcd2.lan:2379', '[fd00::3]:2379'],
+    isSecure: false,
+    cluster: 'default',
+    user: '',
+    password: '',
+    ca: '',
+    cert: '',
+    key: '',
+    fallsBack: false,
+  });
+  for (const value of ['etcd', 'etcd://', 'etcd://host', 'http://10.0.0.1:2379', 'etcd://a:1,', 'etcd://a:1/x']) {
+    assert.throws(
+      () => readSettings({ STORE: value }),
+      /^PluginError: setting STORE=.* is not known; use local, or etcd:\/\//,
+    );
+  }
+});
+
+test('TLS is used with etcds:// and with any certificate of STORE_', () => {
+  const isSecure = (more: Record<string, string>) =>
+    readSettings({ STORE: 'etcd://a:1', ...more }).cluster?.isSecure ?? null;
+  assert.equal(isSecure({}), false);
+  assert.equal(isSecure({ STORE: 'etcds://a:1' }), true);
+  assert.equal(isSecure({ STORE_CA: '/ca.pem' }), true);
+  assert.equal(isSecure({ STORE_CERT: '/c.pem', STORE_KEY: '/k.pem' }), true);
+});
+
+test('settings that contradict each other are refused', () => {
+  const STORE = 'etcd://a:1';
+  assert.throws(() => readSettings({ STORE, SCOPE: 'global' }), { code: 'SETTINGS_APART' });
+  assert.throws(() => readSettings({ STORE, STORE_CERT: '/c.pem' }), { code: 'SETTINGS_APART' });
+  assert.throws(() => readSettings({ STORE, STORE_CLUSTER: 'a/b' }), { code: 'SETTING_INVALID' });
 });
