@@ -139,6 +139,8 @@ const SAMPLES: { readonly [Name in MakerName]: Parameters<Makers[Name]> } = {
   probeProfile: ['slow', ['fast', 'rfc']],
   probeNeedsParent: [],
   daemonAbsent: ['/run/docker/plugins/tsmacvlan.sock', 'connect ENOENT'],
+  networkNotNamed: ['3f2a', 2],
+  networkHasContainers: [NETWORK, ENDPOINT],
   daemonRefused: [
     'Tsmacvlan.CollectLeaks',
     'no space left on the disk of state file "/var/lib/tsmacvlan/tsmacvlan.db"',

@@ -1,8 +1,9 @@
-/** The command line: `serve` is the daemon, the other commands only read. */
+/** The command line: `serve` is the daemon, the others look, or ask the daemon to do what an engine did not. */
 import { parseArgs } from 'node:util';
 import { parseAddress } from './address.ts';
 import type { Finding } from './collector.ts';
 import * as errors from './errors.ts';
+import type { Network, Pool } from './model.ts';
 import { PROFILES } from './lan/timing.ts';
 import { drawMap } from './map.ts';
 import { nearest } from './nearest.ts';
@@ -55,6 +56,12 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     summary: 'have the daemon remove what dead containers left; a dry run only tells what and why',
     options: '[--dry-run]',
     run: collectLeaks,
+  },
+  forget: {
+    summary:
+      'release a network that was removed while the plugin was away: Docker has none of this id, and tells nobody',
+    argument: 'NETWORK',
+    run: forget,
   },
   settings: { summary: 'list the settings with their defaults', run: settings },
 };
@@ -218,6 +225,31 @@ async function collectLeaks({ json, isDryRun }: Flags): Promise<void> {
   const answer = (await askDaemon(sockets[0] ?? '', COLLECT_LEAKS, { DryRun: isDryRun })) as { Leaks: Finding[] };
   if (json) printJson(answer.Leaks);
   else print(table(answer.Leaks.map(findingRow)));
+}
+
+/** What the engine would have said, in its order: a network that is left without its pools is collected. */
+async function forget({ json }: Flags, argument: string): Promise<void> {
+  const { network, pools } = await withStore((store) => findForgotten(store, argument));
+  const socket = readSettings(process.env).sockets[0] ?? '';
+  for (const { id } of pools) await askDaemon(socket, 'IpamDriver.ReleasePool', { PoolID: id });
+  await askDaemon(socket, 'NetworkDriver.DeleteNetwork', { NetworkID: network.id });
+  const subnets = network.subnets.map(({ subnet }) => subnet);
+  if (json) printJson({ network: network.id, subnets });
+  else print(`network ${errors.short(network.id)} is forgotten; free again: ${subnets.join(' ')}\n`);
+}
+
+async function findForgotten(store: ReadonlyStore, typed: string): Promise<{ network: Network; pools: Pool[] }> {
+  const found = typed === '' ? [] : await networksNamed(store, typed);
+  const [network] = found;
+  if (network === undefined || found.length > 1) throw errors.networkNotNamed(typed, found.length);
+  const endpoint = (await store.endpoints.list()).find(({ networkId }) => networkId === network.id);
+  if (endpoint !== undefined) throw errors.networkHasContainers(network.id, endpoint.id);
+  const pools = (await store.pools.list()).filter(({ networkId }) => networkId === network.id);
+  return { network, pools };
+}
+
+async function networksNamed(store: ReadonlyStore, typed: string): Promise<Network[]> {
+  return (await store.networks.list()).filter(({ id }) => id.startsWith(typed));
 }
 
 const STATES = { collected: 'removed', certain: 'would be removed', suspected: 'being watched' } as const;

@@ -547,6 +547,18 @@ export const daemonAbsent = (socket: string, reason: string) =>
 export const daemonRefused = (call: string, sentence: string) =>
   fault('DAEMON_REFUSED', `the running tsmacvlan refused ${call}; it says: ${sentence}`);
 
+export const networkNotNamed = (typed: string, count: number) =>
+  mistake(
+    'USAGE',
+    `${quote(typed)} is the beginning of ${count === 0 ? 'no network' : `${count} networks`} here; call tsmacvlan forget with an id that tsmacvlan networks lists`,
+  );
+
+export const networkHasContainers = (network: string, endpoint: string) =>
+  mistake(
+    'NETWORK_HAS_CONTAINERS',
+    `network ${short(network)} has a container (endpoint ${short(endpoint)}), so Docker knows it; remove its containers and call docker network rm`,
+  );
+
 // --- pools (ipam) ------------------------------------------------------------------------------------------------
 
 export const addressSpaceUnknown = (addressSpace: string, known: readonly string[]) =>
@@ -624,16 +636,20 @@ export const rangeOutside = (range: string, subnet: string) =>
 const ofNetwork = (network: string | null) =>
   network === null ? 'of another network' : `of network ${short(network)}`;
 
+/** Engines forget a network that is removed while the plugin is away. */
+const orForget = (network: string | null) =>
+  network === null ? '' : ` (if Docker lists no such network: tsmacvlan forget ${short(network)})`;
+
 export const poolOverlaps = (subnet: string, pool: string, network: string | null) =>
   mistake(
     'POOL_OVERLAPS',
-    `subnet ${subnet} overlaps pool ${pool} ${ofNetwork(network)}; to share its addresses give --ip-range on both networks, or use another --subnet`,
+    `subnet ${subnet} overlaps pool ${pool} ${ofNetwork(network)}; to share its addresses give --ip-range on both networks, or use another --subnet${orForget(network)}`,
   );
 
 export const poolTaken = (pool: string, network: string) =>
   mistake(
     'POOL_TAKEN',
-    `pool ${pool} belongs to network ${short(network)}; to share the subnet give another --ip-range, or use another --subnet`,
+    `pool ${pool} belongs to network ${short(network)}; to share the subnet give another --ip-range, or use another --subnet${orForget(network)}`,
   );
 
 export const poolPending = (pool: string) =>

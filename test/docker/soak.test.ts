@@ -2,7 +2,7 @@
  * Three engines on one LAN, random lives of containers, random faults; whatever happens, nothing is lost or doubled and
  * nothing leaks.
  *
- *     make soak MINUTES=30        SEED=… repeats a run
+ *     make soak MINUTES=30        SEED=… repeats a run, FAULT='engine killed' has only this one
  */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -46,7 +46,7 @@ describe('soak', { skip: outsideLab(), timeout: (MINUTES + 20) * 60_000 }, () =>
   }
 
   test(`${MINUTES} minutes of random lives and faults, seed ${SEED}`, async () => {
-    const plan = { seed: SEED, durationMs: MINUTES * 60_000, untilClean: IS_LONG };
+    const plan = { seed: SEED, durationMs: MINUTES * 60_000, untilClean: IS_LONG, fault: process.env.FAULT };
     const score = await new Soak(machines, lan, plan).run();
     console.log(JSON.stringify({ seed: SEED, ...score }, null, 2));
     assert.deepEqual(score.broken, []);

@@ -3,7 +3,7 @@ import { createServer, request, type IncomingMessage, type Server, type ServerRe
 import { once } from 'node:events';
 import { text } from 'node:stream/consumers';
 
-/** Awaited before a call, `NetworkDriver.Join`, is handed to the plugin. */
+/** Awaited before a call, `NetworkDriver.Join`, is handed to the plugin; a rejection is all that the engine hears. */
 export type Before = (call: string) => Promise<void>;
 
 export class Interposer {
@@ -20,7 +20,7 @@ export class Interposer {
   /** Listens on `socket` and hands on to `target`, one call after the other. */
   static async listen(socket: string, target: string, before: Before): Promise<Interposer> {
     let last: Promise<void> = Promise.resolve();
-    const interposer = new Interposer(target, (call) => (last = last.then(() => before(call))));
+    const interposer = new Interposer(target, (call) => (last = last.catch(() => {}).then(() => before(call))));
     interposer.server.listen(socket);
     await once(interposer.server, 'listening');
     return interposer;

@@ -55,8 +55,9 @@ export class Plugin {
 
   /** The output of another command of the executable: `plugin.command('map')`. */
   command(...words: string[]): Promise<string> {
-    // It reads the same state from outside the host, where the disk has another path.
-    const env = { ...this.environment(), STATE_DIR: this.host.file(STATE_DIRECTORY) };
+    // It stands outside the host, where disk and socket have other paths.
+    const [state, socket] = [this.host.file(STATE_DIRECTORY), this.host.file(this.settings.SOCKET ?? SOCKET)];
+    const env = { ...this.environment(), STATE_DIR: state, SOCKET: socket };
     return output([process.execPath, BUNDLE, ...words], { env });
   }
 

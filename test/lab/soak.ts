@@ -16,6 +16,8 @@ export interface Plan {
   readonly seed: number;
   /** Rounds begin within this time. */
   readonly durationMs: number;
+  /** The only fault there is, by its name below; any when not given. */
+  readonly fault?: string | undefined;
   /** Until the collector has taken the last leak (some minutes). */
   readonly untilClean: boolean;
 }
@@ -31,6 +33,8 @@ export interface Score {
   readonly faults: Record<string, number>;
   /** What only the collector takes back, seen after rounds. */
   suspected: number;
+  /** Networks removed while a daemon was away, which took an operator. */
+  forgotten: number;
   readonly broken: string[];
   /** Resident, MB, of each host's daemon. */
   memoryMb: { start: number[]; end: number[] };
@@ -60,6 +64,7 @@ export class Soak {
     calls: 0,
     faults: {},
     suspected: 0,
+    forgotten: 0,
     broken: [],
     memoryMb: { start: [], end: [] },
   };
@@ -93,12 +98,14 @@ export class Soak {
 
   async #roundOn(machine: Machine, number: number, seed: number): Promise<void> {
     const random = randomOf(seed);
-    const fault = pick(random, Object.keys(FAULTS));
+    const fault = pick(
+      random,
+      Object.keys(FAULTS).filter((name) => name === (this.#plan.fault ?? name)),
+    );
     const isQuiet = random() < 0.3;
     const slots = Array.from({ length: SLOTS }, (_, slot) => this.#live(machine, number, slot, randomOf(seed + slot)));
     if (!isQuiet) await this.#inject(machine, fault, random);
     await Promise.all(slots);
-    if (isQuiet) await this.#dropNetworks(machine, number);
   }
 
   async #inject(machine: Machine, name: string, random: Random): Promise<void> {
@@ -134,6 +141,8 @@ export class Soak {
       case 'connect':
         await this.#ask(machine, 'POST', '/networks/create', networkBody(network, id, random));
         return this.#ask(machine, 'POST', `/networks/${network}/connect`, { Container: name });
+      case 'drop':
+        return this.#ask(machine, 'DELETE', `/networks/${network}`);
       case 'disconnect':
         return this.#ask(machine, 'POST', `/networks/${network}/disconnect`, { Container: name });
       default:
@@ -157,11 +166,6 @@ export class Soak {
     await engine.api('POST', '/networks/create', { ...body, IPAM: { Driver: 'tsmacvlan', Config: ipam } });
   }
 
-  /** Only while the plugin is there: a network that is removed without it stays known here. */
-  async #dropNetworks(machine: Machine, number: number): Promise<void> {
-    for (let slot = 0; slot < SLOTS; slot++) await this.#ask(machine, 'DELETE', `/networks/x${number}${slot}`);
-  }
-
   // --- what must be true ------------------------------------------------------------------------------------------
 
   async #check(): Promise<void> {
@@ -170,7 +174,18 @@ export class Soak {
     for (const { kind, text } of faults) this.#break(`${kind}: ${text}`);
     this.#score.suspected += leaks.length;
     const known = leaks.length === 0 ? '' : await this.#suspects();
-    for (const { name, text } of leaks) if (!known.includes(name)) this.#break(`unknown to the collector: ${text}`);
+    for (const leak of leaks) if (!known.includes(leak.name)) await this.#mend(leak);
+  }
+
+  /** What is not for the collector to take is for `tsmacvlan forget`, or it is a fault. */
+  async #mend({ name, text }: Violation): Promise<void> {
+    for (const { plugin } of this.#machines) {
+      if (!readRecords(plugin.stateFile).networks.some(({ id }) => id.startsWith(name))) continue;
+      await plugin.command('forget', name);
+      this.#score.forgotten++;
+      return;
+    }
+    this.#break(`unknown to the collector: ${text}`);
   }
 
   /** Leaks are not waited for. */
@@ -194,7 +209,8 @@ export class Soak {
         await this.#ask(machine, 'DELETE', `/networks/x${id}`);
       }
     }
-    if (!this.#plan.untilClean) return this.#check();
+    await this.#check();
+    if (!this.#plan.untilClean) return;
     for (const { kind, text } of await lastOf(() => violations(this.#machines, this.#lan), CLEAN_MS))
       this.#break(`in the end: ${kind}: ${text}`);
   }
@@ -209,8 +225,8 @@ export class Soak {
 }
 
 const CHOICES = {
-  absent: ['create'],
-  stopped: ['start', 'start', 'remove'],
+  absent: ['create', 'create', 'create', 'drop'],
+  stopped: ['start', 'start', 'drop', 'remove'],
   running: ['stop', 'restart', 'kill', 'connect', 'connect', 'disconnect', 'remove'],
 } as const;
 

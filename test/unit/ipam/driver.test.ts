@@ -259,7 +259,7 @@ for (const [name, open] of Object.entries(STORES)) {
     for (const subnet of ['10.0.0.0/24', '10.0.0.0/8', '10.0.128.0/17'])
       assert.equal(
         await sentence(f.pool(subnet)),
-        `subnet ${subnet} overlaps pool 10.0.0.0/16 of network 3f2a9c1d04be; to share its addresses give --ip-range on both networks, or use another --subnet`,
+        `subnet ${subnet} overlaps pool 10.0.0.0/16 of network 3f2a9c1d04be; to share its addresses give --ip-range on both networks, or use another --subnet (if Docker lists no such network: tsmacvlan forget 3f2a9c1d04be)`,
       );
     await f.pool('10.0.0.0/24', { subPool: '10.0.0.0/28' });
     await f.pool('10.1.0.0/16');
@@ -276,7 +276,7 @@ for (const [name, open] of Object.entries(STORES)) {
     f.pass(3600);
     assert.equal(
       await sentence(f.pool('10.0.0.0/24', more)),
-      'pool 10.0.0.64/26 belongs to network 3f2a9c1d04be; to share the subnet give another --ip-range, or use another --subnet',
+      'pool 10.0.0.64/26 belongs to network 3f2a9c1d04be; to share the subnet give another --ip-range, or use another --subnet (if Docker lists no such network: tsmacvlan forget 3f2a9c1d04be)',
     );
   });
 
