@@ -12,7 +12,7 @@ NODE_IS_OLD := $(shell node -e 'const [a, b] = process.versions.node.split(".");
 PINNED := $(RUNTIME)/.package-lock.json
 READY := $(if $(NODE_IS_OLD),$(PINNED)) node_modules/.package-lock.json
 
-.PHONY: help build check unit test-netns test-docker test kills fuzz soak demo bench clean tables plugin plugin-enable push install uninstall release
+.PHONY: help build check unit test-netns test-docker test kills fuzz soak squatters races demo bench clean tables plugin plugin-enable push install uninstall release
 
 # The managed plugin's name on this engine. With any tag but `latest`, `-d tsmacvlan` works too (docs/install.md).
 PLUGIN ?= tsmacvlan:lan
@@ -38,7 +38,7 @@ check: $(READY) ## types, lint and format
 unit: build ## tests without root
 	node test/run.ts unit
 
-test-netns: $(READY) ## tests on real links, in network namespaces of their own (root)
+test-netns: build ## tests on real links, in network namespaces of their own (root)
 	node test/run.ts netns
 
 test-docker: build $(PINNED) ## tests on real Docker engines, in namespaces of their own (root)
@@ -55,6 +55,12 @@ fuzz: $(READY) ## COUNT=100000 hostile requests (root); SEED= repeats a run
 
 soak: build $(PINNED) ## MINUTES=30 of random lives and faults on three engines (root); SEED= repeats a run
 	FILE_MINUTES=$$(($(or $(MINUTES),30) + 30)) MINUTES=$(or $(MINUTES),30) SEED=$(or $(SEED),$$RANDOM) node test/run.ts test/docker/soak.test.ts
+
+squatters: build ## ROUNDS=100 strangers of each kind on the LAN of a pool, and ten times as many starts without any (root)
+	FILE_MINUTES=60 ROUNDS=$(or $(ROUNDS),100) node test/run.ts test/netns/squatters.test.ts
+
+races: build $(PINNED) ## RACES=200 starts at the same time on two hosts, on each of two engines (root)
+	FILE_MINUTES=60 RACES=$(or $(RACES),200) node test/run.ts test/docker/conflicts.test.ts
 
 demo: build ## two Docker hosts on one LAN, shown step by step (root)
 	node test/demo.ts

@@ -315,6 +315,12 @@ export const macTaken = (value: string, endpoint: string, parent: string) =>
     `MAC address ${value} is already used on parent ${quote(parent)} by endpoint ${short(endpoint)}; choose another --mac-address`,
   );
 
+export const addressTaken = (address: string, endpoint: string, parent: string) =>
+  mistake(
+    'ADDRESS_TAKEN',
+    `address ${address} is already used on parent ${quote(parent)} by endpoint ${short(endpoint)}; choose another --ip, and give one IPAM driver to all networks of a LAN`,
+  );
+
 export const macFixedByParent = (value: string, parent: string, parentMac: string) =>
   mistake(
     'MAC_PASSTHRU',

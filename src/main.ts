@@ -69,7 +69,7 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
     sentinel,
     usualProfile: settings.probe,
     defends: settings.defends,
-    isOurs: (macAddress, address) => network.speaksFor(macAddress, address),
+    speaker: (parent, macAddress, address) => network.speaker(parent, macAddress, address),
     onHeld: async (parent, address, macAddress) =>
       void (await report({ parent, address, macAddress, ourMacAddress: null })),
     log,

@@ -33,11 +33,8 @@ interface Parts {
   readonly usualProfile: ProbeProfile;
   /** Addresses of running containers are defended (RFC 5227 2.4 b, c). */
   readonly defends: boolean;
-  /**
-   * The MAC address is that of our own endpoint with this address: one that is just leaving, or, while the address is
-   * guarded, the one it was for. What it says is no conflict.
-   */
-  readonly isOurs: (macAddress: string, address: string) => boolean;
+  /** Our own endpoint on this parent with this MAC address and this address. */
+  readonly speaker: (parent: string, macAddress: string, address: string) => Pick<Endpoint, 'state'> | undefined;
   /** A stranger has the address. */
   readonly onHeld: (parent: string, address: string, macAddress: string) => Promise<void>;
   readonly log: Log;
@@ -97,8 +94,10 @@ export class LanCheck {
   }
 
   async #tell({ parentName, address }: ProbeRequest, finding: Finding): Promise<void> {
-    if (finding.held && !isDaemon(finding.macAddress))
-      await this.#parts.onHeld(parentName, formatAddress(address), finding.macAddress);
+    if (!finding.held || isDaemon(finding.macAddress)) return;
+    const text = formatAddress(address);
+    if (this.#parts.speaker(parentName, finding.macAddress, text) === undefined)
+      await this.#parts.onHeld(parentName, text, finding.macAddress);
   }
 
   /** Makes room for a child in passthru mode, which must be alone on its parent. */
@@ -187,8 +186,10 @@ export class LanCheck {
       const request = this.#probeRequest({ ...place, address, subnet });
       if (request === null || this.#parts.sentinel.isContested(place.parentName, address)) continue;
       // A container with two interfaces on the parent answers on both.
-      const isOwn = (mac: string) =>
-        mac === endpoint.macAddress || this.#parts.sentinel.isWard(place.parentName, mac) || request.isOwn(mac);
+      const isOwn = (mac: string, isGiven: boolean) =>
+        mac === endpoint.macAddress ||
+        this.#parts.sentinel.isWard(place.parentName, mac) ||
+        request.isOwn(mac, isGiven);
       // Without a reserve the next start takes a little longer.
       await this.#parts.prober.keepLeft({ ...request, isOwn }).catch(() => undefined);
     }
@@ -204,7 +205,12 @@ export class LanCheck {
   #probeRequest(request: CheckRequest): ProbeRequest | null {
     const { parentName, mode, address, subnet, signal } = request;
     const profile = thorough(this.#profileOf(request), request.leastProfile ?? 'off');
-    const isOwn = (macAddress: string) => this.#parts.isOurs(macAddress, formatAddress(address));
+    // Before the address is given out, only the endpoint that had it until now: networks whose addresses are not chosen by
+    // one and the same can meet on a parent. After that, the one it was for.
+    const isOwn = (macAddress: string, isGiven: boolean) => {
+      const endpoint = this.#parts.speaker(parentName, macAddress, formatAddress(address));
+      return endpoint !== undefined && (isGiven || endpoint.state === 'deleting');
+    };
     return profile === 'off'
       ? null
       : { parentName, mode, address, profile, subnet: parsePrefix(subnet), isOwn, signal };

@@ -38,8 +38,8 @@ export interface Question {
   readonly timing: Timing;
   /** How long a free address is guarded; 0 not at all. */
   readonly guardMs: number;
-  /** MAC addresses of our own containers and links, whose use of the address is no conflict. */
-  readonly isOwn: (macAddress: string) => boolean;
+  /** A container of ours, whose use of the address is no conflict. `isGiven`: it was found free and one has it by now. */
+  readonly isOwn: (macAddress: string, isGiven: boolean) => boolean;
   /** Somebody began to use the address while it was guarded, which ends the guard. */
   readonly onLateConflict: (macAddress: string) => void;
   /** `loss`: why an address in reserve is so no longer; null when it was ended or nothing was kept. */
@@ -193,7 +193,10 @@ export class Inquiry {
   #isOurs({ macAddress, nonce }: Sighting): boolean {
     const own = this.#surroundings.wire.macAddress;
     return (
-      macAddress === own || macAddress === keeperMac(own) || nonce === this.#nonce || this.#question.isOwn(macAddress)
+      macAddress === own ||
+      macAddress === keeperMac(own) ||
+      nonce === this.#nonce ||
+      this.#question.isOwn(macAddress, this.#phase === 'guarding')
     );
   }
 

@@ -9,7 +9,7 @@ import type { InterfaceAddress, Link, Links } from '../kernel/link.ts';
 import type { Mode } from '../model.ts';
 import { type Announcement, announce } from './announce.ts';
 import { type Clock, systemClock } from './clock.ts';
-import { Inquiry, type Reservation, type Verdict } from './inquiry.ts';
+import { Inquiry, type Question, type Reservation, type Verdict } from './inquiry.ts';
 import { type Lost, Reserve } from './reserve.ts';
 import { SharedReadings } from './shared.ts';
 import { type Profile, timingOf } from './timing.ts';
@@ -26,8 +26,8 @@ interface OnParent {
 
 export interface ProbeRequest extends OnParent {
   readonly profile: Profile;
-  /** MAC addresses of our own containers and links: their use of the address is no conflict. */
-  readonly isOwn: (macAddress: string) => boolean;
+  /** See Question.isOwn. */
+  readonly isOwn: Question['isOwn'];
   /** The address's subnet; without it routers that answer for every address count as holders. */
   readonly subnet?: Prefix | undefined;
   /** How long an address found free is guarded: listened for and defended against others who ask for it. */
@@ -234,7 +234,7 @@ export class Prober {
     const all = await this.#hostAddresses.get('', () => this.#links.addresses());
     for (const { linkIndex } of all.filter((one) => one.address === text)) {
       const link = await this.#links.byIndex(linkIndex);
-      if (link === undefined || isOwn(link.macAddress)) continue;
+      if (link === undefined || isOwn(link.macAddress, false)) continue;
       if (address.family === 'IPv6' && link.index !== parent.index && link.parentIndex !== parent.index) continue;
       const { macAddress } = link.isLoopback ? parent : link;
       return { held: true, macAddress, linkName: link.name, simultaneous: false };
@@ -245,7 +245,7 @@ export class Prober {
   /** Siblings in modes private and vepa hear no probe of another sibling; their addresses can be read all the same. */
   async #heldBySibling({ address, isOwn }: ProbeRequest, { index, name }: Link): Promise<Finding | undefined> {
     const siblings = await this.#links.foreignSubInterfaces(index, formatAddress(address));
-    const holder = siblings.find(({ macAddress }) => !isOwn(macAddress));
+    const holder = siblings.find(({ macAddress }) => !isOwn(macAddress, false));
     return holder && { held: true, macAddress: holder.macAddress, linkName: name, simultaneous: false };
   }
 

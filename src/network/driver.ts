@@ -630,15 +630,11 @@ export class NetworkDriver {
     await Promise.all(this.#departing.values());
   }
 
-  /**
-   * The MAC address is that of an endpoint with this address (no prefix length), one whose deletion the kernel has not
-   * finished included: what it says on the LAN is no conflict.
-   */
-  speaksFor(macAddress: string, address: string): boolean {
-    return [...this.#endpoints.values()].some(
+  /** The endpoint on this parent that has this MAC address and this address (no prefix length), also one that leaves. */
+  speaker(parent: string, macAddress: string, address: string): Endpoint | undefined {
+    return [...this.#endpoints.values()].find(
       (endpoint) =>
-        endpoint.macAddress === macAddress &&
-        [endpoint.address, endpoint.addressIPv6].some((own) => own?.split('/')[0] === address),
+        endpoint.parent === parent && endpoint.macAddress === macAddress && addressesOf(endpoint).includes(address),
     );
   }
 
@@ -682,15 +678,21 @@ export class NetworkDriver {
   #refuseOccupied(endpoint: Endpoint, options: NetworkOptions): void {
     const holder = this.#inTheWay(endpoint, options)[0];
     if (holder === undefined) return;
-    throw options.mode === 'passthru'
-      ? errors.passthruOccupied(endpoint.parent, holder.id)
-      : errors.macTaken(endpoint.macAddress, holder.id, endpoint.parent);
+    if (options.mode === 'passthru') throw errors.passthruOccupied(endpoint.parent, holder.id);
+    const shared = addressesOf(endpoint).find((address) => addressesOf(holder).includes(address));
+    throw shared === undefined
+      ? errors.macTaken(endpoint.macAddress, holder.id, endpoint.parent)
+      : errors.addressTaken(shared, holder.id, endpoint.parent);
   }
 
-  /** Who keeps this endpoint off its parent: anybody in mode passthru, else who has its MAC. */
-  #inTheWay({ id, parent, macAddress }: Endpoint, { mode }: NetworkOptions): Endpoint[] {
+  /** Who keeps this endpoint off its parent: anybody in mode passthru, else who has its MAC or one of its addresses. */
+  #inTheWay(endpoint: Endpoint, { mode }: NetworkOptions): Endpoint[] {
+    const own = addressesOf(endpoint);
+    const collides = (other: Endpoint) =>
+      other.macAddress === endpoint.macAddress || addressesOf(other).some((address) => own.includes(address));
     return [...this.#endpoints.values()].filter(
-      (other) => other.id !== id && other.parent === parent && (mode === 'passthru' || other.macAddress === macAddress),
+      (other) =>
+        other.id !== endpoint.id && other.parent === endpoint.parent && (mode === 'passthru' || collides(other)),
     );
   }
 
@@ -702,6 +704,11 @@ export class NetworkDriver {
       this.#log.error(`could not mend ${what}`, { error: String(error) });
     }
   }
+}
+
+/** Without prefix length. */
+function addressesOf({ address, addressIPv6 }: Pick<Endpoint, 'address' | 'addressIPv6'>): string[] {
+  return [address, addressIPv6].flatMap((text) => text?.split('/')[0] ?? []);
 }
 
 /** `--ipam-opt probe=`, which goes before `-o probe=`; the engine gives all pools of a network the same options. */

@@ -13,6 +13,8 @@ export interface Frame {
   /** Outermost first. */
   vlans: number[];
   arp?: Arp;
+  /** Neighbour Advertisement or Solicitation: what it says of who has an address. */
+  neighbour?: Neighbour;
   /** What stands behind the Ethernet header and its tags. */
   payload: Buffer;
 }
@@ -22,6 +24,13 @@ export interface Arp {
   senderMac: string;
   senderAddress: string;
   targetAddress: string;
+}
+
+/** Addresses as 32 hexadecimal digits. */
+export interface Neighbour {
+  kind: 'advertisement' | 'solicitation';
+  source: string;
+  target: string;
 }
 
 // A pcap file: 24 bytes of header, then for each frame 16 bytes of which the third word is the captured length, then the frame.
@@ -101,7 +110,15 @@ function parse(frame: Buffer): Frame {
     vlans,
     payload,
     ...(etherType === 0x0806 && { arp: parseArp(payload) }),
+    ...(etherType === 0x86dd && parseNeighbour(payload)),
   };
+}
+
+/** RFC 4861 4.3 and 4.4, right behind the IPv6 header. */
+function parseNeighbour(packet: Buffer): { neighbour: Neighbour } | undefined {
+  const kind = ({ 135: 'solicitation', 136: 'advertisement' } as const)[packet.at(40) ?? 0];
+  if (packet.at(6) !== 58 || kind === undefined) return undefined;
+  return { neighbour: { kind, source: packet.toString('hex', 8, 24), target: packet.toString('hex', 48, 64) } };
 }
 
 /** RFC 826, for Ethernet and IPv4. */

@@ -27,7 +27,7 @@ export class Neighbour {
     this.namespace = namespace;
     this.macAddress = macAddress;
     this.#socket = socket;
-    this.#timer = setInterval(() => this.#read(), 1).unref();
+    this.#timer = setInterval(() => this.drain(), 1).unref();
   }
 
   /** Its link is `lan0`; its kernel has no address until a test gives it one, and then answers by itself. */
@@ -50,7 +50,7 @@ export class Neighbour {
 
   /** Forgets what it heard and how it reacted. */
   reset(): void {
-    this.#read();
+    this.drain();
     this.heard.length = 0;
     this.react = () => undefined;
   }
@@ -60,7 +60,8 @@ export class Neighbour {
     this.#socket.close();
   }
 
-  #read(): void {
+  /** Hears what has come in by now. */
+  drain(): void {
     for (const { frame } of this.#socket.receive()) {
       const packet = decodePacket(frame);
       if (packet === undefined) continue;

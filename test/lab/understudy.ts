@@ -1,0 +1,171 @@
+/**
+ * Plays the part of an engine, cheaply enough for hundreds of containers: the calls of `docker network create`,
+ * `docker run` and `docker rm`, with a network namespace in place of each container.
+ */
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { type IncomingMessage, request } from 'node:http';
+import { text } from 'node:stream/consumers';
+import { output } from './command.ts';
+import { Namespace } from './namespace.ts';
+import type { Plugin } from './plugin.ts';
+
+export interface NetworkPlan {
+  /** `10.9.0.0/24`, `fd00:9::/64` */
+  subnet: string;
+  /** Default `lan0`. */
+  parent?: string;
+  /** `-o` */
+  options?: Record<string, string>;
+  /** `--ipam-opt`; null leaves the addresses to Docker's own IPAM, which this class does not have. */
+  ipamOptions?: Record<string, string> | null;
+}
+
+export interface FakeNetwork {
+  id: string;
+  isIPv6: boolean;
+  poolId: string | null;
+}
+
+export interface Container {
+  namespace: Namespace;
+  network: FakeNetwork;
+  endpointId: string;
+  /** As it was given, with prefix length. */
+  address: string;
+}
+
+/** `address`: with prefix length where Docker's IPAM chose it, else as after `--ip`. */
+export interface Wish {
+  address?: string | undefined;
+  macAddress?: string | undefined;
+}
+
+export class Refusal extends Error {}
+
+const SPACE = 'TsmacvlanLocal';
+const ATTEMPTS = 5;
+let containers = 0;
+
+export class Understudy {
+  readonly plugin: Plugin;
+  /** Those that run, and the networks that stand. */
+  readonly containers = new Set<Container>();
+  readonly networks = new Set<FakeNetwork>();
+
+  constructor(plugin: Plugin) {
+    this.plugin = plugin;
+  }
+
+  async createNetwork(plan: NetworkPlan): Promise<FakeNetwork> {
+    const { subnet, parent = 'lan0', options = {}, ipamOptions = {} } = plan;
+    const isIPv6 = subnet.includes(':');
+    const pool = { AddressSpace: SPACE, Pool: subnet, SubPool: '', V6: isIPv6, Options: ipamOptions };
+    const poolId = ipamOptions && String((await this.call('IpamDriver.RequestPool', pool))['PoolID']);
+    const id = randomBytes(32).toString('hex');
+    const data = [{ AddressSpace: ipamOptions === null ? 'LocalDefault' : SPACE, Pool: subnet }];
+    await this.call('NetworkDriver.CreateNetwork', {
+      NetworkID: id,
+      Options: {
+        'com.docker.network.generic': { parent, ...options },
+        'com.docker.network.enable_ipv4': !isIPv6,
+        'com.docker.network.enable_ipv6': isIPv6,
+      },
+      IPv4Data: isIPv6 ? [] : data,
+      IPv6Data: isIPv6 ? data : [],
+    });
+    const network = { id, isIPv6, poolId };
+    this.networks.add(network);
+    return network;
+  }
+
+  async deleteNetwork(network: FakeNetwork): Promise<void> {
+    this.networks.delete(network);
+    await this.call('NetworkDriver.DeleteNetwork', { NetworkID: network.id });
+    if (network.poolId !== null) await this.call('IpamDriver.ReleasePool', { PoolID: network.poolId });
+  }
+
+  /** Removes all. */
+  async clear(): Promise<void> {
+    for (const container of this.containers) await this.remove(container);
+    for (const network of this.networks) await this.deleteNetwork(network);
+  }
+
+  /** Throws a Refusal with the sentence that the user would see; nothing is left then. */
+  async run(network: FakeNetwork, wish: Wish = {}): Promise<Container> {
+    const address = await this.requestAddress(network, wish);
+    const endpointId = randomBytes(32).toString('hex');
+    const namespace = await Namespace.create(`c${++containers}`);
+    const container = { namespace, network, endpointId, address };
+    try {
+      await this.start(container, wish.macAddress);
+      this.containers.add(container);
+      return container;
+    } catch (error) {
+      await this.remove(container);
+      throw error;
+    }
+  }
+
+  async remove(container: Container): Promise<void> {
+    this.containers.delete(container);
+    const { namespace, network, endpointId, address } = container;
+    const ids = { NetworkID: network.id, EndpointID: endpointId };
+    const hostName = this.plugin.host.namespace.name;
+    await this.call('NetworkDriver.Leave', ids);
+    // It has none when the start failed.
+    await namespace.run([
+      'ip',
+      'link',
+      'set',
+      'eth0',
+      'down',
+      'netns',
+      hostName,
+      'name',
+      `tsm${endpointId.slice(0, 12)}`,
+    ]);
+    await namespace.delete();
+    await this.call('NetworkDriver.DeleteEndpoint', ids);
+    if (network.poolId !== null)
+      await this.call('IpamDriver.ReleaseAddress', { PoolID: network.poolId, Address: address.split('/')[0] });
+  }
+
+  async requestAddress({ poolId }: FakeNetwork, { address = '' }: Wish = {}): Promise<string> {
+    if (poolId === null) return address;
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return String((await this.call('IpamDriver.RequestAddress', { PoolID: poolId, Address: address }))['Address']);
+      } catch (error) {
+        // A machine that is too busy; a person would try again.
+        if (attempt === ATTEMPTS || !(error instanceof Refusal && error.message.includes('was not done within')))
+          throw error;
+      }
+    }
+  }
+
+  async call(name: string, body: object): Promise<Record<string, unknown>> {
+    const socketPath = this.plugin.host.file('/run/docker/plugins/tsmacvlan.sock');
+    const sent = request({ socketPath, path: `/${name}`, method: 'POST', agent: false });
+    const [response] = (await once(sent.end(JSON.stringify(body)), 'response')) as [IncomingMessage];
+    const answer = JSON.parse(await text(response)) as Record<string, unknown>;
+    if (response.statusCode !== 200) throw new Refusal(String(answer['Err']));
+    return answer;
+  }
+
+  private async start({ namespace, network, endpointId, address }: Container, macAddress = ''): Promise<void> {
+    const ids = { NetworkID: network.id, EndpointID: endpointId };
+    const field = network.isIPv6 ? 'AddressIPv6' : 'Address';
+    await this.call('NetworkDriver.CreateEndpoint', {
+      ...ids,
+      Interface: { [field]: address, MacAddress: macAddress },
+    });
+    const { InterfaceName } = (await this.call('NetworkDriver.Join', ids)) as { InterfaceName: { SrcName: string } };
+    await this.plugin.host.namespace.ip(`link set ${InterfaceName.SrcName} netns ${namespace.name} name eth0`);
+    // The container's own kernel is to say on the LAN which address it has.
+    const speak = 'echo 1 > /proc/sys/net/ipv4/conf/all/arp_notify; echo 1 > /proc/sys/net/ipv6/conf/all/ndisc_notify';
+    // Engines forgo the kernel's own detection (IFA_F_NODAD).
+    const bring = `ip address add ${address} dev eth0${network.isIPv6 ? ' nodad' : ''} && ip link set eth0 up`;
+    await output(namespace.enter(['sh', '-c', `${speak}; ${bring}`]));
+  }
+}
