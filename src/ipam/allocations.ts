@@ -4,8 +4,8 @@
  * The leader's engine does the work, and a new leader goes through everything in use first: RequestPool and AllocateNetwork
  * for each network, then RequestAddress by address for each virtual IP and task, before it gives out anything new
  * (swarmkit manager/allocator, doNetworkInit). Whoever led before is told nothing: when it leads again it still has what
- * it gave out then. Hence rounds: with a network that is allocated once more a round of its pools begins, and what is
- * not claimed in it is nobody's.
+ * it gave out then, perhaps for networks that are gone. Hence rounds: with the first network that a new leader allocates
+ * once more a round of its pools begins, and what is not claimed in it is nobody's.
  */
 import type { Lease, Pool } from '../model.ts';
 import type { Store } from '../store/store.ts';
@@ -15,40 +15,54 @@ import { isGlobal } from './pool.ts';
 export interface AllocationRequest {
   readonly networkId: string;
   readonly subnets: readonly { readonly subnet: string }[];
+  /** Some leader of the swarm allocated it before. */
+  readonly isRepeated: boolean;
 }
 
 export class Allocations {
   readonly #store: Store;
   readonly #now: () => Date;
+  /** Pools of which the leader's present allocator has claimed a network. */
+  readonly #claimed = new Set<string>();
 
   constructor(store: Store, now: () => Date) {
     this.#store = store;
     this.#now = now;
   }
 
+  /** The engine takes up with the plugin: at its start, the plugin's, and whenever this manager begins to lead. */
+  register(): void {
+    this.#claimed.clear();
+  }
+
   /** Subnets of another IPAM are passed over. */
-  async allocate({ networkId, subnets }: AllocationRequest): Promise<void> {
-    for (const { subnet } of subnets)
-      await this.#change(networkId, (pools) => poolFor(pools, networkId, subnet), allocatedTo);
+  async allocate({ networkId, subnets, isRepeated }: AllocationRequest): Promise<void> {
+    const allocate = (pool: Pool) => allocatedTo(pool, networkId, isRepeated && !this.#claimed.has(pool.id));
+    for (const { subnet } of subnets) {
+      const pool = await this.#change((pools) => poolFor(pools, networkId, subnet), allocate);
+      if (pool !== undefined && isRepeated) this.#claimed.add(pool.id);
+    }
   }
 
   async free(networkId: string): Promise<void> {
     const holdsIt = ({ swarm }: Pool) => swarm?.networks[networkId] !== undefined;
     for (const { id } of (await this.#store.pools.list()).filter(holdsIt))
-      await this.#change(networkId, (pools) => pools.find((pool) => pool.id === id), freedFrom);
+      await this.#change(
+        (pools) => pools.find((pool) => pool.id === id),
+        (pool) => freedFrom(pool, networkId),
+      );
   }
 
   /** Until nobody changed the pool meanwhile. */
   async #change(
-    networkId: string,
     find: (pools: readonly Pool[]) => Pool | undefined,
-    change: (pool: Pool, networkId: string) => Pool,
-  ): Promise<void> {
+    change: (pool: Pool) => Pool,
+  ): Promise<Pool | undefined> {
     for (;;) {
       const pool = find(await this.#store.pools.list());
-      if (pool === undefined) return;
-      const next = { ...change(pool, networkId), changedAt: this.#now().toISOString() };
-      if (await this.#store.pools.replace(pool, next)) return;
+      if (pool === undefined) return undefined;
+      const next = { ...change(pool), changedAt: this.#now().toISOString() };
+      if (await this.#store.pools.replace(pool, next)) return next;
     }
   }
 }
@@ -60,10 +74,9 @@ function poolFor(pools: readonly Pool[], networkId: string, subnet: string): Poo
   return candidates.find(({ swarm }) => swarm?.networks[networkId] !== undefined) ?? latest;
 }
 
-function allocatedTo(pool: Pool, networkId: string): Pool {
+function allocatedTo(pool: Pool, networkId: string, isNewRound: boolean): Pool {
   const { round, networks } = pool.swarm ?? { round: 0, networks: {} };
-  // Known in this round: a new leader begins the next. Other networks on the pool follow it.
-  const current = networks[networkId] === round ? round + 1 : round;
+  const current = isNewRound ? round + 1 : round;
   return { ...pool, swarm: { round: current, networks: { ...networks, [networkId]: current } } };
 }
 

@@ -57,6 +57,11 @@ export class IpamDriver {
     await this.#pools.release(poolId);
   }
 
+  /** The engine takes up with the plugin; a swarm's manager does so too when it begins to lead. */
+  register(): void {
+    this.#allocations.register();
+  }
+
   /** Sent to a swarm's leader, after RequestPool and the gateway. */
   async allocateNetwork(request: AllocationRequest): Promise<void> {
     await this.#allocations.allocate(request);

@@ -22,6 +22,8 @@ export interface IpamVerbs {
   defaultAddressSpaces(): { local: string; global: string };
   requestPool(request: wire.PoolRequest): Promise<{ poolId: string; pool: string }>;
   releasePool(poolId: string): Promise<void>;
+  /** The engine asked what the plugin can do. */
+  register(): void;
   allocateNetwork(request: wire.AllocationRequest): Promise<void>;
   freeNetwork(networkId: string): Promise<void>;
   /** Answers with prefix length. When the signal fires nobody waits any more. */
@@ -110,9 +112,10 @@ export function createCalls({ network, ipam, leaks, scope }: Parts): Calls {
     DiscoverDelete: call(wire.readDiscovery, nothing, empty),
   };
 
+  // Asked also for each new allocator of a swarm's leader (moby cnmallocator NewProvider).
   // RequiresRequestReplay false: our records are durable, and the engine releases a pool whose replay is refused.
   const ipamDriver = {
-    GetCapabilities: constant({ RequiresMACAddress: false, RequiresRequestReplay: false }),
+    GetCapabilities: constant({ RequiresMACAddress: false, RequiresRequestReplay: false }, () => ipam.register()),
     GetDefaultAddressSpaces: constant(wire.writeAddressSpaces(ipam.defaultAddressSpaces())),
     RequestPool: call(wire.readRequestPool, (r) => ipam.requestPool(r), wire.writePool),
     ReleasePool: unheard(call(wire.readPool, (r) => ipam.releasePool(r.poolId), empty)),
@@ -144,7 +147,7 @@ async function nothing(): Promise<void> {}
 async function allocate(network: NetworkVerbs, ipam: IpamVerbs, request: wire.AllocationRequest) {
   await ipam.allocateNetwork(request);
   network.reviewAllocation(request);
-  return { options: request.options };
+  return request;
 }
 
 /** Only what was chosen here: an address the engine named may have been its holder's before. */
@@ -161,9 +164,12 @@ function named(driver: string, calls: Readonly<Record<string, Call>>): [string, 
 }
 
 /** A call without arguments whose answer never changes; answered also while recovery is under way. */
-function constant(reply: object): Call {
-  const done = { reply, subject: {}, takeBack: nothing };
-  return { hasBody: false, waits: false, isUnheard: false, read: () => ({ subject: {}, run: async () => done }) };
+function constant(reply: object, onCall = () => {}): Call {
+  const run = async () => {
+    onCall();
+    return { reply, subject: {}, takeBack: nothing };
+  };
+  return { hasBody: false, waits: false, isUnheard: false, read: () => ({ subject: {}, run }) };
 }
 
 function call<Request extends object, Answer extends object | void>(

@@ -26,7 +26,10 @@ export interface NetworkRequest {
 }
 
 /** A swarm's leader sets up a network for all nodes. */
-export type AllocationRequest = Pick<NetworkRequest, 'networkId' | 'options' | 'subnets'>;
+export type AllocationRequest = Pick<NetworkRequest, 'networkId' | 'options' | 'subnets'> & {
+  /** A leader did so before, this one or another. */
+  readonly isRepeated: boolean;
+};
 
 export type GatewayCheck = Omit<NetworkRequest, 'networkId' | 'subnets'>;
 
@@ -132,6 +135,16 @@ const subnet = v.pipe(
 
 const subnets = v.nullish(v.array(subnet), []);
 
+/**
+ * Goes with a swarm network's options once a leader has allocated it: the managers keep what AllocateNetwork answers, send
+ * it with every repetition, and to the nodes. Nothing else tells a repetition from a new network of the same description.
+ */
+const ALLOCATED = 'tsmacvlan.allocated';
+
+function withoutMark({ [ALLOCATED]: _mark, ...options }: Readonly<Record<string, string>>): Record<string, string> {
+  return options;
+}
+
 const networkOptions = v.pipe(
   v.nullish(
     object({
@@ -144,7 +157,7 @@ const networkOptions = v.pipe(
     {},
   ),
   v.transform((options) => ({
-    options: options['com.docker.network.generic'],
+    options: withoutMark(options['com.docker.network.generic']),
     internal: options['com.docker.network.internal'],
     enableIPv4: options['com.docker.network.enable_ipv4'],
     enableIPv6: options['com.docker.network.enable_ipv6'],
@@ -201,7 +214,8 @@ export const readAllocateNetwork = reader(
     v.transform(
       ({ NetworkID, Options, IPv4Data }): AllocationRequest => ({
         networkId: NetworkID,
-        options: Options,
+        options: withoutMark(Options),
+        isRepeated: ALLOCATED in Options,
         subnets: IPv4Data,
       }),
     ),
@@ -301,7 +315,7 @@ export function writeOperInfo() {
 
 /** What is answered here becomes the generic options of CreateNetwork on every node. */
 export function writeAllocation({ options }: { options: Readonly<Record<string, string>> }) {
-  return { Options: options };
+  return { Options: { ...options, [ALLOCATED]: 'true' } };
 }
 
 // --- IpamDriver: what the engine asks ----------------------------------------------------------------------------

@@ -87,10 +87,16 @@ function subnetOf({ AddressSpace, Pool, Gateway }: IpamData) {
 }
 
 const MEANINGS: Readonly<Record<string, (body: Body) => unknown[]>> = {
+  'IpamDriver.GetCapabilities': () => ['register'],
   'NetworkDriver.GwAllocCheck': (body) => ['skipGateway', networkOptions(body)],
   'NetworkDriver.AllocateNetwork': (body) => [
     'allocateNetwork',
-    { networkId: body.NetworkID, options: body.Options ?? {}, subnets: body.IPv4Data.map(subnetOf) },
+    {
+      networkId: body.NetworkID,
+      options: body.Options ?? {},
+      isRepeated: false,
+      subnets: body.IPv4Data.map(subnetOf),
+    },
   ],
   'NetworkDriver.FreeNetwork': ({ NetworkID }) => ['freeNetwork', NetworkID],
   'NetworkDriver.CreateNetwork': (body) => [

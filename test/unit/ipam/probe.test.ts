@@ -182,8 +182,9 @@ test(
     const f = lan.fixture();
     const pool = await f.pool('192.168.1.0/24', { addressSpace: GLOBAL });
     const allocation = { networkId: 'k3f9z1q8w2e7r6t5y4u3i2o1p', subnets: [{ subnet: '192.168.1.0/24' }] };
-    for (let leader = 0; leader < 2; leader++) {
-      await f.ipam.allocateNetwork(allocation);
+    for (const isRepeated of [false, true]) {
+      f.ipam.register();
+      await f.ipam.allocateNetwork({ ...allocation, isRepeated });
       assert.equal(await f.address(pool, '192.168.1.5'), '192.168.1.5/24');
       assert.deepEqual(lan.asked, []);
     }

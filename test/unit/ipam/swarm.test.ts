@@ -21,7 +21,15 @@ const LAN: SwarmNetwork = { id: SWARM_NETWORK, subnets: ['10.5.0.0/24'], gateway
 
 /** What a leader's allocator sends (swarmkit manager/allocator). */
 class Manager extends Fixture {
-  async allocate({ id, subnets, range, gateway }: SwarmNetwork): Promise<string> {
+  /** Begins to lead a swarm that has these networks; answers the pool of the last. */
+  async lead(...networks: SwarmNetwork[]): Promise<string> {
+    this.ipam.register();
+    let pool = '';
+    for (const network of networks) pool = await this.allocate(network, true);
+    return pool;
+  }
+
+  async allocate({ id, subnets, range, gateway }: SwarmNetwork, isRepeated = false): Promise<string> {
     const pools: string[] = [];
     for (const subnet of subnets) {
       const pool = await this.pool(subnet, { addressSpace: GLOBAL, subPool: range ?? null });
@@ -29,7 +37,7 @@ class Manager extends Fixture {
       assert.match(await this.gateway(pool, own), new RegExp(`^${own.replaceAll('.', '\\.')}/`));
       pools.push(pool);
     }
-    await this.ipam.allocateNetwork({ networkId: id, subnets: subnets.map((subnet) => ({ subnet })) });
+    await this.ipam.allocateNetwork({ networkId: id, isRepeated, subnets: subnets.map((subnet) => ({ subnet })) });
     return pools[0] ?? '';
   }
 
@@ -71,7 +79,7 @@ for (const [name, open] of Object.entries(STORES)) {
     const tasks = [await m.task(pool), await m.task(pool), await m.task(pool)];
     for (let leader = 0; leader < 3; leader++) {
       m.restart();
-      assert.equal(await m.allocate(LAN), pool);
+      assert.equal(await m.lead(LAN), pool);
       for (const address of tasks) await m.claim(pool, address);
       assert.deepEqual(await m.held(), tasks);
     }
@@ -84,7 +92,7 @@ for (const [name, open] of Object.entries(STORES)) {
     async (m) => {
       const pool = await m.allocate(LAN);
       for (let n = 0; n < 4; n++) await m.task(pool);
-      await m.allocate(LAN);
+      await m.lead(LAN);
       await m.claim(pool, '10.5.0.3');
       assert.equal(await m.task(pool), '10.5.0.6', 'those not claimed yet are not given out');
       const leaks = await m.ipam.leaks();
@@ -103,7 +111,7 @@ for (const [name, open] of Object.entries(STORES)) {
     const small = { ...LAN, range: '10.5.0.64/30' };
     const pool = await m.allocate(small);
     for (let n = 0; n < 4; n++) await m.task(pool);
-    await m.allocate(small);
+    await m.lead(small);
     await m.claim(pool, '10.5.0.65');
     m.pass(LATE_SECONDS);
     assert.deepEqual((await Promise.all([1, 2, 3].map(() => m.task(pool)))).sort(), [
@@ -163,7 +171,7 @@ for (const [name, open] of Object.entries(STORES)) {
     assert.equal((await m.lease('10.5.0.1', GLOBAL))?.kind, 'gateway');
     assert.equal(await m.task(pool), '10.5.0.4');
 
-    await m.allocate(LAN);
+    await m.lead(LAN);
     await m.free(LAN, pool);
     assert.deepEqual([...(await m.store.pools.list()), ...(await m.store.leases.list())], []);
   });
@@ -174,7 +182,7 @@ for (const [name, open] of Object.entries(STORES)) {
     await m.allocate(twin);
     const tasks = [await m.task(pool), await m.task(pool)];
     for (let leader = 0; leader < 2; leader++) {
-      for (const network of [twin, LAN]) await m.allocate(network);
+      await m.lead(twin, LAN);
       for (const address of tasks) await m.claim(pool, address);
       assert.deepEqual(await m.ipam.leaks(), []);
     }
@@ -194,8 +202,41 @@ for (const [name, open] of Object.entries(STORES)) {
     await m.release(pool, '10.5.0.1');
     await m.ipam.releasePool(pool);
     assert.deepEqual(await m.held(), [address]);
-    await m.allocate(LAN);
+    await m.lead(LAN);
     await m.claim(pool, address);
+  });
+
+  check(
+    'a leader again: claims of a network that was removed meanwhile are over, also where another one has its pool',
+    async (m) => {
+      const pool = await m.allocate(LAN);
+      const addresses = [await m.task(pool), await m.task(pool)];
+      const [twin, third] = [OTHER_SWARM_NETWORK, 'z0y9x8w7v6u5t4s3r2q1p0o9n'].map((id) => ({ ...LAN, id }));
+      assert.ok(twin && third);
+      await m.lead(twin, third);
+      await m.claim(pool, '10.5.0.3');
+      m.pass(LATE_SECONDS);
+      assert.deepEqual(
+        (await m.collect()).map(({ name: leaked }) => leaked),
+        ['10.5.0.2'],
+      );
+      assert.deepEqual(await m.held(), ['10.5.0.3']);
+      assert.notEqual(await m.task(pool), addresses[1]);
+      await m.free(twin, pool);
+      assert.deepEqual((await m.held()).length, 2, 'the third network has the pool');
+      await m.free(third, pool);
+      assert.deepEqual([...(await m.store.pools.list()), ...(await m.store.leases.list())], []);
+    },
+  );
+
+  check('the plugin is restarted under a leader: the next network on the pool ends no claim', async (m) => {
+    const pool = await m.allocate(LAN);
+    const address = await m.task(pool);
+    m.restart();
+    m.ipam.register();
+    await m.allocate({ ...LAN, id: OTHER_SWARM_NETWORK });
+    assert.deepEqual(await m.ipam.leaks(), []);
+    assert.notEqual(await m.task(pool), address);
   });
 
   check('a pool whose release was lost is collected', async (m) => {
@@ -283,7 +324,7 @@ test('whatever leaders come and go, no address is given to two tasks and none is
         if (step.does === 'lead') {
           leader = managers[step.manager] as Manager;
           if (step.restarts) leader.restart();
-          pool = await leader.allocate(network);
+          pool = await leader.lead(network);
           for (const address of running) await leader.claim(pool, address);
         } else if (step.does === 'start' && running.length < RANGE_SIZE) {
           // Swarm tries again later, when the claims are surely over.

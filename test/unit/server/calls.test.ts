@@ -11,6 +11,7 @@ const SWARM_NETWORK = 'j1xe60f4n3wf11vp6qjhbz7b3';
 const ALLOCATION = {
   networkId: SWARM_NETWORK,
   options: { parent: 'lan0' },
+  isRepeated: false,
   subnets: [
     { addressSpace: '', subnet: '192.168.1.0/24', gateway: '192.168.1.1' },
     { addressSpace: '', subnet: 'fd00::/64', gateway: null },
@@ -53,7 +54,19 @@ const CASES: readonly Case[] = [
     },
     asks: ['allocateNetwork', ALLOCATION],
     then: ['reviewAllocation', ALLOCATION],
-    reply: { Options: { parent: 'lan0' } },
+    reply: { Options: { parent: 'lan0', 'tsmacvlan.allocated': 'true' } },
+  },
+  {
+    call: 'NetworkDriver.AllocateNetwork',
+    body: {
+      NetworkID: SWARM_NETWORK,
+      Options: { parent: 'lan0', 'tsmacvlan.allocated': 'true' },
+      IPv4Data: [],
+      IPv6Data: null,
+    },
+    asks: ['allocateNetwork', { ...ALLOCATION, subnets: [], isRepeated: true }],
+    then: ['reviewAllocation', { ...ALLOCATION, subnets: [], isRepeated: true }],
+    reply: { Options: { parent: 'lan0', 'tsmacvlan.allocated': 'true' } },
   },
   {
     call: 'NetworkDriver.FreeNetwork',
@@ -177,7 +190,11 @@ const CASES: readonly Case[] = [
     body: { DiscoveryType: 1, DiscoveryData: { Address: '10.77.0.1', BindAddress: '', Self: false } },
     reply: {},
   },
-  { call: 'IpamDriver.GetCapabilities', reply: { RequiresMACAddress: false, RequiresRequestReplay: false } },
+  {
+    call: 'IpamDriver.GetCapabilities',
+    asks: ['register'],
+    reply: { RequiresMACAddress: false, RequiresRequestReplay: false },
+  },
   {
     call: 'IpamDriver.GetDefaultAddressSpaces',
     reply: { LocalDefaultAddressSpace: 'Local', GlobalDefaultAddressSpace: 'Global' },

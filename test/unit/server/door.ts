@@ -58,6 +58,7 @@ export const quietIpam: IpamVerbs = {
   defaultAddressSpaces: () => ({ local: 'Local', global: 'Global' }),
   requestPool: async ({ pool }) => ({ poolId: `pool ${pool}`, pool: pool ?? '10.0.0.0/24' }),
   releasePool: async () => undefined,
+  register: () => undefined,
   allocateNetwork: async () => undefined,
   freeNetwork: async () => undefined,
   requestAddress: async ({ address }) => `${address ?? '192.168.1.2'}/24`,
