@@ -1,0 +1,50 @@
+/** A machine on the LAN that asks who has an address, as any neighbour would, and counts the answers. */
+import assert from 'node:assert/strict';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { formatAddress, parseAddress } from '../../src/address.ts';
+import { arpAnnouncement, encodeArp } from '../../src/lan/arp.ts';
+import type { Lan } from './namespace.ts';
+import { Neighbour } from './neighbour.ts';
+
+const MAC_ADDRESS = '02:00:5e:10:00:99';
+/** The bridge and the containers answer within milliseconds; a busy machine takes its time. */
+const ANSWER_MS = 1500;
+
+export class Scanner {
+  readonly #neighbour: Neighbour;
+  readonly #address: string;
+
+  private constructor(neighbour: Neighbour, address: string) {
+    this.#neighbour = neighbour;
+    this.#address = address;
+  }
+
+  static async plug(lan: Lan, address: string): Promise<Scanner> {
+    const neighbour = await Neighbour.plug(lan, 'scanner', MAC_ADDRESS);
+    await neighbour.namespace.ip(`address add ${address}/24 dev lan0`);
+    return new Scanner(neighbour, address);
+  }
+
+  /** The MAC address of each answer for each address. Two machines with one address answer both, also with one MAC. */
+  async holders(addresses: readonly string[]): Promise<Map<string, string[]>> {
+    this.#neighbour.reset();
+    for (const target of addresses) this.#ask(target);
+    await sleep(ANSWER_MS);
+    const found = new Map<string, string[]>(addresses.map((address) => [address, []]));
+    for (const { packet } of this.#neighbour.heard) {
+      if (packet.protocol !== 'ARP' || packet.operation !== 'reply') continue;
+      found.get(formatAddress(packet.senderAddress))?.push(packet.sourceMac);
+    }
+    return found;
+  }
+
+  #ask(target: string): void {
+    const [own, wanted] = [parseAddress(this.#address), parseAddress(target)];
+    assert.ok(own && wanted);
+    this.#neighbour.send(encodeArp({ ...arpAnnouncement(own, MAC_ADDRESS), targetAddress: wanted }));
+  }
+
+  close(): void {
+    this.#neighbour.close();
+  }
+}

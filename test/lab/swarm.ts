@@ -1,0 +1,550 @@
+/**
+ * Docker engines on one LAN as one swarm, with the managed plugin on each: swarm takes no other. Every node's cable has
+ * a name of its own, as on machines of several makers, and PARENTS calls it `lan` on all of them.
+ *
+ *     m1: eth0 ──┐          ┌── eno1 :m3
+ *                 switch .254
+ *     m2: ens33 ─┘          └── enp3s0 :w1
+ */
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { pings } from './container.ts';
+import { Engine, type Version } from './engine.ts';
+import { Host } from './host.ts';
+import { lastOf, readRecords } from './invariant.ts';
+import { makePlugin, ManagedPlugin } from './managed.ts';
+import { Lan } from './namespace.ts';
+import { Scanner } from './scanner.ts';
+
+/** The managed plugin's name on every node. */
+export const DRIVER = 'tsmacvlan:lan';
+export const GATEWAY = '192.0.2.254';
+const SCANNER = '192.0.2.250';
+
+/** Nodes try to pull an image first; here nobody answers at once, while a registry's name would be looked up for seconds. */
+export const IMAGE = 'localhost/busybox';
+const VERSION: Version = '28.5.2';
+const CABLES = ['eth0', 'ens33', 'eno1', 'enp3s0', 'eth1', 'ens3'];
+const POLL_MS = 200;
+/** Without the load of other work a task runs two seconds after it was wanted, and a new leader is found after 20. */
+const SETTLE_TIMEOUT_MS = 90_000;
+/** Nodes remove their part of a network some time after the managers. */
+const LEFTOVER_TIMEOUT_MS = 20_000;
+
+export interface Plan {
+  managers: number;
+  workers: number;
+  /** Settings of the plugin, on all nodes or by node. */
+  settings?: (node: Pick<Node, 'name' | 'cable'>) => Record<string, string>;
+}
+
+export interface Node {
+  readonly name: string;
+  readonly isManager: boolean;
+  /** Of the host itself, on its cable. */
+  readonly address: string;
+  /** The name of its link to the LAN. */
+  readonly cable: string;
+  readonly host: Host;
+  readonly engine: Engine;
+  readonly plugin: ManagedPlugin;
+  /** False while its engine is down by our doing. */
+  isUp: boolean;
+}
+
+/** A task as a manager sees it. */
+export interface Task {
+  ID: string;
+  NodeID: string;
+  Slot?: number;
+  DesiredState: string;
+  Status: { State: string; Message?: string; Err?: string; ContainerStatus?: { ContainerID?: string; PID?: number } };
+  NetworksAttachments?: { Network: { Spec: { Name: string } }; Addresses?: string[] }[];
+}
+
+interface Container {
+  Id: string;
+  Labels: Record<string, string>;
+}
+
+/** A running container of a service, by its kernel's own word. */
+export interface Occupant {
+  readonly node: Node;
+  readonly containerId: string;
+  /** Name within the container; `eth0` on the first network. */
+  readonly link: string;
+  readonly address: string;
+}
+
+export class Swarm {
+  readonly lan: Lan;
+  readonly nodes: readonly Node[];
+  readonly scanner: Scanner;
+
+  private constructor(lan: Lan, nodes: Node[], scanner: Scanner) {
+    this.lan = lan;
+    this.nodes = nodes;
+    this.scanner = scanner;
+  }
+
+  static async open({ managers, workers, settings = () => ({}) }: Plan): Promise<Swarm> {
+    const lan = await Lan.create([`${GATEWAY}/24`]);
+    const directory = await makePlugin('/run/plugin');
+    const names = [...numbered('m', managers), ...numbered('w', workers)];
+    const nodes = await Promise.all(
+      names.map((name, index) => bootNode(lan, directory, { name, index, isManager: index < managers, settings })),
+    );
+    const swarm = new Swarm(lan, nodes, await Scanner.plug(lan, SCANNER));
+    await swarm.form();
+    return swarm;
+  }
+
+  async close(): Promise<void> {
+    this.scanner.close();
+    for (const { host } of this.nodes) await host.scrap(this.lan);
+    await this.lan.namespace.delete();
+  }
+
+  private async form(): Promise<void> {
+    const [first, ...others] = this.nodes;
+    assert.ok(first);
+    await first.engine.must('swarm', 'init', '--advertise-addr', first.address, '--listen-addr', first.address);
+    const tokenFor = async (role: string) => first.engine.must('swarm', 'join-token', '--quiet', role);
+    const tokens = { manager: await tokenFor('manager'), worker: await tokenFor('worker') };
+    for (const { engine, address, isManager } of others) {
+      const token = isManager ? tokens.manager : tokens.worker;
+      await engine.must('swarm', 'join', '--token', token, '--advertise-addr', address, `${first.address}:2377`);
+    }
+    await this.ready();
+  }
+
+  // --- nodes --------------------------------------------------------------------------------------------------------
+
+  node(name: string): Node {
+    const found = this.nodes.find((node) => node.name === name);
+    assert.ok(found, `no node ${name}`);
+    return found;
+  }
+
+  /** A manager whose engine is up; whoever leads does the work. */
+  get manager(): Engine {
+    const found = this.nodes.find(({ isManager, isUp }) => isManager && isUp);
+    assert.ok(found, 'no manager is up');
+    return found.engine;
+  }
+
+  /** Waits for one when there is none. */
+  async leader(): Promise<Node> {
+    let found: Node | undefined;
+    await this.until('somebody leads', async () => {
+      const name = (await this.states()).find(({ isLeader }) => isLeader)?.name;
+      found = this.nodes.find((node) => node.name === name && node.isUp);
+      return found !== undefined;
+    });
+    return found as Node;
+  }
+
+  async states(): Promise<{ name: string; id: string; state: string; isLeader: boolean }[]> {
+    interface Seen {
+      ID: string;
+      Description: { Hostname: string };
+      Status: { State: string };
+      ManagerStatus?: { Leader?: boolean; Reachability?: string };
+    }
+    const seen = await this.manager.api<Seen[]>('GET', '/nodes');
+    return seen.map(({ ID, Description, Status, ManagerStatus }) => ({
+      name: Description.Hostname,
+      id: ID,
+      state: Status.State,
+      isLeader: ManagerStatus?.Leader === true && ManagerStatus.Reachability === 'reachable',
+    }));
+  }
+
+  /** Ends a node's engine and containers as a power cut does, but for the cable: the switch keeps its port. */
+  async kill(node: Node): Promise<void> {
+    node.isUp = false;
+    await node.engine.stop('SIGKILL');
+  }
+
+  async stop(node: Node): Promise<void> {
+    node.isUp = false;
+    await node.engine.stop();
+  }
+
+  async start(node: Node): Promise<void> {
+    await node.engine.start();
+    node.isUp = true;
+  }
+
+  /** Waits until the managers count on every node that is up. */
+  async ready(): Promise<void> {
+    const names = this.nodes.filter(({ isUp }) => isUp).map(({ name }) => name);
+    await this.until('all nodes are ready', async () => {
+      const ready = (await this.states()).filter(({ state }) => state === 'ready').map(({ name }) => name);
+      return names.every((name) => ready.includes(name));
+    });
+  }
+
+  /** Makes one of three managers lead: who missed the last change cannot be elected, and the leader is away. */
+  async leadBy(node: Node): Promise<void> {
+    const leader = await this.leader();
+    if (leader === node) return;
+    const third = this.nodes.find((other) => other.isManager && other !== node && other !== leader);
+    assert.ok(third);
+    await this.stop(third);
+    await leader.engine.must('node', 'update', '--label-add', `missed-by=${third.name}`, leader.name);
+    await this.stop(leader);
+    await this.start(third);
+    assert.equal(await this.leader(), node);
+    await this.start(leader);
+    await this.ready();
+  }
+
+  // --- services -----------------------------------------------------------------------------------------------------
+
+  /** Tasks of a service, those of the past included. */
+  async tasks(service: string): Promise<Task[]> {
+    const filters = encodeURIComponent(JSON.stringify({ service: [service] }));
+    return this.manager.api<Task[]>('GET', `/tasks?filters=${filters}`);
+  }
+
+  /** A service of idle containers; `words` are further options of docker service create. */
+  async createService(name: string, words: string): Promise<void> {
+    // busybox as process 1 ignores SIGTERM: without a grace period of its own each stop takes 10 s.
+    const options = ['--detach', '--no-resolve-image', '--stop-grace-period', '0s', '--restart-delay', '500ms'];
+    const words_ = words.split(' ').filter(Boolean);
+    await this.manager.must('service', 'create', '--name', name, ...options, ...words_, IMAGE, 'sleep', '36000');
+  }
+
+  async scale(service: string, replicas: number): Promise<void> {
+    await this.manager.must('service', 'scale', '--detach', `${service}=${replicas}`);
+  }
+
+  /**
+   * Waits until so many tasks run on nodes that are up, and no other is wanted there, still ends, or still has a container:
+   * with a container that is removed goes the node's part of the network, if no task needs it at that moment.
+   */
+  async settled(service: string, replicas: number, timeoutMs = SETTLE_TIMEOUT_MS): Promise<Task[]> {
+    let tasks: Task[] = [];
+    let running: Task[] = [];
+    const isSettled = async () => {
+      tasks = await this.tasks(service);
+      // Managers keep the last word of a node that is gone.
+      const down = await this.idsOfThoseDown();
+      const here = tasks.filter(({ NodeID }) => !down.includes(NodeID));
+      running = here.filter(({ DesiredState, Status }) => DesiredState === 'running' && Status.State === 'running');
+      const isOnlyThose = here.every((task) => running.includes(task) || isOver(task));
+      return running.length === replicas && isOnlyThose && (await this.hasOnlyContainersOf(service, tasks));
+    };
+    await this.until(`${service} has ${replicas} running tasks`, isSettled, timeoutMs, () => describeTasks(tasks));
+    return running;
+  }
+
+  private async hasOnlyContainersOf(service: string, tasks: readonly Task[]): Promise<boolean> {
+    const up = this.nodes.filter(({ isUp }) => isUp);
+    const containers = (await Promise.all(up.map((node) => containersOf(node, service, true)))).flat();
+    const kept = tasks.filter(({ DesiredState }) => DesiredState !== 'remove').map(({ ID }) => ID);
+    return containers.every(({ Labels }) => kept.includes(Labels['com.docker.swarm.task.id'] ?? ''));
+  }
+
+  private async idsOfThoseDown(): Promise<string[]> {
+    const down = this.nodes.filter(({ isUp }) => !isUp).map(({ name }) => name);
+    if (down.length === 0) return [];
+    return (await this.states()).filter(({ name }) => down.includes(name)).map(({ id }) => id);
+  }
+
+  /** Waits until a rolling update is through. */
+  async updated(service: string): Promise<void> {
+    const format = '{{if .UpdateStatus}}{{.UpdateStatus.State}}{{end}}';
+    let state = '';
+    let tasks: Task[] = [];
+    const isOver = async () => {
+      state = await this.manager.must('service', 'inspect', '--format', format, service);
+      tasks = await this.tasks(service);
+      return state === 'completed';
+    };
+    await this.until(`${service} is updated`, isOver, undefined, () => `${state}\n${describeTasks(tasks)}`);
+  }
+
+  /** What the managers and the nodes' engines with their plugins say, for a test that failed. */
+  async describe(): Promise<string> {
+    const tasks = await this.manager.api<Task[]>('GET', '/tasks');
+    const logs = this.nodes.map(({ name, engine }) => `--- ${name}\n${engine.log().split('\n').slice(-80).join('\n')}`);
+    return [describeTasks(tasks), ...logs].join('\n');
+  }
+
+  /** Removes services and waits until their containers are gone everywhere. */
+  async removeServices(...names: string[]): Promise<void> {
+    await this.manager.must('service', 'rm', ...names);
+    await this.until(`the containers of ${names.join()} are gone`, async () => {
+      const up = this.nodes.filter(({ isUp }) => isUp);
+      const left = await Promise.all(up.flatMap((node) => names.map((name) => containersOf(node, name))));
+      return left.flat().length === 0;
+    });
+  }
+
+  /** Removing is refused until the last task is forgotten, by the managers and by the node. */
+  async removeNetwork(name: string, engine = this.manager): Promise<void> {
+    await this.until(`network ${name} is removed`, async () => {
+      const { code, stderr } = await engine.docker('network', 'rm', name);
+      return code === 0 || /not found/.test(stderr);
+    });
+  }
+
+  /** Removes every service and every network that tests made. */
+  async clear(): Promise<void> {
+    const services = await this.manager.api<{ Spec: { Name: string } }[]>('GET', '/services');
+    if (services.length > 0) await this.removeServices(...services.map(({ Spec }) => Spec.Name));
+    for (const { Name, ConfigOnly, Scope, Ingress } of await networksOf(this.manager))
+      if (Scope === 'swarm' && !ConfigOnly && !Ingress) await this.removeNetwork(Name);
+    for (const { engine } of this.nodes)
+      for (const { Name, ConfigOnly } of await networksOf(engine))
+        if (ConfigOnly) await this.removeNetwork(Name, engine);
+  }
+
+  // --- the world ----------------------------------------------------------------------------------------------------
+
+  /** IPv4 addresses inside the containers of a service on all nodes, read from their namespaces. */
+  async occupants(service: string): Promise<Occupant[]> {
+    const up = this.nodes.filter(({ isUp }) => isUp);
+    return (await Promise.all(up.map((node) => occupantsOf(node, service)))).flat();
+  }
+
+  /** Looks all the time whether an address is in two containers; what `end` answers is how often it looked. */
+  watch(...services: string[]): Watch {
+    return new Watch(async () => (await Promise.all(services.map((service) => this.occupants(service)))).flat());
+  }
+
+  /**
+   * Neither links nor records of any node, but what `isKept` names. `butOfLeaders`: what a manager gave out that leads no
+   * more stays in its records, since it hears of no release.
+   */
+  async assertNothingLeft({
+    butOfLeaders = false,
+    isKept = (_node: Node, _what: string): boolean => false,
+    timeoutMs = LEFTOVER_TIMEOUT_MS,
+  } = {}): Promise<void> {
+    const leader = await this.leader();
+    const isExpected = (node: Node, what: string) =>
+      isKept(node, what) || (butOfLeaders && node !== leader && what.includes('TsmacvlanGlobal'));
+    const left = async () => {
+      const all = await Promise.all(this.nodes.map(async (node) => ({ node, left: await leftoversOf(node) })));
+      return all.flatMap(({ node, left }) =>
+        left.filter((what) => !isExpected(node, what)).map((what) => `${node.name} ${what}`),
+      );
+    };
+    assert.deepEqual(await lastOf(left, timeoutMs), []);
+  }
+
+  /** So many containers, each with an address of its own, for which one machine answers on the LAN. */
+  async assertOneEach(service: string, count: number): Promise<Occupant[]> {
+    const occupants = await this.occupants(service);
+    if (occupants.length !== count || occupants.some(({ address }) => address === 'none'))
+      assert.fail(`not ${count} addresses:\n${describeOccupants(occupants)}\n${await this.describe()}`);
+    assertUnique(occupants);
+    for (const [address, macs] of await this.scanner.holders(occupants.map(({ address }) => address)))
+      assert.equal(macs.length, 1, `${address} is answered ${macs.length} times: ${macs.join(', ')}`);
+    return occupants;
+  }
+
+  /** By name, from one container, all; and one on another node answers. */
+  async assertFindEachOther(service: string, occupants: readonly Occupant[]): Promise<void> {
+    const [asker] = occupants;
+    assert.ok(asker);
+    const wanted = occupants.map(({ address }) => address).sort();
+    let found: string[] = [];
+    const isWhole = async () => {
+      found = await resolve(asker, `tasks.${service}`);
+      return found.join() === wanted.join();
+    };
+    await this.until(`tasks.${service} names all tasks`, isWhole, undefined, () => `found ${found.join()}`);
+    const elsewhere = occupants.find(({ node }) => node !== asker.node);
+    assert.ok(
+      elsewhere && (await pings(asker.node.engine, asker.containerId, elsewhere.address)),
+      'no answer from another node',
+    );
+  }
+
+  /** Waits until it is so; throws what `detail` says when the time is over. */
+  async until(
+    what: string,
+    isSo: () => Promise<boolean>,
+    timeoutMs = SETTLE_TIMEOUT_MS,
+    detail: () => string = () => '',
+  ): Promise<void> {
+    const deadlineMs = Date.now() + timeoutMs;
+    let fault = '';
+    while (Date.now() < deadlineMs) {
+      try {
+        if (await isSo()) return;
+        fault = '';
+      } catch (error) {
+        // A manager without a leader refuses; it is asked again.
+        fault = String(error);
+      }
+      await sleep(POLL_MS);
+    }
+    throw new Error(`not in ${timeoutMs} ms: ${what}\n${fault}\n${detail()}`);
+  }
+}
+
+export class Watch {
+  readonly #look: () => Promise<Occupant[]>;
+  readonly #watching: Promise<number>;
+  #isOver = false;
+
+  constructor(look: () => Promise<Occupant[]>) {
+    this.#look = look;
+    this.#watching = this.#run();
+    // What it throws is thrown by `end`.
+    this.#watching.catch(() => undefined);
+  }
+
+  /** Throws what was found twice. */
+  end(): Promise<number> {
+    this.#isOver = true;
+    return this.#watching;
+  }
+
+  async #run(): Promise<number> {
+    let looks = 0;
+    for (; !this.#isOver; looks++) {
+      const seen = await this.#look();
+      // The nodes are not read at one moment: a container may have ended before the next one with its address was read.
+      if (twice(seen).length > 0) assertUnique(stillThere(seen, await this.#look()));
+      await sleep(POLL_MS);
+    }
+    return looks;
+  }
+}
+
+function stillThere(before: readonly Occupant[], now: readonly Occupant[]): Occupant[] {
+  return before.filter((one) => now.some((two) => two.containerId === one.containerId && two.address === one.address));
+}
+
+function numbered(letter: string, count: number): string[] {
+  return Array.from({ length: count }, (_, index) => `${letter}${index + 1}`);
+}
+
+interface Birth {
+  name: string;
+  index: number;
+  isManager: boolean;
+  settings: NonNullable<Plan['settings']>;
+}
+
+async function bootNode(lan: Lan, directory: string, { name, index, isManager, settings }: Birth): Promise<Node> {
+  const cable = CABLES[index] ?? `eth${index}`;
+  const address = `192.0.2.${index + 1}`;
+  const host = await Host.boot(name, lan, [cable]);
+  await host.namespace.ip(`address add ${address}/24 dev ${cable}`);
+  await host.namespace.ip(`route add default via ${GATEWAY}`);
+  const engine = await Engine.start(host, VERSION);
+  await engine.must('tag', 'busybox', IMAGE);
+  await engine.must('plugin', 'create', DRIVER, directory);
+  const given = { PARENTS: `lan=${cable}`, ...settings({ name, cable }) };
+  await engine.must('plugin', 'set', DRIVER, ...Object.entries(given).map(([key, value]) => `${key}=${value}`));
+  await engine.must('plugin', 'enable', DRIVER);
+  const plugin = await ManagedPlugin.find(engine, DRIVER);
+  return { name, isManager, address, cable, host, engine, plugin, isUp: true };
+}
+
+/** `all`: not only those that run. */
+async function containersOf({ engine }: Node, service: string, all = false): Promise<Container[]> {
+  const filters = encodeURIComponent(JSON.stringify({ label: [`com.docker.swarm.service.name=${service}`] }));
+  return engine.api<Container[]>('GET', `/containers/json?all=${all}&filters=${filters}`);
+}
+
+async function occupantsOf(node: Node, service: string): Promise<Occupant[]> {
+  const running = await containersOf(node, service);
+  const found = await Promise.all(running.map(({ Id }) => addressesIn(node, Id)));
+  return found.flat();
+}
+
+async function addressesIn(node: Node, containerId: string): Promise<Occupant[]> {
+  interface Shown {
+    ifname: string;
+    addr_info: { local: string }[];
+  }
+  const { State } = await node.engine.api<{ State: { Pid: number } }>('GET', `/containers/${containerId}/json`);
+  if (State.Pid === 0) return [];
+  const show = ['nsenter', `--net=/proc/${State.Pid}/ns/net`, 'ip', '-j', '-4', 'address', 'show', 'scope', 'global'];
+  // It may have ended since it was listed.
+  const { code, stdout } = await node.host.run(show);
+  if (code !== 0) return [];
+  const links = JSON.parse(stdout || '[]') as Partial<Shown>[];
+  const found = links.flatMap(({ ifname = '', addr_info = [] }) =>
+    addr_info.map(({ local }) => ({ node, containerId, link: ifname, address: local })),
+  );
+  return found.length > 0 ? found : [{ node, containerId, link: '', address: 'none' }];
+}
+
+/** The IPv4 addresses of a name, as a container's own resolver says. */
+export async function resolve({ node, containerId }: Occupant, name: string): Promise<string[]> {
+  const { stdout } = await node.engine.docker('exec', containerId, 'nslookup', name);
+  const [, answer = ''] = stdout.split(/^Name:.*$/m, 2);
+  return [
+    ...(stdout.includes('Name:') ? stdout.slice(stdout.indexOf('Name:')) : answer).matchAll(/(\d+\.\d+\.\d+\.\d+)/g),
+  ]
+    .map(([, address = '']) => address)
+    .sort();
+}
+
+export function describeTasks(tasks: readonly Task[]): string {
+  return tasks
+    .map(({ ID, Slot, DesiredState, Status, NetworksAttachments = [] }) => {
+      const addresses = NetworksAttachments.flatMap(({ Addresses = [] }) => Addresses).join();
+      return `${ID.slice(0, 8)} slot ${Slot} ${Status.State} (wanted ${DesiredState}) ${addresses} ${Status.Err ?? ''}`;
+    })
+    .join('\n');
+}
+
+interface SeenNetwork {
+  Name: string;
+  Scope: string;
+  ConfigOnly: boolean;
+  Ingress: boolean;
+}
+
+function networksOf(engine: Engine): Promise<SeenNetwork[]> {
+  return engine.api<SeenNetwork[]>('GET', '/networks');
+}
+
+interface Link {
+  ifname: string;
+  ifalias?: string;
+}
+
+/** Links of ours, save the place for questions to the LAN, and records. */
+async function leftoversOf({ host, plugin }: Node): Promise<string[]> {
+  const links = await host.namespace.show<Link>('link');
+  const ours = links.filter(({ ifalias = '' }) => ifalias.startsWith('tsmacvlan') && ifalias !== 'tsmacvlan probe');
+  const records = Object.entries(readRecords(join(plugin.stateDirectory(), 'tsmacvlan.db')));
+  return [
+    ...ours.map(({ ifname }) => `link ${ifname}`),
+    ...records.flatMap(([kind, rows]) => (rows as object[]).map((row) => `${kind}: ${JSON.stringify(row)}`)),
+  ];
+}
+
+/** Neither it nor its container comes back. */
+function isOver({ Status }: Task): boolean {
+  return ['complete', 'shutdown', 'failed', 'rejected', 'remove', 'orphaned'].includes(Status.State);
+}
+
+/** Fails when two have one address. */
+export function assertUnique(occupants: readonly Occupant[]): void {
+  assert.deepEqual(twice(occupants), [], `addresses more than once:\n${describeOccupants(occupants)}`);
+}
+
+function twice(occupants: readonly Occupant[]): string[] {
+  const all = occupants.map(({ address }) => address).filter((address) => address !== 'none');
+  return all.sort().filter((address, index) => all[index - 1] === address);
+}
+
+export function describeOccupants(occupants: readonly Occupant[]): string {
+  const lines = occupants.map(({ node, containerId, link, address }) =>
+    [node.name, containerId.slice(0, 12), link, address].join(' '),
+  );
+  return lines.sort().join('\n');
+}

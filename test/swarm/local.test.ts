@@ -1,0 +1,102 @@
+/**
+ * Swarm networks of scope local: each node has its own configuration of the network and hands out addresses by itself
+ * (docs/swarm.md, "Each node by itself"). Judged by the addresses inside the containers of all nodes, and by who answers
+ * for them on the LAN.
+ */
+import assert from 'node:assert/strict';
+import { after, afterEach, before, describe, test } from 'node:test';
+import { outsideLab } from '../lab/enclosure.ts';
+import { DRIVER, GATEWAY, type Node, type Occupant, Swarm } from '../lab/swarm.ts';
+
+const SUBNET = `--subnet 192.0.2.0/24 --gateway ${GATEWAY}`;
+const SERVICE = '--endpoint-mode dnsrr';
+
+describe('swarm networks of scope local', { skip: outsideLab(), timeout: 400_000 }, () => {
+  let swarm: Swarm;
+
+  before(async () => {
+    swarm = await Swarm.open({ managers: 3, workers: 1 });
+  });
+  after(() => swarm.close());
+  afterEach(async () => {
+    await swarm.clear();
+    await swarm.assertNothingLeft();
+  });
+
+  /** A configuration on every node, and on a manager the network made from it. */
+  async function createNetwork(name: string, rangeOf: (node: Node) => string): Promise<void> {
+    for (const node of swarm.nodes) {
+      const words = `--config-only --ipam-driver ${DRIVER} ${SUBNET} --ip-range ${rangeOf(node)} -o parent=lan ${name}-config`;
+      await node.engine.must('network', 'create', ...words.split(' '));
+    }
+    await swarm.manager.must(
+      ...`network create -d ${DRIVER} --scope swarm --config-from ${name}-config --attachable ${name}`.split(' '),
+    );
+  }
+
+  test('ranges of their own: addresses are unique and each from its node; tasks find and reach each other', async () => {
+    const firstOf = (node: Node) => 64 + 16 * swarm.nodes.indexOf(node);
+    await createNetwork('ranges', (node) => `192.0.2.${firstOf(node)}/28`);
+    await swarm.createService('web', `${SERVICE} --network ranges --replicas 8`);
+    await swarm.settled('web', 8);
+    const occupants = await swarm.assertOneEach('web', 8);
+    for (const { node, address } of occupants) {
+      const last = Number(address.split('.').at(-1));
+      assert.ok(last >= firstOf(node) && last < firstOf(node) + 16, `${address} on ${node.name}`);
+    }
+    await swarm.assertFindEachOther('web', occupants);
+
+    // The network is made anew with the first task on a node and goes with its last.
+    for (const replicas of [0, 8, 3, 12]) {
+      await swarm.scale('web', replicas);
+      await swarm.settled('web', replicas);
+      // Engine 28 removes the network from under a task that starts while the last one is being removed.
+      if (replicas === 0) await swarm.assertNothingLeft();
+      await swarm.assertOneEach('web', replicas);
+    }
+  });
+
+  test('the recipe of moby#49921, one range on all nodes: no address twice, where the built-in driver has each four times', async (t) => {
+    await createNetwork('shared', () => '192.0.2.128/27');
+    for (const { engine, cable } of swarm.nodes) {
+      const words = `--config-only ${SUBNET} --ip-range 192.0.2.192/27 -o parent=${cable} builtin-config`;
+      await engine.must('network', 'create', ...words.split(' '));
+    }
+    await swarm.manager.must(
+      ...'network create -d macvlan --scope swarm --config-from builtin-config builtin'.split(' '),
+    );
+    await swarm.createService('ours', `${SERVICE} --network shared --replicas 8`);
+    await swarm.createService('theirs', `${SERVICE} --network builtin --replicas 8`);
+    await swarm.settled('ours', 8);
+    await swarm.settled('theirs', 8);
+
+    const oracle = await answersFor(await swarm.occupants('theirs'));
+    t.diagnostic(`built-in driver: ${oracle}; tsmacvlan: ${await answersFor(await swarm.occupants('ours'))}`);
+    assert.equal(oracle, '192.0.2.192 by 4, 192.0.2.193 by 4');
+    await swarm.assertOneEach('ours', 8);
+
+    await swarm.scale('ours', 20);
+    await swarm.settled('ours', 20);
+    await swarm.assertOneEach('ours', 20);
+  });
+
+  test('a node whose engine is killed and comes back starts its tasks again, and what they had is free', async () => {
+    await createNetwork('lan', () => '192.0.2.64/26');
+    await swarm.createService('web', `${SERVICE} --network lan --mode global`);
+    await swarm.settled('web', 4);
+    const worker = swarm.node('w1');
+    for (const signal of ['SIGKILL', 'SIGTERM'] as const) {
+      await worker.engine.restart(signal);
+      await swarm.until('the worker runs its task', async () => {
+        const occupants = await swarm.occupants('web');
+        return occupants.length === 4 && occupants.some(({ node }) => node === worker);
+      });
+      await swarm.assertOneEach('web', 4);
+    }
+  });
+
+  async function answersFor(occupants: readonly Occupant[]): Promise<string> {
+    const holders = await swarm.scanner.holders([...new Set(occupants.map(({ address }) => address))].sort());
+    return [...holders].map(([address, macs]) => `${address} by ${macs.length}`).join(', ');
+  }
+});
