@@ -61,6 +61,7 @@ squatters: build ## ROUNDS=100 strangers of each kind on the LAN of a pool, and 
 
 races: build $(PINNED) ## RACES=200 starts at the same time on two hosts, on each of two engines (root)
 	FILE_MINUTES=60 RACES=$(or $(RACES),200) node test/run.ts test/docker/conflicts.test.ts
+
 swarm-long: build $(PINNED) ## a service on a swarm: 30 replicas, then 5 and 60 by turns, ROUNDS=10 times (root)
 	ROUNDS=$(or $(ROUNDS),10) MANY=$(or $(MANY),60) FILE_MINUTES=90 node test/run.ts test/swarm/scale.test.ts
 
