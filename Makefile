@@ -12,7 +12,7 @@ NODE_IS_OLD := $(shell node -e 'const [a, b] = process.versions.node.split(".");
 PINNED := $(RUNTIME)/.package-lock.json
 READY := $(if $(NODE_IS_OLD),$(PINNED)) node_modules/.package-lock.json
 
-.PHONY: help build check unit test-netns test-docker test kills fuzz soak squatters races swarm-long demo bench clean tables plugin plugin-enable push install uninstall release
+.PHONY: help build check unit test-netns test-docker test kills fuzz soak reboots squatters races swarm-long demo bench clean tables plugin plugin-enable push install uninstall release
 
 # The managed plugin's name on this engine. With any tag but `latest`, `-d tsmacvlan` works too (docs/install.md).
 PLUGIN ?= tsmacvlan:lan
@@ -64,6 +64,9 @@ races: build $(PINNED) ## RACES=200 starts at the same time on two hosts, on eac
 
 swarm-long: build $(PINNED) ## a service on a swarm: 30 replicas, then 5 and 60 by turns, ROUNDS=10 times (root)
 	ROUNDS=$(or $(ROUNDS),10) MANY=$(or $(MANY),60) FILE_MINUTES=90 node test/run.ts test/swarm/scale.test.ts
+
+reboots: build $(PINNED) ## COUNT=20 boots of a host, each but the last ended by a power cut (root)
+	FILE_MINUTES=120 BOOTS=$(or $(COUNT),20) node test/run.ts test/vlan/reboot.test.ts
 
 demo: build ## two Docker hosts on one LAN, shown step by step (root)
 	node test/demo.ts

@@ -12,7 +12,7 @@ import { Host } from '../lab/host.ts';
 import { Lan } from '../lab/namespace.ts';
 import { Plugin } from '../lab/plugin.ts';
 import type { Machine } from '../lab/site.ts';
-import { GATEWAY, Soak } from '../lab/soak.ts';
+import { GATEWAY, Soak, traces } from '../lab/soak.ts';
 
 /** Without MINUTES a short one, in which what only time can collect has to be known at least. */
 const MINUTES = Number(process.env.MINUTES ?? 0.5);
@@ -49,6 +49,7 @@ describe('soak', { skip: outsideLab(), timeout: (MINUTES + 20) * 60_000 }, () =>
     const plan = { seed: SEED, durationMs: MINUTES * 60_000, untilClean: IS_LONG, fault: process.env.FAULT };
     const score = await new Soak(machines, lan, plan).run();
     console.log(JSON.stringify({ seed: SEED, ...score }, null, 2));
+    if (score.broken.length > 0) console.log(traces(machines, score.broken.join()));
     assert.deepEqual(score.broken, []);
     assert.ok(score.rounds > 0 && score.calls > 0, JSON.stringify(score));
   });

@@ -104,6 +104,8 @@ export class Soak {
     );
     const isQuiet = random() < 0.3;
     const slots = Array.from({ length: SLOTS }, (_, slot) => this.#live(machine, number, slot, randomOf(seed + slot)));
+    // A call repeated while the engine takes back what it made would be a new one.
+    if (fault === 'calls repeated') await Promise.all(slots);
     if (!isQuiet) await this.#inject(machine, fault, random);
     await Promise.all(slots);
   }
@@ -273,6 +275,16 @@ async function repeatCalls({ host, plugin }: Machine): Promise<void> {
   for (const { id } of networks)
     await ask('NetworkDriver.DeleteEndpoint', { NetworkID: id, EndpointID: 'f'.repeat(64) });
   await ask('NetworkDriver.DeleteNetwork', { NetworkID: 'f'.repeat(64) });
+}
+
+/** What the daemons logged of all that a text names. */
+export function traces(machines: readonly Machine[], text: string): string {
+  const names = [...new Set(text.match(/[0-9a-f]{12}|\d+(\.\d+){3}|2001:[0-9a-f:]*[0-9a-f]/g))];
+  const lines = machines.flatMap(({ host, plugin }) => {
+    const all = plugin.log().split('\n');
+    return all.filter((line) => names.some((name) => line.includes(name))).map((line) => `${host.name}: ${line}`);
+  });
+  return lines.slice(-200).join('\n');
 }
 
 function isLeak({ kind }: Violation): boolean {

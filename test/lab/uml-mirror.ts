@@ -19,6 +19,7 @@ export async function mirror(root: TestContext, stream: Readable): Promise<numbe
   const parentOf = ({ parentId }: Start) => subtests.get(parentId ?? 0)?.context ?? root;
   for await (const line of createInterface({ input: stream, crlfDelay: Number.POSITIVE_INFINITY })) {
     const event = JSON.parse(line) as GuestEvent;
+    if (event.type === 'exit' && event.status === 0 && subtests.size === 0) throw new Error('the guest held no test');
     if (event.type === 'exit') return event.status;
     if (event.type === 'start') subtests.set(event.id, await startSubtest(parentOf(event), event.name));
     if (event.type === 'diagnostic') root.diagnostic(event.message);

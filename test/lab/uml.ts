@@ -36,6 +36,8 @@ export interface Guest {
 
 /** Set inside the guest: which boot this is, from 1. */
 const BOOT = 'VLAN_BOOT';
+/** Set inside the guest: how many boots there are. */
+const BOOTS = 'VLAN_BOOTS';
 
 /**
  * Declares the tests of one file, to be run in a kernel with 802.1Q: outside it boots the guest, which runs this same
@@ -54,6 +56,7 @@ export function runInVlanKernel(file: string, { boots = 1, ...guest }: Guest): v
     const name = `in a kernel with 802.1Q${boots > 1 ? `, boot ${boot}` : ''}`;
     const variables = {
       [BOOT]: String(boot),
+      [BOOTS]: String(boots),
       ...(guest.losesPower && boot < boots && { LOSES_POWER: 'yes' }),
       ...(guest.pattern && { PATTERN: guest.pattern }),
     };
@@ -71,7 +74,7 @@ async function showTests(t: TestContext, parameters: Record<string, string>): Pr
   const status = await mirror(t, events);
   await ended;
   if (status === undefined) throw new Error(`the guest ended before its tests did; its console:\n${printed()}`);
-  if (status !== 0) t.diagnostic(`the guest's console:\n${printed()}`);
+  if (status !== 0) throw new Error(`the tests in the guest ended with status ${status}; its console:\n${printed()}`);
 }
 
 /** Why there can be no guest; undefined when nothing is missing. */

@@ -1,0 +1,82 @@
+/** `tsmacvlan serve` as a process in the test's own namespaces, and calls to it as an engine makes them. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { type Agent, type IncomingMessage, request } from 'node:http';
+import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+const ENTRY = join(import.meta.dirname, '../../src/tsmacvlan.ts');
+const READY_TIMEOUT_MS = 30_000;
+
+export interface Reply {
+  readonly status: number;
+  readonly body: Readonly<Record<string, unknown>>;
+  /** What went wrong, as the engine shows it; empty when nothing did. */
+  readonly sentence: string;
+}
+
+export class Serving {
+  readonly directory: string;
+  /** All it has printed. */
+  log = '';
+  readonly #process: ChildProcess;
+
+  private constructor(directory: string, settings: Record<string, string>) {
+    this.directory = directory;
+    const env = { PATH: process.env.PATH, SOCKET: this.socket, STATE_DIR: this.state, PROBE: 'off', ...settings };
+    this.#process = spawn(process.execPath, [ENTRY, 'serve'], { env, stdio: ['ignore', 'ignore', 'pipe'] });
+    this.#process.stderr?.setEncoding('utf8').on('data', (lines: string) => (this.log += lines));
+  }
+
+  /** Its socket and its state lie in the directory. Answers when it answers, or when it has ended. */
+  static async start(directory: string, settings: Record<string, string> = {}): Promise<Serving> {
+    const serving = new Serving(directory, settings);
+    const deadlineMs = performance.now() + READY_TIMEOUT_MS;
+    while (serving.isRunning() && !(await serving.#answers())) {
+      if (performance.now() > deadlineMs) throw new Error(`serve does not answer:\n${serving.log}`);
+      await sleep(20);
+    }
+    return serving;
+  }
+
+  get socket(): string {
+    return join(this.directory, 's.sock');
+  }
+
+  get state(): string {
+    return join(this.directory, 'state');
+  }
+
+  get pid(): number {
+    return this.#process.pid ?? 0;
+  }
+
+  isRunning(): boolean {
+    return this.#process.exitCode === null && this.#process.signalCode === null;
+  }
+
+  /** Answers the exit code, null after a signal that it did not handle. */
+  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<number | null> {
+    if (this.isRunning()) {
+      this.#process.kill(signal);
+      await once(this.#process, 'exit');
+    }
+    return this.#process.exitCode;
+  }
+
+  /** Rejects when the connection breaks. */
+  async call(name: string, body: object, agent: Agent | false = false): Promise<Reply> {
+    const call = request({ socketPath: this.socket, path: `/${name}`, method: 'POST', agent });
+    const [response] = (await once(call.end(JSON.stringify(body)), 'response')) as [IncomingMessage];
+    const answer = JSON.parse(await text(response)) as Record<string, unknown>;
+    return { status: response.statusCode ?? 0, body: answer, sentence: (answer['Err'] ?? '') as string };
+  }
+
+  async #answers(): Promise<boolean> {
+    return this.call('NetworkDriver.GetCapabilities', {}).then(
+      () => true,
+      () => false,
+    );
+  }
+}
