@@ -213,8 +213,8 @@ export class Swarm {
   async createService(name: string, words: string): Promise<void> {
     // busybox as process 1 ignores SIGTERM: without a grace period of its own each stop takes 10 s.
     const options = ['--detach', '--no-resolve-image', '--stop-grace-period', '0s', '--restart-delay', '500ms'];
-    const words_ = words.split(' ').filter(Boolean);
-    await this.manager.must('service', 'create', '--name', name, ...options, ...words_, IMAGE, 'sleep', '36000');
+    const given = words.split(' ').filter(Boolean);
+    await this.manager.must('service', 'create', '--name', name, ...options, ...given, IMAGE, 'sleep', '36000');
   }
 
   async scale(service: string, replicas: number): Promise<void> {
@@ -483,12 +483,9 @@ async function addressesIn(node: Node, containerId: string): Promise<Occupant[]>
 /** The IPv4 addresses of a name, as a container's own resolver says. */
 export async function resolve({ node, containerId }: Occupant, name: string): Promise<string[]> {
   const { stdout } = await node.engine.docker('exec', containerId, 'nslookup', name);
-  const [, answer = ''] = stdout.split(/^Name:.*$/m, 2);
-  return [
-    ...(stdout.includes('Name:') ? stdout.slice(stdout.indexOf('Name:')) : answer).matchAll(/(\d+\.\d+\.\d+\.\d+)/g),
-  ]
-    .map(([, address = '']) => address)
-    .sort();
+  // The resolver's own address stands above.
+  const answer = stdout.includes('Name:') ? stdout.slice(stdout.indexOf('Name:')) : '';
+  return Array.from(answer.matchAll(/\d+\.\d+\.\d+\.\d+/g), ([address]) => address).sort();
 }
 
 export function describeTasks(tasks: readonly Task[]): string {

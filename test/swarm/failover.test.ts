@@ -1,6 +1,6 @@
 /**
  * Leaders of a swarm that are killed, come back and lead again, and what its nodes' containers have meanwhile. Scope global:
- * a new leader claims again, of its own plugin, all that is in use (lab notes in docs/swarm.md, "When the leader goes").
+ * a new leader claims again, of its own plugin, all that is in use (docs/swarm.md, "When the leader goes").
  */
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';

@@ -78,16 +78,8 @@ describe('swarm networks of scope global', { skip: outsideLab(), timeout: 560_00
     await createNetwork('front', '--ip-range 192.0.2.64/27 -o parent=lan');
     const { host, engine } = swarm.nodes[0] as Node;
     writeFileSync(host.file('/run/stack.yaml'), STACK);
-    await engine.must(
-      'stack',
-      'deploy',
-      '--detach',
-      '--resolve-image',
-      'never',
-      '-c',
-      host.file('/run/stack.yaml'),
-      'shop',
-    );
+    const file = host.file('/run/stack.yaml');
+    await engine.must(...`stack deploy --detach --resolve-image never -c ${file} shop`.split(' '));
     await swarm.settled('shop_web', 4);
     await swarm.settled('shop_db', 2);
     const web = await swarm.occupants('shop_web');

@@ -20,7 +20,7 @@ describe('a service that grows and shrinks', { skip: outsideLab(), timeout: 3_60
   });
   after(() => swarm.close());
 
-  test(`${MANY / 2} replicas, then ${FEW} ↔ ${MANY} ${ROUNDS} times: every task has its own address at every moment`, async (t) => {
+  test(`${MANY / 2} replicas, then ${FEW} ↔ ${MANY} ${ROUNDS} times: every task has its own address at every moment`, async () => {
     await swarm.manager.must('network', 'create', ...NETWORK.split(' '), '-o', 'parent=lan', 'lan');
     await swarm.createService('web', `--endpoint-mode dnsrr --network lan --replicas ${MANY / 2}`);
     const watch = swarm.watch('web');
@@ -36,14 +36,14 @@ describe('a service that grows and shrinks', { skip: outsideLab(), timeout: 3_60
       if (round === ROUNDS) await swarm.kill(killed);
       await scaled(MANY);
       if (round === ROUNDS) await swarm.start(killed);
-      t.diagnostic(`round ${round}: ${((Date.now() - startedMs) / 1000).toFixed(1)} s`);
+      console.log(`round ${round}: ${((Date.now() - startedMs) / 1000).toFixed(1)} s`);
     }
     await swarm.manager.must('node', 'update', '--availability', 'active', 'w1');
     await swarm.ready();
     await scaled(MANY);
-    t.diagnostic(`${await watch.end()} looks into all containers`);
+    console.log(`${await watch.end()} looks into all containers`);
     const failures = (await swarm.tasks('web')).flatMap(({ Status }) => Status.Err ?? []);
-    t.diagnostic(`tasks that failed, of those the managers remember: ${failures.length} ${failures.join('; ')}`);
+    console.log(`tasks that failed, of those the managers remember: ${failures.length} ${failures.join('; ')}`);
 
     await swarm.clear();
     // What a killed engine forgot without a word is collected after minutes: first containers, then the network.
