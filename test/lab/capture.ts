@@ -5,6 +5,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Namespace } from './namespace.ts';
 
 export interface Frame {
+  /** Since the epoch, when the kernel saw it. */
+  atMs: number;
   /** Lower case with colons. */
   sourceMac: string;
   destinationMac: string;
@@ -33,7 +35,7 @@ export interface Neighbour {
   target: string;
 }
 
-// A pcap file: 24 bytes of header, then for each frame 16 bytes of which the third word is the captured length, then the frame.
+// A pcap file: 24 bytes of header, then for each frame 16 bytes (seconds, microseconds, captured length, length), then the frame.
 const FILE_HEADER_BYTES = 24;
 const RECORD_HEADER_BYTES = 16;
 const CAPTURED_LENGTH_OFFSET = 8;
@@ -72,7 +74,7 @@ export class Capture {
 
   /** The frames up to now. */
   frames(): Frame[] {
-    return readFrames(Buffer.concat(this.chunks)).map(parse);
+    return readFrames(Buffer.concat(this.chunks));
   }
 
   /** Ends listening and answers all frames. */
@@ -84,17 +86,18 @@ export class Capture {
   }
 }
 
-function readFrames(file: Buffer): Buffer[] {
-  const frames: Buffer[] = [];
+function readFrames(file: Buffer): Frame[] {
+  const frames: Frame[] = [];
   for (let offset = FILE_HEADER_BYTES; offset + RECORD_HEADER_BYTES <= file.length; ) {
     const start = offset + RECORD_HEADER_BYTES;
     offset = start + file.readUInt32LE(offset + CAPTURED_LENGTH_OFFSET);
-    if (offset <= file.length) frames.push(file.subarray(start, offset));
+    const atMs = file.readUInt32LE(start - RECORD_HEADER_BYTES) * 1000 + file.readUInt32LE(start - 12) / 1000;
+    if (offset <= file.length) frames.push(parse(file.subarray(start, offset), atMs));
   }
   return frames;
 }
 
-function parse(frame: Buffer): Frame {
+function parse(frame: Buffer, atMs: number): Frame {
   const vlans: number[] = [];
   let offset = 12;
   while ([0x8100, 0x88a8].includes(frame.readUInt16BE(offset))) {
@@ -104,6 +107,7 @@ function parse(frame: Buffer): Frame {
   const etherType = frame.readUInt16BE(offset);
   const payload = frame.subarray(offset + 2);
   return {
+    atMs,
     destinationMac: mac(frame, 0),
     sourceMac: mac(frame, 6),
     etherType,
