@@ -1,6 +1,6 @@
 /**
  * `make bench`: the built-in macvlan driver and tsmacvlan side by side on one engine, in turns, in one run; then the
- * daemon alone. Prints medians with their spread and the ratios, and writes bench.json. Machines are noisy: compare
+ * probe and the daemon alone. Prints medians with their spread and the ratios, and writes bench.json. Machines are noisy: compare
  * ratios of one run, never times of two.
  */
 import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process';
@@ -12,6 +12,7 @@ import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import { measureLan } from './bench/lan.ts';
 import { enclose, obstacle, removeCgroups } from './lab/enclosure.ts';
 import type { Engine, Version } from './lab/engine.ts';
 import { fetchEngines, installTools } from './lab/packages.ts';
@@ -27,7 +28,7 @@ interface Row {
   readonly what: string;
   readonly unit: string;
   readonly values: Readonly<Record<string, Spread>>;
-  /** tsmacvlan's median over the built-in driver's; null where there is nothing to compare with. */
+  /** The second median over the first, as tsmacvlan's over the built-in driver's; null where there is nothing to compare with. */
   readonly ratio: number | null;
 }
 
@@ -55,6 +56,7 @@ async function main(): Promise<number> {
 async function measure(): Promise<number> {
   // Side by side both keep their state on the lab's disk, which is in memory; alone, the daemon writes to the real one.
   await compareOnEngine();
+  await measureAsking();
   const disk = mkdtempSync(join(tmpdir(), 'tsmacvlan-bench-'));
   try {
     await measureDaemon(disk);
@@ -155,6 +157,22 @@ async function compare(
   }
   const values = { macvlan: spread(times.macvlan), tsmacvlan: spread(times.tsmacvlan) };
   rows.push({ what, unit: 'ms', values, ratio: values.tsmacvlan.median / values.macvlan.median });
+}
+
+// --- asking the LAN ----------------------------------------------------------------------------------------------------
+
+async function measureAsking(): Promise<void> {
+  const { coldMs, oneMs, hundredMs, quietPercent, stormPercent } = await measureLan(progress);
+  rows.push({ what: 'cold probe, free', unit: 'ms', values: { fast: spread(coldMs) }, ratio: null });
+  const [one, hundred] = [spread(oneMs), spread(hundredMs)];
+  rows.push({
+    what: 'addresses probed at once',
+    unit: 'ms',
+    values: { one, hundred },
+    ratio: hundred.median / one.median,
+  });
+  const values = { 'quiet LAN': spread(quietPercent), '10,000 ARP/s': spread(stormPercent) };
+  rows.push({ what: 'CPU while listening', unit: '%', values, ratio: null });
 }
 
 // --- the daemon alone --------------------------------------------------------------------------------------------------
