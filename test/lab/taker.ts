@@ -1,6 +1,6 @@
 /**
- * A host of another maker that takes addresses by RFC 5227 2.1.1 and 2.3: it asks three times and, when nobody speaks for the
- * address meanwhile, has it. Others that ask at the same time it does not mind, as hosts do that are less careful than the RFC.
+ * A host of another maker that takes addresses by RFC 5227 2.1.1 and 2.3: it asks three times, and has the address when nobody
+ * speaks for it or asks for it meanwhile.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Address, formatAddress } from '../../src/address.ts';
@@ -40,6 +40,8 @@ export class Taker {
   }
 
   #hear(packet: Packet): void {
-    if (packet.protocol === 'ARP') this.#wanted.delete(formatAddress(packet.senderAddress));
+    if (packet.protocol !== 'ARP') return;
+    const isProbe = packet.operation === 'request' && packet.senderAddress.value === 0n;
+    this.#wanted.delete(formatAddress(isProbe ? packet.targetAddress : packet.senderAddress));
   }
 }
