@@ -42,11 +42,18 @@ interface Circumstances {
   /** The control address; none means that proxies are not looked for. */
   readonly control?: Address;
   readonly random?: () => number;
+  readonly isOwn?: (macAddress: string, isGiven: boolean) => boolean;
 }
 
 function ask(
   address = IPV4,
-  { profile = 'fast', guardMs = 10_000, control, random = () => 0.5 }: Circumstances = {},
+  {
+    profile = 'fast',
+    guardMs = 10_000,
+    control,
+    random = () => 0.5,
+    isOwn = (mac) => mac === CONTAINER,
+  }: Circumstances = {},
 ): Trial {
   const world = new World();
   const host = new Host(world, { macAddress: OUR_MAC, latencyMs: 1, stall: { fromMs: 0, forMs: 0 } }, []);
@@ -64,7 +71,7 @@ function ask(
       address,
       timing: timingOf(profile, address.family),
       guardMs,
-      isOwn: (mac) => mac === CONTAINER,
+      isOwn,
       onLateConflict: (mac) => late.push(mac),
       onOver: () => undefined,
     },
@@ -200,12 +207,33 @@ test('frames of our own, sent back by the LAN, and of our own containers are no 
   const trial = ask(IPV4);
   trial.world.run(100);
   trial.hear(arpProbe(IPV4, OUR_MAC));
+  trial.hear(arpReply(arpProbe(IPV4, STRANGER), OUR_MAC));
   trial.hear(arpAnnouncement(IPV4, CONTAINER));
   trial.hear(arpProbe(IPV4, CONTAINER));
   trial.world.run(1000);
   await settle();
   assert.deepEqual(trial.verdict, { held: false });
+  trial.hear(arpProbe(IPV4, OUR_MAC));
+  assert.equal(trial.host.sent.length, 3, 'neither reasserted nor defended against itself');
 });
+
+test(
+  'a container of another network of ours holds the address until it is given out, and then is the one',
+  options,
+  async () => {
+    const isOwn = (macAddress: string, isGiven: boolean) => isGiven && macAddress === CONTAINER;
+    const asked = ask(IPV4, { isOwn });
+    asked.world.run(100);
+    asked.hear(arpAnnouncement(IPV4, CONTAINER));
+    await settle();
+    assert.deepEqual(asked.verdict, { held: true, macAddress: CONTAINER, simultaneous: false });
+
+    const given = ask(IPV4, { isOwn });
+    given.world.run(1000);
+    given.hear(arpAnnouncement(IPV4, CONTAINER));
+    assert.deepEqual(given.late, []);
+  },
+);
 
 test('our own solicitation that a repeater sent back under its MAC is known by its nonce', options, async () => {
   const trial = ask(IPV6);
