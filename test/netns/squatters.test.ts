@@ -30,7 +30,7 @@ import { Plugin } from '../lab/plugin.ts';
 import { Taker } from '../lab/taker.ts';
 import { type Container, type FakeNetwork, Refusal, Understudy } from '../lab/understudy.ts';
 
-const ROUNDS = Number(process.env.ROUNDS ?? 5);
+const ROUNDS = Number(process.env.ROUNDS ?? 4);
 const CLEAN = ROUNDS * 10;
 /** Starts at a time. */
 const AT_ONCE = 8;
