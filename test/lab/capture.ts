@@ -55,7 +55,8 @@ export class Capture {
   /** Starts to listen; `filter` in tcpdump's language, as `arp or icmp`. Frames from now on are seen. */
   static async start(namespace: Namespace, link: string, filter = ''): Promise<Capture> {
     // Its own privileges have to stay: as another user it could not write to our pipe.
-    const options = ['--immediate-mode', '-U', '-n', '-Z', 'root', '-w', '-', '-i', link];
+    // 8 MB, so that nothing is lost while a busy machine lets us wait.
+    const options = ['--immediate-mode', '-B', '8192', '-U', '-n', '-Z', 'root', '-w', '-', '-i', link];
     const [command = '', ...args] = namespace.enter(['tcpdump', ...options, ...filter.split(' ').filter(Boolean)]);
     const tcpdump = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] });
     const capture = new Capture(tcpdump);

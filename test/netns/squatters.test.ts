@@ -86,8 +86,9 @@ function answeredInTime(frames: readonly Frame[]): (address: string) => boolean 
   return (address) => {
     const answers = sightings(address, (mac) => mac === STRANGER);
     const isInTime = (askedMs: number) =>
-      answers.some((atMs) => atMs > askedMs && atMs < askedMs + 1.5 * HALF_WINDOW_MS);
-    return sightings(address, isProbeMac).every(isInTime);
+      answers.some((atMs) => atMs > askedMs && atMs < askedMs + 1.3 * HALF_WINDOW_MS);
+    const probes = sightings(address, isProbeMac);
+    return probes.length >= 2 && probes.every(isInTime);
   };
 }
 
