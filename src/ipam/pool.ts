@@ -222,9 +222,9 @@ export function newPool(spec: PoolSpec, now: Date): Pool {
 /** From RequestPool to CreateNetwork, and from there to the network's record, it takes much less. */
 const CREATION_MS = 60_000;
 
-/** Whether its network may still be on its way: a pool is asked for before, and tied before the network is recorded. */
+/** Whether its network may still be on its way. What was asked for in a distant future was so before the clock was set back. */
 export function isBeingCreated({ changedAt }: Pool, now: Date): boolean {
-  return now.getTime() - Date.parse(changedAt) < CREATION_MS;
+  return Math.abs(now.getTime() - Date.parse(changedAt)) < CREATION_MS;
 }
 
 /** Of an address space or a realm in it. */

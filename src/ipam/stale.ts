@@ -60,6 +60,8 @@ function poolsOf({ poolIds }: Lease, { pools }: Evidence): Pool[] {
   return poolIds.flatMap((id) => pools.get(id) ?? []);
 }
 
+/** No more than that after the clock was set back: the collector, whose time is monotonic, waits as long. */
 export function secondsUntilStale({ changedAt }: Lease, now: Date): number {
-  return Math.max(0, Math.ceil((Date.parse(changedAt) + STALE_MS - now.getTime()) / 1000));
+  const restMs = Date.parse(changedAt) + STALE_MS - now.getTime();
+  return Math.ceil(Math.min(STALE_MS, Math.max(0, restMs)) / 1000);
 }

@@ -345,6 +345,17 @@ for (const [name, open] of Object.entries(STORES)) {
     assert.deepEqual(await f.store.leases.list(), []);
   });
 
+  check(
+    'after the clock was set back, a pool of another driver is not taken for one that is just being created',
+    async (f) => {
+      const pool = await f.pool('192.168.1.0/24');
+      f.pass(-3600);
+      await f.address(pool, '192.168.1.5');
+      const [lease] = await f.store.leases.list();
+      assert.equal(lease?.kind, 'container');
+    },
+  );
+
   check('a network of another driver that has a container keeps its pool', async (f) => {
     const pool = await f.pool('192.168.1.0/24');
     f.pass(3600);
@@ -487,6 +498,13 @@ for (const [name, open] of Object.entries(STORES)) {
     assert.match(await sentence(f.address(pool, '192.168.1.7')), /try again in 1 s$/);
     f.pass(1);
     assert.equal(await f.address(pool, '192.168.1.7'), '192.168.1.7/24');
+    assert.match(await sentence(f.address(pool, '192.168.1.7')), /try again in 120 s$/);
+  });
+
+  check('after the clock was set back, nobody is told to wait longer than the collector does', async (f) => {
+    const pool = await f.network('192.168.1.0/24');
+    await f.address(pool, '192.168.1.7');
+    f.pass(-3600);
     assert.match(await sentence(f.address(pool, '192.168.1.7')), /try again in 120 s$/);
   });
 
