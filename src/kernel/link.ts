@@ -1,6 +1,6 @@
 /** The kernel's links, addresses and routes of this network namespace, in rtnetlink's verbs. */
 import { randomInt } from 'node:crypto';
-import { existsSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import type { Mode } from '../model.ts';
 import { Deletions } from './deletion.ts';
@@ -119,8 +119,23 @@ export class Links {
   }
 
   async list(): Promise<Link[]> {
-    const messages = await this.#requests.dump('list links', getLink({}));
-    return messages.map(decodeLink).filter((link) => link !== undefined);
+    return this.#requests.dump('list links', getLink({}), decodeLink);
+  }
+
+  /**
+   * The links of this namespace that sit on it: VLANs, macvlans, a bridge or bond it is a member of. By sysfs, which costs
+   * the same however many links there are, if sysfs shows this namespace; else by a look at all links.
+   */
+  async upper(link: Link): Promise<Link[]> {
+    const names = upperNames(link);
+    if (names === null)
+      return (await this.list()).filter(
+        ({ parentIndex, parentNamespaceId, index }) =>
+          (parentIndex === link.index && parentNamespaceId === null && index !== link.index) ||
+          index === link.masterIndex,
+      );
+    const found = await Promise.all(names.map((name) => this.byName(name)));
+    return found.filter((upper) => upper !== undefined);
   }
 
   /** By sysfs, which shows the namespace it was mounted in. IFLA_WIRELESS occurs only in events. */
@@ -241,12 +256,8 @@ export class Links {
   }
 
   async addresses(index?: number): Promise<InterfaceAddress[]> {
-    const messages = await this.#requests.dump('list addresses', {
-      type: RTM_GETADDR,
-      flags: 0,
-      body: addressDumpBody(),
-    });
-    const addresses = messages.map(decodeAddress).filter((address) => address !== undefined);
+    const request = { type: RTM_GETADDR, flags: 0, body: addressDumpBody() };
+    const addresses = await this.#requests.dump('list addresses', request, decodeAddress);
     return index === undefined ? addresses : addresses.filter(({ linkIndex }) => linkIndex === index);
   }
 
@@ -278,8 +289,8 @@ export class Links {
 
   /** Unicast routes of all tables. */
   async routes(): Promise<Route[]> {
-    const messages = await this.#requests.dump('list routes', { type: RTM_GETROUTE, flags: 0, body: routeDumpBody() });
-    return messages.flatMap(decodeRoute);
+    const request = { type: RTM_GETROUTE, flags: 0, body: routeDumpBody() };
+    return (await this.#requests.dump('list routes', request, decodeRoute)).flat();
   }
 
   /** In table main. EEXIST when it is there already. */
@@ -358,6 +369,20 @@ export class Links {
 
   async #set(operation: string, header: LinkHeader, ...attributes: Buffer[]): Promise<void> {
     await this.#requests.request(operation, { type: RTM_SETLINK, flags: 0, body: linkBody(header, ...attributes) });
+  }
+}
+
+/** Null where sysfs shows another namespace, or is not there. */
+function upperNames({ name, index, macAddress }: Link): string[] | null {
+  const directory = `/sys/class/net/${name}`;
+  const read = (file: string) => readFileSync(`${directory}/${file}`, 'utf8').trim();
+  try {
+    if (read('ifindex') !== String(index) || read('address') !== macAddress) return null;
+    return readdirSync(directory).flatMap((entry) =>
+      entry.startsWith('upper_') ? [entry.slice('upper_'.length)] : [],
+    );
+  } catch {
+    return null;
   }
 }
 

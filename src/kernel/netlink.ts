@@ -133,11 +133,16 @@ function forEachAttribute(
 ): void {
   if (offset > bytes.length) throw malformed('body', bytes.length);
   for (let at = offset; at + ATTRIBUTE_HEADER_SIZE <= bytes.length; ) {
-    const length = bytes.readUInt16LE(at);
+    const length = u16(bytes, at);
     if (length < ATTRIBUTE_HEADER_SIZE || at + length > bytes.length) throw malformed('attribute', at);
-    visit(bytes.readUInt16LE(at + 2) & NLA_TYPE_MASK, at + ATTRIBUTE_HEADER_SIZE, at + length);
+    visit(u16(bytes, at + 2) & NLA_TYPE_MASK, at + ATTRIBUTE_HEADER_SIZE, at + length);
     at += align(length);
   }
+}
+
+/** Within bounds. Buffer's own method checks for them with every byte of a thousand links. */
+function u16(bytes: Buffer, at: number): number {
+  return (bytes[at] as number) | ((bytes[at + 1] as number) << 8);
 }
 
 /**
@@ -201,7 +206,7 @@ export class Attributes {
 
   #end(start: number): number {
     const header = start - ATTRIBUTE_HEADER_SIZE;
-    return header + this.#bytes.readUInt16LE(header);
+    return header + u16(this.#bytes, header);
   }
 }
 

@@ -117,13 +117,17 @@ export class RtnetlinkSocket {
     });
   }
 
-  /** Everything of one kind, as it was at one moment: a list that changed while it was read is read again. */
-  dump(operation: string, request: Request): Promise<Message[]> {
+  /**
+   * Everything of one kind, as it was at one moment: a list that changed while it was read is read again. `decode` gets
+   * messages that lie in the receive buffer and keeps nothing of them, since a thousand links fill a megabyte; what it
+   * has no value for is left out.
+   */
+  dump<T>(operation: string, request: Request, decode: (message: Message) => T | null | undefined): Promise<T[]> {
     return this.#next(operation, async () => {
       for (let attempt = 0; attempt < DUMP_ATTEMPTS; attempt++) {
         await this.#send(operation, [request], NLM_F_DUMP);
-        const messages = await this.#readDump(operation, this.#sequence);
-        if (messages !== undefined) return messages;
+        const values = await this.#readDump(operation, this.#sequence, decode);
+        if (values !== undefined) return values;
       }
       throw new KernelError(operation, constants.errno.EAGAIN, `changed during each of ${DUMP_ATTEMPTS} readings`);
     });
@@ -145,8 +149,12 @@ export class RtnetlinkSocket {
   }
 
   /** Undefined when the list changed while it was read. */
-  async #readDump(operation: string, sequence: number): Promise<Message[] | undefined> {
-    const messages: Message[] = [];
+  async #readDump<T>(
+    operation: string,
+    sequence: number,
+    decode: (message: Message) => T | null | undefined,
+  ): Promise<T[] | undefined> {
+    const values: (T | null | undefined)[] = [];
     let interrupted = false;
     for (;;) {
       const received = await libc.receiveAsync(this.#fd, this.#buffer);
@@ -154,9 +162,9 @@ export class RtnetlinkSocket {
         if (message.sequence !== sequence) continue;
         interrupted ||= (message.flags & NLM_F_DUMP_INTR) !== 0;
         const end = endOfDump(message);
-        if (end === undefined) messages.push(message);
+        if (end === undefined) values.push(interrupted ? null : decode(message));
         else if (end.errno !== 0) throw new KernelError(operation, end.errno, end.detail);
-        else return interrupted ? undefined : messages;
+        else return interrupted ? undefined : values.filter((value) => value !== null && value !== undefined);
       }
     }
   }
@@ -167,13 +175,13 @@ function endOfDump(message: Message): Acknowledgement | undefined {
   return message.type === NLMSG_ERROR ? decodeAcknowledgement(message) : undefined;
 }
 
-/** The messages of one datagram in memory of their own; none when it came from another process. */
+/** The messages of one datagram, which lie in the buffer; none when it came from another process. */
 function datagram(operation: string, { length, address }: libc.Received, buffer: Buffer): Message[] {
   if (length === -libc.EAGAIN) throw new KernelError(operation, constants.errno.ENODATA, 'the kernel did not answer');
   check(operation, length);
   if (!isFromKernel(address)) return [];
   if (length > buffer.length) throw new KernelError(operation, constants.errno.EMSGSIZE, `answer of ${length} bytes`);
-  return decodeMessages(Buffer.from(buffer.subarray(0, length)));
+  return decodeMessages(buffer.subarray(0, length));
 }
 
 /** Collects the answers to requests of consecutive sequence numbers. */
@@ -200,7 +208,7 @@ class Answers {
     // Answers left over from an exchange that was given up.
     if (answer === undefined || answer.isComplete) return;
     if (message.type !== NLMSG_ERROR) {
-      answer.messages.push(message);
+      answer.messages.push({ ...message, body: Buffer.from(message.body) });
       return;
     }
     const { errno, detail } = decodeAcknowledgement(message);

@@ -46,7 +46,7 @@ export class LinkWatch {
   }
 
   #tell(datagram: Buffer): void {
-    for (const event of decodeEvents(Buffer.from(datagram))) this.#listener(event);
+    for (const event of decodeEvents(datagram)) this.#listener(event);
   }
 }
 

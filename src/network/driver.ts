@@ -115,7 +115,12 @@ export class NetworkDriver {
   /** Deletions the kernel has not finished, by endpoint. */
   readonly #departing = new Map<string, Promise<void>>();
 
+  /** Our links for asking the LAN that go with the last network of their parent. */
+  readonly #vacating = new Set<Promise<void>>();
+
   #stopWatching: () => void = () => undefined;
+  /** What was last heard of each link that may be a parent, by index. */
+  readonly #known = new Map<number, string>();
   /** Links that changed since the last look, by name; null stands for all (changes were lost). */
   readonly #noticed = new Map<string | null, 'new' | 'deleted'>();
   #noticing: NodeJS.Timeout | undefined;
@@ -145,21 +150,23 @@ export class NetworkDriver {
   }
 
   async #createNetwork(request: NetworkRequest, options: NetworkOptions): Promise<void> {
-    const parent = await this.#parents.plan(options, request.networkId);
+    const planned = await this.#parents.plan(options, request.networkId);
     const others = (await this.#store.networks.list()).filter(({ id }) => id !== request.networkId);
-    checkPassthru(parent.name, options, others);
-    const link = await this.#parents.ensure(parent, request.networkId);
+    checkPassthru(planned.name, options, others);
     try {
+      const link = await this.#parents.ensure(planned, request.networkId);
+      const parent = await this.#parents.settle(planned, link);
+      checkPassthru(parent.name, options, others);
       if (options.mtu !== null && options.mtu > link.mtu) throw errors.mtuAboveParent(options.mtu, link.name, link.mtu);
       const promiscuous =
         options.promiscuous &&
         (!link.isPromiscuous || others.some((other) => other.parent.name === parent.name && other.parent.promiscuous));
       await this.#furnish(request, options, { ...parent, promiscuous }, link);
+      this.#warn(options, link);
     } catch (error) {
-      await this.#undo('parent', () => this.#parents.release(parent, others));
+      await this.#undo('parent', () => this.#parents.release(planned, others));
       throw error;
     }
-    this.#warn(options, link);
   }
 
   /** The record first: what a crash leaves undone after it, recover() does. */
@@ -208,9 +215,15 @@ export class NetworkDriver {
   async #release({ parent, hostAddresses }: Network): Promise<void> {
     const others = await this.#store.networks.list();
     // Our link for asking the LAN would go by itself some seconds later; who looks now shall find the parent as it was.
-    if (!others.some((other) => other.parent.name === parent.name)) await this.#check?.vacate(parent.name);
+    if (!others.some((other) => other.parent.name === parent.name)) this.#vacate(parent.name);
     await this.#host.release({ parent, hostAddresses }, others);
     await this.#parents.release(parent, others);
+  }
+
+  #vacate(parentName: string): void {
+    const vacating = this.#undo('the link for asking the LAN', async () => this.#check?.vacate(parentName));
+    this.#vacating.add(vacating);
+    void vacating.then(() => this.#vacating.delete(vacating));
   }
 
   /**
@@ -234,13 +247,20 @@ export class NetworkDriver {
 
   /** Unknown is success: the engine has forgotten the network whatever is answered. */
   async deleteNetwork(networkId: string): Promise<void> {
+    // The kernel takes its time for each link: that is waited for before and after the turn in the queue, not in it.
+    await this.#empty(networkId);
     await this.#serial.run(NETWORKS, async () => {
-      for (const endpoint of this.#endpointsOf(networkId)) await this.deleteEndpoint(networkId, endpoint.id);
-      await Promise.all(this.#endpointsOf(networkId).flatMap(({ id }) => this.#departing.get(id) ?? []));
+      await this.#empty(networkId);
       const network = await this.#store.networks.get(networkId);
       if (network !== undefined) await this.#dismantle(network);
       this.#announced.delete(networkId);
     });
+    await Promise.all(this.#vacating);
+  }
+
+  async #empty(networkId: string): Promise<void> {
+    for (const endpoint of this.#endpointsOf(networkId)) await this.deleteEndpoint(networkId, endpoint.id);
+    await Promise.all(this.#endpointsOf(networkId).flatMap(({ id }) => this.#departing.get(id) ?? []));
   }
 
   /**
@@ -598,10 +618,21 @@ export class NetworkDriver {
   /** Changes come in bursts, and most are of links that are none of ours: names are gathered and looked at once. */
   #notice(event: LinkEvent): void {
     if (event.type === 'overflow') this.#noticed.set(null, 'new');
-    else if (event.link.kind !== 'macvlan' && (event.type === 'deleted' || event.link.isUp))
-      this.#noticed.set(event.link.name, event.type);
+    else if (event.link.kind !== 'macvlan' && this.#isNews(event)) this.#noticed.set(event.link.name, event.type);
     if (this.#noticed.size === 0 || this.#noticing !== undefined) return;
     this.#noticing = setTimeout(() => void this.#serial.run(NETWORKS, () => this.#heal()), HEAL_DELAY_MS).unref();
+  }
+
+  /** The kernel also tells of a parent whenever a link comes or goes on it (NETDEV_CHANGEUPPER, net/core/rtnetlink.c). */
+  #isNews({ type, link }: Exclude<LinkEvent, { type: 'overflow' }>): boolean {
+    if (type === 'deleted') {
+      this.#known.delete(link.index);
+      return true;
+    }
+    const heard = `${link.name} ${link.isUp} ${link.hasCarrier} ${link.macAddress}`;
+    if (this.#known.get(link.index) === heard) return false;
+    this.#known.set(link.index, heard);
+    return link.isUp;
   }
 
   /** A parent that goes takes its VLANs, the host's end and the links inside containers with it; all but those come back. */
@@ -613,12 +644,19 @@ export class NetworkDriver {
     const newsOf = ({ parent }: Network) =>
       noticed.get(parent.name) ?? noticed.get(baseOf(parent)) ?? noticed.get(null);
     await this.#rebuild(networks.filter((network) => newsOf(network) === 'new'));
-    for (const { id, parent } of networks.filter((network) => newsOf(network) === 'deleted')) {
-      this.#log.warn('parent is gone, and with it the interfaces of its containers; start them again when it is back', {
-        parent: parent.name,
-        network: errors.short(id),
-      });
-    }
+    for (const network of networks.filter((one) => newsOf(one) === 'deleted')) await this.#mourn(network);
+  }
+
+  /** A VLAN that somebody deleted is made again where it was. */
+  async #mourn(network: Network): Promise<void> {
+    const { id, parent } = network;
+    this.#log.warn('parent is gone, and with it the interfaces of its containers; start them again when it is back', {
+      parent: parent.name,
+      network: errors.short(id),
+    });
+    const base = baseOf(parent);
+    if (parent.recipe === 'isolated' || (base !== null && (await this.#links.byName(base)) !== undefined))
+      await this.#rebuild([network]);
   }
 
   /** Resolves when every acknowledged deletion is done. */
@@ -627,7 +665,7 @@ export class NetworkDriver {
     clearTimeout(this.#noticing);
     this.#announcements?.close();
     await this.#cleaning;
-    await Promise.all(this.#departing.values());
+    await Promise.all([...this.#departing.values(), ...this.#vacating]);
   }
 
   /** The endpoint on this parent that has this MAC address and this address (no prefix length), also one that leaves. */

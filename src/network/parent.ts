@@ -36,25 +36,25 @@ export class Parents {
     this.#aliases = aliases;
   }
 
-  /** Where the network's sub-interfaces will live. Refuses what cannot carry them; changes nothing. */
+  /**
+   * Where the network's sub-interfaces will live. Refuses what cannot carry them; changes nothing. A VLAN that exists under
+   * another name than ours comes to light when it is made: see settle().
+   */
   async plan(options: NetworkOptions, networkId: string): Promise<ParentLink> {
     if (options.parent === null) return isolated(networkId);
     const typed = options.parent;
-    const named = await this.#resolve(typed);
-    const { base, labels } = await this.#findBase(named, typed);
+    const { base, labels } = await this.#findBase(await this.#resolve(typed), typed);
     const vlan = [...labels, ...options.vlan];
-    if (vlan.length === 0) {
-      await this.#checkParent(base);
-      const made = base.alias === PARENT_ALIAS;
-      return {
-        name: base.name,
-        made,
-        promiscuous: false,
-        recipe: made ? recipeOf(base, await this.#links.list()) : null,
-      };
-    }
+    if (vlan.length === 0) return this.#planParent(base);
     this.#checkBase(base);
     return this.#planVlan({ base: base.name, vlan, protocol: options.vlanProtocol }, base);
+  }
+
+  /** The plan, once the link is there. Refuses an administrator's VLAN that cannot carry sub-interfaces. */
+  async settle(parent: ParentLink, link: Link): Promise<ParentLink> {
+    if (link.name === parent.name) return parent;
+    await this.#checkParent(link);
+    return { ...parent, name: link.name, made: link.alias === PARENT_ALIAS };
   }
 
   /** The link itself, made when it is ours and missing (after a reboot, or when the base came back). */
@@ -72,7 +72,7 @@ export class Parents {
     const inUse = namesOf(others);
     // By its place first, in case it was renamed; by its name in case the link below was.
     const { recipe } = parent;
-    const inPlace = recipe === null || recipe === 'isolated' ? undefined : await this.#findVlan(recipe);
+    const inPlace = recipe === null || recipe === 'isolated' ? undefined : await this.#topmost(recipe);
     let link = inPlace ?? (await this.#links.byName(parent.name));
     while (link !== undefined && link.alias === PARENT_ALIAS && !inUse.has(link.name)) {
       if (await this.#carriesLinks(link)) return;
@@ -140,25 +140,49 @@ export class Parents {
     return link;
   }
 
+  async #planParent(base: Link): Promise<ParentLink> {
+    await this.#checkParent(base);
+    const made = base.alias === PARENT_ALIAS;
+    const recipe = made ? recipeOf(base, await this.#links.list()) : null;
+    return { name: base.name, made, promiscuous: false, recipe };
+  }
+
   async #planVlan(recipe: VlanRecipe, base: Link): Promise<ParentLink> {
-    const all = await this.#links.list();
     let [link, name]: [Link | undefined, string] = [base, base.name];
     for (const tag of tags(recipe)) {
-      link = link && vlanOn(all, link, tag);
-      name = link?.name ?? `${name}.${tag.id}`;
-      if (link === undefined) checkNewName(name, all);
+      name = `${name}.${tag.id}`;
+      link = link && (await this.#vlanAt(link, tag, name));
+      name = link?.name ?? name;
     }
-    const refusal = link && this.#refusal(link, all);
-    if (refusal !== undefined) throw refusal;
+    if (link !== undefined) await this.#checkParent(link);
     return { name, made: link === undefined || link.alias === PARENT_ALIAS, promiscuous: false, recipe };
   }
 
-  /** The whole chain, or undefined when one of its links is missing. */
-  async #findVlan(recipe: VlanRecipe): Promise<Link | undefined> {
-    let link = await this.#byName(recipe.base);
-    for (const tag of tags(recipe))
-      link = link && ((await this.#vlanNamed(link, tag)) ?? vlanOn(await this.#links.list(), link, tag));
+  /** The VLAN if it has our name for it. Throws when something else has, unless the VLAN exists elsewhere. */
+  async #vlanAt(below: Link, tag: Tag, name: string): Promise<Link | undefined> {
+    if (Buffer.byteLength(name) > LONGEST_NAME_BYTES)
+      return this.#vlanElsewhere(below, tag, errors.parentNameTooLong(name));
+    const link = await this.#byName(name);
+    if (link === undefined || vlanOn([link], below, tag) !== undefined) return link;
+    const what = link.vlan ? `VLAN ${link.vlan.id}` : (link.kind ?? 'physical interface');
+    return this.#vlanElsewhere(below, tag, errors.vlanNameTaken(name, what));
+  }
+
+  async #vlanElsewhere(below: Link, tag: Tag, refusal: errors.PluginError): Promise<Link> {
+    const link = vlanOn(await this.#links.list(), below, tag);
+    if (link === undefined) throw refusal;
     return link;
+  }
+
+  /** The last of the chain's VLANs that exists; undefined when none does. */
+  async #topmost(recipe: VlanRecipe): Promise<Link | undefined> {
+    let link = await this.#byName(recipe.base);
+    let topmost: Link | undefined;
+    for (const tag of tags(recipe)) {
+      link = link && ((await this.#vlanNamed(link, tag)) ?? vlanOn(await this.#links.list(), link, tag));
+      topmost = link ?? topmost;
+    }
+    return topmost;
   }
 
   async #ensureVlan(recipe: VlanRecipe, networkId: string): Promise<Link> {
@@ -218,7 +242,7 @@ export class Parents {
 
   /** The link from which the LAN was asked lingers for a while; the kernel deletes it with its parent. */
   async #carriesLinks(link: Link): Promise<boolean> {
-    return (await this.#links.list()).some((other) => isOn(other, link) && other.alias !== PROBE_ALIAS);
+    return (await this.#links.upper(link)).some(({ alias }) => alias !== PROBE_ALIAS);
   }
 
   async #below({ parentIndex, parentNamespaceId }: Link): Promise<Link | undefined> {
@@ -226,7 +250,9 @@ export class Parents {
   }
 
   async #checkParent(link: Link): Promise<void> {
-    const refusal = this.#refusal(link, await this.#links.list());
+    // Other links are only looked at to name the one that is in the way.
+    const isAlone = link.masterIndex === null && !CHILD_KINDS.includes(link.kind ?? '');
+    const refusal = this.#refusal(link, isAlone ? [] : await this.#links.list());
     if (refusal !== undefined) throw refusal;
   }
 
@@ -285,13 +311,6 @@ function vlanOn(all: readonly Link[], below: Link, tag: Tag): Link | undefined {
   return all.find(
     (link) => isOn(link, below) && link.vlan?.id === tag.id && link.vlan.protocol === kernelProtocol(tag.protocol),
   );
-}
-
-function checkNewName(name: string, all: readonly Link[]): void {
-  if (Buffer.byteLength(name) > LONGEST_NAME_BYTES) throw errors.parentNameTooLong(name);
-  const taken = all.find((link) => link.name === name || link.alternativeNames.includes(name));
-  if (taken !== undefined)
-    throw errors.vlanNameTaken(name, taken.vlan ? `VLAN ${taken.vlan.id}` : (taken.kind ?? 'physical interface'));
 }
 
 function kernelProtocol(protocol: VlanProtocol): '802.1Q' | '802.1ad' {
