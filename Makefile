@@ -99,7 +99,7 @@ install: build $(PINNED) ## the daemon as a systemd service (root; PREFIX=/usr/l
 	install -D $(RUNTIME)/node-linux-$(NODE_ARCH)/bin/node $(INSTALLED)/lib/tsmacvlan/node
 	install -D -m 644 -t $(INSTALLED)/share/doc/tsmacvlan docs/install.md docs/reference.md
 	install -d $(INSTALLED)/bin $(DESTDIR)/etc/systemd/system
-	printf '#!/bin/sh\nexec $(PREFIX)/lib/tsmacvlan/node $(PREFIX)/lib/tsmacvlan/tsmacvlan.js "$$@"\n' > $(INSTALLED)/bin/tsmacvlan
+	printf '#!/bin/sh\nexec $(PREFIX)/lib/tsmacvlan/node --max-semi-space-size=1 $(PREFIX)/lib/tsmacvlan/tsmacvlan.js "$$@"\n' > $(INSTALLED)/bin/tsmacvlan
 	chmod 755 $(INSTALLED)/bin/tsmacvlan
 	sed 's|@PREFIX@|$(PREFIX)|' plugin/tsmacvlan.service > $(DESTDIR)/etc/systemd/system/tsmacvlan.service
 	$(if $(DESTDIR),,systemctl daemon-reload && systemctl enable tsmacvlan && systemctl restart tsmacvlan)

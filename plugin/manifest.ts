@@ -19,7 +19,8 @@ export function manifest(): object {
   return {
     description: 'tsmacvlan: containers straight on the LAN, each with an address nobody else has',
     documentation: 'docs/install.md',
-    entrypoint: ['/bin/node', '/app/managed.js', 'serve'],
+    // As plugin/launcher.sh.
+    entrypoint: ['/bin/node', '--max-semi-space-size=1', '/app/managed.js', 'serve'],
     workdir: '/',
     interface: { types: ['docker.networkdriver/1.0', 'docker.ipamdriver/1.0'], socket: 'tsmacvlan.sock' },
     network: { type: 'host' },

@@ -119,7 +119,9 @@ export function parseMac(text: string): string | undefined {
 
 /** Six bytes as `02:42:c0:a8:01:02`. */
 export function formatMac(bytes: Uint8Array): string {
-  return Array.from(bytes, hexByte).join(':');
+  return Buffer.from(bytes)
+    .toString('hex')
+    .replace(/..(?=.)/g, '$&:');
 }
 
 /** The six bytes of a MAC address that parseMac or formatMac made. */

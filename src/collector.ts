@@ -75,7 +75,7 @@ export class Collector {
     try {
       await this.#read(false);
     } catch (error) {
-      this.#parts.log.error('looking for leaks failed; it is tried again', { error: String(error) });
+      this.#parts.log.warn('looking for leaks failed; it is tried again', { error: String(error) });
     }
     if (this.#isStopped) return;
     this.#timer = setTimeout(() => void this.#round(), this.#pauseMs()).unref();

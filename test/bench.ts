@@ -18,7 +18,7 @@ import type { Engine, Version } from './lab/engine.ts';
 import { fetchEngines, installTools } from './lab/packages.ts';
 import { Site } from './lab/site.ts';
 
-const BUNDLE = join(import.meta.dirname, '../dist/tsmacvlan.js');
+const PROGRAM = join(import.meta.dirname, '../bin/tsmacvlan');
 const REPORT = join(import.meta.dirname, '../bench.json');
 const VERSION: Version = '28.5.2';
 const DRIVERS = ['macvlan', 'tsmacvlan'] as const;
@@ -299,7 +299,7 @@ function pool(subnet: string): object {
 async function startDaemon(stateDirectory: string): Promise<Daemon> {
   const socketPath = '/run/bench.sock';
   const env = { PATH: process.env.PATH, SOCKET: socketPath, STATE_DIR: stateDirectory, LOG_LEVEL: 'warn' };
-  const child = spawn(process.execPath, [BUNDLE, 'serve'], { env, stdio: 'inherit' });
+  const child = spawn(PROGRAM, ['serve'], { env, stdio: 'inherit' });
   const agent = new Agent({ keepAlive: true, maxSockets: 16 });
   const call = async <T>(name: string, body?: object): Promise<T> => {
     const sent = request({

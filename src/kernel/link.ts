@@ -118,8 +118,9 @@ export class Links {
     return index > 0 ? this.#get(`get link ${index}`, getLink({ index })) : undefined;
   }
 
-  async list(): Promise<Link[]> {
-    return this.#requests.dump('list links', getLink({}), decodeLink);
+  /** Those that `keep` says yes to. */
+  async list(keep: (link: Link) => boolean = () => true): Promise<Link[]> {
+    return this.#requests.dump('list links', getLink({}), linkIf(keep));
   }
 
   /**
@@ -129,7 +130,7 @@ export class Links {
   async upper(link: Link): Promise<Link[]> {
     const names = upperNames(link);
     if (names === null)
-      return (await this.list()).filter(
+      return this.list(
         ({ parentIndex, parentNamespaceId, index }) =>
           (parentIndex === link.index && parentNamespaceId === null && index !== link.index) ||
           index === link.masterIndex,
@@ -269,9 +270,9 @@ export class Links {
     return this.#namespaces.subInterfaces(parentIndex, address);
   }
 
-  /** All links of other namespaces that can be seen from here (namespaces.ts); null before Linux 5.0, where none can. */
-  async foreignLinks(): Promise<Link[] | null> {
-    return this.#namespaces.links();
+  /** Links of other namespaces that can be seen from here (namespaces.ts); null before Linux 5.0, where none can. */
+  async foreignLinks(keep: (link: Link) => boolean): Promise<Link[] | null> {
+    return this.#namespaces.links(linkIf(keep));
   }
 
   /** `address` with its prefix length: `192.168.1.2/24`. EEXIST when it is there already. */
@@ -396,6 +397,14 @@ function writeSwitch(name: string, key: string, value: string): void {
 
 function getLink(header: LinkHeader, ...attributes: Buffer[]): Request {
   return { type: RTM_GETLINK, flags: 0, body: linkBody(header, withoutStatistics(), ...attributes) };
+}
+
+/** A host may have thousands: what is not wanted does not outlive its message. */
+function linkIf(keep: (link: Link) => boolean): (message: Message) => Link | undefined {
+  return (message) => {
+    const link = decodeLink(message);
+    return link !== undefined && keep(link) ? link : undefined;
+  };
 }
 
 function decodeAnswer(answer: Answer | undefined): Link | undefined {

@@ -217,13 +217,29 @@ export function ipv4Config(values: Readonly<Record<number, number>>): Buffer {
   return nested(IFLA_AF_SPEC, nested(AF_INET, nested(IFLA_INET_CONF, ...entries)));
 }
 
+const LINK_ATTRIBUTES = new Set([
+  IFLA_ADDRESS,
+  IFLA_IFALIAS,
+  IFLA_IFNAME,
+  IFLA_LINK,
+  IFLA_LINK_NETNSID,
+  IFLA_LINKINFO,
+  IFLA_MASTER,
+  IFLA_MAX_MTU,
+  IFLA_MIN_MTU,
+  IFLA_MTU,
+  IFLA_PROMISCUITY,
+  IFLA_PROP_LIST,
+  IFLA_WIRELESS,
+]);
+
 /**
  * Undefined for a message that does not describe a link: a bridge's word about a port (family AF_BRIDGE, whose
  * RTM_DELLINK means that the port left it) and a wireless event.
  */
 export function decodeLink({ body }: Message): Link | undefined {
   if (body.length < LINK_BODY_SIZE) throw malformed('link', body.length);
-  const attributes = new Attributes(body, LINK_BODY_SIZE);
+  const attributes = new Attributes(body, LINK_BODY_SIZE, LINK_ATTRIBUTES);
   if (body.readUInt8() !== AF_UNSPEC || attributes.has(IFLA_WIRELESS)) return undefined;
   const info = attributes.nested(IFLA_LINKINFO);
   return {
@@ -273,8 +289,11 @@ function decodeVlan(data: Attributes): Link['vlan'] {
 }
 
 function alternativeNames(attributes: Attributes): string[] {
-  const list = decodeAttributes(attributes.bytes(IFLA_PROP_LIST) ?? Buffer.alloc(0));
-  return list.filter(({ type }) => type === IFLA_ALT_IFNAME).map(({ value }) => decodeText(value));
+  const list = attributes.bytes(IFLA_PROP_LIST);
+  if (list === null) return [];
+  return decodeAttributes(list)
+    .filter(({ type }) => type === IFLA_ALT_IFNAME)
+    .map(({ value }) => decodeText(value));
 }
 
 /** The group a link was made in; 0 is the default. */

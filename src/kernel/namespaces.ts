@@ -63,14 +63,14 @@ export class Namespaces {
     return links;
   }
 
-  /** Every link of the namespaces that have a number; null where they cannot be asked. */
-  async links(): Promise<Link[] | null> {
+  /** The links of the namespaces that have a number; null where they cannot be asked. */
+  async links(decode: (message: Message) => Link | undefined): Promise<Link[] | null> {
     if (this.#socket === null) return null;
     const links: Link[] = [];
     for (const namespaceId of await this.#ids()) {
       const operation = `list links of namespace ${namespaceId}`;
       const body = linkBody({}, withoutStatistics(), linkNamespace(namespaceId));
-      links.push(...(await this.#dump(operation, { type: RTM_GETLINK, flags: 0, body }, decodeLink)));
+      links.push(...(await this.#dump(operation, { type: RTM_GETLINK, flags: 0, body }, decode)));
     }
     return links;
   }

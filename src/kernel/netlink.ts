@@ -27,6 +27,7 @@ const NLA_TYPE_MASK = 0x3fff;
 
 const HEADER_SIZE = 16;
 const ATTRIBUTE_HEADER_SIZE = 4;
+const EMPTY = Buffer.alloc(0);
 
 /** What a request consists of; sequence number and length are added on sending. */
 export interface Request {
@@ -63,12 +64,12 @@ export function encodeMessage({ type, flags, body }: Request, sequence: number):
 export function decodeMessages(datagram: Buffer): Message[] {
   const messages: Message[] = [];
   for (let offset = 0; offset + HEADER_SIZE <= datagram.length; ) {
-    const length = datagram.readUInt32LE(offset);
+    const length = u32(datagram, offset);
     if (length < HEADER_SIZE || offset + length > datagram.length) throw malformed('message', offset);
     messages.push({
-      type: datagram.readUInt16LE(offset + 4),
-      flags: datagram.readUInt16LE(offset + 6),
-      sequence: datagram.readUInt32LE(offset + 8),
+      type: u16(datagram, offset + 4),
+      flags: u16(datagram, offset + 6),
+      sequence: u32(datagram, offset + 8),
       body: datagram.subarray(offset + HEADER_SIZE, offset + length),
     });
     offset += align(length);
@@ -145,18 +146,25 @@ function u16(bytes: Buffer, at: number): number {
   return (bytes[at] as number) | ((bytes[at + 1] as number) << 8);
 }
 
+function u32(bytes: Buffer, at: number): number {
+  return (u16(bytes, at) | (u16(bytes, at + 2) << 16)) >>> 0;
+}
+
 /**
  * Attributes by type. A value that is shorter than its type reads as null, so that one odd link does not spoil a list;
  * a longer one is read as far as it is known, because the kernel lets attributes grow.
  */
 export class Attributes {
   readonly #bytes: Buffer;
-  /** Where values start. A link has some sixty attributes of which we read twelve, so slices are made on demand. */
+  /** Where values start: slices are made on demand. */
   readonly #starts = new Map<number, number>();
 
-  constructor(bytes: Buffer, offset = 0) {
+  /** Of `wanted` types only, where that is given: a link has some sixty attributes of which we read fifteen. */
+  constructor(bytes: Buffer, offset = 0, wanted?: ReadonlySet<number>) {
     this.#bytes = bytes;
-    forEachAttribute(bytes, offset, (type, start) => this.#starts.set(type, start));
+    forEachAttribute(bytes, offset, (type, start) => {
+      if (wanted === undefined || wanted.has(type)) this.#starts.set(type, start);
+    });
   }
 
   has(type: number): boolean {
@@ -170,7 +178,7 @@ export class Attributes {
 
   u16(type: number): number | null {
     const start = this.#startOf(type, 2);
-    return start === null ? null : this.#bytes.readUInt16LE(start);
+    return start === null ? null : u16(this.#bytes, start);
   }
 
   be16(type: number): number | null {
@@ -180,7 +188,7 @@ export class Attributes {
 
   u32(type: number): number | null {
     const start = this.#startOf(type, 4);
-    return start === null ? null : this.#bytes.readUInt32LE(start);
+    return start === null ? null : u32(this.#bytes, start);
   }
 
   i32(type: number): number | null {
@@ -195,7 +203,7 @@ export class Attributes {
 
   /** Absent attributes read as an empty list. */
   nested(type: number): Attributes {
-    return new Attributes(this.bytes(type) ?? Buffer.alloc(0));
+    return new Attributes(this.bytes(type) ?? EMPTY);
   }
 
   /** Null when the value is shorter than `size`. */

@@ -6,6 +6,7 @@
  * goes on inside recv(), so that runs in the pool as well. Nothing blocks the event loop.
  */
 import { constants } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { KernelError, check } from './errno.ts';
 import * as libc from './libc.ts';
 import {
@@ -32,7 +33,9 @@ const SO_RCVBUFFORCE = 33;
 /** The kernel cuts dumps into datagrams of at most 32 KiB; a single link can take more only with hundreds of names. */
 const RECEIVE_SIZE = 64 * 1024;
 /** A change during a dump makes it worthless (NLM_F_DUMP_INTR); so many in a row are more than a busy host shows. */
-const DUMP_ATTEMPTS = 20;
+const DUMP_ATTEMPTS = 10;
+/** More before each further attempt. */
+const DUMP_PAUSE_MS = 5;
 
 export interface Answer {
   readonly messages: Message[];
@@ -128,6 +131,7 @@ export class RtnetlinkSocket {
         await this.#send(operation, [request], NLM_F_DUMP);
         const values = await this.#readDump(operation, this.#sequence, decode);
         if (values !== undefined) return values;
+        await sleep(attempt * DUMP_PAUSE_MS);
       }
       throw new KernelError(operation, constants.errno.EAGAIN, `changed during each of ${DUMP_ATTEMPTS} readings`);
     });

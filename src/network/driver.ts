@@ -508,8 +508,8 @@ export class NetworkDriver {
     const networks = await this.#store.networks.list();
     const isOrphan = ({ alias }: Link) =>
       alias === PROBE_ALIAS ||
-      (alias?.startsWith(ENDPOINT_ALIAS) && !this.#endpoints.has(alias.slice(ENDPOINT_ALIAS.length)));
-    const subInterfaces = (await this.#links.list()).filter(isOrphan);
+      (alias?.startsWith(ENDPOINT_ALIAS) === true && !this.#endpoints.has(alias.slice(ENDPOINT_ALIAS.length)));
+    const subInterfaces = await this.#links.list(isOrphan);
     return [...subInterfaces, ...(await this.#host.orphans(networks)), ...(await this.#parents.orphans(networks))];
   }
 

@@ -106,7 +106,7 @@ export class HostAccess {
     const used = new Set(
       networks.filter(({ hostAddresses }) => hostAddresses.length > 0).map(({ parent }) => hostLinkName(parent.name)),
     );
-    return (await this.#links.list()).filter(({ alias, name }) => alias === HOST_ALIAS && !used.has(name));
+    return this.#links.list(({ alias, name }) => alias === HOST_ALIAS && !used.has(name));
   }
 
   async #add(parent: Link, address: string): Promise<Link> {

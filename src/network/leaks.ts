@@ -35,7 +35,7 @@ export async function findDead(
 ): Promise<DeadEndpoint[]> {
   const settled = endpoints.filter((endpoint) => endpoint.state !== 'deleting' && !isRecent(endpoint, now));
   if (settled.length === 0) return [];
-  const here = byAlias(await links.list());
+  const here = byAlias(await links.list(isEndpoints));
   const left = settled.filter((endpoint) => here.get(aliasOf(endpoint))?.isUp === false);
   const absent = settled.filter((endpoint) => !here.has(aliasOf(endpoint)));
   const modes = new Map(networks.map(({ id, options }) => [id, options.mode]));
@@ -52,7 +52,7 @@ async function findVanished(
   modes: ReadonlyMap<string, Mode>,
 ): Promise<Endpoint[]> {
   if (absent.length === 0) return [];
-  const elsewhere = byAlias((await links.foreignLinks()) ?? []);
+  const elsewhere = byAlias((await links.foreignLinks(isEndpoints)) ?? []);
   const unseen = absent.filter((endpoint) => !elsewhere.has(aliasOf(endpoint)));
   const vanished: Endpoint[] = [];
   for (let start = 0; start < unseen.length; start += TRIALS_AT_ONCE) {
@@ -74,6 +74,10 @@ async function isUnoccupied(links: Links, { parent, macAddress }: Endpoint, mode
 /** Whichever way the clock was set meanwhile. */
 function isRecent({ changedAt }: Endpoint, now: Date): boolean {
   return Math.abs(now.getTime() - Date.parse(changedAt)) < RECENT_MS;
+}
+
+function isEndpoints({ alias }: Link): boolean {
+  return alias?.startsWith(ENDPOINT_ALIAS) === true;
 }
 
 function byAlias(links: readonly Link[]): Map<string | null, Link> {

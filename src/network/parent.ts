@@ -91,8 +91,7 @@ export class Parents {
   /** Links of ours that no network uses: left by a crash between a record's removal and its link's. */
   async orphans(networks: readonly Network[]): Promise<Link[]> {
     const inUse = namesOf(networks);
-    const all = await this.#links.list();
-    const ours = all.filter(({ alias }) => alias === PARENT_ALIAS);
+    const ours = await this.#links.list(({ alias }) => alias === PARENT_ALIAS);
     return ours.filter((link) => !inUse.has(link.name) && !ours.some((other) => isOn(other, link)));
   }
 
