@@ -269,7 +269,11 @@ class LocalTable<T> implements Table<T> {
 function canonical(record: unknown): string {
   return JSON.stringify(record, (_key, value: unknown) =>
     value !== null && typeof value === 'object' && !Array.isArray(value)
-      ? Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))
+      ? Object.fromEntries(
+          Object.keys(value)
+            .sort()
+            .map((key) => [key, (value as Record<string, unknown>)[key]]),
+        )
       : value,
   );
 }
