@@ -2,8 +2,8 @@
  * The next addresses of each pool in use, asked for on the LAN ahead of need and kept in reserve (lan/reserve.ts), so that
  * the usual container start waits for no probe. Nothing is stored: after a start they are asked for anew.
  *
- * Cost on the LAN of one pool: 6 frames for each of its 4 addresses in ten minutes, thus 2.4 a minute; for IPv6 also one
- * multicast report each in two minutes.
+ * Cost on the LAN of one pool: 6 frames for each of its 4 addresses in nine to ten minutes, thus at most 2.7 a minute; for
+ * IPv6 also one multicast report each in two minutes.
  */
 import { type Address, formatAddress } from '../address.ts';
 import { type Clock, systemClock } from '../lan/clock.ts';
