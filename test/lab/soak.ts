@@ -171,12 +171,25 @@ export class Soak {
   // --- what must be true ------------------------------------------------------------------------------------------
 
   async #check(): Promise<void> {
+    await this.#finishRemovals();
     const found = await lastOf(() => this.#violations(), SETTLE_MS);
     const [leaks, faults] = [found.filter(isLeak), found.filter((violation) => !isLeak(violation))];
     for (const { kind, text } of faults) this.#break(`${kind}: ${text}`);
     this.#score.suspected += leaks.length;
-    const known = leaks.length === 0 ? '' : await this.#suspects();
-    for (const leak of leaks) if (!known.includes(leak.name)) await this.#mend(leak);
+    if (leaks.length === 0) return;
+    const known = await this.#suspects();
+    // Some were collected since.
+    const still = (await violations(this.#machines, this.#lan)).map(({ text }) => text);
+    for (const leak of leaks) if (!known.includes(leak.name) && still.includes(leak.text)) await this.#mend(leak);
+  }
+
+  /** An engine that is killed in the middle of network rm has released the pool and lists the network: once more. */
+  async #finishRemovals(): Promise<void> {
+    for (const machine of this.#machines) {
+      const { networks, pools } = readRecords(machine.plugin.stateFile);
+      for (const { id } of networks.filter((network) => !pools.some(({ networkId }) => networkId === network.id)))
+        await this.#ask(machine, 'DELETE', `/networks/${id}`);
+    }
   }
 
   /** What is not for the collector to take is for `tsmacvlan forget`, or it is a fault. */
