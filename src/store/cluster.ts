@@ -11,8 +11,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 import * as errors from '../errors.ts';
 import type { Log } from '../log.ts';
 import type { Conflict, Endpoint, Network, Pool } from '../model.ts';
-import { Etcd, type EtcdAccess, type Position, type Watch } from './etcd.ts';
-import { type News, Registry, type Self } from './registry.ts';
+import { Etcd, type EtcdAccess, type Watch } from './etcd.ts';
+import { Registry, type Self } from './registry.ts';
 import { SharedLeases } from './shared.ts';
 import type { ClusterSettings } from '../settings.ts';
 import { readAccess } from './access.ts';
@@ -52,7 +52,6 @@ export class ClusterStore implements Store {
   readonly #stay: Promise<void>;
   /** Settled when etcd was reached, or could not be, for the first time. */
   readonly #started = Promise.withResolvers<void>();
-  #position: Position | undefined;
   /** Why no claim can be made; null when they can. */
   #fault: errors.PluginError | null = null;
   #isUp = false;
@@ -81,7 +80,7 @@ export class ClusterStore implements Store {
   async #gate(): Promise<void> {
     if (!this.#isUp && this.#fault === null)
       await Promise.race([this.#started.promise, delay(START_MS, null, { ref: false })]);
-    if (this.#fault !== null) throw this.#fault;
+    if (!this.#isUp) throw this.#fault ?? this.#etcd.silence();
     const waitMs = this.#restoredAtMs + RESTORED_MS - performance.now();
     if (waitMs > 0) throw errors.clusterRestored(Math.ceil(waitMs / 1000));
   }
@@ -107,8 +106,7 @@ export class ClusterStore implements Store {
     const leave = new AbortController();
     try {
       this.#goUp();
-      const isOutdated = await Promise.race([watch.ended, this.#keepUp(leave.signal)]);
-      if (isOutdated) this.#position = undefined;
+      await Promise.race([watch.ended, this.#keepUp(leave.signal)]);
     } finally {
       leave.abort();
       watch.cancel();
@@ -124,30 +122,19 @@ export class ClusterStore implements Store {
     }
   }
 
-  /** Where the last watch ended, or from all there is. */
+  /** From all there is: where it was read a moment ago too, etcd may have been restored from a snapshot since. */
   async #follow(): Promise<Watch> {
-    const last = this.#position;
-    const resumed = last && this.#watch(last);
-    const at = await resumed?.began.catch(() => undefined);
-    if (resumed && last && at && isAfter(at, last)) return resumed;
-    resumed?.cancel();
     const { news, position } = await this.#registry.load();
-    if (last !== undefined && !isAfter(position, last)) this.#noteRestored();
-    this.#position = position;
-    this.#view.load(news, position.revision);
+    if (this.#view.isRewound(news, position)) this.#noteRestored();
+    this.#view.load(news, position);
     if (!this.#view.knows(this.#registry.node)) await this.#registry.register();
     await this.leases.reviewAll();
-    const watch = this.#watch(position);
+    const watch = this.#registry.watch(position, (changes, at) => {
+      this.#view.apply(changes, at);
+      this.leases.review(changes);
+    });
     await watch.began;
     return watch;
-  }
-
-  #watch(from: Position): Watch {
-    return this.#registry.watch(from, (news: readonly News[], at) => {
-      this.#position = at;
-      this.#view.apply(news, at.revision);
-      this.leases.review(news);
-    });
   }
 
   #noteRestored(): void {
@@ -169,10 +156,6 @@ export class ClusterStore implements Store {
     this.#fault = fault;
     this.#started.resolve();
   }
-}
-
-function isAfter(one: Position, other: Position): boolean {
-  return one.clusterId === other.clusterId && one.revision >= other.revision;
 }
 
 /** Throws a sentence when the state directory or a file named in the settings cannot be used; etcd may be away. */

@@ -50,10 +50,10 @@ export interface Outcome {
 export type Event = { readonly isGone: boolean; readonly entry: KeyValue };
 
 export interface Watch {
-  /** Where the watch began; rejects when it cannot. */
-  readonly began: Promise<Position>;
-  /** Resolves when it ended; true: the member has not all changes from there on any more. */
-  readonly ended: Promise<boolean>;
+  /** Rejects when it cannot begin. */
+  readonly began: Promise<void>;
+  /** Resolves when it ended, for whatever reason. */
+  readonly ended: Promise<void>;
   cancel(): void;
 }
 
@@ -63,7 +63,7 @@ const LEASE = '/etcdserverpb.Lease';
 /** A live member answers in milliseconds; an election takes one to two seconds. */
 const TRY_MS = 1500;
 const PAUSE_MS = 100;
-export const PATIENCE_MS = 4500;
+const PATIENCE_MS = 4000;
 /** Keys per answer of list(). */
 const PAGE = 2000;
 /** Compare.CompareTarget: the revision of the last change, 0 for a key that does not exist. */
@@ -85,6 +85,11 @@ export class Etcd {
   close(): void {
     this.#isClosed = true;
     this.#channel?.close();
+  }
+
+  /** What is said while the members neither answered nor refused. */
+  silence(): errors.PluginError {
+    return errors.clusterUnreachable(this.#access.endpoints.join(','), 'no answer yet');
   }
 
   // --- calls --------------------------------------------------------------------------------------------------------
@@ -130,16 +135,12 @@ export class Etcd {
 
   /** Changes of the keys with the prefix, in order, from the revision on. */
   watch(prefix: string, revision: number, onEvents: (events: readonly Event[], at: Position) => void): Watch {
-    const began = Promise.withResolvers<Position>();
-    let isCancelled = false;
+    const began = Promise.withResolvers<void>();
     const onMessage = (bytes: Buffer) => {
       const message = new Message(bytes);
-      if (message.number(4) !== 0) {
-        isCancelled = true;
-        void stream.then((one) => one?.cancel());
-        return;
-      }
-      if (message.number(3) !== 0) began.resolve(positionOf(message));
+      // Cancelled by the member: the token ended, or the member fell behind.
+      if (message.number(4) !== 0) return void stream.then((one) => one?.cancel());
+      if (message.number(3) !== 0) began.resolve();
       const events = message.messages(11).map(event);
       const last = events.at(-1);
       // The header's revision may be that of events still to come.
@@ -150,10 +151,7 @@ export class Etcd {
       began.reject(error);
       return undefined;
     });
-    const ended = stream
-      .then((one) => one?.ended)
-      .then((reason) => began.reject(this.#sentence(reason)))
-      .then(() => isCancelled);
+    const ended = stream.then((one) => one?.ended).then((reason) => began.reject(this.#sentence(reason)));
     began.promise.catch(() => undefined);
     return { began: began.promise, ended, cancel: () => void stream.then((one) => one?.cancel()) };
   }
@@ -163,14 +161,20 @@ export class Etcd {
   async #call(path: string, fields: Fields, patienceMs: number): Promise<Message> {
     const untilMs = performance.now() + patienceMs;
     const body = encode(fields);
-    for (;;) {
+    for (let tries = 1; ; tries++) {
       try {
         return await this.#try(path, body, Math.max(1, Math.min(TRY_MS, untilMs - performance.now())));
       } catch (error) {
-        if (this.#isClosed || !isPassing(error) || performance.now() + PAUSE_MS >= untilMs) throw this.#sentence(error);
+        if (!this.#mayPass(error, tries) || performance.now() + PAUSE_MS >= untilMs) throw this.#sentence(error);
         await delay(PAUSE_MS);
       }
     }
+  }
+
+  /** A certificate that one member refuses may be good for another, but for none of them later. */
+  #mayPass(error: unknown, tries: number): boolean {
+    if (this.#isClosed || !isPassing(error)) return false;
+    return !isOfTls(error) || tries < this.#access.endpoints.length;
   }
 
   async #try(path: string, body: Buffer, deadlineMs: number): Promise<Message> {
@@ -237,7 +241,7 @@ export class Etcd {
     const { message, status } = error;
     const endpoints = this.#access.endpoints.join(',');
     if (status === STATUS.RESOURCE_EXHAUSTED && message.includes('space')) return errors.clusterFull(endpoints, error);
-    if (isOfTls(error)) return errors.clusterTls(endpoints, message, error);
+    if (isOfTls(error)) return errors.clusterTls(endpoints, plain(message), error);
     if (isPassing(error)) return errors.clusterUnreachable(endpoints, message, error);
     if (isOfLogin(error)) return errors.clusterLogin(endpoints, message.replace('etcdserver: ', ''), error);
     return errors.clusterFailed(endpoints, message, error);
@@ -268,9 +272,14 @@ function isOfLogin({ status, message }: GrpcError): boolean {
 }
 
 /** Node's codes for a certificate that we refuse (tls.html#x509-certificate-error-codes), or the member refused ours. */
-function isOfTls({ cause }: GrpcError): boolean {
-  const { code } = (cause ?? {}) as { code?: unknown };
+function isOfTls(error: unknown): boolean {
+  const { code } = ((error as Error).cause ?? {}) as { code?: unknown };
   return typeof code === 'string' && /CERT|SSL|TLS|SELF_SIGNED|UNABLE_TO/.test(code);
+}
+
+/** Of OpenSSL's `4006:error:0A000412:SSL routines:ssl3_read_bytes:ssl/tls alert bad certificate:…` what a person reads; without advice about Node. */
+function plain(message: string): string {
+  return message.match(/SSL routines:[^:]*:([^:]+)/)?.[1] ?? message.replace(/; .*/s, '');
 }
 
 // --- messages of rpc.proto and kv.proto ---------------------------------------------------------------------------------

@@ -126,9 +126,9 @@ export class Channel {
     stream.on('close', () => end(statusOf(status) ?? this.#failure(failure)));
   }
 
-  /** The connection's own failure says more than that of a stream on it. */
-  #failure(cause?: unknown): GrpcError {
-    const reason = this.#brokenBy ?? cause;
+  /** The connection's own failure says more than that of a stream on it, of which it is the cause. */
+  #failure(failure?: unknown): GrpcError {
+    const reason = this.#brokenBy ?? (failure as Error | undefined)?.cause ?? failure;
     return new GrpcError(STATUS.UNAVAILABLE, reason instanceof Error ? reason.message : 'connection closed', reason);
   }
 }

@@ -28,7 +28,7 @@ interface Parts {
 type Named = Pick<Lease, 'realm' | 'address'>;
 type Listener = (lease: Named, isTaken: boolean) => void;
 
-/** For an answer that does not depend on it. */
+/** For calls that nobody waits for, or that are made again: others may wait for the same address. */
 const BRIEF_MS = 1500;
 /** Keys brought in line at a time. */
 const AT_ONCE = 16;
@@ -203,14 +203,14 @@ export class SharedLeases implements LeaseTable {
       this.#unsettled.delete(key);
       this.#unclaimed.delete(key);
       this.#contested.delete(key);
-    } else if (lease === undefined) await this.#giveBack(key);
+    } else if (lease === undefined) await this.#giveBack(key, BRIEF_MS);
     else await this.#reclaim(key, lease);
   }
 
   /** This host has it: it was given out without quorum, or before there was a cluster, or etcd lost it. */
   async #reclaim(key: string, lease: Lease): Promise<void> {
     const { registry, view, log } = this.#parts;
-    const { isOurs, entry } = await registry.take(key, lease.kind, () => false);
+    const { isOurs, entry } = await registry.take(key, lease.kind, () => false, BRIEF_MS);
     if (entry !== undefined) view.note(key, entry);
     this.#unsettled.delete(key);
     this.#unclaimed.delete(key);

@@ -1,5 +1,6 @@
 /** What the shared store says, in memory: which host claims which address, and which hosts are alive. */
 import type { Holder, Lease } from '../model.ts';
+import type { Position } from './etcd.ts';
 import type { Claim, Entry, News } from './registry.ts';
 
 /** For leases of other hosts, of which no more is known. */
@@ -9,8 +10,8 @@ export class View {
   readonly #node: string;
   readonly #entries = new Map<string, Entry>();
   readonly #nodes = new Set<string>();
-  /** All changes up to this revision are in. */
-  #revision = 0;
+  /** All changes up to here are in. */
+  #at: Position = { clusterId: 0, revision: 0 };
 
   constructor(node: string) {
     this.#node = node;
@@ -37,20 +38,32 @@ export class View {
   }
 
   /** Begins anew with all there is. */
-  load(news: readonly News[], revision: number): void {
+  load(news: readonly News[], at: Position): void {
     this.#entries.clear();
     this.#nodes.clear();
-    this.apply(news, revision);
+    this.apply(news, at);
   }
 
-  /** Changes in order, up to the revision. */
-  apply(news: readonly News[], revision: number): void {
+  /** Changes in order, the last of them there. */
+  apply(news: readonly News[], at: Position): void {
     for (const one of news) {
       if ('lease' in one) this.#change(one.lease, one.entry, one.revision);
       else if (one.isAlive) this.#nodes.add(one.node);
       else this.#nodes.delete(one.node);
     }
-    this.#revision = revision;
+    this.#at = at;
+  }
+
+  /**
+   * The store knows less than it did: another cluster, an earlier revision, or a claim of this host is gone or older, which
+   * nobody else would have changed.
+   */
+  isRewound(news: readonly News[], { clusterId, revision }: Position): boolean {
+    if (this.#at.revision === 0) return false;
+    if (clusterId !== this.#at.clusterId || revision < this.#at.revision) return true;
+    const found = new Map(news.flatMap((one) => ('lease' in one ? [[one.lease, one.revision]] : [])));
+    const ours = [...this.#entries].filter(([key]) => this.isOurs(key));
+    return ours.some(([key, known]) => (found.get(key) ?? 0) < known.revision);
   }
 
   #change(key: string, entry: Entry | undefined, revision: number): void {
@@ -62,7 +75,7 @@ export class View {
 
   /** What an answer said. It may be overtaken by the changes, which then know better. */
   note(key: string, entry: Entry): void {
-    if (entry.revision > this.#revision) this.#change(key, entry, entry.revision);
+    if (entry.revision > this.#at.revision) this.#change(key, entry, entry.revision);
   }
 
   /** Another host's lease; undefined when none but this host has the address. */

@@ -3,6 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createWriteStream } from 'node:fs';
 import { rm } from 'node:fs/promises';
+import { connect } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Result, run } from './command.ts';
@@ -13,8 +14,13 @@ interface Plan {
   /** For the members' data; where it is on a tmpfs a claim costs no disk. */
   readonly directory: string;
   readonly members?: number;
-  /** Files of the server's certificate and key and of the authority, and whether clients must bring one too. */
-  readonly tls?: { readonly cert: string; readonly key: string; readonly ca: string; readonly forClients: boolean };
+  /** Files of the server's certificate and key and of the authority; with `client` clients must bring one, as that. */
+  readonly tls?: {
+    readonly cert: string;
+    readonly key: string;
+    readonly ca: string;
+    readonly client: { readonly cert: string; readonly key: string } | null;
+  };
   /** Bytes; etcd's own 2 GB otherwise. */
   readonly quota?: number;
   readonly firstPort?: number;
@@ -36,7 +42,12 @@ export class EtcdCluster {
   static async start(plan: Plan): Promise<EtcdCluster> {
     const cluster = new EtcdCluster(plan);
     for (const member of cluster.#members.keys()) cluster.startMember(member);
-    await cluster.ready();
+    try {
+      await cluster.ready();
+    } catch (error) {
+      await cluster.stop();
+      throw error;
+    }
     return cluster;
   }
 
@@ -74,18 +85,22 @@ export class EtcdCluster {
     for (const member of this.#members.keys()) await this.stopMember(member);
   }
 
-  /** The member's data, as a new one has it: none. */
-  async wipe(member: number): Promise<void> {
-    await rm(this.dataOf(member), { recursive: true, force: true });
+  /** The only member, which is stopped, will begin with what a snapshot holds. */
+  async restore(snapshot: string): Promise<void> {
+    await rm(this.#dataOf(0), { recursive: true });
+    const kept = /^--(name|data-dir|initial-)/;
+    await this.must('snapshot', 'restore', snapshot, ...this.#flags(0).filter((flag) => kept.test(flag)));
   }
 
-  dataOf(member: number): string {
+  #dataOf(member: number): string {
     return join(this.#plan.directory, `member${member}`);
   }
 
   ctl(...words: string[]): Promise<Result> {
     const { tls } = this.#plan;
-    const files = tls === undefined ? [] : [`--cacert=${tls.ca}`, `--cert=${tls.cert}`, `--key=${tls.key}`];
+    const own = tls?.client ? [`--cert=${tls.client.cert}`, `--key=${tls.client.key}`] : [];
+    // A certificate that has expired is what a test is about.
+    const files = tls === undefined ? [] : ['--insecure-skip-tls-verify', ...own];
     const scheme = tls === undefined ? 'http' : 'https';
     const endpoints = this.endpoints.map((endpoint) => `${scheme}://${endpoint}`).join(',');
     const env = { ...process.env, ETCDCTL_API: '3' };
@@ -110,11 +125,22 @@ export class EtcdCluster {
   async ready(): Promise<void> {
     const untilMs = performance.now() + READY_MS;
     for (;;) {
-      const { code, stderr } = await this.ctl('--command-timeout=2s', 'get', 'x');
-      if (code === 0) return;
-      if (performance.now() > untilMs) throw new Error(`etcd does not answer: ${stderr}`);
+      if (await this.#answers()) return;
+      if (performance.now() > untilMs) throw new Error('etcd does not answer');
       await sleep(100);
     }
+  }
+
+  /** Without a certificate that it takes from us, it is enough that it listens. */
+  async #answers(): Promise<boolean> {
+    if (this.#plan.tls?.client !== null) return (await this.ctl('--command-timeout=2s', 'get', 'x')).code === 0;
+    const socket = connect(this.#port(0), this.#address);
+    const isOpen = await once(socket, 'connect').then(
+      () => true,
+      () => false,
+    );
+    socket.destroy();
+    return isOpen;
   }
 
   get #address(): string {
@@ -137,7 +163,7 @@ export class EtcdCluster {
     const all = [...this.#members.keys()].map((one) => `member${one}=${peer(one)}`).join(',');
     return [
       `--name=member${member}`,
-      `--data-dir=${this.dataOf(member)}`,
+      `--data-dir=${this.#dataOf(member)}`,
       `--listen-client-urls=${client}`,
       `--advertise-client-urls=${client}`,
       `--listen-peer-urls=${peer(member)}`,
@@ -147,7 +173,7 @@ export class EtcdCluster {
       '--logger=zap',
       ...(quota === undefined ? [] : [`--quota-backend-bytes=${quota}`]),
       ...(tls === undefined ? [] : [`--cert-file=${tls.cert}`, `--key-file=${tls.key}`]),
-      ...(tls?.forClients ? [`--trusted-ca-file=${tls.ca}`, '--client-cert-auth'] : []),
+      ...(tls?.client ? [`--trusted-ca-file=${tls.ca}`, '--client-cert-auth'] : []),
     ];
   }
 }

@@ -11,7 +11,7 @@ import { promisify } from 'node:util';
 import { fetchDebs, LAB } from './debian.ts';
 
 /** Command → the package that brings it. */
-const TOOLS = { ip: 'iproute2', ping: 'iputils-ping', systemctl: 'systemd', tcpdump: 'tcpdump' };
+const TOOLS = { ip: 'iproute2', openssl: 'openssl', ping: 'iputils-ping', systemctl: 'systemd', tcpdump: 'tcpdump' };
 
 // bookworm's containerd and runc run with every later C library too, so all engines use them.
 // Engines call iptables inside each container for their DNS server, even when told to leave the host's rules alone.

@@ -2,19 +2,15 @@
 import assert from 'node:assert/strict';
 import { mkdtempSync } from 'node:fs';
 import { after, before, describe, test, type TestContext } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { IpamDriver, type Probe } from '../../src/ipam/driver.ts';
+import type { Probe } from '../../src/ipam/driver.ts';
 import type { Lease } from '../../src/model.ts';
-import type { ClusterStore } from '../../src/store/cluster.ts';
 import { openLocalStore } from '../../src/store/local.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { EtcdCluster } from '../lab/etcd.ts';
-import { openShared } from '../lab/shared.ts';
+import { openShared, SharedHost, until } from '../lab/shared.ts';
 import { testStore } from '../unit/store/contract.ts';
 import { leaseRecord } from '../unit/store/lease.ts';
-import { endpointRecord, networkRecord } from '../unit/store/records.ts';
 
-const SUBNET = '192.168.1.0/24';
 const FREE: Probe = async () => ({ held: false });
 
 describe('etcd', { skip: outsideLab(), timeout: 170_000 }, () => {
@@ -37,8 +33,11 @@ describe('etcd', { skip: outsideLab(), timeout: 170_000 }, () => {
     const keys = await etcd.must('get', '--prefix', '--keys-only', `/tsmacvlan/${cluster}/leases/`);
     return keys.split('\n').flatMap((key) => key.split('/').at(-1) || []);
   };
-  const hosts = (t: TestContext, cluster: string, count: number, probe = FREE): Host[] =>
-    Array.from({ length: count }, () => new Host(t, etcd, cluster, scratch(), probe));
+  const hosts = (t: TestContext, cluster: string, count: number, probe = FREE): SharedHost[] =>
+    Array.from(
+      { length: count },
+      () => new SharedHost(t, { directory: scratch(), endpoints: etcd.endpoints, cluster, probe }),
+    );
 
   test('hosts that ask at once never get the same address', options, async (t) => {
     const cluster = nextCluster();
@@ -52,7 +51,7 @@ describe('etcd', { skip: outsideLab(), timeout: 170_000 }, () => {
   });
 
   test('what one host gave back another one gets', options, async (t) => {
-    const [one, two] = hosts(t, nextCluster(), 2) as [Host, Host];
+    const [one, two] = hosts(t, nextCluster(), 2) as [SharedHost, SharedHost];
     const first = await one.address();
     assert.notEqual(await two.address(), first);
     await one.release(first);
@@ -60,7 +59,7 @@ describe('etcd', { skip: outsideLab(), timeout: 170_000 }, () => {
   });
 
   test('an address that another host has is refused by the name of that host', options, async (t) => {
-    const [one, two] = hosts(t, nextCluster(), 2) as [Host, Host];
+    const [one, two] = hosts(t, nextCluster(), 2) as [SharedHost, SharedHost];
     const address = await one.address('192.168.1.40');
     const node = one.store.leases.node;
     await assert.rejects(two.address(address), {
@@ -71,7 +70,7 @@ describe('etcd', { skip: outsideLab(), timeout: 170_000 }, () => {
 
   test('hosts share a gateway, asked for or chosen, and the last one frees it', options, async (t) => {
     const cluster = nextCluster();
-    const [one, two] = hosts(t, cluster, 2) as [Host, Host];
+    const [one, two] = hosts(t, cluster, 2) as [SharedHost, SharedHost];
     assert.equal(await one.gateway(null), '192.168.1.1');
     assert.equal(await two.gateway(null), '192.168.1.1');
     assert.deepEqual([await one.address(), await two.address()], ['192.168.1.2', '192.168.1.3']);
@@ -85,7 +84,7 @@ describe('etcd', { skip: outsideLab(), timeout: 170_000 }, () => {
 
   test('no host takes what it knows nothing of for a leak', options, async (t) => {
     const cluster = nextCluster();
-    const [one, two] = hosts(t, cluster, 2) as [Host, Host];
+    const [one, two] = hosts(t, cluster, 2) as [SharedHost, SharedHost];
     const address = await one.address();
     await two.pool();
     await until(async () => (await two.store.leases.get(`TsmacvlanLocal/${address}`)) !== undefined);
@@ -146,7 +145,7 @@ describe('etcd', { skip: outsideLab(), timeout: 170_000 }, () => {
       const onLan = new Set<string>();
       const probe: Probe = async (_pool, address) =>
         onLan.has(address) ? { held: true, macAddress: '02:42:c0:a8:01:02', linkName: 'eth0' } : { held: false };
-      const [lost, other] = hosts(t, cluster, 2, probe) as [Host, Host];
+      const [lost, other] = hosts(t, cluster, 2, probe) as [SharedHost, SharedHost];
       await lost.pool('192.168.1.0/29');
       await other.pool('192.168.1.0/29');
       const addresses = [await lost.address(), await lost.address(), await lost.address()];
@@ -164,17 +163,19 @@ describe('etcd', { skip: outsideLab(), timeout: 170_000 }, () => {
       assert.deepEqual((await claimsOf(cluster)).length, 6);
       assert.equal(new Set([...addresses, ...rest]).size, 6);
 
-      const back = new Host(t, etcd, cluster, lost.directory, probe);
+      const back = new SharedHost(t, { ...lost.place });
       await until(async () => back.store.diary.some((line) => line.startsWith('an address of this host')));
       assert.deepEqual((await other.store.leases.list()).filter(({ holder }) => holder === undefined).length, 4);
     },
   );
 
   test('a copied state directory is refused on the second host', options, async (t) => {
-    const [one] = hosts(t, nextCluster(), 1) as [Host];
+    const [one] = hosts(t, nextCluster(), 1) as [SharedHost];
     await one.address();
     const { node } = one.store.leases;
-    const copy = openShared(scratch(), etcd.endpoints, one.cluster, { self: { node, host: 'copy', file: '/x/node' } });
+    const copy = openShared(scratch(), etcd.endpoints, one.place.cluster, {
+      self: { node, host: 'copy', file: '/x/node' },
+    });
     t.after(() => copy.close());
     await assert.rejects(copy.leases.insert(leaseRecord('192.168.1.77')), { code: 'CLUSTER_NODE_TAKEN' });
   });
@@ -182,13 +183,13 @@ describe('etcd', { skip: outsideLab(), timeout: 170_000 }, () => {
   test('another schema is refused', options, async (t) => {
     const cluster = nextCluster();
     await etcd.must('put', `/tsmacvlan/${cluster}/schema`, '2');
-    const [one] = hosts(t, cluster, 1) as [Host];
+    const [one] = hosts(t, cluster, 1) as [SharedHost];
     await assert.rejects(one.address(), { code: 'CLUSTER_SCHEMA' });
   });
 
   test('an endpoint tied to its address costs etcd nothing', options, async (t) => {
     const cluster = nextCluster();
-    const [one] = hosts(t, cluster, 1) as [Host];
+    const [one] = hosts(t, cluster, 1) as [SharedHost];
     const address = await one.address();
     const revision = async () =>
       (JSON.parse(await etcd.must('get', '-w', 'json', 'x')) as { header: { revision: number } }).header.revision;
@@ -199,87 +200,11 @@ describe('etcd', { skip: outsideLab(), timeout: 170_000 }, () => {
   });
 });
 
-/** The IPAM of one host, without network room. */
-class Host {
-  readonly store: ClusterStore & { diary: string[] };
-  readonly ipam: IpamDriver;
-  readonly cluster: string;
-  readonly directory: string;
-  timeMs = Date.parse('2026-11-20T10:00:00.000Z');
-  #pool: Promise<string> | undefined;
-
-  constructor(t: TestContext, etcd: EtcdCluster, cluster: string, directory: string, probe: Probe) {
-    this.cluster = cluster;
-    this.directory = directory;
-    this.store = openShared(directory, etcd.endpoints, cluster);
-    this.ipam = new IpamDriver({ store: this.store, now: () => new Date(this.timeMs), hostId: directory, probe });
-    t.after(() => this.store.close());
-  }
-
-  /** Of a network, as CreateNetwork leaves it. */
-  pool(subnet = SUBNET): Promise<string> {
-    this.#pool ??= this.#create(subnet);
-    return this.#pool;
-  }
-
-  async #create(subnet: string): Promise<string> {
-    const { poolId } = await this.ipam.requestPool({
-      addressSpace: 'TsmacvlanLocal',
-      pool: subnet,
-      subPool: null,
-      options: {},
-      v6: false,
-    });
-    const pool = await this.store.pools.get(poolId);
-    assert.ok(pool);
-    await this.store.networks.insert(networkRecord('n1'));
-    await this.store.pools.replace(pool, { ...pool, networkId: 'n1' });
-    return poolId;
-  }
-
-  async address(address: string | null = null): Promise<string> {
-    return this.#request(address, false);
-  }
-
-  async gateway(address: string | null): Promise<string> {
-    return this.#request(address, true);
-  }
-
-  /** Its container stops. */
-  async release(address: string): Promise<void> {
-    const endpoint = await this.store.endpoints.get(`e-${address}`);
-    if (endpoint !== undefined) await this.store.endpoints.remove(endpoint);
-    await this.ipam.releaseAddress({ poolId: await this.pool(), address });
-  }
-
-  async #request(address: string | null, isGateway: boolean): Promise<string> {
-    const given = await this.ipam.requestAddress({ poolId: await this.pool(), address, isGateway, serial: false });
-    const text = given.split('/')[0] ?? '';
-    if (!isGateway) await this.#start(text);
-    return text;
-  }
-
-  /** A container starts with it. */
-  async #start(address: string): Promise<void> {
-    const lease = (await this.store.leases.get(`TsmacvlanLocal/${address}`)) as Lease;
-    const endpoint = { ...endpointRecord(`e-${address}`), address: `${address}/24` };
-    await this.store.endpoints.insert(endpoint);
-    await this.store.leases.replace(lease, { ...lease, endpointId: endpoint.id });
-  }
-}
-
 /** As when they ran out: what was kept alive by the host is gone. */
-async function endLeases(etcd: EtcdCluster, host: Host): Promise<void> {
-  const key = `/tsmacvlan/${host.cluster}/nodes/${host.store.leases.node}`;
+async function endLeases(etcd: EtcdCluster, host: SharedHost): Promise<void> {
+  const key = `/tsmacvlan/${host.place.cluster}/nodes/${host.store.leases.node}`;
   const { kvs } = JSON.parse(await etcd.must('get', '-w', 'json', key)) as { kvs: { lease: number }[] };
   await etcd.must('lease', 'revoke', (kvs[0]?.lease ?? 0).toString(16));
-}
-
-async function until(holds: () => Promise<boolean>): Promise<void> {
-  for (const end = performance.now() + 20_000; !(await holds()); ) {
-    assert.ok(performance.now() < end, 'it did not come true in 20 s');
-    await sleep(50);
-  }
 }
 
 /** In memory, as everything in /run here. */
