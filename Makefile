@@ -12,7 +12,7 @@ NODE_IS_OLD := $(shell node -e 'const [a, b] = process.versions.node.split(".");
 PINNED := $(RUNTIME)/.package-lock.json
 READY := $(if $(NODE_IS_OLD),$(PINNED)) node_modules/.package-lock.json
 
-.PHONY: help build check unit test-netns test-docker test kills fuzz soak reboots squatters races swarm-long demo bench clean tables plugin plugin-enable push install uninstall release
+.PHONY: help build check unit test-netns test-docker test kills claims fuzz soak reboots squatters races swarm-long demo bench clean tables plugin plugin-enable push install uninstall release
 
 # The managed plugin's name on this engine. With any tag but `latest`, `-d tsmacvlan` works too (docs/install.md).
 PLUGIN ?= tsmacvlan:lan

@@ -97,6 +97,8 @@ const SAMPLES: { readonly [Name in MakerName]: Parameters<Makers[Name]> } = {
   clusterUnproven: ['192.168.1.40'],
   addressOfNode: ['192.168.1.40', 'web2-3f2a9c1d04be', '--ip'],
   storeFileUnreadable: ['STORE_CA', '/etc/tsmacvlan/ca.pem', 'no such file or directory'],
+  storeIsLocal: [],
+  migrateUsage: [],
   settingsApart: ['STORE=etcd', 'SCOPE=global', 'use SCOPE=local'],
   unknownCommand: ['leses', 'leases'],
   surplusArgument: ['extra', 'leases'],

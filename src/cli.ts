@@ -10,6 +10,7 @@ import { nearest } from './nearest.ts';
 import { SETTINGS, readSettings } from './settings.ts';
 import { askDaemon, COLLECT_LEAKS } from './server/client.ts';
 import { readLocalStore, type ReadonlyStore } from './store/local.ts';
+import type { Move, SharedAddress } from './store/migrate.ts';
 import { VERSION } from './version.ts';
 
 interface Command {
@@ -27,6 +28,9 @@ interface Flags {
   readonly isDryRun: boolean;
   readonly parent: string | undefined;
   readonly profile: string | undefined;
+  readonly isCluster: boolean;
+  readonly from: string | undefined;
+  readonly to: string | undefined;
 }
 
 const COMMANDS: Readonly<Record<string, Command>> = {
@@ -39,8 +43,9 @@ const COMMANDS: Readonly<Record<string, Command>> = {
   },
   pools: { summary: 'list the address pools', run: (flags) => list(flags, (store) => store.pools.list(), poolRow) },
   leases: {
-    summary: 'list the addresses given out',
-    run: leases,
+    summary: 'list the addresses given out, here or by all hosts that share them',
+    options: '[--cluster]',
+    run: (flags) => (flags.isCluster ? sharedAddresses(flags) : leases(flags)),
   },
   conflicts: {
     summary: 'list addresses that strangers on the LAN have',
@@ -63,6 +68,12 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     argument: 'NETWORK',
     run: forget,
   },
+  store: {
+    summary: "claim this host's addresses in a shared store, or give them back; the daemon must be stopped",
+    argument: 'migrate',
+    options: '--from local --to etcd://HOST:PORT [--dry-run]',
+    run: migrate,
+  },
   settings: { summary: 'list the settings with their defaults', run: settings },
 };
 
@@ -79,14 +90,18 @@ export async function main(words: readonly string[]): Promise<number> {
         'dry-run': { type: 'boolean' },
         parent: { type: 'string' },
         profile: { type: 'string' },
+        cluster: { type: 'boolean' },
+        from: { type: 'string' },
+        to: { type: 'string' },
       },
     });
     if (values.version) return print(`tsmacvlan ${VERSION}\n`);
     const [name, argument = '', ...rest] = positionals;
     if (values.help || name === undefined || name === 'help') return print(usage());
     const command = commandNamed(name, [argument, ...rest]);
-    const { json = false, 'dry-run': isDryRun = false, parent, profile } = values;
-    return (await command.run({ json, isDryRun, parent, profile }, argument)) ?? 0;
+    const { json = false, 'dry-run': isDryRun = false, cluster: isCluster = false } = values;
+    const { parent, profile, from, to } = values;
+    return (await command.run({ json, isDryRun, isCluster, parent, profile, from, to }, argument)) ?? 0;
   } catch (error) {
     process.stderr.write(`tsmacvlan: ${error instanceof Error ? error.message : String(error)}\n`);
     return error instanceof errors.PluginError && error.code !== 'USAGE' ? 1 : 2;
@@ -168,6 +183,28 @@ async function leases({ json }: Flags): Promise<void> {
   const conflictOf = ({ endpointId, address }: Records['leases']) => conflicts.get(`${endpointId} ${address}`) ?? null;
   if (json) printJson(records.map((lease) => ({ ...lease, conflict: conflictOf(lease) })));
   else print(table(records.map((lease) => leaseRow(lease, conflictOf(lease)))));
+}
+
+async function sharedAddresses({ json }: Flags): Promise<void> {
+  const { cluster } = readSettings(process.env);
+  if (cluster === null) throw errors.storeIsLocal();
+  const { readShared } = await import('./store/migrate.ts');
+  const addresses = await readShared(cluster);
+  if (json) printJson(addresses);
+  else print(table(addresses.map(sharedRow)));
+}
+
+/** The other settings of the shared store are those of the daemon. Exit code 3: some of them are another host's. */
+async function migrate({ json, isDryRun, from, to }: Flags, argument: string): Promise<number> {
+  const place = from === 'local' ? to : to === 'local' ? from : undefined;
+  if (argument !== 'migrate' || place === undefined || place === 'local') throw errors.migrateUsage();
+  const { cluster, stateDirectory } = readSettings({ ...process.env, STORE: place });
+  if (cluster === null) throw errors.migrateUsage();
+  const { moveIn, moveOut } = await import('./store/migrate.ts');
+  const moves = await (from === 'local' ? moveIn : moveOut)(stateDirectory, cluster, isDryRun);
+  if (json) printJson(moves);
+  else print(table(moves.map((move) => moveRow(move, isDryRun))));
+  return moves.some(({ outcome }) => outcome === 'taken') ? 3 : 0;
 }
 
 function conflictsByEndpoint(
@@ -311,6 +348,21 @@ function leaseRow(
     REALM: realm,
     SINCE: changedAt,
     'ALSO USED BY': conflict === null ? '-' : `${conflict.macAddress} (${conflict.count} times)`,
+  };
+}
+
+function sharedRow({ address, kind, nodes, isAlive, realm }: SharedAddress): Row {
+  return { ADDRESS: address, KIND: kind, HOST: nodes.join(' '), STATE: isAlive ? 'alive' : 'lost', REALM: realm };
+}
+
+function moveRow({ address, kind, outcome, nodes, realm }: Move, isDryRun: boolean): Row {
+  const isChange = outcome === 'claimed' || outcome === 'given back';
+  const verdict = outcome === 'taken' ? `taken by ${nodes.join(' ')}` : outcome;
+  return {
+    ADDRESS: address,
+    KIND: kind,
+    OUTCOME: isDryRun && isChange ? `would be ${verdict}` : verdict,
+    REALM: realm,
   };
 }
 

@@ -522,6 +522,15 @@ export const storeFileUnreadable = (setting: string, file: string, reason: strin
     `cannot read file ${quote(file)} of setting ${setting} (${reason}); correct its path or its mode`,
   );
 
+export const storeIsLocal = () =>
+  mistake('USAGE', 'STORE is local, so no addresses are shared; set STORE=etcd://HOST:PORT as for tsmacvlan serve');
+
+export const migrateUsage = () =>
+  mistake(
+    'USAGE',
+    'what is to be moved is not clear; use tsmacvlan store migrate --from local --to etcd://HOST:PORT, or the other way round',
+  );
+
 export const settingsApart = (one: string, other: string, remedy: string) =>
   mistake('SETTINGS_APART', `settings ${one} and ${other} do not go together; ${remedy}`);
 

@@ -4,7 +4,7 @@
  * Without etcd the daemon starts and goes on: only new claims are refused until it is back.
  */
 import { randomBytes } from 'node:crypto';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -125,7 +125,9 @@ export class ClusterStore implements Store {
   /** From all there is: where it was read a moment ago too, etcd may have been restored from a snapshot since. */
   async #follow(): Promise<Watch> {
     const { news, position } = await this.#registry.load();
-    if (this.#view.isRewound(news, position)) this.#noteRestored();
+    const forgotten = this.#view.forgotten(news, position);
+    // What this host gave back itself is no sign.
+    if (this.#view.isBehind(position) || (await this.leases.hasAny(forgotten))) this.#noteRestored();
     this.#view.load(news, position);
     if (!this.#view.knows(this.#registry.node)) await this.#registry.register();
     await this.leases.reviewAll();
@@ -166,15 +168,17 @@ export function openClusterStore(stateDirectory: string, settings: ClusterSettin
   return new ClusterStore({ local, access, cluster, self: readSelf(stateDirectory), fallsBack, log });
 }
 
-/** Who this host is for others, kept beside its state: `web1-3f2a9c1d04be`. */
+/** Who this host is for others, kept beside its state: `web1-3f2a9c1d04be`. Named at the first call. */
 export function readSelf(stateDirectory: string): Self {
+  const self = peekSelf(stateDirectory);
+  if (!existsSync(self.file)) writeFileSync(self.file, `${self.node}\n`, { flag: 'wx', mode: 0o600, flush: true });
+  return self;
+}
+
+/** Who it is, or would be, without writing anything. */
+export function peekSelf(stateDirectory: string): Self {
   const file = join(resolve(stateDirectory), 'node');
   const host = hostname();
-  try {
-    return { node: readFileSync(file, 'utf8').trim(), host, file };
-  } catch {
-    const node = `${host}-${randomBytes(6).toString('hex')}`;
-    writeFileSync(file, `${node}\n`, { flag: 'wx', mode: 0o600, flush: true });
-    return { node, host, file };
-  }
+  const node = existsSync(file) ? readFileSync(file, 'utf8').trim() : `${host}-${randomBytes(6).toString('hex')}`;
+  return { node, host, file };
 }

@@ -62,8 +62,10 @@ const LEASE = '/etcdserverpb.Lease';
 
 /** A live member answers in milliseconds; an election takes one to two seconds. */
 const TRY_MS = 1500;
+/** Members hash a password slowly on purpose. */
+const LOGIN_MS = 4000;
 const PAUSE_MS = 100;
-const PATIENCE_MS = 4000;
+const PATIENCE_MS = 5500;
 /** Keys per answer of list(). */
 const PAGE = 2000;
 /** Compare.CompareTarget: the revision of the last change, 0 for a key that does not exist. */
@@ -180,7 +182,7 @@ export class Etcd {
   async #try(path: string, body: Buffer, deadlineMs: number): Promise<Message> {
     const channel = this.#connection();
     try {
-      const token = await this.#login(channel, deadlineMs);
+      const token = await this.#login(channel);
       return new Message(await channel.unary({ path, body, token }, deadlineMs));
     } catch (error) {
       this.#judge(channel, error);
@@ -192,7 +194,7 @@ export class Etcd {
     let channel: Channel | undefined;
     try {
       channel = this.#connection();
-      const call: Call = { path, body: encode(fields), token: await this.#login(channel, TRY_MS) };
+      const call: Call = { path, body: encode(fields), token: await this.#login(channel) };
       return channel.stream(call, onMessage);
     } catch (error) {
       if (channel !== undefined) this.#judge(channel, error);
@@ -215,18 +217,19 @@ export class Etcd {
   #judge(channel: Channel, error: unknown): void {
     if (isTokenOld(error)) this.#token = undefined;
     else if (isPassing(error) && channel === this.#channel) {
-      channel.close();
+      if (isLate(error)) channel.retire();
+      else channel.close();
       this.#channel = undefined;
       this.#next++;
     }
   }
 
-  async #login(channel: Channel, deadlineMs: number): Promise<string | null> {
+  async #login(channel: Channel): Promise<string | null> {
     const { user } = this.#access;
     if (user === null) return null;
     const body = encode({ 1: user.name, 2: user.password });
     this.#token ??= channel
-      .unary({ path: '/etcdserverpb.Auth/Authenticate', body, token: null }, deadlineMs)
+      .unary({ path: '/etcdserverpb.Auth/Authenticate', body, token: null }, LOGIN_MS)
       .then((answer) => new Message(answer).text(2))
       .catch((error: unknown) => {
         this.#token = undefined;
@@ -253,8 +256,14 @@ export class Etcd {
 /** The next try, perhaps on another member, may go well. */
 function isPassing(error: unknown): boolean {
   if (!(error instanceof GrpcError)) return false;
-  const { status } = error;
-  return status === STATUS.UNAVAILABLE || status === STATUS.DEADLINE_EXCEEDED || isTokenOld(error);
+  return error.status === STATUS.UNAVAILABLE || isLate(error) || isTokenOld(error);
+}
+
+/** The member itself calls it an unknown error when it runs out of the time it was given. */
+function isLate(error: unknown): boolean {
+  if (!(error instanceof GrpcError)) return false;
+  const { status, message } = error;
+  return status === STATUS.DEADLINE_EXCEEDED || /context (deadline exceeded|canceled)/.test(message);
 }
 
 /** Tokens last five minutes, and end with the member and with every change of users. */

@@ -48,6 +48,7 @@ export interface Stream {
 }
 
 const { NGHTTP2_CANCEL } = constants;
+const PONG_MS = 4000;
 /** A compression flag and the length. */
 const PREFIX_BYTES = 5;
 
@@ -65,6 +66,14 @@ export class Channel {
 
   close(): void {
     this.#session.destroy();
+  }
+
+  /** Lets what is under way go on as long as the other end is there. */
+  retire(): void {
+    const timer = setTimeout(() => this.close(), PONG_MS).unref();
+    if (this.#session.destroyed) return;
+    this.#session.ping(() => clearTimeout(timer));
+    this.#session.close();
   }
 
   /** Resolves with the answer; throws GrpcError, DEADLINE_EXCEEDED after so many milliseconds. */
@@ -102,7 +111,14 @@ export class Channel {
   }
 
   #headers({ path, token }: Call, more: Record<string, string>) {
-    const fixed = { ':method': 'POST', ':path': path, 'content-type': 'application/grpc', te: 'trailers' };
+    // `hasleader`: a member that is cut off from the others refuses, and ends its streams (etcd, rpctypes/metadatafields.go).
+    const fixed = {
+      ':method': 'POST',
+      ':path': path,
+      'content-type': 'application/grpc',
+      te: 'trailers',
+      hasleader: 'true',
+    };
     return { ...fixed, ...more, ...(token !== null && { token }) };
   }
 

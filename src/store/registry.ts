@@ -126,6 +126,12 @@ export class Registry {
     return { ...UNCLAIMED, entry: standing };
   }
 
+  /** What take() would answer if this stood there. */
+  foresee(kind: LeaseKind, standing: Claim | undefined): Taken {
+    const entry = standing && { claim: standing, revision: 0 };
+    return { ...UNCLAIMED, isOurs: this.#successor(standing, kind, () => false) !== null, entry };
+  }
+
   #successor(
     standing: Claim | undefined,
     kind: LeaseKind,

@@ -155,6 +155,11 @@ export class SharedLeases implements LeaseTable {
 
   // --- bringing both in line ------------------------------------------------------------------------------------------
 
+  async hasAny(keys: readonly string[]): Promise<boolean> {
+    for (const key of keys) if ((await this.#parts.own.get(key)) !== undefined) return true;
+    return false;
+  }
+
   /** After the view was loaded anew. */
   async reviewAll(): Promise<void> {
     const { own, view } = this.#parts;

@@ -54,16 +54,16 @@ export class View {
     this.#at = at;
   }
 
-  /**
-   * The store knows less than it did: another cluster, an earlier revision, or a claim of this host is gone or older, which
-   * nobody else would have changed.
-   */
-  isRewound(news: readonly News[], { clusterId, revision }: Position): boolean {
-    if (this.#at.revision === 0) return false;
-    if (clusterId !== this.#at.clusterId || revision < this.#at.revision) return true;
+  /** The store is another one, or an earlier one. */
+  isBehind({ clusterId, revision }: Position): boolean {
+    return this.#at.revision > 0 && (clusterId !== this.#at.clusterId || revision < this.#at.revision);
+  }
+
+  /** Claims of this host that it had then and that are not among all there is, or an earlier one is. */
+  forgotten(news: readonly News[], { revision }: Position): string[] {
     const found = new Map(news.flatMap((one) => ('lease' in one ? [[one.lease, one.revision]] : [])));
-    const ours = [...this.#entries].filter(([key]) => this.isOurs(key));
-    return ours.some(([key, known]) => (found.get(key) ?? 0) < known.revision);
+    const ours = [...this.#entries].filter(([key, known]) => this.isOurs(key) && known.revision <= revision);
+    return ours.filter(([key, known]) => (found.get(key) ?? 0) < known.revision).map(([key]) => key);
   }
 
   #change(key: string, entry: Entry | undefined, revision: number): void {

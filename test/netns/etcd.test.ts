@@ -1,10 +1,12 @@
 /** The store that hosts share, on a real etcd: the cases of every store, and hosts that want the same addresses. */
 import assert from 'node:assert/strict';
 import { mkdtempSync } from 'node:fs';
+import { join } from 'node:path';
 import { after, before, describe, test, type TestContext } from 'node:test';
 import type { Probe } from '../../src/ipam/driver.ts';
 import type { Lease } from '../../src/model.ts';
 import { openLocalStore } from '../../src/store/local.ts';
+import { type Result, run } from '../lab/command.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { EtcdCluster } from '../lab/etcd.ts';
 import { openShared, SharedHost, until } from '../lab/shared.ts';
@@ -22,10 +24,12 @@ describe('etcd', { skip: outsideLab(), timeout: 170_000 }, () => {
   });
   after(() => etcd.stop());
 
-  testStore('etcd', async () => {
+  const fixture = async () => {
     const place = [scratch(), etcd.endpoints, `contract${++clusters}`] as const;
     return { open: async () => openShared(...place), writerArguments: ['etcd', JSON.stringify(place)] };
-  });
+  };
+  // Most of what a kill could lose is in the embedded store, which has its own cases.
+  testStore('etcd', fixture, 6);
 
   const options = { timeout: 60_000 };
   const nextCluster = () => `hosts${++clusters}`;
@@ -187,6 +191,53 @@ describe('etcd', { skip: outsideLab(), timeout: 170_000 }, () => {
     await assert.rejects(one.address(), { code: 'CLUSTER_SCHEMA' });
   });
 
+  test('a host moves in and out, and a dry run tells before', options, async (t) => {
+    const cluster = nextCluster();
+    const [other] = hosts(t, cluster, 1) as [SharedHost];
+    await other.address('192.168.1.3');
+    const directory = scratch();
+    const local = openLocalStore(directory);
+    for (const address of ['192.168.1.2', '192.168.1.3'])
+      await local.leases.insert(leaseRecord(address, 'TsmacvlanLocal'));
+    await local.close();
+    const store = (from: string, to: string, ...more: string[]) =>
+      tsmacvlan(
+        { STATE_DIR: directory, STORE_CLUSTER: cluster },
+        'store',
+        'migrate',
+        '--from',
+        from,
+        '--to',
+        to,
+        ...more,
+      );
+
+    const foreseen = await store('local', etcd.url, '--dry-run');
+    assert.match(
+      foreseen.stdout,
+      /^192\.168\.1\.2 .* would be claimed .*\n192\.168\.1\.3 .* taken by .*-[0-9a-f]{12} /m,
+    );
+    assert.equal((await claimsOf(cluster)).length, 1);
+
+    const moved = await store('local', etcd.url);
+    assert.deepEqual([moved.code, (await claimsOf(cluster)).length], [3, 2], moved.stderr);
+    const all = await tsmacvlan({ STORE: etcd.url, STORE_CLUSTER: cluster }, 'leases', '--cluster', '--json');
+    const shared = JSON.parse(all.stdout) as { address: string; isAlive: boolean }[];
+    // Without a daemon nobody keeps the new node alive.
+    assert.deepEqual(
+      shared.map(({ address, isAlive }) => [address, isAlive]),
+      [
+        ['192.168.1.2', false],
+        ['192.168.1.3', true],
+      ],
+    );
+
+    const back = await store(etcd.url, 'local');
+    assert.match(back.stdout, /^192\.168\.1\.2 .* given back /m);
+    assert.deepEqual(await claimsOf(cluster), ['192.168.1.3']);
+    assert.equal((await store('local', 'local')).code, 2);
+  });
+
   test('an endpoint tied to its address costs etcd nothing', options, async (t) => {
     const cluster = nextCluster();
     const [one] = hosts(t, cluster, 1) as [SharedHost];
@@ -205,6 +256,11 @@ async function endLeases(etcd: EtcdCluster, host: SharedHost): Promise<void> {
   const key = `/tsmacvlan/${host.place.cluster}/nodes/${host.store.leases.node}`;
   const { kvs } = JSON.parse(await etcd.must('get', '-w', 'json', key)) as { kvs: { lease: number }[] };
   await etcd.must('lease', 'revoke', (kvs[0]?.lease ?? 0).toString(16));
+}
+
+function tsmacvlan(settings: Record<string, string>, ...words: string[]): Promise<Result> {
+  const entry = join(import.meta.dirname, '../../src/tsmacvlan.ts');
+  return run([process.execPath, entry, ...words], { env: { PATH: process.env.PATH, ...settings } });
 }
 
 /** In memory, as everything in /run here. */

@@ -30,7 +30,7 @@ const DOORS: Readonly<Record<string, string>> = {
   winston: 'log.ts',
   'ip-address': 'address.ts',
   'node:sqlite': 'store/',
-  '@grpc/grpc-js': 'store/etcd.ts',
+  'node:http2': 'store/grpc.ts',
 };
 
 const files = readdirSync(SOURCES, { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('.ts'));

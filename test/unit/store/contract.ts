@@ -26,7 +26,7 @@ const KILLS = 20;
 /** Each kill costs the start of a Node, which a busy machine draws out. */
 const KILLS_TIMEOUT_MS = 90_000;
 
-export function testStore(name: string, fixtureFor: (t: TestContext) => Promise<Fixture>): void {
+export function testStore(name: string, fixtureFor: (t: TestContext) => Promise<Fixture>, kills = KILLS): void {
   const options = { timeout: 30_000 };
   const title = (sentence: string) => `${name}: ${sentence}`;
   const openIn = async (t: TestContext): Promise<Store> => {
@@ -199,18 +199,18 @@ export function testStore(name: string, fixtureFor: (t: TestContext) => Promise<
     assert.deepEqual(await leases.list('LocalDefault/'), expected);
   });
 
-  test(title(`of what was acknowledged nothing is lost when the writer is killed (${KILLS} times)`), {
+  test(title(`of what was acknowledged nothing is lost when the writer is killed (${kills} times)`), {
     timeout: KILLS_TIMEOUT_MS,
   }, async (t) => {
     const fixture = await fixtureFor(t);
     const acknowledged: string[] = [];
-    for (let round = 0; round < KILLS; round++) acknowledged.push(...(await writeUntilKilled(t, fixture, round)));
+    for (let round = 0; round < kills; round++) acknowledged.push(...(await writeUntilKilled(t, fixture, round)));
     const store = await fixture.open();
     t.after(() => store.close());
     const stored = new Map((await store.leases.list()).map((lease) => [lease.address, lease]));
     const lost = acknowledged.filter((address) => stored.get(address) === undefined);
     t.diagnostic(`${acknowledged.length} acknowledged, ${stored.size} stored`);
-    assert.ok(acknowledged.length > KILLS, 'the writers came to write');
+    assert.ok(acknowledged.length > kills, 'the writers came to write');
     assert.deepEqual(lost, []);
     for (const lease of stored.values()) assert.deepEqual(lease, leaseRecord(lease.address));
   });
