@@ -523,7 +523,10 @@ export const storeFileUnreadable = (setting: string, file: string, reason: strin
   );
 
 export const storeIsLocal = () =>
-  mistake('USAGE', 'STORE is local, so no addresses are shared; set STORE=etcd://HOST:PORT as for tsmacvlan serve');
+  mistake(
+    'USAGE',
+    'setting STORE is local, so no addresses are shared; set STORE=etcd://HOST:PORT as for tsmacvlan serve',
+  );
 
 export const migrateUsage = () =>
   mistake(
