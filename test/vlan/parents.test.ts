@@ -30,7 +30,7 @@ interface Shown {
 const timeout = 60_000;
 const HEAL_TIMEOUT_MS = 10_000;
 /** What one network may add to the price of another. */
-const DEAREST_NEIGHBOUR_MS = 1;
+const DEAREST_NEIGHBOUR_MS = 0.2;
 
 inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 300_000 }, () => {
   describe('parents', () => {
@@ -310,18 +310,18 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 300_000 }, () =>
 
     test('200 VLAN networks come and go, each for itself at nearly the same price, and leave nothing', {
       timeout: 150_000,
-    }, async (t) => {
+    }, async () => {
       const ids = Array.from({ length: 200 }, (_, index) => 101 + index);
       const creations = await timed(ids, (id) => engine.api('POST', '/networks/create', networkBody(id)));
       assert.equal((await links()).filter(({ linkinfo }) => linkinfo?.info_kind === 'vlan').length, 200);
       const removals = await timed(ids, (id) => engine.api('DELETE', `/networks/v${id}`));
       await assertNothingLeft(machine);
-      // Among few and among some 150 more. A look at all links costs ten times here what it costs on a real machine.
+      // Among few and among some 150 more. One look at all links costs 0.5 ms for each of them here, ten times a real machine's.
       for (const [what, among, amongFew] of [
         ['create', price(creations.slice(-50)), price(creations.slice(0, 50))],
         ['remove', price(removals.slice(0, 50)), price(removals.slice(-50))],
       ] as const) {
-        t.diagnostic(`${what}: ${amongFew} ms → ${among} ms`);
+        console.log(`${what}: ${amongFew} ms → ${among} ms`);
         assert.ok(among - amongFew < 150 * DEAREST_NEIGHBOUR_MS, `${what}: ${amongFew} ms → ${among} ms`);
       }
     });
