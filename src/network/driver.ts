@@ -73,6 +73,16 @@ export interface Attachment {
   readonly gatewayIPv6: string | null;
 }
 
+/** A sub-interface on its way out. */
+interface Departure {
+  /** It is down, hence in nobody's way: its MAC address is free on the parent (macvlan_stop, drivers/net/macvlan.c). */
+  isSilent: boolean;
+  /** When it is down, or cannot be brought down. */
+  silent: Promise<void>;
+  /** When it and its record are gone, or the kernel has refused. */
+  done: Promise<void>;
+}
+
 interface Parts {
   readonly store: Store;
   readonly links: Links;
@@ -113,7 +123,7 @@ export class NetworkDriver {
   /** Networks that the engine made since this process began. */
   readonly #announced = new Set<string>();
   /** Deletions the kernel has not finished, by endpoint. */
-  readonly #departing = new Map<string, Promise<void>>();
+  readonly #departing = new Map<string, Departure>();
 
   /** Our links for asking the LAN that go with the last network of their parent. */
   readonly #vacating = new Set<Promise<void>>();
@@ -260,7 +270,7 @@ export class NetworkDriver {
 
   async #empty(networkId: string): Promise<void> {
     for (const endpoint of this.#endpointsOf(networkId)) await this.deleteEndpoint(networkId, endpoint.id);
-    await Promise.all(this.#endpointsOf(networkId).flatMap(({ id }) => this.#departing.get(id) ?? []));
+    await Promise.all(this.#endpointsOf(networkId).flatMap(({ id }) => this.#departing.get(id)?.done ?? []));
   }
 
   /**
@@ -418,7 +428,16 @@ export class NetworkDriver {
   #depart(endpoint: Endpoint): void {
     this.#check?.forget(endpoint);
     this.#announcements?.cancel(endpoint);
-    const departure = this.#removeSubInterface(endpoint)
+    const departure: Departure = { isSilent: false, silent: Promise.resolve(), done: Promise.resolve() };
+    const silent = this.#silence(endpoint).then((link) => {
+      departure.isSilent = true;
+      return link;
+    });
+    departure.silent = silent.then(
+      () => undefined,
+      () => undefined,
+    );
+    departure.done = this.#removeSubInterface(endpoint, silent)
       .catch((error: unknown) =>
         this.#log.error('sub-interface was not removed; the next start tries again', {
           link: endpoint.linkName,
@@ -429,12 +448,19 @@ export class NetworkDriver {
     this.#departing.set(endpoint.id, departure);
   }
 
-  /** A missing link is success: the kernel removes it with the container's namespace. */
-  async #removeSubInterface(endpoint: Endpoint): Promise<void> {
+  /** The link, down; undefined when it is gone, which the kernel sees to with the container's namespace. */
+  async #silence(endpoint: Endpoint): Promise<Link | undefined> {
+    const link = await this.#links.byName(endpoint.linkName);
+    if (link?.alias !== ENDPOINT_ALIAS + endpoint.id) return undefined;
+    if (link.isUp) await this.#links.setDown(link.index);
+    return link;
+  }
+
+  async #removeSubInterface(endpoint: Endpoint, silent: Promise<Link | undefined>): Promise<void> {
     const network = await this.#store.networks.get(endpoint.networkId);
     if (network !== undefined) await this.#host.deleteRoutes(network, endpoint);
-    const link = await this.#links.byName(endpoint.linkName);
-    if (link?.alias === ENDPOINT_ALIAS + endpoint.id) await this.#links.deleteLink(link.index);
+    const link = await silent;
+    if (link !== undefined) await this.#links.deleteLink(link.index);
     await this.#store.endpoints.remove(endpoint);
     this.#endpoints.delete(endpoint.id);
   }
@@ -594,7 +620,7 @@ export class NetworkDriver {
     if (this.#endpoints.get(endpoint.id) !== endpoint || this.#departing.has(endpoint.id)) return false;
     if (endpoint.state !== 'deleting' && (await this.#findDead([endpoint]))[0]?.cause !== cause) return false;
     this.#depart(endpoint.state === 'deleting' ? endpoint : await this.#change(endpoint, 'deleting'));
-    await this.#departing.get(endpoint.id);
+    await this.#departing.get(endpoint.id)?.done;
     return !this.#endpoints.has(endpoint.id);
   }
 
@@ -665,7 +691,7 @@ export class NetworkDriver {
     clearTimeout(this.#noticing);
     this.#announcements?.close();
     await this.#cleaning;
-    await Promise.all([...this.#departing.values(), ...this.#vacating]);
+    await Promise.all([...[...this.#departing.values()].map(({ done }) => done), ...this.#vacating]);
   }
 
   /** The endpoint on this parent that has this MAC address and this address (no prefix length), also one that leaves. */
@@ -704,12 +730,16 @@ export class NetworkDriver {
     return parent.macAddress;
   }
 
-  /** A link with this MAC may still be leaving; the kernel would refuse the new one when it comes up (EADDRINUSE). */
+  /**
+   * A link with this MAC may still be leaving: until it is down the kernel refuses the new one when that comes up
+   * (EADDRINUSE). Who wants the parent for itself waits until it is gone.
+   */
   async #awaitDepartures(endpoint: Endpoint, options: NetworkOptions): Promise<void> {
     for (const other of this.#inTheWay(endpoint, options)) {
       if (other.state !== 'deleting') continue;
       if (!this.#departing.has(other.id)) this.#depart(other);
-      await this.#departing.get(other.id);
+      const departure = this.#departing.get(other.id);
+      await (options.mode === 'passthru' ? departure?.done : departure?.silent);
     }
   }
 
@@ -723,11 +753,17 @@ export class NetworkDriver {
       : errors.addressTaken(shared, holder.id, endpoint.parent);
   }
 
-  /** Who keeps this endpoint off its parent: anybody in mode passthru, else who has its MAC or one of its addresses. */
+  /**
+   * Who keeps this endpoint off its parent: anybody in mode passthru, else who has its MAC or one of its addresses and is
+   * not silent already.
+   */
   #inTheWay(endpoint: Endpoint, { mode }: NetworkOptions): Endpoint[] {
-    const own = addressesOf(endpoint);
+    const own = addressesOf(endpoint).map((address) => `${address}/`);
+    // Of thousands of endpoints, for each new one: nothing is taken apart here.
+    const hasOne = (text: string | null) => text !== null && own.some((address) => text.startsWith(address));
     const collides = (other: Endpoint) =>
-      other.macAddress === endpoint.macAddress || addressesOf(other).some((address) => own.includes(address));
+      !this.#departing.get(other.id)?.isSilent &&
+      (other.macAddress === endpoint.macAddress || hasOne(other.address) || hasOne(other.addressIPv6));
     return [...this.#endpoints.values()].filter(
       (other) =>
         other.id !== endpoint.id && other.parent === endpoint.parent && (mode === 'passthru' || collides(other)),
