@@ -18,7 +18,7 @@ import type { ClusterSettings } from '../settings.ts';
 import { readAccess } from './access.ts';
 import { openLocalStore } from './local.ts';
 import type { Store, Table } from './store.ts';
-import { View } from './view.ts';
+import { isBehind, View } from './view.ts';
 
 interface Parts {
   readonly access: EtcdAccess;
@@ -124,10 +124,11 @@ export class ClusterStore implements Store {
 
   /** From all there is: where it was read a moment ago too, etcd may have been restored from a snapshot since. */
   async #follow(): Promise<Watch> {
+    const known = this.#view.latest;
     const { news, position } = await this.#registry.load();
     const forgotten = this.#view.forgotten(news, position);
     // What this host gave back itself is no sign.
-    if (this.#view.isBehind(position) || (await this.leases.hasAny(forgotten))) this.#noteRestored();
+    if (isBehind(position, known) || (await this.leases.hasAny(forgotten))) this.#noteRestored();
     this.#view.load(news, position);
     if (!this.#view.knows(this.#registry.node)) await this.#registry.register();
     await this.leases.reviewAll();

@@ -12,6 +12,8 @@ export class View {
   readonly #nodes = new Set<string>();
   /** All changes up to here are in. */
   #at: Position = { clusterId: 0, revision: 0 };
+  /** Of the last change that anything told of: answers to claims are ahead of the changes. */
+  #latest = 0;
 
   constructor(node: string) {
     this.#node = node;
@@ -37,10 +39,16 @@ export class View {
     return nodes.every((node) => !this.#nodes.has(node));
   }
 
+  /** How far the store had come when it last said anything. */
+  get latest(): Position {
+    return { ...this.#at, revision: this.#latest };
+  }
+
   /** Begins anew with all there is. */
   load(news: readonly News[], at: Position): void {
     this.#entries.clear();
     this.#nodes.clear();
+    this.#latest = 0;
     this.apply(news, at);
   }
 
@@ -52,11 +60,7 @@ export class View {
       else this.#nodes.delete(one.node);
     }
     this.#at = at;
-  }
-
-  /** The store is another one, or an earlier one. */
-  isBehind({ clusterId, revision }: Position): boolean {
-    return this.#at.revision > 0 && (clusterId !== this.#at.clusterId || revision < this.#at.revision);
+    this.#latest = Math.max(this.#latest, at.revision);
   }
 
   /** Claims of this host that it had then and that are not among all there is, or an earlier one is. */
@@ -75,6 +79,7 @@ export class View {
 
   /** What an answer said. It may be overtaken by the changes, which then know better. */
   note(key: string, entry: Entry): void {
+    this.#latest = Math.max(this.#latest, entry.revision);
     if (entry.revision > this.#at.revision) this.#change(key, entry, entry.revision);
   }
 
@@ -94,6 +99,11 @@ export class View {
       if (lease !== undefined) yield lease;
     }
   }
+}
+
+/** Whether the store that stands at `now` is another one than the one that had come to `known`, or an earlier one. */
+export function isBehind(now: Position, known: Position): boolean {
+  return known.revision > 0 && (now.clusterId !== known.clusterId || now.revision < known.revision);
 }
 
 /** Realm and address of a lease's key. */
