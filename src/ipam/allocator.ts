@@ -58,6 +58,8 @@ interface Search {
 
 /** Addresses asked for on the LAN in one call; more, and the caller's patience ends before the range does. */
 const TRIES = 16;
+/** Furthest that hosts of a shared store go out of each other's way, in addresses. */
+const WIDEST = 256;
 
 const NOT_HELD: Finding = { held: false };
 
@@ -196,16 +198,22 @@ export class Allocator {
     const realm = await this.#leases.realm(realmOf(pool));
     const layout = layoutOf(pool);
     const isSequential = search.kind === 'container' && (search.serial || layout.order === 'sequential');
-    for (;;) {
+    let beyond: bigint | null = null;
+    for (let misses = 0; ; ) {
       search.signal?.throwIfAborted();
       const after = isSequential ? (this.#lastGiven.get(pool.id) ?? null) : null;
-      const address = this.#candidates?.best(pool, realm, after) ?? realm.next(layout, after);
+      const ready = this.#candidates?.best(pool, realm, after);
+      const address: Address | undefined = ready ?? realm.next(layout, beyond ?? after);
       if (address === undefined) return undefined;
       if (isSequential) this.#lastGiven.set(pool.id, address.value);
       const lease = this.#newLease(pool, address, search.kind);
-      // Refused: others write to the same store.
-      if (!(await realm.insert(address, lease))) await realm.catchUp();
-      else if (await this.#isFree(pool, address, lease, search)) return formatInterfaceAddress(address, layout.subnet);
+      if (await realm.insert(address, lease)) {
+        if (await this.#isFree(pool, address, lease, search)) return formatInterfaceAddress(address, layout.subnet);
+      } else {
+        // Others write to the same store.
+        await realm.catchUp();
+        beyond = address.value + distance(misses++);
+      }
     }
   }
 
@@ -300,6 +308,14 @@ export class Allocator {
       return holder === undefined || (named !== undefined && areSisters(holder, named));
     });
   }
+}
+
+/**
+ * Hosts that want an address at the same moment all want the lowest, and all but one have to try again: with sixteen of
+ * them that would be eleven tries for each claim. So who was refused twice leaves some out, which the next claims fill.
+ */
+function distance(misses: number): bigint {
+  return BigInt(Math.floor(Math.random() * Math.min(16 ** misses, WIDEST)));
 }
 
 /** Pools of one network. */

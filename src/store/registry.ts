@@ -8,6 +8,7 @@
  * A claim outlives its node's record: a host that is cut off goes on using its addresses. Every change is conditioned on the
  * revision that was read, so one that arrives late, after it was given up, changes nothing it should not.
  */
+import { setTimeout as delay } from 'node:timers/promises';
 import * as errors from '../errors.ts';
 import type { LeaseKind } from '../model.ts';
 import type { Change, Condition, Etcd, Event, KeyValue, Position, Watch } from './etcd.ts';
@@ -47,7 +48,12 @@ export interface Self {
 const SCHEMA = '1';
 /** How long a host is not heard of before it counts as lost. */
 export const LOST_AFTER_S = 30;
-const ATTEMPTS = 8;
+/** For one change of one key that others change too; the server gives a call up after 9 s. */
+const CONTENTION_MS = 6000;
+const FIRST_PAUSE_MS = 8;
+const LONGEST_PAUSE_MS = 600;
+/** No key will ever have it. */
+const NO_REVISION = Number.MAX_SAFE_INTEGER;
 const SHARED: readonly LeaseKind[] = ['gateway', 'auxiliary'];
 const UNCLAIMED: Taken = { isOurs: false, entry: undefined, inherited: undefined };
 
@@ -86,8 +92,8 @@ export class Registry {
     const { node, host, file } = this.#self;
     const key = this.#nodeKey(node);
     const put = { put: { key, value: JSON.stringify({ host }), lease: leaseId } };
-    let standing: KeyValue | undefined;
-    for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+    const turns = new Turns(key);
+    for (let standing: KeyValue | undefined; ; ) {
       const { isDone, found } = await this.#etcd.transaction([{ key, revision: standing?.revision ?? 0 }], [put], key);
       if (isDone) {
         this.#leaseId = leaseId;
@@ -95,9 +101,8 @@ export class Registry {
       }
       const other = found === undefined ? host : hostIn(found.value);
       if (other !== host) throw errors.clusterNodeTaken(node, other, file);
-      standing = found;
+      standing = await this.#reread(key, found, turns);
     }
-    throw errors.recordContended(key);
   }
 
   /** False when this node has to be registered anew. */
@@ -113,17 +118,16 @@ export class Registry {
    */
   async take(lease: string, kind: LeaseKind, isLost: (claim: Claim) => boolean, patienceMs?: number): Promise<Taken> {
     const key = this.#leaseKey(lease);
-    let standing: Entry | undefined;
-    for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+    const turns = new Turns(lease);
+    for (let standing: Entry | undefined; ; ) {
       const next = this.#successor(standing?.claim, kind, isLost);
-      if (next === null) break;
+      if (next === null) return { ...UNCLAIMED, entry: standing };
       const conditions = [{ key, revision: standing?.revision ?? 0 }, ...this.#absent(next.inherited)];
       const put = { put: { key, value: JSON.stringify(next.claim) } };
       const { isDone, revision, found } = await this.#etcd.transaction(conditions, [put], key, patienceMs);
       if (isDone) return { isOurs: true, entry: { claim: next.claim, revision }, inherited: next.inherited };
-      standing = found && this.#entry(found);
+      standing = this.#entryOf(await this.#reread(key, found, turns));
     }
-    return { ...UNCLAIMED, entry: standing };
   }
 
   /** What take() would answer if this stood there. */
@@ -153,16 +157,21 @@ export class Registry {
   /** Gives up this node's part in a claim, back to `heir` if there is one. `known`: what stands there as far as is known. */
   async giveBack(lease: string, known: Entry | undefined, heir?: Claim, patienceMs?: number): Promise<void> {
     const key = this.#leaseKey(lease);
-    let standing = known;
-    for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+    const turns = new Turns(lease);
+    for (let standing = known; ; ) {
       const changes = standing === undefined ? [] : this.#without(key, standing.claim, heir);
       if (changes === null) return;
       const condition = { key, revision: standing?.revision ?? 0 };
       const { isDone, found } = await this.#etcd.transaction([condition], changes, key, patienceMs);
       if (isDone || found === undefined) return;
-      standing = this.#entry(found);
+      standing = this.#entryOf(await this.#reread(key, found, turns));
     }
-    throw errors.recordContended(lease);
+  }
+
+  /** What stands at the key when it is time to try again: after a pause, what was found is of the past. */
+  async #reread(key: string, found: KeyValue | undefined, turns: Turns): Promise<KeyValue | undefined> {
+    if (!(await turns.pause())) return found;
+    return (await this.#etcd.transaction([{ key, revision: NO_REVISION }], [], key)).found;
   }
 
   /** Null when this node has no part in it. */
@@ -197,6 +206,10 @@ export class Registry {
     return [{ lease: rest, entry: isGone ? undefined : this.#entry(kv), revision: kv.revision }];
   }
 
+  #entryOf(found: KeyValue | undefined): Entry | undefined {
+    return found && this.#entry(found);
+  }
+
   #entry({ key, value, revision }: KeyValue): Entry {
     const claim = this.#claims.get(value) ?? readClaim(key, value);
     this.#claims.set(value, claim);
@@ -209,6 +222,26 @@ export class Registry {
 
   #leaseKey(lease: string): string {
     return `${this.#prefix}leases/${lease}`;
+  }
+}
+
+/** Where a hundred hosts name one gateway at the same moment, one gets through at a time: so each waits longer after each try. */
+class Turns {
+  readonly #untilMs = performance.now() + CONTENTION_MS;
+  readonly #key: string;
+  #longestMs = 0;
+
+  constructor(key: string) {
+    this.#key = key;
+  }
+
+  /** False, and at once, before the second try, since most often there is but one other. Throws when it has lasted too long. */
+  async pause(): Promise<boolean> {
+    if (performance.now() > this.#untilMs) throw errors.recordContended(this.#key);
+    const longestMs = this.#longestMs;
+    this.#longestMs = Math.min(Math.max(FIRST_PAUSE_MS, 2 * longestMs), LONGEST_PAUSE_MS);
+    if (longestMs > 0) await delay(Math.random() * longestMs);
+    return longestMs > 0;
   }
 }
 

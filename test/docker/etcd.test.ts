@@ -49,10 +49,8 @@ describe('two hosts with one etcd', { skip: outsideLab(), timeout: 240_000 }, ()
     const names = ['web', 'cache', 'queue', 'db'];
     await Promise.all(engines.flatMap((engine) => names.map((name) => runIdle(engine, name, '--net lan'))));
     const given = await Promise.all(engines.flatMap((engine) => names.map((name) => addressOf(engine, name))));
-    assert.deepEqual(
-      given.toSorted(),
-      Array.from({ length: 8 }, (_, i) => `192.0.2.${i + 1}`),
-    );
+    // Not always the lowest eight: what one host was about to keep ready the other one leaves out.
+    assert.equal(new Set(given).size, 8, given.join(' '));
     assert.deepEqual((await claims()).sort(), [...given, ETCD].sort());
     await assertPings(engines[0], 'web', await addressOf(engines[1], 'db'));
     await assertPings(engines[1], 'web', await addressOf(engines[0], 'db'));

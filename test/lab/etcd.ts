@@ -113,6 +113,16 @@ export class EtcdCluster {
     return stdout.trim();
   }
 
+  /** A figure of the members' own, summed over them: `metric('grpc_server_started_total', 'grpc_method="Txn"')`. */
+  async metric(name: string, label = ''): Promise<number> {
+    const texts = await Promise.all(
+      this.endpoints.map(async (endpoint) => (await fetch(`http://${endpoint}/metrics`)).text()),
+    );
+    const lines = texts.flatMap((text) => text.split('\n')).filter((line) => /[{ ]/.exec(line)?.index === name.length);
+    const values = lines.filter((line) => line.startsWith(name) && line.includes(label));
+    return values.reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' '))), 0);
+  }
+
   /** Which member leads. */
   async leader(): Promise<number> {
     const [first] = this.endpoints;

@@ -54,6 +54,21 @@ describe('etcd', { skip: outsideLab(), timeout: 170_000 }, () => {
     );
   });
 
+  test('hosts that ask all the time go out of each other’s way', options, async (t) => {
+    const sixteen = hosts(t, nextCluster(), 16);
+    await Promise.all(sixteen.map((host) => host.pool('10.77.0.0/16')));
+    await until(async () => sixteen.every(({ store }) => store.diary.length > 0));
+    const tries = () => etcd.metric('grpc_server_started_total', 'grpc_method="Txn"');
+    const before = await tries();
+    const ask = async (host: SharedHost) => {
+      for (let i = 0; i < 10; i++) await host.address();
+    };
+    await Promise.all(sixteen.map(ask));
+    // All of them going for the lowest: eleven.
+    const triesPerClaim = ((await tries()) - before) / 160;
+    assert.ok(triesPerClaim < 6, `${triesPerClaim} tries for each claim`);
+  });
+
   test('what one host gave back another one gets', options, async (t) => {
     const [one, two] = hosts(t, nextCluster(), 2) as [SharedHost, SharedHost];
     const first = await one.address();
@@ -84,6 +99,19 @@ describe('etcd', { skip: outsideLab(), timeout: 170_000 }, () => {
     assert.deepEqual(await claimsOf(cluster), ['192.168.1.1']);
     await two.ipam.releasePool(await two.pool());
     assert.deepEqual(await claimsOf(cluster), []);
+  });
+
+  test('hosts that name one gateway at the same moment all have it, and all give it back', options, async (t) => {
+    const cluster = nextCluster();
+    const many = hosts(t, cluster, 24).map(({ store }) => store.leases);
+    const gateway: Lease = { ...leaseRecord('192.168.1.1', 'TsmacvlanLocal'), kind: 'gateway' };
+    const answers = await Promise.all(many.map((leases) => leases.insert(gateway)));
+    assert.deepEqual(
+      answers,
+      many.map(() => true),
+    );
+    await Promise.all(many.map((leases) => leases.remove(gateway)));
+    await until(async () => (await claimsOf(cluster)).length === 0);
   });
 
   test('no host takes what it knows nothing of for a leak', options, async (t) => {
