@@ -12,7 +12,7 @@ NODE_IS_OLD := $(shell node -e 'const [a, b] = process.versions.node.split(".");
 PINNED := $(RUNTIME)/.package-lock.json
 READY := $(if $(NODE_IS_OLD),$(PINNED)) node_modules/.package-lock.json
 
-.PHONY: help build check unit test-netns test-docker test kills claims fuzz soak reboots squatters races swarm-long demo bench clean tables plugin plugin-enable push install uninstall release
+.PHONY: help build check unit test-netns test-docker test kills claims scale fuzz soak reboots squatters races swarm-long demo bench clean tables plugin plugin-enable push install uninstall release
 
 # The managed plugin's name on this engine. With any tag but `latest`, `-d tsmacvlan` works too (docs/install.md).
 PLUGIN ?= tsmacvlan:lan
@@ -70,6 +70,9 @@ reboots: build $(PINNED) ## COUNT=20 boots of a host, each but the last ended by
 
 demo: build ## two Docker hosts on one LAN, shown step by step (root)
 	node test/demo.ts
+
+scale: build ## hosts that share addresses through etcd, measured: clients, leases, listeners (root)
+	node test/scale.ts
 
 bench: build ## the built-in macvlan driver and tsmacvlan, measured side by side (root)
 	node test/bench.ts

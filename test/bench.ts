@@ -3,22 +3,26 @@
  * probe and the daemon alone. Prints medians with their spread and the ratios, and writes bench.json. Machines are noisy: compare
  * ratios of one run, never times of two.
  */
-import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { Agent, request } from 'node:http';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { promisify } from 'node:util';
+import {
+  type Daemon,
+  makeParent,
+  memoryOfEndpoints,
+  pool,
+  startDaemon,
+  stopDaemon,
+  withDaemon,
+} from './bench/daemon.ts';
+import { digits, inTurns, progress, type Spread, spread } from './bench/figures.ts';
 import { measureLan } from './bench/lan.ts';
-import { enclose, obstacle, removeCgroups } from './lab/enclosure.ts';
+import { runEnclosed } from './lab/enclosure.ts';
 import type { Engine, Version } from './lab/engine.ts';
 import { fetchEngines, installTools } from './lab/packages.ts';
 import { Site } from './lab/site.ts';
 
-const PROGRAM = join(import.meta.dirname, '../bin/tsmacvlan');
 const REPORT = join(import.meta.dirname, '../bench.json');
 const VERSION: Version = '28.5.2';
 const DRIVERS = ['macvlan', 'tsmacvlan'] as const;
@@ -32,25 +36,11 @@ interface Row {
   readonly ratio: number | null;
 }
 
-interface Spread {
-  readonly median: number;
-  readonly p10: number;
-  readonly p90: number;
-  readonly count: number;
-}
-
 const rows: Row[] = [];
 
-async function main(): Promise<number> {
-  if (process.env.TSMACVLAN_LAB) return measure();
-  const reason = obstacle();
-  if (reason !== undefined) throw new Error(`the benchmark ${reason}`);
+async function prepare(): Promise<void> {
   await installTools(console.log);
   await fetchEngines(console.log);
-  const child = enclose([process.execPath, import.meta.filename], 'inherit');
-  const [code] = (await once(child, 'exit')) as [number | null];
-  await removeCgroups();
-  return code ?? 1;
 }
 
 async function measure(): Promise<number> {
@@ -177,30 +167,14 @@ async function measureAsking(): Promise<void> {
 
 // --- the daemon alone --------------------------------------------------------------------------------------------------
 
-interface Daemon {
-  readonly process: ChildProcess;
-  readonly call: <T = unknown>(name: string, body?: object) => Promise<T>;
-}
-
 async function measureDaemon(disk: string): Promise<void> {
-  execFileSync('ip', ['link', 'add', 'bench0', 'type', 'veth', 'peer', 'name', 'bench1']);
-  for (const name of ['bench0', 'bench1']) execFileSync('ip', ['link', 'set', name, 'up']);
-  execFileSync('ip', ['netns', 'add', 'bench']);
+  await makeParent();
   await measureStart(join(disk, 'start'));
   await withDaemon(join(disk, 'memory'), measureMemory);
   await withDaemon(join(disk, 'time'), async (daemon) => {
     await measureRoundTrip(daemon);
     await measureAllocation(daemon);
   });
-}
-
-async function withDaemon(stateDirectory: string, measurement: (daemon: Daemon) => Promise<void>): Promise<void> {
-  const daemon = await startDaemon(stateDirectory);
-  try {
-    await measurement(daemon);
-  } finally {
-    await stopDaemon(daemon);
-  }
 }
 
 async function measureStart(stateDirectory: string): Promise<void> {
@@ -260,105 +234,15 @@ async function measureAllocation({ call }: Daemon): Promise<void> {
   await call('IpamDriver.ReleasePool', { PoolID });
 }
 
-async function measureMemory({ call, process: { pid } }: Daemon): Promise<void> {
-  await call('IpamDriver.RequestPool', pool('10.17.0.0/16'));
-  const IPv4Data = [{ AddressSpace: 'TsmacvlanLocal', Pool: '10.17.0.0/16', Gateway: '10.17.0.1/16' }];
-  const Options = { 'com.docker.network.generic': { parent: 'bench0' }, 'com.docker.network.enable_ipv6': false };
-  await call('NetworkDriver.CreateNetwork', { NetworkID: 'bench', Options, IPv4Data, IPv6Data: [] });
-  const before = residentMegabytes(pid);
-  let made = 0;
-  await inTurns(1000, 8, async () => {
-    const number = made++;
-    const Interface = { Address: `10.17.${4 + (number >> 8)}.${number & 255}/16`, AddressIPv6: '', MacAddress: '' };
-    const EndpointID = number.toString(16).padStart(12, '0').padEnd(64, '0');
-    await call('NetworkDriver.CreateEndpoint', { NetworkID: 'bench', EndpointID, Interface, Options: {} });
-    const joined = { NetworkID: 'bench', EndpointID, SandboxKey: '/x', Options: {} };
-    const { InterfaceName } = await call<{ InterfaceName: { SrcName: string } }>('NetworkDriver.Join', joined);
-    // As an engine: into the container's namespace.
-    await promisify(execFile)('ip', ['link', 'set', InterfaceName.SrcName, 'netns', 'bench']);
-    progress('endpoints', number + 1, 1000);
-  });
-  rows.push({
-    what: 'resident memory at the start',
-    unit: 'MB',
-    values: { tsmacvlan: spread([before]) },
-    ratio: null,
-  });
-  rows.push({
-    what: 'resident memory with 1,000 endpoints',
-    unit: 'MB',
-    values: { tsmacvlan: spread([residentMegabytes(pid)]) },
-    ratio: null,
-  });
-}
-
-function pool(subnet: string): object {
-  return { AddressSpace: 'TsmacvlanLocal', Pool: subnet, SubPool: '', Options: null, V6: false };
-}
-
-async function startDaemon(stateDirectory: string): Promise<Daemon> {
-  const socketPath = '/run/bench.sock';
-  const env = { PATH: process.env.PATH, SOCKET: socketPath, STATE_DIR: stateDirectory, LOG_LEVEL: 'warn' };
-  const child = spawn(PROGRAM, ['serve'], { env, stdio: 'inherit' });
-  const agent = new Agent({ keepAlive: true, maxSockets: 16 });
-  const call = async <T>(name: string, body?: object): Promise<T> => {
-    const sent = request({
-      socketPath,
-      agent,
-      path: `/${name}`,
-      method: 'POST',
-      headers: { Accept: 'application/vnd.docker.plugins.v1.2+json' },
-    });
-    const [response] = (await once(sent.end(body && JSON.stringify(body)), 'response')) as [
-      Parameters<typeof text>[0] & { statusCode: number },
-    ];
-    const answer = await text(response);
-    if (response.statusCode !== 200) throw new Error(`${name}: ${answer}`);
-    return JSON.parse(answer) as T;
-  };
-  for (let attempt = 0; ; attempt++) {
-    try {
-      await call('Plugin.Activate');
-      return { process: child, call };
-    } catch (error) {
-      if (attempt > 4000 || child.exitCode !== null) throw error;
-      await sleep(2);
-    }
-  }
-}
-
-async function stopDaemon({ process: child }: Daemon): Promise<void> {
-  child.kill('SIGTERM');
-  if (child.exitCode === null) await once(child, 'exit');
-}
-
-function residentMegabytes(pid: number | undefined): number {
-  const [, kilobytes] = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? [];
-  return Number(kilobytes) / 1024;
-}
-
-/** Runs `count` tasks, at most `width` at once. */
-async function inTurns(count: number, width: number, task: () => Promise<void>): Promise<void> {
-  let begun = 0;
-  const work = async () => {
-    while (begun++ < count) await task();
-  };
-  await Promise.all(Array.from({ length: width }, work));
+async function measureMemory(daemon: Daemon): Promise<void> {
+  const { before, after } = await memoryOfEndpoints(daemon, 1000, false);
+  const megabytes = (what: string, value: number) =>
+    rows.push({ what, unit: 'MB', values: { tsmacvlan: spread([value]) }, ratio: null });
+  megabytes('resident memory at the start', before);
+  megabytes('resident memory with 1,000 endpoints', after);
 }
 
 // --- the report --------------------------------------------------------------------------------------------------------
-
-function spread(values: readonly number[]): Spread {
-  const sorted = values.toSorted((a, b) => a - b);
-  const at = (share: number) => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? Number.NaN;
-  return { median: at(0.5), p10: at(0.1), p90: at(0.9), count: sorted.length };
-}
-
-function progress(what: string, done: number, total: number): void {
-  if (process.stdout.isTTY)
-    process.stdout.write(`\r${what}: ${done} of ${total}\x1b[K${done === total ? '\r\x1b[K' : ''}`);
-  else if (done === total) console.log(`${what}: ${total} done`);
-}
 
 function print(): void {
   const machine = `${cpus().length} cores, Node ${process.version}, engine ${VERSION}`;
@@ -373,8 +257,4 @@ function print(): void {
   console.log(`\nwritten to bench.json`);
 }
 
-function digits(value: number): string {
-  return value >= 100 ? value.toFixed(0) : value.toFixed(1);
-}
-
-process.exitCode = await main();
+process.exitCode = await runEnclosed(import.meta.filename, prepare, measure);

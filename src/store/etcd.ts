@@ -104,8 +104,9 @@ export class Etcd {
       const page = { 1: from, 2: endOf(prefix), 3: PAGE, 4: position?.revision };
       const answer = await this.#call(`${KV}/Range`, page, PATIENCE_MS);
       position ??= positionOf(answer);
-      entries.push(...answer.messages(2).map(keyValue));
-      const last = answer.messages(2).at(-1)?.bytes(1);
+      const found = answer.messages(2);
+      entries.push(...found.map(keyValue));
+      const last = found.at(-1)?.bytes(1);
       if (answer.number(3) === 0 || last === undefined) return { entries, position };
       from = Buffer.concat([last, Buffer.of(0)]);
     }

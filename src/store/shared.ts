@@ -122,10 +122,13 @@ export class SharedLeases implements LeaseTable {
 
   async #claim(key: string, { kind }: Lease): Promise<boolean> {
     const { gate, registry, view } = this.#parts;
+    // Who did not know that a lost host has it, as at the start, may choose another one.
+    const known = view.at(key);
+    const isLost = (claim: Claim) => known !== undefined && view.isLost(claim);
     try {
       await gate();
       const patienceMs = this.#parts.fallsBack ? BRIEF_MS : undefined;
-      const { isOurs, entry, inherited } = await registry.take(key, kind, (claim) => view.isLost(claim), patienceMs);
+      const { isOurs, entry, inherited } = await registry.take(key, kind, isLost, patienceMs);
       if (entry !== undefined) view.note(key, entry);
       if (inherited !== undefined) this.#inherited.set(key, inherited);
       return isOurs;
@@ -202,6 +205,8 @@ export class SharedLeases implements LeaseTable {
   }
 
   async #settleOne(key: string): Promise<void> {
+    // Whoever came before in the queue perhaps did it.
+    if (!this.#unsettled.has(key)) return;
     const { own, view } = this.#parts;
     const lease = await own.get(key);
     if (lease === undefined ? !view.isOurs(key) : view.isOurs(key) && view.at(key)?.claim.kind === lease.kind) {

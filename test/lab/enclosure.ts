@@ -4,8 +4,9 @@
  * drops every link and mount; only cgroup directories outlive it, and `removeCgroups` takes those.
  */
 import { spawn, spawnSync, type ChildProcess, type StdioOptions } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, readdirSync, rmdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 const UNSHARE = ['--net', '--mount', '--pid', '--fork', '--kill-child', '--mount-proc', '--propagation', 'private'];
@@ -48,6 +49,22 @@ export function enclose(command: string[], stdio: StdioOptions): ChildProcess {
   const enclosure = ['--pdeathsig', 'KILL', 'unshare', ...UNSHARE, 'sh', '-c', SET_UP, 'lab', ...command];
   const env = { ...process.env, TSMACVLAN_LAB: CGROUP_PREFIX + process.pid };
   return spawn('setpriv', enclosure, { stdio, env });
+}
+
+/** For a program of its own: `prepare` outside, then the program once more within an enclosure, where it does `act`. Its exit code. */
+export async function runEnclosed(
+  program: string,
+  prepare: () => Promise<void>,
+  act: () => Promise<number>,
+): Promise<number> {
+  if (process.env.TSMACVLAN_LAB) return act();
+  const reason = obstacle();
+  if (reason !== undefined) throw new Error(`${basename(program)} ${reason}`);
+  await prepare();
+  const child = enclose([process.execPath, program], 'inherit');
+  const [code] = (await once(child, 'exit')) as [number | null];
+  await removeCgroups();
+  return code ?? 1;
 }
 
 /** Removes the empty cgroups of this process's enclosures and of those whose runner is gone. */

@@ -201,6 +201,16 @@ describe('etcd', { skip: outsideLab(), timeout: 170_000 }, () => {
     },
   );
 
+  test('a host that starts leaves the addresses of a lost one alone while others are free', options, async (t) => {
+    const cluster = nextCluster();
+    const [lost] = hosts(t, cluster, 1) as [SharedHost];
+    assert.equal(await lost.address(), '192.168.1.1');
+    await lost.store.close();
+    await endLeases(etcd, lost);
+    const [started] = hosts(t, cluster, 1) as [SharedHost];
+    assert.equal(await started.address(), '192.168.1.2');
+  });
+
   test('a copied state directory is refused on the second host', options, async (t) => {
     const [one] = hosts(t, nextCluster(), 1) as [SharedHost];
     await one.address();
