@@ -9,8 +9,11 @@ import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { assertPings, attachment, runIdle } from '../lab/container.ts';
 import { outsideLab } from '../lab/enclosure.ts';
-import type { Engine } from '../lab/engine.ts';
+import { Engine } from '../lab/engine.ts';
 import { EtcdCluster } from '../lab/etcd.ts';
+import { Host } from '../lab/host.ts';
+import { makePlugin } from '../lab/managed.ts';
+import { Lan } from '../lab/namespace.ts';
 import { type Machine, Site } from '../lab/site.ts';
 
 const ETCD = '192.0.2.254';
@@ -93,6 +96,57 @@ describe('two hosts with one etcd', { skip: outsideLab(), timeout: 240_000 }, ()
       await engine.must('network', 'rm', 'lan');
     }
     assert.deepEqual(await claims(), []);
+  });
+});
+
+/**     three: managed plugin ──lan0── switch 192.0.2.254, with etcd     */
+describe('the managed plugin with etcd', { skip: outsideLab(), timeout: 120_000 }, () => {
+  let lan: Lan;
+  let host: Host;
+  let engine: Engine;
+  let etcd: EtcdCluster;
+
+  before(async () => {
+    lan = await Lan.create([`${ETCD}/24`]);
+    host = await Host.boot('three', lan);
+    await host.namespace.ip('address add 192.0.2.250/24 dev lan0');
+    const place = { namespace: lan.namespace, address: ETCD };
+    [etcd, engine] = await Promise.all([
+      EtcdCluster.start({ directory: mkdtempSync('/run/etcd-'), place }),
+      Engine.start(host, '28.5.2'),
+    ]);
+  });
+  after(async () => {
+    await etcd.stop();
+    await host.scrap(lan);
+    await lan.namespace.delete();
+  });
+
+  const get = async (table: string) => {
+    const words = (await etcd.must('get', '--prefix', `/tsmacvlan/default/${table}/`)).split('\n');
+    return words.filter(Boolean).map((word) => word.slice(word.lastIndexOf('/') + 1));
+  };
+
+  test('with STORE set it claims what it gives out, and is the same host when it starts again', async () => {
+    await engine.must('plugin', 'create', 'tsmacvlan:lan', await makePlugin('/run/plugin'));
+    await engine.must('plugin', 'set', 'tsmacvlan:lan', `STORE=${etcd.url}`);
+    await engine.must('plugin', 'enable', 'tsmacvlan:lan');
+    await engine.must('network', 'create', ...OPTIONS, '--gateway', ETCD, 'lan');
+    await runIdle(engine, 'web', '--net lan');
+    const address = (await attachment(engine, 'web', 'lan')).IPAddress;
+    const node = (await get('nodes'))[0] ?? '';
+    assert.match(node, /^three-[0-9a-f]{12}$/);
+    const claimed = [address, `{"kind":"container","nodes":["${node}"]}`];
+    const gateway = [ETCD, `{"kind":"gateway","nodes":["${node}"]}`];
+    assert.deepEqual(await get('leases'), [...claimed, ...gateway]);
+
+    await engine.must('plugin', 'disable', '-f', 'tsmacvlan:lan');
+    await engine.must('plugin', 'enable', 'tsmacvlan:lan');
+    await engine.must('rm', '-f', 'web');
+    await until(async () => (await get('leases')).join() === gateway.join());
+    await engine.must('network', 'rm', 'lan');
+    assert.deepEqual(await get('leases'), []);
+    assert.deepEqual((await get('nodes'))[0], node);
   });
 });
 

@@ -1,0 +1,109 @@
+/**
+ * Where etcd cannot promise that an address is free the LAN decides. Daemons, etcd and probes are real ones; containers are
+ * namespaces, as an engine makes them:
+ *
+ *     one: tsmacvlan, container ── lan0 ──┐
+ *     two: tsmacvlan, containers ─ lan0 ──┼── switch 192.0.2.254, with etcd
+ *     machine: a kernel with addresses ───┘
+ */
+import assert from 'node:assert/strict';
+import { mkdtempSync } from 'node:fs';
+import { after, before, describe, test } from 'node:test';
+import { outsideLab } from '../lab/enclosure.ts';
+import { EtcdCluster } from '../lab/etcd.ts';
+import { Host } from '../lab/host.ts';
+import { Lan } from '../lab/namespace.ts';
+import { Neighbour } from '../lab/neighbour.ts';
+import { Plugin } from '../lab/plugin.ts';
+import { until } from '../lab/shared.ts';
+import { type FakeNetwork, Refusal, Understudy } from '../lab/understudy.ts';
+
+const ETCD = '192.0.2.254';
+const MACHINE = '3c:22:fb:10:aa:01';
+const PLAN = { subnet: '10.9.0.0/24', parent: 'lan0' };
+
+describe('the LAN where etcd promises nothing', { skip: outsideLab(), timeout: 120_000 }, () => {
+  let lan: Lan;
+  let hosts: Host[];
+  let etcd: EtcdCluster;
+  let machine: Neighbour;
+  let one: Understudy;
+  let two: Understudy;
+  let network: FakeNetwork;
+
+  before(async () => {
+    lan = await Lan.create([`${ETCD}/24`]);
+    const place = { namespace: lan.namespace, address: ETCD };
+    etcd = await EtcdCluster.start({ directory: mkdtempSync('/run/etcd-'), place });
+    machine = await Neighbour.plug(lan, 'machine', MACHINE);
+    hosts = await Promise.all(['one', 'two'].map((name) => Host.boot(name, lan)));
+    // The LAN is asked all the same.
+    const settings = { STORE: etcd.url, STORE_FALLBACK: 'probe', PROBE: 'off' };
+    [one, two] = (await Promise.all(
+      hosts.map(async (host, at) => {
+        await host.namespace.ip(`address add 192.0.2.${at + 1}/24 dev lan0`);
+        return new Understudy(await Plugin.start(host, settings));
+      }),
+    )) as [Understudy, Understudy];
+    network = await two.createNetwork(PLAN);
+  });
+  after(async () => {
+    machine.close();
+    await etcd.stop();
+    for (const host of hosts) await host.scrap(lan);
+    await lan.namespace.delete();
+  });
+
+  /** Who has the address, as etcd says: `one`. */
+  const claimant = async (address: string) => {
+    const value = await etcd.must('get', '--print-value-only', `/tsmacvlan/default/leases/TsmacvlanLocal/${address}`);
+    return /"nodes":\["(\w+)-/.exec(value)?.[1];
+  };
+  const refusal = (address: string) =>
+    two.run(network, { address }).then(
+      () => assert.fail(`${address} was given out`),
+      (error: unknown) => (error instanceof Refusal ? error.message : assert.fail(String(error))),
+    );
+
+  test('an address of a lost host is refused while its container answers, and given out when it does not', async () => {
+    const address = '10.9.0.5';
+    const container = await one.run(await one.createNetwork(PLAN), { address });
+    await until(async () => (await refusal(address)).includes(`address ${address} is used on host one-`));
+
+    await one.plugin.stop('SIGKILL');
+    await endLeaseOf('one');
+    const held = `address ${address} is already used on the LAN by 02:42:0a:09:00:05, which answered on lan0`;
+    await until(async () => (await refusal(address)).includes(held));
+    assert.equal(await claimant(address), 'one', 'what was refused is the lost host’s again');
+
+    await container.namespace.ip('link delete eth0');
+    assert.equal((await two.run(network, { address })).address, `${address}/24`);
+    assert.equal(await claimant(address), 'two');
+  });
+
+  test('without etcd an address that a neighbour has is left out, and one is given out that nobody answers for', async () => {
+    await machine.namespace.ip('address add 10.9.0.1/24 dev lan0');
+    await etcd.stopMember(0);
+    assert.match(await refusal('10.9.0.1'), new RegExp(`10.9.0.1 is already used on the LAN by ${MACHINE}`));
+
+    machine.reset();
+    assert.equal((await two.run(network)).address, '10.9.0.2/24');
+    const asked = machine.heard.filter(
+      ({ packet }) =>
+        packet.protocol === 'ARP' && packet.senderAddress.value === 0n && packet.targetAddress.value === 0x0a090002n,
+    );
+    assert.ok(asked.length >= 3, `asked ${asked.length} times, not as RFC 5227 says`);
+    assert.match(await refusal('10.9.0.5'), /is used by endpoint/);
+
+    etcd.startMember(0);
+    await etcd.ready();
+    await until(async () => (await claimant('10.9.0.2')) === 'two');
+    assert.equal(await claimant('10.9.0.1'), undefined);
+  });
+
+  async function endLeaseOf(host: string): Promise<void> {
+    const found = await etcd.must('get', '-w', 'json', '--prefix', `/tsmacvlan/default/nodes/${host}-`);
+    const { kvs } = JSON.parse(found) as { kvs: { lease: number }[] };
+    await etcd.must('lease', 'revoke', (kvs[0]?.lease ?? 0).toString(16));
+  }
+});
