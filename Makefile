@@ -12,7 +12,7 @@ NODE_IS_OLD := $(shell node -e 'const [a, b] = process.versions.node.split(".");
 PINNED := $(RUNTIME)/.package-lock.json
 READY := $(if $(NODE_IS_OLD),$(PINNED)) node_modules/.package-lock.json
 
-.PHONY: help build check unit test-netns test-docker test kills claims scale fuzz soak reboots squatters races swarm-long demo bench clean tables plugin plugin-enable push install uninstall release
+.PHONY: help build check unit test-netns test-docker test kills crashes claims scale fuzz soak reboots squatters races swarm-long demo bench clean tables plugin plugin-enable push install uninstall release
 
 # The managed plugin's name on this engine. With any tag but `latest`, `-d tsmacvlan` works too (docs/install.md).
 PLUGIN ?= tsmacvlan:lan
@@ -49,6 +49,9 @@ test: build $(PINNED) ## every test
 
 kills: build ## KILLS=500 times kill -9 of the daemon under load (root); SEED= repeats a run
 	FILE_MINUTES=60 KILLS=$(or $(KILLS),500) SEED=$(or $(SEED),$$RANDOM) node test/run.ts test/netns/kill.test.ts
+
+crashes: $(READY) ## kill -9 after every single step of every call; writes the table in docs/reliability.md (root)
+	FILE_MINUTES=30 CRASHES=1 node test/run.ts test/netns/crash-points.test.ts
 
 fuzz: $(READY) ## COUNT=100000 hostile requests (root); SEED= repeats a run
 	FILE_MINUTES=60 COUNT=$(or $(COUNT),100000) SEED=$(or $(SEED),$$RANDOM) node test/run.ts test/netns/fuzz.test.ts

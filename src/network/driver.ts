@@ -161,7 +161,7 @@ export class NetworkDriver {
 
   async #createNetwork(request: NetworkRequest, options: NetworkOptions): Promise<void> {
     const planned = await this.#parents.plan(options, request.networkId);
-    const others = (await this.#store.networks.list()).filter(({ id }) => id !== request.networkId);
+    const others = await this.#others({ id: request.networkId });
     checkPassthru(planned.name, options, others);
     try {
       const link = await this.#parents.ensure(planned, request.networkId);
@@ -216,6 +216,8 @@ export class NetworkDriver {
 
   async #dismantle(network: Network): Promise<void> {
     const known = await this.#store.networks.get(network.id);
+    // Nothing on a parent says that we made it promiscuous: only the record does, so that goes after.
+    if (known !== undefined) await this.#parents.releasePromiscuity(known.parent, await this.#others(known));
     if (known !== undefined) await this.#store.networks.remove(known);
     this.#check?.endLeft(network);
     await this.#release(network);
@@ -228,6 +230,10 @@ export class NetworkDriver {
     if (!others.some((other) => other.parent.name === parent.name)) this.#vacate(parent.name);
     await this.#host.release({ parent, hostAddresses }, others);
     await this.#parents.release(parent, others);
+  }
+
+  async #others({ id }: Pick<Network, 'id'>): Promise<Network[]> {
+    return (await this.#store.networks.list()).filter((network) => network.id !== id);
   }
 
   #vacate(parentName: string): void {
@@ -500,6 +506,7 @@ export class NetworkDriver {
     for (const endpoint of await this.#store.endpoints.list()) this.#endpoints.set(endpoint.id, endpoint);
     const networks = await this.#store.networks.list();
     await this.#rebuild(networks);
+    await this.#undo('routes of the host', () => this.#host.deleteStrayRoutes(networks, [...this.#endpoints.values()]));
     this.#watchOver(networks);
     for (const endpoint of this.#endpoints.values()) if (endpoint.state === 'deleting') this.#depart(endpoint);
     const leftovers = await this.#leftovers();

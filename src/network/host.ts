@@ -4,6 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import {
+  type Address,
   formatAddress,
   macFromIPv4,
   macFromIPv6,
@@ -88,6 +89,21 @@ export class HostAccess {
     for (const route of await this.#routes(network, endpoint.parent, endpoint)) await this.#links.deleteRoute(route);
   }
 
+  /** Those of containers that never came to be, since a crash was between their route and their record. */
+  async deleteStrayRoutes(networks: readonly Network[], endpoints: readonly Endpoint[]): Promise<void> {
+    if (networks.every(({ hostAddresses }) => hostAddresses.length === 0)) return;
+    const ours = new Set((await this.#links.list(({ alias }) => alias === HOST_ALIAS)).map(({ index }) => index));
+    // The kernel itself makes one to each IPv6 address of the host's.
+    const hosts = networks.flatMap(({ hostAddresses }) => hostAddresses.map(whole));
+    const known = new Set([
+      ...hosts,
+      ...endpoints.flatMap(containersOf).map((address) => whole(formatAddress(address))),
+    ]);
+    for (const { destination, linkIndex } of await this.#links.routes())
+      if (ours.has(linkIndex) && /\/(32|128)$/.test(destination) && !known.has(destination))
+        await this.#links.deleteRoute({ destination, linkIndex });
+  }
+
   /** Takes the network's addresses away, and the link with its last user. */
   async release(network: Pick<Network, 'parent' | 'hostAddresses'>, others: readonly Network[]): Promise<void> {
     if (network.hostAddresses.length === 0) return;
@@ -133,18 +149,21 @@ export class HostAccess {
   async #routes(
     network: Network,
     parentName: string,
-    { address, addressIPv6 }: Endpoint,
+    endpoint: Endpoint,
   ): Promise<{ destination: string; linkIndex: number; source: string }[]> {
     if (network.hostAddresses.length === 0) return [];
     const link = await this.#links.byName(hostLinkName(parentName));
     if (link?.alias !== HOST_ALIAS) return [];
-    return [address, addressIPv6].flatMap((text) => {
-      const container = text === null ? undefined : parseInterfaceAddress(text)?.address;
-      const source = network.hostAddresses.find((host) => parseAddress(host)?.family === container?.family);
-      if (container === undefined || source === undefined) return [];
+    return containersOf(endpoint).flatMap((container) => {
+      const source = network.hostAddresses.find((host) => parseAddress(host)?.family === container.family);
+      if (source === undefined) return [];
       return { destination: whole(formatAddress(container)), linkIndex: link.index, source };
     });
   }
+}
+
+function containersOf({ address, addressIPv6 }: Endpoint): Address[] {
+  return [address, addressIPv6].flatMap((text) => (text === null ? [] : (parseInterfaceAddress(text)?.address ?? [])));
 }
 
 /** A name of 15 bytes that follows from the parent's, which may itself have 15. */

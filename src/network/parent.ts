@@ -67,7 +67,7 @@ export class Parents {
 
   /** Switches off and removes what is ours and none of `others` uses. Links on top keep a link, also a stranger's. */
   async release(parent: ParentLink, others: readonly Network[]): Promise<void> {
-    await this.#releasePromiscuity(parent, others);
+    await this.releasePromiscuity(parent, others);
     if (!parent.made) return;
     const inUse = namesOf(others);
     // By its place first, in case it was renamed; by its name in case the link below was.
@@ -82,7 +82,8 @@ export class Parents {
     }
   }
 
-  async #releasePromiscuity({ name, promiscuous }: ParentLink, others: readonly Network[]): Promise<void> {
+  /** Off, if we switched it on and none of `others` needs it. */
+  async releasePromiscuity({ name, promiscuous }: ParentLink, others: readonly Network[]): Promise<void> {
     if (!promiscuous || others.some(({ parent }) => parent.name === name && parent.promiscuous)) return;
     const link = await this.#links.byName(name);
     if (link?.isPromiscuous) await this.#links.setPromiscuous(link.index, false);

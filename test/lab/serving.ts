@@ -22,16 +22,18 @@ export class Serving {
   log = '';
   readonly #process: ChildProcess;
 
-  private constructor(directory: string, settings: Record<string, string>) {
+  private constructor(directory: string, settings: Record<string, string>, entry: string) {
     this.directory = directory;
     const env = { PATH: process.env.PATH, SOCKET: this.socket, STATE_DIR: this.state, PROBE: 'off', ...settings };
-    this.#process = spawn(process.execPath, [ENTRY, 'serve'], { env, stdio: ['ignore', 'ignore', 'pipe'] });
+    // Only another entry than the program's own has anything to say to its parent.
+    const channel = entry === ENTRY ? 'ignore' : 'ipc';
+    this.#process = spawn(process.execPath, [entry, 'serve'], { env, stdio: ['ignore', 'ignore', 'pipe', channel] });
     this.#process.stderr?.setEncoding('utf8').on('data', (lines: string) => (this.log += lines));
   }
 
   /** Its socket and its state lie in the directory. Answers when it answers, or when it has ended. */
-  static async start(directory: string, settings: Record<string, string> = {}): Promise<Serving> {
-    const serving = new Serving(directory, settings);
+  static async start(directory: string, settings: Record<string, string> = {}, entry = ENTRY): Promise<Serving> {
+    const serving = new Serving(directory, settings, entry);
     const deadlineMs = performance.now() + READY_TIMEOUT_MS;
     while (serving.isRunning() && !(await serving.#answers())) {
       if (performance.now() > deadlineMs) throw new Error(`serve does not answer:\n${serving.log}`);
@@ -65,8 +67,17 @@ export class Serving {
     return this.#process.exitCode;
   }
 
-  /** Rejects when the connection breaks. */
-  async call(name: string, body: object, agent: Agent | false = false): Promise<Reply> {
+  /** What it answers on the channel of its entry; undefined when it ends before. */
+  async tell<Answer>(order: object): Promise<Answer | undefined> {
+    const { promise, resolve } = Promise.withResolvers<Answer | undefined>();
+    const answer = (message: unknown) => resolve(message as Answer);
+    const end = () => resolve(undefined);
+    this.#process.once('message', answer).once('exit', end).send(order);
+    return promise.finally(() => this.#process.off('message', answer).off('exit', end));
+  }
+
+  /** An engine that tries again sends no body (moby#35459). Rejects when the connection breaks. */
+  async call(name: string, body?: object, agent: Agent | false = false): Promise<Reply> {
     const call = request({ socketPath: this.socket, path: `/${name}`, method: 'POST', agent });
     const [response] = (await once(call.end(JSON.stringify(body)), 'response')) as [IncomingMessage];
     const answer = JSON.parse(await text(response)) as Record<string, unknown>;

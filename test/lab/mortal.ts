@@ -1,0 +1,137 @@
+/**
+ * The program, unchanged, with a number of steps to live: as soon as that many durable writes and changes of the kernel
+ * are done it kills itself with SIGKILL, which leaves exactly what kill -9 at that moment leaves. Each step is named in a
+ * file first. Starts as `node test/lab/mortal.ts serve`; Mortality (mortality.ts) holds the other end of the channel.
+ *
+ * Its clock and its longer timers stand still but for the time that is let pass, so minutes take no longer than what is
+ * done in them, and nothing happens by itself meanwhile.
+ */
+import { AsyncLocalStorage } from 'node:async_hooks';
+import { appendFileSync } from 'node:fs';
+import { Server } from 'node:http';
+import { flushCompileCache } from 'node:module';
+import { type SQLInputValue, StatementSync } from 'node:sqlite';
+import { RtnetlinkSocket } from '../../src/kernel/rtnetlink.ts';
+
+/**
+ * `stepsToLive`: counted from now on, those of calls and of the time that is let pass. `pass`: until the next timer that is
+ * held is due.
+ */
+export interface Order {
+  readonly stepsToLive?: number;
+  readonly pass?: true;
+}
+
+export interface Report {
+  /** Of the time that was let pass. */
+  readonly passedMs: number;
+}
+
+interface Held {
+  readonly dueMs: number;
+  readonly run: () => void;
+}
+
+/** RTM_GET* by the two low bits of the type (linux/rtnetlink.h). */
+const RTM_GET = 2;
+/** Shorter timers are how the program breathes. */
+const HELD_FROM_MS = 1000;
+const NEVER_MS = 2 ** 31 - 1;
+/** A timer that fired is set again when its round is over. */
+const ROUND_TIMEOUT_MS = 2000;
+
+// --- steps ----------------------------------------------------------------------------------------------------------
+
+/** From the start on, when it is given. */
+const { STEPS_TO_LIVE, STEPS_FILE = '' } = process.env;
+let stepsToLive = Number(STEPS_TO_LIVE ?? Infinity);
+/** Where a step comes from; what looks after the links in the background would be counted by chance. */
+const cause = new AsyncLocalStorage<'call' | 'time'>();
+
+function step(name: string): void {
+  if (stepsToLive === Infinity || (STEPS_TO_LIVE === undefined && cause.getStore() === undefined)) return;
+  appendFileSync(STEPS_FILE, `${name}\n`);
+  if (--stepsToLive === 0) process.kill(process.pid, 'SIGKILL');
+}
+
+/* eslint-disable @typescript-eslint/unbound-method -- each is called on its own object */
+const { run } = StatementSync.prototype;
+StatementSync.prototype.run = function (this: StatementSync, ...values: SQLInputValue[]) {
+  const result = run.apply(this, values as never);
+  if (Number(result.changes) > 0) step(this.sourceSQL);
+  return result;
+} as typeof run;
+
+const { batch } = RtnetlinkSocket.prototype;
+RtnetlinkSocket.prototype.batch = async function (operation, requests) {
+  const answers = await batch.call(this, operation, requests);
+  // What follows the first request of a batch does nothing when that was refused.
+  if (requests.some(({ type }) => (type & 3) !== RTM_GET) && answers[0]?.error === null) step(operation);
+  return answers;
+};
+
+const { emit } = Server.prototype;
+Server.prototype.emit = function (this: Server, event: string, ...given: unknown[]) {
+  const hand = () => emit.apply(this, [event, ...given] as never);
+  return event === 'request' ? cause.run('call', hand) : hand();
+} as typeof emit;
+/* eslint-enable @typescript-eslint/unbound-method */
+
+// --- time -----------------------------------------------------------------------------------------------------------
+
+const { setTimeout, clearTimeout, Date } = globalThis;
+const monotonic = performance.now.bind(performance);
+const held = new Map<unknown, Held>();
+let standingMs = monotonic();
+const epochMs = Date.now() - standingMs;
+
+performance.now = () => standingMs;
+globalThis.Date = class extends Date {
+  constructor(given: number | string = epochMs + standingMs) {
+    super(given);
+  }
+  static override now(): number {
+    return epochMs + standingMs;
+  }
+} as DateConstructor;
+
+globalThis.setTimeout = ((callback: (...given: unknown[]) => void, delayMs = 0, ...given: unknown[]) => {
+  if (delayMs < HELD_FROM_MS) return setTimeout(callback, delayMs, ...given);
+  const timer = setTimeout(() => undefined, NEVER_MS);
+  held.set(timer, { dueMs: standingMs + delayMs, run: () => callback(...given) });
+  return timer;
+}) as typeof setTimeout;
+
+globalThis.clearTimeout = (timer) => {
+  held.delete(timer);
+  clearTimeout(timer);
+};
+
+/** Answers how much time that was. */
+async function pass(): Promise<number> {
+  const [next] = [...held].sort(([, one], [, other]) => one.dueMs - other.dueMs);
+  if (next === undefined) return 0;
+  const [timer, { dueMs, run: fire }] = next;
+  const passedMs = Math.max(0, dueMs - standingMs);
+  standingMs += passedMs;
+  globalThis.clearTimeout(timer as NodeJS.Timeout);
+  const known = held.size;
+  cause.run('time', fire);
+  const deadlineMs = monotonic() + ROUND_TIMEOUT_MS;
+  while (held.size <= known && monotonic() < deadlineMs) await new Promise((resolve) => setTimeout(resolve, 2));
+  return passedMs;
+}
+
+// --- orders ---------------------------------------------------------------------------------------------------------
+
+process.on('message', (order: Order) => {
+  stepsToLive = order.stepsToLive ?? stepsToLive;
+  void (order.pass ? pass() : Promise.resolve(0)).then((passedMs) => process.send?.({ passedMs } satisfies Report));
+});
+process.channel?.unref();
+
+const running = import('../../src/tsmacvlan.ts');
+await import('../../src/main.ts');
+// A killed process leaves none behind.
+flushCompileCache();
+await running;

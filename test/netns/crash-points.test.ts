@@ -1,0 +1,698 @@
+/**
+ * Every single step of every call: the daemon is killed right after it, and what is left, and what repairs it, is looked
+ * up in the store and in the kernel. The steps are counted, not listed, so a new one is tried without anybody thinking
+ * of it. What is found is the table in docs/reliability.md, which `make crashes` writes. In the usual run the engine lives
+ * on after each kill, and the steps of the start and of the collector are left out. The file's own network namespace is the host:
+ *
+ *     lan0 ── veth ── lan1        box: a container's namespace
+ */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { outsideLab } from '../lab/enclosure.ts';
+import { readRecords } from '../lab/invariant.ts';
+import type { Order, Report } from '../lab/mortal.ts';
+import { type Reply, Serving } from '../lab/serving.ts';
+
+const ROOT = join(import.meta.dirname, '../..');
+const MORTAL = join(ROOT, 'test/lab/mortal.ts');
+const PAGE = join(ROOT, 'docs/reliability.md');
+const MARKS = ['<!-- table of kills -->\n', '<!-- end of the table of kills -->\n'] as const;
+
+/** `make crashes` */
+const IS_LONG = process.env.CRASHES !== undefined;
+
+const NETWORK = 'a'.repeat(64);
+const ENDPOINT = '1'.repeat(64);
+const LINK = 'tsm111111111111';
+const SPACE = 'TsmacvlanLocal';
+const FAMILIES = [
+  { key: 'IPv4Data', subnet: '10.9.0.0/24', gateway: '10.9.0.254', field: 'Address' },
+  { key: 'IPv6Data', subnet: 'fd09::/64', gateway: 'fd09::fe', field: 'AddressIPv6' },
+] as const;
+/** All that makes steps. */
+const FURNISHED = { parent: 'lan0', host_access: 'true', promisc: 'true' };
+/** What a start finishes without being asked takes no longer, even on a machine with other work. */
+const SETTLE_TIMEOUT_MS = 20_000;
+/** The collector's longest wait is minutes; who waits longer waits for ever. */
+const FOR_EVER_MS = 20 * 60_000;
+
+const ip = (words: string) => execFileSync('ip', words.split(' '), { encoding: 'utf8' });
+const batch = (lines: string[], ...flags: string[]) =>
+  execFileSync('ip', [...flags, '-batch', '-'], { input: lines.join('\n'), stdio: ['pipe', 'pipe', 'pipe'] });
+
+// --- the engine -----------------------------------------------------------------------------------------------------
+
+/** What there is, in words; the same twice when there are two. */
+type Sight = readonly string[];
+
+class Host {
+  readonly #directory: string;
+  readonly #entrySettings: Record<string, string>;
+  #serving: Serving | undefined;
+  #poolIds: string[] = FAMILIES.map(({ subnet }) => `${SPACE}/${subnet}`);
+  #addresses: string[] = [];
+
+  constructor(directory: string) {
+    this.#directory = directory;
+    this.#entrySettings = {
+      STEPS_FILE: join(directory, 'steps'),
+      LOG_LEVEL: 'warn',
+      NODE_COMPILE_CACHE: join(directory, 'cache'),
+    };
+  }
+
+  get serving(): Serving {
+    assert.ok(this.#serving);
+    return this.#serving;
+  }
+
+  /** Answers when recovery is over, or when it died of it. */
+  async start(stepsToLive?: number): Promise<void> {
+    rmSync(this.#stepsFile, { force: true });
+    const settings = { ...this.#entrySettings, ...(stepsToLive && { STEPS_TO_LIVE: String(stepsToLive) }) };
+    this.#serving = await Serving.start(this.#directory, settings, MORTAL);
+    await this.#serving.call('NetworkDriver.EndpointOperInfo', ids).catch(() => undefined);
+  }
+
+  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
+    await this.#serving?.stop(signal);
+  }
+
+  /** Without anything: by the engine's calls, else by force. */
+  async clear(): Promise<void> {
+    if (this.#serving?.isRunning()) {
+      await this.deleteEndpoint();
+      await this.releaseAddresses();
+      await this.releasePools();
+      await this.deleteNetwork();
+      if ((await this.settled()).length === 0) return;
+    }
+    await this.stop('SIGKILL');
+    rmSync(join(this.#directory, 'state'), { recursive: true, force: true });
+    for (const [, name = ''] of ip('-o link').matchAll(/^\d+: (tsm\w+)/gm)) ip(`link delete ${name}`);
+    ip('link set lan0 promisc off');
+    await this.start();
+  }
+
+  async letLive(stepsToLive: number): Promise<void> {
+    rmSync(this.#stepsFile, { force: true });
+    await this.serving.tell<Report>({ stepsToLive } satisfies Order);
+  }
+
+  /** The collector's next round. Answers the time until then; 0 when the daemon died in it. */
+  async round(): Promise<number> {
+    return (await this.serving.tell<Report>({ pass: true } satisfies Order))?.passedMs ?? 0;
+  }
+
+  steps(): string[] {
+    return existsSync(this.#stepsFile) ? readFileSync(this.#stepsFile, 'utf8').trim().split('\n') : [];
+  }
+
+  get #stepsFile(): string {
+    return join(this.#directory, 'steps');
+  }
+
+  /** A call whose answer does not matter, as an engine's that only logs it. */
+  async anyway(name: string, body: object): Promise<void> {
+    await this.serving.call(name, body).catch(() => undefined);
+  }
+
+  async #ask(name: string, body: object): Promise<Reply> {
+    const reply = await this.serving.call(name, body);
+    assert.equal(reply.status, 200, `${name}: ${reply.sentence}`);
+    return reply;
+  }
+
+  async requestPool(family = 0): Promise<void> {
+    const { subnet } = FAMILIES[family] ?? FAMILIES[0];
+    const request = { AddressSpace: SPACE, Pool: subnet, V6: family === 1 };
+    this.#poolIds[family] = String((await this.#ask('IpamDriver.RequestPool', request)).body['PoolID']);
+  }
+
+  async requestGateway(family = 0): Promise<void> {
+    await this.#ask('IpamDriver.RequestAddress', {
+      PoolID: this.#poolIds[family],
+      Address: FAMILIES[family]?.gateway,
+      Options: { RequestAddressType: 'com.docker.network.gateway' },
+    });
+  }
+
+  async createNetwork(options: Record<string, string>): Promise<void> {
+    const data = FAMILIES.map(({ key, subnet, gateway }) => [
+      key,
+      [{ AddressSpace: SPACE, Pool: subnet, Gateway: `${gateway}/${subnet.split('/')[1]}` }],
+    ]);
+    await this.#ask('NetworkDriver.CreateNetwork', {
+      NetworkID: NETWORK,
+      Options: { 'com.docker.network.generic': options, 'com.docker.network.enable_ipv6': true },
+      ...(Object.fromEntries(data) as object),
+    });
+  }
+
+  async plan(): Promise<void> {
+    for (const family of FAMILIES.keys()) {
+      await this.requestPool(family);
+      await this.requestGateway(family);
+    }
+  }
+
+  async requestAddress(family = 0): Promise<void> {
+    const reply = await this.#ask('IpamDriver.RequestAddress', { PoolID: this.#poolIds[family], Address: '' });
+    this.#addresses[family] = String(reply.body['Address']);
+  }
+
+  async createEndpoint(): Promise<void> {
+    const [Address, AddressIPv6] = this.#addresses;
+    await this.#ask('NetworkDriver.CreateEndpoint', { ...ids, Interface: { Address, AddressIPv6 } });
+  }
+
+  async join(): Promise<void> {
+    await this.#ask('NetworkDriver.Join', ids);
+  }
+
+  enter(): void {
+    batch([`link set ${LINK} netns box name eth0`]);
+    batch(['link set eth0 up'], '-n', 'box');
+  }
+
+  comeBack(): void {
+    batch(['link set eth0 down', `link set eth0 netns 1 name ${LINK}`], '-n', 'box');
+  }
+
+  leave = () => this.anyway('NetworkDriver.Leave', ids);
+  deleteEndpoint = () => this.anyway('NetworkDriver.DeleteEndpoint', ids);
+  deleteNetwork = () => this.anyway('NetworkDriver.DeleteNetwork', { NetworkID: NETWORK });
+  releasePool = (family: number) => this.anyway('IpamDriver.ReleasePool', { PoolID: this.#poolIds[family] });
+  releaseGateway = (family: number) => this.#release(family, FAMILIES[family]?.gateway ?? '');
+  releaseAddress = (family: number) => this.#release(family, (this.#addresses[family] ?? '').split('/')[0] ?? '');
+  #release = (family: number, Address: string) =>
+    this.anyway('IpamDriver.ReleaseAddress', { PoolID: this.#poolIds[family], Address });
+
+  async releaseAddresses(): Promise<void> {
+    for (const family of FAMILIES.keys()) await this.releaseAddress(family);
+  }
+
+  /** The same `docker network create` again, which then fails for another reason. */
+  async claimPools(): Promise<void> {
+    for (const family of FAMILIES.keys()) await this.requestPool(family);
+    for (const family of FAMILIES.keys()) await this.releasePool(family);
+  }
+
+  forget(): void {
+    const { socket: SOCKET, state: STATE_DIR } = this.serving;
+    const env = { ...process.env, ...this.#entrySettings, SOCKET, STATE_DIR };
+    execFileSync(process.execPath, [join(ROOT, 'src/tsmacvlan.ts'), 'forget', NETWORK], { env });
+  }
+
+  async releasePools(): Promise<void> {
+    for (const family of FAMILIES.keys()) {
+      await this.releaseGateway(family);
+      await this.releasePool(family);
+    }
+  }
+
+  // --- what there is ------------------------------------------------------------------------------------------------
+
+  look(): Sight {
+    const { networks, endpoints, pools, leases } = readRecords(join(this.#directory, 'state/tsmacvlan.db'));
+    const tied = (isTied: boolean) => (isTied ? '' : ' tied to nothing');
+    const words = [
+      ...networks.map(() => 'network'),
+      ...pools.map(({ networkId }) => `pool${tied(networkId !== null)}`),
+      ...endpoints.map(({ state }) => `endpoint \`${state}\``),
+      ...leases.map(({ kind, endpointId }) =>
+        kind === 'container' ? `lease${tied(endpointId !== null)}` : `lease of the ${kind}`,
+      ),
+      ...seeKernel(),
+    ];
+    return words.sort();
+  }
+
+  /** What a start does by itself is done. */
+  async settled(): Promise<Sight> {
+    const deadlineMs = performance.now() + SETTLE_TIMEOUT_MS;
+    for (;;) {
+      const sight = this.look();
+      const isOrphan = sight.includes('link of a container') && !sight.some((word) => word.startsWith('endpoint'));
+      const isUnused = sight.some((word) => word.endsWith('parent')) && !sight.includes('network');
+      if (!isOrphan && !isUnused && !sight.includes('endpoint `deleting`')) return sight;
+      assert.ok(performance.now() < deadlineMs, `after the start there is still ${sight.join(', ')}`);
+      await sleep(10);
+    }
+  }
+}
+
+const ids = { NetworkID: NETWORK, EndpointID: ENDPOINT };
+
+interface KernelLink {
+  readonly ifname: string;
+  readonly ifalias?: string;
+  readonly promiscuity?: number;
+  readonly flags: readonly string[];
+}
+
+const ALIASES: Readonly<Record<string, string>> = {
+  'tsmacvlan host': 'link of the host',
+  'tsmacvlan parent': 'isolated parent',
+  [`tsmacvlan endpoint ${ENDPOINT}`]: 'link of a container',
+};
+
+function seeKernel(): string[] {
+  const links = JSON.parse(ip('-j -d link')) as KernelLink[];
+  const routes = [...`${ip('route')}${ip('-6 route')}`.matchAll(/^(?:10\.9|fd09)\S* dev tsmh.* src /gm)];
+  return [
+    ...links.flatMap(({ ifalias = '' }) => ALIASES[ifalias] ?? []),
+    ...links.flatMap(({ ifname, flags }) => (ifname === 'lan0' && flags.includes('PROMISC') ? 'promiscuity' : [])),
+    ...routes.map(() => 'route to a container'),
+  ];
+}
+
+// --- the calls ------------------------------------------------------------------------------------------------------
+
+interface Scenario {
+  readonly call: string;
+  readonly isLong?: true;
+  /** How the world is when all is over: without anything, or with a network without containers. */
+  readonly isOnNetwork: boolean;
+  /** The engine's calls before. */
+  prepare(host: Host): Promise<void>;
+  act(host: Host, stepsToLive: number): Promise<void>;
+  /** What the engine does when the call failed. */
+  readonly reaction: string;
+  react(host: Host): Promise<void>;
+}
+
+type Act = (host: Host) => Promise<void>;
+
+const armed = (act: Act) => async (host: Host, stepsToLive: number) => {
+  await host.letLive(stepsToLive);
+  await act(host);
+};
+
+async function attach(host: Host): Promise<void> {
+  for (const family of FAMILIES.keys()) await host.requestAddress(family);
+  await host.createEndpoint();
+  await host.join();
+  host.enter();
+}
+
+async function detach(host: Host): Promise<void> {
+  host.comeBack();
+  await host.leave();
+}
+
+async function build(host: Host, options: Record<string, string>): Promise<void> {
+  await host.plan();
+  await host.createNetwork(options);
+}
+
+async function demolish(host: Host): Promise<void> {
+  await host.releasePools();
+  await host.deleteNetwork();
+}
+
+const nothing = async () => undefined;
+const both = (name: string, act: (host: Host, family: number) => Promise<void>) => ({
+  reaction: name,
+  async react(host: Host) {
+    for (const family of FAMILIES.keys()) await act(host, family);
+  },
+});
+
+const SCENARIOS: readonly Scenario[] = [
+  {
+    call: 'RequestPool',
+    isOnNetwork: false,
+    prepare: nothing,
+    act: armed((host) => host.requestPool()),
+    reaction: '',
+    react: nothing,
+  },
+  {
+    call: 'RequestAddress (gateway)',
+    isOnNetwork: false,
+    prepare: (host) => host.requestPool(),
+    act: armed((host) => host.requestGateway()),
+    ...both('ReleasePool', (host, family) => host.releasePool(family)),
+  },
+  {
+    call: 'CreateNetwork',
+    isOnNetwork: false,
+    prepare: (host) => host.plan(),
+    act: armed((host) => host.createNetwork(FURNISHED)),
+    reaction: 'ReleaseAddress and ReleasePool',
+    react: (host) => host.releasePools(),
+  },
+  {
+    call: 'CreateNetwork (isolated)',
+    isOnNetwork: false,
+    prepare: (host) => host.plan(),
+    act: armed((host) => host.createNetwork({})),
+    reaction: 'ReleaseAddress and ReleasePool',
+    react: (host) => host.releasePools(),
+  },
+  {
+    call: 'RequestAddress',
+    isOnNetwork: true,
+    prepare: nothing,
+    act: armed((host) => host.requestAddress()),
+    reaction: '',
+    react: nothing,
+  },
+  {
+    call: 'CreateEndpoint',
+    isOnNetwork: true,
+    async prepare(host) {
+      for (const family of FAMILIES.keys()) await host.requestAddress(family);
+    },
+    act: armed((host) => host.createEndpoint()),
+    ...both('ReleaseAddress', (host, family) => host.releaseAddress(family)),
+  },
+  {
+    call: 'Join',
+    isOnNetwork: true,
+    async prepare(host) {
+      for (const family of FAMILIES.keys()) await host.requestAddress(family);
+      await host.createEndpoint();
+    },
+    act: armed((host) => host.join()),
+    reaction: 'DeleteEndpoint and ReleaseAddress',
+    async react(host) {
+      await host.deleteEndpoint();
+      await host.releaseAddresses();
+    },
+  },
+  {
+    call: 'Leave',
+    isOnNetwork: true,
+    async prepare(host) {
+      await attach(host);
+      host.comeBack();
+    },
+    act: armed((host) => host.leave()),
+    reaction: 'DeleteEndpoint and ReleaseAddress',
+    async react(host) {
+      await host.deleteEndpoint();
+      await host.releaseAddresses();
+    },
+  },
+  {
+    call: 'DeleteEndpoint',
+    isOnNetwork: true,
+    async prepare(host) {
+      await attach(host);
+      await detach(host);
+    },
+    act: armed((host) => host.deleteEndpoint()),
+    ...both('ReleaseAddress', (host, family) => host.releaseAddress(family)),
+  },
+  {
+    call: 'ReleaseAddress',
+    isOnNetwork: true,
+    prepare: (host) => host.requestAddress(),
+    act: armed((host) => host.releaseAddress(0)),
+    reaction: '',
+    react: nothing,
+  },
+  {
+    call: 'ReleaseAddress (gateway)',
+    isOnNetwork: false,
+    prepare: (host) => build(host, FURNISHED),
+    act: armed((host) => host.releaseGateway(0)),
+    reaction: 'ReleasePool and DeleteNetwork',
+    react: demolish,
+  },
+  {
+    call: 'ReleasePool',
+    isOnNetwork: false,
+    prepare: (host) => build(host, FURNISHED),
+    act: armed((host) => host.releasePool(0)),
+    reaction: 'ReleasePool and DeleteNetwork',
+    async react(host) {
+      await host.releasePool(1);
+      await host.deleteNetwork();
+    },
+  },
+  ...(['DeleteNetwork', 'DeleteNetwork (isolated)'] as const).map(
+    (call): Scenario => ({
+      call,
+      isOnNetwork: false,
+      async prepare(host) {
+        await build(host, call === 'DeleteNetwork' ? FURNISHED : {});
+        await host.releasePools();
+      },
+      act: armed((host) => host.deleteNetwork()),
+      reaction: '',
+      react: nothing,
+    }),
+  ),
+  {
+    call: 'the start itself',
+    isLong: true,
+    isOnNetwork: true,
+    async prepare(host) {
+      await attach(host);
+      await detach(host);
+      await host.letLive(1);
+      await host.deleteEndpoint();
+      const [host0 = ''] = /tsmh\w+/.exec(ip('-o link')) ?? [];
+      ip(`link delete ${host0}`);
+      ip('link set lan0 promisc off');
+    },
+    act: (host, stepsToLive) => host.start(stepsToLive),
+    ...both('ReleaseAddress', (host, family) => host.releaseAddress(family)),
+  },
+  {
+    call: 'the collector',
+    isLong: true,
+    isOnNetwork: true,
+    async prepare(host) {
+      await attach(host);
+      batch(['link delete eth0'], '-n', 'box');
+      // From here on its readings come as from every start. The next one suspects the endpoint.
+      await host.stop('SIGKILL');
+      await host.start();
+      await host.round();
+    },
+    act: armed(async (host) => {
+      for (let round = 0; round < 40 && host.serving.isRunning(); round++) await host.round();
+    }),
+    reaction: '',
+    react: nothing,
+  },
+];
+
+// --- the table ------------------------------------------------------------------------------------------------------
+
+interface Point {
+  readonly step: string;
+  readonly left: string;
+  readonly repairedBy: string;
+  readonly orphaned: string;
+}
+
+interface Repair {
+  readonly repairedBy: string;
+  readonly orphaned: string;
+}
+
+class Trial {
+  readonly #host: Host;
+  readonly #scenario: Scenario;
+  /** By what the next start found: the daemon knows nothing else. */
+  readonly #repairs = new Map<string, Repair>();
+  #base: Sight = [];
+
+  constructor(host: Host, scenario: Scenario) {
+    this.#host = host;
+    this.#scenario = scenario;
+  }
+
+  async run(): Promise<Point[]> {
+    const points: Point[] = [];
+    for (let steps = 1; ; steps++) {
+      const left = await this.#killAfter(steps);
+      if (left === undefined) return points;
+      const step = inWords(this.#host.steps().at(-1) ?? '');
+      const found = await this.#restart();
+      const surplus = this.#surplus(left);
+      points.push({ step, left: listed(surplus), ...(await this.#repair(steps, left, found)) });
+    }
+  }
+
+  /** What is left; undefined when the call has no so many steps. */
+  async #killAfter(steps: number): Promise<Sight | undefined> {
+    await this.#host.clear();
+    if (this.#scenario.isOnNetwork) await build(this.#host, FURNISHED);
+    this.#base = this.#host.look();
+    await this.#scenario.prepare(this.#host);
+    await this.#scenario.act(this.#host, steps).catch(() => undefined);
+    // What goes on after the reply has its steps too.
+    await this.#host.stop();
+    const found = this.#host.steps();
+    assert.ok(found.length <= steps);
+    return found.length < steps ? undefined : this.#host.look();
+  }
+
+  async #restart(): Promise<Sight> {
+    await this.#host.start();
+    const { status } = await this.#host.serving.call('NetworkDriver.CreateEndpoint');
+    assert.notEqual(status, 200, 'the engine tries again, without the body');
+    return this.#host.settled();
+  }
+
+  async #repair(steps: number, left: Sight, found: Sight): Promise<Repair> {
+    if (isSame(found, this.#base)) {
+      const repairedBy = isSame(left, found) ? 'nothing to repair' : 'the next start';
+      return { repairedBy, orphaned: repairedBy };
+    }
+    const known = this.#repairs.get(String(found));
+    if (known !== undefined) return known;
+    await this.#scenario.react(this.#host);
+    const byEngine = await this.#wait();
+    const { reaction } = this.#scenario;
+    const engine = reaction === '' ? [] : [`the engine's ${reaction}`];
+    const repairedBy = (byEngine === '' ? engine : [...engine, byEngine]).join(', then ');
+    const orphaned = reaction === '' || !IS_LONG ? repairedBy : await this.#orphan(steps, found);
+    this.#repairs.set(String(found), { repairedBy, orphaned });
+    return { repairedBy, orphaned };
+  }
+
+  /** The same again, and the engine is killed too. */
+  async #orphan(steps: number, found: Sight): Promise<string> {
+    await this.#killAfter(steps);
+    assert.deepEqual(await this.#restart(), found);
+    return this.#wait();
+  }
+
+  /** What takes the rest away when the engine has said all; empty when there is none. */
+  async #wait(): Promise<string> {
+    let waitedMs = 0;
+    while (!isSame(await this.#host.settled(), this.#base)) {
+      if (waitedMs > FOR_EVER_MS) return this.#byHand();
+      waitedMs += await this.#host.round();
+    }
+    if (waitedMs === 0) return '';
+    const seconds = Math.ceil(waitedMs / 10_000) * 10;
+    return `the collector within ${seconds < 60 ? `${seconds} s` : `${Math.ceil(seconds / 60)} min`}`;
+  }
+
+  /** What a person does about it. */
+  async #byHand(): Promise<string> {
+    const hands: string[] = [];
+    if (this.#surplus(this.#host.look()).includes('network')) {
+      hands.push('`tsmacvlan forget`');
+      this.#host.forget();
+    }
+    if (this.#surplus(await this.#host.settled()).some((word) => word.startsWith('pool'))) {
+      hands.push('the next RequestPool');
+      await this.#host.claimPools();
+    }
+    assert.deepEqual(await this.#host.settled(), this.#base, 'nobody repairs it');
+    return hands.join(', then ');
+  }
+
+  #surplus(sight: Sight): string[] {
+    const rest = [...this.#base];
+    return sight.filter((word) => {
+      const at = rest.indexOf(word);
+      if (at >= 0) rest.splice(at, 1);
+      return at < 0;
+    });
+  }
+}
+
+const isSame = (some: Sight, others: Sight) => String(some) === String(others);
+
+/** `network; 2 pools` */
+function listed(words: readonly string[]): string {
+  const counts = Map.groupBy(words, (word) => word);
+  const all = [...counts].map(([word, { length }]) => (length === 1 ? word : `${length} ${plural(word)}`));
+  return all.join('; ') || 'nothing';
+}
+
+function plural(word: string): string {
+  return word.replace(/^\w+/, (noun) => `${noun}s`);
+}
+
+/** A statement of SQL or an operation of rtnetlink. */
+function inWords(step: string): string {
+  const [, verb = '', table = ''] = /^(INSERT|UPDATE|DELETE)\b.*?(\w+)_records/.exec(step) ?? [];
+  if (table !== '') return `${table} ${{ INSERT: 'recorded', UPDATE: 'changed', DELETE: 'removed' }[verb]}`;
+  // Not every kernel has the same kinds.
+  const named = step.replace(/^add (dummy|ifb|bridge)/, 'add isolated link');
+  return named.replace(/ tsm\w+| (10\.9|fd09)\S+| \d+\b/g, '');
+}
+
+// --- the page -------------------------------------------------------------------------------------------------------
+
+const HEAD = `| call | killed right after | there is then | repaired by | if the engine dies too |
+| --- | --- | --- | --- | --- |
+`;
+
+/** Steps after which the same is left and the same repairs it stand in one row. */
+function rowsOf(call: string, points: readonly Point[]): string {
+  const rows: { steps: string[]; rest: string }[] = [];
+  for (const { step, left, repairedBy, orphaned } of points) {
+    const inTheEnd = IS_LONG ? ` ${orphaned === repairedBy ? 'the same' : orphaned} ` : '';
+    const rest = `${left} | ${repairedBy} |${inTheEnd}`;
+    if (rows.at(-1)?.rest !== rest) rows.push({ steps: [], rest });
+    const { steps } = rows.at(-1) as (typeof rows)[number];
+    if (!steps.includes(step)) steps.push(step);
+  }
+  if (rows.length === 0) rows.push({ steps: ['nothing: it has no step'], rest: `nothing | |${IS_LONG ? ' ' : ''}` });
+  return rows.map(({ steps, rest }, at) => `| ${at === 0 ? call : ''} | ${steps.join('; ')} | ${rest}|\n`).join('');
+}
+
+function writeTable(table: string): void {
+  const page = readFileSync(PAGE, 'utf8');
+  const [start, end] = [page.indexOf(MARKS[0]) + MARKS[0].length, page.indexOf(MARKS[1])];
+  writeFileSync(PAGE, page.slice(0, start) + table + page.slice(end));
+}
+
+/** As far as the usual run knows it: without the engine that dies too, and without the calls that it leaves out. */
+function writtenRows(): string {
+  const table = readFileSync(PAGE, 'utf8').split(MARKS[0])[1]?.split(MARKS[1])[0] ?? '';
+  const [last = ''] = SCENARIOS.flatMap(({ isLong, call }) => (isLong ? `| ${call} |` : []));
+  const rows = table.slice(HEAD.length).split('\n');
+  const end = rows.findIndex((row) => row.startsWith(last));
+  return rows
+    .slice(0, end)
+    .map((row) => row.replace(/[^|]*\|$/, '|\n'))
+    .join('');
+}
+
+describe('kill -9 after every single step', { skip: outsideLab(), timeout: 900_000 }, () => {
+  const directory = mkdtempSync(join(tmpdir(), 'tsm-crash-'));
+  const host = new Host(directory);
+  let table = '';
+
+  before(() => {
+    ip('link add lan0 type veth peer name lan1');
+    for (const name of ['lan0', 'lan1']) ip(`link set ${name} up`);
+    ip('netns add box');
+  });
+
+  after(async () => {
+    await host.stop('SIGKILL');
+    rmSync(directory, { recursive: true });
+    if (IS_LONG) writeTable(HEAD + table);
+  });
+
+  for (const scenario of SCENARIOS.filter(({ isLong }) => IS_LONG || isLong === undefined)) {
+    test(scenario.call, async () => {
+      const points = await new Trial(host, scenario).run();
+      console.log(`${scenario.call}: ${points.length} steps`);
+      table += rowsOf(scenario.call, points);
+    });
+  }
+
+  test('docs/reliability.md has these rows and no others', { skip: IS_LONG && 'they are written now' }, () => {
+    assert.equal(writtenRows(), table);
+  });
+});
