@@ -87,6 +87,14 @@ describe('the daemon when the system fails it', { skip: outsideLab(), timeout: 1
     assert.equal(await third.stop(), 0);
   });
 
+  test('a state directory cannot turn read-only under a daemon that runs: the kernel refuses, and service goes on', async (t) => {
+    const { serving, pool } = await serve(t);
+    assert.throws(() => run(`mount -o remount,ro ${serving.state}`), /busy/);
+    assert.equal((await lease(serving, pool)).status, 200);
+    assert.equal(await serving.stop(), 0);
+    run(`mount -o remount,ro ${serving.state}`);
+  });
+
   for (const [title, contents, sentence] of [
     ['damaged', 'no database '.repeat(1000), /^tsmacvlan: state file ".*" is damaged/m],
     ['of a newer program', null, /^tsmacvlan: state file ".*" .*newer/m],
@@ -144,6 +152,25 @@ describe('the daemon when the system fails it', { skip: outsideLab(), timeout: 1
     assert.doesNotMatch(serving.log, /internal error/);
   });
 
+  test('more changes of links than the kernel keeps for it: what was lost among them is seen to all the same', async (t) => {
+    const { serving } = await serve(t, {}, { host_access: 'true' });
+    const [hostLink = ''] = ourLinks();
+    assert.match(hostLink, /^tsmh/);
+    process.kill(serving.pid, 'SIGSTOP');
+    const changes = Array.from({ length: 12_000 }, (_, count) => `link set lan1 alias ${count}`);
+    execFileSync('ip', ['-batch', '-'], { input: changes.join('\n') });
+    assert.ok(lostEvents() > 0, readFileSync('/proc/net/netlink', 'utf8'));
+    // Of these it is told nothing.
+    run('ip link delete lan0');
+    makeParent();
+    assert.deepEqual(ourLinks(), []);
+    process.kill(serving.pid, 'SIGCONT');
+    for (let waited = 0; waited < 300 && ourLinks().length === 0; waited++) await sleep(50);
+    assert.deepEqual(ourLinks(), [hostLink]);
+    assert.equal(await serving.stop(), 0);
+    run(`ip link delete ${hostLink}`);
+  });
+
   test('a stranger’s link of the name that ours would have: refused in a sentence, and never touched', async (t) => {
     const { serving, pool } = await serve(t);
     const address = bare(await lease(serving, pool));
@@ -161,13 +188,21 @@ describe('the daemon when the system fails it', { skip: outsideLab(), timeout: 1
   });
 });
 
+/** By the one socket here that listens to links: `sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode`. */
+function lostEvents(): number {
+  const rows = readFileSync('/proc/net/netlink', 'utf8')
+    .split('\n')
+    .map((row) => row.trim().split(/\s+/));
+  return Math.max(0, ...rows.filter(([, , , groups]) => groups === '00000001').map((row) => Number(row[8])));
+}
+
 function makeParent(): void {
   run('ip link add lan0 type veth peer name lan1');
   for (const name of ['lan0', 'lan1']) run(`ip link set ${name} up`);
 }
 
 /** A daemon whose state is on a disk of 600 kB, and a network on it. */
-async function serve(t: TestContext, settings = {}): Promise<{ serving: Serving; pool: string }> {
+async function serve(t: TestContext, settings = {}, options = {}): Promise<{ serving: Serving; pool: string }> {
   const directory = mkdtempSync(join(tmpdir(), 'tsm-faults-'));
   const state = join(directory, 'state');
   mkdirSync(state);
@@ -181,7 +216,7 @@ async function serve(t: TestContext, settings = {}): Promise<{ serving: Serving;
   const pool = await serving.call('IpamDriver.RequestPool', { AddressSpace: SPACE, Pool: SUBNET, V6: false });
   const network = await serving.call('NetworkDriver.CreateNetwork', {
     NetworkID: NETWORK,
-    Options: { 'com.docker.network.generic': { parent: 'lan0' } },
+    Options: { 'com.docker.network.generic': { parent: 'lan0', ...options } },
     IPv4Data: [{ AddressSpace: SPACE, Pool: SUBNET }],
   });
   assert.equal(network.status, 200, network.sentence);
