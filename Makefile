@@ -74,6 +74,9 @@ reboots: build $(PINNED) ## COUNT=20 boots of a host, each but the last ended by
 demo: build ## two Docker hosts on one LAN, shown step by step (root)
 	node test/demo.ts
 
+claims: $(READY) ## CLAIMS=2000 addresses kept by each of four processes while members of etcd are killed at random (root)
+	FILE_MINUTES=60 CLAIMS=$(or $(CLAIMS),2000) node test/run.ts test/netns/etcd-contention.test.ts
+
 scale: build ## hosts that share addresses through etcd, measured: clients, leases, listeners (root)
 	node test/scale.ts
 
