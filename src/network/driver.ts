@@ -210,6 +210,8 @@ export class NetworkDriver {
   /** What a network needs on the host beside its parent. May be repeated. */
   async #equip(network: Network, link: Link): Promise<void> {
     if (network.parent.promiscuous && !link.isPromiscuous) await this.#links.setPromiscuous(link.index, true);
+    // Looking for its containers among thousands, for each of a thousand networks, is half of a start's time.
+    if (network.hostAddresses.length === 0) return;
     const living = this.#endpointsOf(network.id).filter(({ state }) => state !== 'deleting');
     await this.#host.ensure(network, link, living);
   }

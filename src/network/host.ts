@@ -59,9 +59,8 @@ export class HostAccess {
     return chosen;
   }
 
-  /** Makes what is missing: the host's end, its addresses, and the route to each endpoint. */
+  /** Makes what is missing for a network that has host access: the host's end, its addresses, and the route to each endpoint. */
   async ensure(network: Network, parent: Link, endpoints: readonly Endpoint[]): Promise<void> {
-    if (network.hostAddresses.length === 0) return;
     const link =
       (await this.#links.byName(hostLinkName(parent.name))) ??
       (await this.#add(parent, network.hostAddresses[0] as string));

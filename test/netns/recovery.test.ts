@@ -12,7 +12,7 @@ import { temporaryDirectory } from '../unit/temporary.ts';
 
 const NETWORKS = 1000;
 const PER_NETWORK = 10;
-/** The goal is a second on calm cores; a machine with other work is judged by processor time, and generously. */
+/** On calm cores; a machine with other work is judged by processor time. */
 const GOAL_MS = 1000;
 
 const ip = (words: string) => execFileSync('ip', words.split(' '));
@@ -41,7 +41,7 @@ describe('recovery', { skip: outsideLab(), timeout: 150_000 }, () => {
     await driver.close();
     links.close();
     await store.close();
-    assert.ok(processorMs < 3 * GOAL_MS, `${processorMs} ms of processor time`);
+    assert.ok(processorMs < GOAL_MS, `${processorMs} ms of processor time`);
   });
 });
 
