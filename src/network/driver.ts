@@ -161,16 +161,17 @@ export class NetworkDriver {
 
   async #createNetwork(request: NetworkRequest, options: NetworkOptions): Promise<void> {
     const planned = await this.#parents.plan(options, request.networkId);
-    const others = await this.#others({ id: request.networkId });
+    const networks = await this.#store.networks.list();
+    const others = networks.filter(({ id }) => id !== request.networkId);
     checkPassthru(planned.name, options, others);
     try {
       const link = await this.#parents.ensure(planned, request.networkId);
       const parent = await this.#parents.settle(planned, link);
       checkPassthru(parent.name, options, others);
       if (options.mtu !== null && options.mtu > link.mtu) throw errors.mtuAboveParent(options.mtu, link.name, link.mtu);
-      const promiscuous =
-        options.promiscuous &&
-        (!link.isPromiscuous || others.some((other) => other.parent.name === parent.name && other.parent.promiscuous));
+      // Made so for one of our networks, or for this one before.
+      const isOurs = networks.some((known) => known.parent.name === parent.name && known.parent.promiscuous);
+      const promiscuous = options.promiscuous && (!link.isPromiscuous || isOurs);
       await this.#furnish(request, options, { ...parent, promiscuous }, link);
       this.#warn(options, link);
     } catch (error) {

@@ -255,6 +255,20 @@ describe('host access on real links', { skip: outsideLab(), timeout: 60_000 }, (
     ip('link set eth0 promisc off');
   });
 
+  test('CreateNetwork again leaves a parent promiscuous that it made so, and the record as it is', async () => {
+    const pools = await create({ promisc: 'true' });
+    const record = await store.networks.get(NETWORK);
+    const subnets =
+      record?.subnets.map(({ addressSpace, subnet, gateway }) => ({ addressSpace, subnet, gateway })) ?? [];
+    const options = { parent: 'eth0', promisc: 'true' };
+    const flagsOf = { internal: false, enableIPv4: true, enableIPv6: true };
+    await network.createNetwork({ networkId: NETWORK, options, subnets, ...flagsOf });
+    assert.ok(flags('eth0').includes('PROMISC'));
+    assert.deepEqual(await store.networks.get(NETWORK), record);
+    await remove(pools);
+    assert.ok(!flags('eth0').includes('PROMISC'));
+  });
+
   test('a host address outside the subnets is refused, and nothing is left', async () => {
     await assert.rejects(
       create({ host_access: 'true', host_ip: '10.10.0.1' }),
