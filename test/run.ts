@@ -12,6 +12,8 @@ import type { Outcome } from './reporter.ts';
 import { type Conditions, killAll, runFile } from './testfile.ts';
 
 interface Level extends Conditions {
+  /** How many files run side by side. */
+  atOnce: number;
   /** Whether it needs Docker engines. */
   hasEngines: boolean;
   /** Whether it boots a kernel that has VLANs. */
@@ -22,13 +24,16 @@ const MINUTE_MS = 60_000;
 /** For runs that are longer than a level's usual file, and whose figures are wanted. */
 const FILE_MINUTES = Number(process.env.FILE_MINUTES ?? 0);
 
+const CORES = availableParallelism();
+
+/** Most of the netns level is waiting for the LAN's silence; engines keep the machine busy. */
 const LEVELS: Record<string, Level> = {
-  unit: { timeoutMs: 2 * MINUTE_MS, isEnclosed: false, hasEngines: false },
-  package: { timeoutMs: 5 * MINUTE_MS, isEnclosed: false, hasEngines: false },
-  netns: { timeoutMs: 3 * MINUTE_MS, isEnclosed: true, hasEngines: false },
-  docker: { timeoutMs: 10 * MINUTE_MS, isEnclosed: true, hasEngines: true },
-  vlan: { timeoutMs: 10 * MINUTE_MS, isEnclosed: true, hasEngines: true, hasVlanKernel: true },
-  swarm: { timeoutMs: 10 * MINUTE_MS, isEnclosed: true, hasEngines: true },
+  unit: { timeoutMs: 2 * MINUTE_MS, atOnce: CORES, isEnclosed: false, hasEngines: false },
+  package: { timeoutMs: 5 * MINUTE_MS, atOnce: CORES, isEnclosed: false, hasEngines: false },
+  netns: { timeoutMs: 3 * MINUTE_MS, atOnce: CORES, isEnclosed: true, hasEngines: false },
+  docker: { timeoutMs: 10 * MINUTE_MS, atOnce: 1, isEnclosed: true, hasEngines: true },
+  vlan: { timeoutMs: 10 * MINUTE_MS, atOnce: 1, isEnclosed: true, hasEngines: true, hasVlanKernel: true },
+  swarm: { timeoutMs: 10 * MINUTE_MS, atOnce: 1, isEnclosed: true, hasEngines: true },
 };
 
 const TESTS = import.meta.dirname;
@@ -68,7 +73,7 @@ async function runLevel(name: string, files: string[]): Promise<void> {
   const work = async () => {
     for (let file = queue.shift(); file; file = queue.shift()) await runAndShow(file, level);
   };
-  await Promise.all(Array.from({ length: level.isEnclosed ? 1 : availableParallelism() }, work));
+  await Promise.all(Array.from({ length: level.atOnce }, work));
 }
 
 /** Fetches what the level needs; a level that cannot get it has failed, and the others go on. */
@@ -90,13 +95,13 @@ async function prepare(name: string, level: Level): Promise<boolean> {
 
 async function runAndShow(file: string, level: Level): Promise<void> {
   // Files that run side by side would talk in each other's lines: they show at their end what was not a pass.
-  const onOutcome = level.isEnclosed ? show : () => {};
+  const isAlone = level.atOnce === 1;
+  const onOutcome = isAlone ? show : () => {};
   const { outcomes, fault, output, durationMs } = await runFile(join(TESTS, file), level, onOutcome);
   if (fault) outcomes.push({ name: [], result: 'failed', durationMs, detail: fault });
   for (const outcome of outcomes) results.push({ file, ...outcome });
   console.log(`  ${file}: ${count(outcomes)} in ${seconds(durationMs)}`);
-  for (const outcome of level.isEnclosed ? outcomes.filter(isFault) : outcomes)
-    if (outcome.result !== 'passed') show(outcome);
+  for (const outcome of isAlone ? outcomes.filter(isFault) : outcomes) if (outcome.result !== 'passed') show(outcome);
   if (output && (FILE_MINUTES > 0 || outcomes.some(({ result }) => result === 'failed')))
     console.log(indent(`it printed:\n${output}`));
 }

@@ -65,7 +65,7 @@ export class ManagedPlugin {
       '-c',
       'for p in /proc/[0-9]*; do echo ${p#/proc/} $(tr "\\0" " " <$p/cmdline); done',
     ]);
-    const found = stdout.match(/^(\d+) \/bin\/node \/app\/managed\.js serve$/m)?.[1];
+    const found = stdout.match(/^(\d+) \/bin\/node .*\/app\/managed\.js serve$/m)?.[1];
     assert.ok(found, `the plugin does not run:\n${stdout}`);
     await host.run(['kill', '-9', found]);
   }
