@@ -47,9 +47,14 @@ describe('soak', { skip: outsideLab(), timeout: (MINUTES + 20) * 60_000 }, () =>
 
   test(`${MINUTES} minutes of random lives and faults, seed ${SEED}`, async () => {
     const plan = { seed: SEED, durationMs: MINUTES * 60_000, untilClean: IS_LONG, fault: process.env.FAULT };
-    const score = await new Soak(machines, lan, plan).run();
+    const soak = new Soak(machines, lan, plan);
+    const score = await soak.run();
     console.log(JSON.stringify({ seed: SEED, ...score }, null, 2));
-    if (score.broken.length > 0) console.log(traces(machines, score.broken.join()));
+    if (score.broken.length > 0) {
+      console.log(traces(machines, score.broken.join()));
+      console.log(soak.journal.slice(-300).join('\n'));
+      for (const { host, engine } of machines) console.log(`${host.name}:\n${engine.log().slice(-20_000)}`);
+    }
     assert.deepEqual(score.broken, []);
     assert.ok(score.rounds > 0 && score.calls > 0, JSON.stringify(score));
   });

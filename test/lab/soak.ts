@@ -57,6 +57,8 @@ export class Soak {
   readonly #lan: Lan;
   readonly #plan: Plan;
   readonly #random: Random;
+  /** What was asked of the engines and what failed, line by line. */
+  readonly journal: string[] = [];
   readonly #score: Score = {
     rounds: 0,
     requests: 0,
@@ -113,6 +115,7 @@ export class Soak {
   async #inject(machine: Machine, name: string, random: Random): Promise<void> {
     await sleep(random() * 2000);
     this.#score.faults[name] = (this.#score.faults[name] ?? 0) + 1;
+    this.#note(`${machine.host.name}: fault: ${name}`);
     try {
       await FAULTS[name]?.(machine, random);
     } catch (error) {
@@ -153,9 +156,20 @@ export class Soak {
   }
 
   /** What the engine refuses, or is not there to answer, is only counted: the round's check tells what came of it. */
-  async #ask({ engine }: Machine, method: string, path: string, body?: object): Promise<void> {
+  async #ask({ engine, host }: Machine, method: string, path: string, body?: object): Promise<void> {
     this.#score.requests++;
-    await engine.api(method, path, body).catch(() => this.#score.refused++);
+    const asked = this.#note(`${host.name}: ${method} ${path} ${JSON.stringify(body ?? null)}`);
+    await engine.api(method, path, body).catch((error: unknown) => {
+      this.#score.refused++;
+      this.#note(`${host.name}: that of ${asked}: ${String(error)}`);
+    });
+  }
+
+  /** Answers when it was. */
+  #note(line: string): string {
+    const at = new Date().toISOString();
+    this.journal.push(`${at} ${line}`);
+    return at;
   }
 
   async #makeNetwork({ engine }: Machine, number: number): Promise<void> {
@@ -231,6 +245,7 @@ export class Soak {
   }
 
   #break(text: string): void {
+    this.#note(`broken: ${text}`);
     this.#score.broken.push(`round ${this.#score.rounds}: ${text}`);
   }
 
