@@ -50,12 +50,12 @@ import {
   withoutAddressGeneration,
   withoutStatistics,
 } from './message.ts';
-import { Namespaces } from './namespaces.ts';
+import { type ForeignLink, Namespaces } from './namespaces.ts';
 import { type Message, NLM_F_CREATE, NLM_F_EXCL, type Request } from './netlink.ts';
 import { type Answer, RtnetlinkSocket } from './rtnetlink.ts';
 import { type LinkEvent, LinkWatch } from './watch.ts';
 
-export type { InterfaceAddress, Link, LinkEvent, Route, RouteSpec, VlanKind };
+export type { ForeignLink, InterfaceAddress, Link, LinkEvent, Route, RouteSpec, VlanKind };
 
 export interface MacvlanSpec {
   readonly name: string;
@@ -271,8 +271,13 @@ export class Links {
   }
 
   /** Links of other namespaces that can be seen from here (namespaces.ts); null before Linux 5.0, where none can. */
-  async foreignLinks(keep: (link: Link) => boolean): Promise<Link[] | null> {
+  async foreignLinks(keep: (link: Link) => boolean): Promise<ForeignLink[] | null> {
     return this.#namespaces.links(linkIf(keep));
+  }
+
+  /** False when it was gone already, or its namespace was. */
+  async deleteForeignLink(link: ForeignLink): Promise<boolean> {
+    return this.#namespaces.deleteLink(link);
   }
 
   /** `address` with its prefix length: `192.168.1.2/24`. EEXIST when it is there already. */

@@ -12,6 +12,7 @@ import * as libc from './libc.ts';
 import {
   type InterfaceAddress,
   type Link,
+  RTM_DELLINK,
   RTM_GETADDR,
   RTM_GETLINK,
   RTM_GETNSID,
@@ -30,6 +31,11 @@ import { RtnetlinkSocket, openSocket } from './rtnetlink.ts';
 const SOL_NETLINK = 270;
 const NETLINK_GET_STRICT_CHK = 12;
 const SUB_INTERFACE_KINDS = ['macvlan', 'macvtap', 'ipvlan', 'ipvtap'];
+
+/** A link of another namespace, with the namespace's number here. */
+export interface ForeignLink extends Link {
+  readonly namespaceId: number;
+}
 
 interface Place extends InterfaceAddress {
   readonly namespaceId: number;
@@ -63,16 +69,28 @@ export class Namespaces {
     return links;
   }
 
-  /** The links of the namespaces that have a number; null where they cannot be asked. */
-  async links(decode: (message: Message) => Link | undefined): Promise<Link[] | null> {
+  /** The links of the other namespaces that have a number; null where they cannot be asked. */
+  async links(decode: (message: Message) => Link | undefined): Promise<ForeignLink[] | null> {
     if (this.#socket === null) return null;
-    const links: Link[] = [];
-    for (const namespaceId of await this.#ids()) {
+    const links: ForeignLink[] = [];
+    // Our own has a number too, once it was asked for.
+    const ownId = await this.#ownId();
+    for (const namespaceId of (await this.#ids()).filter((id) => id !== ownId)) {
       const operation = `list links of namespace ${namespaceId}`;
       const body = linkBody({}, withoutStatistics(), linkNamespace(namespaceId));
-      links.push(...(await this.#dump(operation, { type: RTM_GETLINK, flags: 0, body }, decode)));
+      const found = await this.#dump(operation, { type: RTM_GETLINK, flags: 0, body }, decode);
+      links.push(...found.map((link) => ({ ...link, namespaceId })));
     }
     return links;
+  }
+
+  /** False when it was gone already, or its namespace was. */
+  async deleteLink({ namespaceId, index }: ForeignLink): Promise<boolean> {
+    const operation = `delete link ${index} of namespace ${namespaceId}`;
+    const request = { type: RTM_DELLINK, flags: 0, body: linkBody({ index }, linkNamespace(namespaceId)) };
+    const [answer] = (await this.#socket?.batch(operation, [request])) ?? [];
+    if (answer?.error && !isKernelError(answer.error, 'ENODEV', 'EINVAL')) throw answer.error;
+    return answer !== undefined && answer.error === null;
   }
 
   async #ids(): Promise<number[]> {

@@ -16,7 +16,7 @@ import {
   parsePrefix,
 } from '../address.ts';
 import * as errors from '../errors.ts';
-import type { Link, LinkEvent, Links } from '../kernel/link.ts';
+import type { ForeignLink, Link, LinkEvent, Links } from '../kernel/link.ts';
 import { type LanCheck, placeOf } from '../lan/check.ts';
 import { PROBE_ALIAS } from '../lan/vantage.ts';
 import type { Leak } from '../leak.ts';
@@ -37,7 +37,7 @@ import { realmOf, type Store } from '../store/store.ts';
 import { Announcements } from './announcements.ts';
 import { Claims } from './claims.ts';
 import { HostAccess, type HostAddresses } from './host.ts';
-import { type DeadEndpoint, describe, ENDPOINT_ALIAS, explain, findDead } from './leaks.ts';
+import { type DeadEndpoint, describe, ENDPOINT_ALIAS, explain, findDead, findStranded, linkName } from './leaks.ts';
 import { readNetworkOptions } from './options.ts';
 import { Parents } from './parent.ts';
 import { subInterfaceRefusal } from './refusal.ts';
@@ -564,6 +564,7 @@ export class NetworkDriver {
       ...dead.map((found) => this.#endpointLeak(found.endpoint, found.cause, explain(found))),
       ...undeleted.map((endpoint) => this.#endpointLeak(endpoint, 'undeleted', UNDELETED)),
       ...leftovers.filter(({ alias }) => alias !== PROBE_ALIAS).map((link) => this.#linkLeak(link)),
+      ...(await this.#stranded()).map((link) => this.#strandedLeak(link)),
       ...forgotten.map(({ network, why }) => this.#networkLeak(network, why)),
     ];
   }
@@ -646,6 +647,26 @@ export class NetworkDriver {
         this.#serial.run(NETWORKS, async () =>
           (await this.#leftovers()).some(isStill) ? this.#links.deleteLink(index) : false,
         ),
+    };
+  }
+
+  #stranded(): Promise<ForeignLink[]> {
+    return findStranded(this.#links, (id) => this.#endpoints.has(id));
+  }
+
+  #strandedLeak({ namespaceId, index, name, alias }: ForeignLink): Leak {
+    const isStill = (link: ForeignLink) =>
+      link.namespaceId === namespaceId && link.index === index && link.alias === alias;
+    return {
+      key: `link ${index} ${alias} of namespace ${namespaceId}`,
+      kind: 'link',
+      name,
+      why: 'no record knows it, and it lies where an engine left it on its way into a container',
+      patience: 'soon',
+      collect: async () => {
+        const found = (await this.#stranded()).find(isStill);
+        return found !== undefined && (await this.#links.deleteForeignLink(found));
+      },
     };
   }
 
@@ -872,9 +893,4 @@ function derivedMac(prefix: string, { address, addressIPv6 }: EndpointRequest): 
   if (ipv4 !== undefined) return macFromIPv4(prefix, ipv4.address);
   const ipv6 = addressIPv6 === null ? undefined : parseInterfaceAddress(addressIPv6);
   return ipv6 === undefined ? `${prefix}:${formatMac(randomBytes(4))}` : macFromIPv6(prefix, ipv6.address);
-}
-
-/** 15 bytes: the engine moves the link under this name, so it must not be one that a container has. */
-function linkName(endpointId: string): string {
-  return `tsm${endpointId.slice(0, 12)}`;
 }

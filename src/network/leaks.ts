@@ -8,12 +8,17 @@
  * below another engine's (docker in docker) or of Linux before 5.0 cannot be read.
  */
 import { short } from '../errors.ts';
-import type { Link, Links } from '../kernel/link.ts';
+import type { ForeignLink, Link, Links } from '../kernel/link.ts';
 import type { Patience } from '../leak.ts';
 import type { Endpoint, Mode, Network } from '../model.ts';
 import { isOccupied } from './trial.ts';
 
 export const ENDPOINT_ALIAS = 'tsmacvlan endpoint ';
+
+/** 15 bytes: the engine moves the link under this name, so it must not be one that a container has. */
+export function linkName(endpointId: string): string {
+  return `tsm${endpointId.slice(0, 12)}`;
+}
 
 export type Cause = 'vanished' | 'returned' | 'unjoined';
 
@@ -44,6 +49,19 @@ export async function findDead(
     ...vanished.map((endpoint) => ({ endpoint, cause: 'vanished' as const })),
     ...left.map((endpoint) => ({ endpoint, cause: endpoint.state === 'joined' ? 'returned' : 'unjoined' }) as const),
   ];
+}
+
+/**
+ * Links that no endpoint has, in a namespace that a killed engine made and left: the engine brings a link there, and only
+ * then gives it its name and brings it up (libnetwork osl/interface_linux.go). So one that is in use has another name.
+ */
+export async function findStranded(links: Links, isKnown: (endpointId: string) => boolean): Promise<ForeignLink[]> {
+  const isStranded = ({ alias, name, isUp }: Link) => {
+    if (isUp || alias?.startsWith(ENDPOINT_ALIAS) !== true) return false;
+    const id = alias.slice(ENDPOINT_ALIAS.length);
+    return name === linkName(id) && !isKnown(id);
+  };
+  return (await links.foreignLinks(isStranded)) ?? [];
 }
 
 async function findVanished(
