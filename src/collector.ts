@@ -55,7 +55,7 @@ export class Collector {
     void this.#round();
   }
 
-  /** Resolves when a reading under way is done. */
+  /** Resolves when a reading under way is done; it collects nothing more. */
   async stop(): Promise<void> {
     this.#isStopped = true;
     clearTimeout(this.#timer);
@@ -108,7 +108,7 @@ export class Collector {
     const { agreeMs, patienceMs } = this.#parts;
     const waitMs = leak.patience === 'soon' ? agreeMs : patienceMs;
     if (since === undefined || performance.now() - since < waitMs * ALMOST) return 'suspected';
-    if (isDryRun) return 'certain';
+    if (isDryRun || this.#isStopped) return 'certain';
     return (await this.#collect(leak)) ? 'collected' : 'suspected';
   }
 

@@ -41,7 +41,8 @@ export async function runFile(
   if (child.exitCode === null && child.signalCode === null) await once(child, 'close');
   clearTimeout(deadline);
   running.delete(child);
-  if (conditions.isEnclosed) await removeCgroups();
+  // Those of files that run beside it are in use.
+  if (conditions.isEnclosed && running.size === 0) await removeCgroups();
   const durationMs = Date.now() - startedMs;
   const fault = findFault(outcomes, child, durationMs, conditions.timeoutMs);
   return { outcomes, fault, output: output(), durationMs };

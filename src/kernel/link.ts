@@ -275,6 +275,11 @@ export class Links {
     return this.#namespaces.links(linkIf(keep));
   }
 
+  /** As it is now; undefined when it is gone, or its namespace is. */
+  async foreignLink(link: ForeignLink): Promise<ForeignLink | undefined> {
+    return this.#namespaces.link(link);
+  }
+
   /** False when it was gone already, or its namespace was. */
   async deleteForeignLink(link: ForeignLink): Promise<boolean> {
     return this.#namespaces.deleteLink(link);

@@ -37,7 +37,16 @@ import { realmOf, type Store } from '../store/store.ts';
 import { Announcements } from './announcements.ts';
 import { Claims } from './claims.ts';
 import { HostAccess, type HostAddresses } from './host.ts';
-import { type DeadEndpoint, describe, ENDPOINT_ALIAS, explain, findDead, findStranded, linkName } from './leaks.ts';
+import {
+  type DeadEndpoint,
+  describe,
+  ENDPOINT_ALIAS,
+  endpointOf,
+  explain,
+  findDead,
+  isStranded,
+  linkName,
+} from './leaks.ts';
 import { readNetworkOptions } from './options.ts';
 import { Parents } from './parent.ts';
 import { subInterfaceRefusal } from './refusal.ts';
@@ -650,13 +659,13 @@ export class NetworkDriver {
     };
   }
 
-  #stranded(): Promise<ForeignLink[]> {
-    return findStranded(this.#links, (id) => this.#endpoints.has(id));
+  async #stranded(): Promise<ForeignLink[]> {
+    const links = (await this.#links.foreignLinks(isStranded)) ?? [];
+    return links.filter(({ alias }) => !this.#endpoints.has(endpointOf(alias)));
   }
 
-  #strandedLeak({ namespaceId, index, name, alias }: ForeignLink): Leak {
-    const isStill = (link: ForeignLink) =>
-      link.namespaceId === namespaceId && link.index === index && link.alias === alias;
+  #strandedLeak(link: ForeignLink): Leak {
+    const { namespaceId, index, name, alias } = link;
     return {
       key: `link ${index} ${alias} of namespace ${namespaceId}`,
       kind: 'link',
@@ -664,8 +673,9 @@ export class NetworkDriver {
       why: 'no record knows it, and it lies where an engine left it on its way into a container',
       patience: 'soon',
       collect: async () => {
-        const found = (await this.#stranded()).find(isStill);
-        return found !== undefined && (await this.#links.deleteForeignLink(found));
+        const found = await this.#links.foreignLink(link);
+        const isStill = found !== undefined && isStranded(found) && found.alias === alias;
+        return isStill && !this.#endpoints.has(endpointOf(alias)) && this.#links.deleteForeignLink(found);
       },
     };
   }

@@ -8,7 +8,7 @@
  * below another engine's (docker in docker) or of Linux before 5.0 cannot be read.
  */
 import { short } from '../errors.ts';
-import type { ForeignLink, Link, Links } from '../kernel/link.ts';
+import type { Link, Links } from '../kernel/link.ts';
 import type { Patience } from '../leak.ts';
 import type { Endpoint, Mode, Network } from '../model.ts';
 import { isOccupied } from './trial.ts';
@@ -52,16 +52,11 @@ export async function findDead(
 }
 
 /**
- * Links that no endpoint has, in a namespace that a killed engine made and left: the engine brings a link there, and only
- * then gives it its name and brings it up (libnetwork osl/interface_linux.go). So one that is in use has another name.
+ * A link in a namespace that a killed engine made and left: the engine brings a link there, and only then gives it its
+ * name and brings it up (libnetwork osl/interface_linux.go). So one that is in use has another name.
  */
-export async function findStranded(links: Links, isKnown: (endpointId: string) => boolean): Promise<ForeignLink[]> {
-  const isStranded = ({ alias, name, isUp }: Link) => {
-    if (isUp || alias?.startsWith(ENDPOINT_ALIAS) !== true) return false;
-    const id = alias.slice(ENDPOINT_ALIAS.length);
-    return name === linkName(id) && !isKnown(id);
-  };
-  return (await links.foreignLinks(isStranded)) ?? [];
+export function isStranded({ alias, name, isUp }: Link): boolean {
+  return isEndpoints({ alias }) && !isUp && name === linkName(endpointOf(alias));
 }
 
 async function findVanished(
@@ -94,12 +89,17 @@ function isRecent({ changedAt }: Endpoint, now: Date): boolean {
   return Math.abs(now.getTime() - Date.parse(changedAt)) < RECENT_MS;
 }
 
-function isEndpoints({ alias }: Link): boolean {
+function isEndpoints({ alias }: Pick<Link, 'alias'>): boolean {
   return alias?.startsWith(ENDPOINT_ALIAS) === true;
 }
 
 function byAlias(links: readonly Link[]): Map<string | null, Link> {
   return new Map(links.map((link) => [link.alias, link]));
+}
+
+/** Its id; empty for links that are not ours. */
+export function endpointOf(alias: string | null): string {
+  return alias?.startsWith(ENDPOINT_ALIAS) === true ? alias.slice(ENDPOINT_ALIAS.length) : '';
 }
 
 function aliasOf({ id }: Endpoint): string {

@@ -20,6 +20,8 @@ export type Version = keyof typeof SUITE_OF;
 
 const READY_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 30_000;
+/** An engine gives a plugin that is away up after 15 s a call, and 60 s to begin with. */
+const ANSWER_TIMEOUT_MS = 180_000;
 
 export class Engine {
   readonly host: Host;
@@ -107,7 +109,8 @@ export class Engine {
    * engine here speaks.
    */
   async api<T = unknown>(method: string, path: string, body?: object): Promise<T> {
-    const options = { socketPath: this.host.file('/run/docker.sock'), path: `/v1.41${path}`, method };
+    const signal = AbortSignal.timeout(ANSWER_TIMEOUT_MS);
+    const options = { socketPath: this.host.file('/run/docker.sock'), path: `/v1.41${path}`, method, signal };
     const call = request({ ...options, headers: { 'content-type': 'application/json' } });
     const [response] = (await once(call.end(body && JSON.stringify(body)), 'response')) as [IncomingMessage];
     const answer = await text(response);
@@ -150,4 +153,9 @@ export class Engine {
   private async loadImage(): Promise<void> {
     await this.must('import', '--change', 'CMD ["sh"]', BUSYBOX_ARCHIVE, 'busybox');
   }
+}
+
+/** Whether api() failed because the engine gave no answer. */
+export function isLate(error: unknown): boolean {
+  return error instanceof Error && error.name === 'AbortError';
 }

@@ -8,6 +8,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { askDaemon, COLLECT_LEAKS } from '../../src/server/client.ts';
 import { randomOf } from './drill.ts';
+import { type Engine, isLate } from './engine.ts';
 import { type Violation, lastOf, readRecords, violations } from './invariant.ts';
 import type { Lan } from './namespace.ts';
 import type { Machine } from './site.ts';
@@ -31,6 +32,8 @@ export interface Score {
   /** Calls that the daemons answered. */
   calls: number;
   readonly faults: Record<string, number>;
+  /** Engines that did not answer any more, by their own fault, and were killed. */
+  hung: number;
   /** What only the collector takes back, seen after rounds. */
   suspected: number;
   /** Networks removed while a daemon was away, which took an operator. */
@@ -57,6 +60,7 @@ export class Soak {
   readonly #lan: Lan;
   readonly #plan: Plan;
   readonly #random: Random;
+  readonly #freed = new Map<Engine, Promise<void>>();
   /** What was asked of the engines and what failed, line by line. */
   readonly journal: string[] = [];
   readonly #score: Score = {
@@ -65,6 +69,7 @@ export class Soak {
     refused: 0,
     calls: 0,
     faults: {},
+    hung: 0,
     suspected: 0,
     forgotten: 0,
     broken: [],
@@ -159,10 +164,26 @@ export class Soak {
   async #ask({ engine, host }: Machine, method: string, path: string, body?: object): Promise<void> {
     this.#score.requests++;
     const asked = this.#note(`${host.name}: ${method} ${path} ${JSON.stringify(body ?? null)}`);
-    await engine.api(method, path, body).catch((error: unknown) => {
+    await engine.api(method, path, body).catch(async (error: unknown) => {
       this.#score.refused++;
       this.#note(`${host.name}: that of ${asked}: ${String(error)}`);
+      if (isLate(error)) await this.#free(engine);
     });
+  }
+
+  /**
+   * Engine 28.5.2 was seen to wait for ever for the output of a container that it could not start, with the container locked
+   * (containerStart, ForceDelete, stream.Config.Wait): no call of ours was under way.
+   */
+  async #free(engine: Engine): Promise<void> {
+    const running = this.#freed.get(engine) ?? this.#restart(engine).finally(() => this.#freed.delete(engine));
+    this.#freed.set(engine, running);
+    await running;
+  }
+
+  async #restart(engine: Engine): Promise<void> {
+    this.#score.hung++;
+    await engine.restart('SIGKILL');
   }
 
   /** Answers when it was. */
