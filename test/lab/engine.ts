@@ -21,7 +21,7 @@ export type Version = keyof typeof SUITE_OF;
 const READY_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 30_000;
 /** An engine gives a plugin that is away up after 15 s a call, and 60 s to begin with. */
-const ANSWER_TIMEOUT_MS = 180_000;
+const ANSWER_TIMEOUT_MS = 120_000;
 
 export class Engine {
   readonly host: Host;

@@ -214,7 +214,7 @@ export class Soak {
     if (leaks.length === 0) return;
     const known = await this.#suspects();
     // Some were collected since.
-    const still = (await violations(this.#machines, this.#lan)).map(({ text }) => text);
+    const still = (await this.#look()).map(({ text }) => text);
     for (const leak of leaks) if (!known.includes(leak.name) && still.includes(leak.text)) await this.#mend(leak);
   }
 
@@ -238,9 +238,19 @@ export class Soak {
     this.#break(`unknown to the collector: ${text}`);
   }
 
+  async #look(): Promise<Violation[]> {
+    try {
+      return await violations(this.#machines, this.#lan);
+    } catch (error) {
+      if (!isLate(error)) throw error;
+      await Promise.all(this.#machines.map(({ engine }) => this.#free(engine)));
+      return violations(this.#machines, this.#lan);
+    }
+  }
+
   /** Leaks are not waited for. */
   async #violations(): Promise<Violation[]> {
-    const found = await violations(this.#machines, this.#lan);
+    const found = await this.#look();
     return found.every(isLeak) ? [] : found;
   }
 
@@ -261,7 +271,7 @@ export class Soak {
     }
     await this.#check();
     if (!this.#plan.untilClean) return;
-    for (const { kind, text } of await lastOf(() => violations(this.#machines, this.#lan), CLEAN_MS))
+    for (const { kind, text } of await lastOf(() => this.#look(), CLEAN_MS))
       this.#break(`in the end: ${kind}: ${text}`);
   }
 
