@@ -107,7 +107,7 @@ export class Collector {
     if (since === undefined) this.#since.set(leak.key, performance.now());
     const { agreeMs, patienceMs } = this.#parts;
     const waitMs = leak.patience === 'soon' ? agreeMs : patienceMs;
-    if (since === undefined || performance.now() - since < waitMs * ALMOST) return 'suspected';
+    if (since === undefined || performance.now() - since < waitMs - TIMER_SLACK_MS) return 'suspected';
     if (isDryRun || this.#isStopped) return 'certain';
     return (await this.#collect(leak)) ? 'collected' : 'suspected';
   }
@@ -127,4 +127,4 @@ export class Collector {
 }
 
 /** Timers may fire a millisecond early. */
-const ALMOST = 0.99;
+const TIMER_SLACK_MS = 2;
