@@ -55,7 +55,7 @@ import { type Message, NLM_F_CREATE, NLM_F_EXCL, type Request } from './netlink.
 import { type Answer, RtnetlinkSocket } from './rtnetlink.ts';
 import { type LinkEvent, LinkWatch } from './watch.ts';
 
-export type { ForeignLink, InterfaceAddress, Link, LinkEvent, Route, RouteSpec, VlanKind };
+export type { InterfaceAddress, Link, LinkEvent, Route, RouteSpec, VlanKind };
 
 export interface MacvlanSpec {
   readonly name: string;
@@ -273,11 +273,6 @@ export class Links {
   /** Links of other namespaces that can be seen from here (namespaces.ts); null before Linux 5.0, where none can. */
   async foreignLinks(keep: (link: Link) => boolean): Promise<ForeignLink[] | null> {
     return this.#namespaces.links(linkIf(keep));
-  }
-
-  /** As it is now; undefined when it is gone, or its namespace is. */
-  async foreignLink(link: ForeignLink): Promise<ForeignLink | undefined> {
-    return this.#namespaces.link(link);
   }
 
   /** False when it was gone already, or its namespace was. */

@@ -84,12 +84,6 @@ export class Namespaces {
     return links;
   }
 
-  /** As it is now; undefined when it is gone, or its namespace is. */
-  async link({ namespaceId, index }: Pick<ForeignLink, 'namespaceId' | 'index'>): Promise<ForeignLink | undefined> {
-    const link = await this.#link({ namespaceId, linkIndex: index });
-    return link && { ...link, namespaceId };
-  }
-
   /** False when it was gone already, or its namespace was. */
   async deleteLink({ namespaceId, index }: ForeignLink): Promise<boolean> {
     const operation = `delete link ${index} of namespace ${namespaceId}`;
@@ -135,7 +129,7 @@ export class Namespaces {
     }
   }
 
-  async #link({ namespaceId, linkIndex }: Pick<Place, 'namespaceId' | 'linkIndex'>): Promise<Link | undefined> {
+  async #link({ namespaceId, linkIndex }: Place): Promise<Link | undefined> {
     const operation = `get link ${linkIndex} of namespace ${namespaceId}`;
     const body = linkBody({ index: linkIndex }, withoutStatistics(), linkNamespace(namespaceId));
     const message = await this.#get(operation, { type: RTM_GETLINK, flags: 0, body });

@@ -16,7 +16,7 @@ import {
   parsePrefix,
 } from '../address.ts';
 import * as errors from '../errors.ts';
-import type { ForeignLink, Link, LinkEvent, Links } from '../kernel/link.ts';
+import type { Link, LinkEvent, Links } from '../kernel/link.ts';
 import { type LanCheck, placeOf } from '../lan/check.ts';
 import { PROBE_ALIAS } from '../lan/vantage.ts';
 import type { Leak } from '../leak.ts';
@@ -37,16 +37,7 @@ import { realmOf, type Store } from '../store/store.ts';
 import { Announcements } from './announcements.ts';
 import { Claims } from './claims.ts';
 import { HostAccess, type HostAddresses } from './host.ts';
-import {
-  type DeadEndpoint,
-  describe,
-  ENDPOINT_ALIAS,
-  endpointOf,
-  explain,
-  findDead,
-  isStranded,
-  linkName,
-} from './leaks.ts';
+import { type DeadEndpoint, describe, ENDPOINT_ALIAS, explain, findDead } from './leaks.ts';
 import { readNetworkOptions } from './options.ts';
 import { Parents } from './parent.ts';
 import { subInterfaceRefusal } from './refusal.ts';
@@ -466,12 +457,25 @@ export class NetworkDriver {
     this.#departing.set(endpoint.id, departure);
   }
 
-  /** The link, down; undefined when it is gone, which the kernel sees to with the container's namespace. */
+  /** The link, down; undefined when it is gone. */
   async #silence(endpoint: Endpoint): Promise<Link | undefined> {
+    const alias = ENDPOINT_ALIAS + endpoint.id;
     const link = await this.#links.byName(endpoint.linkName);
-    if (link?.alias !== ENDPOINT_ALIAS + endpoint.id) return undefined;
+    if (link?.alias !== alias) return this.#removeElsewhere(alias);
     if (link.isUp) await this.#links.setDown(link.index);
     return link;
+  }
+
+  /**
+   * The engine brings the link back, or the kernel removes it with the container's namespace. An engine that was killed
+   * while it started a container does neither: the namespace, perhaps with a process, outlives what the engine knows.
+   */
+  async #removeElsewhere(alias: string): Promise<undefined> {
+    const left = (await this.#links.foreignLinks((link) => link.alias === alias)) ?? [];
+    for (const link of left) {
+      this.#log.warn('removing a link from a namespace that its engine left behind', { link: link.name, alias });
+      await this.#links.deleteForeignLink(link);
+    }
   }
 
   async #removeSubInterface(endpoint: Endpoint, silent: Promise<Link | undefined>): Promise<void> {
@@ -573,7 +577,6 @@ export class NetworkDriver {
       ...dead.map((found) => this.#endpointLeak(found.endpoint, found.cause, explain(found))),
       ...undeleted.map((endpoint) => this.#endpointLeak(endpoint, 'undeleted', UNDELETED)),
       ...leftovers.filter(({ alias }) => alias !== PROBE_ALIAS).map((link) => this.#linkLeak(link)),
-      ...(await this.#stranded()).map((link) => this.#strandedLeak(link)),
       ...forgotten.map(({ network, why }) => this.#networkLeak(network, why)),
     ];
   }
@@ -656,27 +659,6 @@ export class NetworkDriver {
         this.#serial.run(NETWORKS, async () =>
           (await this.#leftovers()).some(isStill) ? this.#links.deleteLink(index) : false,
         ),
-    };
-  }
-
-  async #stranded(): Promise<ForeignLink[]> {
-    const links = (await this.#links.foreignLinks(isStranded)) ?? [];
-    return links.filter(({ alias }) => !this.#endpoints.has(endpointOf(alias)));
-  }
-
-  #strandedLeak(link: ForeignLink): Leak {
-    const { namespaceId, index, name, alias } = link;
-    return {
-      key: `link ${index} ${alias} of namespace ${namespaceId}`,
-      kind: 'link',
-      name,
-      why: 'no record knows it, and it lies where an engine left it on its way into a container',
-      patience: 'soon',
-      collect: async () => {
-        const found = await this.#links.foreignLink(link);
-        const isStill = found !== undefined && isStranded(found) && found.alias === alias;
-        return isStill && !this.#endpoints.has(endpointOf(alias)) && this.#links.deleteForeignLink(found);
-      },
     };
   }
 
@@ -903,4 +885,9 @@ function derivedMac(prefix: string, { address, addressIPv6 }: EndpointRequest): 
   if (ipv4 !== undefined) return macFromIPv4(prefix, ipv4.address);
   const ipv6 = addressIPv6 === null ? undefined : parseInterfaceAddress(addressIPv6);
   return ipv6 === undefined ? `${prefix}:${formatMac(randomBytes(4))}` : macFromIPv6(prefix, ipv6.address);
+}
+
+/** 15 bytes: the engine moves the link under this name, so it must not be one that a container has. */
+function linkName(endpointId: string): string {
+  return `tsm${endpointId.slice(0, 12)}`;
 }

@@ -15,11 +15,6 @@ import { isOccupied } from './trial.ts';
 
 export const ENDPOINT_ALIAS = 'tsmacvlan endpoint ';
 
-/** 15 bytes: the engine moves the link under this name, so it must not be one that a container has. */
-export function linkName(endpointId: string): string {
-  return `tsm${endpointId.slice(0, 12)}`;
-}
-
 export type Cause = 'vanished' | 'returned' | 'unjoined';
 
 export interface DeadEndpoint {
@@ -49,14 +44,6 @@ export async function findDead(
     ...vanished.map((endpoint) => ({ endpoint, cause: 'vanished' as const })),
     ...left.map((endpoint) => ({ endpoint, cause: endpoint.state === 'joined' ? 'returned' : 'unjoined' }) as const),
   ];
-}
-
-/**
- * A link in a namespace that a killed engine made and left: the engine brings a link there, and only then gives it its
- * name and brings it up (libnetwork osl/interface_linux.go). So one that is in use has another name.
- */
-export function isStranded({ alias, name, isUp }: Link): boolean {
-  return isEndpoints({ alias }) && !isUp && name === linkName(endpointOf(alias));
 }
 
 async function findVanished(
@@ -89,17 +76,12 @@ function isRecent({ changedAt }: Endpoint, now: Date): boolean {
   return Math.abs(now.getTime() - Date.parse(changedAt)) < RECENT_MS;
 }
 
-function isEndpoints({ alias }: Pick<Link, 'alias'>): boolean {
+function isEndpoints({ alias }: Link): boolean {
   return alias?.startsWith(ENDPOINT_ALIAS) === true;
 }
 
 function byAlias(links: readonly Link[]): Map<string | null, Link> {
   return new Map(links.map((link) => [link.alias, link]));
-}
-
-/** Its id; empty for links that are not ours. */
-export function endpointOf(alias: string | null): string {
-  return alias?.startsWith(ENDPOINT_ALIAS) === true ? alias.slice(ENDPOINT_ALIAS.length) : '';
 }
 
 function aliasOf({ id }: Endpoint): string {
