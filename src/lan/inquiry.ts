@@ -222,7 +222,16 @@ export class Inquiry {
   #hearRival(macAddress: string): void {
     const response = this.#question.reserve === undefined ? this.#rivalry.hear(macAddress) : 'yield';
     if (response === 'yield') this.#lose(macAddress, 'probe');
-    else if (response === 'reassert') this.#probe();
+    else if (response === 'reassert') this.#reassert();
+  }
+
+  /**
+   * Where this was to be the last probe, one more follows: whoever came while we stood still may keep the address by now
+   * and lets go of it at the second, or have given it to a container, and that is heard only in time if we ask on.
+   */
+  #reassert(): void {
+    this.#probe();
+    this.#sent = Math.min(this.#sent, this.#question.timing.probes - 1);
   }
 
   /** Another daemon keeps the address in reserve, and lets go of it when it is needed. */

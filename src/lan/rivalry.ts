@@ -5,8 +5,9 @@
  *
  * The rule. Our probes come from MAC addresses with a prefix of their own. Who hears such a probe from a lower MAC than
  * its own gives up. Who hears one from a higher MAC probes again at once (reasserts) and waits its full last wait once
- * more. A rival that still asks after that does not hear us or follows another rule, so we give up. And whoever has found
- * an address free defends it, by an answer, until the container can speak for itself.
+ * more, after one more probe if its last was sent already. A rival that still asks after that does not hear us or follows
+ * another rule, so we give up. And whoever has found an address free defends it, by an answer, until the container can
+ * speak for itself.
  *
  * Why never both. Let A have the lower MAC, and let no frame get lost for good. Suppose both found the address free.
  * (1) B sent a probe while A was asking. A heard it at the latest when it drained its socket before its verdict, and

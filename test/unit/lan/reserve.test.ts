@@ -420,9 +420,7 @@ test('when a daemon stalls for so long that two give it out, at least one report
       const { given, reports } = await race(spec);
       assert.ok(given <= 1 || reports >= 1);
     }),
-    // Not so in all of them: seed 1853674273 finds a stall of 554 ms among three hosts that nobody reports at that moment. The
-    // watch over addresses in use (sentinel.ts), which is not played here, reports it when one of the two containers speaks.
-    { numRuns: 300, seed: 1 },
+    { numRuns: 300 },
   );
 });
 
