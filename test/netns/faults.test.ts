@@ -7,7 +7,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { Agent } from 'node:http';
 import { type Socket, connect } from 'node:net';
 import { join } from 'node:path';
@@ -230,9 +230,11 @@ function fill(file: string): void {
 
 /** Connections take every descriptor that the daemon may still open; answers them when the next is turned away. */
 async function exhaust({ pid, socket }: Serving): Promise<Socket[]> {
-  const open = readdirSync(`/proc/${pid}/fd`);
-  const lowestFree = open.findIndex((_, number) => !open.includes(String(number)));
-  run(`prlimit --pid ${pid} --nofile=${lowestFree + 2}:4096`);
+  // The one that libuv gives up to turn a connection away with (uv__emfile_trick) must be below the limit.
+  const spare = readdirSync(`/proc/${pid}/fd`)
+    .map(Number)
+    .filter((fd) => fd > 2 && isNothing(`/proc/${pid}/fd/${fd}`));
+  run(`prlimit --pid ${pid} --nofile=${Math.max(...spare) + 3}:4096`);
   const connections: Socket[] = [];
   for (let isAccepted = true; isAccepted; ) {
     const connection = connect(socket).on('error', () => undefined);
@@ -241,6 +243,10 @@ async function exhaust({ pid, socket }: Serving): Promise<Socket[]> {
     assert.ok(connections.length < 100);
   }
   return connections;
+}
+
+function isNothing(file: string): boolean {
+  return statSync(file, { throwIfNoEntry: false })?.rdev === statSync('/dev/null').rdev;
 }
 
 function lease(serving: Serving, pool: string): Promise<Reply> {
