@@ -213,8 +213,17 @@ export class NetworkDriver {
     if (network.parent.promiscuous && !link.isPromiscuous) await this.#links.setPromiscuous(link.index, true);
     // Looking for its containers among thousands, for each of a thousand networks, is half of a start's time.
     if (network.hostAddresses.length === 0) return;
-    const living = this.#endpointsOf(network.id).filter(({ state }) => state !== 'deleting');
-    await this.#host.ensure(network, link, living);
+    await this.#host.ensure(network, link);
+    for (const { id } of this.#endpointsOf(network.id)) await this.#restoreRoutes(network, link.name, id);
+  }
+
+  /** In the endpoint's turn: a DeleteEndpoint meanwhile would delete its routes before they are made. */
+  #restoreRoutes(network: Network, parentName: string, endpointId: string): Promise<void> {
+    return this.#serial.run(endpointId, async () => {
+      const endpoint = this.#endpoints.get(endpointId);
+      if (endpoint !== undefined && endpoint.state !== 'deleting')
+        await this.#host.addRoutes(network, parentName, endpoint);
+    });
   }
 
   async #dismantle(network: Network): Promise<void> {

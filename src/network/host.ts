@@ -59,15 +59,14 @@ export class HostAccess {
     return chosen;
   }
 
-  /** Makes what is missing for a network that has host access: the host's end, its addresses, and the route to each endpoint. */
-  async ensure(network: Network, parent: Link, endpoints: readonly Endpoint[]): Promise<void> {
+  /** Makes what is missing for a network that has host access: the host's end and its addresses. */
+  async ensure(network: Network, parent: Link): Promise<void> {
     const link =
       (await this.#links.byName(hostLinkName(parent.name))) ??
       (await this.#add(parent, network.hostAddresses[0] as string));
     for (const address of network.hostAddresses)
       await isNew(() => this.#links.addAddress(link.index, whole(address), { noDad: true }));
     await this.#links.setUp(link.index);
-    for (const endpoint of endpoints) await this.addRoutes(network, parent.name, endpoint);
   }
 
   async addRoutes(network: Network, parentName: string, endpoint: Endpoint): Promise<void> {

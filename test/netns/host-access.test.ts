@@ -13,7 +13,7 @@ import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PluginError } from '../../src/errors.ts';
 import { IpamDriver } from '../../src/ipam/driver.ts';
-import { Links } from '../../src/kernel/link.ts';
+import { Links, type RouteSpec } from '../../src/kernel/link.ts';
 import { createLog } from '../../src/log.ts';
 import { NetworkDriver } from '../../src/network/driver.ts';
 import { type LocalStore, openLocalStore } from '../../src/store/local.ts';
@@ -98,8 +98,16 @@ describe('host access on real links', { skip: outsideLab(), timeout: 60_000 }, (
     return poolIds;
   }
 
-  /** As the engine: addresses, endpoint, join, and the link moved into the container. */
-  async function run(poolIds: readonly string[], endpointId: string): Promise<string[]> {
+  async function createAgain(options: Record<string, string>): Promise<void> {
+    const record = await store.networks.get(NETWORK);
+    const subnets =
+      record?.subnets.map(({ addressSpace, subnet, gateway }) => ({ addressSpace, subnet, gateway })) ?? [];
+    const flagsOf = { internal: false, enableIPv4: true, enableIPv6: true };
+    await network.createNetwork({ networkId: NETWORK, options: { parent: 'eth0', ...options }, subnets, ...flagsOf });
+  }
+
+  /** As the engine: addresses and endpoint. */
+  async function attach(poolIds: readonly string[], endpointId: string): Promise<string[]> {
     const addresses: string[] = [];
     for (const poolId of poolIds)
       addresses.push(await ipam.requestAddress({ poolId, address: null, isGateway: false, serial: false }));
@@ -113,6 +121,12 @@ describe('host access on real links', { skip: outsideLab(), timeout: 60_000 }, (
       interfaceName: null,
       publishedPorts: [],
     });
+    return addresses;
+  }
+
+  /** And join, and the link moved into the container. */
+  async function run(poolIds: readonly string[], endpointId: string): Promise<string[]> {
+    const addresses = await attach(poolIds, endpointId);
     const { linkName } = await network.join(NETWORK, endpointId);
     ip('netns add box');
     ip(`link set ${linkName} netns box`);
@@ -244,6 +258,24 @@ describe('host access on real links', { skip: outsideLab(), timeout: 60_000 }, (
     await remove(pools);
   });
 
+  test('a container that goes while routes are made again leaves none', async (t) => {
+    const pools = await create({ host_access: 'true' });
+    const [stays, goes] = ['1'.repeat(64), '2'.repeat(64)];
+    for (const id of [stays, goes]) await attach(pools, id);
+    ip(`link del ${hostLinks()[0]}`);
+    const addRoute = links.addRoute.bind(links);
+    t.mock.method(links, 'addRoute', async (route: RouteSpec) => {
+      await network.deleteEndpoint(NETWORK, goes);
+      while ((await store.endpoints.list()).length > 1) await sleep(5);
+      await addRoute(route);
+    });
+    await createAgain({ host_access: 'true' });
+    t.mock.restoreAll();
+    const made = routesToContainers().filter((line) => line.includes(' src '));
+    assert.equal(made.length, 2, made.join('\n'));
+    await remove(pools);
+  });
+
   test('promiscuous mode is ours to switch off only when we switched it on', async () => {
     const pools = await create({ promisc: 'true' });
     assert.ok(flags('eth0').includes('PROMISC'));
@@ -258,11 +290,7 @@ describe('host access on real links', { skip: outsideLab(), timeout: 60_000 }, (
   test('CreateNetwork again leaves a parent promiscuous that it made so, and the record as it is', async () => {
     const pools = await create({ promisc: 'true' });
     const record = await store.networks.get(NETWORK);
-    const subnets =
-      record?.subnets.map(({ addressSpace, subnet, gateway }) => ({ addressSpace, subnet, gateway })) ?? [];
-    const options = { parent: 'eth0', promisc: 'true' };
-    const flagsOf = { internal: false, enableIPv4: true, enableIPv6: true };
-    await network.createNetwork({ networkId: NETWORK, options, subnets, ...flagsOf });
+    await createAgain({ promisc: 'true' });
     assert.ok(flags('eth0').includes('PROMISC'));
     assert.deepEqual(await store.networks.get(NETWORK), record);
     await remove(pools);
