@@ -38,6 +38,8 @@ export interface Score {
   suspected: number;
   /** Networks removed while a daemon was away, which took an operator. */
   forgotten: number;
+  /** Pools whose engine was killed before their network was made: the next network had them. */
+  takenOver: number;
   readonly broken: string[];
   /** Resident, MB, of each host's daemon. */
   memoryMb: { start: number[]; end: number[] };
@@ -72,6 +74,7 @@ export class Soak {
     hung: 0,
     suspected: 0,
     forgotten: 0,
+    takenOver: 0,
     broken: [],
     memoryMb: { start: [], end: [] },
   };
@@ -207,9 +210,14 @@ export class Soak {
 
   async #check(): Promise<void> {
     await this.#finishRemovals();
-    const found = await lastOf(() => this.#violations(), SETTLE_MS);
-    const [leaks, faults] = [found.filter(isLeak), found.filter((violation) => !isLeak(violation))];
+    let found: Violation[] = [];
+    const faults = await lastOf(async () => {
+      found = await this.#look();
+      return found.filter((violation) => !isLeak(violation));
+    }, SETTLE_MS);
     for (const { kind, text } of faults) this.#break(`${kind}: ${text}`);
+    // These are not waited for.
+    const leaks = found.filter(isLeak);
     this.#score.suspected += leaks.length;
     if (leaks.length === 0) return;
     const known = await this.#suspects();
@@ -227,15 +235,29 @@ export class Soak {
     }
   }
 
-  /** What is not for the collector to take is for `tsmacvlan forget`, or it is a fault. */
+  /** What is not for the collector to take is for an operator or for the next network, or it is a fault. */
   async #mend({ name, text }: Violation): Promise<void> {
-    for (const { plugin } of this.#machines) {
-      if (!readRecords(plugin.stateFile).networks.some(({ id }) => id.startsWith(name))) continue;
-      await plugin.command('forget', name);
-      this.#score.forgotten++;
-      return;
+    for (const machine of this.#machines) {
+      const { networks, pools } = readRecords(machine.plugin.stateFile);
+      if (networks.some(({ id }) => id.startsWith(name))) return this.#forget(machine, name);
+      if (pools.some(({ networkId, subnet }) => networkId === null && subnet === name))
+        return this.#takeOver(machine, name);
     }
     this.#break(`unknown to the collector: ${text}`);
+  }
+
+  async #forget({ plugin }: Machine, networkId: string): Promise<void> {
+    await plugin.command('forget', networkId);
+    this.#score.forgotten++;
+  }
+
+  /** An engine that was killed between RequestPool and CreateNetwork left it; it goes with the next network that has it. */
+  async #takeOver(machine: Machine, subnet: string): Promise<void> {
+    const ipam = { Driver: 'tsmacvlan', Config: [{ Subnet: subnet }] };
+    const body = { Name: 'heir', Driver: 'tsmacvlan', IPAM: ipam, Options: { parent: 'lan0' } };
+    await this.#ask(machine, 'POST', '/networks/create', body);
+    await this.#ask(machine, 'DELETE', '/networks/heir');
+    this.#score.takenOver++;
   }
 
   async #look(): Promise<Violation[]> {
@@ -246,12 +268,6 @@ export class Soak {
       await Promise.all(this.#machines.map(({ engine }) => this.#free(engine)));
       return violations(this.#machines, this.#lan);
     }
-  }
-
-  /** Leaks are not waited for. */
-  async #violations(): Promise<Violation[]> {
-    const found = await this.#look();
-    return found.every(isLeak) ? [] : found;
   }
 
   async #suspects(): Promise<string> {
@@ -271,8 +287,8 @@ export class Soak {
     }
     await this.#check();
     if (!this.#plan.untilClean) return;
-    for (const { kind, text } of await lastOf(() => this.#look(), CLEAN_MS))
-      this.#break(`in the end: ${kind}: ${text}`);
+    for (const leak of await lastOf(() => this.#look(), CLEAN_MS)) await this.#mend(leak);
+    for (const { kind, text } of await this.#look()) this.#break(`in the end: ${kind}: ${text}`);
   }
 
   #break(text: string): void {
