@@ -263,7 +263,7 @@ const ALIASES: Readonly<Record<string, string>> = {
 };
 
 function seeKernel(): string[] {
-  const links = JSON.parse(ip('-j -d link')) as KernelLink[];
+  const links = ['', '-n box '].flatMap((where) => JSON.parse(ip(`${where}-j -d link`)) as KernelLink[]);
   const routes = [...`${ip('route')}${ip('-6 route')}`.matchAll(/^(?:10\.9|fd09)\S* dev tsmh.* src /gm)];
   return [
     ...links.flatMap(({ ifalias = '' }) => ALIASES[ifalias] ?? []),
@@ -324,6 +324,14 @@ const both = (name: string, act: (host: Host, family: number) => Promise<void>) 
   },
 });
 
+const detachment = {
+  reaction: 'DeleteEndpoint and ReleaseAddress',
+  async react(host: Host) {
+    await host.deleteEndpoint();
+    await host.releaseAddresses();
+  },
+};
+
 const SCENARIOS: readonly Scenario[] = [
   {
     call: 'RequestPool',
@@ -381,11 +389,7 @@ const SCENARIOS: readonly Scenario[] = [
       await host.createEndpoint();
     },
     act: armed((host) => host.join()),
-    reaction: 'DeleteEndpoint and ReleaseAddress',
-    async react(host) {
-      await host.deleteEndpoint();
-      await host.releaseAddresses();
-    },
+    ...detachment,
   },
   {
     call: 'Leave',
@@ -395,22 +399,20 @@ const SCENARIOS: readonly Scenario[] = [
       host.comeBack();
     },
     act: armed((host) => host.leave()),
-    reaction: 'DeleteEndpoint and ReleaseAddress',
-    async react(host) {
-      await host.deleteEndpoint();
-      await host.releaseAddresses();
-    },
+    ...detachment,
   },
-  {
-    call: 'DeleteEndpoint',
-    isOnNetwork: true,
-    async prepare(host) {
-      await attach(host);
-      await detach(host);
-    },
-    act: armed((host) => host.deleteEndpoint()),
-    ...both('ReleaseAddress', (host, family) => host.releaseAddress(family)),
-  },
+  ...(['DeleteEndpoint', 'DeleteEndpoint (its link in a namespace)'] as const).map(
+    (call): Scenario => ({
+      call,
+      isOnNetwork: true,
+      async prepare(host) {
+        await attach(host);
+        if (call === 'DeleteEndpoint') await detach(host);
+      },
+      act: armed((host) => host.deleteEndpoint()),
+      ...both('ReleaseAddress', (host, family) => host.releaseAddress(family)),
+    }),
+  ),
   {
     call: 'ReleaseAddress',
     isOnNetwork: true,
@@ -578,8 +580,8 @@ class Trial {
       waitedMs += await this.#host.round();
     }
     if (waitedMs === 0) return '';
-    const seconds = Math.ceil(waitedMs / 10_000) * 10;
-    return `the collector within ${seconds < 60 ? `${seconds} s` : `${Math.ceil(seconds / 60)} min`}`;
+    // By whether it was patient: when it looks exactly depends on what woke it before.
+    return `the collector within ${waitedMs < 60_000 ? 'a minute' : `${5 * Math.ceil(waitedMs / 300_000)} min`}`;
   }
 
   /** What a person does about it. */
