@@ -275,9 +275,9 @@ export class Links {
     return this.#namespaces.links(linkIf(keep));
   }
 
-  /** False when it was gone already, or its namespace was. */
-  async deleteForeignLink(link: ForeignLink): Promise<boolean> {
-    return this.#namespaces.deleteLink(link);
+  /** It may be gone already, or its namespace may. */
+  async deleteForeignLink(link: ForeignLink): Promise<void> {
+    await this.#namespaces.deleteLink(link);
   }
 
   /** `address` with its prefix length: `192.168.1.2/24`. EEXIST when it is there already. */

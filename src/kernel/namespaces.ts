@@ -84,13 +84,12 @@ export class Namespaces {
     return links;
   }
 
-  /** False when it was gone already, or its namespace was. */
-  async deleteLink({ namespaceId, index }: ForeignLink): Promise<boolean> {
+  /** It may be gone already, or its namespace may. */
+  async deleteLink({ namespaceId, index }: ForeignLink): Promise<void> {
     const operation = `delete link ${index} of namespace ${namespaceId}`;
     const request = { type: RTM_DELLINK, flags: 0, body: linkBody({ index }, linkNamespace(namespaceId)) };
     const [answer] = (await this.#socket?.batch(operation, [request])) ?? [];
     if (answer?.error && !isKernelError(answer.error, 'ENODEV', 'EINVAL')) throw answer.error;
-    return answer !== undefined && answer.error === null;
   }
 
   async #ids(): Promise<number[]> {
