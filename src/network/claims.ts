@@ -34,6 +34,21 @@ export class Claims {
     }
   }
 
+  /**
+   * Two networks made at the same moment on one subnet may each be tied to the other's pool (poolFor). When one of them goes,
+   * the engine has released the pool of its own, and the one that is left is the other's.
+   */
+  async passOn(network: Network, others: readonly Network[]): Promise<void> {
+    const pools = await this.#store.pools.list();
+    for (const pool of pools.filter(({ networkId }) => networkId === network.id)) {
+      const isOnIt = ({ realm, subnet }: NetworkSubnet) => realm === realmOf(pool) && subnet === pool.subnet;
+      const isBereft = ({ id, subnets }: Network) =>
+        subnets.some(isOnIt) && !pools.some(({ networkId, subnet }) => networkId === id && subnet === pool.subnet);
+      const heir = others.find(isBereft);
+      if (heir !== undefined) await this.#store.pools.replace(pool, { ...pool, networkId: heir.id });
+    }
+  }
+
   /** It had pools of our IPAM, and on its subnets is none that could be its own. */
   async areReleased({ id, subnets }: Network): Promise<boolean> {
     const others = new Set((await this.#store.networks.list()).map((network) => network.id));

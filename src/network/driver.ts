@@ -228,9 +228,13 @@ export class NetworkDriver {
 
   async #dismantle(network: Network): Promise<void> {
     const known = await this.#store.networks.get(network.id);
-    // Nothing on a parent says that we made it promiscuous: only the record does, so that goes after.
-    if (known !== undefined) await this.#parents.releasePromiscuity(known.parent, await this.#others(known));
-    if (known !== undefined) await this.#store.networks.remove(known);
+    if (known !== undefined) {
+      const others = await this.#others(known);
+      await this.#claims.passOn(known, others);
+      // Nothing on a parent says that we made it promiscuous: only the record does, so that goes after.
+      await this.#parents.releasePromiscuity(known.parent, others);
+      await this.#store.networks.remove(known);
+    }
     this.#check?.endLeft(network);
     await this.#release(network);
   }

@@ -88,22 +88,21 @@ describe('leaks on real links', { skip: outsideLab(), timeout: 120_000 }, () => 
   }
 
   /** A network with our addresses, and its pool. */
-  async function makeNetwork(
-    options: Record<string, string> = { parent: 'lan0' },
-    networkId = NETWORK,
-  ): Promise<string> {
-    const request = { addressSpace: SPACE, pool: '10.9.0.0/24', subPool: null, options: {}, v6: false };
-    const { poolId } = await ipam.requestPool(request);
-    const subnets = [{ addressSpace: SPACE, subnet: '10.9.0.0/24', gateway: null }];
-    await driver.createNetwork({
-      networkId,
-      options,
-      internal: false,
-      enableIPv4: true,
-      enableIPv6: false,
-      subnets,
-    });
+  async function makeNetwork(options?: Record<string, string>, networkId = NETWORK): Promise<string> {
+    const poolId = await requestPool(null);
+    await createNetwork(networkId, options);
     return poolId;
+  }
+
+  async function requestPool(subPool: string | null): Promise<string> {
+    const request = { addressSpace: SPACE, pool: '10.9.0.0/24', subPool, options: {}, v6: false };
+    return (await ipam.requestPool(request)).poolId;
+  }
+
+  async function createNetwork(networkId: string, options: Record<string, string> = { parent: 'lan0' }): Promise<void> {
+    const subnets = [{ addressSpace: SPACE, subnet: '10.9.0.0/24', gateway: null }];
+    const families = { enableIPv4: true, enableIPv6: false };
+    await driver.createNetwork({ networkId, options, internal: false, ...families, subnets });
   }
 
   /** The endpoint as the engine makes it; answers its link's name. */
@@ -278,6 +277,24 @@ describe('leaks on real links', { skip: outsideLab(), timeout: 120_000 }, () => 
       lines.at(-1)?.fields['why'],
       'it has no containers and its pools were released, but no DeleteNetwork came',
     );
+  });
+
+  test('two networks made at the same moment, with ranges of one subnet: when one goes, the other keeps its pool', async () => {
+    const other = 'b'.repeat(64);
+    const [first, second] = [await requestPool('10.9.0.64/26'), await requestPool('10.9.0.128/26')];
+    for (const networkId of [NETWORK, other]) await createNetwork(networkId);
+    await ipam.releasePool(first);
+    await driver.deleteNetwork(NETWORK);
+    await collect();
+    await sleep(PATIENCE_MS);
+    assert.deepEqual(await collect(), []);
+    assert.deepEqual(
+      (await store.pools.list()).map(({ id, networkId }) => [id, networkId]),
+      [[second, other]],
+    );
+    await ipam.releasePool(second);
+    await driver.deleteNetwork(other);
+    assert.deepEqual([await store.pools.list(), await store.networks.list()], [[], []]);
   });
 
   test('a network with a container stays, whatever became of its pools', async () => {
