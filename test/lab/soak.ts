@@ -40,6 +40,8 @@ export interface Score {
   forgotten: number;
   /** Pools whose engine was killed before their network was made: the next network had them. */
   takenOver: number;
+  /** Endpoints that an engine lists though it said Leave: their containers were removed. */
+  left: number;
   readonly broken: string[];
   /** Resident, MB, of each host's daemon. */
   memoryMb: { start: number[]; end: number[] };
@@ -75,6 +77,7 @@ export class Soak {
     suspected: 0,
     forgotten: 0,
     takenOver: 0,
+    left: 0,
     broken: [],
     memoryMb: { start: [], end: [] },
   };
@@ -210,6 +213,7 @@ export class Soak {
 
   async #check(): Promise<void> {
     await this.#finishRemovals();
+    await this.#finishDisconnects();
     let found: Violation[] = [];
     const faults = await lastOf(async () => {
       found = await this.#look();
@@ -232,6 +236,23 @@ export class Soak {
       const { networks, pools } = readRecords(machine.plugin.stateFile);
       for (const { id } of networks.filter((network) => !pools.some(({ networkId }) => networkId === network.id)))
         await this.#ask(machine, 'DELETE', `/networks/${id}`);
+    }
+  }
+
+  /**
+   * An engine with live-restore that is killed between Leave and DeleteEndpoint has the link back and goes on listing the
+   * container's endpoint, until the container goes.
+   */
+  async #finishDisconnects(): Promise<void> {
+    for (const machine of this.#machines) {
+      const { endpoints } = readRecords(machine.plugin.stateFile);
+      const left = endpoints.filter(({ id, state }) => state === 'joined' && isLeft(machine.plugin.log(), id));
+      for (const { id, networkId } of left) {
+        const container = await containerOf(machine.engine, networkId, id);
+        if (container === undefined) continue;
+        this.#score.left++;
+        await this.#ask(machine, 'DELETE', `/containers/${container}?force=1`);
+      }
     }
   }
 
@@ -360,6 +381,19 @@ export function traces(machines: readonly Machine[], text: string): string {
     return all.filter((line) => names.some((name) => line.includes(name))).map((line) => `${host.name}: ${line}`);
   });
   return lines.slice(-200).join('\n');
+}
+
+/** Leave was the last that the daemon heard of the endpoint. */
+function isLeft(log: string, endpointId: string): boolean {
+  const calls = [...log.matchAll(/NetworkDriver\.(Join|Leave|DeleteEndpoint) .*endpoint=(\w+)/g)];
+  return calls.findLast(([, , id = '']) => endpointId.startsWith(id))?.[1] === 'Leave';
+}
+
+async function containerOf(engine: Engine, networkId: string, endpointId: string): Promise<string | undefined> {
+  const { Containers } = await engine
+    .api<{ Containers: Record<string, { EndpointID: string }> }>('GET', `/networks/${networkId}`)
+    .catch(() => ({ Containers: {} }));
+  return Object.entries(Containers).find(([, { EndpointID }]) => EndpointID === endpointId)?.[0];
 }
 
 function isLeak({ kind }: Violation): boolean {
