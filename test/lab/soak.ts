@@ -246,7 +246,8 @@ export class Soak {
   async #finishDisconnects(): Promise<void> {
     for (const machine of this.#machines) {
       const { endpoints } = readRecords(machine.plugin.stateFile);
-      const left = endpoints.filter(({ id, state }) => state === 'joined' && isLeft(machine.plugin.log(), id));
+      const log = machine.plugin.log();
+      const left = endpoints.filter(({ id, state }) => state === 'joined' && isLeft(log, id));
       for (const { id, networkId } of left) {
         const container = await containerOf(machine.engine, networkId, id);
         if (container === undefined) continue;
