@@ -457,9 +457,15 @@ async function containersOf({ engine }: Node, service: string, all = false): Pro
 }
 
 async function occupantsOf(node: Node, service: string): Promise<Occupant[]> {
-  const running = await containersOf(node, service);
-  const found = await Promise.all(running.map(({ Id }) => addressesIn(node, Id)));
-  return found.flat();
+  try {
+    const running = await containersOf(node, service);
+    const found = await Promise.all(running.map(({ Id }) => addressesIn(node, Id)));
+    return found.flat();
+  } catch (error) {
+    if (node.isUp) throw error;
+    // Its engine was ended by our doing while it was asked.
+    return [];
+  }
 }
 
 async function addressesIn(node: Node, containerId: string): Promise<Occupant[]> {
@@ -467,9 +473,9 @@ async function addressesIn(node: Node, containerId: string): Promise<Occupant[]>
     ifname: string;
     addr_info: { local: string }[];
   }
-  const { State } = await node.engine.api<{ State: { Pid: number } }>('GET', `/containers/${containerId}/json`);
-  if (State.Pid === 0) return [];
-  const show = ['nsenter', `--net=/proc/${State.Pid}/ns/net`, 'ip', '-j', '-4', 'address', 'show', 'scope', 'global'];
+  const pid = await pidOf(node, containerId);
+  if (pid === 0) return [];
+  const show = ['nsenter', `--net=/proc/${pid}/ns/net`, 'ip', '-j', '-4', 'address', 'show', 'scope', 'global'];
   // It may have ended since it was listed.
   const { code, stdout } = await node.host.run(show);
   if (code !== 0) return [];
@@ -478,6 +484,17 @@ async function addressesIn(node: Node, containerId: string): Promise<Occupant[]>
     addr_info.map(({ local }) => ({ node, containerId, link: ifname, address: local })),
   );
   return found.length > 0 ? found : [{ node, containerId, link: '', address: 'none' }];
+}
+
+/** 0 for a container that has ended, or is removed since it was listed. */
+async function pidOf({ engine }: Node, containerId: string): Promise<number> {
+  try {
+    const { State } = await engine.api<{ State: { Pid: number } }>('GET', `/containers/${containerId}/json`);
+    return State.Pid;
+  } catch (error) {
+    if (/No such container/.test(String(error))) return 0;
+    throw error;
+  }
 }
 
 /** The IPv4 addresses of a name, as a container's own resolver says. */
