@@ -52,6 +52,7 @@ kills: build ## KILLS=500 times kill -9 of the daemon under load (root); SEED= r
 
 crashes: $(READY) ## kill -9 after every single step of every call; writes the table in docs/reliability.md (root)
 	FILE_MINUTES=30 CRASHES=1 node test/run.ts test/netns/crash-points.test.ts
+	FILE_MINUTES=30 CRASHES=1 node test/run.ts test/vlan/crash-points.test.ts
 
 fuzz: $(READY) ## COUNT=100000 hostile requests (root); SEED= repeats a run
 	FILE_MINUTES=60 COUNT=$(or $(COUNT),100000) SEED=$(or $(SEED),$$RANDOM) node test/run.ts test/netns/fuzz.test.ts

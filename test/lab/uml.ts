@@ -39,6 +39,10 @@ const BOOT = 'VLAN_BOOT';
 /** Set inside the guest: how many boots there are. */
 const BOOTS = 'VLAN_BOOTS';
 
+export function isInVlanKernel(): boolean {
+  return process.env[BOOT] !== undefined;
+}
+
 /**
  * Declares the tests of one file, to be run in a kernel with 802.1Q: outside it boots the guest, which runs this same
  * file; inside it calls `declare` with the number of the boot, from 1.
@@ -59,6 +63,7 @@ export function runInVlanKernel(file: string, { boots = 1, ...guest }: Guest): v
       [BOOTS]: String(boots),
       ...(guest.losesPower && boot < boots && { LOSES_POWER: 'yes' }),
       ...(guest.pattern && { PATTERN: guest.pattern }),
+      ...(process.env.CRASHES && { CRASHES: process.env.CRASHES }),
     };
     test(name, { timeout: guest.timeoutMs ?? 180_000 }, async (t) => {
       const reason = obstacle();
