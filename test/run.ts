@@ -28,9 +28,9 @@ const CORES = availableParallelism();
 
 /** Most tests wait for the LAN's silence or an engine; a kernel of its own and a swarm keep all cores busy. */
 const LEVELS: Record<string, Level> = {
-  unit: { timeoutMs: 2 * MINUTE_MS, atOnce: CORES, isEnclosed: false, hasEngines: false },
-  package: { timeoutMs: 5 * MINUTE_MS, atOnce: CORES, isEnclosed: false, hasEngines: false },
-  netns: { timeoutMs: 3 * MINUTE_MS, atOnce: CORES, isEnclosed: true, hasEngines: false },
+  unit: { timeoutMs: 5 * MINUTE_MS, atOnce: CORES, isEnclosed: false, hasEngines: false },
+  package: { timeoutMs: 10 * MINUTE_MS, atOnce: CORES, isEnclosed: false, hasEngines: false },
+  netns: { timeoutMs: 10 * MINUTE_MS, atOnce: CORES, isEnclosed: true, hasEngines: false },
   docker: { timeoutMs: 10 * MINUTE_MS, atOnce: CORES, isEnclosed: true, hasEngines: true },
   vlan: { timeoutMs: 10 * MINUTE_MS, atOnce: 1, isEnclosed: true, hasEngines: true, hasVlanKernel: true },
   swarm: { timeoutMs: 10 * MINUTE_MS, atOnce: 1, isEnclosed: true, hasEngines: true },

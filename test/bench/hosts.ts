@@ -9,7 +9,8 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { IpamDriver } from '../../src/ipam/driver.ts';
 import type { ClusterStore } from '../../src/store/cluster.ts';
-import { openShared, until } from '../lab/shared.ts';
+import { until } from '../lab/patience.ts';
+import { openShared } from '../lab/shared.ts';
 
 /** The addresses of all measurements. */
 export const SUBNET = '10.77.0.0/16';

@@ -27,7 +27,7 @@ interface Plan {
   readonly place?: { readonly namespace: Namespace; readonly address: string };
 }
 
-const READY_MS = 20_000;
+const READY_MS = 60_000;
 
 export class EtcdCluster {
   readonly #plan: Plan;
@@ -123,13 +123,17 @@ export class EtcdCluster {
     return values.reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' '))), 0);
   }
 
-  /** Which member leads. */
+  /** Which member leads; waits while none does, as when this machine stood still and they choose anew. */
   async leader(): Promise<number> {
-    const [first] = this.endpoints;
-    const rows = (await this.must('endpoint', 'status')).split('\n');
-    const row = rows.findIndex((line) => line.split(', ')[4] === 'true');
-    if (row < 0 || first === undefined) throw new Error('no leader');
-    return row;
+    const untilMs = performance.now() + READY_MS;
+    for (;;) {
+      const rows = (await this.ctl('endpoint', 'status')).stdout.split('\n').map((row) => row.split(', '));
+      const url = rows.find(([, , , , isLeader]) => isLeader === 'true')?.[0] ?? '';
+      const member = this.endpoints.findIndex((endpoint) => url.endsWith(endpoint));
+      if (url !== '' && member >= 0) return member;
+      if (performance.now() > untilMs) throw new Error('no leader');
+      await sleep(100);
+    }
   }
 
   async ready(): Promise<void> {

@@ -1,7 +1,6 @@
 /** Hosts that share addresses, without a daemon around them. */
 import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { IpamDriver, type Probe } from '../../src/ipam/driver.ts';
 import type { Lease } from '../../src/model.ts';
 import { ClusterStore, readSelf } from '../../src/store/cluster.ts';
@@ -110,13 +109,5 @@ export class SharedHost {
     const endpoint = { ...endpointRecord(`e-${address}`), address: `${address}/24` };
     await this.store.endpoints.insert(endpoint);
     await this.store.leases.replace(lease, { ...lease, endpointId: endpoint.id });
-  }
-}
-
-/** Fails after 20 s. */
-export async function until(holds: () => Promise<boolean>): Promise<void> {
-  for (const end = performance.now() + 20_000; !(await holds()); ) {
-    assert.ok(performance.now() < end, 'it did not come true in 20 s');
-    await sleep(50);
   }
 }

@@ -8,16 +8,17 @@ import { PluginError } from '../../src/errors.ts';
 import { Authority, pem } from '../lab/certificates.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { EtcdCluster } from '../lab/etcd.ts';
+import { inTime, until } from '../lab/patience.ts';
 import { Proxy } from '../lab/proxy.ts';
-import { type Place, SharedHost, until } from '../lab/shared.ts';
+import { type Place, SharedHost } from '../lab/shared.ts';
 
 /** The server gives a call up after 9 s: a sentence has to come before. */
 const SOON_MS = 8000;
 /** Each test has etcds of its own, at ports of their own. */
 let port = 24000;
 
-describe('etcd that fails', { skip: outsideLab(), timeout: 170_000 }, () => {
-  const options = { timeout: 60_000 };
+describe('etcd that fails', { skip: outsideLab(), timeout: 500_000 }, () => {
+  const options = { timeout: 120_000 };
 
   test('a member that dies and a leader that dies are not noticed', options, async (t) => {
     const { etcd, host } = await begin(t, { members: 3 });
@@ -94,7 +95,8 @@ describe('etcd that fails', { skip: outsideLab(), timeout: 170_000 }, () => {
         () => false,
       ),
     );
-    assert.equal(new Set(await claimsIn(etcd)).size, 3);
+    // What was asked for while it was cut off may still reach the member, and is given back.
+    await until(async () => (await claimsIn(etcd)).length === 3);
   });
 
   test('connections that break are not noticed', options, async (t) => {
@@ -264,17 +266,15 @@ async function begin(t: TestContext, wish: Wish = {}) {
 }
 
 async function refused(host: SharedHost, code: string, message: RegExp): Promise<void> {
-  const begin = performance.now();
-  const error = await host.address().then(
-    (address) => assert.fail(`${address} was given out`),
-    (reason: unknown) => reason,
-  );
-  const tookMs = performance.now() - begin;
-  assert.ok(error instanceof PluginError, String(error));
-  console.log(`${Math.round(tookMs)} ms: ${error.message}`);
-  assert.equal(error.code, code, error.message);
-  assert.match(error.message, message);
-  assert.ok(tookMs < SOON_MS, `after ${tookMs} ms`);
+  await inTime(SOON_MS, async () => {
+    const error = await host.address().then(
+      (address) => assert.fail(`${address} was given out`),
+      (reason: unknown) => reason,
+    );
+    assert.ok(error instanceof PluginError, String(error));
+    assert.equal(error.code, code, error.message);
+    assert.match(error.message, message);
+  });
 }
 
 async function claimsIn(etcd: EtcdCluster): Promise<string[]> {

@@ -14,15 +14,15 @@ import { EtcdCluster } from '../lab/etcd.ts';
 import { Host } from '../lab/host.ts';
 import { Lan } from '../lab/namespace.ts';
 import { Neighbour } from '../lab/neighbour.ts';
+import { until } from '../lab/patience.ts';
 import { Plugin } from '../lab/plugin.ts';
-import { until } from '../lab/shared.ts';
 import { type FakeNetwork, Refusal, Understudy } from '../lab/understudy.ts';
 
 const ETCD = '192.0.2.254';
 const MACHINE = '3c:22:fb:10:aa:01';
 const PLAN = { subnet: '10.9.0.0/24', parent: 'lan0' };
 
-describe('the LAN where etcd promises nothing', { skip: outsideLab(), timeout: 120_000 }, () => {
+describe('the LAN where etcd promises nothing', { skip: outsideLab(), timeout: 300_000 }, () => {
   let lan: Lan;
   let hosts: Host[];
   let etcd: EtcdCluster;
