@@ -161,6 +161,8 @@ export class Drill {
 
   async #post(name: string, body: Body): Promise<Body> {
     const call = request({ socketPath: this.#socket, path: `/${name}`, method: 'POST', agent: false });
+    // A connection that breaks behind the reply tells nobody.
+    call.on('error', () => undefined);
     call.end(JSON.stringify(body));
     const [response] = (await once(call, 'response')) as [IncomingMessage];
     const answer = JSON.parse(await text(response)) as Body;

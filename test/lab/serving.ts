@@ -7,7 +7,7 @@ import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 const ENTRY = join(import.meta.dirname, '../../src/tsmacvlan.ts');
-const READY_TIMEOUT_MS = 30_000;
+const READY_TIMEOUT_MS = 60_000;
 
 export interface Reply {
   readonly status: number;
@@ -21,6 +21,8 @@ export class Serving {
   /** All it has printed. */
   log = '';
   readonly #process: ChildProcess;
+  /** It has ended, and all it had printed is in the log. */
+  readonly #closed: Promise<unknown>;
 
   private constructor(directory: string, settings: Record<string, string>, entry: string) {
     this.directory = directory;
@@ -29,6 +31,7 @@ export class Serving {
     const channel = entry === ENTRY ? 'ignore' : 'ipc';
     this.#process = spawn(process.execPath, [entry, 'serve'], { env, stdio: ['ignore', 'ignore', 'pipe', channel] });
     this.#process.stderr?.setEncoding('utf8').on('data', (lines: string) => (this.log += lines));
+    this.#closed = once(this.#process, 'close');
   }
 
   /** Its socket and its state lie in the directory. Answers when it answers, or when it has ended. */
@@ -60,10 +63,8 @@ export class Serving {
 
   /** Answers the exit code, null after a signal that it did not handle. */
   async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<number | null> {
-    if (this.isRunning()) {
-      this.#process.kill(signal);
-      await once(this.#process, 'exit');
-    }
+    if (this.isRunning()) this.#process.kill(signal);
+    await this.#closed;
     return this.#process.exitCode;
   }
 
@@ -72,13 +73,19 @@ export class Serving {
     const { promise, resolve } = Promise.withResolvers<Answer | undefined>();
     const answer = (message: unknown) => resolve(message as Answer);
     const end = () => resolve(undefined);
-    this.#process.once('message', answer).once('exit', end).send(order);
+    // An order to one that dies at this moment is no fault of the test: its end is the answer.
+    this.#process
+      .once('message', answer)
+      .once('exit', end)
+      .send(order, () => undefined);
     return promise.finally(() => this.#process.off('message', answer).off('exit', end));
   }
 
   /** An engine that tries again sends no body (moby#35459). Rejects when the connection breaks. */
   async call(name: string, body?: object, agent: Agent | false = false): Promise<Reply> {
     const call = request({ socketPath: this.socket, path: `/${name}`, method: 'POST', agent });
+    // A connection that breaks behind the reply tells nobody.
+    call.on('error', () => undefined);
     const [response] = (await once(call.end(JSON.stringify(body)), 'response')) as [IncomingMessage];
     const answer = JSON.parse(await text(response)) as Record<string, unknown>;
     return { status: response.statusCode ?? 0, body: answer, sentence: (answer['Err'] ?? '') as string };

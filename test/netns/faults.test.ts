@@ -17,6 +17,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { before, describe, type TestContext, test } from 'node:test';
 import { readLocalStore } from '../../src/store/local.ts';
 import { outsideLab } from '../lab/enclosure.ts';
+import { until } from '../lab/patience.ts';
 import { type Reply, Serving } from '../lab/serving.ts';
 
 const run = (words: string) =>
@@ -27,7 +28,7 @@ const NETWORK = 'a'.repeat(64);
 const SPACE = 'TsmacvlanLocal';
 const SUBNET = '10.9.0.0/16';
 
-describe('the daemon when the system fails it', { skip: outsideLab(), timeout: 150_000 }, () => {
+describe('the daemon when the system fails it', { skip: outsideLab(), timeout: 500_000 }, () => {
   before(makeParent);
 
   test('a full disk: the call fails in a sentence, nothing is half written, and service resumes with room', async (t) => {
@@ -165,7 +166,7 @@ describe('the daemon when the system fails it', { skip: outsideLab(), timeout: 1
     makeParent();
     assert.deepEqual(ourLinks(), []);
     process.kill(serving.pid, 'SIGCONT');
-    for (let waited = 0; waited < 300 && ourLinks().length === 0; waited++) await sleep(50);
+    await until(() => ourLinks().length > 0);
     assert.deepEqual(ourLinks(), [hostLink]);
     assert.equal(await serving.stop(), 0);
     run(`ip link delete ${hostLink}`);

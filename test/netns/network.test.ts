@@ -71,7 +71,7 @@ async function refusal(attempt: Promise<unknown>): Promise<string> {
   return assert.fail('was accepted');
 }
 
-describe('the NetworkDriver on real links', { skip: outsideLab(), timeout: 60_000 }, () => {
+describe('the NetworkDriver on real links', { skip: outsideLab(), timeout: 300_000 }, () => {
   const directory = mkdtempSync(join(tmpdir(), 'tsm-network-'));
   const log = createLog('error', 'text');
   let store: LocalStore;

@@ -26,7 +26,7 @@ import { temporaryDirectory } from '../unit/temporary.ts';
 const ip = (...words: string[]) => execFileSync('ip', words, { encoding: 'utf8' });
 const ourLinks = () => [...ip('-o', 'link').matchAll(/^\d+: (tsm\w+)@/gm)].map(([, name = '']) => name);
 
-describe('the whole daemon', { skip: outsideLab(), timeout: 150_000 }, () => {
+describe('the whole daemon', { skip: outsideLab(), timeout: 500_000 }, () => {
   before(() => {
     ip('link', 'add', 'lan0', 'type', 'veth', 'peer', 'name', 'lan1');
     for (const name of ['lan0', 'lan1']) ip('link', 'set', name, 'up');

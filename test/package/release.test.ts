@@ -9,6 +9,7 @@ import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { makeRelease } from '../../plugin/release.ts';
 import { VERSION } from '../../src/version.ts';
+import { until } from '../lab/patience.ts';
 
 const CHECKOUT = join(import.meta.dirname, '../..');
 /** The daemon looks at every link of its network namespace: it gets one without any. */
@@ -20,7 +21,7 @@ interface Bill {
   components: { name: string; version?: string; purl?: string }[];
 }
 
-describe('release', { skip: missing ? 'needs make plugin' : false, timeout: 115_000 }, () => {
+describe('release', { skip: missing ? 'needs make plugin' : false, timeout: 400_000 }, () => {
   let scratch: string;
   let release: string;
 
@@ -71,7 +72,7 @@ describe('release', { skip: missing ? 'needs make plugin' : false, timeout: 115_
       '--prefer-offline',
       join(release, `tsmacvlan-${VERSION}.tgz`),
     ];
-    execFileSync('npm', ['--prefix', home, ...install], { cwd: home, stdio: 'pipe', timeout: 60_000 });
+    execFileSync('npm', ['--prefix', home, ...install], { cwd: home, stdio: 'pipe', timeout: 180_000 });
     const printed = execFileSync('npx', ['--no-install', 'tsmacvlan', '--version'], { cwd: home, encoding: 'utf8' });
     assert.equal(printed.trim(), `tsmacvlan ${VERSION}`);
     const socket = join(home, 'plugin.sock');
@@ -82,9 +83,12 @@ describe('release', { skip: missing ? 'needs make plugin' : false, timeout: 115_
       env,
       stdio: ['ignore', 'pipe', 'inherit'],
     });
+    let log = '';
+    daemon.stdout.setEncoding('utf8').on('data', (lines: string) => (log += lines));
     try {
       assert.equal(await serverHeader(socket), `tsmacvlan/${VERSION}`);
-      assert.match(String(daemon.stdout.read()), new RegExp(`listening version=${VERSION.replaceAll('.', '\\.')} `));
+      // It answers before the line has come through the pipe.
+      await until(() => log.includes(`listening version=${VERSION} `));
     } finally {
       daemon.kill('SIGKILL');
     }
@@ -93,7 +97,7 @@ describe('release', { skip: missing ? 'needs make plugin' : false, timeout: 115_
 
 /** Asks /Plugin.Activate until somebody answers. */
 async function serverHeader(socketPath: string): Promise<string> {
-  const deadlineMs = Date.now() + 20_000;
+  const deadlineMs = Date.now() + 60_000;
   for (;;) {
     const { promise, resolve, reject } = Promise.withResolvers<string>();
     const call = request({ socketPath, path: '/Plugin.Activate', method: 'POST' }, (response) =>

@@ -22,7 +22,7 @@ const skip = ['dist/tsmacvlan.js', 'plugin/runtime/node_modules'].some((path) =>
   : false;
 
 for (const architecture of ['amd64', 'arm64'] satisfies Architecture[]) {
-  describe(`root file system for ${architecture}`, { skip, timeout: 110_000 }, () => {
+  describe(`root file system for ${architecture}`, { skip, timeout: 400_000 }, () => {
     let scratch: string;
     let roots: string[];
     let files: string[];
