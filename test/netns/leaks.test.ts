@@ -7,7 +7,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { afterEach, before, beforeEach, describe, test } from 'node:test';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -29,10 +29,14 @@ const SWARM_NETWORK = 'k3f9z1q8w2e7r6t5y4u3i2o1p';
 const SPACE = 'TsmacvlanLocal';
 /** Far enough from every record that nothing counts as recent. */
 const MINUTE_MS = 60_000;
-/** Longer than two readings take on a machine with other work. */
-const PATIENCE_MS = 1500;
+const PATIENCE_MS = 2 * MINUTE_MS;
 
-describe('leaks on real links', { skip: outsideLab(), timeout: 120_000 }, () => {
+/** Time that a test lets pass instead of waiting for it, so that no stall of the machine looks like patience. */
+let passedMs = 0;
+const monotonic = performance.now.bind(performance);
+performance.now = () => monotonic() + passedMs;
+
+describe('leaks on real links', { skip: outsideLab(), timeout: 300_000 }, () => {
   let directory: string;
   let store: LocalStore;
   let links: Links;
@@ -45,7 +49,11 @@ describe('leaks on real links', { skip: outsideLab(), timeout: 120_000 }, () => 
 
   before(() => {
     ip('link add lan0 type veth peer name lan1');
-    for (const name of ['lan0', 'lan1']) ip(`link set ${name} up`);
+    // What the host's own IPv6 says at its start would be taken for ours.
+    for (const name of ['lan0', 'lan1']) {
+      writeFileSync(`/proc/sys/net/ipv6/conf/${name}/disable_ipv6`, '1');
+      ip(`link set ${name} up`);
+    }
   });
 
   beforeEach(async () => {
@@ -239,7 +247,7 @@ describe('leaks on real links', { skip: outsideLab(), timeout: 120_000 }, () => 
   test('a network that a swarm’s engine forgot when it was started anew goes with its pool; one that it asked for again stays', async () => {
     const collectLate = async () => {
       await collect();
-      await sleep(PATIENCE_MS);
+      passedMs += PATIENCE_MS;
       return collect();
     };
     for (const isAskedForAgain of [true, false]) {
@@ -262,12 +270,12 @@ describe('leaks on real links', { skip: outsideLab(), timeout: 120_000 }, () => 
     const other = 'b'.repeat(64);
     const pool = await makeNetwork();
     await collect();
-    await sleep(PATIENCE_MS);
+    passedMs += PATIENCE_MS;
     assert.deepEqual(await collect(), [], 'its pool is there');
     await ipam.releasePool(pool);
     await makeNetwork({ parent: 'lan0' }, other);
     assert.deepEqual(await collect(), ['suspected network aaaaaaaaaaaa']);
-    await sleep(PATIENCE_MS);
+    passedMs += PATIENCE_MS;
     assert.deepEqual(await collect(), ['collected network aaaaaaaaaaaa']);
     assert.deepEqual(
       (await store.networks.list()).map(({ id }) => id),
@@ -286,7 +294,7 @@ describe('leaks on real links', { skip: outsideLab(), timeout: 120_000 }, () => 
     await ipam.releasePool(first);
     await driver.deleteNetwork(NETWORK);
     await collect();
-    await sleep(PATIENCE_MS);
+    passedMs += PATIENCE_MS;
     assert.deepEqual(await collect(), []);
     assert.deepEqual(
       (await store.pools.list()).map(({ id, networkId }) => [id, networkId]),
@@ -303,7 +311,7 @@ describe('leaks on real links', { skip: outsideLab(), timeout: 120_000 }, () => 
     await makeEndpoint(pool, '1');
     await ipam.releasePool(pool);
     await collect();
-    await sleep(PATIENCE_MS);
+    passedMs += PATIENCE_MS;
     await collect();
     assert.equal((await store.networks.list()).length, 1);
   });
@@ -325,7 +333,7 @@ describe('leaks on real links', { skip: outsideLab(), timeout: 120_000 }, () => 
     ip(`-n c1 link set eth0 netns 1 name ${linkName}`);
     assert.deepEqual(await collect(), ['suspected endpoint 111111111111 10.9.0.1/24']);
     assert.ok(linkNames().includes(linkName));
-    await sleep(PATIENCE_MS);
+    passedMs += PATIENCE_MS;
     assert.ok((await collect()).includes('collected endpoint 111111111111 10.9.0.1/24'));
     assert.ok(!linkNames().includes(linkName));
   });
@@ -352,7 +360,7 @@ describe('leaks on real links', { skip: outsideLab(), timeout: 120_000 }, () => 
       'suspected endpoint 222222222222 10.9.0.2/24',
     ]);
     await join_('2', 'c2');
-    await sleep(PATIENCE_MS);
+    passedMs += PATIENCE_MS;
     assert.ok((await collect()).includes('collected endpoint 111111111111 10.9.0.1/24'));
     assert.deepEqual(await endpointIds(), ['2']);
   });
@@ -395,9 +403,9 @@ describe('leaks on real links', { skip: outsideLab(), timeout: 120_000 }, () => 
     await ipam.requestAddress({ poolId: pool, address: null, isGateway: false, serial: false });
     assert.deepEqual(await collect(), ['suspected lease 10.9.0.1']);
     await driver.deleteNetwork(NETWORK);
-    await sleep(PATIENCE_MS);
+    passedMs += PATIENCE_MS;
     assert.ok((await collect()).includes('suspected pool 10.9.0.0/24'));
-    await sleep(PATIENCE_MS);
+    passedMs += PATIENCE_MS;
     clockMs += MINUTE_MS;
     await collect();
     assert.deepEqual([await store.pools.list(), await leased()], [[], []]);
@@ -410,7 +418,7 @@ describe('leaks on real links', { skip: outsideLab(), timeout: 120_000 }, () => 
     const record = await store.pools.get(pool);
     assert.ok(record && (await store.pools.remove(record)));
     assert.deepEqual(await collect(), ['suspected network aaaaaaaaaaaa', 'suspected lease 10.9.0.1']);
-    await sleep(PATIENCE_MS);
+    passedMs += PATIENCE_MS;
     await collect();
     assert.deepEqual([await leased(), await store.networks.list()], [[], []]);
   });

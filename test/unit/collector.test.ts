@@ -8,18 +8,19 @@ import { type Line, logInto } from './server/door.ts';
 
 const options = { timeout: 10_000 };
 const AGREE_MS = 40;
-const PATIENCE_MS = 400;
+/** What is to be suspected for so long would be collected by no stall of the machine. */
+const PATIENCE_MS = 600_000;
 
 /** Leaks that can be put in and taken out; those collected are taken out. */
-function openCollector(t: TestContext, periodMs = 60_000) {
+function openCollector(t: TestContext, { agreeMs = AGREE_MS, patienceMs = PATIENCE_MS, periodMs = 60_000 } = {}) {
   const leaks = new Map<string, Leak>();
   const lines: Line[] = [];
   const source = { leaks: async () => [...leaks.values()] };
   const collector = new Collector({
     sources: [source],
     log: logInto(lines),
-    agreeMs: AGREE_MS,
-    patienceMs: PATIENCE_MS,
+    agreeMs,
+    patienceMs,
     periodMs,
   });
   t.after(() => collector.stop());
@@ -54,10 +55,9 @@ test('a dry run tells what it would do and does nothing', options, async (t) => 
 });
 
 test('without anything suspected the answer comes at once', options, async (t) => {
-  const { collector } = openCollector(t);
-  const begin = performance.now();
+  // Longer than this test may take.
+  const { collector } = openCollector(t, { agreeMs: 60_000 });
   assert.deepEqual(await collector.collect({ isDryRun: false }), []);
-  assert.ok(performance.now() - begin < AGREE_MS);
 });
 
 test('what changed between two readings is no leak', options, async (t) => {
@@ -75,7 +75,7 @@ test(
   options,
   async (t) => {
     t.mock.timers.enable({ apis: ['setTimeout'] });
-    const { collector, source } = openCollector(t, 300_000);
+    const { collector, source } = openCollector(t, { periodMs: 300_000 });
     let readings = 0;
     const read = t.mock.method(source, 'leaks', async () => {
       readings++;
@@ -104,16 +104,17 @@ test('a leak that came and went is suspected from the beginning when it comes ag
 });
 
 test('a call that may still come is waited for in minutes, not in seconds', options, async (t) => {
-  const { collector, leaks, put } = openCollector(t, 20);
+  const patienceMs = 400;
+  const { collector, leaks, put } = openCollector(t, { patienceMs, periodMs: 20 });
   put('returned', 'late');
   const begin = performance.now();
   collector.start();
   while (leaks.size > 0) await sleep(5);
-  assert.ok(performance.now() - begin >= PATIENCE_MS * 0.9);
+  assert.ok(performance.now() - begin >= patienceMs * 0.9);
 });
 
 test('after the start it looks on by itself', options, async (t) => {
-  const { collector, leaks, put } = openCollector(t, 30);
+  const { collector, leaks, put } = openCollector(t, { periodMs: 30 });
   collector.start();
   await sleep(50);
   put('a');
@@ -133,7 +134,7 @@ test('what turns out to be none, or cannot be removed, stays suspected and is tr
 });
 
 test('a reading that fails does not end the readings', options, async (t) => {
-  const { collector, leaks, lines, source, put } = openCollector(t, 20);
+  const { collector, leaks, lines, source, put } = openCollector(t, { periodMs: 20 });
   const { leaks: read } = source;
   let failures = 3;
   source.leaks = async () => (failures-- > 0 ? Promise.reject(new Error('ENOBUFS')) : read());
@@ -144,7 +145,7 @@ test('a reading that fails does not end the readings', options, async (t) => {
 });
 
 test('readings never overlap', options, async (t) => {
-  const { collector, source } = openCollector(t, 1);
+  const { collector, source } = openCollector(t, { periodMs: 1 });
   let running = 0;
   source.leaks = async () => {
     assert.equal(running++, 0);
