@@ -24,10 +24,10 @@ export interface Fixture {
 
 const KILLS = 20;
 /** Each kill costs the start of a Node, which a busy machine draws out. */
-const KILLS_TIMEOUT_MS = 90_000;
+const KILLS_TIMEOUT_MS = 200_000;
 
 export function testStore(name: string, fixtureFor: (t: TestContext) => Promise<Fixture>, kills = KILLS): void {
-  const options = { timeout: 30_000 };
+  const options = { timeout: 120_000 };
   const title = (sentence: string) => `${name}: ${sentence}`;
   const openIn = async (t: TestContext): Promise<Store> => {
     const store = await (await fixtureFor(t)).open();
@@ -233,7 +233,8 @@ async function writeUntilKilled(t: TestContext, fixture: Fixture, round: number)
   const lines = createInterface({ input: writer.stdout as NodeJS.ReadableStream });
   lines.on('line', (address) => acknowledged.push(address));
   const closed = once(lines, 'close');
-  await once(lines, 'line');
+  // Two at least, so that it is killed while it writes.
+  while (acknowledged.length < 2) await once(lines, 'line');
   await delay(Math.random() * 40);
   writer.kill('SIGKILL');
   await Promise.all([exited, closed]);
