@@ -8,7 +8,6 @@ import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync, readFileSync, readdirSync } from 'node:fs';
-import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { after, afterEach, before, describe, test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isKernelError } from '../../src/kernel/errno.ts';
@@ -16,6 +15,7 @@ import { type Link, type LinkEvent, Links, type MacvlanSpec } from '../../src/ke
 import { LinkWatch } from '../../src/kernel/watch.ts';
 import { MODES } from '../../src/model.ts';
 import { outsideLab } from '../lab/enclosure.ts';
+import { until } from '../lab/patience.ts';
 
 interface Shown {
   ifindex: number;
@@ -41,9 +41,11 @@ interface Shown {
   };
 }
 
-const timeout = 30_000;
+const timeout = 90_000;
 const ALIAS = 'tsmacvlan endpoint 0123456789abcdef';
 const NOBODY = 65534;
+/** Of what a process that is kept from its processor does not show each time. */
+const ROUNDS = 10;
 
 const ip = (words: string) =>
   execFileSync('ip', words.split(' '), { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
@@ -51,7 +53,7 @@ const show = (words = '-d link') => JSON.parse(ip(`-j ${words}`)) as Shown[];
 const shown = (name: string) => show().find(({ ifname }) => ifname === name);
 const openFiles = () => readdirSync('/proc/self/fd').length;
 
-describe('links', { skip: outsideLab(), timeout: 170_000 }, () => {
+describe('links', { skip: outsideLab(), timeout: 500_000 }, () => {
   let links: Links;
   let wire: Link;
 
@@ -157,10 +159,13 @@ describe('links', { skip: outsideLab(), timeout: 170_000 }, () => {
       const churn = Links.open();
       let isDone = false;
       const churning = (async () => {
-        for (let round = 0; !isDone; round++) {
-          const { index } = await churn.addMacvlan(child(`churn${round % 50}`));
-          void churn.deleteLink(index);
-          if (round % 40 === 39) await sleep(20);
+        while (!isDone) {
+          const deletions: Promise<boolean>[] = [];
+          for (let count = 0; count < 40; count++) {
+            const { index } = await churn.addMacvlan(child(`churn${count}`));
+            deletions.push(churn.deleteLink(index));
+          }
+          await Promise.all(deletions);
         }
       })();
       for (let round = 0; round < 100; round++) {
@@ -170,7 +175,6 @@ describe('links', { skip: outsideLab(), timeout: 170_000 }, () => {
       }
       isDone = true;
       await churning;
-      await sleep(200);
       churn.close();
     });
   });
@@ -222,7 +226,7 @@ describe('links', { skip: outsideLab(), timeout: 170_000 }, () => {
       assert.equal(shown('tsm0'), undefined);
     });
 
-    test('is never without its alias, whenever this program is killed', { timeout: 60_000 }, async () => {
+    test('is never without its alias, whenever this program is killed', { timeout: 120_000 }, async () => {
       for (let round = 0; round < 15; round++) {
         await killWhileAdding(20 + 7 * round);
         const unmarked = show().filter(({ ifname, ifalias }) => ifname.startsWith('kill') && ifalias !== ALIAS);
@@ -342,7 +346,7 @@ describe('links', { skip: outsideLab(), timeout: 170_000 }, () => {
       await links.setUp(sub.index);
       await sleep(100);
       assert.deepEqual([shown('iso0')?.ifalias, shown('iso0')?.inet6_addr_gen_mode], [ALIAS, 'none']);
-      assert.ok(shown('iso0')?.flags.includes('LOWER_UP') && shown('tsm0')?.flags.includes('LOWER_UP'));
+      await until(() => ['iso0', 'tsm0'].every((name) => shown(name)?.flags.includes('LOWER_UP')));
       assert.deepEqual(await links.addresses(isolated.index), []);
       assert.equal(readFileSync('/proc/sys/net/ipv6/conf/iso0/disable_ipv6', 'utf8').trim(), '1');
     });
@@ -446,33 +450,36 @@ describe('links', { skip: outsideLab(), timeout: 170_000 }, () => {
     });
 
     test('leaves the event loop running', { timeout }, async () => {
-      const delay = monitorEventLoopDelay({ resolution: 1 });
-      let turns = 0;
-      let isDone = false;
-      const turn = () => void (turns++, isDone || setImmediate(turn));
-      const { index } = await links.addMacvlan(child('tsm0'));
-      delay.enable();
-      turn();
-      const startedMs = performance.now();
-      await links.deleteLink(index);
-      const tookMs = performance.now() - startedMs;
-      isDone = true;
-      delay.disable();
-      // While send() blocks the loop it turns at most twice.
-      assert.ok(
-        turns > 20,
-        `${turns} turns in ${tookMs.toFixed(1)} ms, longest stall ${(delay.max / 1e6).toFixed(1)} ms`,
-      );
+      const turnsWhileDeleting = async () => {
+        let turns = 0;
+        let isDone = false;
+        const turn = () => void (turns++, isDone || setImmediate(turn));
+        const { index } = await links.addMacvlan(child('tsm0'));
+        turn();
+        await links.deleteLink(index);
+        isDone = true;
+        return turns;
+      };
+      const turns = [];
+      for (let round = 0; round < ROUNDS; round++) turns.push(await turnsWhileDeleting());
+      // While send() blocks the loop it turns at most twice, whatever else the machine does.
+      assert.ok(Math.max(...turns) > 20, `${turns.join(', ')} turns`);
     });
 
     test('does not keep other requests waiting', { timeout }, async () => {
-      const made = [];
-      for (let count = 0; count < 3; count++) made.push((await links.addMacvlan(child(`tsm${count}`))).index);
-      const order: string[] = [];
-      const deletions = Promise.all(made.map((index) => links.deleteLink(index))).then(() => order.push('deleted'));
-      await links.byName('lo').then(() => order.push('read'));
-      await deletions;
-      assert.deepEqual(order, ['read', 'deleted']);
+      const orderOf = async () => {
+        const made = [];
+        for (let count = 0; count < 3; count++) made.push((await links.addMacvlan(child(`tsm${count}`))).index);
+        const order: string[] = [];
+        const deletions = Promise.all(made.map((index) => links.deleteLink(index))).then(() => order.push('deleted'));
+        await links.byName('lo').then(() => order.push('read'));
+        await deletions;
+        return order.join();
+      };
+      const orders = [];
+      for (let round = 0; round < ROUNDS; round++) orders.push(await orderOf());
+      // A process that was away meanwhile finds both done.
+      assert.ok(orders.includes('read,deleted'), orders.join('; '));
     });
   });
 
@@ -529,9 +536,10 @@ describe('links', { skip: outsideLab(), timeout: 170_000 }, () => {
       const made = await links.addMacvlan(child('tsm0', { macAddress: '02:42:0a:00:00:0a' }));
       await links.setUp(made.index);
       await links.deleteLink(made.index);
-      await sleep(150);
+      const own = () => events.filter((event) => event.type !== 'overflow' && event.link.index === made.index);
+      await until(() => own().at(-1)?.type === 'deleted');
       stop();
-      const mine = events.filter((event) => event.type !== 'overflow' && event.link.index === made.index);
+      const mine = own();
       assert.equal(mine[0]?.type, 'new');
       assert.equal(mine.at(-1)?.type, 'deleted');
       assert.ok(mine.some((event) => event.type === 'new' && event.link.isUp));
@@ -547,11 +555,11 @@ describe('links', { skip: outsideLab(), timeout: 170_000 }, () => {
       const events: LinkEvent[] = [];
       const stop = links.onChange((event) => void events.push(event));
       ip('link set p0 nomaster');
-      await sleep(150);
-      stop();
-      assert.ok(
+      await until(() =>
         events.some((event) => event.type === 'new' && event.link.name === 'p0' && event.link.masterIndex === null),
       );
+      await sleep(150);
+      stop();
       assert.ok(!events.some((event) => event.type === 'deleted'));
     });
 
@@ -562,29 +570,28 @@ describe('links', { skip: outsideLab(), timeout: 170_000 }, () => {
         (event) => void (event.type === 'overflow' ? overflows++ : changes.add(event.link.name)),
       );
       blockLoopWithLinks('wait', 300);
-      await sleep(300);
+      await until(() => changes.size >= 300);
       stop();
-      assert.deepEqual([changes.size >= 300, overflows], [true, 0]);
+      assert.equal(overflows, 0);
     });
 
     test('say when they were lost, and go on after that', { timeout }, async () => {
       const events: LinkEvent[] = [];
       const watch = new LinkWatch((event) => void events.push(event), 4096);
       blockLoopWithLinks('lost', 100);
+      await until(() => events.some(({ type }) => type === 'overflow'));
       await sleep(200);
-      assert.ok(events.some(({ type }) => type === 'overflow'));
       events.length = 0;
       ip('link add after0 type bridge');
-      await sleep(200);
+      await until(() => events.some((event) => event.type === 'new' && event.link.name === 'after0'));
       watch.close();
-      assert.ok(events.some((event) => event.type === 'new' && event.link.name === 'after0'));
     });
 
     test('do not keep the process alive', { timeout }, async () => {
       const code = `import { Links } from ${JSON.stringify(import.meta.resolve('../../src/kernel/link.ts'))}; Links.open().onChange(() => {});`;
       const program = spawn(process.execPath, ['--input-type=module', '-e', code], {
         stdio: 'inherit',
-        timeout: 10_000,
+        timeout: 60_000,
       });
       assert.deepEqual(await once(program, 'exit'), [0, null]);
     });
@@ -605,7 +612,7 @@ describe('links', { skip: outsideLab(), timeout: 170_000 }, () => {
       await Promise.all(requests);
     });
 
-    test('5,000 links made and deleted leave no descriptor and no link behind', { timeout: 120_000 }, async () => {
+    test('5,000 links made and deleted leave no descriptor and no link behind', { timeout: 300_000 }, async () => {
       const before = openFiles();
       const deletions: Promise<boolean>[] = [];
       for (let count = 0; count < 5000; count++) {
@@ -614,7 +621,7 @@ describe('links', { skip: outsideLab(), timeout: 170_000 }, () => {
         if (deletions.length === 500) assert.ok((await Promise.all(deletions.splice(0))).every(Boolean));
       }
       assert.ok((await Promise.all(deletions)).every(Boolean));
-      assert.equal(openFiles(), before);
+      await until(() => openFiles() <= before);
       assert.equal(show().filter(({ ifname }) => ifname.startsWith('tsm')).length, 0);
     });
 
@@ -628,8 +635,7 @@ describe('links', { skip: outsideLab(), timeout: 170_000 }, () => {
         assert.equal((await pending)?.index, wire.index);
         await assert.rejects(each.byName('wire0'), { code: 'EBADF' });
       }
-      await sleep(20);
-      assert.equal(openFiles(), before);
+      await until(() => openFiles() <= before);
     });
   });
 
