@@ -39,17 +39,23 @@ export interface Neighbour {
 const FILE_HEADER_BYTES = 24;
 const RECORD_HEADER_BYTES = 16;
 const CAPTURED_LENGTH_OFFSET = 8;
-const START_TIMEOUT_MS = 10_000;
-/** tcpdump hands over what it has read up to here when it is told to end; the kernel may hold younger frames. */
+const START_TIMEOUT_MS = 30_000;
+/** Between two looks whether tcpdump has read what the kernel holds for it: what it has not when it is told to end is lost. */
 const SETTLE_MS = 50;
+const SETTLE_TIMEOUT_MS = 20_000;
+/** What it prints on SIGUSR1 (tcpdump(1)). */
+const COUNTS = /(\d+) packets? captured, (\d+) packets? received by filter/;
 
 export class Capture {
   private readonly tcpdump: ChildProcess;
   private readonly chunks: Buffer[] = [];
+  /** What tcpdump says of itself. */
+  private words = '';
 
   private constructor(tcpdump: ChildProcess) {
     this.tcpdump = tcpdump;
     tcpdump.stdout?.on('data', (chunk: Buffer) => this.chunks.push(chunk));
+    tcpdump.stderr?.setEncoding('utf8').on('data', (words: string) => (this.words += words));
   }
 
   /** Starts to listen; `filter` in tcpdump's language, as `arp or icmp`. Frames from now on are seen. */
@@ -60,14 +66,11 @@ export class Capture {
     const [command = '', ...args] = namespace.enter(['tcpdump', ...options, ...filter.split(' ').filter(Boolean)]);
     const tcpdump = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] });
     const capture = new Capture(tcpdump);
-    let words = '';
     const listening = new Promise<void>((resolve, reject) => {
-      tcpdump.stderr.setEncoding('utf8').on('data', (text: string) => {
-        words += text;
-        if (words.includes('listening on')) resolve();
-      });
-      tcpdump.once('exit', () => reject(new Error(`tcpdump on ${link} ended: ${words}`)));
-      setTimeout(() => reject(new Error(`tcpdump on ${link} does not start: ${words}`)), START_TIMEOUT_MS).unref();
+      tcpdump.stderr.on('data', () => capture.words.includes('listening on') && resolve());
+      tcpdump.once('exit', () => reject(new Error(`tcpdump on ${link} ended: ${capture.words}`)));
+      const late = () => reject(new Error(`tcpdump on ${link} does not start: ${capture.words}`));
+      setTimeout(late, START_TIMEOUT_MS).unref();
     });
     await listening;
     return capture;
@@ -80,10 +83,30 @@ export class Capture {
 
   /** Ends listening and answers all frames. */
   async stop(): Promise<Frame[]> {
-    await sleep(SETTLE_MS);
+    await this.settle();
     this.tcpdump.kill('SIGINT');
-    if (this.tcpdump.exitCode === null && this.tcpdump.signalCode === null) await once(this.tcpdump, 'close');
+    if (this.isRunning) await once(this.tcpdump, 'close');
     return this.frames();
+  }
+
+  /** Until tcpdump has read every frame that was there for it. */
+  async settle(): Promise<void> {
+    const deadlineMs = performance.now() + SETTLE_TIMEOUT_MS;
+    do {
+      await sleep(SETTLE_MS);
+      this.words = '';
+      this.tcpdump.kill('SIGUSR1');
+      while (this.isRunning && performance.now() < deadlineMs && !COUNTS.test(this.words)) await sleep(5);
+    } while (this.isRunning && performance.now() < deadlineMs && !this.hasAll());
+  }
+
+  private hasAll(): boolean {
+    const [, captured, received] = COUNTS.exec(this.words) ?? [];
+    return captured === received;
+  }
+
+  private get isRunning(): boolean {
+    return this.tcpdump.exitCode === null && this.tcpdump.signalCode === null;
   }
 }
 
