@@ -18,17 +18,18 @@ import { Host } from '../lab/host.ts';
 import { lastOf } from '../lab/invariant.ts';
 import { Lan } from '../lab/namespace.ts';
 import { Neighbour } from '../lab/neighbour.ts';
+import { inTime } from '../lab/patience.ts';
 import { Plugin } from '../lab/plugin.ts';
 import { type FakeNetwork, Refusal, Understudy } from '../lab/understudy.ts';
 
 const BUNDLE = join(import.meta.dirname, '../../dist/tsmacvlan.js');
 const STRANGER = '3c:22:fb:10:aa:02';
-/** Of the calls below none may take longer, the machine's other work included. */
-const PATIENCE_MS = 5000;
+/** Of the calls below none may take longer, the machine's other work included: at 9 s the server would give it up. */
+const PATIENCE_MS = 8000;
 /** How long the frames of a reserve are counted; docs/conflicts.md has the figure of 21 minutes. */
 const RESERVE_MINUTES = Number(process.env.RESERVE_MINUTES ?? 0.2);
 
-describe('a LAN in trouble', { skip: outsideLab(), timeout: 170_000 + RESERVE_MINUTES * 60_000 }, () => {
+describe('a LAN in trouble', { skip: outsideLab(), timeout: 500_000 + RESERVE_MINUTES * 60_000 }, () => {
   let lan: Lan;
   let host: Host;
   let engine: Understudy;
@@ -133,9 +134,7 @@ describe('a LAN in trouble', { skip: outsideLab(), timeout: 170_000 + RESERVE_MI
 
   test('a switch port that drops everything delays nothing', async () => {
     await lan.namespace.ip(`link set ${port} type bridge_slave state 0`);
-    const startedMs = performance.now();
-    await engine.run(network);
-    assert.ok(performance.now() - startedMs < PATIENCE_MS);
+    await inTime(3000, () => engine.run(network));
     await lan.namespace.ip(`link set ${port} type bridge_slave state 3`);
   });
 
@@ -213,15 +212,24 @@ describe('a LAN in trouble', { skip: outsideLab(), timeout: 170_000 + RESERVE_MI
     await engine.run(network);
     // The container's own question, and the first one for each of the four in reserve.
     await sleep(8000);
-    const first = countProbes(capture);
+    const first = await countOnceQuiet(capture);
     await sleep(RESERVE_MINUTES * 60_000);
-    const later = countProbes(capture) - first;
     await capture.stop();
+    const later = countProbes(capture) - first;
     console.log(`reserve of one pool: ${first} frames at first, then ${later} in ${RESERVE_MINUTES} minutes`);
     assert.ok(first <= 30, `${first} frames`);
     // Nothing before nine minutes are over.
     assert.ok(later <= Math.floor(RESERVE_MINUTES / 9) * 24, `${later} frames`);
   });
+
+  /** A busy machine takes longer to make a reserve up. */
+  async function countOnceQuiet(capture: Capture): Promise<number> {
+    for (let known = -1; ; known = countProbes(capture)) {
+      if (known === countProbes(capture)) return known;
+      await sleep(3000);
+      await capture.settle();
+    }
+  }
 
   function countProbes(capture: Capture): number {
     return capture.frames().filter(({ sourceMac }) => isProbeMac(sourceMac)).length;

@@ -31,8 +31,9 @@ import { output } from '../lab/command.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { Lan, Namespace } from '../lab/namespace.ts';
 import { Neighbour } from '../lab/neighbour.ts';
+import { inTime, undisturbed, until } from '../lab/patience.ts';
 
-const timeout = 20_000;
+const timeout = 90_000;
 const SQUATTER = '3c:22:fb:10:aa:01';
 const MACHINE = '3c:22:fb:10:aa:02';
 const CONTAINER = '02:42:0a:09:00:32';
@@ -51,11 +52,11 @@ const ip = (words: string) => output(['ip', ...words.split(' ')]);
 const kernelLinks = async () => JSON.parse(await ip('-j -d link')) as KernelLink[];
 const probeLinks = async () => (await kernelLinks()).filter(({ ifalias }) => ifalias === 'tsmacvlan probe');
 
-/** The probe link of what was just asked, as soon as it is there. */
+/** The probe link of what was just asked, as soon as it is made ready. */
 async function probeLinkSoon() {
-  for (let waited = 0; waited < 100; waited++) {
+  for (let waited = 0; waited < 1000; waited++) {
     const [link] = await probeLinks();
-    if (link !== undefined) return link;
+    if (link?.flags.includes('UP')) return link;
     await sleep(5);
   }
   return assert.fail('no probe link was made');
@@ -72,7 +73,7 @@ let last = 50;
 const next = () => address(`10.9.0.${++last}`);
 const nextIPv6 = () => address(`fd00::${(++last).toString(16)}`);
 
-describe('the probe on real links', { skip: outsideLab(), timeout: 170_000 }, () => {
+describe('the probe on real links', { skip: outsideLab(), timeout: 500_000 }, () => {
   let lan: Lan;
   let lan2: Lan;
   let squatter: Neighbour;
@@ -161,14 +162,20 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 170_000 }, ()
   const reply = (packet: Packet, mac: string) =>
     packet.protocol === 'ARP' ? encodeArp(arpReply(packet, mac)) : encodeNd(ndDefence(packet.target, mac));
 
-  /** Sends once, this long after the first probe for the address. */
-  function reactOnce(to: Address, afterMs: number, frame: (packet: Packet) => Buffer): void {
-    let isDone = false;
+  /** Sends once, this long after the first probe for the address, or another one. */
+  function reactOnce(to: Address, afterMs: number, frame: (packet: Packet) => Buffer, probeNumber = 1): void {
+    let asked = 0;
     squatter.react = (packet) => {
-      if (isDone || !asks(packet, to)) return;
-      isDone = true;
+      if (!asks(packet, to) || ++asked !== probeNumber) return;
       setTimeout(() => squatter.send(frame(packet)), afterMs);
     };
+  }
+
+  /** The MAC addresses of those that spoke since, once so many did and time for more is over. */
+  async function heardFrom(count: number): Promise<string[]> {
+    await until(() => squatter.heard.length >= count);
+    await sleep(100);
+    return squatter.heard.map(({ packet }) => packet.sourceMac);
   }
 
   for (const [family, free] of [
@@ -190,9 +197,7 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 170_000 }, ()
       const used = free();
       await machine.namespace.ip(`address add ${formatAddress(used)}/24 dev lan0 nodad`);
       await probe(free());
-      const { tookMs, ...finding } = await timed(probe(used));
-      assert.deepEqual(finding, heldBy(MACHINE));
-      assert.ok(tookMs < 150, `${tookMs} ms`);
+      await inTime(150, async () => assert.deepEqual(await probe(used), heldBy(MACHINE)));
     });
 
     test(`a squatter that answers half a window late holds the ${family} address`, { timeout }, async () => {
@@ -203,7 +208,7 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 170_000 }, ()
 
     test(`a squatter that answers only after the last probe holds the ${family} address`, { timeout }, async () => {
       const used = free();
-      reactOnce(used, 520, (packet) => reply(packet, SQUATTER));
+      reactOnce(used, 100, (packet) => reply(packet, SQUATTER), 3);
       assert.deepEqual(await probe(used), heldBy(SQUATTER));
     });
 
@@ -263,12 +268,7 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 170_000 }, ()
       squatter.send(
         family === 'IPv4' ? encodeArp(arpProbe(wanted, SQUATTER)) : encodeNd(ndProbe(wanted, SQUATTER, 'abcdefabcdef')),
       );
-      await sleep(100);
-      const answers = squatter.heard.map(({ packet }) => packet);
-      assert.deepEqual(
-        answers.map((packet) => packet.sourceMac),
-        [link?.address],
-      );
+      assert.deepEqual(await heardFrom(1), [link?.address]);
       await prober.release('par', wanted);
       squatter.heard.length = 0;
       squatter.send(
@@ -319,17 +319,19 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 170_000 }, ()
   test('when a kernel adds the same IPv6 address at the same time, at most one of the two gets it', {
     timeout,
   }, async () => {
-    for (const afterMs of [0, 150, 300, 450, 600]) {
+    const add = async (afterMs: number) => {
       const wanted = nextIPv6();
+      const shown = (words: string) => machine.namespace.ip(`-6 address show ${words} to ${formatAddress(wanted)}`);
       const asked = probe(wanted);
       await sleep(afterMs);
-      // Detection begins within a second (rtr_solicit_delay) and takes one more.
       await machine.namespace.ip(`address add ${formatAddress(wanted)}/64 dev lan0`);
       const { held } = await asked;
-      await sleep(2200);
-      const failed = await machine.namespace.ip('-6 address show dadfailed');
-      assert.ok(held || failed.includes(`${formatAddress(wanted)}/64`), `after ${afterMs} ms`);
-    }
+      // Detection begins within a second (rtr_solicit_delay) and takes one more; one that failed stays tentative.
+      await until(async () => (await shown('tentative')) === '' || (await shown('dadfailed')) !== '');
+      assert.ok(held || (await shown('dadfailed')) !== '', `after ${afterMs} ms`);
+    };
+    // The kernel takes what nobody defends within a second.
+    for (const afterMs of [0, 150, 300, 450, 600]) await undisturbed(500, () => add(afterMs));
   });
 
   test('a switch that forwards groups only where they were asked for lets us hear who else probes', {
@@ -376,7 +378,7 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 170_000 }, ()
     const groups = () => ip('maddress show dev par');
     const before = [await state(), await groups()];
     const asked = Promise.all([probe(next()), probe(nextIPv6()), probe(nextIPv6(), { mode: 'passthru' })]);
-    await sleep(100);
+    await probeLinkSoon();
     assert.equal((await probeLinks()).length, 1);
     await asked;
     await prober.close();
@@ -384,11 +386,18 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 170_000 }, ()
   });
 
   test('the vantage closes by itself when nobody has asked for two seconds', { timeout }, async () => {
-    await probe(next(), { guardMs: 0 });
-    await sleep(1500);
-    assert.equal((await probeLinks()).length, 1);
-    for (let waited = 0; waited < 50 && (await probeLinks()).length > 0; waited++) await sleep(100);
-    assert.deepEqual(await probeLinks(), []);
+    // A look that came too late says nothing.
+    await inTime(
+      1900,
+      async () => {
+        const beginMs = performance.now();
+        await sleep(1500);
+        const found = await probeLinks();
+        if (performance.now() - beginMs < 1900) assert.equal(found.length, 1);
+      },
+      async () => void (await probe(next(), { guardMs: 0 })),
+    );
+    await until(async () => (await probeLinks()).length === 0);
   });
 
   test("the probe link has no IPv6 and does not answer for the host's addresses", { timeout }, async () => {
@@ -436,6 +445,7 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 170_000 }, ()
     squatter.send(encodeArp(arpAnnouncement(wanted, CONTAINER)));
     squatter.send(encodeArp(arpAnnouncement(wanted, SQUATTER)));
     squatter.send(encodeArp(arpAnnouncement(wanted, SQUATTER)));
+    await until(() => late.length > 0);
     await sleep(100);
     assert.deepEqual(late, [{ parentName: 'par', address: wanted, macAddress: SQUATTER }]);
   });
@@ -490,26 +500,25 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 170_000 }, ()
 
   test('a parent without carrier delays nothing', { timeout }, async () => {
     await lan2.namespace.ip('link set port-par2 down');
-    const { held, tookMs } = await timed(probe(next(), { parentName: 'par2' }));
+    await inTime(1000, async () => assert.equal((await probe(next(), { parentName: 'par2' })).held, false));
     await lan2.namespace.ip('link set port-par2 up');
-    assert.equal(held, false);
-    assert.ok(tookMs < 1000, `${tookMs} ms`);
   });
 
   test('a parent that does not exist, is down or is no Ethernet link is refused at once', { timeout }, async () => {
     await ip('link add gone0 type veth peer name gone1');
-    const sentences = [];
-    for (const parentName of ['nosuch0', 'gone0', 'lo']) {
-      const { message, tookMs } = await refusal(probe(address('10.9.0.7'), { parentName }));
-      sentences.push(message);
-      assert.ok(tookMs < 100);
+    const sentences = {
+      nosuch0:
+        'cannot check address 10.9.0.7 on the LAN, because parent interface "nosuch0" is not on this host; bring it back and try again',
+      gone0:
+        'cannot check address 10.9.0.7 on the LAN, because parent interface "gone0" is down; set it up with "ip link set gone0 up" and try again',
+      lo: 'parent "lo" is not an Ethernet interface; give an Ethernet interface with -o parent=',
+    };
+    for (const [parentName, sentence] of Object.entries(sentences)) {
+      await inTime(100, async () =>
+        assert.equal((await refusal(probe(address('10.9.0.7'), { parentName }))).message, sentence),
+      );
     }
     await ip('link delete gone0');
-    assert.deepEqual(sentences, [
-      'cannot check address 10.9.0.7 on the LAN, because parent interface "nosuch0" is not on this host; bring it back and try again',
-      'cannot check address 10.9.0.7 on the LAN, because parent interface "gone0" is down; set it up with "ip link set gone0 up" and try again',
-      'parent "lo" is not an Ethernet interface; give an Ethernet interface with -o parent=',
-    ]);
   });
 
   for (const [what, mode, words, code] of [
@@ -519,22 +528,32 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 170_000 }, ()
     ['goes down', 'passthru', 'link set gone0 down', 'PROBE_PARENT_DOWN'],
   ] as const) {
     test(`a parent that ${what} during the probe ends it in time (${mode})`, { timeout }, async () => {
-      const files = readdirSync('/proc/self/fd').length;
-      await ip('link add gone0 type veth peer name gone1');
-      await ip('link set gone0 up');
-      await ip('link set gone1 up');
-      const refused = refusal(probe(next(), { parentName: 'gone0', mode }));
-      await sleep(200);
-      await ip(words);
-      const { code: got, tookMs } = await refused;
-      assert.equal(got, code);
-      assert.ok(tookMs < 1000, `${tookMs} ms`);
+      const openFiles = () => readdirSync('/proc/self/fd').length;
+      const files = openFiles();
+      const endsInTime = async () => {
+        await ip('link delete gone0').catch(() => undefined);
+        await ip('link add gone0 type veth peer name gone1');
+        await ip('link set gone0 up');
+        await ip('link set gone1 up');
+        const beginMs = performance.now();
+        const refused = refusal(probe(next(), { parentName: 'gone0', mode }));
+        refused.catch(() => undefined);
+        await sleep(200);
+        await ip(words);
+        // A busy machine may be so late that nothing is left to end.
+        if (performance.now() - beginMs > 500) return refused.then(() => false).catch(() => false);
+        const { code: got, tookMs } = await refused;
+        assert.equal(got, code);
+        return tookMs < 1000;
+      };
+      let isInTime = false;
+      for (let tries = 0; tries < 5 && !isInTime; tries++) isInTime = await endsInTime();
+      assert.ok(isInTime);
       await prober.close();
       await ip('link delete gone0').catch(() => undefined);
       assert.deepEqual(await probeLinks(), []);
-      await sleep(100);
       // Fewer, when what an earlier test closed was still going.
-      assert.ok(readdirSync('/proc/self/fd').length <= files);
+      await until(() => openFiles() <= files);
     });
   }
 
@@ -542,7 +561,7 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 170_000 }, ()
     await ip('link add gone0 type veth peer name gone1');
     await ip('link set gone0 up');
     await ip('link set gone1 up');
-    const refused = refusal(probe(next(), { parentName: 'gone0' }));
+    const refused = refusal(probe(next(), { parentName: 'gone0', profile: 'rfc' }));
     await sleep(100);
     await ip('link delete gone0');
     await refused;
@@ -574,19 +593,20 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 170_000 }, ()
       import { Links } from ${JSON.stringify(import.meta.resolve('../../src/kernel/link.ts'))};
       import { Prober } from ${JSON.stringify(import.meta.resolve('../../src/lan/probe.ts'))};
       const prober = new Prober({ links: Links.open() });
-      setTimeout(() => console.log('asking'), 200);
       await prober.probe({ parentName: 'par', mode: 'bridge', address: { family: 'IPv4', value: 1n }, profile: 'rfc', isOwn: () => false });`;
     const child = spawn(process.execPath, ['--input-type=module-typescript', '-e', script], {
-      stdio: ['ignore', 'pipe', 'inherit'],
+      stdio: ['ignore', 'ignore', 'inherit'],
     });
-    await once(child.stdout, 'data');
+    const left = await probeLinkSoon();
     child.kill('SIGKILL');
     await once(child, 'exit');
-    const [left] = await probeLinks();
     assert.equal((await probe(next())).held, false);
     await prober.close();
-    assert.deepEqual(await probeLinks(), [left]);
-    await ip(`link delete ${left?.ifname}`);
+    assert.deepEqual(
+      (await probeLinks()).map(({ ifname }) => ifname),
+      [left.ifname],
+    );
+    await ip(`link delete ${left.ifname}`);
   });
 
   test('an announcement reaches neighbours, siblings and the switch', { timeout }, async () => {
@@ -608,11 +628,12 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 170_000 }, ()
         prober.announce({ parentName: 'par', mode: 'bridge', address: one, macAddress: CONTAINER }),
       ),
     );
-    for (const namespace of [machine.namespace, sibling.namespace]) {
+    const knows = async (namespace: Namespace, one: Address) => {
       const known = await namespace.show<{ dst: string; lladdr: string }>('neighbour');
-      for (const one of [moved, movedIPv6]) {
-        assert.equal(known.find(({ dst }) => dst === formatAddress(one))?.lladdr, CONTAINER);
-      }
+      return known.find(({ dst }) => dst === formatAddress(one))?.lladdr === CONTAINER;
+    };
+    for (const namespace of [machine.namespace, sibling.namespace]) {
+      for (const one of [moved, movedIPv6]) await until(() => knows(namespace, one));
     }
     const learnt = await lan.namespace.run(['bridge', '-j', 'fdb', 'show', 'br', 'br0']);
     const entries = JSON.parse(learnt.stdout) as { mac: string; ifname: string }[];

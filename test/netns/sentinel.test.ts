@@ -5,6 +5,7 @@
  *      └ box0, a macvlan child in namespace "box": the container
  */
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Address, parseAddress } from '../../src/address.ts';
@@ -17,8 +18,9 @@ import { output } from '../lab/command.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { Lan, Namespace } from '../lab/namespace.ts';
 import { Neighbour } from '../lab/neighbour.ts';
+import { until } from '../lab/patience.ts';
 
-const timeout = 30_000;
+const timeout = 120_000;
 const SQUATTER = '3c:22:fb:10:aa:01';
 const CONTAINER = '02:42:0a:09:00:05';
 const [IPV4, IPV6, OTHER] = ['10.9.0.5', 'fd00::5', '10.9.0.6'].map((text) => parseAddress(text) as Address) as [
@@ -29,7 +31,7 @@ const [IPV4, IPV6, OTHER] = ['10.9.0.5', 'fd00::5', '10.9.0.6'].map((text) => pa
 
 const ip = (words: string) => output(['ip', ...words.split(' ')]);
 
-describe('the watch over addresses in use', { skip: outsideLab(), timeout: 120_000 }, () => {
+describe('the watch over addresses in use', { skip: outsideLab(), timeout: 500_000 }, () => {
   let lan: Lan;
   let box: Namespace;
   let squatter: Neighbour;
@@ -56,7 +58,7 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 120_0
       onConflict: (one) => seen.push(one),
     });
     watch();
-    await sleep(1200);
+    await watching();
   });
 
   afterEach(() => {
@@ -74,6 +76,16 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 120_0
   function watch(): void {
     const defend = (address: Address) => void defended.push(address);
     sentinel.watch('web', { parentName: 'par', macAddress: CONTAINER, addresses: [IPV4, IPV6], defend });
+  }
+
+  /** Its socket is on the parent (/proc/net/packet, the fifth column), and the next reading has told that what to hear. */
+  async function watching(): Promise<void> {
+    const [{ ifindex = 0 } = {}] = JSON.parse(await ip('-j link show par')) as { ifindex: number }[];
+    await until(() => {
+      const rows = readFileSync('/proc/net/packet', 'utf8').split('\n');
+      return rows.some((row) => row.trim().split(/\s+/)[4] === String(ifindex));
+    });
+    await sleep(700);
   }
 
   async function addParent(): Promise<void> {
@@ -99,9 +111,9 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 120_0
     isNews: true,
   });
 
-  /** Until there are so many, or for three seconds. */
+  /** Once there are so many. */
   async function reports(count: number): Promise<ConflictSeen[]> {
-    for (let waited = 0; waited < 3000 && seen.length < count; waited += 50) await sleep(50);
+    await until(() => seen.length >= count);
     return seen;
   }
 
@@ -136,7 +148,7 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 120_0
     };
     sentinel.close();
     watch();
-    await sleep(1200);
+    await watching();
     await box.run(['ping', '-c', '2', '-i', '0.2', '-W', '1', '10.9.0.78']);
     await sleep(1500);
     squatter.reset();
@@ -156,7 +168,8 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 120_0
     await ip('link set ask0 up');
     await ip('address add 10.9.0.50/24 dev ask0');
     // Asked anew by each: the container answers on both of its interfaces.
-    for (const address of ['10.9.0.5', '10.9.0.6']) await output(['ping', '-c', '1', '-W', '2', '-I', 'ask0', address]);
+    for (const address of ['10.9.0.5', '10.9.0.6'])
+      await output(['ping', '-c', '1', '-W', '15', '-I', 'ask0', address]);
     squatter.send(encodeArp(arpProbe(IPV4, SQUATTER)));
     await sleep(1500);
     await ip('link delete ask0');
@@ -182,7 +195,7 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 120_0
     await ip('link set par down');
     await sleep(1200);
     await ip('link set par up');
-    await sleep(3500);
+    await watching();
     squatter.send(encodeArp(arpAnnouncement(IPV4, SQUATTER)));
     assert.deepEqual(await reports(1), [fromSquatter(IPV4)]);
   });
@@ -191,7 +204,7 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 120_0
     await ip('link delete par');
     await sleep(1200);
     await addParent();
-    await sleep(3500);
+    await watching();
     squatter.send(encodeArp(arpAnnouncement(IPV4, SQUATTER)));
     assert.deepEqual(await reports(1), [fromSquatter(IPV4)]);
   });

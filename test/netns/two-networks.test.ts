@@ -17,7 +17,7 @@ import { type FakeNetwork, Refusal, Understudy } from '../lab/understudy.ts';
 
 const OTHER_MAC = '02:00:00:00:00:07';
 
-describe('two networks of one host on one LAN', { skip: outsideLab(), timeout: 120_000 }, () => {
+describe('two networks of one host on one LAN', { skip: outsideLab(), timeout: 500_000 }, () => {
   let lan: Lan;
   let host: Host;
   let engine: Understudy;
