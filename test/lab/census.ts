@@ -11,8 +11,8 @@ interface KernelAddress {
   tentative?: boolean;
 }
 
-/** Duplicate address detection takes a kernel up to two seconds. */
-const DETECTION_MS = 6000;
+/** Duplicate address detection takes a kernel up to two seconds, and longer where it has other work. */
+const DETECTION_MS = 20_000;
 
 /** What the kernel has and may use; waits until it knows. */
 export async function addressesOf(namespace: Namespace, link: string): Promise<string[]> {

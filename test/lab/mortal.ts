@@ -37,8 +37,8 @@ const RTM_GET = 2;
 /** Shorter timers are how the program breathes. */
 const HELD_FROM_MS = 1000;
 const NEVER_MS = 2 ** 31 - 1;
-/** A timer that fired is set again when its round is over. */
-const ROUND_TIMEOUT_MS = 2000;
+/** A timer that fired is set again when its round is over: milliseconds later, unless the machine stands still. */
+const ROUND_TIMEOUT_MS = 30_000;
 
 // --- steps ----------------------------------------------------------------------------------------------------------
 

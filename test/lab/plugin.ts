@@ -9,8 +9,8 @@ import type { Daemon, Host } from './host.ts';
 const BUNDLE = join(import.meta.dirname, '../../dist/tsmacvlan.js');
 const SOCKET = '/run/docker/plugins/tsmacvlan.sock';
 const STATE_DIRECTORY = '/run/disk/tsmacvlan';
-const READY_TIMEOUT_MS = 20_000;
-const STOP_TIMEOUT_MS = 20_000;
+const READY_TIMEOUT_MS = 60_000;
+const STOP_TIMEOUT_MS = 60_000;
 
 export class Plugin {
   readonly host: Host;

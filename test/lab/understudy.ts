@@ -147,6 +147,8 @@ export class Understudy {
   async call(name: string, body: object): Promise<Record<string, unknown>> {
     const socketPath = this.plugin.host.file('/run/docker/plugins/tsmacvlan.sock');
     const sent = request({ socketPath, path: `/${name}`, method: 'POST', agent: false });
+    // A connection that breaks behind the reply tells nobody.
+    sent.on('error', () => undefined);
     const [response] = (await once(sent.end(JSON.stringify(body)), 'response')) as [IncomingMessage];
     const answer = JSON.parse(await text(response)) as Record<string, unknown>;
     if (response.statusCode !== 200) throw new Refusal(String(answer['Err']));
