@@ -28,6 +28,7 @@ export interface Report {
 }
 
 interface Held {
+  readonly delayMs: number;
   readonly dueMs: number;
   readonly run: () => void;
 }
@@ -37,8 +38,11 @@ const RTM_GET = 2;
 /** Shorter timers are how the program breathes. */
 const HELD_FROM_MS = 1000;
 const NEVER_MS = 2 ** 31 - 1;
-/** A timer that fired is set again when its round is over: milliseconds later, unless the machine stands still. */
-const ROUND_TIMEOUT_MS = 30_000;
+/** The collector's timer is set again when its round is over: milliseconds later, unless the machine stands still. */
+const ROUND_TIMEOUT_MS = 60_000;
+/** Its shortest; shorter ones are of other rooms and fire once. */
+const ROUND_FROM_MS = 4000;
+const ONCE_TIMEOUT_MS = 2000;
 
 // --- steps ----------------------------------------------------------------------------------------------------------
 
@@ -82,6 +86,7 @@ Server.prototype.emit = function (this: Server, event: string, ...given: unknown
 const { setTimeout, clearTimeout, Date } = globalThis;
 const monotonic = performance.now.bind(performance);
 const held = new Map<unknown, Held>();
+let timersHeld = 0;
 let standingMs = monotonic();
 const epochMs = Date.now() - standingMs;
 
@@ -98,7 +103,8 @@ globalThis.Date = class extends Date {
 globalThis.setTimeout = ((callback: (...given: unknown[]) => void, delayMs = 0, ...given: unknown[]) => {
   if (delayMs < HELD_FROM_MS) return setTimeout(callback, delayMs, ...given);
   const timer = setTimeout(() => undefined, NEVER_MS);
-  held.set(timer, { dueMs: standingMs + delayMs, run: () => callback(...given) });
+  timersHeld++;
+  held.set(timer, { delayMs, dueMs: standingMs + delayMs, run: () => callback(...given) });
   return timer;
 }) as typeof setTimeout;
 
@@ -111,14 +117,14 @@ globalThis.clearTimeout = (timer) => {
 async function pass(): Promise<number> {
   const [next] = [...held].sort(([, one], [, other]) => one.dueMs - other.dueMs);
   if (next === undefined) return 0;
-  const [timer, { dueMs, run: fire }] = next;
+  const [timer, { delayMs, dueMs, run: fire }] = next;
   const passedMs = Math.max(0, dueMs - standingMs);
   standingMs += passedMs;
   globalThis.clearTimeout(timer as NodeJS.Timeout);
-  const known = held.size;
+  const known = timersHeld;
   cause.run('time', fire);
-  const deadlineMs = monotonic() + ROUND_TIMEOUT_MS;
-  while (held.size <= known && monotonic() < deadlineMs) await new Promise((resolve) => setTimeout(resolve, 2));
+  const deadlineMs = monotonic() + (delayMs < ROUND_FROM_MS ? ONCE_TIMEOUT_MS : ROUND_TIMEOUT_MS);
+  while (timersHeld === known && monotonic() < deadlineMs) await new Promise((resolve) => setTimeout(resolve, 2));
   return passedMs;
 }
 

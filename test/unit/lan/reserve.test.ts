@@ -346,7 +346,7 @@ async function race(
     const stall = { fromMs: spec.stallFromMs, forMs: spec.stallForMs };
     const host = new Host(world, { macAddress, latencyMs: spec.latencyMs, stall }, hosts);
     hosts.push(host);
-    host.clock.after(spec.startMs, () => {
+    const begin = () => {
       const question = {
         address,
         timing: timingOf('fast', address.family),
@@ -368,7 +368,10 @@ async function race(
       else host.clock.after(containerAfterMs, () => inquiry.grant() && given++);
       inquiry.start();
       host.tick();
-    });
+    };
+    // Who had the address was there before it could stall.
+    if (spec.wasOurs) world.at(spec.startMs, begin);
+    else host.clock.after(spec.startMs, begin);
   }
   world.run(20_000);
   await settle();

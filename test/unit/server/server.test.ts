@@ -250,7 +250,7 @@ for (const [what, requests, connections] of [
   ['ten thousand requests at once on two hundred connections', 10_000, 200],
   ['a thousand requests at once on as many connections', 1000, 1000],
 ] as const) {
-  test(`${what} are all answered`, { timeout: 60_000 }, async (t) => {
+  test(`${what} are all answered`, { timeout: 180_000 }, async (t) => {
     const socket = join(temporaryDirectory(t), 's.sock');
     // In a process of its own: under node:test every promise costs several times as much.
     const program = join(import.meta.dirname, 'flood.ts');
