@@ -1,12 +1,10 @@
 /** A Docker engine of a chosen version on a host, with a containerd of its own and the image `busybox`. */
-import { once } from 'node:events';
 import { readFileSync, rmSync } from 'node:fs';
-import { type IncomingMessage, request } from 'node:http';
 import { join } from 'node:path';
-import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { output, run, type Result, type RunOptions } from './command.ts';
 import { labCgroup } from './enclosure.ts';
+import { exchange } from './exchange.ts';
 import type { Daemon, Host } from './host.ts';
 import { BUSYBOX_ARCHIVE, environmentOf, fileOf, type Suite } from './packages.ts';
 
@@ -18,8 +16,11 @@ export const SUITE_OF = { '20.10.24': 'bookworm', '26.1.5': 'trixie', '28.5.2': 
 
 export type Version = keyof typeof SUITE_OF;
 
-const READY_TIMEOUT_MS = 60_000;
-const STOP_TIMEOUT_MS = 30_000;
+/** An engine of a swarm without quorum waits 20 s for it; all of it may take long on a busy machine. */
+const READY_TIMEOUT_MS = 180_000;
+/** An engine gives its containers and its swarm 15 s each, and then ends by force. */
+const STOP_TIMEOUT_MS = 120_000;
+const PING_TIMEOUT_MS = 2000;
 /** An engine gives a plugin that is away up after 15 s a call, and 60 s to begin with. */
 const ANSWER_TIMEOUT_MS = 120_000;
 
@@ -66,7 +67,7 @@ export class Engine {
 
   /** Starts dockerd, after `stop`. */
   async start(): Promise<void> {
-    rmSync(this.host.file('/run/docker.sock'), { force: true });
+    rmSync(this.socket, { force: true });
     this.dockerd = await this.host.start('dockerd', this.commandLine(), this.env);
     const deadlineMs = Date.now() + READY_TIMEOUT_MS;
     while (!(await this.answers())) {
@@ -110,12 +111,11 @@ export class Engine {
    */
   async api<T = unknown>(method: string, path: string, body?: object): Promise<T> {
     const signal = AbortSignal.timeout(ANSWER_TIMEOUT_MS);
-    const options = { socketPath: this.host.file('/run/docker.sock'), path: `/v1.41${path}`, method, signal };
-    const call = request({ ...options, headers: { 'content-type': 'application/json' } });
-    const [response] = (await once(call.end(body && JSON.stringify(body)), 'response')) as [IncomingMessage];
-    const answer = await text(response);
-    if ((response.statusCode ?? 500) >= 400) throw new Error(`${method} ${path}: ${answer.trim()}`);
-    return (answer ? JSON.parse(answer) : undefined) as T;
+    const headers = { 'content-type': 'application/json' };
+    const question = { method, path: `/v1.41${path}`, headers, body: body && JSON.stringify(body), signal };
+    const { status, text } = await exchange(this.socket, question);
+    if (status >= 400) throw new Error(`${method} ${path}: ${text.trim()}`);
+    return (text ? JSON.parse(text) : undefined) as T;
   }
 
   /** Runs a shell script in which `docker` is this engine's command; the first failure ends it. */
@@ -141,13 +141,16 @@ export class Engine {
     return [dockerd, ...paths, ...sockets, ...network, '--cgroup-parent', labCgroup(), ...this.options];
   }
 
-  private answers(): Promise<boolean> {
-    const options = { socketPath: this.host.file('/run/docker.sock'), path: '/_ping', timeout: 2000 };
-    return new Promise((resolve) => {
-      const ping = request(options, (response) => resolve(response.resume().statusCode === 200));
-      ping.on('timeout', () => ping.destroy());
-      ping.on('error', () => resolve(false)).end();
-    });
+  private async answers(): Promise<boolean> {
+    const ping = { method: 'GET', path: '/_ping', signal: AbortSignal.timeout(PING_TIMEOUT_MS) };
+    return exchange(this.socket, ping).then(
+      ({ status }) => status === 200,
+      () => false,
+    );
+  }
+
+  private get socket(): string {
+    return this.host.file('/run/docker.sock');
   }
 
   private async loadImage(): Promise<void> {

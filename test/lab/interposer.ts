@@ -1,7 +1,8 @@
 /** Stands between engine and plugin on the plugin's socket, so that a test can do something before a call goes on. */
-import { createServer, request, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { once } from 'node:events';
 import { text } from 'node:stream/consumers';
+import { exchange } from './exchange.ts';
 
 /** Awaited before a call, `NetworkDriver.Join`, is handed to the plugin; a rejection is all that the engine hears. */
 export type Before = (call: string) => Promise<void>;
@@ -12,15 +13,16 @@ export class Interposer {
   readonly calls: string[] = [];
 
   private constructor(target: string, before: Before) {
+    let last: Promise<void> = Promise.resolve();
     this.server = createServer((call, answer) => {
-      this.forward(target, before, call, answer).catch((error: unknown) => answer.writeHead(502).end(String(error)));
+      const forwarded = last.then(() => this.forward(target, before, call, answer));
+      last = forwarded.catch((error: unknown) => void answer.writeHead(502).end(String(error)));
     });
   }
 
   /** Listens on `socket` and hands on to `target`, one call after the other. */
   static async listen(socket: string, target: string, before: Before): Promise<Interposer> {
-    let last: Promise<void> = Promise.resolve();
-    const interposer = new Interposer(target, (call) => (last = last.catch(() => {}).then(() => before(call))));
+    const interposer = new Interposer(target, before);
     interposer.server.listen(socket);
     await once(interposer.server, 'listening');
     return interposer;
@@ -37,8 +39,9 @@ export class Interposer {
     this.calls.push(path.slice(1));
     await before(path.slice(1));
     const { accept = '' } = call.headers;
-    const onward = request({ socketPath: target, path, method: 'POST', headers: { accept } });
-    const [response] = (await once(onward.end(body), 'response')) as [IncomingMessage];
-    answer.writeHead(response.statusCode ?? 502, response.headers).end(await text(response));
+    const { status, headers, text: answered } = await exchange(target, { path, headers: { accept }, body });
+    // Our own connection ends here; the engine's stays.
+    delete headers.connection;
+    answer.writeHead(status, headers).end(answered);
   }
 }

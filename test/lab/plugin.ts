@@ -1,9 +1,9 @@
 /** The daemon on a host, as an administrator starts it: the built bundle, with its settings in the environment. */
 import { existsSync, readFileSync } from 'node:fs';
-import { request } from 'node:http';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { output } from './command.ts';
+import { exchange } from './exchange.ts';
 import type { Daemon, Host } from './host.ts';
 
 const BUNDLE = join(import.meta.dirname, '../../dist/tsmacvlan.js');
@@ -11,6 +11,7 @@ const SOCKET = '/run/docker/plugins/tsmacvlan.sock';
 const STATE_DIRECTORY = '/run/disk/tsmacvlan';
 const READY_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 60_000;
+const ANSWER_TIMEOUT_MS = 2000;
 
 export class Plugin {
   readonly host: Host;
@@ -56,8 +57,7 @@ export class Plugin {
   /** The output of another command of the executable: `plugin.command('map')`. */
   command(...words: string[]): Promise<string> {
     // It stands outside the host, where disk and socket have other paths.
-    const [state, socket] = [this.host.file(STATE_DIRECTORY), this.host.file(this.settings.SOCKET ?? SOCKET)];
-    const env = { ...this.environment(), STATE_DIR: state, SOCKET: socket };
+    const env = { ...this.environment(), STATE_DIR: this.host.file(STATE_DIRECTORY), SOCKET: this.socket };
     return output([process.execPath, BUNDLE, ...words], { env });
   }
 
@@ -81,17 +81,16 @@ export class Plugin {
     return { PATH: process.env.PATH, ...this.settings };
   }
 
-  private answers(): Promise<boolean> {
-    const options = {
-      socketPath: this.host.file(this.settings.SOCKET ?? SOCKET),
-      path: '/Plugin.Activate',
-      method: 'POST',
-      timeout: 2000,
-    };
-    return new Promise((resolve) => {
-      const call = request(options, (response) => resolve(response.resume().statusCode === 200));
-      call.on('timeout', () => call.destroy());
-      call.on('error', () => resolve(false)).end();
-    });
+  private async answers(): Promise<boolean> {
+    const question = { path: '/Plugin.Activate', signal: AbortSignal.timeout(ANSWER_TIMEOUT_MS) };
+    return exchange(this.socket, question).then(
+      ({ status }) => status === 200,
+      () => false,
+    );
+  }
+
+  /** Its path, outside. */
+  private get socket(): string {
+    return this.host.file(this.settings.SOCKET ?? SOCKET);
   }
 }

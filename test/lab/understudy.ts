@@ -3,10 +3,8 @@
  * `docker run` and `docker rm`, with a network namespace in place of each container.
  */
 import { randomBytes } from 'node:crypto';
-import { once } from 'node:events';
-import { type IncomingMessage, request } from 'node:http';
-import { text } from 'node:stream/consumers';
 import { output } from './command.ts';
+import { exchange } from './exchange.ts';
 import { Namespace } from './namespace.ts';
 import type { Plugin } from './plugin.ts';
 
@@ -146,12 +144,9 @@ export class Understudy {
 
   async call(name: string, body: object): Promise<Record<string, unknown>> {
     const socketPath = this.plugin.host.file('/run/docker/plugins/tsmacvlan.sock');
-    const sent = request({ socketPath, path: `/${name}`, method: 'POST', agent: false });
-    // A connection that breaks behind the reply tells nobody.
-    sent.on('error', () => undefined);
-    const [response] = (await once(sent.end(JSON.stringify(body)), 'response')) as [IncomingMessage];
-    const answer = JSON.parse(await text(response)) as Record<string, unknown>;
-    if (response.statusCode !== 200) throw new Refusal(String(answer['Err']));
+    const { status, text } = await exchange(socketPath, { path: `/${name}`, body: JSON.stringify(body) });
+    const answer = JSON.parse(text) as Record<string, unknown>;
+    if (status !== 200) throw new Refusal(String(answer['Err']));
     return answer;
   }
 
