@@ -13,7 +13,7 @@ import { type Lan, Namespace } from './namespace.ts';
 
 const HOSTS = '/run/lab';
 
-// The shell stays process 1 of the machine and reaps what daemons leave behind.
+// The shell stays process 1 of the machine and reaps what daemons leave behind, until its input is closed.
 const INIT = `set -e
 hostname "$1"
 # As on every host whose engine has its default bridge.
@@ -25,7 +25,7 @@ mount -t sysfs sysfs /sys
 mount --rbind /run/cgroup /sys/fs/cgroup
 umount -l /run/cgroup
 echo up
-sleep infinity`;
+cat >/dev/null`;
 
 export interface Daemon {
   /** Sends a signal; SIGKILL and SIGTERM alike are answered by `ended`. */
@@ -75,8 +75,7 @@ export class Host {
       'private',
     ];
     const [command = '', ...args] = namespace.enter([...unshare, 'sh', '-c', INIT, 'init', name, directory]);
-    const init = spawn(command, args, { stdio: ['ignore', 'pipe', 'inherit'] });
-    if (!init.stdout) throw new Error('unreachable');
+    const init = spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'] });
     await Promise.race([
       once(init.stdout, 'data'),
       once(init, 'exit').then(() => Promise.reject(new Error(`host ${name} did not boot`))),
@@ -87,7 +86,8 @@ export class Host {
   /** Pulls the plug: every process of the machine and its /run are gone, its disk stays. */
   async cutPower(lan: Lan): Promise<void> {
     for (const port of Object.values(this.ports)) await lan.unplug(port);
-    this.init.kill('SIGKILL');
+    // Process 1 is the last to go: the kernel kills all others and waits for them. Killed itself, unshare would not wait.
+    this.init.stdin?.end();
     if (this.init.exitCode === null && this.init.signalCode === null) await once(this.init, 'exit');
     await this.namespace.delete();
     await output(['rm', '-rf', join(this.directory, 'run')]);

@@ -12,7 +12,7 @@ import { labCgroup } from './enclosure.ts';
 import type { Namespace } from './namespace.ts';
 
 const MACHINES = '/run/machines';
-const BOOT_TIMEOUT_MS = 60_000;
+const BOOT_TIMEOUT_MS = 180_000;
 
 const CHECKOUT = join(import.meta.dirname, '../..');
 
@@ -97,7 +97,11 @@ export class Machine {
     closeSync(log);
     const deadlineMs = Date.now() + BOOT_TIMEOUT_MS;
     while (!(await this.isUp())) {
-      if (this.booted.exitCode !== null || Date.now() > deadlineMs) throw new Error(`no boot:\n${this.console()}`);
+      if (this.booted.exitCode !== null || Date.now() > deadlineMs) {
+        this.booted.kill('SIGKILL');
+        this.booted = undefined;
+        throw new Error(`no boot:\n${this.console()}`);
+      }
       await sleep(100);
     }
   }
@@ -105,7 +109,8 @@ export class Machine {
   /** Pulls the plug. */
   async powerOff(): Promise<void> {
     if (!this.booted) return;
-    this.booted.kill('SIGKILL');
+    // Process 1 is the last to go, and unshare sees it end. Killed itself, unshare would not wait for any of them.
+    process.kill(Number(this.initPid), 'SIGKILL');
     if (this.booted.exitCode === null && this.booted.signalCode === null) await once(this.booted, 'exit');
     this.booted = undefined;
   }
@@ -117,11 +122,11 @@ export class Machine {
   }
 
   run(...argv: string[]): Promise<Result> {
-    return run(this.enter(argv), { timeoutMs: 120_000 });
+    return run(this.enter(argv), { timeoutMs: 180_000 });
   }
 
   must(...argv: string[]): Promise<string> {
-    return output(this.enter(argv), { timeoutMs: 120_000 });
+    return output(this.enter(argv), { timeoutMs: 180_000 });
   }
 
   /** Writes a file below / of the machine. */
@@ -140,9 +145,18 @@ export class Machine {
   private async isUp(): Promise<boolean> {
     // nsenter became sh and sh became unshare, whose only child is process 1 of the machine.
     const pid = this.booted?.pid;
-    this.initPid = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim();
+    this.initPid = childrenOf(pid);
     if (!/^\d+$/.test(this.initPid)) return false;
     const state = (await this.run('systemctl', 'is-system-running')).stdout.trim();
     return state === 'running' || state === 'degraded';
+  }
+}
+
+/** Empty also when there is no such process. */
+function childrenOf(pid: number | undefined): string {
+  try {
+    return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim();
+  } catch {
+    return '';
   }
 }
