@@ -4,7 +4,7 @@
  * none ran.
  */
 import { globSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
+import { availableParallelism, totalmem } from 'node:os';
 import { join, relative, sep } from 'node:path';
 import { obstacle } from './lab/enclosure.ts';
 import { fetchEngines, fetchEtcd, fetchUml, installTools } from './lab/packages.ts';
@@ -25,15 +25,17 @@ const MINUTE_MS = 60_000;
 const FILE_MINUTES = Number(process.env.FILE_MINUTES ?? 0);
 
 const CORES = availableParallelism();
+/** A kernel of its own keeps one core busy and takes up to 2 GB. */
+const GUESTS = Math.max(1, Math.min(CORES, Math.floor(totalmem() / (6 * 2 ** 30))));
 
-/** Most tests wait for the LAN's silence or an engine; a kernel of its own and a swarm keep all cores busy. */
+/** Most tests wait for the LAN's silence or an engine; a swarm keeps all cores busy. */
 const LEVELS: Record<string, Level> = {
   unit: { timeoutMs: 5 * MINUTE_MS, atOnce: CORES, isEnclosed: false, hasEngines: false },
   package: { timeoutMs: 10 * MINUTE_MS, atOnce: CORES, isEnclosed: false, hasEngines: false },
   netns: { timeoutMs: 10 * MINUTE_MS, atOnce: CORES, isEnclosed: true, hasEngines: false },
-  docker: { timeoutMs: 10 * MINUTE_MS, atOnce: CORES, isEnclosed: true, hasEngines: true },
-  vlan: { timeoutMs: 10 * MINUTE_MS, atOnce: 1, isEnclosed: true, hasEngines: true, hasVlanKernel: true },
-  swarm: { timeoutMs: 10 * MINUTE_MS, atOnce: 1, isEnclosed: true, hasEngines: true },
+  docker: { timeoutMs: 20 * MINUTE_MS, atOnce: CORES, isEnclosed: true, hasEngines: true },
+  vlan: { timeoutMs: 20 * MINUTE_MS, atOnce: GUESTS, isEnclosed: true, hasEngines: true, hasVlanKernel: true },
+  swarm: { timeoutMs: 25 * MINUTE_MS, atOnce: 1, isEnclosed: true, hasEngines: true },
 };
 
 const TESTS = import.meta.dirname;

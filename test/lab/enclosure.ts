@@ -92,8 +92,12 @@ async function removeTree(cgroup: string): Promise<void> {
   }
 }
 
+/** None when the directory is gone: another runner removes the same ones. */
 function children(directory: string): string[] {
-  if (!existsSync(directory)) return [];
-  const entries = readdirSync(directory, { withFileTypes: true });
-  return entries.filter((entry) => entry.isDirectory()).map((entry) => join(directory, entry.name));
+  try {
+    const entries = readdirSync(directory, { withFileTypes: true });
+    return entries.filter((entry) => entry.isDirectory()).map((entry) => join(directory, entry.name));
+  } catch {
+    return [];
+  }
 }
