@@ -3,16 +3,31 @@ import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 /** Longer than any stall; what never comes true fails all the same. */
-const UNTIL_MS = 50_000;
+const UNTIL_MS = 90_000;
 const LOOK_MS = 50;
 const TRIES = 5;
 
-/** Fails after 50 s. */
-export async function until(holds: () => boolean | Promise<boolean>): Promise<void> {
-  for (const endMs = performance.now() + UNTIL_MS; !(await holds()); ) {
-    assert.ok(performance.now() < endMs, `it did not come true in ${UNTIL_MS} ms: ${String(holds)}`);
-    await sleep(LOOK_MS);
-  }
+interface Limits {
+  /** Default 90 s. */
+  readonly timeoutMs?: number;
+  /** Between two looks; default 50 ms. */
+  readonly pollMs?: number;
+  /** Told with the failure. */
+  readonly detail?: () => string | Promise<string>;
+}
+
+export async function until(
+  holds: () => boolean | Promise<boolean>,
+  { timeoutMs = UNTIL_MS, pollMs = LOOK_MS, detail = () => '' }: Limits = {},
+): Promise<void> {
+  for (const endMs = performance.now() + timeoutMs; !(await holds()); await sleep(pollMs))
+    if (performance.now() > endMs)
+      assert.fail(`it did not come true in ${timeoutMs} ms: ${String(holds)}\n${await detail()}`);
+}
+
+/** Waits for words in a text that grows. */
+export async function untilSaid(words: RegExp, text: () => string | Promise<string>): Promise<void> {
+  await until(async () => words.test(await text()), { detail: async () => `${words} in ${await text()}` });
 }
 
 /**
