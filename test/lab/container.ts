@@ -12,6 +12,8 @@ export interface Attachment {
   MacAddress: string;
 }
 
+const MOST_IN_FLIGHT = 3;
+
 /** Starts a container that waits; `words` are further options of docker run, as `--net lan --ip 192.0.2.9`. */
 export async function runIdle(engine: Engine, name: string, words: string): Promise<void> {
   // busybox as process 1 ignores SIGTERM: without a stop timeout of its own each stop takes 10 s.
@@ -26,10 +28,11 @@ export async function attachment(engine: Engine, container: string, network: str
   return found;
 }
 
-/** Whether a running container gets an answer from an address or a name. */
-export async function pings(engine: Engine, container: string, target: string): Promise<boolean> {
+/** Whether a running container gets an answer from an address or a name within so many seconds. */
+export async function pings(engine: Engine, container: string, target: string, withinS = 10): Promise<boolean> {
   // The first of two may be lost while the neighbour's address is being resolved.
-  const { stdout } = await engine.docker('exec', container, 'ping', '-c', '2', '-i', '0.2', '-W', '1', target);
+  const ping = ['ping', '-c', '2', '-i', '0.2', '-W', String(withinS), target];
+  const { stdout } = await engine.docker('exec', container, ...ping);
   return /[12] packets received/.test(stdout);
 }
 
@@ -37,6 +40,22 @@ export async function assertPings(engine: Engine, container: string, target: str
   assert.ok(await pings(engine, container, target), `${container} gets no answer from ${target}`);
 }
 
+/** A container that pings all the time, `busybox ping -i 0.2`, has lost nothing, save what was in flight when it was asked; ends it. */
+export async function assertUndisturbed(engine: Engine, container: string): Promise<void> {
+  await engine.must('kill', '--signal', 'INT', container);
+  await engine.must('wait', container);
+  assertNoGap(await engine.must('logs', container));
+  await engine.must('rm', container);
+}
+
+/** In what `busybox ping` printed; it sends by the clock, and when it is interrupted some answers may not have been read. */
+export function assertNoGap(printed: string): void {
+  const answered = Array.from(printed.matchAll(/ seq=(\d+) /g), ([, number]) => Number(number));
+  assert.deepEqual(answered, [...answered.keys()], printed.slice(-2000));
+  const sent = Number(/(\d+) packets transmitted/.exec(printed)?.[1]);
+  assert.ok(sent > 0 && sent - answered.length <= MOST_IN_FLIGHT, printed.slice(-2000));
+}
+
 export async function assertNoPing(engine: Engine, container: string, target: string): Promise<void> {
-  assert.ok(!(await pings(engine, container, target)), `${container} gets an answer from ${target}`);
+  assert.ok(!(await pings(engine, container, target, 1)), `${container} gets an answer from ${target}`);
 }

@@ -7,6 +7,7 @@ import { manifest } from '../../plugin/manifest.ts';
 import { buildRootfs } from '../../plugin/rootfs.ts';
 import { VERSION } from '../../src/version.ts';
 import type { Engine } from './engine.ts';
+import { untilSaid } from './patience.ts';
 
 type Manifest = ReturnType<typeof manifest>;
 
@@ -50,6 +51,11 @@ export class ManagedPlugin {
   log(): string {
     const lines = this.engine.log().split('\n');
     return lines.filter((line) => line.includes(`plugin=${this.id}`)).join('\n');
+  }
+
+  /** Waits for words of its log: the engine hands on what it writes some time later. */
+  logs(words: RegExp): Promise<void> {
+    return untilSaid(words, () => this.log());
   }
 
   /** Its state directory, seen from outside the host. */

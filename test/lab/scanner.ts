@@ -8,7 +8,8 @@ import { Neighbour } from './neighbour.ts';
 
 const MAC_ADDRESS = '02:00:5e:10:00:99';
 /** The bridge and the containers answer within milliseconds; a busy machine takes its time. */
-const ANSWER_MS = 1500;
+const ANSWER_MS = 700;
+const PATIENCE_MS = 30_000;
 
 export class Scanner {
   readonly #neighbour: Neighbour;
@@ -25,11 +26,20 @@ export class Scanner {
     return new Scanner(neighbour, address);
   }
 
-  /** The MAC address of each answer for each address. Two machines with one address answer both, also with one MAC. */
-  async holders(addresses: readonly string[]): Promise<Map<string, string[]>> {
+  /**
+   * The MAC address of each answer for each address. Two machines with one address answer both, also with one MAC.
+   * Waits for as many answers as expected for each, and for more for a while.
+   */
+  async holders(addresses: readonly string[], expected = 1): Promise<Map<string, string[]>> {
     this.#neighbour.reset();
     for (const target of addresses) this.#ask(target);
+    const isWhole = () => [...this.#answers(addresses).values()].every((macs) => macs.length >= expected);
+    for (const endMs = performance.now() + PATIENCE_MS; !isWhole() && performance.now() < endMs; ) await sleep(20);
     await sleep(ANSWER_MS);
+    return this.#answers(addresses);
+  }
+
+  #answers(addresses: readonly string[]): Map<string, string[]> {
     const found = new Map<string, string[]>(addresses.map((address) => [address, []]));
     for (const { packet } of this.#neighbour.heard) {
       if (packet.protocol !== 'ARP' || packet.operation !== 'reply') continue;

@@ -10,7 +10,7 @@ import { DRIVER, GATEWAY, Swarm } from '../lab/swarm.ts';
 const NETWORK = `-d ${DRIVER} --ipam-driver ${DRIVER} --subnet 192.0.2.0/24 --gateway ${GATEWAY} --ip-range 192.0.2.64/26`;
 const SERVICE = '--endpoint-mode dnsrr --network lan';
 
-describe('leaders of a swarm', { skip: outsideLab(), timeout: 560_000 }, () => {
+describe('leaders of a swarm', { skip: outsideLab(), timeout: 1_200_000 }, () => {
   let swarm: Swarm;
 
   before(async () => {
@@ -23,7 +23,7 @@ describe('leaders of a swarm', { skip: outsideLab(), timeout: 560_000 }, () => {
   });
 
   async function createNetwork(): Promise<void> {
-    await swarm.manager.must('network', 'create', ...NETWORK.split(' '), '-o', 'parent=lan', '--attachable', 'lan');
+    await swarm.manage('network', 'create', ...NETWORK.split(' '), '-o', 'parent=lan', '--attachable', 'lan');
   }
 
   test('the leader is killed during a scale-up, and leads again later with claims of long ago: nothing doubled, nothing stuck', async () => {

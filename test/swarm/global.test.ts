@@ -6,7 +6,7 @@
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { after, afterEach, before, describe, test } from 'node:test';
-import { pings } from '../lab/container.ts';
+import { assertNoPing, assertPings } from '../lab/container.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { Namespace } from '../lab/namespace.ts';
 import { DRIVER, GATEWAY, IMAGE, type Node, Swarm } from '../lab/swarm.ts';
@@ -14,7 +14,7 @@ import { DRIVER, GATEWAY, IMAGE, type Node, Swarm } from '../lab/swarm.ts';
 const NETWORK = `-d ${DRIVER} --ipam-driver ${DRIVER} --subnet 192.0.2.0/24 --gateway ${GATEWAY}`;
 const SERVICE = '--endpoint-mode dnsrr';
 
-describe('swarm networks of scope global', { skip: outsideLab(), timeout: 560_000 }, () => {
+describe('swarm networks of scope global', { skip: outsideLab(), timeout: 1_200_000 }, () => {
   let swarm: Swarm;
   let worker: Node;
 
@@ -59,17 +59,17 @@ describe('swarm networks of scope global', { skip: outsideLab(), timeout: 560_00
     }
 
     const update = '--detach --force --update-parallelism 5 --update-delay 0s --update-order start-first';
-    await swarm.manager.must('service', 'update', ...update.split(' '), 'web');
+    await swarm.manage('service', 'update', ...update.split(' '), 'web');
     await swarm.updated('web');
     await swarm.settled('web', 14);
     await swarm.assertOneEach('web', 14);
 
-    await swarm.manager.must('node', 'update', '--availability', 'drain', 'w1');
+    await swarm.manage('node', 'update', '--availability', 'drain', 'w1');
     await swarm.settled('web', 14);
     await swarm.settled('each', 3);
     const moved = await swarm.assertOneEach('web', 14);
     assert.ok(moved.every(({ node }) => node !== worker));
-    await swarm.manager.must('node', 'update', '--availability', 'active', 'w1');
+    await swarm.manage('node', 'update', '--availability', 'active', 'w1');
     await swarm.settled('each', 4);
     assert.ok((await watch.end()) > 3);
   });
@@ -87,7 +87,8 @@ describe('swarm networks of scope global', { skip: outsideLab(), timeout: 560_00
     const back = await swarm.assertOneEach('shop_db', 2);
     assert.ok(back.every(({ address }) => /^198\.51\.100\./.test(address)));
     const asker = web.find(({ node }) => node !== back[0]?.node);
-    assert.ok(asker && (await pings(asker.node.engine, asker.containerId, 'tasks.shop_db')));
+    assert.ok(asker, 'all are on one node');
+    await assertPings(asker.node.engine, asker.containerId, 'tasks.shop_db');
     assert.equal(new Set(web.map(({ address }) => address)).size, 8);
     await engine.must('stack', 'rm', 'shop');
   });
@@ -158,10 +159,8 @@ describe('swarm networks of scope global', { skip: outsideLab(), timeout: 560_00
       /attaching to network failed, make sure your network options are correct and check manager logs/,
     );
     const leader = await swarm.leader();
-    assert.match(
-      leader.plugin.log(),
-      new RegExp(`address ${taken?.address} is given to a task of this swarm already; choose another --ip`),
-    );
+    const sentence = `address ${taken?.address} is given to a task of this swarm already; choose another --ip`;
+    await leader.plugin.logs(new RegExp(sentence));
     await swarm.assertOneEach('web', 2);
   });
 
@@ -172,11 +171,11 @@ describe('swarm networks of scope global', { skip: outsideLab(), timeout: 560_00
     const [asker] = await swarm.assertOneEach('web', 2);
     assert.ok(asker);
     const format = '{{range .Endpoint.VirtualIPs}}{{.Addr}}{{end}}';
-    const virtual = (await swarm.manager.must('service', 'inspect', '--format', format, 'web')).split('/')[0] ?? '';
+    const virtual = (await swarm.manage('service', 'inspect', '--format', format, 'web')).split('/')[0] ?? '';
     assert.match(virtual, /^192\.0\.2\./);
-    assert.equal(await pings(asker.node.engine, asker.containerId, virtual), false);
+    await assertNoPing(asker.node.engine, asker.containerId, virtual);
     const leader = await swarm.leader();
-    assert.match(leader.plugin.log(), /its services need --endpoint-mode dnsrr, nobody answers for a virtual IP/);
+    await leader.plugin.logs(/its services need --endpoint-mode dnsrr, nobody answers for a virtual IP/);
   });
 
   /** What docker service ps shows of a task that does not start, on any node or on this one. */

@@ -21,7 +21,7 @@ describe('a service that grows and shrinks', { skip: outsideLab(), timeout: 3_60
   after(() => swarm.close());
 
   test(`${MANY / 2} replicas, then ${FEW} ↔ ${MANY} ${ROUNDS} times: every task has its own address at every moment`, async () => {
-    await swarm.manager.must('network', 'create', ...NETWORK.split(' '), '-o', 'parent=lan', 'lan');
+    await swarm.manage('network', 'create', ...NETWORK.split(' '), '-o', 'parent=lan', 'lan');
     await swarm.createService('web', `--endpoint-mode dnsrr --network lan --replicas ${MANY / 2}`);
     const watch = swarm.watch('web');
     await scaled(MANY / 2);
@@ -31,14 +31,14 @@ describe('a service that grows and shrinks', { skip: outsideLab(), timeout: 3_60
       const startedMs = Date.now();
       await swarm.scale('web', FEW);
       await scaled(FEW);
-      if (round === Math.ceil(ROUNDS / 2)) await swarm.manager.must('node', 'update', '--availability', 'drain', 'w1');
+      if (round === Math.ceil(ROUNDS / 2)) await swarm.manage('node', 'update', '--availability', 'drain', 'w1');
       await swarm.scale('web', MANY);
       if (round === ROUNDS) await swarm.kill(killed);
       await scaled(MANY);
       if (round === ROUNDS) await swarm.start(killed);
       console.log(`round ${round}: ${((Date.now() - startedMs) / 1000).toFixed(1)} s`);
     }
-    await swarm.manager.must('node', 'update', '--availability', 'active', 'w1');
+    await swarm.manage('node', 'update', '--availability', 'active', 'w1');
     await swarm.ready();
     await scaled(MANY);
     console.log(`${await watch.end()} looks into all containers`);
