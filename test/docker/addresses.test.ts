@@ -11,7 +11,7 @@ const VERSIONS: Version[] = ['20.10.24', '28.5.2'];
 const SWITCH = ['192.0.2.254/24', '2001:db8::fe/64', '198.51.100.254/24'];
 
 for (const version of VERSIONS) {
-  describe(`addresses, engine ${version}`, { skip: outsideLab(), timeout: 180_000 }, () => {
+  describe(`addresses, engine ${version}`, { skip: outsideLab(), timeout: 600_000 }, () => {
     let site: Site;
     let machine: Machine;
     let engine: Engine;

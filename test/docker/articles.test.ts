@@ -15,7 +15,7 @@ import { Site } from '../lab/site.ts';
 const VERSIONS: Version[] = ['20.10.24', '28.5.2'];
 
 for (const version of VERSIONS) {
-  describe(`as typed, engine ${version}`, { skip: outsideLab(), timeout: 120_000 }, () => {
+  describe(`as typed, engine ${version}`, { skip: outsideLab(), timeout: 400_000 }, () => {
     let site: Site;
     let one: Engine;
     let two: Engine;

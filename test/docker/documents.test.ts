@@ -8,6 +8,7 @@ import { DOCS, follow } from '../lab/document.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import type { Engine, Version } from '../lab/engine.ts';
 import { programOf } from '../lab/packages.ts';
+import { until } from '../lab/patience.ts';
 import { Site } from '../lab/site.ts';
 
 const BUILT_IN = '-d macvlan --subnet 192.0.2.0/24 --gateway 192.0.2.254 --ip-range 192.0.2.64/26 -o parent=eth0 lan';
@@ -15,7 +16,7 @@ const BACK = { '-d tsmacvlan --ipam-driver tsmacvlan': '-d macvlan' };
 const COMPOSE = ['--config', '/run/compose', 'compose', '--file', join(DOCS, 'examples/compose.yaml')];
 
 for (const version of ['20.10.24', '28.5.2'] satisfies Version[]) {
-  describe(`documents, engine ${version}`, { skip: outsideLab(), timeout: 180_000 }, () => {
+  describe(`documents, engine ${version}`, { skip: outsideLab(), timeout: 600_000 }, () => {
     let site: Site;
     let engine: Engine;
 
@@ -52,9 +53,10 @@ for (const version of ['20.10.24', '28.5.2'] satisfies Version[]) {
       mkdirSync('/run/compose/cli-plugins', { recursive: true });
       await engine.shell(`ln -sf ${programOf('compose')} /run/compose/cli-plugins/docker-compose`);
       await engine.must(...COMPOSE, 'up', '--detach');
-      const page = await engine.must(...COMPOSE, 'exec', '-T', 'probe', 'wget', '-qO-', 'http://web/');
-      assert.equal(page, 'hello');
-      const fromLan = await site.lan.namespace.run(['ping', '-c', '1', '-W', '2', '192.0.2.80']);
+      // The container runs before its web server listens.
+      const page = () => engine.docker(...COMPOSE, 'exec', '-T', 'probe', 'wget', '-qO-', 'http://web/');
+      await until(async () => (await page()).stdout === 'hello\n');
+      const fromLan = await site.lan.namespace.run(['ping', '-c', '1', '-W', '10', '192.0.2.80']);
       assert.match(fromLan.stdout, / 0% packet loss/);
       await engine.must(...COMPOSE, 'down');
       assert.equal(await engine.must('network', 'ls', '--quiet', '--filter', 'driver=tsmacvlan'), '');

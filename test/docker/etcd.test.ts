@@ -6,7 +6,6 @@
 import assert from 'node:assert/strict';
 import { mkdtempSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { assertPings, attachment, runIdle } from '../lab/container.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { Engine } from '../lab/engine.ts';
@@ -14,12 +13,13 @@ import { EtcdCluster } from '../lab/etcd.ts';
 import { Host } from '../lab/host.ts';
 import { makePlugin } from '../lab/managed.ts';
 import { Lan } from '../lab/namespace.ts';
+import { until } from '../lab/patience.ts';
 import { type Machine, Site } from '../lab/site.ts';
 
 const ETCD = '192.0.2.254';
 const OPTIONS = '-d tsmacvlan --ipam-driver tsmacvlan --subnet 192.0.2.0/24 -o parent=lan0'.split(' ');
 
-describe('two hosts with one etcd', { skip: outsideLab(), timeout: 240_000 }, () => {
+describe('two hosts with one etcd', { skip: outsideLab(), timeout: 700_000 }, () => {
   let site: Site;
   let etcd: EtcdCluster;
   let machines: Machine[];
@@ -77,14 +77,16 @@ describe('two hosts with one etcd', { skip: outsideLab(), timeout: 240_000 }, ()
     const begin = performance.now();
     const { stderr } = await engines[0].docker('run', '--rm', '--net', 'lan', 'busybox', 'true');
     assert.match(stderr, /no new addresses while the shared store has no quorum or cannot be reached \(etcd at 192/);
-    assert.ok(performance.now() - begin < 10_000, `refused after ${performance.now() - begin} ms`);
+    // The daemon answers within 9 s; the rest is the docker command's.
+    assert.ok(performance.now() - begin < 20_000, `refused after ${performance.now() - begin} ms`);
 
     // Its name and its leases are kept meanwhile.
     await machines[0]?.plugin.restart('SIGKILL');
     etcd.startMember(0);
     await etcd.ready();
     await until(async () => !(await claims()).includes(given));
-    await until(async () => (await engines[0].docker('run', '-d', '--net', 'lan', 'busybox', 'true')).code === 0);
+    const starts = async () => (await engines[0].docker('run', '-d', '--net', 'lan', 'busybox', 'true')).code === 0;
+    await until(starts);
     const nodes = await etcd.must('get', '--prefix', '--keys-only', '/tsmacvlan/default/nodes/');
     assert.equal(nodes.split('\n').filter(Boolean).length, 2);
   });
@@ -100,7 +102,7 @@ describe('two hosts with one etcd', { skip: outsideLab(), timeout: 240_000 }, ()
 });
 
 /**     three: managed plugin ──lan0── switch 192.0.2.254, with etcd     */
-describe('the managed plugin with etcd', { skip: outsideLab(), timeout: 120_000 }, () => {
+describe('the managed plugin with etcd', { skip: outsideLab(), timeout: 400_000 }, () => {
   let lan: Lan;
   let host: Host;
   let engine: Engine;
@@ -149,10 +151,3 @@ describe('the managed plugin with etcd', { skip: outsideLab(), timeout: 120_000 
     assert.deepEqual((await get('nodes'))[0], node);
   });
 });
-
-async function until(holds: () => Promise<boolean>): Promise<void> {
-  for (const end = performance.now() + 30_000; !(await holds()); ) {
-    assert.ok(performance.now() < end, 'it did not come true in 30 s');
-    await sleep(200);
-  }
-}

@@ -18,7 +18,7 @@ const VERSIONS: Version[] = ['20.10.24', '28.5.2'];
 const CREATE = 'network create -d tsmacvlan --ipam-driver tsmacvlan --subnet 192.0.2.0/24 -o parent=lan0'.split(' ');
 
 for (const version of VERSIONS) {
-  describe(`networks the engine forgot, engine ${version}`, { skip: outsideLab(), timeout: 120_000 }, () => {
+  describe(`networks the engine forgot, engine ${version}`, { skip: outsideLab(), timeout: 400_000 }, () => {
     let lan: Lan;
     let machine: Machine;
     let interposer: Interposer;

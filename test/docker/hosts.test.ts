@@ -15,7 +15,7 @@ import { Site } from '../lab/site.ts';
 const SUBNET = '--subnet 192.0.2.0/24 --gateway 192.0.2.254'.split(' ');
 
 for (const version of Object.keys(SUITE_OF) as Version[]) {
-  describe(`two hosts on one LAN, engine ${version}`, { skip: outsideLab(), timeout: 120_000 }, () => {
+  describe(`two hosts on one LAN, engine ${version}`, { skip: outsideLab(), timeout: 400_000 }, () => {
     let site: Site;
     let one: Engine;
     let two: Engine;

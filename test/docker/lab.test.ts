@@ -10,9 +10,9 @@ import { Engine, SUITE_OF, type Version } from '../lab/engine.ts';
 import { Host } from '../lab/host.ts';
 import { Lan } from '../lab/namespace.ts';
 
-const PING = ['ping', '-c', '1', '-W', '2'];
+const PING = ['ping', '-c', '1', '-W', '10'];
 
-describe('the lab', { skip: outsideLab(), timeout: 120_000 }, () => {
+describe('the lab', { skip: outsideLab(), timeout: 400_000 }, () => {
   let lan: Lan;
   before(async () => {
     lan = await Lan.create(['192.0.2.254/24']);

@@ -11,7 +11,7 @@ const CYCLES = 200;
 const IN_PARALLEL = 20;
 
 for (const version of VERSIONS) {
-  describe(`lifecycle, engine ${version}`, { skip: outsideLab(), timeout: 420_000 }, () => {
+  describe(`lifecycle, engine ${version}`, { skip: outsideLab(), timeout: 1_100_000 }, () => {
     let site: Site;
     let machine: Machine;
 

@@ -15,7 +15,7 @@ const VERSIONS: Version[] = ['20.10.24', '28.5.2'];
 const ROUTER = '192.0.2.254';
 
 for (const version of VERSIONS) {
-  describe(`modes, engine ${version}`, { skip: outsideLab(), timeout: 120_000 }, () => {
+  describe(`modes, engine ${version}`, { skip: outsideLab(), timeout: 400_000 }, () => {
     let site: Site;
     let engine: Engine;
 

@@ -9,15 +9,15 @@ import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { after, before, describe, test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { VERSION } from '../../src/version.ts';
-import { assertPings, attachment, runIdle } from '../lab/container.ts';
+import { assertPings, assertUndisturbed, attachment, runIdle } from '../lab/container.ts';
 import { DOCS, follow } from '../lab/document.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { Engine, type Version } from '../lab/engine.ts';
 import { Host } from '../lab/host.ts';
 import { makePlugin, ManagedPlugin } from '../lab/managed.ts';
 import { Lan } from '../lab/namespace.ts';
+import { until } from '../lab/patience.ts';
 import { REGISTRY, startRegistry } from '../lab/registry.ts';
 
 const VERSIONS: Version[] = ['20.10.24', '28.5.2'];
@@ -28,7 +28,7 @@ const OURS = { 'registry.example': REGISTRY, VERSION };
 const SUBNET = '--subnet 192.0.2.0/24 --gateway 192.0.2.254 -o parent=eth0';
 
 for (const version of VERSIONS) {
-  describe(`managed plugin, engine ${version}`, { skip: outsideLab(), timeout: 280_000 }, () => {
+  describe(`managed plugin, engine ${version}`, { skip: outsideLab(), timeout: 1_000_000 }, () => {
     let lan: Lan;
     let hosts: Host[];
     let one: Engine;
@@ -85,10 +85,10 @@ for (const version of VERSIONS) {
       assert.equal((await attachment(one, 'web', 'lan')).IPAddress, '192.0.2.129', 'a stranger has the first address');
     });
 
-    test('its log lines are in the engine log, as information', () => {
+    test('its log lines are in the engine log, as information', async () => {
       const joined = /level=info msg="\S+ info NetworkDriver\.Join .*outcome=ok/;
-      for (const plugin of [first, second]) assert.match(plugin.log(), joined);
-      assert.match(first.log(), new RegExp(`info listening version=${VERSION.replaceAll('.', '\\.')} `));
+      for (const plugin of [first, second]) await plugin.logs(joined);
+      await first.logs(new RegExp(`info listening version=${VERSION.replaceAll('.', '\\.')} `));
     });
 
     test('the engine does not look at the socket when the alias is plain tsmacvlan, as docs/install.md says', async () => {
@@ -124,7 +124,7 @@ for (const version of VERSIONS) {
       await follow(two, 'install.md', 'Change a setting');
       const env = await two.must('plugin', 'inspect', '--format', '{{.Settings.Env}}', 'tsmacvlan:lan');
       assert.match(env, /LOG_LEVEL=debug/);
-      await assertLostNothing(two, 'steady');
+      await assertUndisturbed(two, 'steady');
     });
 
     // What fails to start costs the 13 s of the engine's patience: one reason on each engine.
@@ -134,8 +134,9 @@ for (const version of VERSIONS) {
         await two.must('plugin', 'set', second.name, 'LOG_LEVEL=loud');
         const startedMs = Date.now();
         assert.equal((await two.docker('plugin', 'enable', second.name)).code, 1);
-        assert.ok(Date.now() - startedMs < 20_000, 'the engine was left hanging');
-        assert.match(second.log(), /LOG_LEVEL=.{1,3}loud.{1,3} is not known; use error, warn, info, debug/);
+        // The 30 s of the docker command would be for a plugin that hangs.
+        assert.ok(Date.now() - startedMs < 28_000, 'the engine was left hanging');
+        await second.logs(/LOG_LEVEL=.{1,3}loud.{1,3} is not known; use error, warn, info, debug/);
         await two.must('plugin', 'set', second.name, 'LOG_LEVEL=info');
         await two.must('plugin', 'enable', second.name);
       });
@@ -151,10 +152,12 @@ for (const version of VERSIONS) {
 
     test('after a crash the engine starts it again, and the next container gets its address', async () => {
       const address = (await attachment(two, 'db', 'lan')).IPAddress;
+      const starts = () => second.log().match(/listening version/g)?.length ?? 0;
+      const before = starts();
       await second.crash();
       // The engine has to see its old connection closed: a call sent on it is repeated without its body (moby#35459).
-      await sleep(1000);
-      await two.must('run', '--rm', '--net', 'lan', 'busybox', 'ping', '-c', '1', '-W', '2', address);
+      await until(() => starts() > before);
+      await two.must('run', '--rm', '--net', 'lan', 'busybox', 'ping', '-c', '1', '-W', '10', address);
       await two.must('run', '--rm', '--net', 'tagged', 'busybox', 'true');
     });
 
@@ -180,13 +183,13 @@ for (const version of VERSIONS) {
       const before = await two.must('inspect', '--format', '{{.State.StartedAt}}', 'db', 'cache');
       for (const number of [NEXT, VERSION]) {
         await follow(two, 'install.md', 'Upgrade or downgrade the plugin', { ...OURS, VERSION: number });
-        assert.match(second.log(), new RegExp(`listening version=${number}`));
-        await two.must('run', '--rm', '--net', 'lan', 'busybox', 'ping', '-c', '1', '-W', '2', '192.0.2.64');
+        await second.logs(new RegExp(`listening version=${number}`));
+        await two.must('run', '--rm', '--net', 'lan', 'busybox', 'ping', '-c', '1', '-W', '10', '192.0.2.64');
         const taken = await two.docker('run', '--rm', '--net', 'lan', '--ip', '192.0.2.64', 'busybox', 'true');
         assert.match(taken.stderr, /address 192\.0\.2\.64 is used by endpoint/);
       }
       assert.equal(await two.must('inspect', '--format', '{{.State.StartedAt}}', 'db', 'cache'), before);
-      await assertLostNothing(two, 'steady');
+      await assertUndisturbed(two, 'steady');
       await assertPings(two, 'db', '192.0.2.254');
     });
 
@@ -208,10 +211,10 @@ for (const version of VERSIONS) {
         await two.must('plugin', 'disable', '-f', second.name);
         const schema = setSchema(second.stateDirectory(), 99);
         assert.equal((await two.docker('plugin', 'enable', second.name)).code, 1);
-        assert.match(second.log(), /was written by a newer tsmacvlan \(schema 99, this program knows up to \d+\)/);
+        await second.logs(/was written by a newer tsmacvlan \(schema 99, this program knows up to \d+\)/);
         assert.equal(setSchema(second.stateDirectory(), schema), 99);
         await two.must('plugin', 'enable', second.name);
-        await two.must('run', '--rm', '--net', 'lan', 'busybox', 'ping', '-c', '1', '-W', '2', '192.0.2.254');
+        await two.must('run', '--rm', '--net', 'lan', 'busybox', 'ping', '-c', '1', '-W', '10', '192.0.2.254');
       });
 
     test('it is removed by the steps of docs/install.md, with its state and its sockets', async () => {
@@ -238,12 +241,9 @@ for (const version of VERSIONS) {
     });
 
     async function assertIsBack(): Promise<void> {
-      const deadlineMs = Date.now() + 20_000;
-      const running = () => two.must('ps', '--format', '{{.Names}}');
-      while ((await running()).split('\n').sort().join() !== 'cache,db') {
-        if (Date.now() > deadlineMs) assert.fail(`running: ${await running()}\n${second.log().slice(-3000)}`);
-        await sleep(100);
-      }
+      const running = async () => (await two.must('ps', '--format', '{{.Names}}')).split('\n').sort().join();
+      const detail = () => second.log().slice(-3000);
+      await until(async () => (await running()) === 'cache,db', { detail });
       await assertPings(two, 'db', '192.0.2.254');
       assert.equal((await attachment(two, 'db', 'lan')).IPAddress, '192.0.2.64');
       assert.equal((await attachment(two, 'cache', 'tagged')).IPAddress, '198.51.100.2');
@@ -253,25 +253,15 @@ for (const version of VERSIONS) {
 
 /** The containers of a swarm service, once there are so many. */
 async function untilRunning(engine: Engine, service: string, count: number): Promise<string[]> {
-  const deadlineMs = Date.now() + 40_000;
   const filter = ['--filter', `label=com.docker.swarm.service.name=${service}`];
   let found: string[] = [];
-  while (found.length < count) {
-    if (Date.now() > deadlineMs) assert.fail(await engine.must('service', 'ps', '--no-trunc', service));
-    await sleep(200);
+  const isThere = async () => {
     found = (await engine.must('ps', '--quiet', ...filter)).split('\n').filter(Boolean);
-  }
+    return found.length >= count;
+  };
+  const detail = () => engine.must('service', 'ps', '--no-trunc', service);
+  await until(isThere, { detail, pollMs: 200 });
   return found;
-}
-
-/** The container pings all the time: at most the one in flight has no answer. */
-async function assertLostNothing(engine: Engine, container: string): Promise<void> {
-  await engine.must('kill', '--signal', 'INT', container);
-  await engine.must('wait', container);
-  const log = await engine.must('logs', '--tail', '5', container);
-  const [, sent, received] = log.match(/(\d+) packets transmitted, (\d+) packets received/) ?? [];
-  assert.ok(Number(sent) - Number(received) <= 1, log);
-  await engine.must('rm', container);
 }
 
 /** Writes the schema version of a state that nobody uses; answers the one before. */

@@ -42,7 +42,7 @@ const CONTAINERS: Record<string, string> = {
 };
 
 for (const version of VERSIONS) {
-  describe(`refusals, engine ${version}`, { skip: outsideLab(), timeout: 120_000 }, () => {
+  describe(`refusals, engine ${version}`, { skip: outsideLab(), timeout: 400_000 }, () => {
     let site: Site;
     let machine: Machine;
     let engine: Engine;

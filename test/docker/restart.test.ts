@@ -19,7 +19,7 @@ const NETWORK = '-d tsmacvlan --ipam-driver tsmacvlan --subnet 192.0.2.0/24 --ga
 );
 
 for (const version of VERSIONS) {
-  describe(`restarts, engine ${version}`, { skip: outsideLab(), timeout: 300_000 }, () => {
+  describe(`restarts, engine ${version}`, { skip: outsideLab(), timeout: 900_000 }, () => {
     let site: Site;
     let machine: Machine;
     let engine: Engine;
@@ -76,7 +76,7 @@ for (const [version, signal] of [
 ] as const) {
   describe(`the plugin gets ${signal} before every single call of engine ${version}`, {
     skip: outsideLab(),
-    timeout: 300_000,
+    timeout: 900_000,
   }, () => {
     let lan: Lan;
     let host: Host;

@@ -7,10 +7,12 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { VERSION } from '../../src/version.ts';
+import { assertNoGap } from '../lab/container.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { Machine } from '../lab/machine.ts';
 import { Lan, Namespace } from '../lab/namespace.ts';
 import { BUSYBOX_ARCHIVE, environmentOf, fileOf } from '../lab/packages.ts';
+import { until, untilSaid } from '../lab/patience.ts';
 
 const CHECKOUT = join(import.meta.dirname, '../..');
 const NETWORK = '-d tsmacvlan --ipam-driver tsmacvlan --subnet 192.0.2.0/24 --gateway 192.0.2.254 -o parent=eth0';
@@ -19,7 +21,7 @@ const CAPABILITIES = '0000000000003000';
 /** In tenths: systemd calls 0 to 20 SAFE and 21 to 50 OK. */
 const EXPOSURE_LIMIT = 30;
 
-describe('systemd service', { skip: outsideLab(), timeout: 240_000 }, () => {
+describe('systemd service', { skip: outsideLab(), timeout: 700_000 }, () => {
   let lan: Lan;
   let machine: Machine;
 
@@ -49,7 +51,7 @@ describe('systemd service', { skip: outsideLab(), timeout: 240_000 }, () => {
   test('it holds two capabilities and writes to the journal', async () => {
     const status = await machine.must('cat', `/proc/${await mainPid()}/status`);
     assert.match(status, new RegExp(`CapEff:\\s${CAPABILITIES}\\nCapBnd:\\s${CAPABILITIES}`));
-    assert.match(await journal(), new RegExp(`info listening version=${VERSION.replaceAll('.', '\\.')} `));
+    await untilSaid(new RegExp(`info listening version=${VERSION.replaceAll('.', '\\.')} `), journal);
   });
 
   test('an engine that starts after it has the driver', async () => {
@@ -57,7 +59,7 @@ describe('systemd service', { skip: outsideLab(), timeout: 240_000 }, () => {
     await docker('import', '--change', 'CMD ["sh"]', BUSYBOX_ARCHIVE, 'busybox');
     await docker('network', 'create', ...NETWORK.split(' '), '-o', 'host_access=true', 'lan');
     await docker(...'run -d --name web --net lan --ip 192.0.2.80 --restart always busybox sleep 3600'.split(' '));
-    await docker('exec', 'web', 'ping', '-c', '1', '-W', '2', '192.0.2.254');
+    await docker('exec', 'web', 'ping', '-c', '1', '-W', '10', '192.0.2.254');
   });
 
   test('no container notices its restart or its crash, and systemd has it back at once', async () => {
@@ -66,19 +68,19 @@ describe('systemd service', { skip: outsideLab(), timeout: 240_000 }, () => {
     await docker('run', '--rm', '--net', 'lan', 'busybox', 'true');
     const before = await mainPid();
     await machine.must('kill', '-9', before);
+    // The engine has to see its old connection closed: a call sent on it is repeated without its body (moby#35459).
+    await until(async () => ![before, '0'].includes(await mainPid()));
     await docker('run', '--rm', '--net', 'lan', 'busybox', 'true');
-    assert.notEqual(await mainPid(), before);
     await docker('kill', '--signal', 'INT', 'steady');
     await docker('wait', 'steady');
-    const [, sent, received] = (await docker('logs', '--tail', '5', 'steady')).match(/(\d+) packets tr\D+(\d+)/) ?? [];
-    assert.ok(Number(sent) - Number(received) <= 1, `${sent} sent, ${received} received`);
+    assertNoGap(await docker('logs', 'steady'));
   });
 
   test('after a power cut it is up before the engine, and containers that restart always are back', async () => {
     await machine.powerOff();
     await machine.powerOn();
     assert.ok((await activeSince('tsmacvlan')) < (await activeSince('docker')));
-    await docker('exec', 'web', 'ping', '-c', '1', '-W', '2', '192.0.2.254');
+    await docker('exec', 'web', 'ping', '-c', '1', '-W', '10', '192.0.2.254');
     const format = '{{(index .NetworkSettings.Networks "lan").IPAddress}}';
     assert.equal(await docker('inspect', '--format', format, 'web'), '192.0.2.80');
   });
@@ -87,8 +89,9 @@ describe('systemd service', { skip: outsideLab(), timeout: 240_000 }, () => {
     machine.write('/etc/default/tsmacvlan', 'LOG_LEVEL=loud\n');
     const startedMs = Date.now();
     assert.notEqual((await machine.run('systemctl', 'restart', 'tsmacvlan')).code, 0);
-    assert.ok(Date.now() - startedMs < 10_000, 'systemd was left waiting');
-    assert.match(await journal(), /setting LOG_LEVEL="loud" is not known; use error, warn, info, debug/);
+    // It would wait for 30 s.
+    assert.ok(Date.now() - startedMs < 25_000, 'systemd was left waiting');
+    await untilSaid(/setting LOG_LEVEL="loud" is not known; use error, warn, info, debug/, journal);
     machine.write('/etc/default/tsmacvlan', 'LOG_LEVEL=debug\n');
     await machine.must('systemctl', 'reset-failed', 'tsmacvlan');
     await machine.must('systemctl', 'restart', 'tsmacvlan');

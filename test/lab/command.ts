@@ -11,14 +11,14 @@ export interface RunOptions {
   env?: NodeJS.ProcessEnv;
   /** Written to the standard input, which is empty otherwise. */
   input?: string | Buffer;
-  /** Default 60 s; the program is killed then and the code is not 0. */
+  /** Default 180 s; the program is killed then and the code is not 0. */
   timeoutMs?: number;
 }
 
 /** Runs a program to its end; a code other than 0 is an answer, not an error. */
 export function run(argv: readonly string[], options: RunOptions = {}): Promise<Result> {
   const [command = '', ...args] = argv;
-  const { env = process.env, input = '', timeoutMs = 60_000 } = options;
+  const { env = process.env, input = '', timeoutMs = 180_000 } = options;
   return new Promise((resolve, reject) => {
     const settings = { env, timeout: timeoutMs, killSignal: 'SIGKILL', maxBuffer: 64 << 20 } as const;
     const child = execFile(command, args, settings, (error, stdout, stderr) => {

@@ -68,9 +68,12 @@ interface Views {
 const ENDPOINT_ALIAS = 'tsmacvlan endpoint ';
 /** The link from which the LAN was asked about an address watches over it for 10 s, then lingers for 2 s. */
 const PROBE_ALIAS = 'tsmacvlan probe';
-const PROBE_TIMEOUT_MS = 15_000;
-/** Deletions of links are acknowledged first and done a little later. */
-const SETTLE_TIMEOUT_MS = 5_000;
+const PROBE_TIMEOUT_MS = 60_000;
+/** Deletions of links are acknowledged first and done a little later. Leaks are collected after two minutes. */
+const SETTLE_TIMEOUT_MS = 30_000;
+const POLL_MS = 50;
+/** A daemon that starts, or ends, has its state to itself for a moment. */
+const BUSY_TIMEOUT_MS = 5_000;
 
 // --- what tests ask for -------------------------------------------------------------------------------------------
 
@@ -94,7 +97,7 @@ export async function lastOf<T>(ask: () => Promise<T[]>, timeoutMs: number): Pro
   const deadlineMs = Date.now() + timeoutMs;
   let answer = await ask();
   while (answer.length > 0 && Date.now() < deadlineMs) {
-    await sleep(100);
+    await sleep(POLL_MS);
     answer = await ask();
   }
   return answer;
@@ -129,7 +132,7 @@ async function look({ host, engine, plugin }: Machine): Promise<Views> {
 }
 
 export function readRecords(stateFile: string): Records {
-  const database = new DatabaseSync(stateFile, { readOnly: true });
+  const database = new DatabaseSync(stateFile, { readOnly: true, timeout: BUSY_TIMEOUT_MS });
   try {
     const all = <T>(kind: string) =>
       database

@@ -8,7 +8,7 @@ import { programOf } from './packages.ts';
 export const REGISTRY = '127.0.0.1:5000';
 
 const DIRECTORY = '/run/registry';
-const START_TIMEOUT_MS = 20_000;
+const START_TIMEOUT_MS = 60_000;
 const CONFIGURATION = `version: 0.1
 storage: { filesystem: { rootdirectory: ${DIRECTORY} } }
 http: { addr: ${REGISTRY} }

@@ -30,7 +30,7 @@ export interface Guest {
   readonly boots?: number;
   /** The boots before the last end as if the plug were pulled: what no program synced to the disk is lost. */
   readonly losesPower?: boolean;
-  /** One boot and its tests; default 180 s. */
+  /** One boot and its tests; default 600 s. */
   readonly timeoutMs?: number;
 }
 
@@ -65,7 +65,7 @@ export function runInVlanKernel(file: string, { boots = 1, ...guest }: Guest): v
       ...(guest.pattern && { PATTERN: guest.pattern }),
       ...(process.env.CRASHES && { CRASHES: process.env.CRASHES }),
     };
-    test(name, { timeout: guest.timeoutMs ?? 180_000 }, async (t) => {
+    test(name, { timeout: guest.timeoutMs ?? 600_000 }, async (t) => {
       const reason = obstacle();
       if (reason !== undefined) return t.skip(reason);
       if (disk !== undefined && boot === 1) await makeDisk(disk);

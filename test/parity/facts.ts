@@ -28,7 +28,7 @@ const INSIDE = [
 ].join('; echo ===; ');
 
 /** A container's link goes some milliseconds after docker has said that it is done. */
-const DEPARTURE_TIMEOUT_MS = 2_000;
+const DEPARTURE_TIMEOUT_MS = 30_000;
 
 interface Network {
   readonly Name: string;

@@ -32,7 +32,7 @@ export interface Performance {
   readonly refusals: readonly string[];
 }
 
-const SETTLE_TIMEOUT_MS = 5_000;
+const SETTLE_TIMEOUT_MS = 30_000;
 
 export class Stage {
   readonly #machine: Machine;
@@ -108,7 +108,7 @@ class Play implements Performance {
       case 'resolve':
         return this.#hasNames ? this.#question(name, step, ['/bin/nslookup', step.target]) : undefined;
       case 'ping':
-        return this.#question(name, step, ['/bin/ping', '-c', '1', '-W', '1', await this.#goal(step.target)]);
+        return this.#question(name, step, await this.#ping(step));
     }
   }
 
@@ -170,6 +170,11 @@ class Play implements Performance {
     const first = await ask();
     const result = first.code !== 0 && expected === 'answered' ? await ask() : first;
     this.#note(name, result.code === 0 ? 'answered' : 'not answered', expected, result);
+  }
+
+  async #ping({ target, expected }: Question): Promise<string[]> {
+    const withinS = expected === 'answered' ? '5' : '1';
+    return ['/bin/ping', '-c', '1', '-W', withinS, await this.#goal(target)];
   }
 
   async #goal(target: string): Promise<string> {

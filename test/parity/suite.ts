@@ -29,7 +29,7 @@ const MOST_SHOWN = 10;
 /** `hasNames`: see Stage. */
 export function playOn(version: Version, scenarios: readonly Scenario[], hasNames = true): void {
   const playable = scenarios.filter(({ engines }) => engines === undefined || engines.includes(version));
-  describe(`engine ${version}`, { skip: outsideLab(), timeout: 480_000, concurrency: 1 }, () => {
+  describe(`engine ${version}`, { skip: outsideLab(), timeout: 1_100_000, concurrency: 1 }, () => {
     let site: Site;
     let stage: Stage;
     let isDummyKnown = false;

@@ -16,7 +16,7 @@ import { inVlanKernel } from '../lab/uml.ts';
 const SUBNET = '10.60.0.0/24';
 
 inVlanKernel(import.meta.filename, { memoryMb: 2048 }, () => {
-  test('every kind of parent can be made and carries a macvlan', { timeout: 10_000 }, async () => {
+  test('every kind of parent can be made and carries a macvlan', { timeout: 120_000 }, async () => {
     const namespace = await Namespace.create('kinds');
     await namespace.ip('link add dummy0 type dummy');
     await namespace.ip('link add dummy0.10 link dummy0 type vlan protocol 802.1ad id 10');
@@ -44,10 +44,10 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048 }, () => {
         await createNetwork(one, 'lan0.60', 'v60');
         await runIdle(one, 'target', '--net v60 --ip 10.60.0.60');
       },
-      { timeout: 60_000 },
+      { timeout: 240_000 },
     );
 
-    test('a ping between two hosts passes the wire tagged', { timeout: 30_000 }, async () => {
+    test('a ping between two hosts passes the wire tagged', { timeout: 120_000 }, async () => {
       await createNetwork(two, 'lan0.60', 'v60');
       await runIdle(two, 'same', '--net v60 --ip 10.60.0.61');
       const capture = await Capture.start(lan.namespace, two.host.ports.lan0 ?? '');
@@ -57,7 +57,7 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048 }, () => {
       for (const { vlans } of frames) assert.deepEqual(vlans, [60]);
     });
 
-    test('another VLAN is another wire, even with the same subnet', { timeout: 30_000 }, async () => {
+    test('another VLAN is another wire, even with the same subnet', { timeout: 120_000 }, async () => {
       await two.must('rm', '--force', 'same');
       await two.must('network', 'rm', 'v60');
       await createNetwork(two, 'lan0.61', 'v61');

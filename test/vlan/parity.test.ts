@@ -3,7 +3,7 @@ import { inVlanKernel } from '../lab/uml.ts';
 import { SCENARIOS } from '../parity/scenarios.ts';
 import { playOn } from '../parity/suite.ts';
 
-inVlanKernel(import.meta.filename, { memoryMb: 1536, timeoutMs: 300_000 }, () => {
+inVlanKernel(import.meta.filename, { memoryMb: 1536, timeoutMs: 1_000_000 }, () => {
   const scenarios = SCENARIOS.filter(({ needs }) => needs !== undefined);
   playOn('28.5.2', scenarios, false);
 });
