@@ -12,6 +12,7 @@ import { Server } from 'node:http';
 import { flushCompileCache } from 'node:module';
 import { type SQLInputValue, StatementSync } from 'node:sqlite';
 import { RtnetlinkSocket } from '../../src/kernel/rtnetlink.ts';
+import { Announcements } from '../../src/network/announcements.ts';
 
 /**
  * `stepsToLive`: counted from now on, those of calls and of the time that is let pass. `pass`: until the next timer that is
@@ -79,6 +80,11 @@ Server.prototype.emit = function (this: Server, event: string, ...given: unknown
   const hand = () => emit.apply(this, [event, ...given] as never);
   return event === 'request' ? cause.run('call', hand) : hand();
 } as typeof emit;
+// Whether a container is announced before it ends, and between which steps, is for the machine to say.
+const { start } = Announcements.prototype;
+Announcements.prototype.start = function (this: Announcements, ...given) {
+  cause.exit(() => start.apply(this, given));
+};
 /* eslint-enable @typescript-eslint/unbound-method */
 
 // --- time -----------------------------------------------------------------------------------------------------------

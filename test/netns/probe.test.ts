@@ -578,10 +578,10 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 500_000 }, ()
     const signal = AbortSignal.abort(cause);
     await assert.rejects(probe(next(), { signal }), cause);
     const controller = new AbortController();
-    const asked = probe(next(), { signal: controller.signal });
+    const asked = probe(next(), { signal: controller.signal, profile: 'rfc' });
     setTimeout(() => controller.abort(cause), 50);
     await assert.rejects(asked, cause);
-    const stopped = refusal(probe(next()));
+    const stopped = refusal(probe(next(), { profile: 'rfc' }));
     await sleep(50);
     await prober.close();
     assert.equal((await stopped).code, 'PROBE_STOPPED');
