@@ -95,6 +95,8 @@ export class Prober {
   readonly #reserve: Reserve;
   readonly #parents = new SharedReadings<Link | undefined>();
   readonly #hostAddresses = new SharedReadings<InterfaceAddress[]>();
+  /** Of what was begun since the last close(): also what has not opened its vantage yet ends with it. */
+  #stop = new AbortController();
 
   constructor({ links, onLateConflict, onProxy, clock = systemClock, random = Math.random }: Parts) {
     this.#links = links;
@@ -108,10 +110,10 @@ export class Prober {
 
   /** Throws a PluginError when the LAN cannot be asked, and the signal's reason when it is aborted. */
   probe(request: ProbeRequest): Promise<Finding> {
-    return this.#onParent(request, async (parent) => {
+    return this.#onParent(request, async (parent, stop) => {
       const held = (await this.#heldByHost(request, parent)) ?? (await this.#heldBySibling(request, parent));
       if (held !== undefined) return held;
-      return this.#reserve.grant(keyOf(request)) ? { held: false } : this.#heldOnLan(request, parent);
+      return this.#reserve.grant(keyOf(request)) ? { held: false } : this.#heldOnLan(request, parent, stop);
     });
   }
 
@@ -121,10 +123,10 @@ export class Prober {
    * over. Asked for again while it is kept, it gets one more to be told.
    */
   keep(request: ProbeRequest, lost: Lost): Promise<Finding> {
-    return this.#onParent(request, async (parent) => {
+    return this.#onParent(request, async (parent, stop) => {
       if (this.#reserve.join(keyOf(request), lost)) return { held: false };
       const held = (await this.#heldByHost(request, parent)) ?? (await this.#heldBySibling(request, parent));
-      return held ?? this.#keepOnLan(request, parent, lost);
+      return held ?? this.#keepOnLan(request, parent, stop, lost);
     });
   }
 
@@ -142,9 +144,9 @@ export class Prober {
    * once for two minutes, and asked for meanwhile, so that the container can start again without waiting.
    */
   keepLeft(request: ProbeRequest): Promise<void> {
-    return this.#onParent(request, async (parent) => {
+    return this.#onParent(request, async (parent, stop) => {
       const key = keyOf(request);
-      const vantage = await this.#vantages.get(parent, request.mode);
+      const vantage = await this.#vantages.get(parent, request.mode, stop);
       if (this.#reserve.has(key)) return;
       const inquiry = this.#inquiry(request, parent, vantage, { refreshMs: REFRESH_MS, isOurs: true });
       if (!this.#reserve.addLeft(key, inquiry)) return;
@@ -163,8 +165,8 @@ export class Prober {
    * switches learn it. For engines, of which not all do. Takes 2 s; call it once the container's interface is up.
    */
   announce(request: AnnounceRequest): Promise<void> {
-    return this.#onParent(request, async (parent) => {
-      const vantage = await this.#vantages.get(parent, request.mode);
+    return this.#onParent(request, async (parent, stop) => {
+      const vantage = await this.#vantages.get(parent, request.mode, stop);
       const letGo = vantage.hold();
       await announce(vantage, this.#clock, request).finally(letGo);
     });
@@ -193,13 +195,17 @@ export class Prober {
 
   /** What is being asked ends in an error; every guard ends; no link or socket stays. */
   close(): Promise<void> {
-    return this.#vantages.close(new Stopped());
+    const reason = new Stopped();
+    this.#stop.abort(reason);
+    this.#stop = new AbortController();
+    return this.#vantages.close(reason);
   }
 
-  async #onParent<T>(request: OnParent, act: (parent: Link) => Promise<T>): Promise<T> {
+  async #onParent<T>(request: OnParent, act: (parent: Link, stop: AbortSignal) => Promise<T>): Promise<T> {
     request.signal?.throwIfAborted();
+    const stop = this.#stop.signal;
     try {
-      return await act(await this.#parent(request));
+      return await act(await this.#parent(request), stop);
     } catch (error) {
       if (error instanceof Stopped) throw errors.probeStopped(formatAddress(request.address));
       throw error instanceof KernelError ? await this.#refusal(request, error) : error;
@@ -249,8 +255,8 @@ export class Prober {
     return holder && { held: true, macAddress: holder.macAddress, linkName: name, simultaneous: false };
   }
 
-  async #heldOnLan(request: ProbeRequest, parent: Link): Promise<Finding> {
-    const vantage = await this.#vantages.get(parent, request.mode);
+  async #heldOnLan(request: ProbeRequest, parent: Link, stop: AbortSignal): Promise<Finding> {
+    const vantage = await this.#vantages.get(parent, request.mode, stop);
     request.signal?.throwIfAborted();
     const inquiry = this.#inquiry(request, parent, vantage);
     vantage.add(inquiry);
@@ -258,8 +264,8 @@ export class Prober {
     return this.#verdict(request, parent, inquiry);
   }
 
-  async #keepOnLan(request: ProbeRequest, parent: Link, lost: Lost): Promise<Finding> {
-    const vantage = await this.#vantages.get(parent, request.mode);
+  async #keepOnLan(request: ProbeRequest, parent: Link, stop: AbortSignal, lost: Lost): Promise<Finding> {
+    const vantage = await this.#vantages.get(parent, request.mode, stop);
     request.signal?.throwIfAborted();
     const inquiry = this.#inquiry(request, parent, vantage, { refreshMs: REFRESH_MS, isOurs: false });
     vantage.add(inquiry);

@@ -29,8 +29,9 @@ export class Vantages {
     this.#spec = spec;
   }
 
-  /** Use it before anything else is awaited: an idle one closes itself. */
-  get(parent: Link, mode: Mode): Promise<Vantage> {
+  /** Use it before anything else is awaited: an idle one closes itself. None is opened for what is stopped already. */
+  get(parent: Link, mode: Mode, stop: AbortSignal): Promise<Vantage> {
+    stop.throwIfAborted();
     const place = mode === 'passthru' ? 'parent' : 'link';
     const key = `${place} ${parent.index}`;
     const known = this.#open.get(key);

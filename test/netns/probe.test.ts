@@ -581,10 +581,13 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 500_000 }, ()
     const asked = probe(next(), { signal: controller.signal, profile: 'rfc' });
     setTimeout(() => controller.abort(cause), 50);
     await assert.rejects(asked, cause);
-    const stopped = refusal(probe(next(), { profile: 'rfc' }));
-    await sleep(50);
-    await prober.close();
-    assert.equal((await stopped).code, 'PROBE_STOPPED');
+    // Also one that has not got as far as its link.
+    for (const afterMs of [0, 2, 50]) {
+      const stopped = refusal(probe(next(), { profile: 'rfc' }));
+      await sleep(afterMs);
+      await prober.close();
+      assert.equal((await stopped).code, 'PROBE_STOPPED', `after ${afterMs} ms`);
+    }
     assert.deepEqual(await probeLinks(), []);
   });
 
