@@ -344,9 +344,10 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 500_000 }, ()
     await lan2.namespace.ip('link set br0 type bridge mcast_snooping 1 mcast_querier 1');
     // The bridge starts to trust what was reported when its first question is that old.
     await sleep(2500);
-    const asked = probe(wanted, { parentName: 'par2' });
-    await sleep(250);
+    // From now on the bridge sends the group's frames only to those who reported it.
     rival.send(mldReportFrame(solicitedNodeGroup(wanted), rival.macAddress));
+    const asked = probe(wanted, { parentName: 'par2' });
+    await until(() => rival.heard.some(({ packet }) => asks(packet, wanted)));
     rival.send(encodeNd(ndProbe(wanted, rival.macAddress, 'abcdefabcdef')));
     assert.deepEqual(await asked, { ...heldBy(rival.macAddress, true), linkName: 'par2' });
     await lan2.namespace.ip('link set br0 type bridge mcast_snooping 0');
