@@ -42,6 +42,8 @@ interface Candidate {
 interface Warmth {
   readonly poolId: string;
   readonly kept: Map<string, Candidate>;
+  /** The first of them have all been asked for: until then a higher one may be in reserve while a lower one is not yet. */
+  isFilled: boolean;
   /** Addresses that others wanted, and until when they are left alone. */
   readonly shunned: Map<string, number>;
   readonly controller: AbortController;
@@ -107,6 +109,7 @@ export class Candidates {
     const warmth = this.#pools.get(id);
     if (warmth === undefined) return undefined;
     warmth.after = after;
+    if (!warmth.isFilled) return undefined;
     const free = Array.from(warmth.kept.values(), ({ address }) => address).filter((one) => realm.isFree(one));
     free.sort((a, b) => (a.value < b.value ? -1 : 1));
     return free.find(({ value }) => after !== null && value > after) ?? free[0];
@@ -155,6 +158,7 @@ export class Candidates {
     return {
       poolId,
       kept: new Map(),
+      isFilled: false,
       shunned: new Map(),
       controller: new AbortController(),
       after: null,
@@ -190,6 +194,7 @@ export class Candidates {
     const missing = this.#missing(warmth, realm, layoutOf(pool));
     const ask = (address: Address) => this.#inTurn(() => this.#keep(warmth, pool, realm, address));
     const outcomes = await Promise.all(missing.map(ask));
+    warmth.isFilled = true;
     if (outcomes.includes('ended')) this.#retry(warmth);
     // Hosts that want the same ones meet again only by chance.
     else if (outcomes.some((outcome) => outcome !== 'kept'))

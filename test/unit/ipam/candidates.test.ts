@@ -16,12 +16,15 @@ class Lan implements Keeper {
   readonly kept = new Map<string, Set<(loss: Loss) => void>>();
   readonly asked: string[] = [];
   readonly answers = new Map<string, Loss>();
+  /** Addresses whose answer is long in coming. */
+  readonly slow = new Map<string, Promise<void>>();
   isDown = false;
 
   async keep(_pool: unknown, address: string, lost: (loss: Loss) => void): Promise<'kept' | Loss> {
     await setImmediate();
     if (this.isDown) throw new Error('parent is down');
     this.asked.push(address);
+    await this.slow.get(address);
     const answer = this.answers.get(address);
     if (answer !== undefined) return answer;
     this.kept.set(address, (this.kept.get(address) ?? new Set()).add(lost));
@@ -69,9 +72,10 @@ class Timers {
   }
 }
 
-async function warmed(subnet = '192.168.1.0/24', networkId = NETWORK) {
+async function warmed(subnet = '192.168.1.0/24', networkId = NETWORK, prepare = (_lan: Lan) => {}) {
   const store = new MemoryStore();
   const lan = new Lan();
+  prepare(lan);
   const timers = new Timers();
   const fixture = new Fixture(store);
   const poolId = await fixture.network(subnet, {}, networkId);
@@ -93,6 +97,22 @@ test('the next four addresses of a pool in use are kept ready, and the lowest is
   assert.deepEqual(lan.list(), numbered(1, 2, 3, 4));
   assert.equal(best(), FIRST + 1n);
 });
+
+test(
+  'the first container gets the lowest, also while the first reserve is asked for and a higher one is in it',
+  options,
+  async () => {
+    const { promise: answered, resolve: answer } = Promise.withResolvers<void>();
+    const { lan, timers, best } = await warmed('192.168.1.0/24', NETWORK, (lan) =>
+      lan.slow.set('192.168.1.1', answered),
+    );
+    assert.deepEqual(lan.list(), numbered(2, 3, 4));
+    assert.equal(best(), undefined, 'the lowest is asked for by the one who needs it');
+    answer();
+    await timers.fire();
+    assert.equal(best(), FIRST + 1n);
+  },
+);
 
 test('one that was given is made up for', options, async () => {
   const { lan, timers, realm, best, pool } = await warmed();
