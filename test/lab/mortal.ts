@@ -1,23 +1,23 @@
 /**
- * The program, unchanged, with a number of steps to live: as soon as that many durable writes and changes of the kernel
- * are done it kills itself with SIGKILL, which leaves exactly what kill -9 at that moment leaves. Each step is named in a
- * file first. Starts as `node test/lab/mortal.ts serve`; Mortality (mortality.ts) holds the other end of the channel.
+ * The program, unchanged, with a number of steps to live: as soon as that many durable writes, claims and changes of the
+ * kernel are done it kills itself with SIGKILL, which leaves exactly what kill -9 at that moment leaves. Each step is named in a
+ * file first. Starts as `node test/lab/mortal.ts serve`; Serving (serving.ts) holds the other end of the channel.
  *
  * Its clock and its longer timers stand still but for the time that is let pass, so minutes take no longer than what is
- * done in them, and nothing happens by itself meanwhile.
+ * done in them, and nothing happens by itself meanwhile. Shorter timers take their time, and the clock goes on by it. What
+ * it leaves to chance is the same each time, or a wait would be a long one now and a short one then.
  */
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { appendFileSync } from 'node:fs';
 import { Server } from 'node:http';
 import { flushCompileCache } from 'node:module';
 import { type SQLInputValue, StatementSync } from 'node:sqlite';
+import { Collector } from '../../src/collector.ts';
 import { RtnetlinkSocket } from '../../src/kernel/rtnetlink.ts';
 import { Announcements } from '../../src/network/announcements.ts';
+import { Etcd } from '../../src/store/etcd.ts';
 
-/**
- * `stepsToLive`: counted from now on, those of calls and of the time that is let pass. `pass`: until the next timer that is
- * held is due.
- */
+/** `stepsToLive`: counted from now on, those of calls and of the collector. `pass`: until its next round is over. */
 export interface Order {
   readonly stepsToLive?: number;
   readonly pass?: true;
@@ -29,7 +29,7 @@ export interface Report {
 }
 
 interface Held {
-  readonly delayMs: number;
+  readonly isRound: boolean;
   readonly dueMs: number;
   readonly run: () => void;
 }
@@ -41,9 +41,6 @@ const HELD_FROM_MS = 1000;
 const NEVER_MS = 2 ** 31 - 1;
 /** The collector's timer is set again when its round is over: milliseconds later, unless the machine stands still. */
 const ROUND_TIMEOUT_MS = 60_000;
-/** Its shortest; shorter ones are of other rooms and fire once. */
-const ROUND_FROM_MS = 4000;
-const ONCE_TIMEOUT_MS = 2000;
 
 // --- steps ----------------------------------------------------------------------------------------------------------
 
@@ -51,7 +48,7 @@ const ONCE_TIMEOUT_MS = 2000;
 const { STEPS_TO_LIVE, STEPS_FILE = '' } = process.env;
 let stepsToLive = Number(STEPS_TO_LIVE ?? Infinity);
 /** Where a step comes from; what looks after the links in the background would be counted by chance. */
-const cause = new AsyncLocalStorage<'call' | 'time'>();
+const cause = new AsyncLocalStorage<'call' | 'collector'>();
 
 function step(name: string): void {
   if (stepsToLive === Infinity || (STEPS_TO_LIVE === undefined && cause.getStore() === undefined)) return;
@@ -75,11 +72,23 @@ RtnetlinkSocket.prototype.batch = async function (operation, requests) {
   return answers;
 };
 
+const { transaction } = Etcd.prototype;
+Etcd.prototype.transaction = async function (this: Etcd, conditions, changes, ...rest) {
+  const outcome = await transaction.call(this, conditions, changes, ...rest);
+  const [change] = changes;
+  if (outcome.isDone && change !== undefined) step('put' in change ? 'claim made' : 'claim given back');
+  return outcome;
+};
+
 const { emit } = Server.prototype;
 Server.prototype.emit = function (this: Server, event: string, ...given: unknown[]) {
   const hand = () => emit.apply(this, [event, ...given] as never);
   return event === 'request' ? cause.run('call', hand) : hand();
 } as typeof emit;
+const { start: startCollector } = Collector.prototype;
+Collector.prototype.start = function (this: Collector) {
+  cause.run('collector', () => startCollector.call(this));
+};
 // Whether a container is announced before it ends, and between which steps, is for the machine to say.
 const { start } = Announcements.prototype;
 Announcements.prototype.start = function (this: Announcements, ...given) {
@@ -90,12 +99,14 @@ Announcements.prototype.start = function (this: Announcements, ...given) {
 // --- time -----------------------------------------------------------------------------------------------------------
 
 const { setTimeout, clearTimeout, Date } = globalThis;
+const { random } = Math;
 const monotonic = performance.now.bind(performance);
 const held = new Map<unknown, Held>();
-let timersHeld = 0;
+let rounds = 0;
 let standingMs = monotonic();
 const epochMs = Date.now() - standingMs;
 
+Math.random = () => 0.5 + random() / 2 ** 20;
 performance.now = () => standingMs;
 globalThis.Date = class extends Date {
   constructor(given: number | string = epochMs + standingMs) {
@@ -107,10 +118,16 @@ globalThis.Date = class extends Date {
 } as DateConstructor;
 
 globalThis.setTimeout = ((callback: (...given: unknown[]) => void, delayMs = 0, ...given: unknown[]) => {
-  if (delayMs < HELD_FROM_MS) return setTimeout(callback, delayMs, ...given);
+  const dueMs = standingMs + delayMs;
+  if (delayMs < HELD_FROM_MS)
+    return setTimeout(() => {
+      standingMs = Math.max(standingMs, dueMs);
+      callback(...given);
+    }, delayMs);
   const timer = setTimeout(() => undefined, NEVER_MS);
-  timersHeld++;
-  held.set(timer, { delayMs, dueMs: standingMs + delayMs, run: () => callback(...given) });
+  const isRound = cause.getStore() === 'collector';
+  if (isRound) rounds++;
+  held.set(timer, { isRound, dueMs, run: () => callback(...given) });
   return timer;
 }) as typeof setTimeout;
 
@@ -121,17 +138,33 @@ globalThis.clearTimeout = (timer) => {
 
 /** Answers how much time that was. */
 async function pass(): Promise<number> {
-  const [next] = [...held].sort(([, one], [, other]) => one.dueMs - other.dueMs);
-  if (next === undefined) return 0;
-  const [timer, { delayMs, dueMs, run: fire }] = next;
-  const passedMs = Math.max(0, dueMs - standingMs);
-  standingMs += passedMs;
-  globalThis.clearTimeout(timer as NodeJS.Timeout);
-  const known = timersHeld;
-  cause.run('time', fire);
-  const deadlineMs = monotonic() + (delayMs < ROUND_FROM_MS ? ONCE_TIMEOUT_MS : ROUND_TIMEOUT_MS);
-  while (timersHeld === known && monotonic() < deadlineMs) await new Promise((resolve) => setTimeout(resolve, 2));
-  return passedMs;
+  const sinceMs = standingMs;
+  // The reading with which the collector starts may not be over.
+  await until(() => [...held.values()].some(({ isRound }) => isRound));
+  for (;;) {
+    const [next] = [...held].sort(([, one], [, other]) => one.dueMs - other.dueMs);
+    if (next === undefined) break;
+    const [timer, { isRound, dueMs, run: fire }] = next;
+    standingMs = Math.max(standingMs, dueMs);
+    globalThis.clearTimeout(timer as NodeJS.Timeout);
+    if (isRound) {
+      await collect(fire);
+      break;
+    }
+    fire();
+  }
+  return standingMs - sinceMs;
+}
+
+async function collect(fire: () => void): Promise<void> {
+  const known = rounds;
+  cause.run('collector', fire);
+  await until(() => rounds > known);
+}
+
+async function until(isSo: () => boolean): Promise<void> {
+  const deadlineMs = monotonic() + ROUND_TIMEOUT_MS;
+  while (!isSo() && monotonic() < deadlineMs) await new Promise((resolve) => setTimeout(resolve, 2));
 }
 
 // --- orders ---------------------------------------------------------------------------------------------------------

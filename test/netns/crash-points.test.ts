@@ -5,7 +5,7 @@
  * on after each kill, and the steps of the start and of the collector are left out. What needs a VLAN runs at level `vlan`,
  * where the table cannot be written. The file's own network namespace is the host:
  *
- *     lan0 ── veth ── lan1        box: a container's namespace
+ *     lan0 ── veth ── lan1 in neighbour, another host        box: a container's namespace
  */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -15,6 +15,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { outsideLab } from '../lab/enclosure.ts';
+import { EtcdCluster } from '../lab/etcd.ts';
 import { readRecords } from '../lab/invariant.ts';
 import { isInVlanKernel } from '../lab/uml.ts';
 import type { Order, Report } from '../lab/mortal.ts';
@@ -40,6 +41,14 @@ const FAMILIES = [
 /** All that makes steps. */
 const FURNISHED = { parent: 'lan0', host_access: 'true', promisc: 'true' };
 const TAGGED = { parent: 'lan0', vlan: '50' };
+/** The LAN is asked about each address. */
+const PROBED = { parent: 'lan0', probe: 'fast' };
+/** Another IPAM's. */
+const FOREIGN_SPACE = 'LocalDefault';
+/** Where etcd has what the hosts have. */
+const CLAIMS = '/tsmacvlan/default/leases/';
+/** What the IPAM would give out first. */
+const LOWEST = '10.9.0.1/24';
 /** What a start finishes without being asked takes no longer, even on a machine with other work. */
 const SETTLE_TIMEOUT_MS = 20_000;
 /** The collector's longest wait is minutes; who waits longer waits for ever. */
@@ -56,14 +65,19 @@ type Sight = readonly string[];
 
 class Host {
   readonly #directory: string;
+  readonly #etcd: EtcdCluster | undefined;
   readonly #entrySettings: Record<string, string>;
   #serving: Serving | undefined;
+  /** Links for probing that a killed daemon left. One that runs has such links too. */
+  #leftProbes: readonly string[] = [];
   #poolIds: string[] = FAMILIES.map(({ subnet }) => `${SPACE}/${subnet}`);
   #addresses: string[] = [];
 
-  constructor(directory: string) {
+  constructor(directory: string, etcd?: EtcdCluster) {
     this.#directory = directory;
+    this.#etcd = etcd;
     this.#entrySettings = {
+      ...(etcd && { STORE: etcd.url }),
       STEPS_FILE: join(directory, 'steps'),
       LOG_LEVEL: 'warn',
       NODE_COMPILE_CACHE: join(directory, 'cache'),
@@ -89,7 +103,10 @@ class Host {
 
   /** Without anything: by the engine's calls, else by force. */
   async clear(): Promise<void> {
-    if (this.#serving?.isRunning()) {
+    // Who has an address is remembered.
+    const isRemembered = ip('-n neighbour -4 address').includes('inet');
+    ip('-n neighbour -4 address flush dev lan1');
+    if (this.#serving?.isRunning() && !isRemembered) {
       await this.deleteEndpoint();
       await this.releaseAddresses();
       await this.releasePools();
@@ -98,6 +115,7 @@ class Host {
     }
     await this.stop('SIGKILL');
     rmSync(join(this.#directory, 'state'), { recursive: true, force: true });
+    await this.#etcd?.must('del', '--prefix', CLAIMS);
     for (const [, name = ''] of ip('-o link').matchAll(/^\d+: (tsm\w+|lan0\.50)/gm)) ip(`link delete ${name}`);
     ip('link set lan0 promisc off');
     await this.start();
@@ -146,10 +164,10 @@ class Host {
     });
   }
 
-  async createNetwork(options: Record<string, string>): Promise<void> {
+  async createNetwork(options: Record<string, string>, space = SPACE): Promise<void> {
     const data = FAMILIES.map(({ key, subnet, gateway }) => [
       key,
-      [{ AddressSpace: SPACE, Pool: subnet, Gateway: `${gateway}/${subnet.split('/')[1]}` }],
+      [{ AddressSpace: space, Pool: subnet, Gateway: `${gateway}/${subnet.split('/')[1]}` }],
     ]);
     await this.#ask('NetworkDriver.CreateNetwork', {
       NetworkID: NETWORK,
@@ -170,8 +188,7 @@ class Host {
     this.#addresses[family] = String(reply.body['Address']);
   }
 
-  async createEndpoint(): Promise<void> {
-    const [Address, AddressIPv6] = this.#addresses;
+  async createEndpoint([Address, AddressIPv6] = this.#addresses): Promise<void> {
     await this.#ask('NetworkDriver.CreateEndpoint', { ...ids, Interface: { Address, AddressIPv6 } });
   }
 
@@ -222,7 +239,11 @@ class Host {
 
   // --- what there is ------------------------------------------------------------------------------------------------
 
-  look(): Sight {
+  async look(): Promise<Sight> {
+    const claims = await this.#etcd?.must('get', '--prefix', '--print-value-only', CLAIMS);
+    const links = readLinks();
+    const probes = links.flatMap(({ ifname, ifalias }) => (ifalias === 'tsmacvlan probe' ? [ifname] : []));
+    if (!this.serving.isRunning()) this.#leftProbes = probes;
     const { networks, endpoints, pools, leases } = readRecords(join(this.#directory, 'state/tsmacvlan.db'));
     const tied = (isTied: boolean) => (isTied ? '' : ' tied to nothing');
     const words = [
@@ -232,7 +253,11 @@ class Host {
       ...leases.map(({ kind, endpointId }) =>
         kind === 'container' ? `lease${tied(endpointId !== null)}` : `lease of the ${kind}`,
       ),
-      ...seeKernel(),
+      ...[...(claims ?? '').matchAll(/"kind":"(\w+)"/g)].map(([, kind]) =>
+        kind === 'container' ? 'claim' : `claim of the ${kind}`,
+      ),
+      ...seeKernel(links),
+      ...probes.flatMap((name) => (this.#leftProbes.includes(name) ? ['link of a probe'] : [])),
     ];
     return words.sort();
   }
@@ -241,10 +266,13 @@ class Host {
   async settled(): Promise<Sight> {
     const deadlineMs = performance.now() + SETTLE_TIMEOUT_MS;
     for (;;) {
-      const sight = this.look();
+      const sight = await this.look();
+      const count = (noun: string) => sight.filter((word) => word.startsWith(noun)).length;
       const isOrphan = sight.includes('link of a container') && !sight.some((word) => word.startsWith('endpoint'));
       const isUnused = sight.some((word) => word.endsWith('parent')) && !sight.includes('network');
-      if (!isOrphan && !isUnused && !sight.includes('endpoint `deleting`')) return sight;
+      const isBusy = sight.includes('endpoint `deleting`') || sight.includes('link of a probe');
+      const isInLine = this.#etcd === undefined || count('claim') === count('lease');
+      if (!isOrphan && !isUnused && !isBusy && isInLine) return sight;
       assert.ok(performance.now() < deadlineMs, `after the start there is still ${sight.join(', ')}`);
       await sleep(10);
     }
@@ -265,8 +293,11 @@ const ALIASES: Readonly<Record<string, string>> = {
   [`tsmacvlan endpoint ${ENDPOINT}`]: 'link of a container',
 };
 
-function seeKernel(): string[] {
-  const links = ['', '-n box '].flatMap((where) => JSON.parse(ip(`${where}-j -d link`)) as KernelLink[]);
+function readLinks(): KernelLink[] {
+  return ['', '-n box '].flatMap((where) => JSON.parse(ip(`${where}-j -d link`)) as KernelLink[]);
+}
+
+function seeKernel(links: readonly KernelLink[]): string[] {
   const routes = [...`${ip('route')}${ip('-6 route')}`.matchAll(/^(?:10\.9|fd09)\S* dev tsmh.* src /gm)];
   return [
     ...links.flatMap(({ ifalias = '' }) => ALIASES[ifalias] ?? []),
@@ -280,12 +311,20 @@ function seeKernel(): string[] {
 
 // --- the calls ------------------------------------------------------------------------------------------------------
 
+interface Plan {
+  readonly options: Record<string, string>;
+  /** Another IPAM gives the addresses. */
+  readonly isForeign?: true;
+}
+
 interface Scenario {
   readonly call: string;
   readonly isLong?: true;
   readonly needsVlan?: true;
-  /** How the world is when all is over: without anything, or with a network without containers. */
-  readonly isOnNetwork: boolean;
+  /** Addresses are shared through etcd. */
+  readonly isShared?: true;
+  /** How the world is when all is over: with this network without containers, or without anything. */
+  readonly network?: Plan;
   /** The engine's calls before. */
   prepare(host: Host): Promise<void>;
   act(host: Host, stepsToLive: number): Promise<void>;
@@ -313,7 +352,8 @@ async function detach(host: Host): Promise<void> {
   await host.leave();
 }
 
-async function build(host: Host, options: Record<string, string>): Promise<void> {
+async function build(host: Host, { options, isForeign }: Plan): Promise<void> {
+  if (isForeign) return host.createNetwork(options, FOREIGN_SPACE);
   await host.plan();
   await host.createNetwork(options);
 }
@@ -339,10 +379,9 @@ const detachment = {
   },
 };
 
-const SCENARIOS: readonly Scenario[] = [
+const CALLS: readonly Scenario[] = [
   {
     call: 'RequestPool',
-    isOnNetwork: false,
     prepare: nothing,
     act: armed((host) => host.requestPool()),
     reaction: '',
@@ -350,14 +389,12 @@ const SCENARIOS: readonly Scenario[] = [
   },
   {
     call: 'RequestAddress (gateway)',
-    isOnNetwork: false,
     prepare: (host) => host.requestPool(),
     act: armed((host) => host.requestGateway()),
     ...both('ReleasePool', (host, family) => host.releasePool(family)),
   },
   {
     call: 'CreateNetwork',
-    isOnNetwork: false,
     prepare: (host) => host.plan(),
     act: armed((host) => host.createNetwork(FURNISHED)),
     reaction: 'ReleaseAddress and ReleasePool',
@@ -365,7 +402,6 @@ const SCENARIOS: readonly Scenario[] = [
   },
   {
     call: 'CreateNetwork (isolated)',
-    isOnNetwork: false,
     prepare: (host) => host.plan(),
     act: armed((host) => host.createNetwork({})),
     reaction: 'ReleaseAddress and ReleasePool',
@@ -374,7 +410,6 @@ const SCENARIOS: readonly Scenario[] = [
   {
     call: 'CreateNetwork (VLAN)',
     needsVlan: true,
-    isOnNetwork: false,
     prepare: (host) => host.plan(),
     act: armed((host) => host.createNetwork(TAGGED)),
     reaction: 'ReleaseAddress and ReleasePool',
@@ -382,15 +417,33 @@ const SCENARIOS: readonly Scenario[] = [
   },
   {
     call: 'RequestAddress',
-    isOnNetwork: true,
+    network: { options: FURNISHED },
     prepare: nothing,
     act: armed((host) => host.requestAddress()),
     reaction: '',
     react: nothing,
   },
   {
+    call: 'RequestAddress (the LAN is asked)',
+    network: { options: PROBED },
+    prepare: nothing,
+    act: armed((host) => host.requestAddress()),
+    reaction: '',
+    react: nothing,
+  },
+  {
+    call: 'RequestAddress (another host has the first)',
+    network: { options: PROBED },
+    async prepare() {
+      ip(`-n neighbour address add ${LOWEST} dev lan1`);
+    },
+    act: armed((host) => host.requestAddress()),
+    reaction: '',
+    react: nothing,
+  },
+  {
     call: 'CreateEndpoint',
-    isOnNetwork: true,
+    network: { options: FURNISHED },
     async prepare(host) {
       for (const family of FAMILIES.keys()) await host.requestAddress(family);
     },
@@ -398,8 +451,16 @@ const SCENARIOS: readonly Scenario[] = [
     ...both('ReleaseAddress', (host, family) => host.releaseAddress(family)),
   },
   {
+    call: 'CreateEndpoint (addresses of another IPAM, the LAN is asked)',
+    network: { options: PROBED, isForeign: true },
+    prepare: nothing,
+    act: armed((host) => host.createEndpoint([LOWEST, 'fd09::1/64'])),
+    reaction: '',
+    react: nothing,
+  },
+  {
     call: 'Join',
-    isOnNetwork: true,
+    network: { options: FURNISHED },
     async prepare(host) {
       for (const family of FAMILIES.keys()) await host.requestAddress(family);
       await host.createEndpoint();
@@ -409,7 +470,7 @@ const SCENARIOS: readonly Scenario[] = [
   },
   {
     call: 'Leave',
-    isOnNetwork: true,
+    network: { options: FURNISHED },
     async prepare(host) {
       await attach(host);
       host.comeBack();
@@ -420,7 +481,7 @@ const SCENARIOS: readonly Scenario[] = [
   ...(['DeleteEndpoint', 'DeleteEndpoint (its link in a namespace)'] as const).map(
     (call): Scenario => ({
       call,
-      isOnNetwork: true,
+      network: { options: FURNISHED },
       async prepare(host) {
         await attach(host);
         if (call === 'DeleteEndpoint') await detach(host);
@@ -431,7 +492,7 @@ const SCENARIOS: readonly Scenario[] = [
   ),
   {
     call: 'ReleaseAddress',
-    isOnNetwork: true,
+    network: { options: FURNISHED },
     prepare: (host) => host.requestAddress(),
     act: armed((host) => host.releaseAddress(0)),
     reaction: '',
@@ -439,16 +500,14 @@ const SCENARIOS: readonly Scenario[] = [
   },
   {
     call: 'ReleaseAddress (gateway)',
-    isOnNetwork: false,
-    prepare: (host) => build(host, FURNISHED),
+    prepare: (host) => build(host, { options: FURNISHED }),
     act: armed((host) => host.releaseGateway(0)),
     reaction: 'ReleasePool and DeleteNetwork',
     react: demolish,
   },
   {
     call: 'ReleasePool',
-    isOnNetwork: false,
-    prepare: (host) => build(host, FURNISHED),
+    prepare: (host) => build(host, { options: FURNISHED }),
     act: armed((host) => host.releasePool(0)),
     reaction: 'ReleasePool and DeleteNetwork',
     async react(host) {
@@ -463,9 +522,8 @@ const SCENARIOS: readonly Scenario[] = [
   ].map(
     ({ options, ...named }): Scenario => ({
       ...named,
-      isOnNetwork: false,
       async prepare(host) {
-        await build(host, options);
+        await build(host, { options });
         await host.releasePools();
       },
       act: armed((host) => host.deleteNetwork()),
@@ -476,7 +534,7 @@ const SCENARIOS: readonly Scenario[] = [
   {
     call: 'the start itself',
     isLong: true,
-    isOnNetwork: true,
+    network: { options: FURNISHED },
     async prepare(host) {
       await attach(host);
       await detach(host);
@@ -492,14 +550,14 @@ const SCENARIOS: readonly Scenario[] = [
   {
     call: 'the collector',
     isLong: true,
-    isOnNetwork: true,
+    network: { options: FURNISHED },
     async prepare(host) {
       await attach(host);
-      batch(['link delete eth0'], '-n', 'box');
-      // From here on its readings come as from every start. The next one suspects the endpoint.
+      // Its readings come as from every start. The next one suspects the endpoint.
       await host.stop('SIGKILL');
       await host.start();
       await host.round();
+      batch(['link delete eth0'], '-n', 'box');
     },
     act: armed(async (host) => {
       for (let round = 0; round < 40 && host.serving.isRunning(); round++) await host.round();
@@ -507,6 +565,16 @@ const SCENARIOS: readonly Scenario[] = [
     reaction: '',
     react: nothing,
   },
+];
+
+/** These make claims or give them back. */
+const CLAIMING = ['RequestAddress (gateway)', 'CreateNetwork', 'RequestAddress', 'ReleaseAddress', 'ReleasePool'];
+
+const SCENARIOS: readonly Scenario[] = [
+  ...CALLS,
+  ...CALLS.filter(({ call }) => CLAIMING.includes(call)).map(
+    (scenario): Scenario => ({ ...scenario, call: `${scenario.call} (STORE=etcd)`, isShared: true }),
+  ),
 ];
 
 function canHaveVlans(): boolean {
@@ -559,15 +627,15 @@ class Trial {
   /** What is left; undefined when the call has no so many steps. */
   async #killAfter(steps: number): Promise<Sight | undefined> {
     await this.#host.clear();
-    if (this.#scenario.isOnNetwork) await build(this.#host, FURNISHED);
-    this.#base = this.#host.look();
+    if (this.#scenario.network !== undefined) await build(this.#host, this.#scenario.network);
+    this.#base = await this.#host.look();
     await this.#scenario.prepare(this.#host);
     await this.#scenario.act(this.#host, steps).catch(() => undefined);
     // What goes on after the reply has its steps too.
     await this.#host.stop();
     const found = this.#host.steps();
     assert.ok(found.length <= steps);
-    return found.length < steps ? undefined : this.#host.look();
+    return found.length < steps ? undefined : await this.#host.look();
   }
 
   async #restart(): Promise<Sight> {
@@ -616,7 +684,7 @@ class Trial {
   /** What a person does about it. */
   async #byHand(): Promise<string> {
     const hands: string[] = [];
-    if (this.#surplus(this.#host.look()).includes('network')) {
+    if (this.#surplus(await this.#host.look()).includes('network')) {
       hands.push('`tsmacvlan forget`');
       this.#host.forget();
     }
@@ -700,25 +768,39 @@ function asKnown(rows = ''): string {
 }
 
 describe('kill -9 after every single step', { skip: outsideLab(), timeout: 900_000 }, () => {
-  const directory = mkdtempSync(join(tmpdir(), 'tsm-crash-'));
-  const host = new Host(directory);
+  const directories: string[] = [];
+  const scratch = () => {
+    const directory = mkdtempSync(join(tmpdir(), 'tsm-crash-'));
+    directories.push(directory);
+    return directory;
+  };
   const written = readTable();
+  let etcd: EtcdCluster | undefined;
+  let host = new Host(scratch());
 
   before(() => {
     ip('link add lan0 type veth peer name lan1');
-    for (const name of ['lan0', 'lan1']) ip(`link set ${name} up`);
-    ip('netns add box');
+    for (const name of ['box', 'neighbour']) ip(`netns add ${name}`);
+    ip('link set lan0 up');
+    ip('link set lan1 netns neighbour');
+    ip('-n neighbour link set lan1 up');
   });
 
   after(async () => {
     await host.stop('SIGKILL');
-    rmSync(directory, { recursive: true });
+    await etcd?.stop();
+    for (const directory of directories) rmSync(directory, { recursive: true });
     if (IS_WRITING) writeTable(written);
   });
 
   for (const scenario of SCENARIOS.filter(({ isLong }) => IS_LONG || isLong === undefined)) {
     test(scenario.call, async (t) => {
       if (scenario.needsVlan && !canHaveVlans()) return t.skip('this kernel has no VLANs');
+      if (scenario.isShared && etcd === undefined) {
+        await host.stop('SIGKILL');
+        etcd = await EtcdCluster.start({ directory: scratch() });
+        host = new Host(scratch(), etcd);
+      }
       const points = await new Trial(host, scenario).run();
       console.log(`${scenario.call}: ${points.length} steps`);
       const rows = rowsOf(scenario.call, points);
