@@ -52,12 +52,7 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
         parent: parentName,
         router: macAddress,
       }),
-    onLateConflict: ({ parentName, address, macAddress }) =>
-      log.warn('somebody began to use an address that was just given out', {
-        parent: parentName,
-        address: formatAddress(address),
-        by: macAddress,
-      }),
+    onLateConflict: (late) => check.heardLate(late),
   });
   const sentinel = new Sentinel({
     links,

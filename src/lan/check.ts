@@ -6,7 +6,7 @@ import { type Address, formatAddress, parseInterfaceAddress, parsePrefix } from 
 import { PluginError } from '../errors.ts';
 import type { Log } from '../log.ts';
 import { type Endpoint, type Mode, type Network, PROBE_PROFILES, type ProbeProfile } from '../model.ts';
-import type { Finding, ProbeRequest, Prober } from './probe.ts';
+import type { Finding, LateConflict, ProbeRequest, Prober } from './probe.ts';
 import type { Lost } from './reserve.ts';
 import { isKeeperMac, isProbeMac } from './rivalry.ts';
 import type { Sentinel } from './sentinel.ts';
@@ -162,6 +162,22 @@ export class LanCheck {
 
   forget({ id }: Endpoint): void {
     this.#parts.sentinel.forget(id);
+  }
+
+  /**
+   * Somebody began to use an address while it was guarded: that of a container, or one just given out. The watch over a
+   * container begins to hear up to half a second after it was asked for.
+   */
+  heardLate({ parentName, address, macAddress }: LateConflict): void {
+    const { sentinel, onHeld, log } = this.#parts;
+    if (sentinel.hear(parentName, address, macAddress)) return;
+    const text = formatAddress(address);
+    log.warn('somebody began to use an address that was just given out', {
+      parent: parentName,
+      address: text,
+      by: macAddress,
+    });
+    if (!isDaemon(macAddress)) void onHeld(parentName, text, macAddress).catch(() => undefined);
   }
 
   /** To the LAN, on behalf of a container that is up. Where nobody listens nobody is told, which is no error. */

@@ -120,9 +120,23 @@ export class Sentinel {
     if (post.wards.size === 0) this.#leave(ward.parentName, post);
   }
 
+  /**
+   * Another socket of ours heard somebody use an address. Told as if it was heard here, where the filter learns of a new
+   * address only at the next round. False when the address is not watched over.
+   */
+  hear(parentName: string, address: Address, macAddress: string): boolean {
+    const post = this.#posts.get(parentName);
+    const ward = post?.wards.get(formatAddress(address));
+    if (post === undefined || ward === undefined) return false;
+    this.#read(parentName, post);
+    const isKnown = this.#conflicts.has(conflictKey(parentName, address, macAddress));
+    if (!isKnown && !this.isWard(parentName, macAddress)) this.#report(ward, { address, macAddress });
+    return true;
+  }
+
   /** Somebody else spoke for the address not long ago. */
   isContested(parentName: string, address: Address): boolean {
-    const prefix = `${parentName} ${formatAddress(address)} `;
+    const prefix = conflictKey(parentName, address, '');
     for (const key of this.#conflicts.keys()) if (key.startsWith(prefix)) return true;
     return false;
   }
@@ -226,9 +240,9 @@ export class Sentinel {
     return true;
   }
 
-  #report(ward: Ward, { address, macAddress }: Sighting): void {
+  #report(ward: Ward, { address, macAddress }: Pick<Sighting, 'address' | 'macAddress'>): void {
     const { parentName, macAddress: ourMacAddress } = ward;
-    const key = `${parentName} ${formatAddress(address)} ${macAddress}`;
+    const key = conflictKey(parentName, address, macAddress);
     const nowMs = this.#clock.nowMs();
     const known = this.#conflicts.get(key);
     if (known === undefined && this.#conflicts.size >= MOST_CONFLICTS) return;
@@ -244,6 +258,10 @@ export class Sentinel {
     // An announcement of the same MAC would tell nobody anything.
     if (macAddress !== ourMacAddress) ward.defend?.(address);
   }
+}
+
+function conflictKey(parentName: string, address: Address, macAddress: string): string {
+  return `${parentName} ${formatAddress(address)} ${macAddress}`;
 }
 
 function filterFor({ wards }: Post): readonly BpfInstruction[] {

@@ -40,7 +40,10 @@ export interface EndpointRequest {
 // --- networks ---------------------------------------------------------------------------------------------------------
 
 /** Throws HOST_ACCESS_INTERNAL, SUBNET_MISSING, MTU_TOO_SMALL. */
-export function checkRequest({ enableIPv4, enableIPv6, internal, subnets }: NetworkRequest, options: NetworkOptions): void {
+export function checkRequest(
+  { enableIPv4, enableIPv6, internal, subnets }: NetworkRequest,
+  options: NetworkOptions,
+): void {
   if (internal && options.hostAccess) throw errors.hostAccessInternal();
   const has = (family: Family) => subnets.some(({ subnet }) => isUsable(subnet, family));
   if (enableIPv4 && !has('IPv4')) throw errors.subnetMissing('IPv4');

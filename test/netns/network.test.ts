@@ -15,7 +15,8 @@ import { PluginError } from '../../src/errors.ts';
 import { IpamDriver } from '../../src/ipam/driver.ts';
 import { Links } from '../../src/kernel/link.ts';
 import { createLog } from '../../src/log.ts';
-import { type EndpointRequest, NetworkDriver, type NetworkRequest } from '../../src/network/driver.ts';
+import { NetworkDriver } from '../../src/network/driver.ts';
+import type { EndpointRequest, NetworkRequest } from '../../src/network/request.ts';
 import { type LocalStore, openLocalStore } from '../../src/store/local.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 

@@ -128,6 +128,19 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 500_0
     assert.ok(!sentinel.isContested('par', OTHER));
   });
 
+  test('what another socket heard counts once, and where this one did not hear it', { timeout }, async () => {
+    assert.ok(!sentinel.hear('par', OTHER, SQUATTER), 'nobody has the address');
+    sentinel.watch('db', { parentName: 'par', macAddress: '02:42:0a:09:00:06', addresses: [OTHER], defend: null });
+    assert.ok(sentinel.hear('par', OTHER, SQUATTER));
+    assert.ok(sentinel.hear('par', OTHER, SQUATTER));
+    assert.ok(sentinel.hear('par', OTHER, CONTAINER), 'a sibling');
+    squatter.send(encodeArp(arpAnnouncement(IPV4, SQUATTER)));
+    await reports(2);
+    sentinel.hear('par', IPV4, SQUATTER);
+    await sleep(1200);
+    assert.deepEqual(seen, [fromSquatter(OTHER, '02:42:0a:09:00:06'), fromSquatter(IPV4)]);
+  });
+
   test("the container's own words, questions of others and other addresses are no conflict", { timeout }, async () => {
     await box.run(['ping', '-c', '2', '-i', '0.2', '-W', '1', '10.9.0.77']);
     squatter.send(encodeArp(arpProbe(IPV4, SQUATTER)));

@@ -41,7 +41,7 @@ const ROUTER = '3c:22:fb:10:aa:03';
 /** The shortest window of the profile `fast` is 590 ms. */
 const HALF_WINDOW_MS = 295;
 const LONGEST_STALL_MS = 400;
-/** Longer than a fresh address is guarded (10 s), so that strangers come within that time and after it. */
+/** Longer than a fresh address is guarded (10 s), so that strangers come within that time and after it; others come at once. */
 const LATER_MS = 12_000;
 
 type Place = ReturnType<typeof nextSubnet>;
@@ -367,7 +367,10 @@ describe('squatters', { skip: outsideLab(), timeout: 3_600_000 }, () => {
     const networks = [await one.createNetwork(place), await one.createNetwork(placeIPv6)] as const;
     const containers = await inTurns(times(2 * ROUNDS), async (round) => {
       const container = await one.run(networks[round % 2 ? 1 : 0]);
-      return { container, isDone: sleep(Math.random() * LATER_MS).then(() => intrude(container, round)) };
+      return {
+        container,
+        isDone: sleep(round % 4 < 2 ? 0 : Math.random() * LATER_MS).then(() => intrude(container, round)),
+      };
     });
     const wanted = await Promise.all(containers.map(({ isDone }) => isDone));
     const unlisted = async () => {
@@ -396,10 +399,22 @@ describe('squatters', { skip: outsideLab(), timeout: 3_600_000 }, () => {
     const own = parsed(address.split('/')[0] ?? '');
     const [link] = await namespace.show<{ address: string }>('link show eth0');
     if (own.family === 'IPv6') stranger.send(encodeNd(ndAnnouncement(own, STRANGER)));
-    else if (round % 4) stranger.send(encodeArp(arpAnnouncement(own, STRANGER)));
+    else if (round % 8 < 4) stranger.send(encodeArp(arpAnnouncement(own, STRANGER)));
     else stranger.send(encodeArp({ ...arpProbe(parsed('10.1.1.1'), STRANGER), senderAddress: own }));
     return { address: formatAddress(own), macAddress: STRANGER, ourMacAddress: link?.address ?? '' };
   }
+
+  test('comes between the address and its container', async () => {
+    const network = await one.createNetwork(nextSubnet());
+    const [address = ''] = (await one.requestAddress(network)).split('/');
+    stranger.send(encodeArp(arpAnnouncement(parsed(address), STRANGER)));
+    const isListed = async () =>
+      (await conflicts(one)).some(
+        (conflict) =>
+          conflict.address === address && conflict.macAddress === STRANGER && conflict.ourMacAddress === null,
+      );
+    await until(isListed);
+  });
 
   test('nobody is there', async () => {
     const place = nextSubnet();
