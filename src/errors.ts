@@ -747,6 +747,12 @@ export const addressHeld = (address: string, macAddress: string, link: string, o
     `address ${address} is already used on the LAN by ${macAddress}, which answered on ${link}; choose another ${option}`,
   );
 
+export const addressLost = (address: string, macAddress: string, link: string, option: string) =>
+  mistake(
+    'ADDRESS_LOST',
+    `address ${address} was free when it was chosen, and is used on the LAN by ${macAddress} since, seen on ${link}; start the container again, with another ${option} if you named this one`,
+  );
+
 export const rangeHeld = (range: string, tried: number, address: string, macAddress: string, link: string) =>
   mistake(
     'RANGE_HELD',

@@ -46,12 +46,17 @@ interface Parts {
  */
 export type Loss = 'used' | 'wanted' | 'ended';
 
+/** More are an attack. */
+const MOST_TAKERS = 256;
+
 const NOT_HELD: Finding = { held: false };
 
 export class LanCheck {
   readonly #parts: Parts;
   /** Said once for each, until it is up again. */
   readonly #parentsDown = new Set<string>();
+  /** Who took an address since it was given out, while no container has it yet; by parent and address. */
+  readonly #takers = new Map<string, string>();
   /** How each who wanted an address kept lets go of it. */
   readonly #kept = new WeakMap<(loss: Loss) => void, () => void>();
 
@@ -74,9 +79,15 @@ export class LanCheck {
     return finding;
   }
 
+  /** Who was heard to use an address since it was found free, and before watch(). Null when nobody was. */
+  takerOf({ parentName, address }: Pick<CheckRequest, 'parentName' | 'address'>): string | null {
+    return this.#takers.get(takerKey(parentName, address)) ?? null;
+  }
+
   /** Of two daemons that ask at once one gives way, perhaps to one that only wanted a reserve: so it asks once more. */
   async #ask(request: ProbeRequest): Promise<Finding> {
     const { prober } = this.#parts;
+    this.#takers.delete(takerKey(request.parentName, request.address));
     const first = await prober.probe(request);
     const finding =
       first.held && first.simultaneous && isProbeMac(first.macAddress) ? await prober.probe(request) : first;
@@ -107,6 +118,7 @@ export class LanCheck {
 
   /** The address is not wanted any more although it was found free. */
   async release({ parentName, address }: CheckRequest): Promise<void> {
+    this.#takers.delete(takerKey(parentName, address));
     await this.#parts.prober.release(parentName, address);
   }
 
@@ -177,7 +189,11 @@ export class LanCheck {
       address: text,
       by: macAddress,
     });
-    if (!isDaemon(macAddress)) void onHeld(parentName, text, macAddress).catch(() => undefined);
+    if (isDaemon(macAddress)) return;
+    const [longestKnown] = this.#takers.keys();
+    if (longestKnown !== undefined && this.#takers.size >= MOST_TAKERS) this.#takers.delete(longestKnown);
+    this.#takers.set(takerKey(parentName, address), macAddress);
+    void onHeld(parentName, text, macAddress).catch(() => undefined);
   }
 
   /** To the LAN, on behalf of a container that is up. Where nobody listens nobody is told, which is no error. */
@@ -235,6 +251,10 @@ export class LanCheck {
   #profileOf({ profile }: Place): ProbeProfile {
     return profile ?? this.#parts.usualProfile;
   }
+}
+
+function takerKey(parentName: string, address: Address): string {
+  return `${parentName} ${formatAddress(address)}`;
 }
 
 function thorough(one: ProbeProfile, other: ProbeProfile): ProbeProfile {

@@ -129,8 +129,9 @@ export class Sentinel {
     const ward = post?.wards.get(formatAddress(address));
     if (post === undefined || ward === undefined) return false;
     this.#read(parentName, post);
-    const isKnown = this.#conflicts.has(conflictKey(parentName, address, macAddress));
-    if (!isKnown && !this.isWard(parentName, macAddress)) this.#report(ward, { address, macAddress });
+    const known = this.#conflicts.get(conflictKey(parentName, address, macAddress));
+    const isHeard = known !== undefined && this.#clock.nowMs() - known.seenAtMs < READ_MS;
+    if (!isHeard && !this.isWard(parentName, macAddress)) this.#report(ward, { address, macAddress });
     return true;
   }
 

@@ -350,28 +350,27 @@ export class NetworkDriver {
     return { macAddress: request.macAddress === null ? macAddress : null };
   }
 
-  /** Our own IPAM asked already; what another one chose, or a swarm's manager, nobody has asked for yet. */
+  /**
+   * What another IPAM chose, or a swarm's manager, nobody has asked for yet. Our own IPAM asked already; since then somebody
+   * may have taken the address.
+   */
   async #askLan(network: Network, { address, addressIPv6, signal }: EndpointRequest): Promise<void> {
     const place = placeOf(network);
+    if (this.#check === undefined || place === null) return;
     for (const text of [address, addressIPv6]) {
       const parsed = text === null ? undefined : parseInterfaceAddress(text);
       const subnet = text === null ? undefined : subnetOf(text, network.subnets);
-      if (
-        this.#check === undefined ||
-        place === null ||
-        parsed === undefined ||
-        subnet === undefined ||
-        subnet.realm !== null
-      )
-        continue;
-      const finding = await this.#check.check({ ...place, address: parsed.address, subnet: subnet.subnet, signal });
-      if (finding.held)
-        throw errors.addressHeld(
-          formatAddress(parsed.address),
-          finding.macAddress,
-          finding.linkName,
-          parsed.address.family === 'IPv4' ? '--ip' : '--ip6',
-        );
+      if (parsed === undefined || subnet === undefined) continue;
+      const request = { ...place, address: parsed.address, subnet: subnet.subnet, signal };
+      const words = formatAddress(parsed.address);
+      const option = parsed.address.family === 'IPv4' ? '--ip' : '--ip6';
+      if (subnet.realm === null) {
+        const finding = await this.#check.check(request);
+        if (finding.held) throw errors.addressHeld(words, finding.macAddress, finding.linkName, option);
+      } else {
+        const taker = this.#check.takerOf(request);
+        if (taker !== null) throw errors.addressLost(words, taker, place.parentName, option);
+      }
     }
   }
 

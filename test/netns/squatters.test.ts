@@ -406,7 +406,8 @@ describe('squatters', { skip: outsideLab(), timeout: 3_600_000 }, () => {
 
   test('comes between the address and its container', async () => {
     const network = await one.createNetwork(nextSubnet());
-    const [address = ''] = (await one.requestAddress(network)).split('/');
+    const typed = await one.requestAddress(network);
+    const [address = ''] = typed.split('/');
     stranger.send(encodeArp(arpAnnouncement(parsed(address), STRANGER)));
     const isListed = async () =>
       (await conflicts(one)).some(
@@ -414,6 +415,13 @@ describe('squatters', { skip: outsideLab(), timeout: 3_600_000 }, () => {
           conflict.address === address && conflict.macAddress === STRANGER && conflict.ourMacAddress === null,
       );
     await until(isListed);
+    const endpoint = { NetworkID: network.id, EndpointID: '5'.repeat(64), Interface: { Address: typed } };
+    const words = await refusal(one.call('NetworkDriver.CreateEndpoint', endpoint));
+    const sentence = `address ${address} was free when it was chosen, and is used on the LAN by ${STRANGER} since`;
+    assert.ok(words.startsWith(sentence), words);
+    await one.call('IpamDriver.ReleaseAddress', { PoolID: network.poolId, Address: address });
+    // The stranger says nothing more.
+    await one.run(network, { address });
   });
 
   test('nobody is there', async () => {
