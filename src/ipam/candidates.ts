@@ -1,13 +1,13 @@
 /**
- * The next addresses of each pool in use, asked for on the LAN ahead of need and kept in reserve (lan/reserve.ts), so that
+ * The next addresses of each pool in use, asked for on the LAN ahead of need and kept in reserve (lan/standby.ts), so that
  * the usual container start waits for no probe. Nothing is stored: after a start they are asked for anew.
  *
  * Cost on the LAN of one pool: 6 frames for each of its 4 addresses in nine to ten minutes, thus at most 2.7 a minute; for
  * IPv6 also one multicast report each in two minutes.
  */
 import { type Address, formatAddress } from '../address.ts';
-import { type Clock, systemClock } from '../lan/clock.ts';
-import type { Loss } from '../lan/check.ts';
+import { type Clock, systemClock } from '../clock.ts';
+import type { Loss } from '../lan/lan.ts';
 import { isOfSwarm, type Pool } from '../model.ts';
 import { realmOf, type Store } from '../store/store.ts';
 import type { Leases } from './leases.ts';

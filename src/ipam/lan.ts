@@ -1,8 +1,8 @@
 /** Where the LAN of a pool is, for the check of its addresses. */
 import { type Address, parseAddress } from '../address.ts';
 import { clusterUnproven, PluginError } from '../errors.ts';
-import type { CheckRequest, LanCheck, Loss, Place } from '../lan/check.ts';
-import { placeOf } from '../lan/check.ts';
+import type { CheckRequest, LanCheck, Loss, Place } from '../lan/lan.ts';
+import { placeOf } from '../lan/lan.ts';
 import type { Pool, ProbeProfile } from '../model.ts';
 import { realmOf, type Store } from '../store/store.ts';
 import { isManagers } from './allocations.ts';

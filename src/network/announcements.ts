@@ -5,7 +5,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Links } from '../kernel/link.ts';
-import type { LanCheck } from '../lan/check.ts';
+import type { LanCheck } from '../lan/lan.ts';
 import type { Endpoint, Network } from '../model.ts';
 
 /** From Join until the link is gone from here takes an engine some milliseconds, seconds on a busy machine. */

@@ -6,8 +6,8 @@ import { isDeepStrictEqual } from 'node:util';
 import { formatAddress, parseInterfaceAddress } from '../address.ts';
 import * as errors from '../errors.ts';
 import type { Link, LinkEvent, Links } from '../kernel/link.ts';
-import { type LanCheck, placeOf } from '../lan/check.ts';
-import { PROBE_ALIAS } from '../lan/vantage.ts';
+import { type LanCheck, placeOf } from '../lan/lan.ts';
+import { PROBE_ALIAS } from '../lan/port.ts';
 import type { Leak } from '../leak.ts';
 import type { Log } from '../log.ts';
 import {

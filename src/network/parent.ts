@@ -5,7 +5,7 @@
 import * as errors from '../errors.ts';
 import { isKernelError } from '../kernel/errno.ts';
 import type { Link, Links } from '../kernel/link.ts';
-import { PROBE_ALIAS } from '../lan/vantage.ts';
+import { PROBE_ALIAS } from '../lan/port.ts';
 import type { Network, NetworkOptions, ParentLink, VlanProtocol, VlanRecipe } from '../model.ts';
 import { readVlanIds } from './options.ts';
 import { kindRefusal } from './refusal.ts';

@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { isKernelError } from '../kernel/errno.ts';
 import type { Link, Links, MacvlanSpec } from '../kernel/link.ts';
-import { PROBE_ALIAS } from '../lan/vantage.ts';
+import { PROBE_ALIAS } from '../lan/port.ts';
 import type { Mode } from '../model.ts';
 
 /** Below 1280 the kernel gives a link no IPv6 at all (addrconf_notify, net/ipv6/addrconf.c): it says nothing on the LAN. */

@@ -8,8 +8,8 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { type Address, formatAddress, parseAddress } from '../../src/address.ts';
-import { arpAnnouncement, arpReply, encodeArp } from '../../src/lan/arp.ts';
-import { isProbeMac } from '../../src/lan/rivalry.ts';
+import { arpAnnouncement, arpReply, encodeArp } from '../../src/lan/frames/arp.ts';
+import { isProbeMac } from '../../src/lan/frames/mac.ts';
 import { Capture, type Frame } from '../lab/capture.ts';
 import { attachment, runIdle } from '../lab/container.ts';
 import { outsideLab } from '../lab/enclosure.ts';

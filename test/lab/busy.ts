@@ -9,7 +9,7 @@ import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Address, formatAddress } from '../../src/address.ts';
 import { Links } from '../../src/kernel/link.ts';
-import { type Finding, Prober } from '../../src/lan/probe.ts';
+import { type Finding, Prober } from '../../src/lan/prober.ts';
 import { output } from './command.ts';
 import { Lan, Namespace } from './namespace.ts';
 
@@ -19,7 +19,7 @@ export const STORM_PER_SECOND = 10_000;
 const STORM = (target: number | null) => `
   import { Links } from ${JSON.stringify(import.meta.resolve('../../src/kernel/link.ts'))};
   import { PacketSocket } from ${JSON.stringify(import.meta.resolve('../../src/kernel/packet.ts'))};
-  import { arpProbe, encodeArp } from ${JSON.stringify(import.meta.resolve('../../src/lan/arp.ts'))};
+  import { arpProbe, encodeArp } from ${JSON.stringify(import.meta.resolve('../../src/lan/frames/arp.ts'))};
   const links = Links.open();
   const socket = PacketSocket.open({ linkIndex: (await links.byName('lan0')).index, filter: [{ code: 6, jt: 0, jf: 0, k: 0 }] });
   const target = ${target};

@@ -5,7 +5,7 @@ import { setNetworkNamespace } from '../../src/kernel/libc.ts';
 import { Links } from '../../src/kernel/link.ts';
 import { ARP_AND_NEIGHBOUR_DISCOVERY } from '../../src/kernel/bpf.ts';
 import { PacketSocket } from '../../src/kernel/packet.ts';
-import { type Packet, decodePacket } from '../../src/lan/sighting.ts';
+import { type Packet, decodePacket } from '../../src/lan/frames/sighting.ts';
 import { type Lan, Namespace } from './namespace.ts';
 
 /** ARP and neighbour discovery that came in, with the time of its reading (performance.now). */

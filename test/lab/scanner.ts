@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { formatAddress, parseAddress } from '../../src/address.ts';
-import { arpAnnouncement, encodeArp } from '../../src/lan/arp.ts';
+import { arpAnnouncement, encodeArp } from '../../src/lan/frames/arp.ts';
 import type { Lan } from './namespace.ts';
 import { Neighbour } from './neighbour.ts';
 

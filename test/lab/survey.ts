@@ -2,10 +2,10 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { formatAddress, parseAddress } from '../../src/address.ts';
-import { arpProbe, encodeArp } from '../../src/lan/arp.ts';
-import { isKeeperMac, isProbeMac } from '../../src/lan/rivalry.ts';
-import { encodeNd, ndProbe } from '../../src/lan/nd.ts';
-import { readSighting } from '../../src/lan/sighting.ts';
+import { arpProbe, encodeArp } from '../../src/lan/frames/arp.ts';
+import { isKeeperMac, isProbeMac } from '../../src/lan/frames/mac.ts';
+import { encodeNd, ndProbe } from '../../src/lan/frames/nd.ts';
+import { readSighting } from '../../src/lan/frames/sighting.ts';
 import type { Lan } from './namespace.ts';
 import { Neighbour } from './neighbour.ts';
 
@@ -44,7 +44,7 @@ function questionFor(text: string): Buffer {
 function gather(surveyor: Neighbour, answers: Map<string, string[]>): void {
   for (const { packet } of surveyor.heard) {
     const sighting = readSighting(packet);
-    // For some seconds a new address is also kept from machines that ask as we do (lan/rivalry.ts).
+    // For some seconds a new address is also kept from machines that ask as we do (lan/tiebreak.ts).
     if (sighting?.kind !== 'use' || isOfDaemon(sighting.macAddress)) continue;
     const macs = answers.get(formatAddress(sighting.address));
     if (macs && !macs.includes(sighting.macAddress)) macs.push(sighting.macAddress);

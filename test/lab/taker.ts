@@ -4,8 +4,8 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Address, formatAddress } from '../../src/address.ts';
-import { arpAnnouncement, arpProbe, encodeArp } from '../../src/lan/arp.ts';
-import type { Packet } from '../../src/lan/sighting.ts';
+import { arpAnnouncement, arpProbe, encodeArp } from '../../src/lan/frames/arp.ts';
+import type { Packet } from '../../src/lan/frames/sighting.ts';
 import type { Neighbour } from './neighbour.ts';
 
 export class Taker {

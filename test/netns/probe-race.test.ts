@@ -10,8 +10,8 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { after, before, describe, test } from 'node:test';
 import { createInterface } from 'node:readline';
-import type { Finding } from '../../src/lan/probe.ts';
-import { isProbeMac } from '../../src/lan/rivalry.ts';
+import type { Finding } from '../../src/lan/prober.ts';
+import { isProbeMac } from '../../src/lan/frames/mac.ts';
 import { Capture } from '../lab/capture.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { Lan, Namespace } from '../lab/namespace.ts';
@@ -22,7 +22,7 @@ const ROUNDS = 200;
 const AT_ONCE = 20;
 /**
  * A daemon that stands still for longer may not hear its rival in time; then both may get an address, and one of them must
- * report it (test/unit/lan/inquiry.test.ts).
+ * report it (test/unit/lan/detection.test.ts).
  */
 const LONGEST_STALL_MS = 400;
 /** In place of rounds in which the machine let one of them stand still. */
@@ -59,7 +59,7 @@ interface Round {
 const RACER = `
   import { createInterface } from 'node:readline';
   import { Links } from ${JSON.stringify(import.meta.resolve('../../src/kernel/link.ts'))};
-  import { Prober } from ${JSON.stringify(import.meta.resolve('../../src/lan/probe.ts'))};
+  import { Prober } from ${JSON.stringify(import.meta.resolve('../../src/lan/prober.ts'))};
   const links = Links.open();
   const late = [];
   const prober = new Prober({ links, onLateConflict: ({ address }) => late.push(String(address.value)) });

@@ -19,13 +19,13 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type Address, formatAddress, parseAddress, parsePrefix } from '../../src/address.ts';
 import { PluginError } from '../../src/errors.ts';
 import { Links } from '../../src/kernel/link.ts';
-import { arpAnnouncement, arpProbe, arpReply, encodeArp } from '../../src/lan/arp.ts';
+import { arpAnnouncement, arpProbe, arpReply, encodeArp } from '../../src/lan/frames/arp.ts';
 import { MODES } from '../../src/model.ts';
-import { mldReportFrame } from '../../src/lan/mld.ts';
-import { encodeNd, ndDefence, ndProbe, solicitedNodeGroup } from '../../src/lan/nd.ts';
-import { type Finding, type LateConflict, type ProbeRequest, Prober, type ProxyReport } from '../../src/lan/probe.ts';
-import { isProbeMac } from '../../src/lan/rivalry.ts';
-import type { Packet } from '../../src/lan/sighting.ts';
+import { mldReportFrame } from '../../src/lan/frames/mld.ts';
+import { encodeNd, ndDefence, ndProbe, solicitedNodeGroup } from '../../src/lan/frames/nd.ts';
+import { type Finding, type LateConflict, type ProbeRequest, Prober, type ProxyReport } from '../../src/lan/prober.ts';
+import { isProbeMac } from '../../src/lan/frames/mac.ts';
+import type { Packet } from '../../src/lan/frames/sighting.ts';
 import { Capture } from '../lab/capture.ts';
 import { output } from '../lab/command.ts';
 import { outsideLab } from '../lab/enclosure.ts';
@@ -595,7 +595,7 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 500_000 }, ()
   test("what a killed process left is known by its alias and stands in nobody's way", { timeout }, async () => {
     const script = `
       import { Links } from ${JSON.stringify(import.meta.resolve('../../src/kernel/link.ts'))};
-      import { Prober } from ${JSON.stringify(import.meta.resolve('../../src/lan/probe.ts'))};
+      import { Prober } from ${JSON.stringify(import.meta.resolve('../../src/lan/prober.ts'))};
       const prober = new Prober({ links: Links.open() });
       await prober.probe({ parentName: 'par', mode: 'bridge', address: { family: 'IPv4', value: 1n }, profile: 'rfc', isOwn: () => false });`;
     const child = spawn(process.execPath, ['--input-type=module-typescript', '-e', script], {

@@ -61,6 +61,14 @@ test('imports only go down, and network and ipam never meet', () => {
   assert.deepEqual(wrong, []);
 });
 
+test('frames are apart from what acts: lan/frames looks at nothing else in its room', () => {
+  const wrong = imports.filter((found) => {
+    const target = inside(found);
+    return found.file.startsWith('lan/frames/') && target?.startsWith('lan/') && !target.startsWith('lan/frames/');
+  });
+  assert.deepEqual(wrong, []);
+});
+
 test('each library has one door', () => {
   const wrong = imports.filter(({ file, target }) => DOORS[target] !== undefined && !file.startsWith(DOORS[target]));
   assert.deepEqual(wrong, []);

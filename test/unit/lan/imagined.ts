@@ -2,9 +2,9 @@
  * An imagined LAN in imagined time: hosts whose event loops stall and a wire that delays and loses frames, all drawn
  * from the test's own random numbers. What is real is the Inquiry under test.
  */
-import type { Clock } from '../../../src/lan/clock.ts';
-import type { Inquiry, Wire } from '../../../src/lan/inquiry.ts';
-import { decodePacket, readSighting } from '../../../src/lan/sighting.ts';
+import type { Clock } from '../../../src/clock.ts';
+import type { Inquiry, Wire } from '../../../src/lan/detection.ts';
+import { decodePacket, readSighting } from '../../../src/lan/frames/sighting.ts';
 
 interface Event {
   readonly atMs: number;

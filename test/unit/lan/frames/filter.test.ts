@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import type { BpfInstruction } from '../../../src/kernel/bpf.ts';
-import { type ArpPacket, encodeArp } from '../../../src/lan/arp.ts';
-import { awaitingFilter } from '../../../src/lan/filter.ts';
-import { encodeNd, ndDefence, ndProbe } from '../../../src/lan/nd.ts';
-import { decodePacket, readSighting } from '../../../src/lan/sighting.ts';
+import type { BpfInstruction } from '../../../../src/kernel/bpf.ts';
+import { type ArpPacket, encodeArp } from '../../../../src/lan/frames/arp.ts';
+import { awaitingFilter } from '../../../../src/lan/frames/filter.ts';
+import { encodeNd, ndDefence, ndProbe } from '../../../../src/lan/frames/nd.ts';
+import { decodePacket, readSighting } from '../../../../src/lan/frames/sighting.ts';
 import { address, frameBytes, mac, plain } from './arbitraries.ts';
 
 const options = { timeout: 20_000 };

@@ -1,5 +1,5 @@
 /** What a frame on the LAN says about who has an address. Pure. */
-import type { Address } from '../address.ts';
+import type { Address } from '../../address.ts';
 import { type ArpPacket, decodeArp, isUnspecified } from './arp.ts';
 import { BROADCAST_MAC, ETHERTYPE_ARP, ETHERTYPE_IPV6, etherTypeOf, isStationMac } from './ethernet.ts';
 import { type NeighborAdvertisement, type NeighborSolicitation, decodeNd } from './nd.ts';

@@ -10,10 +10,10 @@ import { after, afterEach, before, beforeEach, describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Address, parseAddress } from '../../src/address.ts';
 import { Links } from '../../src/kernel/link.ts';
-import { arpAnnouncement, arpProbe, arpReply, encodeArp } from '../../src/lan/arp.ts';
-import { encodeNd, ndDefence } from '../../src/lan/nd.ts';
-import { keeperMac } from '../../src/lan/rivalry.ts';
-import { type ConflictSeen, Sentinel } from '../../src/lan/sentinel.ts';
+import { arpAnnouncement, arpProbe, arpReply, encodeArp } from '../../src/lan/frames/arp.ts';
+import { encodeNd, ndDefence } from '../../src/lan/frames/nd.ts';
+import { keeperMac } from '../../src/lan/frames/mac.ts';
+import { type ConflictSeen, Sentinel } from '../../src/lan/monitor.ts';
 import { output } from '../lab/command.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { Lan, Namespace } from '../lab/namespace.ts';

@@ -1,9 +1,9 @@
 /** The frames we send, in the words of the address's family. Pure. */
-import type { Address } from '../address.ts';
+import type { Address } from '../../address.ts';
 import { arpAnnouncement, arpProbe, arpReply, encodeArp } from './arp.ts';
 import { mldReportFrame } from './mld.ts';
 import { encodeNd, ndAnnouncement, ndDefence, ndProbe, solicitedNodeGroup } from './nd.ts';
-import { keeperMac } from './rivalry.ts';
+import { keeperMac } from './mac.ts';
 import type { Packet } from './sighting.ts';
 
 /** One question, with what makes sure that others' questions for the address are heard. `nonce`: 12 hexadecimal digits. */

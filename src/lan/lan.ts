@@ -6,10 +6,10 @@ import { type Address, formatAddress, parseInterfaceAddress, parsePrefix } from 
 import { PluginError } from '../errors.ts';
 import type { Log } from '../log.ts';
 import { type Endpoint, type Mode, type Network, PROBE_PROFILES, type ProbeProfile } from '../model.ts';
-import type { Finding, LateConflict, ProbeRequest, Prober } from './probe.ts';
-import type { Lost } from './reserve.ts';
-import { isKeeperMac, isProbeMac } from './rivalry.ts';
-import type { Sentinel } from './sentinel.ts';
+import type { Finding, LateConflict, ProbeRequest, Prober } from './prober.ts';
+import type { Lost } from './standby.ts';
+import { isKeeperMac, isProbeMac } from './frames/mac.ts';
+import type { Sentinel } from './monitor.ts';
 
 export interface Place {
   readonly parentName: string;

@@ -16,12 +16,12 @@ import { type Address, formatAddress, isMulticastMac } from '../address.ts';
 import type { BpfInstruction } from '../kernel/bpf.ts';
 import type { Links } from '../kernel/link.ts';
 import { PacketSocket } from '../kernel/packet.ts';
-import { type Clock, systemClock } from './clock.ts';
-import { ETHERTYPE_ARP, HEADER_BYTES, etherTypeOf } from './ethernet.ts';
-import { awaitingFilter } from './filter.ts';
-import { ALL_NODES_MAC } from './nd.ts';
-import { isKeeperMac, isProbeMac } from './rivalry.ts';
-import { type Sighting, decodePacket, readSighting } from './sighting.ts';
+import { type Clock, systemClock } from '../clock.ts';
+import { ETHERTYPE_ARP, HEADER_BYTES, etherTypeOf } from './frames/ethernet.ts';
+import { awaitingFilter } from './frames/filter.ts';
+import { ALL_NODES_MAC } from './frames/nd.ts';
+import { isKeeperMac, isProbeMac } from './frames/mac.ts';
+import { type Sighting, decodePacket, readSighting } from './frames/sighting.ts';
 
 /** An endpoint whose addresses are watched over. */
 export interface Ward {

@@ -5,14 +5,15 @@
  * Asking follows RFC 5227 2.1.1 and RFC 4862 5.4. Guarding continues to listen, as both RFCs want, and defends the
  * address against others that ask for it: between our verdict and the moment the container's own kernel answers there
  * would otherwise be a gap in which the address looks free to everybody. Keeping listens too, without a gap, and asks
- * again from time to time; but it claims nothing: whoever wants the address gets it (rivalry.ts).
+ * again from time to time; but it claims nothing: whoever wants the address gets it (tiebreak.ts).
  */
 import type { Address } from '../address.ts';
-import type { Clock } from './clock.ts';
-import { defenceFrame, makeNonce, membershipFrames, probeFrames, reserveFrame } from './frames.ts';
-import type { ProxyWatch } from './proxy.ts';
-import { Claimants, Rivalry, isKeeperMac, keeperMac } from './rivalry.ts';
-import type { Sighting } from './sighting.ts';
+import type { Clock } from '../clock.ts';
+import { defenceFrame, makeNonce, membershipFrames, probeFrames, reserveFrame } from './frames/outgoing.ts';
+import type { ProxyWatch } from './proxyarp.ts';
+import { isKeeperMac, keeperMac } from './frames/mac.ts';
+import { Claimants, Rivalry } from './tiebreak.ts';
+import type { Sighting } from './frames/sighting.ts';
 import type { Timing } from './timing.ts';
 
 export type Verdict =

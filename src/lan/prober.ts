@@ -8,13 +8,13 @@ import { KernelError } from '../kernel/errno.ts';
 import type { InterfaceAddress, Link, Links } from '../kernel/link.ts';
 import type { Mode } from '../model.ts';
 import { type Announcement, announce } from './announce.ts';
-import { type Clock, systemClock } from './clock.ts';
-import { Inquiry, type Question, type Reservation, type Verdict } from './inquiry.ts';
-import { type Lost, Reserve } from './reserve.ts';
-import { SharedReadings } from './shared.ts';
+import { type Clock, systemClock } from '../clock.ts';
+import { Inquiry, type Question, type Reservation, type Verdict } from './detection.ts';
+import { type Lost, Reserve } from './standby.ts';
+import { SharedReadings } from '../once.ts';
 import { type Profile, timingOf } from './timing.ts';
-import type { Vantage } from './vantage.ts';
-import { Vantages } from './vantages.ts';
+import type { Vantage } from './port.ts';
+import { Vantages } from './ports.ts';
 
 interface OnParent {
   readonly parentName: string;

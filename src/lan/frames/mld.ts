@@ -5,7 +5,7 @@
  * the group of that address, so without a report we would not hear them (RFC 4862 5.4.2), and two hosts that ask at the
  * same time would both find it free.
  */
-import { type Address, addressBytes } from '../address.ts';
+import { type Address, addressBytes } from '../../address.ts';
 import { ETHERTYPE_IPV6, encodeFrame } from './ethernet.ts';
 import { encodeIcmpv6, multicastMac } from './nd.ts';
 

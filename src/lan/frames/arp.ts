@@ -1,5 +1,5 @@
 /** ARP for IPv4 on Ethernet as frames (RFC 826), and the kinds that RFC 5227 gives names to. Pure. */
-import { type Address, addressBytes, addressFromBytes, formatMac, macBytes } from '../address.ts';
+import { type Address, addressBytes, addressFromBytes, formatMac, macBytes } from '../../address.ts';
 import {
   BROADCAST_MAC,
   ETHERTYPE_ARP,

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { parseAddress } from '../../../src/address.ts';
-import { mldReportFrame } from '../../../src/lan/mld.ts';
-import { solicitedNodeGroup } from '../../../src/lan/nd.ts';
+import { parseAddress } from '../../../../src/address.ts';
+import { mldReportFrame } from '../../../../src/lan/frames/mld.ts';
+import { solicitedNodeGroup } from '../../../../src/lan/frames/nd.ts';
 
 test('a report has the bytes that Linux sends when it joins the group of an address', () => {
   const target = parseAddress('fd00::a');

@@ -16,13 +16,13 @@ import { type Address, type Prefix, formatAddress, formatPrefix } from '../addre
 import { isKernelError } from '../kernel/errno.ts';
 import type { Link, Links } from '../kernel/link.ts';
 import { PacketSocket } from '../kernel/packet.ts';
-import type { Clock } from './clock.ts';
-import { awaitingFilter } from './filter.ts';
-import { makeNonce, probeFrames } from './frames.ts';
-import type { Inquiry, Wire } from './inquiry.ts';
-import { ALL_NODES_MAC, multicastMac, solicitedNodeGroup } from './nd.ts';
-import { ProxyWatch, controlAddress } from './proxy.ts';
-import { type Sighting, decodePacket, readSighting } from './sighting.ts';
+import type { Clock } from '../clock.ts';
+import { awaitingFilter } from './frames/filter.ts';
+import { makeNonce, probeFrames } from './frames/outgoing.ts';
+import type { Inquiry, Wire } from './detection.ts';
+import { ALL_NODES_MAC, multicastMac, solicitedNodeGroup } from './frames/nd.ts';
+import { ProxyWatch, controlAddress } from './proxyarp.ts';
+import { type Sighting, decodePacket, readSighting } from './frames/sighting.ts';
 
 /** By it recovery finds what a killed process left. */
 export const PROBE_ALIAS = 'tsmacvlan probe';

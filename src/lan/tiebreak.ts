@@ -35,35 +35,13 @@
  * before A kept, then A was asking too, heard B and gave way; or the address was that of A's container until then, whose
  * kernel answered B.
  */
-import { formatMac } from '../address.ts';
-import type { Clock } from './clock.ts';
+import type { Clock } from '../clock.ts';
+import { isProbeMac } from './frames/mac.ts';
 
-/** Locally administered, and different from the engine's 02:42, from which containers get theirs. */
-const PROBE_MAC_PREFIX = '02:74:73';
-/** No link has one of these. */
-const KEEPER_MAC_PREFIX = '02:74:6b';
 /** More rivals than this are an attack or a storm. */
 const MOST_REASSERTIONS = 4;
 /** A rival's next probe comes no sooner than this, see timing.ts; what comes sooner had been sent before. */
 const REASSERTION_GRACE_MS = 120;
-
-export function makeProbeMac(random: () => number): string {
-  return `${PROBE_MAC_PREFIX}:${formatMac(Uint8Array.from({ length: 3 }, () => Math.floor(random() * 256)))}`;
-}
-
-/** Whether a daemon of this kind probes with it, on this host or another. */
-export function isProbeMac(mac: string): boolean {
-  return mac.startsWith(`${PROBE_MAC_PREFIX}:`);
-}
-
-/** What the keeper with this probe MAC names. */
-export function keeperMac(probeMac: string): string {
-  return `${KEEPER_MAC_PREFIX}:${probeMac.slice(-8)}`;
-}
-
-export function isKeeperMac(mac: string): boolean {
-  return mac.startsWith(`${KEEPER_MAC_PREFIX}:`);
-}
 
 /** Two probes within this time belong to one question: the longest gap of timing.ts, and more. */
 const QUESTION_MS = 5000;

@@ -7,8 +7,8 @@
  * question that the probe is over. Its answers count, and the message names its MAC.
  */
 import { type Address, ADDRESS_BITS, type Prefix } from '../address.ts';
-import type { Clock } from './clock.ts';
-import type { Sighting } from './sighting.ts';
+import type { Clock } from '../clock.ts';
+import type { Sighting } from './frames/sighting.ts';
 
 /** One question serves all probes that go out together. */
 const LEAST_GAP_MS = 150;

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { formatAddress, parseAddress } from '../../../src/address.ts';
+import { formatAddress, parseAddress } from '../../../../src/address.ts';
 import {
   type NeighborAdvertisement,
   type NeighborSolicitation,
@@ -12,7 +12,7 @@ import {
   ndDefence,
   ndProbe,
   solicitedNodeGroup,
-} from '../../../src/lan/nd.ts';
+} from '../../../../src/lan/frames/nd.ts';
 import { address, frameBytes, mac, plain } from './arbitraries.ts';
 
 const options = { timeout: 20_000 };

@@ -1,5 +1,5 @@
 /** Ethernet II frames as bytes (IEEE 802.3 clause 3). Pure. */
-import { formatMac, isMulticastMac, macBytes } from '../address.ts';
+import { formatMac, isMulticastMac, macBytes } from '../../address.ts';
 
 export const ETHERTYPE_ARP = 0x0806;
 export const ETHERTYPE_IPV6 = 0x86dd;

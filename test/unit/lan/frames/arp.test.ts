@@ -1,8 +1,15 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { parseAddress } from '../../../src/address.ts';
-import { type ArpPacket, arpAnnouncement, arpProbe, arpReply, decodeArp, encodeArp } from '../../../src/lan/arp.ts';
+import { parseAddress } from '../../../../src/address.ts';
+import {
+  type ArpPacket,
+  arpAnnouncement,
+  arpProbe,
+  arpReply,
+  decodeArp,
+  encodeArp,
+} from '../../../../src/lan/frames/arp.ts';
 import { address, frameBytes, mac, plain } from './arbitraries.ts';
 
 const options = { timeout: 20_000 };

@@ -3,9 +3,9 @@ import { randomBytes } from 'node:crypto';
 import { isKernelError } from '../kernel/errno.ts';
 import type { Link, Links } from '../kernel/link.ts';
 import type { Mode } from '../model.ts';
-import type { Clock } from './clock.ts';
-import { makeProbeMac } from './rivalry.ts';
-import { Vantage, type VantageSpec } from './vantage.ts';
+import type { Clock } from '../clock.ts';
+import { makeProbeMac } from './frames/mac.ts';
+import { Vantage, type VantageSpec } from './port.ts';
 
 export interface VantagesSpec {
   readonly links: Links;

@@ -1,5 +1,5 @@
 /** Neighbour Solicitation and Advertisement as frames (RFC 4861 4.3, 4.4), as Duplicate Address Detection uses them. Pure. */
-import { type Address, addressBytes, addressFromBytes, formatMac, macBytes } from '../address.ts';
+import { type Address, addressBytes, addressFromBytes, formatMac, macBytes } from '../../address.ts';
 import {
   ETHERTYPE_IPV6,
   type EthernetHeader,

@@ -1,7 +1,7 @@
 /** Random addresses, MACs and frames for the tests of this room. */
 import fc from 'fast-check';
-import { ADDRESS_BITS, type Address, formatMac } from '../../../src/address.ts';
-import type { Family } from '../../../src/model.ts';
+import { ADDRESS_BITS, type Address, formatMac } from '../../../../src/address.ts';
+import type { Family } from '../../../../src/model.ts';
 
 /** Records with the prototype that literals have, so that assert compares them as equal. */
 export const plain = { noNullPrototype: true } as const;

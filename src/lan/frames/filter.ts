@@ -1,5 +1,5 @@
 /** Which frames reach this process while addresses are awaited: those about them, so that a busy LAN costs no CPU. Pure. */
-import type { Address } from '../address.ts';
+import type { Address } from '../../address.ts';
 import {
   ARP_AND_NEIGHBOUR_DISCOVERY,
   type BpfInstruction,
@@ -11,7 +11,7 @@ import {
   loadByte,
   loadHalf,
   loadWord,
-} from '../kernel/bpf.ts';
+} from '../../kernel/bpf.ts';
 import { ETHERTYPE_ARP, ETHERTYPE_IPV6, HEADER_BYTES } from './ethernet.ts';
 
 /** A program has at most 4,096 instructions (BPF_MAXINSNS), and each address takes two. */

@@ -2,11 +2,11 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { type Address, parseAddress } from '../../../src/address.ts';
-import { arpAnnouncement, arpProbe, arpReply, decodeArp, encodeArp } from '../../../src/lan/arp.ts';
-import { Inquiry, type Verdict } from '../../../src/lan/inquiry.ts';
-import { ndDefence, ndProbe } from '../../../src/lan/nd.ts';
-import { ProxyWatch } from '../../../src/lan/proxy.ts';
-import { type Packet, readSighting } from '../../../src/lan/sighting.ts';
+import { arpAnnouncement, arpProbe, arpReply, decodeArp, encodeArp } from '../../../src/lan/frames/arp.ts';
+import { Inquiry, type Verdict } from '../../../src/lan/detection.ts';
+import { ndDefence, ndProbe } from '../../../src/lan/frames/nd.ts';
+import { ProxyWatch } from '../../../src/lan/proxyarp.ts';
+import { type Packet, readSighting } from '../../../src/lan/frames/sighting.ts';
 import { type Profile, timingOf } from '../../../src/lan/timing.ts';
 import { Host, World } from './imagined.ts';
 

@@ -3,8 +3,8 @@
  * back. The inquiry of each listens; here is who is to be told when it ends, and for how long it goes on.
  */
 import { type Prefix, contains } from '../address.ts';
-import type { Clock } from './clock.ts';
-import type { Inquiry, Loss } from './inquiry.ts';
+import type { Clock } from '../clock.ts';
+import type { Inquiry, Loss } from './detection.ts';
 
 /** `loss`: null when it was given to a container, or its parent went down or away. */
 export type Lost = (loss: Loss | null) => void;
