@@ -32,7 +32,7 @@ build: $(READY) ## bundle dist/tsmacvlan.js and bin/tsmacvlan, its launcher
 
 check: $(READY) ## types, lint and format
 	tsc
-	eslint src test plugin/*.ts
+	eslint --cache --cache-location node_modules/.cache/eslint/ src test plugin/*.ts
 	biome format --reporter=summary
 
 unit: build ## tests without root
