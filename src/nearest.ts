@@ -1,3 +1,10 @@
+/** Words that a user typed, against the words that are known. */
+
+/** The one of `allowed` that was typed; undefined when it is none of them. */
+export function oneOf<const T extends string>(allowed: readonly T[], typed: string): T | undefined {
+  return allowed.find((word) => word === typed);
+}
+
 /** The known word a typo most likely meant; undefined when none is near (a third of its letters or fewer differ). */
 export function nearest(typed: string, known: Iterable<string>): string | undefined {
   let best: string | undefined;

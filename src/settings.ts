@@ -4,6 +4,7 @@
  */
 import { settingsApart, unknownSettingValue } from './errors.ts';
 import { PROBE_PROFILES, type ProbeProfile } from './model.ts';
+import { oneOf } from './nearest.ts';
 
 export interface Setting {
   readonly name: string;
@@ -144,11 +145,11 @@ export function readSettings(environment: Readonly<Record<string, string | undef
   return {
     sockets: [SETTINGS.SOCKET, SETTINGS.ALIAS_SOCKET].map((setting) => text(environment, setting)).filter(Boolean),
     stateDirectory: text(environment, SETTINGS.STATE_DIR),
-    logLevel: oneOf(environment, SETTINGS.LOG_LEVEL),
-    logFormat: oneOf(environment, SETTINGS.LOG_FORMAT),
-    scope: oneOf(environment, SETTINGS.SCOPE),
-    probe: oneOf(environment, SETTINGS.PROBE),
-    defends: oneOf(environment, SETTINGS.DEFEND) === 'on',
+    logLevel: choice(environment, SETTINGS.LOG_LEVEL),
+    logFormat: choice(environment, SETTINGS.LOG_FORMAT),
+    scope: choice(environment, SETTINGS.SCOPE),
+    probe: choice(environment, SETTINGS.PROBE),
+    defends: choice(environment, SETTINGS.DEFEND) === 'on',
     parents: aliases(environment, SETTINGS.PARENTS),
     cluster: clusterSettings(environment),
   };
@@ -160,7 +161,7 @@ function clusterSettings(environment: Readonly<Record<string, string | undefined
   if (place === 'local') return null;
   const [scheme, endpoints] = readStore(place);
   const [ca, cert, key] = [of(SETTINGS.STORE_CA), of(SETTINGS.STORE_CERT), of(SETTINGS.STORE_KEY)];
-  if (oneOf(environment, SETTINGS.SCOPE) === 'global')
+  if (choice(environment, SETTINGS.SCOPE) === 'global')
     throw settingsApart(
       'STORE=etcd',
       'SCOPE=global',
@@ -176,7 +177,7 @@ function clusterSettings(environment: Readonly<Record<string, string | undefined
     ca,
     cert,
     key,
-    fallsBack: oneOf(environment, SETTINGS.STORE_FALLBACK) === 'probe',
+    fallsBack: choice(environment, SETTINGS.STORE_FALLBACK) === 'probe',
   };
 }
 
@@ -201,12 +202,12 @@ function text(
   return environment[setting.name]?.trim() || setting.fallback;
 }
 
-function oneOf<const T extends string>(
+function choice<const T extends string>(
   environment: Readonly<Record<string, string | undefined>>,
   setting: Omit<Setting, 'allowed'> & { readonly allowed: readonly T[] },
 ): T {
   const value = text(environment, setting);
-  const found = setting.allowed.find((allowed) => allowed === value);
+  const found = oneOf(setting.allowed, value);
   if (found === undefined) throw unknownSettingValue(setting.name, value, setting.allowed.join(', '));
   return found;
 }

@@ -6,6 +6,7 @@
  * IPv6 also one multicast report each in two minutes.
  */
 import { type Address, formatAddress } from '../address.ts';
+import { LatestMap } from '../bounded.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import type { Loss } from '../lan/lan.ts';
 import { isOfSwarm, type Pool } from '../model.ts';
@@ -74,7 +75,7 @@ export class Candidates {
   readonly #clock: Clock;
   readonly #random: () => number;
   /** In order of their last use. */
-  readonly #pools = new Map<string, Warmth>();
+  readonly #pools = new LatestMap<string, Warmth>(MOST_POOLS);
   readonly #waiting: (() => void)[] = [];
   #asking = 0;
 
@@ -147,14 +148,12 @@ export class Candidates {
 
   #warmth(poolId: string): Warmth {
     const warmth = this.#pools.get(poolId) ?? this.#begin(poolId);
-    this.#pools.delete(poolId);
-    this.#pools.set(poolId, warmth);
+    const longestUnused = this.#pools.put(poolId, warmth);
+    if (longestUnused !== undefined) void this.#drop(longestUnused);
     return warmth;
   }
 
   #begin(poolId: string): Warmth {
-    const [longestUnused] = this.#pools.values();
-    if (longestUnused !== undefined && this.#pools.size >= MOST_POOLS) void this.#drop(longestUnused);
     return {
       poolId,
       kept: new Map(),

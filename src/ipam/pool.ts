@@ -15,7 +15,7 @@ import {
 } from '../address.ts';
 import * as errors from '../errors.ts';
 import type { Family, Pool } from '../model.ts';
-import { nearest } from '../nearest.ts';
+import { nearest, oneOf } from '../nearest.ts';
 import { realmOf } from '../store/store.ts';
 import type { Occupancy } from './occupancy.ts';
 
@@ -105,9 +105,9 @@ function checkOptions(options: Readonly<Record<string, string>>): void {
 function expectedValue(key: string, value: string): string | null {
   switch (key) {
     case 'order':
-      return oneOf(ORDERS, value);
+      return wordsUnless(ORDERS, value);
     case 'probe':
-      return oneOf(PROFILES, value);
+      return wordsUnless(PROFILES, value);
     case 'parent':
       // As the kernel (dev_valid_name), and within the characters that need no escape in a realm.
       return /^[!-.0-9;-~]{1,64}$/.test(value) ? null : 'the name of a link, such as eth0.10';
@@ -117,8 +117,8 @@ function expectedValue(key: string, value: string): string | null {
   }
 }
 
-function oneOf(allowed: readonly string[], value: string): string | null {
-  return allowed.includes(value) ? null : allowed.join(' or ');
+function wordsUnless(allowed: readonly string[], value: string): string | null {
+  return oneOf(allowed, value) !== undefined ? null : allowed.join(' or ');
 }
 
 function readSubnet({ pool, subPool, v6 }: PoolRequest, choose: ChooseSubnet): Prefix {

@@ -3,6 +3,7 @@
  * ready; and a watch over those in use.
  */
 import { type Address, formatAddress, parseInterfaceAddress, parsePrefix } from '../address.ts';
+import { LatestMap } from '../bounded.ts';
 import { PluginError } from '../errors.ts';
 import type { Log } from '../log.ts';
 import { type Endpoint, type Mode, type Network, PROBE_PROFILES, type ProbeProfile } from '../model.ts';
@@ -56,7 +57,7 @@ export class LanCheck {
   /** Said once for each, until it is up again. */
   readonly #parentsDown = new Set<string>();
   /** Who took an address since it was given out, while no container has it yet; by parent and address. */
-  readonly #takers = new Map<string, string>();
+  readonly #takers = new LatestMap<string, string>(MOST_TAKERS);
   /** How each who wanted an address kept lets go of it. */
   readonly #kept = new WeakMap<(loss: Loss) => void, () => void>();
 
@@ -190,9 +191,7 @@ export class LanCheck {
       by: macAddress,
     });
     if (isDaemon(macAddress)) return;
-    const [longestKnown] = this.#takers.keys();
-    if (longestKnown !== undefined && this.#takers.size >= MOST_TAKERS) this.#takers.delete(longestKnown);
-    this.#takers.set(takerKey(parentName, address), macAddress);
+    this.#takers.put(takerKey(parentName, address), macAddress);
     void onHeld(parentName, text, macAddress).catch(() => undefined);
   }
 

@@ -13,6 +13,7 @@
  * addresses on both, as Linux does.
  */
 import { type Address, formatAddress, isMulticastMac } from '../address.ts';
+import { CappedMap } from '../bounded.ts';
 import type { BpfInstruction } from '../kernel/bpf.ts';
 import type { Links } from '../kernel/link.ts';
 import { PacketSocket } from '../kernel/packet.ts';
@@ -87,7 +88,7 @@ export class Sentinel {
   readonly #posts = new Map<string, Post>();
   readonly #wards = new Map<string, Ward>();
   /** By parent, address and MAC. */
-  readonly #conflicts = new Map<string, Memory>();
+  readonly #conflicts = new CappedMap<string, Memory>(MOST_CONFLICTS);
   #timer: NodeJS.Timeout | undefined;
 
   constructor(parts: Parts) {
@@ -246,9 +247,8 @@ export class Sentinel {
     const key = conflictKey(parentName, address, macAddress);
     const nowMs = this.#clock.nowMs();
     const known = this.#conflicts.get(key);
-    if (known === undefined && this.#conflicts.size >= MOST_CONFLICTS) return;
     const memory = known ?? { count: 0, seenAtMs: nowMs, reportedAtMs: Number.NEGATIVE_INFINITY };
-    this.#conflicts.set(key, memory);
+    if (!this.#conflicts.put(key, memory)) return;
     memory.count++;
     memory.seenAtMs = nowMs;
     if (nowMs - memory.reportedAtMs < DEFEND_INTERVAL_MS) return;

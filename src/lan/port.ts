@@ -13,9 +13,11 @@
  * ipvlan the kernel refuses it. Then the place is the parent itself, with its own MAC.
  */
 import { type Address, type Prefix, formatAddress, formatPrefix } from '../address.ts';
+import { LatestMap } from '../bounded.ts';
 import { isKernelError } from '../kernel/errno.ts';
 import type { Link, Links } from '../kernel/link.ts';
 import { PacketSocket } from '../kernel/packet.ts';
+import { PROBE_ALIAS } from '../linknames.ts';
 import type { Clock } from '../clock.ts';
 import { awaitingFilter } from './frames/filter.ts';
 import { makeNonce, probeFrames } from './frames/outgoing.ts';
@@ -24,8 +26,6 @@ import { ALL_NODES_MAC, multicastMac, solicitedNodeGroup } from './frames/nd.ts'
 import { ProxyWatch, controlAddress } from './proxyarp.ts';
 import { type Sighting, decodePacket, readSighting } from './frames/sighting.ts';
 
-/** By it recovery finds what a killed process left. */
-export const PROBE_ALIAS = 'tsmacvlan probe';
 /** The least MTU that IPv4 hosts must cope with (RFC 791); our longest frame has 94 bytes. */
 const PROBE_MTU = 576;
 
@@ -63,7 +63,7 @@ export class Vantage implements Wire {
   readonly #link: Link | undefined;
   readonly #inquiries = new Map<string, Set<Inquiry>>();
   /** By subnet; null for one that is too small to have a control address. */
-  readonly #proxies = new Map<string, ProxyWatch | null>();
+  readonly #proxies = new LatestMap<string, ProxyWatch | null>(MOST_WATCHES);
   #holds = 0;
   #isFilterStale = false;
   #sentAtMs = Number.NEGATIVE_INFINITY;
@@ -141,18 +141,13 @@ export class Vantage implements Wire {
   proxies(subnet: Prefix): ProxyWatch | undefined {
     const key = formatPrefix(subnet);
     const watch = this.#proxies.get(key) ?? this.#makeWatch(subnet);
-    // The one asked for last is the last in order.
-    this.#proxies.delete(key);
-    this.#proxies.set(key, watch);
+    // The subnet that was probed longest ago makes room.
+    const dropped = this.#proxies.put(key, watch);
+    if (dropped) this.#ignore(dropped.address);
     return watch ?? undefined;
   }
 
   #makeWatch(subnet: Prefix): ProxyWatch | null {
-    for (const [key, oldest] of this.#proxies) {
-      if (this.#proxies.size < MOST_WATCHES) break;
-      this.#proxies.delete(key);
-      if (oldest !== null) this.#ignore(oldest.address);
-    }
     const address = controlAddress(subnet, this.#spec.random);
     return address === undefined ? null : this.#watchProxies(address);
   }

@@ -1,7 +1,7 @@
 /** The open vantages: one for each parent, opened with the first question and closed when nobody has asked for a while. */
-import { randomBytes } from 'node:crypto';
 import { isKernelError } from '../kernel/errno.ts';
 import type { Link, Links } from '../kernel/link.ts';
+import { makeProbeLinkName } from '../linknames.ts';
 import type { Mode } from '../model.ts';
 import type { Clock } from '../clock.ts';
 import { makeProbeMac } from './frames/mac.ts';
@@ -72,7 +72,7 @@ export class Vantages {
       random,
       parent,
       macAddress: this.#macAddress(parent),
-      linkName: `tsmp${randomBytes(4).toString('hex')}`,
+      linkName: makeProbeLinkName(),
       onProxy: (macAddress) => onProxy(parent, macAddress),
       onEnd: (reason) => this.#retire(key, reason),
     };

@@ -3,6 +3,7 @@
  * hundred questions cost about the time of one. An address in reserve was asked for ahead and costs no time at all.
  */
 import { type Address, type Prefix, formatAddress } from '../address.ts';
+import { CappedMap } from '../bounded.ts';
 import * as errors from '../errors.ts';
 import { KernelError } from '../kernel/errno.ts';
 import type { InterfaceAddress, Link, Links } from '../kernel/link.ts';
@@ -91,7 +92,7 @@ export class Prober {
   readonly #clock: Clock;
   readonly #random: () => number;
   /** Parent and MAC address of each router that answers for every address. */
-  readonly #reportedProxies = new Set<string>();
+  readonly #reportedProxies = new CappedMap<string, true>(MOST_REPORTS);
   readonly #reserve: Reserve;
   readonly #parents = new SharedReadings<Link | undefined>();
   readonly #hostAddresses = new SharedReadings<InterfaceAddress[]>();
@@ -310,8 +311,7 @@ export class Prober {
 
   #reportProxy({ name: parentName }: Link, macAddress: string): void {
     const key = `${parentName} ${macAddress}`;
-    if (this.#reportedProxies.has(key) || this.#reportedProxies.size === MOST_REPORTS) return;
-    this.#reportedProxies.add(key);
+    if (this.#reportedProxies.has(key) || !this.#reportedProxies.put(key, true)) return;
     this.#onProxy({ parentName, macAddress });
   }
 }

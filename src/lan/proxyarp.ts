@@ -7,6 +7,7 @@
  * question that the probe is over. Its answers count, and the message names its MAC.
  */
 import { type Address, ADDRESS_BITS, type Prefix } from '../address.ts';
+import { CappedMap } from '../bounded.ts';
 import type { Clock } from '../clock.ts';
 import type { Sighting } from './frames/sighting.ts';
 
@@ -40,7 +41,7 @@ export class ProxyWatch {
   readonly #clock: Clock;
   readonly #ask: () => void;
   readonly #onProxy: (macAddress: string) => void;
-  readonly #answeredAtMs = new Map<string, number>();
+  readonly #answeredAtMs = new CappedMap<string, number>(MOST_PROXIES);
   #askedAtMs = Number.NEGATIVE_INFINITY;
 
   /** `ask` sends the control probe; `onProxy` is called for every answer to it. */
@@ -60,9 +61,7 @@ export class ProxyWatch {
 
   hear({ kind, address, macAddress, isAnswer }: Sighting): void {
     if (kind !== 'use' || !isAnswer || !isSame(address, this.address)) return;
-    if (this.#answeredAtMs.size >= MOST_PROXIES && !this.#answeredAtMs.has(macAddress)) return;
-    this.#answeredAtMs.set(macAddress, this.#clock.nowMs());
-    this.#onProxy(macAddress);
+    if (this.#answeredAtMs.put(macAddress, this.#clock.nowMs())) this.#onProxy(macAddress);
   }
 
   isProxy(macAddress: string): boolean {

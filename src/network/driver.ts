@@ -7,8 +7,8 @@ import { formatAddress, parseInterfaceAddress } from '../address.ts';
 import * as errors from '../errors.ts';
 import type { Link, LinkEvent, Links } from '../kernel/link.ts';
 import { type LanCheck, placeOf } from '../lan/lan.ts';
-import { PROBE_ALIAS } from '../lan/port.ts';
 import type { Leak } from '../leak.ts';
+import { PROBE_ALIAS, endpointAlias, endpointLinkName, endpointOfAlias } from '../linknames.ts';
 import type { Log } from '../log.ts';
 import {
   type Endpoint,
@@ -24,7 +24,7 @@ import { realmOf, type Store } from '../store/store.ts';
 import { Announcements } from './announcements.ts';
 import { Claims } from './claims.ts';
 import { HostAccess, type HostAddresses } from './host.ts';
-import { type DeadEndpoint, describe, ENDPOINT_ALIAS, explain, findDead } from './leaks.ts';
+import { type DeadEndpoint, describe, explain, findDead } from './leaks.ts';
 import { readNetworkOptions } from './options.ts';
 import { Parents } from './parent.ts';
 import { subInterfaceRefusal } from './refusal.ts';
@@ -36,7 +36,6 @@ import {
   derivedMac,
   type EndpointRequest,
   gatewayFor,
-  linkName,
   type NetworkRequest,
   readMac,
   repeated,
@@ -320,7 +319,7 @@ export class NetworkDriver {
       networkId: network.id,
       state: 'created',
       parent: parent.name,
-      linkName: linkName(request.endpointId),
+      linkName: endpointLinkName(request.endpointId),
       macAddress,
       address: request.address,
       addressIPv6: request.addressIPv6,
@@ -396,7 +395,7 @@ export class NetworkDriver {
     try {
       return await this.#links.addMacvlan({
         name: endpoint.linkName,
-        alias: ENDPOINT_ALIAS + endpoint.id,
+        alias: endpointAlias(endpoint.id),
         parentIndex: parent.index,
         mode: options.mode,
         macAddress,
@@ -448,7 +447,7 @@ export class NetworkDriver {
 
   /** The link, down; undefined when it is gone. */
   async #silence(endpoint: Endpoint): Promise<Link | undefined> {
-    const alias = ENDPOINT_ALIAS + endpoint.id;
+    const alias = endpointAlias(endpoint.id);
     const link = await this.#links.byName(endpoint.linkName);
     if (link?.alias !== alias) return this.#removeElsewhere(alias);
     if (link.isUp) await this.#links.setDown(link.index);
@@ -544,9 +543,10 @@ export class NetworkDriver {
   /** Links that carry our alias and belong to no record. */
   async #leftovers(): Promise<Link[]> {
     const networks = await this.#store.networks.list();
-    const isOrphan = ({ alias }: Link) =>
-      alias === PROBE_ALIAS ||
-      (alias?.startsWith(ENDPOINT_ALIAS) === true && !this.#endpoints.has(alias.slice(ENDPOINT_ALIAS.length)));
+    const isOrphan = ({ alias }: Link) => {
+      const endpointId = endpointOfAlias(alias);
+      return alias === PROBE_ALIAS || (endpointId !== null && !this.#endpoints.has(endpointId));
+    };
     const subInterfaces = await this.#links.list(isOrphan);
     return [...subInterfaces, ...(await this.#host.orphans(networks)), ...(await this.#parents.orphans(networks))];
   }

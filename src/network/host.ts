@@ -2,7 +2,6 @@
  * Host access: macvlan hides a parent from its own sub-interfaces, so the host gets a sub-interface too, one per parent,
  * with an address for each network that asks for it and a route to each of its containers.
  */
-import { createHash } from 'node:crypto';
 import {
   type Address,
   formatAddress,
@@ -16,11 +15,10 @@ import {
 import * as errors from '../errors.ts';
 import { isKernelError } from '../kernel/errno.ts';
 import type { Link, Links } from '../kernel/link.ts';
+import { HOST_ALIAS, hostLinkName } from '../linknames.ts';
 import type { Log } from '../log.ts';
 import type { Endpoint, Network, NetworkOptions, NetworkSubnet, Pool } from '../model.ts';
 import { subInterfaceRefusal } from './refusal.ts';
-
-export const HOST_ALIAS = 'tsmacvlan host';
 
 /** The IPAM, as far as host access needs it. */
 export interface HostAddresses {
@@ -162,11 +160,6 @@ export class HostAccess {
 
 function containersOf({ address, addressIPv6 }: Endpoint): Address[] {
   return [address, addressIPv6].flatMap((text) => (text === null ? [] : (parseInterfaceAddress(text)?.address ?? [])));
-}
-
-/** A name of 15 bytes that follows from the parent's, which may itself have 15. */
-function hostLinkName(parentName: string): string {
-  return `tsmh${createHash('sha256').update(parentName).digest('hex').slice(0, 11)}`;
 }
 
 function macOf(text: string): string {

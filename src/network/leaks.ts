@@ -10,10 +10,9 @@
 import { short } from '../errors.ts';
 import type { Link, Links } from '../kernel/link.ts';
 import type { Patience } from '../leak.ts';
+import { endpointAlias, endpointOfAlias } from '../linknames.ts';
 import type { Endpoint, Mode, Network } from '../model.ts';
 import { isOccupied } from './trial.ts';
-
-export const ENDPOINT_ALIAS = 'tsmacvlan endpoint ';
 
 export type Cause = 'vanished' | 'returned' | 'unjoined';
 
@@ -77,7 +76,7 @@ function isRecent({ changedAt }: Endpoint, now: Date): boolean {
 }
 
 function isEndpoints({ alias }: Link): boolean {
-  return alias?.startsWith(ENDPOINT_ALIAS) === true;
+  return endpointOfAlias(alias) !== null;
 }
 
 function byAlias(links: readonly Link[]): Map<string | null, Link> {
@@ -85,7 +84,7 @@ function byAlias(links: readonly Link[]): Map<string | null, Link> {
 }
 
 function aliasOf({ id }: Endpoint): string {
-  return ENDPOINT_ALIAS + id;
+  return endpointAlias(id);
 }
 
 /** How long it must look like this, and why, in words. */

@@ -2,7 +2,7 @@
 import { formatAddress, parseAddress } from '../address.ts';
 import * as errors from '../errors.ts';
 import { MODES, type NetworkOptions, PROBE_PROFILES, VLAN_PROTOCOLS } from '../model.ts';
-import { nearest } from '../nearest.ts';
+import { nearest, oneOf } from '../nearest.ts';
 
 /** One row of the options reference; docs/reference.md is generated from these. */
 export interface OptionRow {
@@ -94,15 +94,15 @@ export function readNetworkOptions(given: Readonly<Record<string, string>>): Net
   const options: NetworkOptions = {
     parent: given.parent?.trim() || null,
     vlan: given.vlan ? readVlanIds(given.vlan, given.vlan) : [],
-    vlanProtocol: oneOf('vlan_protocol', given.vlan_protocol?.toLowerCase(), VLAN_PROTOCOLS) ?? '802.1q',
+    vlanProtocol: choice('vlan_protocol', given.vlan_protocol?.toLowerCase(), VLAN_PROTOCOLS) ?? '802.1q',
     mode: readMode(given.macvlan_mode),
     mtu: integer('mtu', given.mtu, 68, 65535),
     macPrefix: readMacPrefix(given.mac_prefix),
-    gateway: oneOf('gateway', given.gateway, ['none']) === undefined,
+    gateway: choice('gateway', given.gateway, ['none']) === undefined,
     broadcastQueueLength: integer('bc_queue_len', given.bc_queue_len, 0, 1_000_000),
-    promiscuous: oneOf('promisc', given.promisc, TRUTH) === 'true',
-    probe: oneOf('probe', given.probe, PROBE_PROFILES) ?? null,
-    hostAccess: oneOf('host_access', given.host_access, TRUTH) === 'true',
+    promiscuous: choice('promisc', given.promisc, TRUTH) === 'true',
+    probe: choice('probe', given.probe, PROBE_PROFILES) ?? null,
+    hostAccess: choice('host_access', given.host_access, TRUTH) === 'true',
     hostAddresses: readHostAddresses(given.host_ip),
   };
   checkHostAccess(options);
@@ -174,9 +174,9 @@ function integer(name: string, value: string | undefined, least: number, most: n
   return number;
 }
 
-function oneOf<const T extends string>(name: string, value: string | undefined, allowed: readonly T[]): T | undefined {
+function choice<const T extends string>(name: string, value: string | undefined, allowed: readonly T[]): T | undefined {
   if (!value) return undefined;
-  const found = allowed.find((known) => known === value);
+  const found = oneOf(allowed, value);
   if (found === undefined) throw errors.optionValue(name, value, allowed.join(' or '));
   return found;
 }

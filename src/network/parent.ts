@@ -5,12 +5,10 @@
 import * as errors from '../errors.ts';
 import { isKernelError } from '../kernel/errno.ts';
 import type { Link, Links } from '../kernel/link.ts';
-import { PROBE_ALIAS } from '../lan/port.ts';
+import { PARENT_ALIAS, PROBE_ALIAS, isolatedLinkName } from '../linknames.ts';
 import type { Network, NetworkOptions, ParentLink, VlanProtocol, VlanRecipe } from '../model.ts';
 import { readVlanIds } from './options.ts';
 import { kindRefusal } from './refusal.ts';
-
-export const PARENT_ALIAS = 'tsmacvlan parent';
 
 /** A VLAN id on a link can exist once: its kernel key is (link, protocol, id), under whatever name. */
 interface Tag {
@@ -286,7 +284,7 @@ function namesOf(networks: readonly Network[]): Set<string> {
 }
 
 function isolated(networkId: string): ParentLink {
-  return { name: `tsmi${networkId.slice(0, 11)}`, made: true, promiscuous: false, recipe: 'isolated' };
+  return { name: isolatedLinkName(networkId), made: true, promiscuous: false, recipe: 'isolated' };
 }
 
 function tags({ vlan, protocol }: VlanRecipe): Tag[] {

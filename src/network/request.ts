@@ -112,11 +112,6 @@ export function derivedMac(prefix: string, { address, addressIPv6 }: EndpointReq
   return ipv6 === undefined ? `${prefix}:${formatMac(randomBytes(4))}` : macFromIPv6(prefix, ipv6.address);
 }
 
-/** 15 bytes: the engine moves the link under this name, so it must not be one that a container has. */
-export function linkName(endpointId: string): string {
-  return `tsm${endpointId.slice(0, 12)}`;
-}
-
 /** Without prefix length. */
 export function addressesOf({ address, addressIPv6 }: Pick<Endpoint, 'address' | 'addressIPv6'>): string[] {
   return [address, addressIPv6].flatMap((text) => text?.split('/')[0] ?? []);

@@ -1,8 +1,7 @@
 /** A link made for a moment to hear from the kernel whether anybody on a parent has a MAC address. */
-import { randomBytes } from 'node:crypto';
 import { isKernelError } from '../kernel/errno.ts';
 import type { Link, Links, MacvlanSpec } from '../kernel/link.ts';
-import { PROBE_ALIAS } from '../lan/port.ts';
+import { PROBE_ALIAS, makeTrialLinkName } from '../linknames.ts';
 import type { Mode } from '../model.ts';
 
 /** Below 1280 the kernel gives a link no IPv6 at all (addrconf_notify, net/ipv6/addrconf.c): it says nothing on the LAN. */
@@ -19,7 +18,7 @@ export async function isOccupied(
   { mode, macAddress }: { mode: Mode; macAddress: string },
 ): Promise<boolean | undefined> {
   const spec: MacvlanSpec = {
-    name: `tsmt${randomBytes(4).toString('hex')}`,
+    name: makeTrialLinkName(),
     alias: PROBE_ALIAS,
     parentIndex: parent.index,
     mode: 'bridge',

@@ -7,7 +7,7 @@
  */
 import assert from 'node:assert/strict';
 import { before, beforeEach, describe, test } from 'node:test';
-import { PROBE_ALIAS } from '../../src/lan/port.ts';
+import { PROBE_ALIAS } from '../../src/linknames.ts';
 import { Capture } from '../lab/capture.ts';
 import { assertPings, attachment, runIdle } from '../lab/container.ts';
 import type { Engine } from '../lab/engine.ts';
