@@ -93,7 +93,7 @@ export class Allocator {
     const pool = await this.#store.pools.get(poolId);
     if (pool === undefined) throw errors.poolUnknown(poolId);
     const search: Search = { kind: 'host', serial: false, signal: undefined, tries: TRIES };
-    const held = await this.#leaseOf(pool, 'host');
+    const held = await this.#addressOf(pool, 'host');
     if (held !== undefined && (address === null || held.startsWith(`${address}/`))) return held;
     if (address !== null) return this.#name(pool, address, 'host', undefined);
     return (await this.#firstFree(pool, search)) ?? this.#refuse([pool]);
@@ -116,7 +116,7 @@ export class Allocator {
     refuseReserved(pool, address, option);
     const wanted = this.#newLease(pool, address, kind);
     const lease = await this.#leases.claim(address, wanted, option);
-    await this.#confirm(pool, lease);
+    await this.#confirm(pool, address);
     // What a swarm's manager claims by address is mostly a running container's: the node that gets it asks.
     const isAsked = lease === wanted && !isManagers(pool);
     const finding = isAsked ? await this.#ask(pool, address, lease, signal) : NOT_HELD;
@@ -142,26 +142,24 @@ export class Allocator {
 
   /** In the global space a request is repeated by every new leader of the swarm, and the answer stays the same. */
   async #gatewayOf(pool: Pool): Promise<string | undefined> {
-    return isGlobal(pool.addressSpace) ? this.#leaseOf(pool, 'gateway') : undefined;
+    return isGlobal(pool.addressSpace) ? this.#addressOf(pool, 'gateway') : undefined;
   }
 
   /** Hosts that share the subnet share its gateway. */
   async #gatewayOfOthers(pool: Pool): Promise<string | undefined> {
     const realm = await this.#leases.realm(realmOf(pool));
     const subnet = known(pool.subnet);
-    for (const { kind, holder, address: text } of await this.#store.leases.list(`${realm.name}/`)) {
-      const address = kind === 'gateway' && holder !== undefined ? parseAddress(text) : undefined;
-      if (address === undefined || !contains(subnet, address)) continue;
+    for (const address of realm.index.gatewaysOfOthers(subnet)) {
       if (await realm.insert(address, this.#newLease(pool, address, 'gateway')))
         return formatInterfaceAddress(address, subnet);
     }
     return undefined;
   }
 
-  async #leaseOf(pool: Pool, wanted: LeaseKind): Promise<string | undefined> {
-    const leases = await this.#store.leases.list(`${realmOf(pool)}/`);
-    const lease = leases.find(({ kind, poolIds }) => kind === wanted && poolIds.includes(pool.id));
-    return lease && `${lease.address}/${known(pool.subnet).length}`;
+  async #addressOf(pool: Pool, wanted: LeaseKind): Promise<string | undefined> {
+    const { index } = await this.#leases.realm(realmOf(pool));
+    const address = index.find(wanted, pool.id);
+    return address && formatInterfaceAddress(address, known(pool.subnet));
   }
 
   /**
@@ -218,7 +216,7 @@ export class Allocator {
   }
 
   async #isFree(pool: Pool, address: Address, lease: Lease, search: Search): Promise<boolean> {
-    await this.#confirm(pool, lease);
+    await this.#confirm(pool, address);
     this.#candidates?.tend(pool);
     const finding = await this.#ask(pool, address, lease, search.signal);
     if (!finding.held) return true;
@@ -229,9 +227,8 @@ export class Allocator {
   async #refuse(pools: readonly Pool[]): Promise<never> {
     const layouts = pools.map(layoutOf);
     const ranges = layouts.map(({ range }) => range);
-    const realmName = pools.map(realmOf)[0] ?? '';
-    const { container, gateway, auxiliary, host } = await this.#leases.count(realmName, ranges);
-    const held = (await this.#leases.realm(realmName)).heldWithin(ranges);
+    const realm = await this.#leases.realm(pools.map(realmOf)[0] ?? '');
+    const { container, gateway, auxiliary, host, held } = realm.count(ranges);
     const excluded = layouts.reduce((sum, layout) => sum + sizeWithin(layout.range, layout.excluded), 0n);
     throw errors.rangeExhausted(
       pools.map(nameOf),
@@ -262,9 +259,9 @@ export class Allocator {
   }
 
   /** A pool that was released after the request had read it must not leave an address behind. */
-  async #confirm(pool: Pool, lease: Lease): Promise<void> {
+  async #confirm(pool: Pool, address: Address): Promise<void> {
     if ((await this.#store.pools.get(pool.id)) !== undefined) return;
-    await this.#leases.giveUp(lease, pool.id);
+    await this.#leases.giveUp(address, realmOf(pool), pool.id);
     throw errors.poolUnknown(pool.id);
   }
 
@@ -273,11 +270,11 @@ export class Allocator {
     if (this.#probe === undefined || lease.kind === 'gateway' || lease.kind === 'auxiliary') return NOT_HELD;
     const finding = await this.#probe(pool, lease.address, signal).catch(async (error: unknown) => {
       // The first error goes on; a lease left behind by a second one is reclaimed later.
-      await this.#leases.giveUp(lease, pool.id).catch(() => undefined);
+      await this.#leases.giveUp(address, lease.realm, pool.id).catch(() => undefined);
       throw error;
     });
     if (!finding.held) return finding;
-    await this.#leases.giveUp(lease, pool.id);
+    await this.#leases.giveUp(address, lease.realm, pool.id);
     (await this.#leases.realm(lease.realm)).hold(address);
     return finding;
   }
@@ -294,7 +291,7 @@ export class Allocator {
     const pool = await this.#store.pools.get(holder);
     // Other networks of the swarm may have the pool: its gateway goes with it.
     if (lease.kind === 'gateway' && pool !== undefined && isManagers(pool)) return;
-    await this.#leases.giveUp(lease, holder);
+    await this.#leases.giveUp(address, lease.realm, holder);
     if (pool !== undefined && lease.kind === 'container') await this.#candidates?.returned(pool, address);
   }
 

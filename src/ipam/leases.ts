@@ -1,35 +1,42 @@
 /**
  * Leases and who may have them: claiming a named address, giving one up, and taking back what nobody will release.
  */
-import { type Address, contains, parseAddress, type Range } from '../address.ts';
+import { type Address, formatAddress, parseAddress } from '../address.ts';
 import * as errors from '../errors.ts';
 import type { Leak } from '../leak.ts';
-import type { Lease, LeaseKind } from '../model.ts';
+import type { Lease } from '../model.ts';
 import { leaseKey, type Store } from '../store/store.ts';
 import { Realm } from './realm.ts';
-import { isManagersLease, isStale, isUnused, readEvidence, secondsUntilStale } from './stale.ts';
+import { type Evidence, isManagersLease, isStale, isUnused, readEvidence, secondsUntilStale } from './stale.ts';
 
 /** Another's change came between reading a record and writing it: read again. */
 const ATTEMPTS = 8;
+/** So many leases are read sooner one by one than together with all the others of their realm. */
+const FEW = 2000;
 
 export class Leases {
   readonly #store: Store;
   readonly #now: () => Date;
   readonly #realms = new Map<string, Promise<Realm>>();
+  #areAllLoaded = false;
 
   constructor(store: Store, now: () => Date) {
     this.#store = store;
     this.#now = now;
-    store.leases.follow?.(
-      (lease, isTaken) => void this.#realms.get(lease.realm)?.then((realm) => realm.hear(lease, isTaken)),
-    );
+    store.leases.follow?.((lease, isTaken, other) => {
+      const address = parseAddress(lease.address);
+      if (address !== undefined)
+        void this.#realms.get(lease.realm)?.then((realm) => realm.hear(address, isTaken, other));
+    });
   }
 
-  /** The store is read once per realm; from then on the index follows our own changes. */
-  realm(name: string): Promise<Realm> {
-    const loaded = this.#realms.get(name) ?? this.#load(name);
-    this.#realms.set(name, loaded);
-    return loaded;
+  /** The store is read once per realm; from then on its index follows our own changes, and those of other hosts. */
+  async realm(name: string): Promise<Realm> {
+    const loading = this.#realms.get(name) ?? this.#load(name);
+    this.#realms.set(name, loading);
+    const realm = await loading;
+    await realm.settle();
+    return realm;
   }
 
   async #load(name: string): Promise<Realm> {
@@ -55,7 +62,7 @@ export class Leases {
       const existing = await this.#store.leases.get(leaseKey(wanted));
       if (existing === undefined) continue;
       const next = await this.#successor(existing, wanted, option);
-      if (next === existing || (await this.#store.leases.replace(existing, next))) return next;
+      if (next === existing || (await realm.replace(address, existing, next))) return next;
     }
     throw errors.recordContended(leaseKey(wanted));
   }
@@ -84,17 +91,18 @@ export class Leases {
    * The pool holds the address no longer; the last one to give it up frees it. A living endpoint keeps its address
    * even then: a release that comes late must not free what is in use again.
    */
-  async giveUp(lease: Lease, poolId: string): Promise<void> {
-    const realm = await this.realm(lease.realm);
+  async giveUp(address: Address, realmName: string, poolId: string): Promise<void> {
+    const realm = await this.realm(realmName);
+    const key = leaseKey({ realm: realmName, address: formatAddress(address) });
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-      const current = await this.#store.leases.get(leaseKey(lease));
+      const current = await this.#store.leases.get(key);
       if (current === undefined || !current.poolIds.includes(poolId)) return;
       const poolIds = current.poolIds.filter((id) => id !== poolId);
       if (poolIds.length > 0) {
-        if (await this.#store.leases.replace(current, this.#changed(current, { poolIds }))) return;
-      } else if ((await this.#isInUse(current)) || (await realm.remove(current))) return;
+        if (await realm.replace(address, current, this.#changed(current, { poolIds }))) return;
+      } else if ((await this.#isInUse(current)) || (await realm.remove(address, current))) return;
     }
-    throw errors.recordContended(leaseKey(lease));
+    throw errors.recordContended(key);
   }
 
   async #isInUse({ endpointId }: Lease): Promise<boolean> {
@@ -109,11 +117,31 @@ export class Leases {
   /** Frees the addresses of the realm whose release will not come, and offers those of hosts that are lost. */
   async reclaim(realmName: string): Promise<void> {
     const realm = await this.realm(realmName);
-    const [leases, evidence] = await Promise.all([realm.refresh(), readEvidence(this.#store)]);
-    for (const lease of leases) {
-      if (lease.holder?.isAlive === false) realm.hear(lease, false);
-      else if (isStale(lease, evidence, this.#now())) await realm.remove(lease);
+    const evidence = await readEvidence(this.#store);
+    for (const [address, lease] of await this.#withoutEndpoint(realm, evidence))
+      if (isStale(lease, evidence, this.#now())) await realm.remove(address, lease);
+    for (const text of this.#store.leases.ofLostHosts?.(realmName) ?? []) {
+      const address = parseAddress(text);
+      if (address !== undefined) realm.offer(address);
     }
+  }
+
+  /** This host's leases of the realm whose address no endpoint has: all that can be unused are among them. */
+  async #withoutEndpoint(realm: Realm, { endpointAddresses }: Evidence): Promise<[Address, Lease][]> {
+    const inUse = Array.from(endpointAddresses).flatMap((text) => parseAddress(text) ?? []);
+    const addresses = realm.index.without(inUse);
+    const leases = addresses.length > FEW ? await this.#all(realm.name) : undefined;
+    const found: [Address, Lease][] = [];
+    for (const address of addresses) {
+      const key = leaseKey({ realm: realm.name, address: formatAddress(address) });
+      const lease = leases === undefined ? await this.#store.leases.get(key) : leases.get(key);
+      if (lease !== undefined) found.push([address, lease]);
+    }
+    return found;
+  }
+
+  async #all(realmName: string): Promise<Map<string, Lease>> {
+    return new Map((await this.#store.leases.list(`${realmName}/`)).map((lease) => [leaseKey(lease), lease]));
   }
 
   /**
@@ -121,32 +149,39 @@ export class Leases {
    * the collector's clock, since the record's was perhaps set meanwhile.
    */
   async leaks(): Promise<Leak[]> {
-    const [leases, evidence] = await Promise.all([this.#store.leases.list(), readEvidence(this.#store)]);
-    return leases
-      .filter((lease) => isUnused(lease, evidence))
-      .map((lease) => ({
-        key: `lease ${leaseKey(lease)} ${lease.changedAt}`,
-        kind: 'lease',
-        name: lease.address,
-        why: whyUnused(lease),
-        patience: lease.endpointId === null ? 'late' : 'soon',
-        collect: () => this.#collect(lease),
-      }));
-  }
-
-  async #collect(lease: Lease): Promise<boolean> {
-    const realm = await this.realm(lease.realm);
-    return isUnused(lease, await readEvidence(this.#store)) && (await realm.remove(lease));
-  }
-
-  /** What the addresses of the ranges are used for, by kind of lease. */
-  async count(realmName: string, ranges: readonly Range[]): Promise<Record<LeaseKind, number>> {
-    const counts = { container: 0, gateway: 0, auxiliary: 0, host: 0 };
-    for (const { address: text, kind } of await this.#store.leases.list(`${realmName}/`)) {
-      const address = parseAddress(text);
-      if (address !== undefined && ranges.some((range) => contains(range, address))) counts[kind]++;
+    await this.#loadAll();
+    const evidence = await readEvidence(this.#store);
+    const leaks: Leak[] = [];
+    for (const name of this.#realms.keys()) {
+      const leases = await this.#withoutEndpoint(await this.realm(name), evidence);
+      const unused = leases.filter(([, lease]) => isUnused(lease, evidence));
+      leaks.push(...unused.map(([address, lease]) => this.#leak(address, lease)));
     }
-    return counts;
+    return leaks;
+  }
+
+  /** Once: a realm whose pools are gone may have leases that nobody asks for. */
+  async #loadAll(): Promise<void> {
+    if (this.#areAllLoaded) return;
+    const names = new Set((await this.#store.leases.list()).map(({ realm }) => realm));
+    for (const name of names) await this.realm(name);
+    this.#areAllLoaded = true;
+  }
+
+  #leak(address: Address, lease: Lease): Leak {
+    return {
+      key: `lease ${leaseKey(lease)} ${lease.changedAt}`,
+      kind: 'lease',
+      name: lease.address,
+      why: whyUnused(lease),
+      patience: lease.endpointId === null ? 'late' : 'soon',
+      collect: () => this.#collect(address, lease),
+    };
+  }
+
+  async #collect(address: Address, lease: Lease): Promise<boolean> {
+    const realm = await this.realm(lease.realm);
+    return isUnused(lease, await readEvidence(this.#store)) && (await realm.remove(address, lease));
   }
 }
 

@@ -32,6 +32,10 @@ export class Occupancy {
     }
   }
 
+  get isEmpty(): boolean {
+    return (this.#levels[0]?.size ?? 0) === 0;
+  }
+
   clear(): void {
     this.#levels.length = 0;
   }
@@ -64,6 +68,14 @@ export class Occupancy {
       sum += bitCount(cell & above & below);
     }
     return sum;
+  }
+
+  /** All used addresses save those that are used in `except` too, in no order; one step for each and for each cell. */
+  *addresses(except?: Occupancy): Generator<bigint> {
+    for (const [index, cell] of this.#levels[0] ?? []) {
+      const others = except === undefined ? 0 : except.#cell(0, index);
+      for (let rest = cell & ~others; rest !== 0; rest &= rest - 1) yield lowestIn(index, rest);
+    }
   }
 
   /** Bits of the room that a cell has at or above the index. */

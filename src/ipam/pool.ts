@@ -253,18 +253,18 @@ export interface Layout {
 
 export function layoutOf({ subnet: subnetText, range, options }: Pool): Layout {
   const subnet = known(subnetText);
-  const excluded = merged(readExclude(options['exclude']).filter((one) => one.family === subnet.family));
+  const excluded = joined(readExclude(options['exclude']).filter((one) => one.family === subnet.family));
   return {
     subnet,
     range: range === null ? subnet : known(range),
     excluded,
-    skipped: merged([...excluded, ...reservedOf(subnet)]),
+    skipped: joined([...excluded, ...reservedOf(subnet)]),
     order: options['order'] ?? 'lowest',
   };
 }
 
-/** Sorted, and joined where they overlap. */
-function merged(ranges: readonly Range[]): Range[] {
+/** Sorted, and joined where they overlap. All of one family. */
+export function joined(ranges: readonly Range[]): Range[] {
   const result: Range[] = [];
   for (const range of ranges.toSorted((a, b) => (a.first < b.first ? -1 : 1))) {
     const previous = result.at(-1);

@@ -2,7 +2,7 @@
 import { overlaps } from '../address.ts';
 import * as errors from '../errors.ts';
 import type { Leak } from '../leak.ts';
-import { isOfSwarm, type Lease, type Pool } from '../model.ts';
+import { isOfSwarm, type Pool } from '../model.ts';
 import { Serial } from '../serial.ts';
 import { realmOf, type Store } from '../store/store.ts';
 import { isAllocated, isManagers } from './allocations.ts';
@@ -81,11 +81,12 @@ export class Pools {
    * start of the engine, without a release before. Other pools were left behind: see isAbandoned.
    */
   async #makeWay(pool: Pool, wanted: Pool, refusal: errors.PluginError): Promise<void> {
-    const leases = await this.#leasesOf(pool.id);
+    const { index } = await this.#leases.realm(realmOf(pool));
     const isRenewed = pool.id === wanted.id && pool.networkId !== null && isOfSwarm(pool.networkId);
-    if (!isRenewed && !(await this.#isAbandoned(pool, leases))) throw refusal;
+    if (!isRenewed && !(await this.#isAbandoned(pool, index.hasContainers(pool.id)))) throw refusal;
     // In a renewed pool containers keep their leases; gateway and auxiliary addresses are asked for anew.
-    for (const lease of leases) if (!isRenewed || lease.kind !== 'container') await this.#leases.giveUp(lease, pool.id);
+    const addresses = isRenewed ? index.specialsOf(pool.id) : index.ofPool(pool.id);
+    for (const address of addresses) await this.#leases.giveUp(address, realmOf(pool), pool.id);
     await this.#store.pools.remove(pool);
   }
 
@@ -93,11 +94,11 @@ export class Pools {
    * No network has it, and none is on its way. Engines leave pools behind when they die before CreateNetwork, when a
    * later pool of the network is refused (26 to 28), and when the plugin is away while a network is removed.
    */
-  async #isAbandoned(pool: Pool, leases: readonly Lease[]): Promise<boolean> {
+  async #isAbandoned(pool: Pool, hasContainers: boolean): Promise<boolean> {
     if (isBeingCreated(pool, this.#now())) return false;
     if (pool.networkId !== null) return this.#isForgotten(pool.networkId);
     // Networks of other drivers are never known here; their containers are.
-    return leases.every(({ kind }) => kind !== 'container');
+    return !hasContainers;
   }
 
   /** An engine that is started anew has forgotten its networks of a swarm, and asks for those it needs once more. */
@@ -105,11 +106,6 @@ export class Pools {
     if ((await this.#store.networks.get(networkId)) === undefined) return true;
     if (!isOfSwarm(networkId)) return false;
     return (await this.#store.endpoints.list()).every((endpoint) => endpoint.networkId !== networkId);
-  }
-
-  async #leasesOf(poolId: string): Promise<Lease[]> {
-    const leases = await this.#store.leases.list(`${realmOfPoolId(poolId)}/`);
-    return leases.filter(({ poolIds }) => poolIds.includes(poolId));
   }
 
   /**
@@ -126,7 +122,8 @@ export class Pools {
     this.#onReleased(poolId);
     // The pool first: a request under way finds it gone and gives its address back.
     while (pool !== undefined && !(await this.#store.pools.remove(pool))) pool = await this.#store.pools.get(poolId);
-    for (const lease of await this.#leasesOf(poolId)) await this.#leases.giveUp(lease, poolId);
+    const realm = await this.#leases.realm(realmOfPoolId(poolId));
+    for (const address of realm.index.ofPool(poolId)) await this.#leases.giveUp(address, realm.name, poolId);
   }
 
   /** Pools whose network went while their ReleasePool was lost. */
@@ -147,7 +144,7 @@ export class Pools {
   async #collect(pool: Pool): Promise<boolean> {
     const current = await this.#store.pools.get(pool.id);
     if (current?.changedAt !== pool.changedAt) return false;
-    if (!isLeftBySwarm(current) && !(await this.#isAbandoned(current, []))) return false;
+    if (!isLeftBySwarm(current) && !(await this.#isAbandoned(current, false))) return false;
     await this.#release(pool.id);
     return true;
   }

@@ -1,12 +1,14 @@
 /**
  * The addresses of one realm. The store's leases are the truth, and its atomic insert decides who was first; beside it
- * an index in memory finds a free address at once and keeps concurrent requests apart.
+ * an index in memory finds a free address at once, keeps concurrent requests apart, and knows what each lease is for
+ * (lease-index.ts).
  */
 import { type Address, contains, formatAddress, parseAddress, type Range } from '../address.ts';
-import type { Family, Lease } from '../model.ts';
-import type { LeaseTable } from '../store/store.ts';
+import type { Family, Lease, LeaseKind } from '../model.ts';
+import { leaseKey, type LeaseTable } from '../store/store.ts';
+import { LeaseIndex } from './lease-index.ts';
 import { Occupancy } from './occupancy.ts';
-import { type Layout, nextAddress } from './pool.ts';
+import { joined, type Layout, nextAddress } from './pool.ts';
 
 /** How long an address that answered on the LAN is passed over before it is tried again. */
 const HELD_MS = 5 * 60_000;
@@ -23,7 +25,12 @@ export class Realm {
   readonly #now: () => Date;
   /** Inserts under way: not in the store yet, nor free any more. */
   readonly #pending = new Map<string, Address>();
-  #refreshing: Promise<Lease[]> | undefined;
+  readonly #index = new LeaseIndex();
+  /** A write of their leases failed, and whether it was done all the same is unknown. */
+  readonly #doubtful = new Map<string, Address>();
+  #refreshing: Promise<void> | undefined;
+  /** What became known while the leases are being read: it may be newer than what is read. */
+  #meanwhile: (() => void)[] = [];
   /** In order of expiry, since all are held equally long. */
   readonly #held = new Map<string, Held>();
 
@@ -33,20 +40,54 @@ export class Realm {
     this.#now = now;
   }
 
-  /** All leases of the realm. Brings the index up to date with what others did in a shared store; one at a time. */
-  refresh(): Promise<Lease[]> {
+  /** What the leases are for. Who acts on it reads the leases first. */
+  get index(): Omit<LeaseIndex, 'clear' | 'add' | 'delete' | 'forget' | 'setOther'> {
+    return this.#index;
+  }
+
+  /** Reads all leases of the realm, and with them what others did in a shared store; one reading at a time. */
+  refresh(): Promise<void> {
     this.#refreshing ??= this.#refresh().finally(() => (this.#refreshing = undefined));
     return this.#refreshing;
   }
 
-  async #refresh(): Promise<Lease[]> {
+  async #refresh(): Promise<void> {
+    this.#meanwhile = [];
     const leases = await this.#leases.list(`${this.name}/`);
     this.#used.IPv4.clear();
     this.#used.IPv6.clear();
-    for (const { address } of leases) this.#mark(parseAddress(address));
+    this.#index.clear();
+    for (const lease of leases) this.#read(lease);
     for (const address of this.#pending.values()) this.#mark(address);
     for (const { address } of this.#held.values()) this.#mark(address);
-    return leases;
+    for (const change of this.#meanwhile) change();
+  }
+
+  #read(lease: Lease): void {
+    const address = parseAddress(lease.address);
+    if (address === undefined) return;
+    this.#mark(address);
+    if (lease.holder === undefined) this.#index.add(address, lease);
+    else this.#index.setOther(address, lease.kind);
+  }
+
+  /** Applies what became known, now and once more behind a reading under way. */
+  #note(change: () => void): void {
+    change();
+    if (this.#refreshing !== undefined) this.#meanwhile.push(change);
+  }
+
+  /** Reads anew what a failed write left in doubt. Throws as long as it cannot be read. */
+  async settle(): Promise<void> {
+    for (const [text, address] of this.#doubtful) {
+      this.#doubtful.delete(text);
+      const lease = await this.#orDoubt(address, this.#leases.get(leaseKey({ realm: this.name, address: text })));
+      this.#note(() => {
+        this.#index.forget(address);
+        if (lease === undefined) this.#free(address);
+        else this.#read(lease);
+      });
+    }
   }
 
   /** False when someone has the address. It counts as used from the call on, before any reply. */
@@ -54,8 +95,8 @@ export class Realm {
     this.#mark(address);
     this.#pending.set(lease.address, address);
     try {
-      const inserted = await this.#leases.insert(lease);
-      if (inserted) this.#held.delete(lease.address);
+      const inserted = await this.#orDoubt(address, this.#leases.insert(lease));
+      if (inserted) this.#noteOwn(address, lease);
       return inserted;
     } catch (error) {
       this.#unmark(address);
@@ -65,18 +106,60 @@ export class Realm {
     }
   }
 
-  /** False when the lease changed or went meanwhile. */
-  async remove(lease: Lease): Promise<boolean> {
-    if (!(await this.#leases.remove(lease))) return false;
-    this.#unmark(parseAddress(lease.address));
+  #noteOwn(address: Address, lease: Lease): void {
+    this.#held.delete(lease.address);
+    this.#note(() => {
+      this.#mark(address);
+      this.#index.add(address, lease);
+    });
+  }
+
+  /** What the lease of the address is for changes. False when the lease changed or went meanwhile. */
+  async replace(address: Address, previous: Lease, next: Lease): Promise<boolean> {
+    if (!(await this.#orDoubt(address, this.#leases.replace(previous, next)))) return false;
+    this.#note(() => {
+      this.#index.delete(address, previous);
+      this.#index.add(address, next);
+    });
     return true;
   }
 
-  /** Another host took the address in a shared store, or gave it back. */
-  hear({ address: text }: Pick<Lease, 'address'>, isTaken: boolean): void {
-    const address = parseAddress(text);
-    if (isTaken) this.#mark(address);
-    else if (!this.#pending.has(text) && !this.#held.has(text)) this.#unmark(address);
+  /** False when the lease changed or went meanwhile. */
+  async remove(address: Address, lease: Lease): Promise<boolean> {
+    if (!(await this.#orDoubt(address, this.#leases.remove(lease)))) return false;
+    this.#note(() => {
+      this.#unmark(address);
+      this.#index.delete(address, lease);
+    });
+    return true;
+  }
+
+  async #orDoubt<T>(address: Address, access: Promise<T>): Promise<T> {
+    try {
+      return await access;
+    } catch (error) {
+      this.#doubtful.set(formatAddress(address), address);
+      throw error;
+    }
+  }
+
+  /** The address was taken in a shared store, or given back. `other`: what another host than this has it for, or null. */
+  hear(address: Address, isTaken: boolean, other: LeaseKind | null): void {
+    this.#note(() => {
+      this.#index.setOther(address, other);
+      if (isTaken) this.#mark(address);
+      else this.#free(address);
+    });
+  }
+
+  /** The host that has the address is lost: it may be asked for. */
+  offer(address: Address): void {
+    if (!this.#index.has(address)) this.#free(address);
+  }
+
+  #free(address: Address): void {
+    const text = formatAddress(address);
+    if (!this.#pending.has(text) && !this.#held.has(text)) this.#unmark(address);
   }
 
   /** After an insert was refused: the index is behind, unless it hears of what others do. */
@@ -105,10 +188,16 @@ export class Realm {
     this.#mark(address);
   }
 
-  /** How many addresses of the ranges are passed over because strangers have them. */
-  heldWithin(ranges: readonly Range[]): number {
-    const isWithin = ({ address }: Held) => ranges.some((range) => contains(range, address));
-    return Array.from(this.#held.values()).filter(isWithin).length;
+  /** What the addresses of the ranges are used for; `held`: passed over because strangers have them. */
+  count(ranges: readonly Range[]): Record<LeaseKind | 'held', number> {
+    const isWithin = ({ address }: { address: Address }) => ranges.some((range) => contains(range, address));
+    const counts = { container: 0, gateway: 0, auxiliary: 0, host: 0, held: 0 };
+    for (const { family, first, last } of joined(ranges)) counts.container += this.#used[family].count(first, last);
+    const specials = Array.from(this.#index.specials()).filter(([text]) => !this.#held.has(text));
+    for (const [, special] of specials.filter(([, one]) => isWithin(one))) counts[special.kind]++;
+    counts.held = Array.from(this.#held.values()).filter(isWithin).length;
+    counts.container -= counts.gateway + counts.auxiliary + counts.host + counts.held;
+    return counts;
   }
 
   #expireHeld(): void {
@@ -119,11 +208,11 @@ export class Realm {
     }
   }
 
-  #mark(address: Address | undefined): void {
-    if (address !== undefined) this.#used[address.family].add(address.value);
+  #mark({ family, value }: Address): void {
+    this.#used[family].add(value);
   }
 
-  #unmark(address: Address | undefined): void {
-    if (address !== undefined) this.#used[address.family].delete(address.value);
+  #unmark({ family, value }: Address): void {
+    this.#used[family].delete(value);
   }
 }

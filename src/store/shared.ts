@@ -6,7 +6,7 @@
  */
 import * as errors from '../errors.ts';
 import type { Log } from '../log.ts';
-import type { Lease, ProbeProfile } from '../model.ts';
+import type { Lease, LeaseKind, ProbeProfile } from '../model.ts';
 import { Serial } from '../serial.ts';
 import { byBytes } from './mirror.ts';
 import type { Claim, News, Registry } from './registry.ts';
@@ -26,7 +26,7 @@ interface Parts {
 }
 
 type Named = Pick<Lease, 'realm' | 'address'>;
-type Listener = (lease: Named, isTaken: boolean) => void;
+type Listener = (lease: Named, isTaken: boolean, other: LeaseKind | null) => void;
 
 /** For calls that nobody waits for, or that are made again: others may wait for the same address. */
 const BRIEF_MS = 1500;
@@ -112,6 +112,10 @@ export class SharedLeases implements LeaseTable {
     this.#listeners.push(listener);
   }
 
+  ofLostHosts(realm: string): string[] {
+    return Array.from(this.#parts.view.lostBelow(`${realm}/`), (key) => partsOf(key)[1]);
+  }
+
   needsProof(lease: Named): ProbeProfile | null {
     const key = leaseKey(lease);
     if (this.#unclaimed.has(key)) return 'rfc';
@@ -186,7 +190,8 @@ export class SharedLeases implements LeaseTable {
   #tell(key: string): void {
     const [realm, address] = partsOf(key);
     const isTaken = this.#parts.view.at(key) !== undefined;
-    for (const listener of this.#listeners) listener({ realm, address }, isTaken);
+    const other = this.#parts.view.foreign(key)?.kind ?? null;
+    for (const listener of this.#listeners) listener({ realm, address }, isTaken, other);
   }
 
   /** Never throws: what cannot be done now is tried again at the next call. */

@@ -5,7 +5,7 @@
  * that was refused or failed left nothing behind. "Somebody was first" is an answer (false), never an error; what
  * throws is a broken store. Records are plain JSON data and come back equal to what went in.
  */
-import type { Conflict, Endpoint, Lease, Network, Pool, ProbeProfile } from '../model.ts';
+import type { Conflict, Endpoint, Lease, LeaseKind, Network, Pool, ProbeProfile } from '../model.ts';
 
 export interface Table<T> {
   get(key: string): Promise<T | undefined>;
@@ -21,8 +21,13 @@ export interface Table<T> {
 
 /** Where hosts share addresses, leases of other hosts are among them; those can neither be replaced nor removed. */
 export interface LeaseTable extends Table<Lease> {
-  /** Tells what other hosts take and give back; absent where there are none. */
-  follow?(listener: (lease: Pick<Lease, 'realm' | 'address'>, isTaken: boolean) => void): void;
+  /**
+   * Tells what hosts take and give back; absent where there are no others. `other`: what another host than this has the
+   * address for; null when none has it.
+   */
+  follow?(listener: (lease: Pick<Lease, 'realm' | 'address'>, isTaken: boolean, other: LeaseKind | null) => void): void;
+  /** Addresses of the realm that hosts have which are lost; absent where there are no others. */
+  ofLostHosts?(realm: string): string[];
   /** The LAN must have been asked for the address before it is used: the store alone cannot promise that it is free. */
   needsProof?(lease: Pick<Lease, 'realm' | 'address'>): ProbeProfile | null;
 }

@@ -93,6 +93,12 @@ export class View {
     return { realm, address, kind: claim.kind, poolIds: [], endpointId: null, holder, changedAt: NO_DATE };
   }
 
+  /** Keys of leases that only lost hosts have. */
+  *lostBelow(prefix: string): Generator<string> {
+    for (const [key, { claim }] of this.#entries)
+      if (key.startsWith(prefix) && this.isLost(claim) && !this.isOurs(key)) yield key;
+  }
+
   *foreignBelow(prefix: string): Generator<Lease> {
     for (const key of this.#entries.keys()) {
       const lease = key.startsWith(prefix) ? this.foreign(key) : undefined;

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import type { Lease } from '../../../src/model.ts';
-import type { Store, Table } from '../../../src/store/store.ts';
+import type { LeaseTable, Store, Table } from '../../../src/store/store.ts';
 import { Fixture, NETWORK, OTHER_NETWORK, sentence, STORES } from './fixture.ts';
 import { MemoryStore } from './memory.ts';
 
@@ -45,6 +45,26 @@ function wrapped(store: Store, around: (verb: string, call: () => Promise<unknow
   return { networks, endpoints, pools, leases: table, conflicts, close: () => store.close() };
 }
 
+/** A store that hosts share: each hears what any of them takes and gives back. */
+function shared(store: Store): Store {
+  const { networks, endpoints, pools, conflicts, leases } = store;
+  const listeners: ((lease: Pick<Lease, 'realm' | 'address'>, isTaken: boolean, other: null) => void)[] = [];
+  const told = async (lease: Lease, isTaken: boolean, change: Promise<boolean>) => {
+    const isDone = await change;
+    if (isDone) for (const listener of listeners) listener(lease, isTaken, null);
+    return isDone;
+  };
+  const table: LeaseTable = {
+    get: (key) => leases.get(key),
+    list: (prefix) => leases.list(prefix),
+    insert: (lease) => told(lease, true, leases.insert(lease)),
+    replace: (previous, next) => leases.replace(previous, next),
+    remove: (lease) => told(lease, false, leases.remove(lease)),
+    follow: (listener) => void listeners.push(listener),
+  };
+  return { networks, endpoints, pools, leases: table, conflicts, close: () => store.close() };
+}
+
 test('an address costs one insert, in a /8, a /24 and a /64, used much or little', options, async () => {
   for (const subnet of ['10.0.0.0/8', '192.168.1.0/24', 'fd00::/64']) {
     const calls: string[] = [];
@@ -59,7 +79,7 @@ test('an address costs one insert, in a /8, a /24 and a /64, used much or little
 });
 
 test('hosts with one store never get the same address, and see what the others gave back', options, async () => {
-  const store = new MemoryStore();
+  const store = shared(new MemoryStore());
   const hosts = [new Fixture(store), new Fixture(store), new Fixture(store)];
   const pools = await Promise.all(
     hosts.map((f, n) => f.network('10.0.0.0/24', { subPool: `10.0.0.0/${24 + n}` }, NETWORK.replace('3', `${n}`))),

@@ -71,6 +71,11 @@ function compare([from, to]: [bigint, bigint]): Step {
     assert.equal(real.count(from, to), model.count(from, to));
     assert.equal(real.has(from), model.used.has(from));
     assert.equal(real.nextFree(from, to), model.nextFree(from, to));
+    const run = new Occupancy();
+    for (let address = from; address <= to; address++) run.add(address);
+    const outside = [...model.used].filter((address) => address < from || address > to);
+    assert.deepEqual(new Set(real.addresses(run)), new Set(outside));
+    assert.equal(real.isEmpty, model.used.size === 0);
   });
 }
 
