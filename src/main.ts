@@ -5,10 +5,11 @@ import { Collector } from './collector.ts';
 import { IpamDriver } from './ipam/driver.ts';
 import { PoolLan } from './ipam/lan.ts';
 import { Links } from './kernel/link.ts';
-import { LanCheck } from './lan/lan.ts';
-import { type Finding, Prober } from './lan/prober.ts';
-import { type ConflictSeen, Sentinel } from './lan/monitor.ts';
+import { Lan } from './lan/lan.ts';
+import { Prober } from './lan/prober.ts';
+import { type ConflictSeen, Monitor } from './lan/monitor.ts';
 import type { Profile } from './lan/timing.ts';
+import type { Verdict } from './lan/verdict.ts';
 import { createLog, type Log } from './log.ts';
 import { NetworkDriver } from './network/driver.ts';
 import { createCalls } from './server/calls.ts';
@@ -54,14 +55,14 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
       }),
     onLateConflict: (late) => check.heardLate(late),
   });
-  const sentinel = new Sentinel({
+  const monitor = new Monitor({
     links,
     isProxy: (parentName, macAddress) => prober.isProxy(parentName, macAddress),
     onConflict: (seen) => tellConflict(seen, store, log),
   });
-  const check: LanCheck = new LanCheck({
+  const check: Lan = new Lan({
     prober,
-    sentinel,
+    monitor,
     usualProfile: settings.probe,
     defends: settings.defends,
     speaker: (parent, macAddress, address) => network.speaker(parent, macAddress, address),
@@ -106,7 +107,7 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
     await recovery.catch(() => undefined);
     await leaks.stop();
     await network.close();
-    sentinel.close();
+    monitor.close();
     await ipam.close();
     await prober.close();
     links.close();
@@ -165,7 +166,7 @@ export async function serveUntilSignal(settings: Settings): Promise<void> {
 }
 
 /** One question from the command line, beside a running daemon or without one. */
-export async function askLan(parentName: string, address: Address, profile: Profile): Promise<Finding> {
+export async function askLan(parentName: string, address: Address, profile: Profile): Promise<Verdict> {
   const links = Links.open();
   const prober = new Prober({ links });
   try {

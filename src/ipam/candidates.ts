@@ -8,7 +8,7 @@
 import { type Address, formatAddress } from '../address.ts';
 import { LatestMap } from '../bounded.ts';
 import { type Clock, systemClock } from '../clock.ts';
-import type { Loss } from '../lan/lan.ts';
+import type { Loss } from '../lan/verdict.ts';
 import { isOfSwarm, type Pool } from '../model.ts';
 import { realmOf, type Store } from '../store/store.ts';
 import type { Leases } from './leases.ts';

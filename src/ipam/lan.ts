@@ -1,30 +1,29 @@
 /** Where the LAN of a pool is, for the check of its addresses. */
 import { type Address, parseAddress } from '../address.ts';
 import { clusterUnproven, PluginError } from '../errors.ts';
-import type { CheckRequest, LanCheck, Loss, Place } from '../lan/lan.ts';
+import type { CheckRequest, Lan, Place } from '../lan/lan.ts';
 import { placeOf } from '../lan/lan.ts';
+import { type Loss, NOT_HELD, type Verdict } from '../lan/verdict.ts';
 import type { Pool, ProbeProfile } from '../model.ts';
 import { realmOf, type Store } from '../store/store.ts';
 import { isManagers } from './allocations.ts';
-import type { Finding, Probe } from './allocator.ts';
+import type { Probe } from './allocator.ts';
 import type { Keeper } from './candidates.ts';
-
-const NOT_HELD: Finding = { held: false };
 
 /** The network that CreateNetwork tied to the pool tells the parent, else `--ipam-opt parent=`; without either nobody is asked. */
 export class PoolLan implements Keeper {
-  readonly #check: LanCheck;
+  readonly #check: Lan;
   readonly #store: Pick<Store, 'networks' | 'leases'>;
   readonly #aliases: ReadonlyMap<string, string>;
 
   /** `aliases`: as in the setting PARENTS. */
-  constructor(check: LanCheck, store: Pick<Store, 'networks' | 'leases'>, aliases: ReadonlyMap<string, string>) {
+  constructor(check: Lan, store: Pick<Store, 'networks' | 'leases'>, aliases: ReadonlyMap<string, string>) {
     this.#check = check;
     this.#store = store;
     this.#aliases = aliases;
   }
 
-  readonly probe: Probe = async (pool, text, signal): Promise<Finding> => {
+  readonly probe: Probe = async (pool, text, signal): Promise<Verdict> => {
     const leastProfile = this.#store.leases.needsProof?.({ realm: realmOf(pool), address: text }) ?? null;
     const request = await this.#request(pool, text, signal);
     if (request === null && leastProfile !== null && !(await this.#isOnNoLan(pool))) throw clusterUnproven(text);
@@ -51,7 +50,7 @@ export class PoolLan implements Keeper {
 
   async isKept(pool: Pool, text: string): Promise<boolean> {
     const request = await this.#request(pool, text);
-    return request !== null && this.#check.isKept(request);
+    return request !== null && this.#check.isOnStandby(request);
   }
 
   async release(pool: Pool, text: string): Promise<void> {

@@ -1,40 +1,35 @@
 /**
- * One address on one LAN: asked for, and when nobody has it, guarded until its container can speak for itself, or kept
- * in reserve for a container to come.
+ * Address conflict detection (RFC 5227) for one address on one LAN: it is asked for, and when nobody has it, guarded until
+ * its container can speak for itself, or kept on standby for a container to come.
  *
  * Asking follows RFC 5227 2.1.1 and RFC 4862 5.4. Guarding continues to listen, as both RFCs want, and defends the
  * address against others that ask for it: between our verdict and the moment the container's own kernel answers there
- * would otherwise be a gap in which the address looks free to everybody. Keeping listens too, without a gap, and asks
- * again from time to time; but it claims nothing: whoever wants the address gets it (tiebreak.ts).
+ * would otherwise be a gap in which the address looks free to everybody. On standby we listen too, without a gap, and ask
+ * again from time to time; but we defend nothing: whoever wants the address gets it (tiebreak.ts).
  */
 import type { Address } from '../address.ts';
 import type { Clock } from '../clock.ts';
-import { defenceFrame, makeNonce, membershipFrames, probeFrames, reserveFrame } from './frames/outgoing.ts';
-import type { ProxyWatch } from './proxyarp.ts';
-import { isKeeperMac, keeperMac } from './frames/mac.ts';
-import { Claimants, Rivalry } from './tiebreak.ts';
+import { isStandbyMac, standbyMac } from './frames/mac.ts';
+import { defenceFrame, makeNonce, membershipFrames, probeFrames, standbyFrame } from './frames/outgoing.ts';
 import type { Sighting } from './frames/sighting.ts';
+import type { ProxyWatch } from './proxyarp.ts';
+import { Contenders, TieBreak } from './tiebreak.ts';
 import type { Timing } from './timing.ts';
-
-export type Verdict =
-  | { readonly held: false }
-  | {
-      readonly held: true;
-      readonly macAddress: string;
-      /** It is only asking for the address at this moment, as we were. */
-      readonly simultaneous: boolean;
-    };
+import { type Loss, type LossListener, NOT_HELD, type Verdict } from './verdict.ts';
 
 /** The LAN as seen from one link. */
 export interface Wire {
   /** Our frames come from it. */
   readonly macAddress: string;
+  /** The link that carries the LAN on this host, for messages. */
+  readonly parentName: string;
   send(frame: Buffer): void;
   /** Hands the frames that wait to those concerned, before it returns. */
   drain(): void;
 }
 
-export interface Question {
+/** What one detection is to find out, and whom it tells. */
+export interface DetectionSpec {
   readonly address: Address;
   readonly timing: Timing;
   /** How long a free address is guarded; 0 not at all. */
@@ -43,27 +38,22 @@ export interface Question {
   readonly isOwn: (macAddress: string, isGiven: boolean) => boolean;
   /** Somebody began to use the address while it was guarded, which ends the guard. */
   readonly onLateConflict: (macAddress: string) => void;
-  /** `loss`: why an address in reserve is so no longer; null when it was ended or nothing was kept. */
-  readonly onOver: (loss: Loss | null) => void;
+  /** It is over: nothing more is sent or listened for. Loss `ended` as well when the address never was on standby. */
+  readonly onOver: LossListener;
   /** Left out when a container waits for the address. */
-  readonly reserve?: Reservation;
+  readonly standby?: StandbyTerms;
 }
 
-/** How an address is kept for a container to come. */
-export interface Reservation {
+/** How an address is kept on standby for a container to come. */
+export interface StandbyTerms {
   /** It is asked for again when the last time was this long ago. */
   readonly refreshMs: number;
-  /** It has been a container's of ours until now: kept from the first moment, and asked for meanwhile. */
+  /** It has been a container's of ours until now: on standby from the first moment, and asked for meanwhile. */
   readonly isOurs: boolean;
 }
 
-/** `use`: somebody has the address. `probe`: somebody wants it and gets it. */
-export interface Loss {
-  readonly kind: 'use' | 'probe';
-  readonly macAddress: string;
-}
-
-export interface Surroundings {
+/** What a detection works with. */
+export interface DetectionContext {
   readonly wire: Wire;
   readonly clock: Clock;
   /** 0 to 1, as Math.random. */
@@ -85,63 +75,70 @@ const MEMBERSHIP_MS = 120_000;
 /** A daemon that wants the address asks us again within a second or not at all. */
 const MAKE_ROOM_MS = 5000;
 
-export class Inquiry {
+/**
+ * The life of one detection: asking, then guarding or on standby, then over. Its owner hands it every sighting of the
+ * address by hear(), and begins it by start().
+ */
+export class Detection {
   readonly address: Address;
   readonly verdict: Promise<Verdict>;
-  readonly #question: Question;
-  readonly #surroundings: Surroundings;
-  readonly #rivalry: Rivalry;
-  readonly #claimants: Claimants;
+  readonly #spec: DetectionSpec;
+  readonly #context: DetectionContext;
+  readonly #tieBreak: TieBreak;
+  readonly #contenders: Contenders;
   /** Of our solicitations: 12 hexadecimal digits. */
   readonly #nonce: string;
   readonly #settle: PromiseWithResolvers<Verdict>;
-  #phase: 'asking' | 'kept' | 'guarding' | 'over' = 'asking';
-  /** Probes of this time of asking; 0 while a kept address is only listened for. */
+  #phase: 'asking' | 'standby' | 'guarding' | 'over' = 'asking';
+  /** Probes sent since asking began; 0 while an address on standby is only listened for. */
   #sent = 0;
   #sentAtMs = 0;
-  /** When a kept address is asked for again. */
+  /** When an address on standby is asked for again. */
   #askAtMs = 0;
   /** They answered so late that they may be proxies. */
   readonly #suspects = new Set<string>();
   #defences = { sinceMs: Number.NEGATIVE_INFINITY, count: 0 };
   #cancelTimer: () => void = () => undefined;
 
-  constructor(question: Question, surroundings: Surroundings) {
+  constructor(question: DetectionSpec, context: DetectionContext) {
     this.address = question.address;
-    this.#question = question;
-    this.#surroundings = surroundings;
-    this.#rivalry = new Rivalry(surroundings.wire.macAddress, surroundings.clock);
-    this.#claimants = new Claimants(surroundings.clock);
-    this.#nonce = makeNonce(surroundings.random);
+    this.#spec = question;
+    this.#context = context;
+    this.#tieBreak = new TieBreak(context.wire.macAddress, context.clock);
+    this.#contenders = new Contenders(context.clock);
+    this.#nonce = makeNonce(context.random);
     this.#settle = Promise.withResolvers<Verdict>();
     this.verdict = this.#settle.promise;
   }
 
+  /** The verdict is not known yet. */
   get isAsking(): boolean {
     return this.#phase === 'asking';
   }
 
+  /** A container has the address, or is about to get it. */
   get isGuarding(): boolean {
     return this.#phase === 'guarding';
   }
 
-  /** In reserve. */
-  get isKept(): boolean {
-    return this.#phase === 'kept';
+  /** The address is kept for a container to come. */
+  get isOnStandby(): boolean {
+    return this.#phase === 'standby';
   }
 
+  /** Asks, after the random wait that keeps hosts which start together apart. */
   start(): void {
-    const { timing, reserve } = this.#question;
-    if (reserve?.isOurs) this.#keep();
-    this.#askAtMs = this.#surroundings.clock.nowMs();
-    this.#in(timing.firstWaitMs * this.#surroundings.random(), () => this.#step());
+    const { timing, standby } = this.#spec;
+    if (standby?.isOurs) this.#stand();
+    this.#askAtMs = this.#context.clock.nowMs();
+    this.#in(timing.firstWaitMs * this.#context.random(), () => this.#step());
   }
 
-  /** A container gets the address out of the reserve, and it is guarded. False when it is, or may be, lost. */
+  /** A container gets the address, which is on standby, and it is guarded. False when it is, or may be, lost. */
   grant(): boolean {
     // What came before counts before: a daemon that was already heard asking twice must get the address.
-    this.#surroundings.wire.drain();
-    if (this.#phase !== 'kept' || this.#suspects.size > 0) return false;
+    this.#context.wire.drain();
+    if (this.#phase !== 'standby' || this.#suspects.size > 0) return false;
     this.#guard();
     return true;
   }
@@ -149,10 +146,10 @@ export class Inquiry {
   /** A sighting of this address. */
   hear(sighting: Sighting): void {
     if (this.#phase === 'over' || this.#isOurs(sighting)) return;
-    if (isKeeperMac(sighting.macAddress)) this.#hearKeeper(sighting.macAddress);
+    if (isStandbyMac(sighting.macAddress)) this.#hearStandby(sighting.macAddress);
     else if (sighting.kind === 'use') this.#hearUse(sighting);
     else if (this.#phase === 'asking') this.#hearRival(sighting.macAddress);
-    else if (this.#phase === 'kept') this.#hearClaimant(sighting);
+    else if (this.#phase === 'standby') this.#hearContender(sighting);
     else this.#defend(sighting);
   }
 
@@ -164,9 +161,9 @@ export class Inquiry {
 
   #step(): void {
     // What came first counts first: a rival that reasserted itself while we were busy must not get another probe.
-    this.#surroundings.wire.drain();
-    if (this.#phase !== 'asking' && this.#phase !== 'kept') return;
-    const { timing } = this.#question;
+    this.#context.wire.drain();
+    if (this.#phase !== 'asking' && this.#phase !== 'standby') return;
+    const { timing } = this.#spec;
     if (this.#sent < timing.probes) {
       this.#sent++;
       this.#probe();
@@ -178,36 +175,36 @@ export class Inquiry {
 
   /** Until the next step. The last wait counts from the last frame, be it one of the timing or a reassertion. */
   #restMs(): number {
-    const { timing } = this.#question;
-    const { random, clock } = this.#surroundings;
+    const { timing } = this.#spec;
+    const { random, clock } = this.#context;
     if (this.#sent < timing.probes) return timing.minGapMs + (timing.maxGapMs - timing.minGapMs) * random();
     return this.#sentAtMs + timing.lastWaitMs - clock.nowMs();
   }
 
   #probe(): void {
-    const { wire, proxies, clock } = this.#surroundings;
+    const { wire, proxies, clock } = this.#context;
     proxies?.ask();
     this.#sentAtMs = clock.nowMs();
     for (const frame of probeFrames(this.address, wire.macAddress, this.#nonce)) wire.send(frame);
   }
 
   #isOurs({ macAddress, nonce }: Sighting): boolean {
-    const own = this.#surroundings.wire.macAddress;
+    const own = this.#context.wire.macAddress;
     return (
       macAddress === own ||
-      macAddress === keeperMac(own) ||
+      macAddress === standbyMac(own) ||
       nonce === this.#nonce ||
-      this.#question.isOwn(macAddress, this.#phase === 'guarding')
+      this.#spec.isOwn(macAddress, this.#phase === 'guarding')
     );
   }
 
   #hearUse({ macAddress, isAnswer }: Sighting): void {
-    if (isAnswer && this.#surroundings.proxies?.isProxy(macAddress)) return;
+    if (isAnswer && this.#context.proxies?.isProxy(macAddress)) return;
     if (this.#phase === 'guarding') {
       this.#over();
-      this.#question.onLateConflict(macAddress);
+      this.#spec.onLateConflict(macAddress);
     } else if (isAnswer && this.#isConcluding() && this.#mayBeProxy()) this.#suspects.add(macAddress);
-    else this.#lose(macAddress, 'use');
+    else this.#lose(macAddress, 'used');
   }
 
   /** There will be a verdict that looks at the suspects. */
@@ -216,13 +213,13 @@ export class Inquiry {
   }
 
   #mayBeProxy(): boolean {
-    const { proxies, clock } = this.#surroundings;
+    const { proxies, clock } = this.#context;
     return proxies !== undefined && clock.nowMs() - this.#sentAtMs > PROMPT_MS;
   }
 
   #hearRival(macAddress: string): void {
-    const response = this.#question.reserve === undefined ? this.#rivalry.hear(macAddress) : 'yield';
-    if (response === 'yield') this.#lose(macAddress, 'probe');
+    const response = this.#spec.standby === undefined ? this.#tieBreak.hear(macAddress) : 'yield';
+    if (response === 'yield') this.#lose(macAddress, 'wanted');
     else if (response === 'reassert') this.#reassert();
   }
 
@@ -232,54 +229,56 @@ export class Inquiry {
    */
   #reassert(): void {
     this.#probe();
-    this.#sent = Math.min(this.#sent, this.#question.timing.probes - 1);
+    this.#sent = Math.min(this.#sent, this.#spec.timing.probes - 1);
   }
 
-  /** Another daemon keeps the address in reserve, and lets go of it when it is needed. */
-  #hearKeeper(macAddress: string): void {
-    if (this.#question.reserve !== undefined && this.#phase !== 'guarding') this.#lose(macAddress, 'use');
+  /** Another daemon has the address on standby, and lets go of it when it is needed. */
+  #hearStandby(macAddress: string): void {
+    if (this.#spec.standby !== undefined && this.#phase !== 'guarding') this.#lose(macAddress, 'used');
   }
 
-  /** Told once that the address is in reserve; who needs it all the same asks on. */
-  #hearClaimant({ macAddress, packet }: Sighting): void {
-    if (this.#claimants.hear(macAddress) === 'yield') return this.#lose(macAddress, 'probe');
-    const { wire } = this.#surroundings;
-    wire.send(reserveFrame(packet, this.address, wire.macAddress));
-    // Questions of ours would look like those of a rival.
-    if (this.#sent > 0 || this.#askAtMs - this.#surroundings.clock.nowMs() < MAKE_ROOM_MS) this.#rest(MAKE_ROOM_MS);
+  /** Another daemon is told once that the address is on standby; if it needs it all the same it asks on. */
+  #hearContender({ macAddress, packet }: Sighting): void {
+    if (this.#contenders.hear(macAddress) === 'yield') return this.#lose(macAddress, 'wanted');
+    const { wire } = this.#context;
+    wire.send(standbyFrame(packet, this.address, wire.macAddress));
+    // Probes of ours would look like those of a rival.
+    if (this.#sent > 0 || this.#askAtMs - this.#context.clock.nowMs() < MAKE_ROOM_MS) this.#rest(MAKE_ROOM_MS);
   }
 
   #conclude(): void {
-    const holder = [...this.#suspects].find((mac) => !this.#surroundings.proxies?.isProxy(mac));
-    if (holder !== undefined) this.#lose(holder, 'use');
-    else if (this.#question.reserve === undefined) this.#guard();
-    else this.#keep();
+    const holder = [...this.#suspects].find((mac) => !this.#context.proxies?.isProxy(mac));
+    if (holder !== undefined) this.#lose(holder, 'used');
+    else if (this.#spec.standby === undefined) this.#guard();
+    else this.#stand();
   }
 
-  #lose(macAddress: string, kind: Loss['kind']): void {
-    this.#over(this.#phase === 'kept' ? { kind, macAddress } : null);
-    this.#settle.resolve({ held: true, macAddress, simultaneous: kind === 'probe' });
+  #lose(macAddress: string, loss: Loss): void {
+    const { parentName: linkName } = this.#context.wire;
+    if (this.#phase === 'standby') this.#over(loss, macAddress);
+    else this.#over();
+    this.#settle.resolve({ held: true, macAddress, linkName, simultaneous: loss === 'wanted' });
   }
 
   #guard(): void {
     this.#phase = 'guarding';
-    this.#settle.resolve({ held: false });
-    if (this.#question.guardMs > 0) this.#in(this.#question.guardMs, () => this.#over());
+    this.#settle.resolve(NOT_HELD);
+    if (this.#spec.guardMs > 0) this.#in(this.#spec.guardMs, () => this.#over());
     else this.#over();
   }
 
-  #keep(): void {
-    this.#phase = 'kept';
-    this.#settle.resolve({ held: false });
-    // Not all at once, when many are kept since the same moment.
-    this.#rest((this.#question.reserve?.refreshMs ?? 0) * (0.9 + 0.1 * this.#surroundings.random()));
+  #stand(): void {
+    this.#phase = 'standby';
+    this.#settle.resolve(NOT_HELD);
+    // Not all ask at once, when many are on standby since the same moment.
+    this.#rest((this.#spec.standby?.refreshMs ?? 0) * (0.9 + 0.1 * this.#context.random()));
   }
 
   /** Only listens for so long, and then asks again. */
   #rest(restMs: number): void {
     this.#sent = 0;
     this.#suspects.clear();
-    const { wire, clock } = this.#surroundings;
+    const { wire, clock } = this.#context;
     this.#askAtMs = clock.nowMs() + restMs;
     const memberships = membershipFrames(this.address, wire.macAddress);
     if (memberships.length === 0 || restMs <= MEMBERSHIP_MS) return this.#in(restMs, () => this.#step());
@@ -291,28 +290,28 @@ export class Inquiry {
 
   #defend({ packet }: Sighting): void {
     if (this.#isFlooded()) return;
-    const { wire } = this.#surroundings;
+    const { wire } = this.#context;
     wire.send(defenceFrame(packet, this.address, wire.macAddress));
   }
 
   #isFlooded(): boolean {
-    const nowMs = this.#surroundings.clock.nowMs();
+    const nowMs = this.#context.clock.nowMs();
     if (nowMs - this.#defences.sinceMs >= DEFENCE_PERIOD_MS) this.#defences = { sinceMs: nowMs, count: 0 };
     this.#defences.count++;
     return this.#defences.count > DEFENCES_PER_PERIOD;
   }
 
-  #over(loss: Loss | null = null): void {
+  #over(loss: Loss = 'ended', by: string | null = null): void {
     if (this.#phase === 'over') return;
     this.#phase = 'over';
     this.#cancelTimer();
-    this.#question.onOver(loss);
+    this.#spec.onOver(loss, by);
   }
 
   #in(delayMs: number, run: () => void): void {
     this.#cancelTimer();
     // Sending can fail and so end it.
     if (this.#phase === 'over') return;
-    this.#cancelTimer = this.#surroundings.clock.after(delayMs, run);
+    this.#cancelTimer = this.#context.clock.after(delayMs, run);
   }
 }

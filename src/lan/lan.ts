@@ -1,16 +1,16 @@
 /**
- * What the drivers want of the LAN: whether an address may be used, asked as thoroughly as was wished; addresses kept
- * ready; and a watch over those in use.
+ * What the drivers want of the LAN: whether an address may be used, asked as thoroughly as was wished; addresses on
+ * standby; and a watch over those in use.
  */
 import { type Address, formatAddress, parseInterfaceAddress, parsePrefix } from '../address.ts';
 import { LatestMap } from '../bounded.ts';
 import { PluginError } from '../errors.ts';
 import type { Log } from '../log.ts';
 import { type Endpoint, type Mode, type Network, PROBE_PROFILES, type ProbeProfile } from '../model.ts';
-import type { Finding, LateConflict, ProbeRequest, Prober } from './prober.ts';
-import type { Lost } from './standby.ts';
-import { isKeeperMac, isProbeMac } from './frames/mac.ts';
-import type { Sentinel } from './monitor.ts';
+import type { LateConflict, ProbeRequest, Prober } from './prober.ts';
+import { type Loss, type LossListener, NOT_HELD, type Verdict } from './verdict.ts';
+import { isStandbyMac, isProbeMac } from './frames/mac.ts';
+import type { Monitor } from './monitor.ts';
 
 export interface Place {
   readonly parentName: string;
@@ -28,9 +28,10 @@ export interface CheckRequest extends Place {
   readonly leastProfile?: ProbeProfile | null;
 }
 
-interface Parts {
+/** What the room's door works with. */
+export interface LanParts {
   readonly prober: Prober;
-  readonly sentinel: Sentinel;
+  readonly monitor: Monitor;
   readonly usualProfile: ProbeProfile;
   /** Addresses of running containers are defended (RFC 5227 2.4 b, c). */
   readonly defends: boolean;
@@ -41,19 +42,11 @@ interface Parts {
   readonly log: Log;
 }
 
-/**
- * `used`: somebody else has the address. `wanted`: another daemon keeps it too, or somebody asks for it at this moment.
- * `ended`: a container got it, or its parent went down or away.
- */
-export type Loss = 'used' | 'wanted' | 'ended';
-
 /** More are an attack. */
 const MOST_TAKERS = 256;
 
-const NOT_HELD: Finding = { held: false };
-
-export class LanCheck {
-  readonly #parts: Parts;
+export class Lan {
+  readonly #parts: LanParts;
   /** Said once for each, until it is up again. */
   readonly #parentsDown = new Set<string>();
   /** Who took an address since it was given out, while no container has it yet; by parent and address. */
@@ -61,23 +54,23 @@ export class LanCheck {
   /** How each who wanted an address kept lets go of it. */
   readonly #kept = new WeakMap<(loss: Loss) => void, () => void>();
 
-  constructor(parts: Parts) {
+  constructor(parts: LanParts) {
     this.#parts = parts;
   }
 
   // --- before an address is used ------------------------------------------------------------------------------------
 
-  /** At once for an address in reserve. Throws a sentence when the LAN cannot be asked. */
-  async check(request: CheckRequest): Promise<Finding> {
+  /** At once for an address on standby. Throws a sentence when the LAN cannot be asked. */
+  async check(request: CheckRequest): Promise<Verdict> {
     const wanted = this.#probeRequest(request);
     if (wanted === null) return NOT_HELD;
     const asked = this.#ask(wanted);
     const isProof = request.leastProfile !== undefined && request.leastProfile !== null;
-    const finding = await (isProof
+    const verdict = await (isProof
       ? asked
       : asked.catch((error: unknown) => this.#withoutLan(wanted.parentName, error)));
-    await this.#tell(wanted, finding);
-    return finding;
+    if (verdict.held) await this.#tell(wanted, verdict.macAddress);
+    return verdict;
   }
 
   /** Who was heard to use an address since it was found free, and before watch(). Null when nobody was. */
@@ -85,19 +78,19 @@ export class LanCheck {
     return this.#takers.get(takerKey(parentName, address)) ?? null;
   }
 
-  /** Of two daemons that ask at once one gives way, perhaps to one that only wanted a reserve: so it asks once more. */
-  async #ask(request: ProbeRequest): Promise<Finding> {
+  /** Of two daemons that ask at once one gives way, perhaps to one that only wanted one on standby: so it asks once more. */
+  async #ask(request: ProbeRequest): Promise<Verdict> {
     const { prober } = this.#parts;
     this.#takers.delete(takerKey(request.parentName, request.address));
     const first = await prober.probe(request);
-    const finding =
+    const verdict =
       first.held && first.simultaneous && isProbeMac(first.macAddress) ? await prober.probe(request) : first;
     this.#parentsDown.delete(request.parentName);
-    return finding;
+    return verdict;
   }
 
   /** Below a parent that is down no container talks to anybody: it may start, as with the built-in driver. */
-  #withoutLan(parent: string, error: unknown): Finding {
+  #withoutLan(parent: string, error: unknown): Verdict {
     if (!(error instanceof PluginError) || error.code !== 'PROBE_PARENT_DOWN') throw error;
     if (!this.#parentsDown.has(parent))
       this.#parts.log.warn('parent is down: addresses are given out without asking the LAN', { parent });
@@ -105,11 +98,12 @@ export class LanCheck {
     return NOT_HELD;
   }
 
-  async #tell({ parentName, address }: ProbeRequest, finding: Finding): Promise<void> {
-    if (!finding.held || isDaemon(finding.macAddress)) return;
+  /** Reports the holder of an address, unless it is a container of ours or another daemon that asks. */
+  async #tell({ parentName, address }: ProbeRequest, macAddress: string): Promise<void> {
+    if (isDaemon(macAddress)) return;
     const text = formatAddress(address);
-    if (this.#parts.speaker(parentName, finding.macAddress, text) === undefined)
-      await this.#parts.onHeld(parentName, text, finding.macAddress);
+    if (this.#parts.speaker(parentName, macAddress, text) === undefined)
+      await this.#parts.onHeld(parentName, text, macAddress);
   }
 
   /** Makes room for a child in passthru mode, which must be alone on its parent. */
@@ -123,25 +117,24 @@ export class LanCheck {
     await this.#parts.prober.release(parentName, address);
   }
 
-  // --- in reserve ---------------------------------------------------------------------------------------------------
+  // --- on standby ---------------------------------------------------------------------------------------------------
 
   /** See Prober.keep(). Null where the LAN is not asked. Throws while it cannot be asked. */
   async keep(request: CheckRequest, lost: (loss: Loss) => void): Promise<'kept' | Loss | null> {
     const wanted = this.#probeRequest(request);
     if (wanted === null) return null;
-    const finding = await this.#parts.prober.keep(wanted, this.#listener(wanted, lost));
-    await this.#tell(wanted, finding);
-    if (!finding.held) return 'kept';
-    return finding.simultaneous || isKeeperMac(finding.macAddress) ? 'wanted' : 'used';
+    const verdict = await this.#parts.prober.keep(wanted, this.#listener(wanted, lost));
+    if (!verdict.held) return 'kept';
+    await this.#tell(wanted, verdict.macAddress);
+    return verdict.simultaneous || isStandbyMac(verdict.macAddress) ? 'wanted' : 'used';
   }
 
-  #listener(wanted: ProbeRequest, lost: (loss: Loss) => void): Lost {
-    const listener: Lost = (loss) => {
-      if (loss?.kind === 'use')
-        void this.#tell(wanted, { ...HELD, macAddress: loss.macAddress }).catch(() => undefined);
-      lost(loss === null ? 'ended' : loss.kind === 'use' ? 'used' : 'wanted');
+  #listener(request: ProbeRequest, lost: (loss: Loss) => void): LossListener {
+    const listener: LossListener = (loss, by) => {
+      if (loss === 'used' && by !== null) void this.#tell(request, by).catch(() => undefined);
+      lost(loss);
     };
-    this.#kept.set(lost, () => this.#parts.prober.letGo(wanted, listener));
+    this.#kept.set(lost, () => this.#parts.prober.letGo(request, listener));
     return listener;
   }
 
@@ -150,8 +143,8 @@ export class LanCheck {
     this.#kept.get(lost)?.();
   }
 
-  isKept(request: CheckRequest): boolean {
-    return this.#parts.prober.isKept(request);
+  isOnStandby(request: CheckRequest): boolean {
+    return this.#parts.prober.isOnStandby(request);
   }
 
   // --- while it is used ---------------------------------------------------------------------------------------------
@@ -159,13 +152,13 @@ export class LanCheck {
   /** Watches over the endpoint's addresses until forget(). */
   watch(endpoint: Endpoint, network: Network): void {
     const place = placeOf(network);
-    const { sentinel, defends, prober } = this.#parts;
+    const { monitor, defends, prober } = this.#parts;
     if (place === null || this.#profileOf(place) === 'off') return;
     const { id, macAddress } = endpoint;
     const { parentName, mode } = place;
     const defend = (address: Address) =>
       void prober.announce({ parentName, mode, address, macAddress, times: 1 }).catch(() => undefined);
-    sentinel.watch(id, {
+    monitor.watch(id, {
       parentName,
       macAddress,
       addresses: addressesOf(endpoint).map(({ address }) => address),
@@ -174,7 +167,7 @@ export class LanCheck {
   }
 
   forget({ id }: Endpoint): void {
-    this.#parts.sentinel.forget(id);
+    this.#parts.monitor.forget(id);
   }
 
   /**
@@ -182,8 +175,8 @@ export class LanCheck {
    * container begins to hear up to half a second after it was asked for.
    */
   heardLate({ parentName, address, macAddress }: LateConflict): void {
-    const { sentinel, onHeld, log } = this.#parts;
-    if (sentinel.hear(parentName, address, macAddress)) return;
+    const { monitor, onHeld, log } = this.#parts;
+    if (monitor.hear(parentName, address, macAddress)) return;
     const text = formatAddress(address);
     log.warn('somebody began to use an address that was just given out', {
       parent: parentName,
@@ -207,7 +200,7 @@ export class LanCheck {
   }
 
   /**
-   * The container is about to leave, and its kernel still answers for its addresses: from here on they are in reserve, so
+   * The container is about to leave, and its kernel still answers for its addresses: from here on they are on standby, so
    * that it can start again without waiting. Not an address that somebody else was heard to use.
    */
   async keepLeft(endpoint: Endpoint, network: Network): Promise<void> {
@@ -215,13 +208,13 @@ export class LanCheck {
     if (place === null) return;
     for (const { address, subnet } of addressesOf(endpoint)) {
       const request = this.#probeRequest({ ...place, address, subnet });
-      if (request === null || this.#parts.sentinel.isContested(place.parentName, address)) continue;
+      if (request === null || this.#parts.monitor.isContested(place.parentName, address)) continue;
       // A container with two interfaces on the parent answers on both.
       const isOwn = (mac: string, isGiven: boolean) =>
         mac === endpoint.macAddress ||
-        this.#parts.sentinel.isWard(place.parentName, mac) ||
+        this.#parts.monitor.isMonitored(place.parentName, mac) ||
         request.isOwn(mac, isGiven);
-      // Without a reserve the next start takes a little longer.
+      // Without standby the next start takes a little longer.
       await this.#parts.prober.keepLeft({ ...request, isOwn }).catch(() => undefined);
     }
   }
@@ -260,11 +253,9 @@ function thorough(one: ProbeProfile, other: ProbeProfile): ProbeProfile {
   return PROBE_PROFILES.indexOf(one) < PROBE_PROFILES.indexOf(other) ? other : one;
 }
 
-const HELD = { held: true, simultaneous: false, linkName: '' } as const;
-
-/** A daemon of this kind asks for the address, guards it or keeps it in reserve. */
+/** A daemon of this kind asks for the address, guards it or keeps it on standby. */
 function isDaemon(macAddress: string): boolean {
-  return isProbeMac(macAddress) || isKeeperMac(macAddress);
+  return isProbeMac(macAddress) || isStandbyMac(macAddress);
 }
 
 function addressesOf({ address, addressIPv6 }: Endpoint): { address: Address; subnet: string }[] {

@@ -21,11 +21,11 @@ import { type Clock, systemClock } from '../clock.ts';
 import { ETHERTYPE_ARP, HEADER_BYTES, etherTypeOf } from './frames/ethernet.ts';
 import { awaitingFilter } from './frames/filter.ts';
 import { ALL_NODES_MAC } from './frames/nd.ts';
-import { isKeeperMac, isProbeMac } from './frames/mac.ts';
+import { isStandbyMac, isProbeMac } from './frames/mac.ts';
 import { type Sighting, decodePacket, readSighting } from './frames/sighting.ts';
 
 /** An endpoint whose addresses are watched over. */
-export interface Ward {
+export interface MonitoredEndpoint {
   readonly parentName: string;
   readonly macAddress: string;
   readonly addresses: readonly Address[];
@@ -33,6 +33,7 @@ export interface Ward {
   readonly defend: ((address: Address) => void) | null;
 }
 
+/** A conflict to be reported, at most every ten seconds for each address and MAC address. */
 export interface ConflictSeen {
   readonly parentName: string;
   readonly address: Address;
@@ -45,7 +46,8 @@ export interface ConflictSeen {
   readonly isNews: boolean;
 }
 
-interface Parts {
+/** What a monitor works with. */
+export interface MonitorParts {
   readonly links: Pick<Links, 'byName'>;
   /** A router that answers for every address. */
   readonly isProxy: (parentName: string, macAddress: string) => boolean;
@@ -65,9 +67,9 @@ const MOST_CONFLICTS = 256;
 /** Frames that were sent back come within this time. */
 const ECHO_MS = 3000;
 
-interface Post {
+interface MonitoredParent {
   /** By address. */
-  readonly wards: Map<string, Ward>;
+  readonly endpoints: Map<string, MonitoredEndpoint>;
   /** What our containers sent, and when. */
   readonly sent: Map<string, number>;
   socket: PacketSocket | undefined;
@@ -76,49 +78,52 @@ interface Post {
   retryAtMs: number;
 }
 
-interface Memory {
+/** What is remembered of a conflict. */
+interface ConflictMemory {
   count: number;
   seenAtMs: number;
   reportedAtMs: number;
 }
 
-export class Sentinel {
-  readonly #parts: Parts;
+/** Listens on each parent that has endpoints, and reports conflicts. */
+export class Monitor {
+  readonly #parts: MonitorParts;
   readonly #clock: Clock;
-  readonly #posts = new Map<string, Post>();
-  readonly #wards = new Map<string, Ward>();
+  readonly #parents = new Map<string, MonitoredParent>();
+  readonly #endpoints = new Map<string, MonitoredEndpoint>();
   /** By parent, address and MAC. */
-  readonly #conflicts = new CappedMap<string, Memory>(MOST_CONFLICTS);
+  readonly #conflicts = new CappedMap<string, ConflictMemory>(MOST_CONFLICTS);
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(parts: Parts) {
+  constructor(parts: MonitorParts) {
     this.#parts = parts;
     this.#clock = parts.clock ?? systemClock;
   }
 
-  /** `id` names the ward in forget(); given again it replaces the first. */
-  watch(id: string, ward: Ward): void {
+  /** Begins the watch over an endpoint. `id` names it in forget(); given again it replaces the first. */
+  watch(id: string, endpoint: MonitoredEndpoint): void {
     this.forget(id);
-    if (ward.addresses.length === 0) return;
-    const post = this.#posts.get(ward.parentName) ?? this.#place(ward.parentName);
+    if (endpoint.addresses.length === 0) return;
+    const parent = this.#parents.get(endpoint.parentName) ?? this.#begin(endpoint.parentName);
     // What waits there was said before: perhaps by the container that had the address until now.
-    this.#read(ward.parentName, post);
-    for (const address of ward.addresses) post.wards.set(formatAddress(address), ward);
-    post.isFilterStale = true;
-    this.#wards.set(id, ward);
+    this.#read(endpoint.parentName, parent);
+    for (const address of endpoint.addresses) parent.endpoints.set(formatAddress(address), endpoint);
+    parent.isFilterStale = true;
+    this.#endpoints.set(id, endpoint);
     this.#timer ??= setInterval(() => this.#round(), READ_MS).unref();
   }
 
+  /** The endpoint goes, and with it the watch. */
   forget(id: string): void {
-    const ward = this.#wards.get(id);
-    const post = ward && this.#posts.get(ward.parentName);
-    this.#wards.delete(id);
-    if (ward === undefined || post === undefined) return;
-    for (const address of ward.addresses.map(formatAddress)) {
-      if (post.wards.get(address) === ward) post.wards.delete(address);
+    const endpoint = this.#endpoints.get(id);
+    const parent = endpoint && this.#parents.get(endpoint.parentName);
+    this.#endpoints.delete(id);
+    if (endpoint === undefined || parent === undefined) return;
+    for (const address of endpoint.addresses.map(formatAddress)) {
+      if (parent.endpoints.get(address) === endpoint) parent.endpoints.delete(address);
     }
-    post.isFilterStale = true;
-    if (post.wards.size === 0) this.#leave(ward.parentName, post);
+    parent.isFilterStale = true;
+    if (parent.endpoints.size === 0) this.#end(endpoint.parentName, parent);
   }
 
   /**
@@ -126,13 +131,13 @@ export class Sentinel {
    * address only at the next round. False when the address is not watched over.
    */
   hear(parentName: string, address: Address, macAddress: string): boolean {
-    const post = this.#posts.get(parentName);
-    const ward = post?.wards.get(formatAddress(address));
-    if (post === undefined || ward === undefined) return false;
-    this.#read(parentName, post);
+    const parent = this.#parents.get(parentName);
+    const endpoint = parent?.endpoints.get(formatAddress(address));
+    if (parent === undefined || endpoint === undefined) return false;
+    this.#read(parentName, parent);
     const known = this.#conflicts.get(conflictKey(parentName, address, macAddress));
     const isHeard = known !== undefined && this.#clock.nowMs() - known.seenAtMs < READ_MS;
-    if (!isHeard && !this.isWard(parentName, macAddress)) this.#report(ward, { address, macAddress });
+    if (!isHeard && !this.isMonitored(parentName, macAddress)) this.#report(endpoint, { address, macAddress });
     return true;
   }
 
@@ -144,35 +149,38 @@ export class Sentinel {
   }
 
   /** The MAC address is that of an endpoint on this parent. */
-  isWard(parentName: string, macAddress: string): boolean {
-    return [...this.#wards.values()].some((ward) => ward.parentName === parentName && ward.macAddress === macAddress);
+  isMonitored(parentName: string, macAddress: string): boolean {
+    return [...this.#endpoints.values()].some(
+      (endpoint) => endpoint.parentName === parentName && endpoint.macAddress === macAddress,
+    );
   }
 
+  /** Ends every watch. */
   close(): void {
     clearInterval(this.#timer);
-    for (const [parentName, post] of this.#posts) this.#leave(parentName, post);
-    this.#wards.clear();
+    for (const [parentName, parent] of this.#parents) this.#end(parentName, parent);
+    this.#endpoints.clear();
   }
 
-  #place(parentName: string): Post {
-    const post: Post = {
-      wards: new Map(),
+  #begin(parentName: string): MonitoredParent {
+    const parent: MonitoredParent = {
+      endpoints: new Map(),
       sent: new Map(),
       socket: undefined,
       isFilterStale: false,
       isOpening: false,
       retryAtMs: 0,
     };
-    this.#posts.set(parentName, post);
-    void this.#open(parentName, post);
-    return post;
+    this.#parents.set(parentName, parent);
+    void this.#open(parentName, parent);
+    return parent;
   }
 
-  #leave(parentName: string, post: Post): void {
-    this.#posts.delete(parentName);
-    post.socket?.close();
-    post.socket = undefined;
-    if (this.#posts.size > 0) return;
+  #end(parentName: string, parent: MonitoredParent): void {
+    this.#parents.delete(parentName);
+    parent.socket?.close();
+    parent.socket = undefined;
+    if (this.#parents.size > 0) return;
     clearInterval(this.#timer);
     this.#timer = undefined;
   }
@@ -180,70 +188,71 @@ export class Sentinel {
   #round(): void {
     const nowMs = this.#clock.nowMs();
     for (const [key, { seenAtMs }] of this.#conflicts) if (nowMs - seenAtMs > NEWS_MS) this.#conflicts.delete(key);
-    for (const [parentName, post] of this.#posts) {
-      if (post.socket !== undefined) this.#read(parentName, post);
-      else if (nowMs >= post.retryAtMs) void this.#open(parentName, post);
+    for (const [parentName, parent] of this.#parents) {
+      if (parent.socket !== undefined) this.#read(parentName, parent);
+      else if (nowMs >= parent.retryAtMs) void this.#open(parentName, parent);
     }
   }
 
   /** Until it succeeds the parent is looked for again and again. */
-  async #open(parentName: string, post: Post): Promise<void> {
-    if (post.isOpening) return;
-    post.isOpening = true;
-    post.retryAtMs = this.#clock.nowMs() + RETRY_MS;
+  async #open(parentName: string, parent: MonitoredParent): Promise<void> {
+    if (parent.isOpening) return;
+    parent.isOpening = true;
+    parent.retryAtMs = this.#clock.nowMs() + RETRY_MS;
     try {
       const link = await this.#parts.links.byName(parentName);
-      if (!link?.isUp || this.#posts.get(parentName) !== post) return;
-      const [linkIndex, filter] = [link.index, filterFor(post)];
-      post.socket = PacketSocket.open({ linkIndex, filter, memberships: [ALL_NODES_MAC] });
-      post.isFilterStale = false;
+      if (!link?.isUp || this.#parents.get(parentName) !== parent) return;
+      const [linkIndex, filter] = [link.index, filterFor(parent)];
+      parent.socket = PacketSocket.open({ linkIndex, filter, memberships: [ALL_NODES_MAC] });
+      parent.isFilterStale = false;
     } catch {
       // It went away just now.
     } finally {
-      post.isOpening = false;
+      parent.isOpening = false;
     }
   }
 
-  #read(parentName: string, post: Post): void {
+  #read(parentName: string, parent: MonitoredParent): void {
     try {
-      if (post.isFilterStale) post.socket?.setFilter(filterFor(post));
-      post.isFilterStale = false;
-      for (const { frame, outgoing } of post.socket?.receive() ?? []) this.#judge(parentName, post, frame, outgoing);
+      if (parent.isFilterStale) parent.socket?.setFilter(filterFor(parent));
+      parent.isFilterStale = false;
+      for (const { frame, outgoing } of parent.socket?.receive() ?? [])
+        this.#judge(parentName, parent, frame, outgoing);
     } catch {
       // The parent went down or away.
-      post.socket?.close();
-      post.socket = undefined;
+      parent.socket?.close();
+      parent.socket = undefined;
     }
     const nowMs = this.#clock.nowMs();
-    for (const [key, atMs] of post.sent) if (nowMs - atMs > ECHO_MS) post.sent.delete(key);
+    for (const [key, atMs] of parent.sent) if (nowMs - atMs > ECHO_MS) parent.sent.delete(key);
   }
 
-  #judge(parentName: string, post: Post, frame: Buffer, outgoing: boolean): void {
+  #judge(parentName: string, parent: MonitoredParent, frame: Buffer, outgoing: boolean): void {
     const packet = decodePacket(frame);
     const sighting = packet && readSighting(packet);
     if (sighting?.kind !== 'use') return;
-    const ward = post.wards.get(formatAddress(sighting.address));
-    if (ward === undefined || isKeeperMac(sighting.macAddress)) return;
+    const endpoint = parent.endpoints.get(formatAddress(sighting.address));
+    if (endpoint === undefined || isStandbyMac(sighting.macAddress)) return;
     if (sighting.isAnswer && this.#parts.isProxy(parentName, sighting.macAddress)) return;
-    if (outgoing ? this.#isFromHere(post, ward, sighting, frame) : post.sent.has(echoKey(frame))) return;
-    if (this.#isOfSibling(ward, sighting)) return;
-    this.#report(ward, sighting);
+    if (outgoing ? this.#isFromHere(parent, endpoint, sighting, frame) : parent.sent.has(echoKey(frame))) return;
+    if (this.#isOfSibling(endpoint, sighting)) return;
+    this.#report(endpoint, sighting);
   }
 
-  #isOfSibling(ward: Ward, { macAddress, packet }: Sighting): boolean {
-    if (macAddress === ward.macAddress) return !isMulticastMac(packet.destinationMac);
-    return this.isWard(ward.parentName, macAddress);
+  #isOfSibling(endpoint: MonitoredEndpoint, { macAddress, packet }: Sighting): boolean {
+    if (macAddress === endpoint.macAddress) return !isMulticastMac(packet.destinationMac);
+    return this.isMonitored(endpoint.parentName, macAddress);
   }
 
   /** Sent by this host: by the container, or by us in its stead. */
-  #isFromHere(post: Post, { macAddress }: Ward, sighting: Sighting, frame: Buffer): boolean {
+  #isFromHere(parent: MonitoredParent, { macAddress }: MonitoredEndpoint, sighting: Sighting, frame: Buffer): boolean {
     if (sighting.macAddress !== macAddress) return isProbeMac(sighting.macAddress);
-    post.sent.set(echoKey(frame), this.#clock.nowMs());
+    parent.sent.set(echoKey(frame), this.#clock.nowMs());
     return true;
   }
 
-  #report(ward: Ward, { address, macAddress }: Pick<Sighting, 'address' | 'macAddress'>): void {
-    const { parentName, macAddress: ourMacAddress } = ward;
+  #report(endpoint: MonitoredEndpoint, { address, macAddress }: Pick<Sighting, 'address' | 'macAddress'>): void {
+    const { parentName, macAddress: ourMacAddress } = endpoint;
     const key = conflictKey(parentName, address, macAddress);
     const nowMs = this.#clock.nowMs();
     const known = this.#conflicts.get(key);
@@ -257,7 +266,7 @@ export class Sentinel {
     memory.count = 0;
     this.#parts.onConflict({ parentName, address, macAddress, ourMacAddress, count, isNews: known === undefined });
     // An announcement of the same MAC would tell nobody anything.
-    if (macAddress !== ourMacAddress) ward.defend?.(address);
+    if (macAddress !== ourMacAddress) endpoint.defend?.(address);
   }
 }
 
@@ -265,8 +274,8 @@ function conflictKey(parentName: string, address: Address, macAddress: string): 
   return `${parentName} ${formatAddress(address)} ${macAddress}`;
 }
 
-function filterFor({ wards }: Post): readonly BpfInstruction[] {
-  return awaitingFilter([...wards.values()].flatMap(({ addresses }) => addresses));
+function filterFor({ endpoints }: MonitoredParent): readonly BpfInstruction[] {
+  return awaitingFilter([...endpoints.values()].flatMap(({ addresses }) => addresses));
 }
 
 /** An ARP packet has 28 bytes; the wire pads it to what Ethernet needs. */

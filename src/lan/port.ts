@@ -1,7 +1,7 @@
 /**
- * A place on a parent's LAN to listen and speak from: one packet socket for everything that is asked on that parent.
+ * A port on a parent's LAN, to listen and speak from: one packet socket for everything that is asked on that parent.
  *
- * The usual place is a macvlan link of our own, in bridge mode beside the containers' links. From there the wire is in
+ * The usual port is a macvlan link of our own, in bridge mode beside the containers' links. From there the wire is in
  * reach and so are siblings in bridge mode, whoever made them; frames sent on the parent itself never reach siblings
  * (macvlan_queue_xmit, drivers/net/macvlan.c). The link must not act on the host's behalf:
  * - It answers no ARP (IFF_NOARP). Linux answers on any link for every address of the host, so the LAN would see the
@@ -10,7 +10,7 @@
  *   address, no routes from router advertisements. That needs no write to /proc/sys, which a plugin's container has not.
  *
  * In passthru mode the parent's one child would be kept out by such a link, and beside a foreign passthru child or an
- * ipvlan the kernel refuses it. Then the place is the parent itself, with its own MAC.
+ * ipvlan the kernel refuses it. Then the port is the parent itself, with its own MAC.
  */
 import { type Address, type Prefix, formatAddress, formatPrefix } from '../address.ts';
 import { LatestMap } from '../bounded.ts';
@@ -21,7 +21,7 @@ import { PROBE_ALIAS } from '../linknames.ts';
 import type { Clock } from '../clock.ts';
 import { awaitingFilter } from './frames/filter.ts';
 import { makeNonce, probeFrames } from './frames/outgoing.ts';
-import type { Inquiry, Wire } from './detection.ts';
+import type { Detection, Wire } from './detection.ts';
 import { ALL_NODES_MAC, multicastMac, solicitedNodeGroup } from './frames/nd.ts';
 import { ProxyWatch, controlAddress } from './proxyarp.ts';
 import { type Sighting, decodePacket, readSighting } from './frames/sighting.ts';
@@ -30,18 +30,19 @@ import { type Sighting, decodePacket, readSighting } from './frames/sighting.ts'
 const PROBE_MTU = 576;
 
 /** How often the socket is read: just after a frame of ours, when most answers come; while a verdict is awaited; while
- * there are only guards; and while addresses are only kept in reserve. */
+ * there are only guards; and while addresses are only on standby. */
 const PROMPT_TICK_MS = 2;
 const ASKING_TICK_MS = 10;
-const GUARDING_TICK_MS = 25;
-const KEEPING_TICK_MS = 100;
+const GUARD_TICK_MS = 25;
+const STANDBY_TICK_MS = 100;
 const PROMPT_MS = 10;
 /** Subnets of one parent on which proxies are watched for: more were left by networks that are gone. */
 const MOST_WATCHES = 64;
-/** The link stays for the next question, because the kernel takes 16 ms to delete it. */
+/** The link stays for the next detection, because the kernel takes 16 ms to delete it. */
 const LINGER_MS = 2000;
 
-export interface VantageSpec {
+/** What a port needs. */
+export interface PortSpec {
   readonly links: Links;
   readonly parent: Link;
   /** The probe link's; not used on the parent itself. */
@@ -55,13 +56,15 @@ export interface VantageSpec {
   readonly onEnd: (reason: Error) => void;
 }
 
-export class Vantage implements Wire {
+/** One socket on one parent, and the detections that share it. */
+export class Port implements Wire {
   readonly macAddress: string;
-  readonly #spec: VantageSpec;
+  readonly parentName: string;
+  readonly #spec: PortSpec;
   readonly #socket: PacketSocket;
   /** Undefined on the parent itself. */
   readonly #link: Link | undefined;
-  readonly #inquiries = new Map<string, Set<Inquiry>>();
+  readonly #detections = new Map<string, Set<Detection>>();
   /** By subnet; null for one that is too small to have a control address. */
   readonly #proxies = new LatestMap<string, ProxyWatch | null>(MOST_WATCHES);
   #holds = 0;
@@ -70,16 +73,17 @@ export class Vantage implements Wire {
   #isClosed = false;
   #next = NOTHING;
 
-  private constructor(spec: VantageSpec, link: Link | undefined, socket: PacketSocket) {
+  private constructor(spec: PortSpec, link: Link | undefined, socket: PacketSocket) {
     this.#spec = spec;
     this.#link = link;
     this.#socket = socket;
     this.macAddress = (link ?? spec.parent).macAddress;
+    this.parentName = spec.parent.name;
     this.#schedule();
   }
 
   /** A link of our own. EINVAL or EBUSY where the kernel allows none on this parent. */
-  static async openLink(spec: VantageSpec): Promise<Vantage> {
+  static async openLink(spec: PortSpec): Promise<Port> {
     const link = await spec.links.addMacvlan({
       name: spec.linkName,
       alias: PROBE_ALIAS,
@@ -93,7 +97,7 @@ export class Vantage implements Wire {
       await spec.links.setArp(link.index, false);
       await spec.links.setUp(link.index);
       const socket = PacketSocket.open({ linkIndex: link.index, filter: awaitingFilter([]), ignoreOutgoing: true });
-      return new Vantage(spec, link, socket);
+      return new Port(spec, link, socket);
     } catch (error) {
       await spec.links.deleteLink(link.index).catch(() => false);
       throw error;
@@ -101,39 +105,40 @@ export class Vantage implements Wire {
   }
 
   /** The parent itself. What it sends is heard too, because its children send through it. */
-  static openParent(spec: VantageSpec): Vantage {
+  static openParent(spec: PortSpec): Port {
     const socket = PacketSocket.open({ linkIndex: spec.parent.index, filter: awaitingFilter([]) });
-    return new Vantage(spec, undefined, socket);
+    return new Port(spec, undefined, socket);
   }
 
-  /** Listens for the inquiry's address; the caller starts it. */
-  add(inquiry: Inquiry): void {
-    // What was said before the question is no answer to it.
+  /** Listens for the detection's address; the caller starts it. */
+  add(detection: Detection): void {
+    // What was said before the detection is no answer to it.
     this.drain();
-    const key = formatAddress(inquiry.address);
-    const others = this.#inquiries.get(key);
-    // A new question replaces the guard left by an earlier one.
+    const key = formatAddress(detection.address);
+    const others = this.#detections.get(key);
+    // A new detection replaces the guard left by an earlier one.
     for (const other of others ?? []) if (!other.isAsking) other.end(new Error('asked again'));
-    if (this.#inquiries.get(key)?.add(inquiry) === undefined) {
-      this.#listen(inquiry.address);
-      this.#inquiries.set(key, new Set([inquiry]));
+    if (this.#detections.get(key)?.add(detection) === undefined) {
+      this.#listen(detection.address);
+      this.#detections.set(key, new Set([detection]));
     }
     this.#schedule();
   }
 
-  remove(inquiry: Inquiry): void {
-    const key = formatAddress(inquiry.address);
-    const inquiries = this.#inquiries.get(key);
-    if (!inquiries?.delete(inquiry) || inquiries.size > 0) return;
-    this.#inquiries.delete(key);
-    this.#ignore(inquiry.address);
+  /** The detection is over. */
+  remove(detection: Detection): void {
+    const key = formatAddress(detection.address);
+    const detections = this.#detections.get(key);
+    if (!detections?.delete(detection) || detections.size > 0) return;
+    this.#detections.delete(key);
+    this.#ignore(detection.address);
     this.#schedule();
   }
 
-  /** Ends the guards of an address; what is in reserve stays. */
+  /** Ends the guards of an address; what is on standby stays. */
   release(address: Address): void {
-    for (const inquiry of this.#inquiries.get(formatAddress(address)) ?? []) {
-      if (inquiry.isGuarding) inquiry.end(new Error('released'));
+    for (const detection of this.#detections.get(formatAddress(address)) ?? []) {
+      if (detection.isGuarding) detection.end(new Error('released'));
     }
   }
 
@@ -169,6 +174,7 @@ export class Vantage implements Wire {
     };
   }
 
+  /** Never throws: a port that cannot send any more ends. */
   send(frame: Buffer): void {
     if (this.#isClosed) return;
     try {
@@ -182,6 +188,7 @@ export class Vantage implements Wire {
     }
   }
 
+  /** Hands the frames that wait to the detections of their addresses. Never throws. */
   drain(): void {
     if (this.#isClosed) return;
     try {
@@ -197,7 +204,7 @@ export class Vantage implements Wire {
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.#next.cancel();
-    for (const inquiry of this.#all()) inquiry.end(reason);
+    for (const detection of this.#all()) detection.end(reason);
     this.#socket.close();
     if (this.#link !== undefined) await this.#spec.links.deleteLink(this.#link.index);
   }
@@ -207,7 +214,7 @@ export class Vantage implements Wire {
     const watches = this.#watches();
     for (const sighting of sightings) for (const watch of watches) watch.hear(sighting);
     for (const sighting of sightings) {
-      for (const inquiry of this.#inquiries.get(formatAddress(sighting.address)) ?? []) inquiry.hear(sighting);
+      for (const detection of this.#detections.get(formatAddress(sighting.address)) ?? []) detection.hear(sighting);
     }
   }
 
@@ -218,7 +225,7 @@ export class Vantage implements Wire {
 
   #ignore(address: Address): void {
     // A filter that lets too much pass does no harm, and a new program costs more than a few frames.
-    this.#isFilterStale ||= this.#inquiries.size === 0;
+    this.#isFilterStale ||= this.#detections.size === 0;
     for (const mac of groups(address)) this.#socket.leave(mac);
   }
 
@@ -237,10 +244,10 @@ export class Vantage implements Wire {
   #schedule(): void {
     if (this.#isClosed) return;
     const { clock, onEnd } = this.#spec;
-    const isUsed = this.#inquiries.size > 0 || this.#holds > 0;
+    const isUsed = this.#detections.size > 0 || this.#holds > 0;
     const delayMs = isUsed ? this.#tickMs() : LINGER_MS;
     const dueMs = clock.nowMs() + delayMs;
-    // What is due sooner stays, or a steady stream of questions would put the reading off for ever.
+    // What is due sooner stays, or a steady stream of detections would put the reading off for ever.
     if (isUsed === this.#next.isTick && this.#next.dueMs <= dueMs) return;
     this.#next.cancel();
     this.#next = {
@@ -258,18 +265,18 @@ export class Vantage implements Wire {
 
   #tickMs(): number {
     if (this.#spec.clock.nowMs() - this.#sentAtMs < PROMPT_MS) return PROMPT_TICK_MS;
-    const inquiries = this.#all();
-    if (inquiries.some(({ isAsking }) => isAsking)) return ASKING_TICK_MS;
-    return inquiries.every(({ isKept }) => isKept) ? KEEPING_TICK_MS : GUARDING_TICK_MS;
+    const detections = this.#all();
+    if (detections.some(({ isAsking }) => isAsking)) return ASKING_TICK_MS;
+    return detections.every(({ isOnStandby }) => isOnStandby) ? STANDBY_TICK_MS : GUARD_TICK_MS;
   }
 
-  #all(): Inquiry[] {
-    return [...this.#inquiries.values()].flatMap((set) => [...set]);
+  #all(): Detection[] {
+    return [...this.#detections.values()].flatMap((set) => [...set]);
   }
 }
 
 interface Next {
-  /** Else it is the end of an idle vantage. */
+  /** Else it is the end of an idle port. */
   readonly isTick: boolean;
   readonly dueMs: number;
   readonly cancel: () => void;

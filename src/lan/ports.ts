@@ -1,50 +1,52 @@
-/** The open vantages: one for each parent, opened with the first question and closed when nobody has asked for a while. */
+/** The open ports: one for each parent, opened with the first detection and closed when nobody has asked for a while. */
 import { isKernelError } from '../kernel/errno.ts';
 import type { Link, Links } from '../kernel/link.ts';
 import { makeProbeLinkName } from '../linknames.ts';
 import type { Mode } from '../model.ts';
 import type { Clock } from '../clock.ts';
 import { makeProbeMac } from './frames/mac.ts';
-import { Vantage, type VantageSpec } from './port.ts';
+import { Port, type PortSpec } from './port.ts';
 
-export interface VantagesSpec {
+/** What the ports need. */
+export interface PortsSpec {
   readonly links: Links;
   readonly clock: Clock;
   readonly random: () => number;
   readonly onProxy: (parent: Link, macAddress: string) => void;
 }
 
-/** A vantage on the parent itself, or on a link of our own where the kernel allows one. */
-const PLACES = ['parent', 'link'] as const;
-type Place = (typeof PLACES)[number];
+/** A port is on the parent itself, or on a link of our own where the kernel allows one. */
+const POSITIONS = ['parent', 'link'] as const;
+type Position = (typeof POSITIONS)[number];
 
-export class Vantages {
-  readonly #spec: VantagesSpec;
-  readonly #open = new Map<string, Promise<Vantage>>();
+/** Opens, shares and closes ports, so that all that is asked on a parent at one time goes through one socket. */
+export class Ports {
+  readonly #spec: PortsSpec;
+  readonly #open = new Map<string, Promise<Port>>();
   readonly #closing = new Map<string, Promise<void>>();
   /** By parent index, and kept, so that a switch learns one MAC for all our probes on a port. */
   readonly #macAddresses = new Map<number, string>();
 
-  constructor(spec: VantagesSpec) {
+  constructor(spec: PortsSpec) {
     this.#spec = spec;
   }
 
   /** Use it before anything else is awaited: an idle one closes itself. None is opened for what is stopped already. */
-  get(parent: Link, mode: Mode, stop: AbortSignal): Promise<Vantage> {
+  get(parent: Link, mode: Mode, stop: AbortSignal): Promise<Port> {
     stop.throwIfAborted();
-    const place = mode === 'passthru' ? 'parent' : 'link';
-    const key = `${place} ${parent.index}`;
+    const position: Position = mode === 'passthru' ? 'parent' : 'link';
+    const key = `${position} ${parent.index}`;
     const known = this.#open.get(key);
     if (known !== undefined) return known;
-    const opening = this.#make(key, place, parent);
+    const opening = this.#make(key, position, parent);
     this.#open.set(key, opening);
     opening.catch(() => this.#open.delete(key));
     return opening;
   }
 
   /** Those open on a parent at this moment. */
-  async on(parentIndex: number): Promise<Vantage[]> {
-    const opening = PLACES.map((place) => this.#open.get(`${place} ${parentIndex}`));
+  async on(parentIndex: number): Promise<Port[]> {
+    const opening = POSITIONS.map((position) => this.#open.get(`${position} ${parentIndex}`));
     const settled = await Promise.allSettled(opening.filter((one) => one !== undefined));
     return settled.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
   }
@@ -62,11 +64,11 @@ export class Vantages {
     await Promise.all(this.#closing.values());
   }
 
-  async #make(key: string, place: Place, parent: Link): Promise<Vantage> {
+  async #make(key: string, position: Position, parent: Link): Promise<Port> {
     // Only when the old link is gone its MAC address is free again.
     await this.#closing.get(key);
     const { links, clock, random, onProxy } = this.#spec;
-    const spec: VantageSpec = {
+    const spec: PortSpec = {
       links,
       clock,
       random,
@@ -76,7 +78,7 @@ export class Vantages {
       onProxy: (macAddress) => onProxy(parent, macAddress),
       onEnd: (reason) => this.#retire(key, reason),
     };
-    return place === 'parent' ? Vantage.openParent(spec) : openLinkOrParent(spec);
+    return position === 'parent' ? Port.openParent(spec) : openLinkOrParent(spec);
   }
 
   #macAddress({ index }: Link): string {
@@ -89,19 +91,19 @@ export class Vantages {
     const opening = this.#open.get(key);
     if (opening === undefined) return;
     this.#open.delete(key);
-    // A link that cannot be removed is left to recovery, which knows it by its alias; the questions have got their answers.
-    const closing = opening.then((vantage) => vantage.close(reason)).catch(() => undefined);
+    // A link that cannot be removed is left to recovery, which knows it by its alias; those who asked have got their answers.
+    const closing = opening.then((port) => port.close(reason)).catch(() => undefined);
     this.#closing.set(key, closing);
     void closing.then(() => this.#closing.get(key) === closing && this.#closing.delete(key));
   }
 }
 
 /** EINVAL: a child in passthru mode wants the parent for itself. EBUSY: an ipvlan has it. */
-async function openLinkOrParent(spec: VantageSpec): Promise<Vantage> {
+async function openLinkOrParent(spec: PortSpec): Promise<Port> {
   try {
-    return await Vantage.openLink(spec);
+    return await Port.openLink(spec);
   } catch (error) {
-    if (isKernelError(error, 'EINVAL', 'EBUSY')) return Vantage.openParent(spec);
+    if (isKernelError(error, 'EINVAL', 'EBUSY')) return Port.openParent(spec);
     throw error;
   }
 }

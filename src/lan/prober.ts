@@ -1,6 +1,6 @@
 /**
- * "Does anybody on this LAN have this address?" What is asked at the same time on one parent shares one vantage, so a
- * hundred questions cost about the time of one. An address in reserve was asked for ahead and costs no time at all.
+ * "Does anybody on this LAN have this address?" What is asked at the same time on one parent shares one port, so a
+ * hundred detections cost about the time of one. An address on standby was asked for ahead and costs no time at all.
  */
 import { type Address, type Prefix, formatAddress } from '../address.ts';
 import { CappedMap } from '../bounded.ts';
@@ -10,12 +10,13 @@ import type { InterfaceAddress, Link, Links } from '../kernel/link.ts';
 import type { Mode } from '../model.ts';
 import { type Announcement, announce } from './announce.ts';
 import { type Clock, systemClock } from '../clock.ts';
-import { Inquiry, type Question, type Reservation, type Verdict } from './detection.ts';
-import { type Lost, Reserve } from './standby.ts';
+import { Detection, type DetectionSpec, type StandbyTerms } from './detection.ts';
+import { StandbyList } from './standby.ts';
 import { SharedReadings } from '../once.ts';
-import { type Profile, timingOf } from './timing.ts';
-import type { Vantage } from './port.ts';
-import { Vantages } from './ports.ts';
+import { type Profile, TIMINGS } from './timing.ts';
+import type { Port } from './port.ts';
+import { Ports } from './ports.ts';
+import { type LossListener, NOT_HELD, type Verdict } from './verdict.ts';
 
 interface OnParent {
   readonly parentName: string;
@@ -25,42 +26,35 @@ interface OnParent {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** One address to be asked for. */
 export interface ProbeRequest extends OnParent {
   readonly profile: Profile;
-  /** See Question.isOwn. */
-  readonly isOwn: Question['isOwn'];
+  /** See DetectionSpec. */
+  readonly isOwn: DetectionSpec['isOwn'];
   /** The address's subnet; without it routers that answer for every address count as holders. */
   readonly subnet?: Prefix | undefined;
   /** How long an address found free is guarded: listened for and defended against others who ask for it. */
   readonly guardMs?: number | undefined;
 }
 
-export type Finding =
-  | { readonly held: false }
-  | {
-      readonly held: true;
-      readonly macAddress: string;
-      /** Where it was seen: the parent, or the host's own link that has the address. */
-      readonly linkName: string;
-      /** It asked for the address at the same moment as we did, and may or may not take it. */
-      readonly simultaneous: boolean;
-    };
-
-/** `macAddress`: the container's. */
+/** An address to be announced. `macAddress`: the container's. */
 export interface AnnounceRequest extends OnParent, Announcement {}
 
+/** Somebody, of this MAC address, began to use an address that was found free. */
 export interface LateConflict {
   readonly parentName: string;
   readonly address: Address;
   readonly macAddress: string;
 }
 
+/** A router, of this MAC address, answers for every address. */
 export interface ProxyReport {
   readonly parentName: string;
   readonly macAddress: string;
 }
 
-export interface Parts {
+/** What a prober works with. Left out are reports that nobody wants to hear. */
+export interface ProberParts {
   readonly links: Links;
   /** Somebody began to use an address that we had found free, while it was guarded. */
   readonly onLateConflict?: (conflict: LateConflict) => void;
@@ -73,7 +67,7 @@ export interface Parts {
 
 /** Engines put the address on the container's interface within seconds of asking us for it. */
 const GUARD_MS = 10_000;
-/** The age of what is known about an address in reserve, beside what was heard ever since. */
+/** The age of what is known about an address on standby, beside what was heard ever since. */
 export const REFRESH_MS = 600_000;
 /** ARPHRD_ETHER (linux/if_arp.h). */
 const ETHERNET = 1;
@@ -84,81 +78,83 @@ const MOST_REPORTS = 256;
 /** The reason that ends what is asked when the daemon stops. */
 class Stopped extends Error {}
 
+/** All that this host asks on its LANs, announces to them, and has on standby. */
 export class Prober {
   readonly #links: Links;
-  readonly #vantages: Vantages;
+  readonly #ports: Ports;
   readonly #onLateConflict: (conflict: LateConflict) => void;
   readonly #onProxy: (report: ProxyReport) => void;
   readonly #clock: Clock;
   readonly #random: () => number;
   /** Parent and MAC address of each router that answers for every address. */
   readonly #reportedProxies = new CappedMap<string, true>(MOST_REPORTS);
-  readonly #reserve: Reserve;
+  readonly #standby: StandbyList;
   readonly #parents = new SharedReadings<Link | undefined>();
   readonly #hostAddresses = new SharedReadings<InterfaceAddress[]>();
-  /** Of what was begun since the last close(): also what has not opened its vantage yet ends with it. */
+  /** Of what was begun since the last close(): also what has not opened its port yet ends with it. */
   #stop = new AbortController();
 
-  constructor({ links, onLateConflict, onProxy, clock = systemClock, random = Math.random }: Parts) {
+  constructor({ links, onLateConflict, onProxy, clock = systemClock, random = Math.random }: ProberParts) {
     this.#links = links;
     this.#onLateConflict = onLateConflict ?? (() => undefined);
     this.#onProxy = onProxy ?? (() => undefined);
     this.#clock = clock;
     this.#random = random;
-    this.#reserve = new Reserve(clock);
-    this.#vantages = new Vantages({ links, clock, random, onProxy: (parent, mac) => this.#reportProxy(parent, mac) });
+    this.#standby = new StandbyList(clock);
+    this.#ports = new Ports({ links, clock, random, onProxy: (parent, mac) => this.#reportProxy(parent, mac) });
   }
 
   /** Throws a PluginError when the LAN cannot be asked, and the signal's reason when it is aborted. */
-  probe(request: ProbeRequest): Promise<Finding> {
+  probe(request: ProbeRequest): Promise<Verdict> {
     return this.#onParent(request, async (parent, stop) => {
       const held = (await this.#heldByHost(request, parent)) ?? (await this.#heldBySibling(request, parent));
       if (held !== undefined) return held;
-      return this.#reserve.grant(keyOf(request)) ? { held: false } : this.#heldOnLan(request, parent, stop);
+      return this.#standby.grant(keyOf(request)) ? NOT_HELD : this.#heldOnLan(request, parent, stop);
     });
   }
 
   /**
-   * Asks for an address that nobody needs yet, and keeps it in reserve when it is free: listened for without a gap, asked
+   * Asks for an address that nobody needs yet, and keeps it on standby when it is free: listened for without a gap, asked
    * for again every ten minutes, left to whoever wants it, and given out by probe() at once. `lost` is told when that is
    * over. Asked for again while it is kept, it gets one more to be told.
    */
-  keep(request: ProbeRequest, lost: Lost): Promise<Finding> {
+  keep(request: ProbeRequest, lost: LossListener): Promise<Verdict> {
     return this.#onParent(request, async (parent, stop) => {
-      if (this.#reserve.join(keyOf(request), lost)) return { held: false };
+      if (this.#standby.join(keyOf(request), lost)) return NOT_HELD;
       const held = (await this.#heldByHost(request, parent)) ?? (await this.#heldBySibling(request, parent));
       return held ?? this.#keepOnLan(request, parent, stop, lost);
     });
   }
 
   /** The one who gave `lost` wants it kept no longer. */
-  letGo(request: Pick<ProbeRequest, 'parentName' | 'address'>, lost: Lost): void {
-    this.#reserve.leave(keyOf(request), lost);
+  letGo(request: Pick<ProbeRequest, 'parentName' | 'address'>, lost: LossListener): void {
+    this.#standby.leave(keyOf(request), lost);
   }
 
-  isKept(request: Pick<ProbeRequest, 'parentName' | 'address'>): boolean {
-    return this.#reserve.has(keyOf(request));
+  /** Whether probe() would find the address free at once. */
+  isOnStandby(request: Pick<ProbeRequest, 'parentName' | 'address'>): boolean {
+    return this.#standby.has(keyOf(request));
   }
 
   /**
-   * An address that a container of ours is just leaving, whose kernel has answered for it until now: kept in reserve at
+   * An address that a container of ours is just leaving, whose kernel has answered for it until now: kept on standby at
    * once for two minutes, and asked for meanwhile, so that the container can start again without waiting.
    */
   keepLeft(request: ProbeRequest): Promise<void> {
     return this.#onParent(request, async (parent, stop) => {
       const key = keyOf(request);
-      const vantage = await this.#vantages.get(parent, request.mode, stop);
-      if (this.#reserve.has(key)) return;
-      const inquiry = this.#inquiry(request, parent, vantage, { refreshMs: REFRESH_MS, isOurs: true });
-      if (!this.#reserve.addLeft(key, inquiry)) return;
-      vantage.add(inquiry);
-      inquiry.start();
+      const port = await this.#ports.get(parent, request.mode, stop);
+      if (this.#standby.has(key)) return;
+      const detection = this.#detection(request, parent, port, { refreshMs: REFRESH_MS, isOurs: true });
+      if (!this.#standby.addLeft(key, detection)) return;
+      port.add(detection);
+      detection.start();
     });
   }
 
   /** No container comes back to a network that is gone. */
   endLeft(parentName: string, subnet: Prefix): void {
-    this.#reserve.endLeft(parentName, subnet);
+    this.#standby.endLeft(parentName, subnet);
   }
 
   /**
@@ -167,9 +163,9 @@ export class Prober {
    */
   announce(request: AnnounceRequest): Promise<void> {
     return this.#onParent(request, async (parent, stop) => {
-      const vantage = await this.#vantages.get(parent, request.mode, stop);
-      const letGo = vantage.hold();
-      await announce(vantage, this.#clock, request).finally(letGo);
+      const port = await this.#ports.get(parent, request.mode, stop);
+      const letGo = port.hold();
+      await announce(port, this.#clock, request).finally(letGo);
     });
   }
 
@@ -182,7 +178,7 @@ export class Prober {
   async release(parentName: string, address: Address): Promise<void> {
     const parent = await this.#links.byName(parentName);
     if (parent === undefined) return;
-    for (const vantage of await this.#vantages.on(parent.index)) vantage.release(address);
+    for (const port of await this.#ports.on(parent.index)) port.release(address);
   }
 
   /**
@@ -191,7 +187,7 @@ export class Prober {
    */
   async vacate(parentName: string): Promise<void> {
     const parent = await this.#links.byName(parentName);
-    if (parent !== undefined) await this.#vantages.vacate(parent.index, new Stopped());
+    if (parent !== undefined) await this.#ports.vacate(parent.index, new Stopped());
   }
 
   /** What is being asked ends in an error; every guard ends; no link or socket stays. */
@@ -199,7 +195,7 @@ export class Prober {
     const reason = new Stopped();
     this.#stop.abort(reason);
     this.#stop = new AbortController();
-    return this.#vantages.close(reason);
+    return this.#ports.close(reason);
   }
 
   async #onParent<T>(request: OnParent, act: (parent: Link, stop: AbortSignal) => Promise<T>): Promise<T> {
@@ -236,7 +232,7 @@ export class Prober {
    * The host's own addresses, which no probe from its own links can hear. IPv4: on whatever link, because Linux answers
    * ARP for all of them on all links (ip-sysctl: arp_ignore 0). IPv6: on this segment, because it answers link by link.
    */
-  async #heldByHost({ address, isOwn }: ProbeRequest, parent: Link): Promise<Finding | undefined> {
+  async #heldByHost({ address, isOwn }: ProbeRequest, parent: Link): Promise<Verdict | undefined> {
     const text = formatAddress(address);
     const all = await this.#hostAddresses.get('', () => this.#links.addresses());
     for (const { linkIndex } of all.filter((one) => one.address === text)) {
@@ -250,63 +246,63 @@ export class Prober {
   }
 
   /** Siblings in modes private and vepa hear no probe of another sibling; their addresses can be read all the same. */
-  async #heldBySibling({ address, isOwn }: ProbeRequest, { index, name }: Link): Promise<Finding | undefined> {
+  async #heldBySibling({ address, isOwn }: ProbeRequest, { index, name }: Link): Promise<Verdict | undefined> {
     const siblings = await this.#links.foreignSubInterfaces(index, formatAddress(address));
     const holder = siblings.find(({ macAddress }) => !isOwn(macAddress, false));
     return holder && { held: true, macAddress: holder.macAddress, linkName: name, simultaneous: false };
   }
 
-  async #heldOnLan(request: ProbeRequest, parent: Link, stop: AbortSignal): Promise<Finding> {
-    const vantage = await this.#vantages.get(parent, request.mode, stop);
+  async #heldOnLan(request: ProbeRequest, parent: Link, stop: AbortSignal): Promise<Verdict> {
+    const port = await this.#ports.get(parent, request.mode, stop);
     request.signal?.throwIfAborted();
-    const inquiry = this.#inquiry(request, parent, vantage);
-    vantage.add(inquiry);
-    inquiry.start();
-    return this.#verdict(request, parent, inquiry);
+    const detection = this.#detection(request, parent, port);
+    port.add(detection);
+    detection.start();
+    return this.#verdict(request, detection);
   }
 
-  async #keepOnLan(request: ProbeRequest, parent: Link, stop: AbortSignal, lost: Lost): Promise<Finding> {
-    const vantage = await this.#vantages.get(parent, request.mode, stop);
+  async #keepOnLan(request: ProbeRequest, parent: Link, stop: AbortSignal, lost: LossListener): Promise<Verdict> {
+    const port = await this.#ports.get(parent, request.mode, stop);
     request.signal?.throwIfAborted();
-    const inquiry = this.#inquiry(request, parent, vantage, { refreshMs: REFRESH_MS, isOurs: false });
-    vantage.add(inquiry);
-    inquiry.start();
-    const finding = await this.#verdict(request, parent, inquiry);
-    if (finding.held) return finding;
-    if (!inquiry.isKept) throw new Stopped();
-    if (!this.#reserve.add(keyOf(request), inquiry, lost)) inquiry.end(new Error('kept already'));
-    return finding;
+    const detection = this.#detection(request, parent, port, { refreshMs: REFRESH_MS, isOurs: false });
+    port.add(detection);
+    detection.start();
+    const verdict = await this.#verdict(request, detection);
+    if (verdict.held) return verdict;
+    if (!detection.isOnStandby) throw new Stopped();
+    if (!this.#standby.add(keyOf(request), detection, lost)) detection.end(new Error('kept already'));
+    return verdict;
   }
 
-  async #verdict(request: ProbeRequest, parent: Link, inquiry: Inquiry): Promise<Finding> {
-    const verdict = await unlessAborted(request.signal, inquiry);
-    if (verdict.held) return { ...verdict, linkName: parent.name };
+  async #verdict(request: ProbeRequest, detection: Detection): Promise<Verdict> {
+    const verdict = await unlessAborted(request.signal, detection);
+    if (verdict.held) return verdict;
     // A parent that went down lost our probes without a word.
     await this.#parent(request).catch((error: unknown) => {
-      inquiry.end(error as Error);
+      detection.end(error as Error);
       throw error;
     });
     return verdict;
   }
 
-  #inquiry(request: ProbeRequest, { name: parentName }: Link, vantage: Vantage, reserve?: Reservation): Inquiry {
+  #detection(request: ProbeRequest, { name: parentName }: Link, port: Port, standby?: StandbyTerms): Detection {
     const { address, profile, isOwn, subnet, guardMs = GUARD_MS } = request;
-    const inquiry: Inquiry = new Inquiry(
+    const detection: Detection = new Detection(
       {
         address,
-        timing: timingOf(profile, address.family),
+        timing: TIMINGS[profile][address.family],
         guardMs,
         isOwn,
         onLateConflict: (macAddress) => this.#onLateConflict({ parentName, address, macAddress }),
-        onOver: (loss) => {
-          vantage.remove(inquiry);
-          this.#reserve.remove(keyOf(request), inquiry, loss);
+        onOver: (loss, by) => {
+          port.remove(detection);
+          this.#standby.remove(keyOf(request), detection, loss, by);
         },
-        ...(reserve && { reserve }),
+        ...(standby && { standby }),
       },
-      { wire: vantage, clock: this.#clock, random: this.#random, proxies: subnet && vantage.proxies(subnet) },
+      { wire: port, clock: this.#clock, random: this.#random, proxies: subnet && port.proxies(subnet) },
     );
-    return inquiry;
+    return detection;
   }
 
   #reportProxy({ name: parentName }: Link, macAddress: string): void {
@@ -320,8 +316,8 @@ function keyOf({ parentName, address }: Pick<ProbeRequest, 'parentName' | 'addre
   return `${parentName} ${formatAddress(address)}`;
 }
 
-async function unlessAborted(signal: AbortSignal | undefined, inquiry: Inquiry): Promise<Verdict> {
-  const abort = () => inquiry.end(signal?.reason as Error);
+async function unlessAborted(signal: AbortSignal | undefined, detection: Detection): Promise<Verdict> {
+  const abort = () => detection.end(signal?.reason as Error);
   signal?.addEventListener('abort', abort, { once: true });
-  return inquiry.verdict.finally(() => signal?.removeEventListener('abort', abort));
+  return detection.verdict.finally(() => signal?.removeEventListener('abort', abort));
 }

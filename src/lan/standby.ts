@@ -1,18 +1,16 @@
 /**
- * Addresses in reserve, by parent: those that somebody wants kept, and those that a container has just left and may want
- * back. The inquiry of each listens; here is who is to be told when it ends, and for how long it goes on.
+ * Addresses on standby, by parent: those that somebody wants kept, and those that a container has just left and may want
+ * back. The detection of each listens; here is who is to be told when it ends, and for how long it goes on.
  */
 import { type Prefix, contains } from '../address.ts';
 import type { Clock } from '../clock.ts';
-import type { Inquiry, Loss } from './detection.ts';
-
-/** `loss`: null when it was given to a container, or its parent went down or away. */
-export type Lost = (loss: Loss | null) => void;
+import type { Detection } from './detection.ts';
+import type { Loss, LossListener } from './verdict.ts';
 
 interface Entry {
-  readonly inquiry: Inquiry;
-  readonly listeners: Set<Lost>;
-  /** Calls off the end of the time that it has after a container's; null without such a time. */
+  readonly detection: Detection;
+  readonly listeners: Set<LossListener>;
+  /** Calls off the end of its time as one that a container has left; null when it is none, or that time is over. */
   cancelEnd: (() => void) | null;
 }
 
@@ -21,7 +19,8 @@ const LEFT_MS = 120_000;
 /** More containers than this that ended within that time have to wait for a probe. */
 const MOST_LEFT = 256;
 
-export class Reserve {
+/** All addresses that this host has on standby. Keys name parent and address. */
+export class StandbyList {
   readonly #clock: Clock;
   readonly #entries = new Map<string, Entry>();
   #left = 0;
@@ -30,21 +29,22 @@ export class Reserve {
     this.#clock = clock;
   }
 
+  /** Whether the address is on standby. */
   has(key: string): boolean {
     return this.#entries.has(key);
   }
 
-  /** Keeps an address that was just found free. False when it is kept already: then the inquiry is one too many. */
-  add(key: string, inquiry: Inquiry, lost: Lost): boolean {
+  /** Keeps an address that was just found free. False when it is kept already: then the detection is one too many. */
+  add(key: string, detection: Detection, lost: LossListener): boolean {
     if (this.join(key, lost)) return false;
-    this.#entries.set(key, { inquiry, listeners: new Set([lost]), cancelEnd: null });
+    this.#entries.set(key, { detection, listeners: new Set([lost]), cancelEnd: null });
     return true;
   }
 
   /** Keeps an address that a container has just left. False when there is no room, or it is kept already. */
-  addLeft(key: string, inquiry: Inquiry): boolean {
+  addLeft(key: string, detection: Detection): boolean {
     if (this.#left >= MOST_LEFT || this.#entries.has(key)) return false;
-    const entry: Entry = { inquiry, listeners: new Set<Lost>(), cancelEnd: null };
+    const entry: Entry = { detection, listeners: new Set<LossListener>(), cancelEnd: null };
     entry.cancelEnd = this.#clock.after(LEFT_MS, () => this.#unleave(entry));
     this.#entries.set(key, entry);
     this.#left++;
@@ -52,14 +52,14 @@ export class Reserve {
   }
 
   /** One more who wants the address kept; false when it is not. */
-  join(key: string, lost: Lost): boolean {
+  join(key: string, lost: LossListener): boolean {
     const entry = this.#entries.get(key);
     entry?.listeners.add(lost);
     return entry !== undefined;
   }
 
-  /** Not wanted any more by this one. */
-  leave(key: string, lost: Lost): void {
+  /** The one who gave `lost` wants the address kept no longer. */
+  leave(key: string, lost: LossListener): void {
     const entry = this.#entries.get(key);
     if (entry?.listeners.delete(lost)) endUnlessWanted(entry);
   }
@@ -67,25 +67,25 @@ export class Reserve {
   /** Their network is gone: nobody comes back for them. */
   endLeft(parentName: string, subnet: Prefix): void {
     for (const [key, entry] of this.#entries) {
-      if (key.startsWith(`${parentName} `) && contains(subnet, entry.inquiry.address)) this.#unleave(entry);
+      if (key.startsWith(`${parentName} `) && contains(subnet, entry.detection.address)) this.#unleave(entry);
     }
   }
 
   /** A container gets the address, which is guarded from now on. False when it is not kept, or was just lost. */
   grant(key: string): boolean {
-    const inquiry = this.#entries.get(key)?.inquiry;
-    if (!inquiry?.grant()) return false;
-    this.remove(key, inquiry, null);
+    const detection = this.#entries.get(key)?.detection;
+    if (!detection?.grant()) return false;
+    this.remove(key, detection, 'ended', null);
     return true;
   }
 
-  /** The inquiry keeps it no longer. */
-  remove(key: string, inquiry: Inquiry, loss: Loss | null): void {
+  /** The detection is over, or a container has the address: whoever wanted it kept is told. */
+  remove(key: string, detection: Detection, loss: Loss, by: string | null): void {
     const entry = this.#entries.get(key);
-    if (entry?.inquiry !== inquiry) return;
+    if (entry?.detection !== detection) return;
     this.#entries.delete(key);
     this.#unleave(entry);
-    for (const lost of entry.listeners) lost(loss);
+    for (const lost of entry.listeners) lost(loss, by);
   }
 
   #unleave(entry: Entry): void {
@@ -97,7 +97,8 @@ export class Reserve {
   }
 }
 
-/** Only what is still in reserve: a container may have it by now. */
-function endUnlessWanted({ inquiry, listeners, cancelEnd }: Entry): void {
-  if (inquiry.isKept && cancelEnd === null && listeners.size === 0) inquiry.end(new Error('not wanted any more'));
+/** Ends only what is still on standby: a container may have the address by now. */
+function endUnlessWanted({ detection, listeners, cancelEnd }: Entry): void {
+  if (detection.isOnStandby && cancelEnd === null && listeners.size === 0)
+    detection.end(new Error('not wanted any more'));
 }

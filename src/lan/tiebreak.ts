@@ -18,13 +18,13 @@
  *     a lower MAC; if it had finished it defended.
  * One of the three is always the case. What breaks it is an event loop that stands still, just after its verdict, for as
  * long as the rival asks; or a LAN that loses all frames of one direction. Then both have it, the first frame that gets
- * through is a late conflict, and that is reported (Inquiry, onLateConflict).
+ * through is a late conflict, and that is reported (DetectionSpec, onLateConflict).
  *
  * Why safe against strangers. A stranger's probe makes us give up whatever its MAC; only one whose random MAC has our
  * prefix (1 in 16 million) would be treated as ours, and even then a second probe of it makes us give up.
  *
- * Addresses in reserve. A daemon keeps some addresses that it found free, so that the next container need not wait. To
- * the first probe of another daemon it answers that the address is in reserve, by a MAC of a kind that only keepers
+ * Addresses on standby. A daemon keeps some addresses that it found free, so that the next container need not wait. To
+ * the first probe of another daemon it answers that the address is on standby, by a MAC of a kind that only keepers
  * name. Who only looks for addresses to keep then takes another, and also gives way to any probe at all. Who needs the
  * address for a container takes no notice and asks on, and at its second probe the keeper lets go in silence. So two
  * daemons keep different addresses, and neither keeps the other from the last free one or from one the user named.
@@ -43,13 +43,13 @@ const MOST_REASSERTIONS = 4;
 /** A rival's next probe comes no sooner than this, see timing.ts; what comes sooner had been sent before. */
 const REASSERTION_GRACE_MS = 120;
 
-/** Two probes within this time belong to one question: the longest gap of timing.ts, and more. */
-const QUESTION_MS = 5000;
+/** Two probes within this time belong to one detection: the longest gap of timing.ts, and more. */
+const PROBING_MS = 5000;
 /** More who want one address are an attack or a storm. */
-const MOST_CLAIMANTS = 16;
+const MOST_CONTENDERS = 16;
 
-/** Who wants an address that is in reserve. */
-export class Claimants {
+/** Who wants an address that is on standby here. */
+export class Contenders {
   readonly #clock: Clock;
   /** When each was heard first. */
   readonly #heardAtMs = new Map<string, number>();
@@ -58,19 +58,19 @@ export class Claimants {
     this.#clock = clock;
   }
 
-  /** What a probe from this MAC asks the keeper to do. Strangers get what they want. */
+  /** What a probe from this MAC asks the keeper to do: tell that it is on standby, or let go. Strangers get what they want. */
   hear(macAddress: string): 'answer' | 'yield' {
     const nowMs = this.#clock.nowMs();
-    for (const [mac, atMs] of this.#heardAtMs) if (nowMs - atMs > QUESTION_MS) this.#heardAtMs.delete(mac);
+    for (const [mac, atMs] of this.#heardAtMs) if (nowMs - atMs > PROBING_MS) this.#heardAtMs.delete(mac);
     if (!isProbeMac(macAddress) || this.#heardAtMs.has(macAddress)) return 'yield';
-    if (this.#heardAtMs.size === MOST_CLAIMANTS) return 'yield';
+    if (this.#heardAtMs.size === MOST_CONTENDERS) return 'yield';
     this.#heardAtMs.set(macAddress, nowMs);
     return 'answer';
   }
 }
 
-/** The rivals of one probe. */
-export class Rivalry {
+/** Simultaneous probes for an address that is asked for here (as RFC 6762 8.2 for names): who goes on. */
+export class TieBreak {
   readonly #macAddress: string;
   readonly #clock: Clock;
   /** When we reasserted ourselves against each. */
@@ -81,7 +81,7 @@ export class Rivalry {
     this.#clock = clock;
   }
 
-  /** What a probe from this MAC asks us to do. */
+  /** What a probe from this MAC asks us to do: give up, probe again at once, or nothing, as it was sent before our last. */
   hear(rivalMac: string): 'yield' | 'reassert' | 'ignore' {
     if (!isProbeMac(rivalMac) || rivalMac < this.#macAddress) return 'yield';
     const atMs = this.#reasserted.get(rivalMac);

@@ -8,6 +8,7 @@ import type { Family } from '../model.ts';
 export const PROFILES = ['fast', 'rfc'] as const;
 export type Profile = (typeof PROFILES)[number];
 
+/** The waits of one detection, in milliseconds. */
 export interface Timing {
   /** The first probe waits a random time up to this, so that hosts which start together do not ask together. */
   readonly firstWaitMs: number;
@@ -21,7 +22,8 @@ export interface Timing {
 
 const FAST: Timing = { firstWaitMs: 10, probes: 3, minGapMs: 180, maxGapMs: 230, lastWaitMs: 230 };
 
-const TIMINGS: Readonly<Record<Profile, Readonly<Record<Family, Timing>>>> = {
+/** The waits of each profile. */
+export const TIMINGS: Readonly<Record<Profile, Readonly<Record<Family, Timing>>>> = {
   fast: { IPv4: FAST, IPv6: FAST },
   rfc: {
     // RFC 5227 1.1: PROBE_WAIT, PROBE_NUM, PROBE_MIN, PROBE_MAX, ANNOUNCE_WAIT.
@@ -31,7 +33,3 @@ const TIMINGS: Readonly<Record<Profile, Readonly<Record<Family, Timing>>>> = {
     IPv6: { firstWaitMs: 1000, probes: 3, minGapMs: 1000, maxGapMs: 1000, lastWaitMs: 1000 },
   },
 };
-
-export function timingOf(profile: Profile, family: Family): Timing {
-  return TIMINGS[profile][family];
-}

@@ -5,7 +5,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Links } from '../kernel/link.ts';
-import type { LanCheck } from '../lan/lan.ts';
+import type { Lan } from '../lan/lan.ts';
 import type { Endpoint, Network } from '../model.ts';
 
 /** From Join until the link is gone from here takes an engine some milliseconds, seconds on a busy machine. */
@@ -16,11 +16,11 @@ const SETTLE_MS = 200;
 
 export class Announcements {
   readonly #links: Links;
-  readonly #check: LanCheck;
+  readonly #check: Lan;
   /** By endpoint id. */
   readonly #running = new Map<string, AbortController>();
 
-  constructor(links: Links, check: LanCheck) {
+  constructor(links: Links, check: Lan) {
     this.#links = links;
     this.#check = check;
   }

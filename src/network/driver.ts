@@ -6,7 +6,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { formatAddress, parseInterfaceAddress } from '../address.ts';
 import * as errors from '../errors.ts';
 import type { Link, LinkEvent, Links } from '../kernel/link.ts';
-import { type LanCheck, placeOf } from '../lan/lan.ts';
+import { type Lan, placeOf } from '../lan/lan.ts';
 import type { Leak } from '../leak.ts';
 import { PROBE_ALIAS, endpointAlias, endpointLinkName, endpointOfAlias } from '../linknames.ts';
 import type { Log } from '../log.ts';
@@ -63,7 +63,7 @@ interface Parts {
   readonly store: Store;
   readonly links: Links;
   /** Without it addresses that another IPAM chose are not asked for on the LAN. */
-  readonly check?: LanCheck;
+  readonly check?: Lan;
   readonly hostAddresses: HostAddresses;
   /** Alias to link name, from the setting PARENTS. */
   readonly parentAliases: ReadonlyMap<string, string>;
@@ -85,7 +85,7 @@ export class NetworkDriver {
   readonly #links: Links;
   readonly #parents: Parents;
   readonly #claims: Claims;
-  readonly #check: LanCheck | undefined;
+  readonly #check: Lan | undefined;
   readonly #announcements: Announcements | undefined;
   readonly #onCreated: (networkId: string) => void;
   readonly #host: HostAccess;

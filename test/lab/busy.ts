@@ -9,7 +9,8 @@ import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Address, formatAddress } from '../../src/address.ts';
 import { Links } from '../../src/kernel/link.ts';
-import { type Finding, Prober } from '../../src/lan/prober.ts';
+import { Prober } from '../../src/lan/prober.ts';
+import type { Verdict } from '../../src/lan/verdict.ts';
 import { output } from './command.ts';
 import { Lan, Namespace } from './namespace.ts';
 
@@ -71,7 +72,7 @@ export class BusyLan {
     await this.#crowd.ip(`address add ${formatAddress(one)}/${length} dev lan0 nodad`);
   }
 
-  probe(one: Address, guardMs = 0): Promise<Finding> {
+  probe(one: Address, guardMs = 0): Promise<Verdict> {
     const isOwn = () => false;
     return this.#prober.probe({ parentName: 'par', mode: 'bridge', profile: 'fast', address: one, isOwn, guardMs });
   }

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { formatAddress, parseAddress } from '../../src/address.ts';
 import { arpProbe, encodeArp } from '../../src/lan/frames/arp.ts';
-import { isKeeperMac, isProbeMac } from '../../src/lan/frames/mac.ts';
+import { isStandbyMac, isProbeMac } from '../../src/lan/frames/mac.ts';
 import { encodeNd, ndProbe } from '../../src/lan/frames/nd.ts';
 import { readSighting } from '../../src/lan/frames/sighting.ts';
 import type { Lan } from './namespace.ts';
@@ -52,5 +52,5 @@ function gather(surveyor: Neighbour, answers: Map<string, string[]>): void {
 }
 
 function isOfDaemon(macAddress: string): boolean {
-  return isProbeMac(macAddress) || isKeeperMac(macAddress);
+  return isProbeMac(macAddress) || isStandbyMac(macAddress);
 }

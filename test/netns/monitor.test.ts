@@ -12,8 +12,8 @@ import { type Address, parseAddress } from '../../src/address.ts';
 import { Links } from '../../src/kernel/link.ts';
 import { arpAnnouncement, arpProbe, arpReply, encodeArp } from '../../src/lan/frames/arp.ts';
 import { encodeNd, ndDefence } from '../../src/lan/frames/nd.ts';
-import { keeperMac } from '../../src/lan/frames/mac.ts';
-import { type ConflictSeen, Sentinel } from '../../src/lan/monitor.ts';
+import { standbyMac } from '../../src/lan/frames/mac.ts';
+import { type ConflictSeen, Monitor } from '../../src/lan/monitor.ts';
 import { output } from '../lab/command.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { Lan, Namespace } from '../lab/namespace.ts';
@@ -36,7 +36,7 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 500_0
   let box: Namespace;
   let squatter: Neighbour;
   let links: Links;
-  let sentinel: Sentinel;
+  let monitor: Monitor;
   const seen: ConflictSeen[] = [];
   const defended: Address[] = [];
   const proxies = new Set<string>();
@@ -52,7 +52,7 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 500_0
   });
 
   beforeEach(async () => {
-    sentinel = new Sentinel({
+    monitor = new Monitor({
       links,
       isProxy: (_parent, macAddress) => proxies.has(macAddress),
       onConflict: (one) => seen.push(one),
@@ -62,7 +62,7 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 500_0
   });
 
   afterEach(() => {
-    sentinel.close();
+    monitor.close();
     seen.length = 0;
     defended.length = 0;
     proxies.clear();
@@ -75,7 +75,7 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 500_0
 
   function watch(): void {
     const defend = (address: Address) => void defended.push(address);
-    sentinel.watch('web', { parentName: 'par', macAddress: CONTAINER, addresses: [IPV4, IPV6], defend });
+    monitor.watch('web', { parentName: 'par', macAddress: CONTAINER, addresses: [IPV4, IPV6], defend });
   }
 
   /** Its socket is on the parent (/proc/net/packet, the fifth column), and the next reading has told that what to hear. */
@@ -124,19 +124,19 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 500_0
     squatter.send(encodeNd(ndDefence(IPV6, SQUATTER)));
     assert.deepEqual(await reports(2), [fromSquatter(IPV4), fromSquatter(IPV6)]);
     assert.deepEqual(defended, [IPV4, IPV6]);
-    assert.ok(sentinel.isContested('par', IPV4));
-    assert.ok(!sentinel.isContested('par', OTHER));
+    assert.ok(monitor.isContested('par', IPV4));
+    assert.ok(!monitor.isContested('par', OTHER));
   });
 
   test('what another socket heard counts once, and where this one did not hear it', { timeout }, async () => {
-    assert.ok(!sentinel.hear('par', OTHER, SQUATTER), 'nobody has the address');
-    sentinel.watch('db', { parentName: 'par', macAddress: '02:42:0a:09:00:06', addresses: [OTHER], defend: null });
-    assert.ok(sentinel.hear('par', OTHER, SQUATTER));
-    assert.ok(sentinel.hear('par', OTHER, SQUATTER));
-    assert.ok(sentinel.hear('par', OTHER, CONTAINER), 'a sibling');
+    assert.ok(!monitor.hear('par', OTHER, SQUATTER), 'nobody has the address');
+    monitor.watch('db', { parentName: 'par', macAddress: '02:42:0a:09:00:06', addresses: [OTHER], defend: null });
+    assert.ok(monitor.hear('par', OTHER, SQUATTER));
+    assert.ok(monitor.hear('par', OTHER, SQUATTER));
+    assert.ok(monitor.hear('par', OTHER, CONTAINER), 'a sibling');
     squatter.send(encodeArp(arpAnnouncement(IPV4, SQUATTER)));
     await reports(2);
-    sentinel.hear('par', IPV4, SQUATTER);
+    monitor.hear('par', IPV4, SQUATTER);
     await sleep(1200);
     assert.deepEqual(seen, [fromSquatter(OTHER, '02:42:0a:09:00:06'), fromSquatter(IPV4)]);
   });
@@ -145,7 +145,7 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 500_0
     await box.run(['ping', '-c', '2', '-i', '0.2', '-W', '1', '10.9.0.77']);
     squatter.send(encodeArp(arpProbe(IPV4, SQUATTER)));
     squatter.send(encodeArp(arpAnnouncement(OTHER, SQUATTER)));
-    squatter.send(encodeArp(arpReply(arpProbe(IPV4, SQUATTER), keeperMac('02:74:73:00:00:01'))));
+    squatter.send(encodeArp(arpReply(arpProbe(IPV4, SQUATTER), standbyMac('02:74:73:00:00:01'))));
     await sleep(1500);
     assert.deepEqual(seen, []);
   });
@@ -159,7 +159,7 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 500_0
     squatter.react = (packet) => {
       if (packet.protocol === 'ARP' && packet.senderMac === CONTAINER) squatter.send(encodeArp(packet));
     };
-    sentinel.close();
+    monitor.close();
     watch();
     await watching();
     await box.run(['ping', '-c', '2', '-i', '0.2', '-W', '1', '10.9.0.78']);
@@ -171,7 +171,7 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 500_0
   test('a container that has two interfaces on the parent, and siblings that talk, are no conflict', {
     timeout,
   }, async () => {
-    sentinel.watch('web2', { parentName: 'par', macAddress: '02:42:0a:09:00:06', addresses: [OTHER], defend: null });
+    monitor.watch('web2', { parentName: 'par', macAddress: '02:42:0a:09:00:06', addresses: [OTHER], defend: null });
     await ip('link add box1 link par address 02:42:0a:09:00:06 type macvlan mode bridge');
     await ip('link set box1 netns box');
     await box.ip('link set box1 up');
@@ -198,7 +198,7 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 500_0
   });
 
   test('a container that is gone is not watched over', { timeout }, async () => {
-    sentinel.forget('web');
+    monitor.forget('web');
     squatter.send(encodeArp(arpAnnouncement(IPV4, SQUATTER)));
     await sleep(1200);
     assert.deepEqual(seen, []);

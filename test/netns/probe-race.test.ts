@@ -10,7 +10,7 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { after, before, describe, test } from 'node:test';
 import { createInterface } from 'node:readline';
-import type { Finding } from '../../src/lan/prober.ts';
+import type { Verdict } from '../../src/lan/verdict.ts';
 import { isProbeMac } from '../../src/lan/frames/mac.ts';
 import { Capture } from '../lab/capture.ts';
 import { outsideLab } from '../lab/enclosure.ts';
@@ -39,7 +39,7 @@ interface Order {
 
 interface Answer {
   readonly address: string;
-  readonly finding: Finding;
+  readonly finding: Verdict;
 }
 
 interface Report {
@@ -90,7 +90,7 @@ const RACER = `
 
 class Racer {
   readonly #process: ChildProcess;
-  readonly #answers = new Map<string, Finding>();
+  readonly #answers = new Map<string, Verdict>();
   readonly #reports: Report[] = [];
 
   constructor(namespace: Namespace) {
@@ -103,10 +103,10 @@ class Racer {
     });
   }
 
-  async run(orders: Order[]): Promise<Finding[]> {
+  async run(orders: Order[]): Promise<Verdict[]> {
     await this.report(orders);
     await this.#until(() => orders.every(({ address }) => this.#answers.has(address.value)));
-    return orders.map(({ address }) => this.#answers.get(address.value) as Finding);
+    return orders.map(({ address }) => this.#answers.get(address.value) as Verdict);
   }
 
   /** Of the time since the last one. */

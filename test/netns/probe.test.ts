@@ -23,7 +23,8 @@ import { arpAnnouncement, arpProbe, arpReply, encodeArp } from '../../src/lan/fr
 import { MODES } from '../../src/model.ts';
 import { mldReportFrame } from '../../src/lan/frames/mld.ts';
 import { encodeNd, ndDefence, ndProbe, solicitedNodeGroup } from '../../src/lan/frames/nd.ts';
-import { type Finding, type LateConflict, type ProbeRequest, Prober, type ProxyReport } from '../../src/lan/prober.ts';
+import { type LateConflict, type ProbeRequest, Prober, type ProxyReport } from '../../src/lan/prober.ts';
+import type { Verdict } from '../../src/lan/verdict.ts';
 import { isProbeMac } from '../../src/lan/frames/mac.ts';
 import type { Packet } from '../../src/lan/frames/sighting.ts';
 import { Capture } from '../lab/capture.ts';
@@ -133,7 +134,7 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 500_000 }, ()
   });
   const probe = (one: Address, more: Partial<ProbeRequest> = {}) => prober.probe(request(one, more));
 
-  async function timed(finding: Promise<Finding>): Promise<Finding & { tookMs: number }> {
+  async function timed(finding: Promise<Verdict>): Promise<Verdict & { tookMs: number }> {
     const startedMs = performance.now();
     return { ...(await finding), tookMs: performance.now() - startedMs };
   }
@@ -386,7 +387,7 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 500_000 }, ()
     assert.deepEqual([await state(), await groups()], before);
   });
 
-  test('the vantage closes by itself when nobody has asked for two seconds', { timeout }, async () => {
+  test('the port closes by itself when nobody has asked for two seconds', { timeout }, async () => {
     // A look that came too late says nothing.
     await inTime(
       1900,

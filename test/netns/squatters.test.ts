@@ -18,7 +18,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type Address, formatAddress, parseAddress } from '../../src/address.ts';
 import { arpAnnouncement, arpProbe, arpReply, encodeArp } from '../../src/lan/frames/arp.ts';
 import { encodeNd, ndAnnouncement } from '../../src/lan/frames/nd.ts';
-import { isKeeperMac, isProbeMac } from '../../src/lan/frames/mac.ts';
+import { isStandbyMac, isProbeMac } from '../../src/lan/frames/mac.ts';
 import { Capture, type Frame } from '../lab/capture.ts';
 import { addressesOf, doubles, speakers } from '../lab/census.ts';
 import { outsideLab } from '../lab/enclosure.ts';
@@ -98,7 +98,7 @@ function answeredInTime(frames: readonly Frame[]): (address: string) => boolean 
 
 /** Daemons speak for addresses that they guard until the container does. */
 function count(macs: ReadonlySet<string>): number {
-  return [...macs].filter((mac) => !isProbeMac(mac) && !isKeeperMac(mac)).length;
+  return [...macs].filter((mac) => !isProbeMac(mac) && !isStandbyMac(mac)).length;
 }
 
 const parsed = (text: string) => parseAddress(text) as Address;

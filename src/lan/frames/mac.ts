@@ -3,9 +3,10 @@ import { formatMac } from '../../address.ts';
 
 /** Locally administered, and different from the engine's 02:42, from which containers get theirs. */
 const PROBE_MAC_PREFIX = '02:74:73';
-/** No link has one of these. */
-const KEEPER_MAC_PREFIX = '02:74:6b';
+/** What a daemon names that has the address on standby. No link has one of these. */
+const STANDBY_MAC_PREFIX = '02:74:6b';
 
+/** A new MAC address to probe with. `random`: 0 to 1, as Math.random. */
 export function makeProbeMac(random: () => number): string {
   return `${PROBE_MAC_PREFIX}:${formatMac(Uint8Array.from({ length: 3 }, () => Math.floor(random() * 256)))}`;
 }
@@ -15,11 +16,12 @@ export function isProbeMac(mac: string): boolean {
   return mac.startsWith(`${PROBE_MAC_PREFIX}:`);
 }
 
-/** What the keeper with this probe MAC names. */
-export function keeperMac(probeMac: string): string {
-  return `${KEEPER_MAC_PREFIX}:${probeMac.slice(-8)}`;
+/** What the daemon with this probe MAC names for an address that it has on standby. */
+export function standbyMac(probeMac: string): string {
+  return `${STANDBY_MAC_PREFIX}:${probeMac.slice(-8)}`;
 }
 
-export function isKeeperMac(mac: string): boolean {
-  return mac.startsWith(`${KEEPER_MAC_PREFIX}:`);
+/** Whether a daemon of this kind names it for an address that it has on standby. */
+export function isStandbyMac(mac: string): boolean {
+  return mac.startsWith(`${STANDBY_MAC_PREFIX}:`);
 }

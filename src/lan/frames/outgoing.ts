@@ -3,16 +3,16 @@ import type { Address } from '../../address.ts';
 import { arpAnnouncement, arpProbe, arpReply, encodeArp } from './arp.ts';
 import { mldReportFrame } from './mld.ts';
 import { encodeNd, ndAnnouncement, ndDefence, ndProbe, solicitedNodeGroup } from './nd.ts';
-import { keeperMac } from './mac.ts';
+import { standbyMac } from './mac.ts';
 import type { Packet } from './sighting.ts';
 
-/** One question, with what makes sure that others' questions for the address are heard. `nonce`: 12 hexadecimal digits. */
+/** One probe, with what makes sure that others' probes for the address are heard. `nonce`: 12 hexadecimal digits. */
 export function probeFrames(address: Address, macAddress: string, nonce: string): Buffer[] {
   if (address.family === 'IPv4') return [encodeArp(arpProbe(address, macAddress))];
   return [...membershipFrames(address, macAddress), encodeNd(ndProbe(address, macAddress, nonce))];
 }
 
-/** What switches have to hear again and again so that others' questions for the address go on reaching us. */
+/** What switches have to hear again and again so that others' probes for the address go on reaching us. */
 export function membershipFrames(address: Address, macAddress: string): Buffer[] {
   return address.family === 'IPv4' ? [] : [mldReportFrame(solicitedNodeGroup(address), macAddress)];
 }
@@ -23,23 +23,24 @@ export function defenceFrame(probe: Packet, address: Address, macAddress: string
 }
 
 /**
- * The answer to another daemon's probe: the address is in reserve here. Only that daemon hears it, because the MAC that
+ * The answer to another daemon's probe: the address is on standby here. Only that daemon hears it, because the MAC that
  * it names is no interface's.
  */
-export function reserveFrame(probe: Packet, address: Address, macAddress: string): Buffer {
-  const named = keeperMac(macAddress);
+export function standbyFrame(probe: Packet, address: Address, macAddress: string): Buffer {
+  const named = standbyMac(macAddress);
   if (probe.protocol === 'ARP') return encodeArp({ ...arpReply(probe, named), sourceMac: macAddress });
   // An IPv6 multicast in a unicast frame (RFC 6085).
   return encodeNd({ ...ndDefence(address, named), sourceMac: macAddress, destinationMac: probe.sourceMac });
 }
 
+/** Tells everybody, unasked, that the address is at this MAC. */
 export function announcementFrame(address: Address, macAddress: string): Buffer {
   return address.family === 'IPv4'
     ? encodeArp(arpAnnouncement(address, macAddress))
     : encodeNd(ndAnnouncement(address, macAddress));
 }
 
-/** `random`: 0 to 1, as Math.random. */
+/** What tells our own Neighbour Solicitations from others. `random`: 0 to 1, as Math.random. */
 export function makeNonce(random: () => number): string {
   return Math.floor(random() * 2 ** 48)
     .toString(16)

@@ -5,7 +5,7 @@ import { Allocator } from '../../../src/ipam/allocator.ts';
 import { Candidates, type Keeper } from '../../../src/ipam/candidates.ts';
 import { IpamDriver } from '../../../src/ipam/driver.ts';
 import { Leases } from '../../../src/ipam/leases.ts';
-import type { Loss } from '../../../src/lan/lan.ts';
+import type { Loss } from '../../../src/lan/verdict.ts';
 import { MemoryStore } from './memory.ts';
 import { Fixture, NETWORK, SWARM_NETWORK } from './fixture.ts';
 

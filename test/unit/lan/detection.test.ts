@@ -3,11 +3,12 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { type Address, parseAddress } from '../../../src/address.ts';
 import { arpAnnouncement, arpProbe, arpReply, decodeArp, encodeArp } from '../../../src/lan/frames/arp.ts';
-import { Inquiry, type Verdict } from '../../../src/lan/detection.ts';
+import { Detection } from '../../../src/lan/detection.ts';
+import type { Verdict } from '../../../src/lan/verdict.ts';
 import { ndDefence, ndProbe } from '../../../src/lan/frames/nd.ts';
 import { ProxyWatch } from '../../../src/lan/proxyarp.ts';
 import { type Packet, readSighting } from '../../../src/lan/frames/sighting.ts';
-import { type Profile, timingOf } from '../../../src/lan/timing.ts';
+import { type Profile, TIMINGS } from '../../../src/lan/timing.ts';
 import { Host, World } from './imagined.ts';
 
 const options = { timeout: 60_000 };
@@ -30,7 +31,7 @@ function ip(text: string): Address {
 interface Trial {
   readonly world: World;
   readonly host: Host;
-  readonly inquiry: Inquiry;
+  readonly detection: Detection;
   readonly late: string[];
   verdict: Verdict | undefined;
   hear(packet: Packet): void;
@@ -66,10 +67,10 @@ function ask(
       () => host.send(encodeArp(arpProbe(control, OUR_MAC))),
       () => undefined,
     );
-  const inquiry = new Inquiry(
+  const detection = new Detection(
     {
       address,
-      timing: timingOf(profile, address.family),
+      timing: TIMINGS[profile][address.family],
       guardMs,
       isOwn,
       onLateConflict: (mac) => late.push(mac),
@@ -81,13 +82,13 @@ function ask(
     const sighting = readSighting(packet);
     assert.ok(sighting);
     if (proxies && sighting.address.value === proxies.address.value) proxies.hear(sighting);
-    else inquiry.hear(sighting);
+    else detection.hear(sighting);
   };
-  const trial: Trial = { world, host, inquiry, late, verdict: undefined, hear };
-  void inquiry.verdict.then((verdict) => {
+  const trial: Trial = { world, host, detection, late, verdict: undefined, hear };
+  void detection.verdict.then((verdict) => {
     trial.verdict = verdict;
   });
-  inquiry.start();
+  detection.start();
   return trial;
 }
 
@@ -165,7 +166,7 @@ for (const [what, packet, macAddress] of uses) {
     trial.world.run(30);
     trial.hear(packet);
     await settle();
-    assert.deepEqual(trial.verdict, { held: true, macAddress, simultaneous: false });
+    assert.deepEqual(trial.verdict, { held: true, macAddress, linkName: 'lan0', simultaneous: false });
     trial.world.run(20_000);
     assert.equal(trial.host.sent.length, 1, 'no probe after the answer');
   });
@@ -177,7 +178,7 @@ test('an answer in the last millisecond of the wait counts', options, async () =
   trial.hear(arpAnnouncement(IPV4, STRANGER));
   trial.world.run(1000);
   await settle();
-  assert.deepEqual(trial.verdict, { held: true, macAddress: STRANGER, simultaneous: false });
+  assert.deepEqual(trial.verdict, { held: true, macAddress: STRANGER, linkName: 'lan0', simultaneous: false });
 });
 
 test('an answer that waits in the socket when the verdict is due counts', options, async () => {
@@ -186,10 +187,10 @@ test('an answer that waits in the socket when the verdict is due counts', option
   const host = new Host(world, { macAddress: OUR_MAC, latencyMs: 1, stall: { fromMs: 500, forMs: 300 } }, hosts);
   const stranger = new Host(world, { macAddress: STRANGER, latencyMs: 0, stall: { fromMs: 0, forMs: 0 } }, hosts);
   hosts.push(host, stranger);
-  host.inquiry = new Inquiry(
+  host.detection = new Detection(
     {
       address: IPV4,
-      timing: timingOf('fast', 'IPv4'),
+      timing: TIMINGS.fast.IPv4,
       guardMs: 0,
       isOwn: () => false,
       onLateConflict: () => undefined,
@@ -197,10 +198,10 @@ test('an answer that waits in the socket when the verdict is due counts', option
     },
     { wire: host, clock: host.clock, random: () => 0.5, proxies: undefined },
   );
-  host.inquiry.start();
+  host.detection.start();
   world.at(550, () => stranger.send(encodeArp(arpAnnouncement(IPV4, STRANGER))));
   world.run(2000);
-  assert.equal((await host.inquiry.verdict).held, true);
+  assert.equal((await host.detection.verdict).held, true);
 });
 
 test('frames of our own, sent back by the LAN, and of our own containers are no conflict', options, async () => {
@@ -226,7 +227,7 @@ test(
     asked.world.run(100);
     asked.hear(arpAnnouncement(IPV4, CONTAINER));
     await settle();
-    assert.deepEqual(asked.verdict, { held: true, macAddress: CONTAINER, simultaneous: false });
+    assert.deepEqual(asked.verdict, { held: true, macAddress: CONTAINER, linkName: 'lan0', simultaneous: false });
 
     const given = ask(IPV4, { isOwn });
     given.world.run(1000);
@@ -253,7 +254,7 @@ for (const address of [IPV4, IPV6]) {
     trial.world.run(100);
     trial.hear(probe(STRANGER));
     await settle();
-    assert.deepEqual(trial.verdict, { held: true, macAddress: STRANGER, simultaneous: true });
+    assert.deepEqual(trial.verdict, { held: true, macAddress: STRANGER, linkName: 'lan0', simultaneous: true });
   });
 
   test(`of two daemons that probe for one ${address.family} address the lower MAC goes on`, options, async () => {
@@ -261,7 +262,7 @@ for (const address of [IPV4, IPV6]) {
     loser.world.run(100);
     loser.hear(probe(LOWER));
     await settle();
-    assert.deepEqual(loser.verdict, { held: true, macAddress: LOWER, simultaneous: true });
+    assert.deepEqual(loser.verdict, { held: true, macAddress: LOWER, linkName: 'lan0', simultaneous: true });
 
     const winner = ask(address);
     winner.world.run(100);
@@ -279,7 +280,7 @@ for (const address of [IPV4, IPV6]) {
     trial.world.run(300);
     trial.hear(probe(HIGHER));
     await settle();
-    assert.deepEqual(trial.verdict, { held: true, macAddress: HIGHER, simultaneous: true });
+    assert.deepEqual(trial.verdict, { held: true, macAddress: HIGHER, linkName: 'lan0', simultaneous: true });
   });
 
   test(`a free ${address.family} address is defended until the guard is over`, options, async () => {
@@ -352,7 +353,7 @@ test('a slow answer is kept until the control probe can have been answered too',
     trial.world.run(120);
     trial.hear(arpReply(arpProbe(IPV4, OUR_MAC), STRANGER));
     await settle();
-    assert.ok(trial.inquiry.isAsking);
+    assert.ok(trial.detection.isAsking);
     if (isProxy) trial.hear(arpReply(arpProbe(CONTROL, OUR_MAC), STRANGER));
     trial.world.run(1000);
     await settle();
@@ -398,10 +399,10 @@ async function race({ isIPv6, seeds, hosts: specs }: RaceSpec): Promise<{ winner
     const host = new Host(world, { macAddress, latencyMs, stall: { fromMs: stallFromMs, forMs: stallForMs } }, hosts);
     hosts.push(host);
     world.at(startMs, () => {
-      const inquiry = new Inquiry(
+      const detection = new Detection(
         {
           address,
-          timing: timingOf('fast', address.family),
+          timing: TIMINGS.fast[address.family],
           guardMs: 10_000,
           isOwn: () => false,
           onLateConflict: () => {
@@ -411,9 +412,9 @@ async function race({ isIPv6, seeds, hosts: specs }: RaceSpec): Promise<{ winner
         },
         { wire: host, clock: host.clock, random, proxies: undefined },
       );
-      host.inquiry = inquiry;
-      verdicts.push(inquiry.verdict);
-      inquiry.start();
+      host.detection = detection;
+      verdicts.push(detection.verdict);
+      detection.start();
       host.tick();
     });
   }

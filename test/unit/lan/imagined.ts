@@ -1,9 +1,9 @@
 /**
  * An imagined LAN in imagined time: hosts whose event loops stall and a wire that delays and loses frames, all drawn
- * from the test's own random numbers. What is real is the Inquiry under test.
+ * from the test's own random numbers. What is real is the Detection under test.
  */
 import type { Clock } from '../../../src/clock.ts';
-import type { Inquiry, Wire } from '../../../src/lan/detection.ts';
+import type { Detection, Wire } from '../../../src/lan/detection.ts';
 import { decodePacket, readSighting } from '../../../src/lan/frames/sighting.ts';
 
 interface Event {
@@ -52,8 +52,9 @@ export interface HostSpec {
 /** A host's socket and event loop. */
 export class Host implements Wire {
   readonly macAddress: string;
+  readonly parentName = 'lan0';
   readonly clock: Clock;
-  inquiry: Inquiry | undefined;
+  detection: Detection | undefined;
   /** Multicast listener reports are left out. */
   readonly sent: { readonly atMs: number; readonly frame: Buffer }[] = [];
   #waiting: Buffer[] = [];
@@ -77,10 +78,10 @@ export class Host implements Wire {
     for (const other of this.#others) if (other !== this) other.#arrive(frame);
   }
 
-  /** Every 10 ms while asking and every 25 ms while guarding, as the vantage does at least. */
+  /** Every 10 ms while asking and every 25 ms while guarding, as the port does at least. */
   tick(): void {
     this.drain();
-    this.clock.after(this.inquiry?.isAsking ? 10 : this.inquiry?.isKept ? 100 : 25, () => this.tick());
+    this.clock.after(this.detection?.isAsking ? 10 : this.detection?.isOnStandby ? 100 : 25, () => this.tick());
   }
 
   drain(): void {
@@ -92,11 +93,12 @@ export class Host implements Wire {
   #take(frame: Buffer): void {
     const packet = decodePacket(frame);
     const sighting = packet && readSighting(packet);
-    if (sighting && this.inquiry && sighting.address.value === this.inquiry.address.value) this.inquiry.hear(sighting);
+    if (sighting && this.detection && sighting.address.value === this.detection.address.value)
+      this.detection.hear(sighting);
   }
 
   #arrive(frame: Buffer): void {
-    if (this.inquiry === undefined) return;
+    if (this.detection === undefined) return;
     this.#world.at(this.#world.nowMs + this.#spec.latencyMs, () => this.#waiting.push(frame));
   }
 

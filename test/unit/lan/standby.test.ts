@@ -3,13 +3,14 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { type Address, parseAddress } from '../../../src/address.ts';
 import { arpAnnouncement, arpProbe, arpReply, decodeArp, encodeArp } from '../../../src/lan/frames/arp.ts';
-import { Inquiry, type Loss, type Reservation, type Verdict } from '../../../src/lan/detection.ts';
+import { Detection, type StandbyTerms } from '../../../src/lan/detection.ts';
+import type { LossListener, Verdict } from '../../../src/lan/verdict.ts';
 import { decodeNd, ndDefence, ndProbe } from '../../../src/lan/frames/nd.ts';
 import { ProxyWatch } from '../../../src/lan/proxyarp.ts';
-import { Reserve } from '../../../src/lan/standby.ts';
-import { isKeeperMac, keeperMac } from '../../../src/lan/frames/mac.ts';
+import { StandbyList } from '../../../src/lan/standby.ts';
+import { isStandbyMac, standbyMac } from '../../../src/lan/frames/mac.ts';
 import { type Packet, decodePacket, readSighting } from '../../../src/lan/frames/sighting.ts';
-import { timingOf } from '../../../src/lan/timing.ts';
+import { TIMINGS } from '../../../src/lan/timing.ts';
 import { Host, World } from './imagined.ts';
 
 const options = { timeout: 60_000 };
@@ -33,42 +34,43 @@ function ip(text: string): Address {
 class Trial {
   readonly world = new World();
   readonly host = new Host(this.world, { macAddress: OUR_MAC, latencyMs: 1, stall: { fromMs: 0, forMs: 0 } }, []);
-  readonly losses: (Loss | null)[] = [];
+  /** Each as it was told: why, and by whom. */
+  readonly losses: Parameters<LossListener>[] = [];
   readonly late: string[] = [];
-  readonly inquiry: Inquiry;
+  readonly detection: Detection;
   readonly #proxies: ProxyWatch;
   verdict: Verdict | undefined;
 
-  constructor(address: Address, reservation: Partial<Reservation> = {}) {
+  constructor(address: Address, terms: Partial<StandbyTerms> = {}) {
     this.#proxies = new ProxyWatch(
       CONTROL,
       this.host.clock,
       () => undefined,
       () => undefined,
     );
-    this.inquiry = new Inquiry(
+    this.detection = new Detection(
       {
         address,
-        timing: timingOf('fast', address.family),
+        timing: TIMINGS.fast[address.family],
         guardMs: 10_000,
         isOwn: (mac) => mac === CONTAINER,
         onLateConflict: (mac) => this.late.push(mac),
-        onOver: (loss) => this.losses.push(loss),
-        reserve: { refreshMs: REFRESH_MS, isOurs: false, ...reservation },
+        onOver: (...loss) => this.losses.push(loss),
+        standby: { refreshMs: REFRESH_MS, isOurs: false, ...terms },
       },
       { wire: this.host, clock: this.host.clock, random: () => 0.5, proxies: this.#proxies },
     );
-    void this.inquiry.verdict.then((verdict) => {
+    void this.detection.verdict.then((verdict) => {
       this.verdict = verdict;
     });
-    this.inquiry.start();
+    this.detection.start();
   }
 
   hear(packet: Packet): void {
     const sighting = readSighting(packet);
     assert.ok(sighting);
     this.#proxies.hear(sighting);
-    if (sighting.address.value === this.inquiry.address.value) this.inquiry.hear(sighting);
+    if (sighting.address.value === this.detection.address.value) this.detection.hear(sighting);
   }
 
   /** The packets sent since the last call. */
@@ -77,12 +79,12 @@ class Trial {
   }
 }
 
-/** In reserve, and quiet for a while. */
-function kept(address = IPV4, reservation: Partial<Reservation> = {}): Trial {
-  const trial = new Trial(address, reservation);
+/** On standby, and quiet for a while. */
+function kept(address = IPV4, terms: Partial<StandbyTerms> = {}): Trial {
+  const trial = new Trial(address, terms);
   trial.world.run(5000);
   trial.sent();
-  assert.ok(trial.inquiry.isKept);
+  assert.ok(trial.detection.isOnStandby);
   return trial;
 }
 
@@ -101,7 +103,7 @@ test('what is free is kept, and asked for again within ten minutes', options, ()
   assert.equal(trial.sent().length, 3);
   trial.world.run(3_600_000);
   assert.equal(trial.sent().length, 15, 'three probes for each ten minutes');
-  assert.ok(trial.inquiry.isKept);
+  assert.ok(trial.detection.isOnStandby);
 });
 
 test('a switch with snooping is told every two minutes that the group of an IPv6 address is wanted', options, () => {
@@ -128,15 +130,15 @@ for (const [address, probe, reply] of [
   test(`who uses a kept ${family} address has it`, options, () => {
     const trial = kept(address);
     trial.hear(reply);
-    assert.deepEqual(trial.losses, [{ kind: 'use', macAddress: STRANGER }]);
-    assert.equal(trial.inquiry.grant(), false);
+    assert.deepEqual(trial.losses, [['used', STRANGER]]);
+    assert.equal(trial.detection.grant(), false);
     assert.deepEqual(trial.sent(), [], 'nothing is said');
   });
 
   test(`a stranger that asks for a kept ${family} address gets it`, options, () => {
     const trial = kept(address);
     trial.hear(probe(STRANGER));
-    assert.deepEqual(trial.losses, [{ kind: 'probe', macAddress: STRANGER }]);
+    assert.deepEqual(trial.losses, [['wanted', STRANGER]]);
     assert.deepEqual(trial.sent(), []);
   });
 
@@ -145,16 +147,16 @@ for (const [address, probe, reply] of [
     trial.hear(probe(RIVAL));
     const [answer, ...more] = trial.sent();
     assert.deepEqual(more, []);
-    assert.equal(answer && readSighting(answer)?.macAddress, keeperMac(OUR_MAC));
+    assert.equal(answer && readSighting(answer)?.macAddress, standbyMac(OUR_MAC));
     assert.deepEqual(
       [answer?.sourceMac, answer?.destinationMac],
       [OUR_MAC, RIVAL],
       'no switch or cache learns anything',
     );
     trial.world.run(5200);
-    assert.ok(trial.inquiry.isKept);
+    assert.ok(trial.detection.isOnStandby);
     trial.hear(probe(RIVAL));
-    assert.deepEqual(trial.losses, [{ kind: 'probe', macAddress: RIVAL }]);
+    assert.deepEqual(trial.losses, [['wanted', RIVAL]]);
     assert.deepEqual(trial.sent(), []);
   });
 
@@ -165,33 +167,38 @@ for (const [address, probe, reply] of [
       trial.hear(probe(RIVAL));
       assert.equal(trial.sent().length, 1);
     }
-    assert.ok(trial.inquiry.isKept);
+    assert.ok(trial.detection.isOnStandby);
   });
 
-  test(`who looks for a reserve leaves a kept ${family} address to its keeper`, options, async () => {
+  test(`who looks for addresses to keep leaves a kept ${family} address to its keeper`, options, async () => {
     const trial = new Trial(address);
     trial.world.run(100);
     trial.hear(
-      family === 'IPv4' ? arpReply(probe(OUR_MAC) as never, keeperMac(RIVAL)) : ndDefence(IPV6, keeperMac(RIVAL)),
+      family === 'IPv4' ? arpReply(probe(OUR_MAC) as never, standbyMac(RIVAL)) : ndDefence(IPV6, standbyMac(RIVAL)),
     );
     await settle();
-    assert.deepEqual(trial.verdict, { held: true, macAddress: keeperMac(RIVAL), simultaneous: false });
+    assert.deepEqual(trial.verdict, {
+      held: true,
+      macAddress: standbyMac(RIVAL),
+      linkName: 'lan0',
+      simultaneous: false,
+    });
   });
 
-  test(`who looks for a reserve gives way to everybody who asks (${family})`, options, async () => {
+  test(`who looks for addresses to keep gives way to everybody who asks (${family})`, options, async () => {
     for (const mac of [STRANGER, RIVAL, '02:74:73:00:00:01']) {
       const trial = new Trial(address);
       trial.world.run(100);
       trial.hear(probe(mac));
       await settle();
-      assert.deepEqual(trial.verdict, { held: true, macAddress: mac, simultaneous: true });
-      assert.deepEqual(trial.losses, [null]);
+      assert.deepEqual(trial.verdict, { held: true, macAddress: mac, linkName: 'lan0', simultaneous: true });
+      assert.deepEqual(trial.losses, [['ended', null]]);
     }
   });
 
   test(`a kept ${family} address that is given out is guarded like any other`, options, () => {
     const trial = kept(address);
-    assert.ok(trial.inquiry.grant());
+    assert.ok(trial.detection.grant());
     trial.hear(probe(RIVAL));
     trial.hear(probe(STRANGER));
     assert.deepEqual(
@@ -200,7 +207,7 @@ for (const [address, probe, reply] of [
     );
     trial.hear(reply);
     assert.deepEqual(trial.late, [STRANGER]);
-    assert.deepEqual(trial.losses, [null]);
+    assert.deepEqual(trial.losses, [['ended', null]]);
   });
 }
 
@@ -211,17 +218,17 @@ async function settle(): Promise<void> {
 test('what waits in the socket when a container comes counts first', options, () => {
   const trial = kept();
   trial.host.drain = () => trial.hear(arpAnnouncement(IPV4, STRANGER));
-  assert.equal(trial.inquiry.grant(), false);
-  assert.deepEqual(trial.losses, [{ kind: 'use', macAddress: STRANGER }]);
+  assert.equal(trial.detection.grant(), false);
+  assert.deepEqual(trial.losses, [['used', STRANGER]]);
 });
 
 test('an address that a container is leaving is kept from the first moment, and asked for meanwhile', options, () => {
   const trial = new Trial(IPV4, { isOurs: true });
-  assert.ok(trial.inquiry.isKept);
+  assert.ok(trial.detection.isOnStandby);
   trial.hear(arpAnnouncement(IPV4, CONTAINER));
   trial.world.run(100);
   assert.equal(trial.sent().length, 1);
-  assert.ok(trial.inquiry.grant());
+  assert.ok(trial.detection.grant());
   trial.world.run(2000);
   assert.equal(trial.sent().length, 0, 'once it is given out nothing is asked any more');
 });
@@ -238,20 +245,20 @@ test('asking again gives way to a daemon that asks', options, () => {
   assert.equal(trial.sent().length, 3, 'and goes on later');
 });
 
-test('a router that answers for every address takes nothing out of the reserve', options, () => {
+test('a router that answers for every address takes nothing off standby', options, () => {
   const trial = kept();
   trial.hear(arpReply(arpProbe(CONTROL, OUR_MAC), STRANGER));
   trial.hear(arpReply(probes.IPv4(OUR_MAC), STRANGER));
-  assert.ok(trial.inquiry.isKept);
+  assert.ok(trial.detection.isOnStandby);
 });
 
 test('while a slow answer may be that of such a router, the address is not given out', options, () => {
   const trial = new Trial(IPV4, { isOurs: true });
   trial.world.run(120);
   trial.hear(arpReply(probes.IPv4(OUR_MAC), STRANGER));
-  assert.equal(trial.inquiry.grant(), false);
+  assert.equal(trial.detection.grant(), false);
   trial.world.run(2000);
-  assert.deepEqual(trial.losses, [{ kind: 'use', macAddress: STRANGER }]);
+  assert.deepEqual(trial.losses, [['used', STRANGER]]);
 });
 
 test('a crowd of daemons that want an address gets it, and few answers', options, () => {
@@ -266,46 +273,46 @@ test('a crowd of daemons that want an address gets it, and few answers', options
 
 test('an address is kept as long as one wants it', options, () => {
   const trial = kept();
-  const reserve = new Reserve(trial.host.clock);
+  const list = new StandbyList(trial.host.clock);
   const told: string[] = [];
   const [one, two] = [() => told.push('one'), () => told.push('two')];
-  assert.ok(reserve.add('k', trial.inquiry, one));
-  assert.ok(reserve.join('k', two));
-  reserve.leave('k', one);
-  reserve.leave('k', one);
-  assert.ok(trial.inquiry.isKept);
-  reserve.leave('k', two);
-  assert.ok(!trial.inquiry.isKept);
+  assert.ok(list.add('k', trial.detection, one));
+  assert.ok(list.join('k', two));
+  list.leave('k', one);
+  list.leave('k', one);
+  assert.ok(trial.detection.isOnStandby);
+  list.leave('k', two);
+  assert.ok(!trial.detection.isOnStandby);
   assert.deepEqual(told, []);
 });
 
 test('an address that a container left is kept for two minutes, or as long as one wants it', options, () => {
   for (const isWanted of [false, true]) {
     const trial = kept();
-    const reserve = new Reserve(trial.host.clock);
-    assert.ok(reserve.addLeft('k', trial.inquiry));
+    const list = new StandbyList(trial.host.clock);
+    assert.ok(list.addLeft('k', trial.detection));
     const lost = () => undefined;
-    if (isWanted) reserve.join('k', lost);
-    reserve.leave('k', () => undefined);
+    if (isWanted) list.join('k', lost);
+    list.leave('k', () => undefined);
     trial.world.run(124_000);
-    assert.ok(trial.inquiry.isKept);
+    assert.ok(trial.detection.isOnStandby);
     trial.world.run(126_000);
-    assert.equal(trial.inquiry.isKept, isWanted);
-    reserve.leave('k', lost);
-    assert.ok(!trial.inquiry.isKept);
+    assert.equal(trial.detection.isOnStandby, isWanted);
+    list.leave('k', lost);
+    assert.ok(!trial.detection.isOnStandby);
   }
 });
 
 test('many containers that end together leave room for those after them', options, () => {
   const world = kept();
-  const reserve = new Reserve(world.host.clock);
+  const list = new StandbyList(world.host.clock);
   const trials = Array.from({ length: 300 }, () => kept());
-  const added = trials.filter((trial, at) => reserve.addLeft(`k${at}`, trial.inquiry));
+  const added = trials.filter((trial, at) => list.addLeft(`k${at}`, trial.detection));
   assert.equal(added.length, 256);
-  assert.ok(reserve.grant('k0'));
-  assert.ok(reserve.addLeft('again', (trials[256] as Trial).inquiry));
+  assert.ok(list.grant('k0'));
+  assert.ok(list.addLeft('again', (trials[256] as Trial).detection));
   world.world.run(200_000);
-  assert.ok(reserve.addLeft('later', (trials[257] as Trial).inquiry));
+  assert.ok(list.addLeft('later', (trials[257] as Trial).detection));
 });
 
 // --- races --------------------------------------------------------------------------------------------------------------
@@ -347,26 +354,26 @@ async function race(
     const host = new Host(world, { macAddress, latencyMs: spec.latencyMs, stall }, hosts);
     hosts.push(host);
     const begin = () => {
-      const question = {
+      const wanted = {
         address,
-        timing: timingOf('fast', address.family),
+        timing: TIMINGS.fast[address.family],
         guardMs: 60_000,
         isOwn: () => false,
         onLateConflict: () => reports++,
         onOver: () => undefined,
       };
       const { containerAfterMs, wasOurs } = spec;
-      const reserve = { refreshMs, isOurs: wasOurs };
-      const inquiry = new Inquiry(containerAfterMs === null ? question : { ...question, reserve }, {
+      const standby = { refreshMs, isOurs: wasOurs };
+      const detection = new Detection(containerAfterMs === null ? wanted : { ...wanted, standby }, {
         wire: host,
         clock: host.clock,
         random,
         proxies: undefined,
       });
-      host.inquiry = inquiry;
-      if (containerAfterMs === null) void inquiry.verdict.then(({ held }) => !held && given++);
-      else host.clock.after(containerAfterMs, () => inquiry.grant() && given++);
-      inquiry.start();
+      host.detection = detection;
+      if (containerAfterMs === null) void detection.verdict.then(({ held }) => !held && given++);
+      else host.clock.after(containerAfterMs, () => detection.grant() && given++);
+      detection.start();
       host.tick();
     };
     // Who had the address was there before it could stall.
@@ -441,7 +448,7 @@ test('a container that needs an address gets it from the daemon that only keeps 
 });
 
 test('the MAC that a keeper names is not one that anybody probes with', options, () => {
-  assert.ok(isKeeperMac(keeperMac(OUR_MAC)));
-  assert.ok(!isKeeperMac(OUR_MAC));
-  assert.equal(decodeArp(encodeArp(arpReply(probes.IPv4(RIVAL), keeperMac(OUR_MAC))))?.senderMac, '02:74:6b:00:00:80');
+  assert.ok(isStandbyMac(standbyMac(OUR_MAC)));
+  assert.ok(!isStandbyMac(OUR_MAC));
+  assert.equal(decodeArp(encodeArp(arpReply(probes.IPv4(RIVAL), standbyMac(OUR_MAC))))?.senderMac, '02:74:6b:00:00:80');
 });

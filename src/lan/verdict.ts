@@ -1,0 +1,25 @@
+/** What this room finds out about an address. Types, and the one value that needs no telling. */
+
+/** The answer to "may this address be used?", the same from the frame that decided it up to the drivers. */
+export type Verdict =
+  | { readonly held: false }
+  | {
+      readonly held: true;
+      /** Who has it. */
+      readonly macAddress: string;
+      /** Where it was seen: the parent, or the host's own link that has the address. */
+      readonly linkName: string;
+      /** It asked for the address at the same moment as we did, and may or may not take it. */
+      readonly simultaneous: boolean;
+    };
+
+export const NOT_HELD: Verdict = { held: false };
+
+/**
+ * Why an address is on standby no longer. `used`: somebody else has it. `wanted`: another daemon has it on standby too, or
+ * somebody asks for it at this moment. `ended`: a container got it, or its parent went down or away.
+ */
+export type Loss = 'used' | 'wanted' | 'ended';
+
+/** `by`: the MAC address of who uses or wants it; null when it ended. */
+export type LossListener = (loss: Loss, by: string | null) => void;
