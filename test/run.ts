@@ -1,55 +1,87 @@
 /**
  * Runs test levels or single test files: `node test/run.ts unit docker`, `node test/run.ts test/docker/lab.test.ts`.
- * The last line is `N passed, N failed`, with `, N skipped` when there are any; the exit code is 1 when a test failed or
- * none ran.
+ * All files stand in one queue (queue.ts), and each begins as soon as the downloads of its level are there. The last line is
+ * `N passed, N failed`, with `, N skipped` when there are any; the exit code is 1 when a test failed or none ran.
+ *
+ * `DURATIONS=yes` writes how long each file took, and how much of a core, into the table that the queue goes by.
  */
-import { globSync } from 'node:fs';
+import { globSync, readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism, totalmem } from 'node:os';
 import { join, relative, sep } from 'node:path';
 import { obstacle } from './lab/enclosure.ts';
 import { fetchEngines, fetchEtcd, fetchUml, installTools } from './lab/packages.ts';
+import { type Job, type Load, Queue } from './queue.ts';
 import type { Outcome } from './reporter.ts';
-import { type Conditions, killAll, runFile } from './testfile.ts';
+import { type Conditions, type FileResult, killAll, runFile } from './testfile.ts';
 
-interface Level extends Conditions {
-  /** How many files run side by side. */
-  atOnce: number;
-  /** Whether it needs Docker engines. */
-  hasEngines: boolean;
-  /** Whether it boots a kernel that has VLANs. */
-  hasVlanKernel?: boolean;
+const DOWNLOADS = { tools: installTools, etcd: fetchEtcd, engines: fetchEngines, uml: fetchUml };
+type Download = keyof typeof DOWNLOADS;
+
+/** `cores` is for files that are not in the table yet. */
+interface Level extends Conditions, Load {
+  readonly needs: readonly Download[];
+}
+
+interface TestFile extends Job {
+  readonly level: Level;
+}
+
+/** How long a file took on a machine that did not much else, and what part of a core it kept busy. */
+interface Duration {
+  readonly seconds: number;
+  readonly cores: number;
 }
 
 const MINUTE_MS = 60_000;
-/** For runs that are longer than a level's usual file, and whose figures are wanted. */
-const FILE_MINUTES = Number(process.env.FILE_MINUTES ?? 0);
+const LAB_NEEDS: readonly Download[] = ['tools', 'etcd'];
 
-const CORES = availableParallelism();
-/** A kernel of its own keeps one core busy and takes up to 2 GB. */
-const GUESTS = Math.max(1, Math.min(CORES, Math.floor(totalmem() / (6 * 2 ** 30))));
-
-/** Most tests wait for the LAN's silence or an engine; a swarm keeps all cores busy. */
+/** A kernel of its own takes up to 2 GB and its tests' own files. */
 const LEVELS: Record<string, Level> = {
-  unit: { timeoutMs: 5 * MINUTE_MS, atOnce: CORES, isEnclosed: false, hasEngines: false },
-  package: { timeoutMs: 10 * MINUTE_MS, atOnce: CORES, isEnclosed: false, hasEngines: false },
-  netns: { timeoutMs: 10 * MINUTE_MS, atOnce: CORES, isEnclosed: true, hasEngines: false },
-  docker: { timeoutMs: 20 * MINUTE_MS, atOnce: CORES, isEnclosed: true, hasEngines: true },
-  vlan: { timeoutMs: 20 * MINUTE_MS, atOnce: GUESTS, isEnclosed: true, hasEngines: true, hasVlanKernel: true },
-  swarm: { timeoutMs: 25 * MINUTE_MS, atOnce: 1, isEnclosed: true, hasEngines: true },
+  unit: { timeoutMs: 5 * MINUTE_MS, isEnclosed: false, needs: [], cores: 1, memoryMb: 300 },
+  package: { timeoutMs: 10 * MINUTE_MS, isEnclosed: false, needs: [], cores: 1, memoryMb: 500 },
+  netns: { timeoutMs: 10 * MINUTE_MS, isEnclosed: true, needs: LAB_NEEDS, cores: 0.25, memoryMb: 500 },
+  docker: {
+    timeoutMs: 20 * MINUTE_MS,
+    isEnclosed: true,
+    needs: [...LAB_NEEDS, 'engines'],
+    cores: 0.75,
+    memoryMb: 1500,
+  },
+  vlan: {
+    timeoutMs: 20 * MINUTE_MS,
+    isEnclosed: true,
+    needs: [...LAB_NEEDS, 'engines', 'uml'],
+    cores: 1,
+    memoryMb: 2500,
+  },
+  swarm: { timeoutMs: 25 * MINUTE_MS, isEnclosed: true, needs: [...LAB_NEEDS, 'engines'], cores: 1.5, memoryMb: 3000 },
 };
 
 const TESTS = import.meta.dirname;
+const TABLE = join(TESTS, 'durations.json');
+const durations = JSON.parse(readFileSync(TABLE, 'utf8')) as Record<string, Duration>;
+/** A file that nobody has measured begins early: it may be a long one. */
+const UNKNOWN_SECONDS = 100;
+
+/** For runs that are longer than a level's usual file, and whose figures are wanted. */
+const FILE_MINUTES = Number(process.env.FILE_MINUTES ?? 0);
+
+/** The engine of the machine itself, and whatever else runs there, need memory too. */
+const CAPACITY: Load = { cores: availableParallelism(), memoryMb: (totalmem() / 2 ** 20) * 0.75 };
+
 const results: (Outcome & { file: string })[] = [];
+const measured: Record<string, Duration> = {};
 
 async function main(args: string[]): Promise<number> {
-  const byLevel = Object.groupBy(args.flatMap(findFiles), levelOf);
-  for (const [name, files = []] of Object.entries(byLevel)) await runLevel(name, files);
+  const files = [...new Set(args.flatMap(findFiles))].map(toTestFile);
+  await runAll(skipWhatCannotRun(files));
+  if (process.env.DURATIONS) writeDurations();
   return summarize();
 }
 
 /** A level's name stands for all its files. */
 function findFiles(arg: string): string[] {
-  if (LEVELS[arg]) return globSync(`${arg}/**/*.test.ts`, { cwd: TESTS }).sort();
+  if (LEVELS[arg]) return globSync(`${arg}/**/*.test.ts`, { cwd: TESTS });
   const file = relative(TESTS, arg);
   if (LEVELS[levelOf(file)]) return [file];
   console.error(`"${arg}" is neither a level (${Object.keys(LEVELS).join(', ')}) nor a test file of one`);
@@ -60,52 +92,95 @@ function levelOf(file: string): string {
   return file.split(sep)[0] ?? '';
 }
 
-async function runLevel(name: string, files: string[]): Promise<void> {
-  const usual = LEVELS[name] as Level;
+function toTestFile(file: string): TestFile {
+  const usual = LEVELS[levelOf(file)] as Level;
   const level = { ...usual, timeoutMs: Math.max(usual.timeoutMs, FILE_MINUTES * MINUTE_MS) };
-  console.log(`\n${name}: ${files.length} ${files.length === 1 ? 'file' : 'files'}`);
-  const reason = level.isEnclosed ? obstacle() : undefined;
-  if (reason) {
-    for (const file of files) results.push({ file, name: [], result: 'skipped', durationMs: 0, detail: reason });
-    return;
-  }
-  if (!(await prepare(name, level))) return;
-  if (level.hasVlanKernel) await fetchUml(console.log);
-  const queue = [...files];
-  const work = async () => {
-    for (let file = queue.shift(); file; file = queue.shift()) await runAndShow(file, level);
-  };
-  await Promise.all(Array.from({ length: level.atOnce }, work));
+  const { seconds, cores } = durations[file] ?? { seconds: UNKNOWN_SECONDS, cores: level.cores };
+  return { file, level, seconds, cores, memoryMb: level.memoryMb };
 }
 
-/** Fetches what the level needs; a level that cannot get it has failed, and the others go on. */
-async function prepare(name: string, level: Level): Promise<boolean> {
-  try {
-    if (level.isEnclosed) {
-      await installTools(console.log);
-      await fetchEtcd(console.log);
+/** Answers the others. */
+function skipWhatCannotRun(files: readonly TestFile[]): TestFile[] {
+  const reason = files.some(({ level }) => level.isEnclosed) ? obstacle() : undefined;
+  if (!reason) return [...files];
+  const { true: skipped = [], false: rest = [] } = Object.groupBy(files, ({ level }) => `${level.isEnclosed}` as const);
+  for (const { file } of skipped) results.push({ file, name: [], result: 'skipped', durationMs: 0, detail: reason });
+  return rest;
+}
+
+async function runAll(files: readonly TestFile[]): Promise<void> {
+  if (files.length > 1) console.log(`${files.length} files, the longest first`);
+  const queue = new Queue(files, CAPACITY);
+  const downloads = new Downloads(files.flatMap(({ level }) => level.needs));
+  const running = new Set<Promise<void>>();
+  const isReady = ({ level }: TestFile) => level.needs.every((need) => downloads.present.has(need));
+  for (;;) {
+    for (let file = queue.next(isReady); file; file = queue.next(isReady)) {
+      const begun: TestFile = file;
+      const run = runAndShow(begun, files.length === 1).finally(() => {
+        queue.ended(begun);
+        running.delete(run);
+      });
+      running.add(run);
     }
-    if (level.hasEngines) await fetchEngines(console.log);
-    return true;
-  } catch (error) {
-    const failure: Outcome = { name: ['set-up'], result: 'failed', durationMs: 0, detail: String(error) };
-    results.push({ file: name, ...failure });
-    show(failure);
-    return false;
+    const events = [...running, ...downloads.pending];
+    if (events.length === 0) return;
+    await Promise.race(events);
   }
 }
 
-async function runAndShow(file: string, level: Level): Promise<void> {
+/** All that the files need is fetched at once, beside the first of them. */
+class Downloads {
+  readonly present = new Set<Download>();
+  readonly pending = new Set<Promise<void>>();
+
+  constructor(needs: readonly Download[]) {
+    for (const need of new Set(needs)) {
+      const fetching = this.#fetch(need).finally(() => this.pending.delete(fetching));
+      this.pending.add(fetching);
+    }
+  }
+
+  /** A level that cannot get what it needs has failed, and the others go on. */
+  async #fetch(need: Download): Promise<void> {
+    try {
+      await DOWNLOADS[need](console.log);
+      this.present.add(need);
+    } catch (error) {
+      const failure: Outcome = { name: ['set-up'], result: 'failed', durationMs: 0, detail: String(error) };
+      results.push({ file: need, ...failure });
+      show(failure);
+    }
+  }
+}
+
+async function runAndShow({ file, level }: TestFile, isAlone: boolean): Promise<void> {
   // Files that run side by side would talk in each other's lines: they show at their end what was not a pass.
-  const isAlone = level.atOnce === 1;
   const onOutcome = isAlone ? show : () => {};
-  const { outcomes, fault, output, durationMs } = await runFile(join(TESTS, file), level, onOutcome);
+  const result = await runFile(join(TESTS, file), level, onOutcome);
+  const { outcomes, fault, output, durationMs } = result;
+  measured[file] = toDuration(result);
   if (fault) outcomes.push({ name: [], result: 'failed', durationMs, detail: fault });
   for (const outcome of outcomes) results.push({ file, ...outcome });
-  console.log(`  ${file}: ${count(outcomes)} in ${seconds(durationMs)}`);
+  console.log(`  ${file}: ${count(outcomes)} in ${seconds(durationMs)}, ${measured[file].cores.toFixed(2)} cores`);
   for (const outcome of isAlone ? outcomes.filter(isFault) : outcomes) if (outcome.result !== 'passed') show(outcome);
   if (output && (FILE_MINUTES > 0 || outcomes.some(({ result }) => result === 'failed')))
     console.log(indent(`it printed:\n${output}`));
+}
+
+function toDuration({ durationMs, cpuMs }: FileResult): Duration {
+  const round = (value: number, digits: number) => Number(value.toFixed(digits));
+  return { seconds: round(durationMs / 1000, 1), cores: round(cpuMs / Math.max(durationMs, 1), 2) };
+}
+
+/** Rows of files that did not run stay, those of files that are gone go. */
+function writeDurations(): void {
+  const isThere = (file: string) => globSync(file, { cwd: TESTS }).length > 0;
+  const rows = Object.entries({ ...durations, ...measured }).filter(([file]) => isThere(file));
+  const lines = rows
+    .sort()
+    .map(([file, { seconds, cores }]) => `"${file}": { "seconds": ${seconds}, "cores": ${cores} }`);
+  writeFileSync(TABLE, `{\n  ${lines.join(',\n  ')}\n}\n`);
 }
 
 /** A failure of the file itself has no test's name. */

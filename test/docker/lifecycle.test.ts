@@ -7,7 +7,8 @@ import { assertConsistent, assertNoLinkLeft, assertNothingLeft } from '../lab/in
 import { type Machine, Site } from '../lab/site.ts';
 
 const VERSIONS: Version[] = ['20.10.24', '28.5.2'];
-const CYCLES = 200;
+/** `make lifecycle CYCLES=200` for the long run. */
+const CYCLES = Number(process.env.CYCLES ?? 60);
 const IN_PARALLEL = 20;
 
 for (const version of VERSIONS) {

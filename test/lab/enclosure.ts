@@ -44,10 +44,10 @@ export function labCgroup(): string {
 }
 
 /** Starts a command in namespaces of its own. Killing the child returned kills everything inside. */
-export function enclose(command: string[], stdio: StdioOptions): ChildProcess {
+export function enclose(command: string[], stdio: StdioOptions, given: NodeJS.ProcessEnv = process.env): ChildProcess {
   // unshare outlives a killed parent unless the kernel is told otherwise.
   const enclosure = ['--pdeathsig', 'KILL', 'unshare', ...UNSHARE, 'sh', '-c', SET_UP, 'lab', ...command];
-  const env = { ...process.env, TSMACVLAN_LAB: CGROUP_PREFIX + process.pid };
+  const env = { ...given, TSMACVLAN_LAB: CGROUP_PREFIX + process.pid };
   return spawn('setpriv', enclosure, { stdio, env });
 }
 

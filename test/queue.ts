@@ -1,0 +1,58 @@
+/**
+ * The order in which test files run: one queue over all levels, the longest first, and as many at once as the machine
+ * carries. What a file takes is known from a run before (test/durations.json); a file that is new there gets its level's share.
+ */
+
+/** What there is of a machine, or what a file takes of it while it runs. */
+export interface Load {
+  /** Cores kept busy; a file that mostly waits takes a part of one. */
+  readonly cores: number;
+  readonly memoryMb: number;
+}
+
+/** A test file that is to run. */
+export interface Job extends Load {
+  /** Its path below test/, as `netns/link.test.ts`. */
+  readonly file: string;
+  /** How long it is expected to run. */
+  readonly seconds: number;
+}
+
+export class Queue<J extends Job> {
+  readonly #waiting: J[];
+  readonly #capacity: Load;
+  readonly #running = new Set<J>();
+
+  constructor(jobs: readonly J[], capacity: Load) {
+    this.#waiting = [...jobs].sort((one, other) => other.seconds - one.seconds || (one.file < other.file ? -1 : 1));
+    this.#capacity = capacity;
+  }
+
+  /**
+   * The longest waiting file that is ready and fits beside those that run; it counts as running from now on. What is too
+   * big for the machine runs alone. Undefined when none may begin now.
+   */
+  next(isReady: (job: J) => boolean = () => true): J | undefined {
+    const at = this.#waiting.findIndex((job) => isReady(job) && this.#fits(job));
+    if (at < 0) return undefined;
+    const [job] = this.#waiting.splice(at, 1) as [J];
+    this.#running.add(job);
+    return job;
+  }
+
+  /** A file that `next` answered has ended, and its place is free. */
+  ended(job: J): void {
+    this.#running.delete(job);
+  }
+
+  #fits(job: J): boolean {
+    if (this.#running.size === 0) return true;
+    const isRoom = (of: keyof Load) => {
+      let used = job[of];
+      for (const other of this.#running) used += other[of];
+      // A sum of fractions is not exact.
+      return used <= this.#capacity[of] + 1e-9;
+    };
+    return isRoom('cores') && isRoom('memoryMb');
+  }
+}
