@@ -8,7 +8,7 @@
 import { createHash } from 'node:crypto';
 import { isIPv4, isIPv6 } from 'node:net';
 import { Address6 } from 'ip-address';
-import type { Family } from './model.ts';
+import type { Family, InterfaceAddress } from './model.ts';
 
 export interface Address {
   readonly family: Family;
@@ -66,18 +66,18 @@ export function addressFromBytes(bytes: Uint8Array): Address {
   return { family, value: BigInt(`0x${Buffer.from(bytes).toString('hex')}`) };
 }
 
-/** An address together with the subnet it lies in, as the engine writes it: `192.168.1.2/24`. */
-export function parseInterfaceAddress(text: string): { address: Address; prefix: Prefix } | undefined {
+/** As the engine writes an address with its subnet: `192.168.1.2/24`. */
+export function parseInterfaceAddress(text: string): InterfaceAddress | undefined {
   const [, host = '', digits = ''] = /^([^/]+)\/(0|[1-9]\d{0,2})$/.exec(text) ?? [];
   const address = parseAddress(host);
   const length = Number(digits);
-  if (address === undefined || length > ADDRESS_BITS[address.family]) return undefined;
-  return { address, prefix: prefixOf(address, length) };
+  return address === undefined || length > ADDRESS_BITS[address.family] ? undefined : { ...address, length };
 }
 
 /** The subnet of `text`, which may name any address in it (see hasHostBits). */
 export function parsePrefix(text: string): Prefix | undefined {
-  return parseInterfaceAddress(text)?.prefix;
+  const parsed = parseInterfaceAddress(text);
+  return parsed && prefixOf(parsed, parsed.length);
 }
 
 /** The subnet of this length that holds the address. */
@@ -92,11 +92,17 @@ export function formatPrefix({ family, first, length }: Prefix): string {
   return `${formatAddress({ family, value: first })}/${length}`;
 }
 
-/** `192.168.1.2/24`, as the engine wants addresses answered. */
-export function formatInterfaceAddress(address: Address, prefix: Prefix): string {
-  return `${formatAddress(address)}/${prefix.length}`;
+/** `192.168.1.2/24`, canonical: what parseInterfaceAddress reads. */
+export function formatInterfaceAddress(address: InterfaceAddress): string {
+  return `${formatAddress(address)}/${address.length}`;
 }
 
+/** Whether the two are one address, whatever subnets they were written with. */
+export function isSameAddress(a: Address, b: Address): boolean {
+  return a.value === b.value && a.family === b.family;
+}
+
+/** Whether the address is in the range. */
 export function contains(range: Range, { family, value }: Address): boolean {
   return family === range.family && value >= range.first && value <= range.last;
 }

@@ -1,6 +1,6 @@
 /** The command line: `serve` is the daemon, the others look, or ask the daemon to do what an engine did not. */
 import { parseArgs } from 'node:util';
-import { parseAddress } from './address.ts';
+import { formatAddress, formatInterfaceAddress, parseAddress } from './address.ts';
 import type { Finding } from './collector.ts';
 import * as errors from './errors.ts';
 import type { Network, Pool } from './model.ts';
@@ -9,6 +9,7 @@ import { drawMap } from './map.ts';
 import { nearest } from './nearest.ts';
 import { SETTINGS, readSettings } from './settings.ts';
 import { askDaemon, COLLECT_LEAKS } from './server/client.ts';
+import { writtenEndpoint } from './store/codec.ts';
 import { readLocalStore, type ReadonlyStore } from './store/local.ts';
 import type { Move, SharedAddress } from './store/migrate.ts';
 import { VERSION } from './version.ts';
@@ -39,7 +40,7 @@ const COMMANDS: Readonly<Record<string, Command>> = {
   networks: { summary: 'list the networks', run: (flags) => list(flags, (store) => store.networks.list(), networkRow) },
   endpoints: {
     summary: 'list the attachments of containers',
-    run: (flags) => list(flags, (store) => store.endpoints.list(), endpointRow),
+    run: (flags) => list(flags, (store) => store.endpoints.list(), endpointRow, writtenEndpoint),
   },
   pools: { summary: 'list the address pools', run: (flags) => list(flags, (store) => store.pools.list(), poolRow) },
   leases: {
@@ -159,7 +160,7 @@ async function withStore<T>(use: (store: ReadonlyStore) => Promise<T>): Promise<
 async function map({ json }: Flags): Promise<void> {
   await withStore(async (store) => {
     const [networks, endpoints] = [await store.networks.list(), await store.endpoints.list()];
-    if (json) printJson({ networks, endpoints });
+    if (json) printJson({ networks, endpoints: endpoints.map(writtenEndpoint) });
     else print(drawMap(networks, endpoints) || 'no networks\n');
   });
 }
@@ -168,9 +169,10 @@ async function list<T>(
   { json }: Flags,
   read: (store: ReadonlyStore) => Promise<T[]>,
   row: (record: T) => Row,
+  write: (record: T) => unknown = (record) => record,
 ): Promise<void> {
   const records = await withStore(read);
-  if (json) printJson(records);
+  if (json) printJson(records.map(write));
   else print(table(records.map(row)));
 }
 
@@ -212,8 +214,8 @@ function conflictsByEndpoint(
   conflicts: readonly Records['conflicts'][],
 ): Map<string, Records['conflicts']> {
   const found = new Map<string, Records['conflicts']>();
-  for (const { id, parent, macAddress, address, addressIPv6, changedAt } of endpoints) {
-    for (const own of [address, addressIPv6].map((text) => text?.split('/')[0])) {
+  for (const { id, parent, macAddress, addresses, changedAt } of endpoints) {
+    for (const own of addresses.map(formatAddress)) {
       const isIts = (one: Records['conflicts']) =>
         one.parent === parent && one.address === own && one.ourMacAddress === macAddress && one.seenAt >= changedAt;
       const conflict = conflicts.find(isIts);
@@ -316,14 +318,13 @@ function networkRow({ id, parent, options, internal, subnets }: Records['network
   };
 }
 
-function endpointRow({ id, networkId, parent, macAddress, address, addressIPv6, state }: Records['endpoints']): Row {
-  const addresses = [address, addressIPv6].filter((text) => text !== null).join(' ') || '-';
+function endpointRow({ id, networkId, parent, macAddress, addresses, state }: Records['endpoints']): Row {
   return {
     ENDPOINT: errors.short(id),
     NETWORK: errors.short(networkId),
     PARENT: parent,
     MAC: macAddress,
-    ADDRESSES: addresses,
+    ADDRESSES: addresses.map(formatInterfaceAddress).join(' ') || '-',
     STATE: state,
   };
 }

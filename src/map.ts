@@ -1,4 +1,5 @@
 /** The picture of `tsmacvlan map`: which container address is on which network, VLAN and interface. Pure. */
+import { formatInterfaceAddress } from './address.ts';
 import { short } from './errors.ts';
 import type { Endpoint, Network } from './model.ts';
 
@@ -45,9 +46,9 @@ function networkLabel({ id, options, internal, subnets }: Network): string {
   return [`network ${short(id)}`, options.mode, ...(internal ? ['internal'] : []), ...ranges].join('  ');
 }
 
-function endpointLabel({ id, address, addressIPv6, macAddress, state }: Endpoint): string {
-  const addresses = [address, addressIPv6].filter((text) => text !== null).join(' ') || 'no address';
-  return [addresses, macAddress, `endpoint ${short(id)}`, ...(state === 'created' ? ['(not joined yet)'] : [])].join(
+function endpointLabel({ id, addresses, macAddress, state }: Endpoint): string {
+  const written = addresses.map(formatInterfaceAddress).join(' ') || 'no address';
+  return [written, macAddress, `endpoint ${short(id)}`, ...(state === 'created' ? ['(not joined yet)'] : [])].join(
     '  ',
   );
 }

@@ -10,6 +10,15 @@ export type Mode = (typeof MODES)[number];
 export const FAMILIES = ['IPv4', 'IPv6'] as const;
 export type Family = (typeof FAMILIES)[number];
 
+/** An address with the length of the subnet it lies in, as a link has it: `192.168.1.2/24` (arithmetic in address.ts). */
+export interface InterfaceAddress {
+  readonly family: Family;
+  /** 0 to 2^32-1 or 2^128-1. */
+  readonly value: bigint;
+  /** Prefix length: 0 to 32 or 128 bits. */
+  readonly length: number;
+}
+
 /** One subnet of a network as the engine told CreateNetwork: `{subnet: '192.168.1.0/24', gateway: '192.168.1.1'}`. */
 export interface Subnet {
   readonly addressSpace: string;
@@ -110,9 +119,8 @@ export interface Endpoint {
   readonly linkName: string;
   /** Lower case with colons: `02:42:c0:a8:01:02`. */
   readonly macAddress: string;
-  /** With prefix length: `192.168.1.2/24`; null when the endpoint has none of this family. */
-  readonly address: string | null;
-  readonly addressIPv6: string | null;
+  /** At most one of each family, IPv4 first; empty when the network has no addresses. */
+  readonly addresses: readonly InterfaceAddress[];
   /** Name wished for inside the container (endpoint driver-opt `ifname`); null when none. */
   readonly interfaceName: string | null;
   /** ISO 8601, of the last change of state. */

@@ -8,16 +8,9 @@
  * once more a round of its pools begins, and what is not claimed in it is nobody's.
  */
 import type { Lease, Pool } from '../model.ts';
+import type { AllocationRequest } from '../requests.ts';
 import type { Store } from '../store/store.ts';
 import { isGlobal } from './pool.ts';
-
-/** AllocateNetwork as the wire reads it. */
-export interface AllocationRequest {
-  readonly networkId: string;
-  readonly subnets: readonly { readonly subnet: string }[];
-  /** Some leader of the swarm allocated it before. */
-  readonly isRepeated: boolean;
-}
 
 export class Allocations {
   readonly #store: Store;

@@ -4,6 +4,7 @@
 import { type Address, contains, formatAddress, formatInterfaceAddress, parseAddress } from '../address.ts';
 import * as errors from '../errors.ts';
 import type { Lease, LeaseKind, Pool } from '../model.ts';
+import type { AddressRequest } from '../requests.ts';
 import { leaseKey, realmOf, type Store } from '../store/store.ts';
 import { isManagers, shareSwarmNetwork } from './allocations.ts';
 import type { Candidates } from './candidates.ts';
@@ -18,17 +19,6 @@ import {
   reservedMeaning,
   sizeWithin,
 } from './pool.ts';
-
-/** RequestAddress as the wire reads it. */
-export interface AddressRequest {
-  readonly poolId: string;
-  /** Without prefix length; null when the choice is ours. */
-  readonly address: string | null;
-  readonly isGateway: boolean;
-  /** Swarm managers want the address after the last one given, so that a freed one rests a while. */
-  readonly serial: boolean;
-  readonly signal?: AbortSignal;
-}
 
 /** What a look at the LAN found. */
 export type Finding =
@@ -121,7 +111,7 @@ export class Allocator {
     const isAsked = lease === wanted && !isManagers(pool);
     const finding = isAsked ? await this.#ask(pool, address, lease, signal) : NOT_HELD;
     if (finding.held) throw errors.addressHeld(lease.address, finding.macAddress, finding.linkName, option);
-    return formatInterfaceAddress(address, known(pool.subnet));
+    return formatInterfaceAddress({ ...address, length: known(pool.subnet).length });
   }
 
   /** Swarm's allocator tries its pools in any order, so the address may be that of a sister pool (cnmallocator). */
@@ -151,7 +141,7 @@ export class Allocator {
     const subnet = known(pool.subnet);
     for (const address of realm.index.gatewaysOfOthers(subnet)) {
       if (await realm.insert(address, this.#newLease(pool, address, 'gateway')))
-        return formatInterfaceAddress(address, subnet);
+        return formatInterfaceAddress({ ...address, length: subnet.length });
     }
     return undefined;
   }
@@ -159,7 +149,7 @@ export class Allocator {
   async #addressOf(pool: Pool, wanted: LeaseKind): Promise<string | undefined> {
     const { index } = await this.#leases.realm(realmOf(pool));
     const address = index.find(wanted, pool.id);
-    return address && formatInterfaceAddress(address, known(pool.subnet));
+    return address && formatInterfaceAddress({ ...address, length: known(pool.subnet).length });
   }
 
   /**
@@ -206,7 +196,8 @@ export class Allocator {
       if (isSequential) this.#lastGiven.set(pool.id, address.value);
       const lease = this.#newLease(pool, address, search.kind);
       if (await realm.insert(address, lease)) {
-        if (await this.#isFree(pool, address, lease, search)) return formatInterfaceAddress(address, layout.subnet);
+        if (await this.#isFree(pool, address, lease, search))
+          return formatInterfaceAddress({ ...address, length: layout.subnet.length });
       } else {
         // Others write to the same store.
         await realm.catchUp();

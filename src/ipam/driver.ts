@@ -4,16 +4,16 @@
  */
 import { hostname } from 'node:os';
 import type { Leak } from '../leak.ts';
+import type { AddressRequest, AllocationRequest, PoolRequest } from '../requests.ts';
 import type { Store } from '../store/store.ts';
-import { type AllocationRequest, Allocations } from './allocations.ts';
-import { type AddressRequest, Allocator, type Probe } from './allocator.ts';
+import { Allocations } from './allocations.ts';
+import { Allocator, type Probe } from './allocator.ts';
 import { Candidates, type Keeper } from './candidates.ts';
 import { Leases } from './leases.ts';
-import { ADDRESS_SPACES, type PoolRequest } from './pool.ts';
+import { ADDRESS_SPACES } from './pool.ts';
 import { Pools } from './pools.ts';
 
-export type { AddressRequest, Finding, Probe } from './allocator.ts';
-export type { PoolRequest } from './pool.ts';
+export type { Finding, Probe } from './allocator.ts';
 
 interface Parts {
   readonly store: Store;

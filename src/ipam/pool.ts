@@ -16,24 +16,12 @@ import {
 import * as errors from '../errors.ts';
 import type { Family, Pool } from '../model.ts';
 import { nearest, oneOf } from '../nearest.ts';
+import type { PoolRequest } from '../requests.ts';
 import { realmOf } from '../store/store.ts';
 import type { Occupancy } from './occupancy.ts';
 
 /** Names told to the engine in GetDefaultAddressSpaces; different, or engines >= 27 skip their overlap check. */
 export const ADDRESS_SPACES = { local: 'TsmacvlanLocal', global: 'TsmacvlanGlobal' } as const;
-
-/** RequestPool as the wire reads it. */
-export interface PoolRequest {
-  readonly addressSpace: string;
-  /** `--subnet` as typed; null when the engine leaves the choice to us. */
-  readonly pool: string | null;
-  /** `--ip-range` as typed. */
-  readonly subPool: string | null;
-  /** `--ipam-opt`. */
-  readonly options: Readonly<Record<string, string>>;
-  /** Swarm managers say false also for IPv6 (moby cnmallocator): only a request without subnet depends on it. */
-  readonly v6: boolean;
-}
 
 /** A request that was checked: what makes a pool. */
 export interface PoolSpec {

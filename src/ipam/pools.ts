@@ -4,6 +4,7 @@ import * as errors from '../errors.ts';
 import type { Leak } from '../leak.ts';
 import { isOfSwarm, type Pool } from '../model.ts';
 import { Serial } from '../serial.ts';
+import type { PoolRequest } from '../requests.ts';
 import { realmOf, type Store } from '../store/store.ts';
 import { isAllocated, isManagers } from './allocations.ts';
 import type { Leases } from './leases.ts';
@@ -14,7 +15,6 @@ import {
   known,
   nameOf,
   newPool,
-  type PoolRequest,
   readPoolRequest,
   realmOfPoolId,
 } from './pool.ts';

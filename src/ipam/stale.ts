@@ -1,4 +1,5 @@
 /** Which leases nobody will ever give back. */
+import { formatAddress } from '../address.ts';
 import type { Endpoint, Lease, Pool } from '../model.ts';
 import type { Store } from '../store/store.ts';
 import { isManagers, isUnclaimed } from './allocations.ts';
@@ -21,11 +22,11 @@ export interface Evidence {
 
 export async function readEvidence(store: Store): Promise<Evidence> {
   const [pools, endpoints] = await Promise.all([store.pools.list(), store.endpoints.list()]);
-  const addresses = endpoints.flatMap(({ address, addressIPv6 }) => [address, addressIPv6]);
+  const addresses = endpoints.flatMap((endpoint) => endpoint.addresses);
   return {
     pools: new Map(pools.map((pool) => [pool.id, pool])),
     endpoints: new Map(endpoints.map((endpoint) => [endpoint.id, endpoint])),
-    endpointAddresses: new Set(addresses.map((address) => address?.split('/')[0] ?? '')),
+    endpointAddresses: new Set(addresses.map(formatAddress)),
   };
 }
 

@@ -11,7 +11,7 @@ import {
   IFF_NOARP,
   IFF_PROMISC,
   IFF_UP,
-  type InterfaceAddress,
+  type LinkAddress,
   type Link,
   type LinkHeader,
   RTM_DELADDR,
@@ -55,7 +55,7 @@ import { type Message, NLM_F_CREATE, NLM_F_EXCL, type Request } from './netlink.
 import { type Answer, RtnetlinkSocket } from './rtnetlink.ts';
 import { type LinkEvent, LinkWatch } from './watch.ts';
 
-export type { InterfaceAddress, Link, LinkEvent, Route, RouteSpec, VlanKind };
+export type { LinkAddress, Link, LinkEvent, Route, RouteSpec, VlanKind };
 
 export interface MacvlanSpec {
   readonly name: string;
@@ -256,7 +256,7 @@ export class Links {
     return this.#deletions.delete(index);
   }
 
-  async addresses(index?: number): Promise<InterfaceAddress[]> {
+  async addresses(index?: number): Promise<LinkAddress[]> {
     const request = { type: RTM_GETADDR, flags: 0, body: addressDumpBody() };
     const addresses = await this.#requests.dump('list addresses', request, decodeAddress);
     return index === undefined ? addresses : addresses.filter(({ linkIndex }) => linkIndex === index);

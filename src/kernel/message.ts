@@ -1,6 +1,14 @@
 /** rtnetlink's messages about links, addresses and routes (linux/if_link.h, if_addr.h, rtnetlink.h). Pure. */
 import { constants } from 'node:os';
-import { ADDRESS_BITS, formatAddress, formatMac, macBytes, parseInterfaceAddress, parseMac } from '../address.ts';
+import {
+  ADDRESS_BITS,
+  formatAddress,
+  formatMac,
+  macBytes,
+  parseInterfaceAddress,
+  parseMac,
+  parsePrefix,
+} from '../address.ts';
 import type { Family, Mode } from '../model.ts';
 import { KernelError } from './errno.ts';
 import {
@@ -129,7 +137,7 @@ export interface Link {
 
 export type VlanKind = keyof typeof VLAN_ETHERTYPES;
 
-export interface InterfaceAddress {
+export interface LinkAddress {
   readonly linkIndex: number;
   /** Canonical, without prefix length. */
   readonly address: string;
@@ -317,10 +325,10 @@ export function addressBody(linkIndex: number, address: string, noDad = false): 
   const parsed = parseInterfaceAddress(address);
   if (parsed === undefined) throw invalid('address with prefix length', address);
   const body = Buffer.alloc(ADDRESS_BODY_SIZE);
-  body.writeUInt8(FAMILY_NUMBERS[parsed.address.family]);
-  body.writeUInt8(parsed.prefix.length, 1);
+  body.writeUInt8(FAMILY_NUMBERS[parsed.family]);
+  body.writeUInt8(parsed.length, 1);
   body.writeUInt32LE(linkIndex, 4);
-  const bytes = addressBytes(parsed.address.family, parsed.address.value);
+  const bytes = addressBytes(parsed.family, parsed.value);
   const flags = noDad ? [u32Attribute(IFA_FLAGS, IFA_F_NODAD)] : [];
   return Buffer.concat([body, encodeAttribute(IFA_LOCAL, bytes), encodeAttribute(IFA_ADDRESS, bytes), ...flags]);
 }
@@ -332,7 +340,7 @@ export function addressDumpBody(namespaceId?: number): Buffer {
 }
 
 /** Undefined for an address that is neither IPv4 nor IPv6. */
-export function decodeAddress({ body }: Message): InterfaceAddress | undefined {
+export function decodeAddress({ body }: Message): LinkAddress | undefined {
   if (body.length < ADDRESS_BODY_SIZE) throw malformed('address', body.length);
   const attributes = new Attributes(body, ADDRESS_BODY_SIZE);
   const family = FAMILIES[body.readUInt8()];
@@ -386,7 +394,7 @@ export interface RouteSpec {
 
 /** A unicast route in table main. */
 export function routeBody({ destination, linkIndex, source, gateway }: RouteSpec): Buffer {
-  const prefix = parseInterfaceAddress(destination)?.prefix;
+  const prefix = parsePrefix(destination);
   if (prefix === undefined) throw invalid('destination', destination);
   const body = Buffer.alloc(ROUTE_BODY_SIZE);
   // IPv6 ignores scopes.
@@ -464,8 +472,8 @@ function formatBytes(family: Family | undefined, bytes: Buffer | null): string |
 
 function plainAddress(type: number, text: string, family: Family): Buffer {
   const parsed = parseInterfaceAddress(`${text}/${ADDRESS_BITS[family]}`);
-  if (parsed?.address.family !== family) throw invalid(`${family} address`, text);
-  return encodeAttribute(type, addressBytes(family, parsed.address.value));
+  if (parsed?.family !== family) throw invalid(`${family} address`, text);
+  return encodeAttribute(type, addressBytes(family, parsed.value));
 }
 
 function invalid(what: string, value: string): KernelError {

@@ -10,7 +10,7 @@ import { closeSync, openSync } from 'node:fs';
 import { isKernelError } from './errno.ts';
 import * as libc from './libc.ts';
 import {
-  type InterfaceAddress,
+  type LinkAddress,
   type Link,
   RTM_DELLINK,
   RTM_GETADDR,
@@ -37,7 +37,7 @@ export interface ForeignLink extends Link {
   readonly namespaceId: number;
 }
 
-interface Place extends InterfaceAddress {
+interface Place extends LinkAddress {
   readonly namespaceId: number;
 }
 

@@ -2,7 +2,7 @@
  * What the drivers want of the LAN: whether an address may be used, asked as thoroughly as was wished; addresses on
  * standby; and a watch over those in use.
  */
-import { type Address, formatAddress, parseInterfaceAddress, parsePrefix } from '../address.ts';
+import { type Address, formatAddress, formatInterfaceAddress, parsePrefix } from '../address.ts';
 import { LatestMap } from '../bounded.ts';
 import { PluginError } from '../errors.ts';
 import type { Log } from '../log.ts';
@@ -161,7 +161,7 @@ export class Lan {
     monitor.watch(id, {
       parentName,
       macAddress,
-      addresses: addressesOf(endpoint).map(({ address }) => address),
+      addresses: endpoint.addresses,
       defend: defends ? defend : null,
     });
   }
@@ -193,7 +193,7 @@ export class Lan {
     const place = placeOf(network);
     if (place === null) return;
     const { macAddress } = endpoint;
-    const announcements = addressesOf(endpoint).map(({ address }) =>
+    const announcements = endpoint.addresses.map((address) =>
       this.#parts.prober.announce({ ...place, address, macAddress, signal }),
     );
     await Promise.allSettled(announcements);
@@ -206,8 +206,8 @@ export class Lan {
   async keepLeft(endpoint: Endpoint, network: Network): Promise<void> {
     const place = placeOf(network);
     if (place === null) return;
-    for (const { address, subnet } of addressesOf(endpoint)) {
-      const request = this.#probeRequest({ ...place, address, subnet });
+    for (const address of endpoint.addresses) {
+      const request = this.#probeRequest({ ...place, address, subnet: formatInterfaceAddress(address) });
       if (request === null || this.#parts.monitor.isContested(place.parentName, address)) continue;
       // A container with two interfaces on the parent answers on both.
       const isOwn = (mac: string, isGiven: boolean) =>
@@ -256,13 +256,6 @@ function thorough(one: ProbeProfile, other: ProbeProfile): ProbeProfile {
 /** A daemon of this kind asks for the address, guards it or keeps it on standby. */
 function isDaemon(macAddress: string): boolean {
   return isProbeMac(macAddress) || isStandbyMac(macAddress);
-}
-
-function addressesOf({ address, addressIPv6 }: Endpoint): { address: Address; subnet: string }[] {
-  return [address, addressIPv6].flatMap((text) => {
-    const parsed = text === null ? undefined : parseInterfaceAddress(text);
-    return parsed === undefined ? [] : [{ address: parsed.address, subnet: text as string }];
-  });
 }
 
 /** Null for an isolated network, which is on no LAN. */

@@ -6,7 +6,7 @@ import { type Address, type Prefix, formatAddress } from '../address.ts';
 import { CappedMap } from '../bounded.ts';
 import * as errors from '../errors.ts';
 import { KernelError } from '../kernel/errno.ts';
-import type { InterfaceAddress, Link, Links } from '../kernel/link.ts';
+import type { LinkAddress, Link, Links } from '../kernel/link.ts';
 import type { Mode } from '../model.ts';
 import { type Announcement, announce } from './announce.ts';
 import { type Clock, systemClock } from '../clock.ts';
@@ -90,7 +90,7 @@ export class Prober {
   readonly #reportedProxies = new CappedMap<string, true>(MOST_REPORTS);
   readonly #standby: StandbyList;
   readonly #parents = new SharedReadings<Link | undefined>();
-  readonly #hostAddresses = new SharedReadings<InterfaceAddress[]>();
+  readonly #hostAddresses = new SharedReadings<LinkAddress[]>();
   /** Of what was begun since the last close(): also what has not opened its port yet ends with it. */
   #stop = new AbortController();
 

@@ -6,7 +6,7 @@
  * Not recognised: a router that leaves out the control address, or answers so much later than for the address in
  * question that the probe is over. Its answers count, and the message names its MAC.
  */
-import { type Address, ADDRESS_BITS, type Prefix } from '../address.ts';
+import { type Address, ADDRESS_BITS, isSameAddress, type Prefix } from '../address.ts';
 import { CappedMap } from '../bounded.ts';
 import type { Clock } from '../clock.ts';
 import type { Sighting } from './frames/sighting.ts';
@@ -60,7 +60,7 @@ export class ProxyWatch {
   }
 
   hear({ kind, address, macAddress, isAnswer }: Sighting): void {
-    if (kind !== 'use' || !isAnswer || !isSame(address, this.address)) return;
+    if (kind !== 'use' || !isAnswer || !isSameAddress(address, this.address)) return;
     if (this.#answeredAtMs.put(macAddress, this.#clock.nowMs())) this.#onProxy(macAddress);
   }
 
@@ -68,8 +68,4 @@ export class ProxyWatch {
     const atMs = this.#answeredAtMs.get(macAddress);
     return atMs !== undefined && this.#clock.nowMs() - atMs < MEMORY_MS;
   }
-}
-
-function isSame(a: Address, b: Address): boolean {
-  return a.family === b.family && a.value === b.value;
 }

@@ -2,7 +2,7 @@
  * Where the network room meets the IPAM room: in the store's records. CreateNetwork ties pools to their network,
  * CreateEndpoint ties leases to their endpoint. A lease tied to nothing for long is what the IPAM may take back.
  */
-import { parseInterfaceAddress, formatAddress } from '../address.ts';
+import { formatAddress } from '../address.ts';
 import type { Endpoint, Lease, Network, NetworkSubnet, Pool, Subnet } from '../model.ts';
 import { leaseKey, realmOf, type Store } from '../store/store.ts';
 
@@ -78,16 +78,11 @@ export class Claims {
     await this.#store.leases.replace(lease, { ...lease, endpointId, changedAt: this.#now().toISOString() });
   }
 
-  async #leases(network: Network, { address, addressIPv6 }: Endpoint): Promise<Lease[]> {
+  async #leases(network: Network, { addresses }: Endpoint): Promise<Lease[]> {
     const found: Lease[] = [];
-    for (const text of [address, addressIPv6]) {
-      const parsed = text === null ? undefined : parseInterfaceAddress(text);
-      if (parsed === undefined) continue;
+    for (const address of addresses.map(formatAddress)) {
       for (const realm of new Set(network.subnets.map((subnet) => subnet.realm))) {
-        const lease =
-          realm === null
-            ? undefined
-            : await this.#store.leases.get(leaseKey({ realm, address: formatAddress(parsed.address) }));
+        const lease = realm === null ? undefined : await this.#store.leases.get(leaseKey({ realm, address }));
         if (lease?.kind === 'container' && lease.holder === undefined) found.push(lease);
       }
     }

@@ -3,7 +3,7 @@
  * before it returns; what one makes, its twin unmakes.
  */
 import { isDeepStrictEqual } from 'node:util';
-import { formatAddress, parseInterfaceAddress } from '../address.ts';
+import { type Address, formatAddress, isSameAddress } from '../address.ts';
 import * as errors from '../errors.ts';
 import type { Link, LinkEvent, Links } from '../kernel/link.ts';
 import { type Lan, placeOf } from '../lan/lan.ts';
@@ -19,6 +19,7 @@ import {
   type ProbeProfile,
   isOfSwarm,
 } from '../model.ts';
+import type { Attachment, EndpointRequest, NetworkRequest } from '../requests.ts';
 import { Serial } from '../serial.ts';
 import { realmOf, type Store } from '../store/store.ts';
 import { Announcements } from './announcements.ts';
@@ -29,25 +30,15 @@ import { readNetworkOptions } from './options.ts';
 import { Parents } from './parent.ts';
 import { subInterfaceRefusal } from './refusal.ts';
 import {
-  addressesOf,
   checkInside,
   checkPassthru,
   checkRequest,
   derivedMac,
-  type EndpointRequest,
   gatewayFor,
-  type NetworkRequest,
   readMac,
   repeated,
   subnetOf,
 } from './request.ts';
-
-export interface Attachment {
-  readonly linkName: string;
-  readonly interfaceName: string | null;
-  readonly gateway: string | null;
-  readonly gatewayIPv6: string | null;
-}
 
 /** A sub-interface on its way out. */
 interface Departure {
@@ -307,7 +298,7 @@ export class NetworkDriver {
 
   async #createEndpoint(request: EndpointRequest): Promise<{ macAddress: string | null }> {
     const network = await this.#network(request.networkId);
-    for (const address of [request.address, request.addressIPv6]) checkInside(address, network);
+    checkInside(request, network);
     const known = this.#endpoints.get(request.endpointId);
     if (known !== undefined && known.state !== 'deleting') return repeated(known, request);
 
@@ -321,8 +312,7 @@ export class NetworkDriver {
       parent: parent.name,
       linkName: endpointLinkName(request.endpointId),
       macAddress,
-      address: request.address,
-      addressIPv6: request.addressIPv6,
+      addresses: request.addresses,
       interfaceName: request.interfaceName,
       changedAt: this.#now().toISOString(),
     };
@@ -353,16 +343,15 @@ export class NetworkDriver {
    * What another IPAM chose, or a swarm's manager, nobody has asked for yet. Our own IPAM asked already; since then somebody
    * may have taken the address.
    */
-  async #askLan(network: Network, { address, addressIPv6, signal }: EndpointRequest): Promise<void> {
+  async #askLan(network: Network, { addresses }: EndpointRequest): Promise<void> {
     const place = placeOf(network);
     if (this.#check === undefined || place === null) return;
-    for (const text of [address, addressIPv6]) {
-      const parsed = text === null ? undefined : parseInterfaceAddress(text);
-      const subnet = text === null ? undefined : subnetOf(text, network.subnets);
-      if (parsed === undefined || subnet === undefined) continue;
-      const request = { ...place, address: parsed.address, subnet: subnet.subnet, signal };
-      const words = formatAddress(parsed.address);
-      const option = parsed.address.family === 'IPv4' ? '--ip' : '--ip6';
+    for (const address of addresses) {
+      const subnet = subnetOf(address, network.subnets);
+      if (subnet === undefined) continue;
+      const request = { ...place, address, subnet: subnet.subnet };
+      const words = formatAddress(address);
+      const option = address.family === 'IPv4' ? '--ip' : '--ip6';
       if (subnet.realm === null) {
         const finding = await this.#check.check(request);
         if (finding.held) throw errors.addressHeld(words, finding.macAddress, finding.linkName, option);
@@ -489,8 +478,8 @@ export class NetworkDriver {
       return {
         linkName: endpoint.linkName,
         interfaceName: endpoint.interfaceName,
-        gateway: gatewayFor(network, endpoint.address),
-        gatewayIPv6: gatewayFor(network, endpoint.addressIPv6),
+        gateway: gatewayFor(network, endpoint, 'IPv4'),
+        gatewayIPv6: gatewayFor(network, endpoint, 'IPv6'),
       };
     });
   }
@@ -710,7 +699,9 @@ export class NetworkDriver {
   speaker(parent: string, macAddress: string, address: string): Endpoint | undefined {
     return [...this.#endpoints.values()].find(
       (endpoint) =>
-        endpoint.parent === parent && endpoint.macAddress === macAddress && addressesOf(endpoint).includes(address),
+        endpoint.parent === parent &&
+        endpoint.macAddress === macAddress &&
+        endpoint.addresses.some((own) => formatAddress(own) === address),
     );
   }
 
@@ -735,7 +726,7 @@ export class NetworkDriver {
   }
 
   #chooseMac(request: EndpointRequest, { options }: Network, parent: Link): string {
-    if (options.mode !== 'passthru') return request.macAddress ?? derivedMac(options.macPrefix, request);
+    if (options.mode !== 'passthru') return request.macAddress ?? derivedMac(options.macPrefix, request.addresses);
     if (request.macAddress !== null && request.macAddress !== parent.macAddress) {
       throw errors.macFixedByParent(request.macAddress, parent.name, parent.macAddress);
     }
@@ -759,10 +750,10 @@ export class NetworkDriver {
     const holder = this.#inTheWay(endpoint, options)[0];
     if (holder === undefined) return;
     if (options.mode === 'passthru') throw errors.passthruOccupied(endpoint.parent, holder.id);
-    const shared = addressesOf(endpoint).find((address) => addressesOf(holder).includes(address));
+    const shared = endpoint.addresses.find((address) => hasAddress(holder, address));
     throw shared === undefined
       ? errors.macTaken(endpoint.macAddress, holder.id, endpoint.parent)
-      : errors.addressTaken(shared, holder.id, endpoint.parent);
+      : errors.addressTaken(formatAddress(shared), holder.id, endpoint.parent);
   }
 
   /**
@@ -770,12 +761,9 @@ export class NetworkDriver {
    * not silent already.
    */
   #inTheWay(endpoint: Endpoint, { mode }: NetworkOptions): Endpoint[] {
-    const own = addressesOf(endpoint).map((address) => `${address}/`);
-    // Of thousands of endpoints, for each new one: nothing is taken apart here.
-    const hasOne = (text: string | null) => text !== null && own.some((address) => text.startsWith(address));
     const collides = (other: Endpoint) =>
       !this.#departing.get(other.id)?.isSilent &&
-      (other.macAddress === endpoint.macAddress || hasOne(other.address) || hasOne(other.addressIPv6));
+      (other.macAddress === endpoint.macAddress || endpoint.addresses.some((address) => hasAddress(other, address)));
     return [...this.#endpoints.values()].filter(
       (other) =>
         other.id !== endpoint.id && other.parent === endpoint.parent && (mode === 'passthru' || collides(other)),
@@ -790,6 +778,10 @@ export class NetworkDriver {
       this.#log.error(`could not mend ${what}`, { error: String(error) });
     }
   }
+}
+
+function hasAddress({ addresses }: Endpoint, address: Address): boolean {
+  return addresses.some((own) => isSameAddress(own, address));
 }
 
 /** `--ipam-opt probe=`, which goes before `-o probe=`; the engine gives all pools of a network the same options. */

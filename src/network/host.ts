@@ -2,16 +2,7 @@
  * Host access: macvlan hides a parent from its own sub-interfaces, so the host gets a sub-interface too, one per parent,
  * with an address for each network that asks for it and a route to each of its containers.
  */
-import {
-  type Address,
-  formatAddress,
-  macFromIPv4,
-  macFromIPv6,
-  parseAddress,
-  parseInterfaceAddress,
-  parsePrefix,
-  contains,
-} from '../address.ts';
+import { formatAddress, macFromIPv4, macFromIPv6, parseAddress, parsePrefix, contains } from '../address.ts';
 import * as errors from '../errors.ts';
 import { isKernelError } from '../kernel/errno.ts';
 import type { Link, Links } from '../kernel/link.ts';
@@ -93,7 +84,7 @@ export class HostAccess {
     const hosts = networks.flatMap(({ hostAddresses }) => hostAddresses.map(whole));
     const known = new Set([
       ...hosts,
-      ...endpoints.flatMap(containersOf).map((address) => whole(formatAddress(address))),
+      ...endpoints.flatMap(({ addresses }) => addresses.map((address) => whole(formatAddress(address)))),
     ]);
     for (const { destination, linkIndex } of await this.#links.routes())
       if (ours.has(linkIndex) && /\/(32|128)$/.test(destination) && !known.has(destination))
@@ -150,16 +141,12 @@ export class HostAccess {
     if (network.hostAddresses.length === 0) return [];
     const link = await this.#links.byName(hostLinkName(parentName));
     if (link?.alias !== HOST_ALIAS) return [];
-    return containersOf(endpoint).flatMap((container) => {
+    return endpoint.addresses.flatMap((container) => {
       const source = network.hostAddresses.find((host) => parseAddress(host)?.family === container.family);
       if (source === undefined) return [];
       return { destination: whole(formatAddress(container)), linkIndex: link.index, source };
     });
   }
-}
-
-function containersOf({ address, addressIPv6 }: Endpoint): Address[] {
-  return [address, addressIPv6].flatMap((text) => (text === null ? [] : (parseInterfaceAddress(text)?.address ?? [])));
 }
 
 function macOf(text: string): string {

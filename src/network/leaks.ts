@@ -7,6 +7,7 @@
  * Each alone would be wrong: a link that is down inside its container does not occupy its MAC address, and a namespace
  * below another engine's (docker in docker) or of Linux before 5.0 cannot be read.
  */
+import { formatInterfaceAddress } from '../address.ts';
 import { short } from '../errors.ts';
 import type { Link, Links } from '../kernel/link.ts';
 import type { Patience } from '../leak.ts';
@@ -104,6 +105,5 @@ export function explain({ endpoint, cause }: DeadEndpoint): { patience: Patience
 }
 
 export function describe(endpoint: Endpoint): string {
-  const addresses = [endpoint.address, endpoint.addressIPv6].filter((address) => address !== null);
-  return [short(endpoint.id), ...addresses].join(' ');
+  return [short(endpoint.id), ...endpoint.addresses.map(formatInterfaceAddress)].join(' ');
 }

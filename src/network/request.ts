@@ -1,41 +1,20 @@
-/** What the engine asks for, and what of it can be judged and derived without asking the kernel. */
+/** What of the engine's requests can be judged, and what derived from them, without asking the kernel. */
 import { randomBytes } from 'node:crypto';
+import { isDeepStrictEqual } from 'node:util';
 import {
+  type Address,
   contains,
+  formatInterfaceAddress,
   formatMac,
   isMulticastMac,
   macFromIPv4,
   macFromIPv6,
-  parseInterfaceAddress,
   parseMac,
   parsePrefix,
 } from '../address.ts';
 import * as errors from '../errors.ts';
-import type { Endpoint, Family, Network, NetworkOptions, Subnet } from '../model.ts';
-
-export interface NetworkRequest {
-  readonly networkId: string;
-  /** `-o` labels as given. */
-  readonly options: Readonly<Record<string, string>>;
-  readonly internal: boolean;
-  readonly enableIPv4: boolean;
-  readonly enableIPv6: boolean;
-  readonly subnets: readonly Subnet[];
-}
-
-export interface EndpointRequest {
-  readonly networkId: string;
-  readonly endpointId: string;
-  /** With prefix length; null when the engine has none of this family. */
-  readonly address: string | null;
-  readonly addressIPv6: string | null;
-  /** `--mac-address` as typed; null when we choose. */
-  readonly macAddress: string | null;
-  readonly interfaceName: string | null;
-  /** `8080->80/tcp`; macvlan publishes nothing, so these are only warned about. */
-  readonly publishedPorts: readonly string[];
-  readonly signal?: AbortSignal | undefined;
-}
+import type { Endpoint, Family, InterfaceAddress, Network, NetworkOptions, Subnet } from '../model.ts';
+import type { EndpointRequest, NetworkRequest } from '../requests.ts';
 
 // --- networks ---------------------------------------------------------------------------------------------------------
 
@@ -67,30 +46,26 @@ export function checkPassthru(parentName: string, { mode }: NetworkOptions, othe
 
 // --- endpoints --------------------------------------------------------------------------------------------------------
 
-/** Throws ADDRESS_OUTSIDE_NETWORK. */
-export function checkInside(address: string | null, { id, subnets }: Network): void {
-  if (address !== null && subnetOf(address, subnets) === undefined)
-    throw errors.addressOutsideNetwork(
-      address,
-      id,
-      subnets.map(({ subnet }) => subnet),
-    );
+/** Throws ADDRESS_OUTSIDE_NETWORK, also for what is no address at all. */
+export function checkInside({ addresses, malformedAddresses }: EndpointRequest, { id, subnets }: Network): void {
+  const outside = addresses.filter((address) => subnetOf(address, subnets) === undefined);
+  const [wrong] = [...malformedAddresses, ...outside.map(formatInterfaceAddress)];
+  if (wrong === undefined) return;
+  const known = subnets.map(({ subnet }) => subnet);
+  throw errors.addressOutsideNetwork(wrong, id, known);
 }
 
-export function subnetOf<T extends Subnet>(address: string, subnets: readonly T[]): T | undefined {
-  const parsed = parseInterfaceAddress(address);
+/** The subnet of a network that the address lies in. */
+export function subnetOf<T extends Subnet>(address: Address, subnets: readonly T[]): T | undefined {
   return subnets.find(({ subnet }) => {
     const prefix = parsePrefix(subnet);
-    return parsed !== undefined && prefix !== undefined && contains(prefix, parsed.address);
+    return prefix !== undefined && contains(prefix, address);
   });
 }
 
 /** The same request again gets the same answer; another one under the same id is a mistake: ENDPOINT_DIFFERS. */
 export function repeated(known: Endpoint, request: EndpointRequest): { macAddress: string | null } {
-  const isSame =
-    known.networkId === request.networkId &&
-    known.address === request.address &&
-    known.addressIPv6 === request.addressIPv6;
+  const isSame = known.networkId === request.networkId && isDeepStrictEqual(known.addresses, request.addresses);
   if (!isSame || (request.macAddress !== null && request.macAddress !== known.macAddress))
     throw errors.endpointDiffers(known.id);
   return { macAddress: request.macAddress === null ? known.macAddress : null };
@@ -105,20 +80,15 @@ export function readMac(typed: string): string {
 }
 
 /** `prefix`: the first two bytes, `02:42`. From the IPv4 address, else the IPv6 address, else by chance. */
-export function derivedMac(prefix: string, { address, addressIPv6 }: EndpointRequest): string {
-  const ipv4 = address === null ? undefined : parseInterfaceAddress(address);
-  if (ipv4 !== undefined) return macFromIPv4(prefix, ipv4.address);
-  const ipv6 = addressIPv6 === null ? undefined : parseInterfaceAddress(addressIPv6);
-  return ipv6 === undefined ? `${prefix}:${formatMac(randomBytes(4))}` : macFromIPv6(prefix, ipv6.address);
-}
-
-/** Without prefix length. */
-export function addressesOf({ address, addressIPv6 }: Pick<Endpoint, 'address' | 'addressIPv6'>): string[] {
-  return [address, addressIPv6].flatMap((text) => text?.split('/')[0] ?? []);
+export function derivedMac(prefix: string, [first]: readonly InterfaceAddress[]): string {
+  if (first === undefined) return `${prefix}:${formatMac(randomBytes(4))}`;
+  return first.family === 'IPv4' ? macFromIPv4(prefix, first) : macFromIPv6(prefix, first);
 }
 
 /** The gateway of the address's own subnet: a full pool may have answered with an address of its sister's. */
-export function gatewayFor({ options, internal, parent, subnets }: Network, address: string | null): string | null {
-  if (address === null || internal || parent.recipe === 'isolated' || !options.gateway) return null;
+export function gatewayFor(network: Network, { addresses }: Endpoint, family: Family): string | null {
+  const { options, internal, parent, subnets } = network;
+  const address = addresses.find((one) => one.family === family);
+  if (address === undefined || internal || parent.recipe === 'isolated' || !options.gateway) return null;
   return subnetOf(address, subnets)?.gateway ?? null;
 }

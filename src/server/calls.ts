@@ -1,33 +1,43 @@
 /** The table of all calls an engine makes, each on one line: read → verb → write. */
 import type { Finding } from '../collector.ts';
+import type { InterfaceAddress } from '../model.ts';
+import type {
+  AddressRequest,
+  AllocationRequest,
+  Attachment,
+  EndpointRequest,
+  GatewayCheck,
+  NetworkRequest,
+  PoolRequest,
+} from '../requests.ts';
 import type { Scope } from '../settings.ts';
 import * as wire from './wire.ts';
 
 /** What the table needs of the NetworkDriver. */
 export interface NetworkVerbs {
-  createNetwork(request: wire.NetworkRequest): Promise<void>;
+  createNetwork(request: NetworkRequest): Promise<void>;
   deleteNetwork(networkId: string): Promise<void>;
   /** Null when the engine named the MAC address itself. */
-  createEndpoint(request: wire.EndpointRequest): Promise<{ macAddress: string | null }>;
+  createEndpoint(request: EndpointRequest): Promise<{ macAddress: string | null }>;
   deleteEndpoint(networkId: string, endpointId: string): Promise<void>;
-  join(networkId: string, endpointId: string): Promise<wire.Attachment>;
+  join(networkId: string, endpointId: string): Promise<Attachment>;
   leave(networkId: string, endpointId: string): Promise<void>;
   /** Says in the log what users of a swarm learn late or never. */
-  reviewAllocation(request: wire.AllocationRequest): void;
-  skipGateway(request: wire.GatewayCheck): { ipv4: boolean; ipv6: boolean };
+  reviewAllocation(request: AllocationRequest): void;
+  skipGateway(request: GatewayCheck): { ipv4: boolean; ipv6: boolean };
 }
 
 /** What the table needs of the IpamDriver. */
 export interface IpamVerbs {
   defaultAddressSpaces(): { local: string; global: string };
-  requestPool(request: wire.PoolRequest): Promise<{ poolId: string; pool: string }>;
+  requestPool(request: PoolRequest): Promise<{ poolId: string; pool: string }>;
   releasePool(poolId: string): Promise<void>;
   /** The engine asked what the plugin can do. */
   register(): void;
-  allocateNetwork(request: wire.AllocationRequest): Promise<void>;
+  allocateNetwork(request: AllocationRequest): Promise<void>;
   freeNetwork(networkId: string): Promise<void>;
   /** Answers with prefix length. When the signal fires nobody waits any more. */
-  requestAddress(request: wire.AddressRequest & { signal: AbortSignal }): Promise<string>;
+  requestAddress(request: AddressRequest & { signal: AbortSignal }): Promise<string>;
   releaseAddress(request: { poolId: string; address: string }): Promise<void>;
 }
 
@@ -68,6 +78,7 @@ export interface Subject {
   readonly endpointId?: string;
   readonly poolId?: string;
   readonly address?: string | null;
+  readonly addresses?: readonly InterfaceAddress[];
 }
 
 /** By what the URL says: `NetworkDriver.Join`. */
@@ -144,18 +155,14 @@ export function createCalls({ network, ipam, leaks, scope }: Parts): Calls {
 async function nothing(): Promise<void> {}
 
 /** The options come back to every node as those of CreateNetwork. */
-async function allocate(network: NetworkVerbs, ipam: IpamVerbs, request: wire.AllocationRequest) {
+async function allocate(network: NetworkVerbs, ipam: IpamVerbs, request: AllocationRequest) {
   await ipam.allocateNetwork(request);
   network.reviewAllocation(request);
   return request;
 }
 
 /** Only what was chosen here: an address the engine named may have been its holder's before. */
-async function giveBack(
-  ipam: IpamVerbs,
-  { poolId, address, isGateway }: wire.AddressRequest,
-  given: string,
-): Promise<void> {
+async function giveBack(ipam: IpamVerbs, { poolId, address, isGateway }: AddressRequest, given: string): Promise<void> {
   if (address === null && !isGateway) await ipam.releaseAddress({ poolId, address: wire.withoutLength(given) });
 }
 

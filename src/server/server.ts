@@ -11,6 +11,7 @@ import { finished } from 'node:stream/promises';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import express, { type ErrorRequestHandler, type Express, type Request, type Response } from 'express';
+import { formatInterfaceAddress } from '../address.ts';
 import * as errors from '../errors.ts';
 import type { Fields, Log } from '../log.ts';
 import { VERSION } from '../version.ts';
@@ -258,7 +259,9 @@ function errorBody({ message }: errors.PluginError): object {
 }
 
 function fieldsOf({ subject, arrivedAt }: Visit, outcome: string): Fields {
-  const { networkId, endpointId, poolId, address } = subject;
+  const { networkId, endpointId, poolId, addresses = [] } = subject;
+  const ipv4 = addresses.find(({ family }) => family === 'IPv4');
+  const address = subject.address ?? (ipv4 && formatInterfaceAddress(ipv4));
   return {
     ...(networkId && { network: errors.short(networkId) }),
     ...(endpointId && { endpoint: errors.short(endpointId) }),

@@ -7,73 +7,20 @@
 import * as v from 'valibot';
 import * as errors from '../errors.ts';
 import type { Finding } from '../collector.ts';
-import type { Subnet } from '../model.ts';
+import { parseInterfaceAddress } from '../address.ts';
+import type { InterfaceAddress, Subnet } from '../model.ts';
+import type {
+  AddressRequest,
+  AllocationRequest,
+  Attachment,
+  EndpointRequest,
+  GatewayCheck,
+  NetworkRequest,
+  PoolRequest,
+} from '../requests.ts';
 
 /** Longer than anything an engine sends and short enough to be stored and compared without thought. */
 const TEXT_LENGTH = 4096;
-
-// --- our types: what the drivers take and give -------------------------------------------------------------------
-
-export interface NetworkRequest {
-  readonly networkId: string;
-  /** `-o` labels as given. */
-  readonly options: Readonly<Record<string, string>>;
-  readonly internal: boolean;
-  readonly enableIPv4: boolean;
-  readonly enableIPv6: boolean;
-  /** IPv4 first; gateways without prefix length. */
-  readonly subnets: readonly Subnet[];
-}
-
-/** A swarm's leader sets up a network for all nodes. */
-export type AllocationRequest = Pick<NetworkRequest, 'networkId' | 'options' | 'subnets'> & {
-  /** A leader did so before, this one or another. */
-  readonly isRepeated: boolean;
-};
-
-export type GatewayCheck = Omit<NetworkRequest, 'networkId' | 'subnets'>;
-
-export interface EndpointRequest {
-  readonly networkId: string;
-  readonly endpointId: string;
-  /** With prefix length; null when the engine has none of this family. */
-  readonly address: string | null;
-  readonly addressIPv6: string | null;
-  /** `--mac-address` as typed; null when we choose. */
-  readonly macAddress: string | null;
-  /** Endpoint driver-opt `com.docker.network.endpoint.ifname`. */
-  readonly interfaceName: string | null;
-  /** `8080->80/tcp` */
-  readonly publishedPorts: readonly string[];
-}
-
-/** What Join answers: the link to move, its name inside if one was asked for, gateways without prefix length. */
-export interface Attachment {
-  readonly linkName: string;
-  readonly interfaceName: string | null;
-  readonly gateway: string | null;
-  readonly gatewayIPv6: string | null;
-}
-
-export interface PoolRequest {
-  readonly addressSpace: string;
-  /** Docker's `--subnet`; null asks for any. */
-  readonly pool: string | null;
-  /** Docker's `--ip-range`. */
-  readonly subPool: string | null;
-  /** `--ipam-opt` as given. */
-  readonly options: Readonly<Record<string, string>>;
-  readonly v6: boolean;
-}
-
-export interface AddressRequest {
-  readonly poolId: string;
-  /** Without prefix length; null asks for any. */
-  readonly address: string | null;
-  readonly isGateway: boolean;
-  /** Swarm managers: the one after the last given, not the lowest. */
-  readonly serial: boolean;
-}
 
 // --- shapes ------------------------------------------------------------------------------------------------------
 
@@ -255,8 +202,7 @@ export const readCreateEndpoint = reader(
       ({ NetworkID, EndpointID, Interface, Options }): EndpointRequest => ({
         networkId: NetworkID,
         endpointId: EndpointID,
-        address: Interface.Address,
-        addressIPv6: Interface.AddressIPv6,
+        ...readAddresses([Interface.Address, Interface.AddressIPv6]),
         macAddress: Interface.MacAddress,
         interfaceName: Options['com.docker.network.endpoint.ifname'],
         publishedPorts: Options['com.docker.network.portmap'],
@@ -264,6 +210,18 @@ export const readCreateEndpoint = reader(
     ),
   ),
 );
+
+/** The one place where an endpoint's addresses are parsed: from here on they are values. */
+function readAddresses(texts: readonly (string | null)[]): Pick<EndpointRequest, 'addresses' | 'malformedAddresses'> {
+  const addresses: InterfaceAddress[] = [];
+  const malformedAddresses: string[] = [];
+  for (const text of texts.filter((one) => one !== null)) {
+    const address = parseInterfaceAddress(text);
+    if (address === undefined) malformedAddresses.push(text);
+    else addresses.push(address);
+  }
+  return { addresses: addresses.toSorted((a, b) => a.family.localeCompare(b.family)), malformedAddresses };
+}
 
 /** DiscoverNew and DiscoverDelete tell of swarm nodes; nothing in them is used. */
 export const readDiscovery = reader(

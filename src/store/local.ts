@@ -11,6 +11,7 @@ import { pathToFileURL } from 'node:url';
 import { getSystemErrorMessage } from 'node:util';
 import * as errors from '../errors.ts';
 import type { Conflict, Endpoint, Lease, Network, Pool } from '../model.ts';
+import { type Codec, ENDPOINT_CODEC, plainCodec } from './codec.ts';
 import { Mirror } from './mirror.ts';
 import { MIGRATIONS, migrate, schemaVersion } from './schema.ts';
 import { conflictKey, leaseKey, type Store, type Table } from './store.ts';
@@ -46,14 +47,19 @@ export class LocalStore implements Store {
   constructor(file: string, database: DatabaseSync, lock: DatabaseSync | null) {
     this.#database = database;
     this.#lock = lock;
-    const table = <T>(name: string, keyOf: (record: T) => string) => new LocalTable<T>(file, database, name, keyOf);
+    const table = <T>(name: string, keyOf: (record: T) => string, codec = plainCodec<T>()) =>
+      new LocalTable<T>({ file, database, name, keyOf, codec });
     // A reader would not hear of the daemon's changes.
-    const mirrored = <T extends object>(name: string, keyOf: (record: T) => string): Table<T> => {
-      const below = table(name, keyOf);
+    const mirrored = <T extends object>(
+      name: string,
+      keyOf: (record: T) => string,
+      codec = plainCodec<T>(),
+    ): Table<T> => {
+      const below = table(name, keyOf, codec);
       return lock === null ? below : new Mirror(below, keyOf, below.from(''));
     };
     this.networks = mirrored<Network>('network_records', ({ id }) => id);
-    this.endpoints = mirrored<Endpoint>('endpoint_records', ({ id }) => id);
+    this.endpoints = mirrored<Endpoint>('endpoint_records', ({ id }) => id, ENDPOINT_CODEC);
     this.pools = mirrored<Pool>('pool_records', ({ id }) => id);
     // A /16 of leases would take more memory than all the rest; who searches among them keeps an index (ipam/realm.ts).
     this.leases = table<Lease>('lease_records', leaseKey);
@@ -198,19 +204,30 @@ function checkIntegrity(database: DatabaseSync, file: string): void {
   if (answer !== 'ok') throw errors.storeDamaged(file, answer);
 }
 
+interface TableParts<T> {
+  /** For error messages. */
+  readonly file: string;
+  readonly database: DatabaseSync;
+  readonly name: string;
+  readonly keyOf: (record: T) => string;
+  readonly codec: Codec<T>;
+}
+
 /** One kind of record. Equality is that of the canonical text, so `replace` and `remove` are one atomic statement. */
 class LocalTable<T> implements Table<T> {
   readonly #file: string;
   readonly #keyOf: (record: T) => string;
+  readonly #codec: Codec<T>;
   readonly #get: StatementSync;
   readonly #from: StatementSync;
   readonly #insert: StatementSync;
   readonly #replace: StatementSync;
   readonly #remove: StatementSync;
 
-  constructor(file: string, database: DatabaseSync, name: string, keyOf: (record: T) => string) {
+  constructor({ file, database, name, keyOf, codec }: TableParts<T>) {
     this.#file = file;
     this.#keyOf = keyOf;
+    this.#codec = codec;
     this.#get = database.prepare(`SELECT record FROM ${name} WHERE key = ?`);
     this.#from = database.prepare(`SELECT key, record FROM ${name} WHERE key >= ? ORDER BY key`);
     this.#insert = database.prepare(`INSERT INTO ${name} (key, record) VALUES (?, ?) ON CONFLICT DO NOTHING`);
@@ -220,7 +237,7 @@ class LocalTable<T> implements Table<T> {
 
   async get(key: string): Promise<T | undefined> {
     const row = this.#translated(() => this.#get.get(key));
-    return row && parse<T>(row);
+    return row && this.#read(row);
   }
 
   async list(prefix = ''): Promise<T[]> {
@@ -232,24 +249,38 @@ class LocalTable<T> implements Table<T> {
       const records: T[] = [];
       for (const row of this.#from.iterate(prefix)) {
         if (!String(row['key']).startsWith(prefix)) break;
-        records.push(parse<T>(row));
+        records.push(this.#read(row));
       }
       return records;
     });
   }
 
   async insert(record: T): Promise<boolean> {
-    return this.#changed(this.#insert, this.#keyOf(record), canonical(record));
+    return this.#changed(this.#insert, this.#keyOf(record), this.#write(record));
   }
 
   async replace(previous: T, next: T): Promise<boolean> {
     const key = this.#keyOf(next);
     if (key !== this.#keyOf(previous)) throw new TypeError(`replace must keep the key ${this.#keyOf(previous)}`);
-    return this.#changed(this.#replace, canonical(next), key, canonical(previous));
+    return this.#changed(this.#replace, this.#write(next), key, this.#write(previous));
   }
 
   async remove(record: T): Promise<boolean> {
-    return this.#changed(this.#remove, this.#keyOf(record), canonical(record));
+    return this.#changed(this.#remove, this.#keyOf(record), this.#write(record));
+  }
+
+  #write(record: T): string {
+    return canonical(this.#codec.toJson(record));
+  }
+
+  /** A record that says what no program of ours wrote is damage, as an unreadable page is. */
+  #read(row: Record<string, unknown>): T {
+    const json: unknown = JSON.parse(String(row['record']));
+    try {
+      return this.#codec.fromJson(json);
+    } catch (error) {
+      throw errors.storeDamaged(this.#file, error instanceof Error ? error.message : error);
+    }
   }
 
   #changed(statement: StatementSync, ...values: string[]): boolean {
@@ -276,10 +307,6 @@ function canonical(record: unknown): string {
         )
       : value,
   );
-}
-
-function parse<T>(row: Record<string, unknown>): T {
-  return JSON.parse(String(row['record'])) as T;
 }
 
 /** Primary result codes, https://sqlite.org/rescode.html */

@@ -38,6 +38,21 @@ export const MIGRATIONS: readonly string[] = [
     record->>'ourMacAddress' AS our_mac_address, record->>'count' AS count, record->>'seenAt' AS seen_at
     FROM conflict_records;
   `,
+  // An endpoint has a list of addresses. Its records are compared as texts with sorted keys (local.ts), so the list, whose
+  // name comes first, is put in front of what is left when the two old fields are gone.
+  `
+  UPDATE endpoint_records SET record =
+    '{"addresses":[' || concat_ws(',', nullif(record->'address', 'null'), nullif(record->'addressIPv6', 'null')) || '],' ||
+    substr(json_remove(record, '$.address', '$.addressIPv6'), 2);
+
+  DROP VIEW endpoints;
+  CREATE VIEW endpoints AS SELECT
+    record->>'id' AS id, record->>'networkId' AS network_id, record->>'state' AS state,
+    record->>'linkName' AS link_name, record->>'macAddress' AS mac_address,
+    (SELECT group_concat(value, ' ') FROM json_each(record, '$.addresses')) AS addresses,
+    record->>'changedAt' AS changed_at
+    FROM endpoint_records;
+  `,
 ];
 
 export function schemaVersion(database: DatabaseSync): number {

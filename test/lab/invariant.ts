@@ -8,7 +8,8 @@
 import assert from 'node:assert/strict';
 import { DatabaseSync } from 'node:sqlite';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Endpoint, Lease, Network, Pool } from '../../src/model.ts';
+import type { Lease, Network, Pool } from '../../src/model.ts';
+import type { WrittenEndpoint } from '../../src/store/codec.ts';
 import type { Engine } from './engine.ts';
 import type { Host } from './host.ts';
 import type { Lan } from './namespace.ts';
@@ -24,7 +25,7 @@ export interface Violation {
 
 interface Records {
   readonly networks: Network[];
-  readonly endpoints: Endpoint[];
+  readonly endpoints: WrittenEndpoint[];
   readonly pools: Pool[];
   readonly leases: Lease[];
 }
@@ -141,7 +142,7 @@ export function readRecords(stateFile: string): Records {
         .map(({ record }) => JSON.parse(String(record)) as T);
     return {
       networks: all<Network>('network'),
-      endpoints: all<Endpoint>('endpoint'),
+      endpoints: all<WrittenEndpoint>('endpoint'),
       pools: all<Pool>('pool'),
       leases: all<Lease>('lease'),
     };
@@ -216,7 +217,7 @@ function compareEndpoints({ records, engine }: Views): Violation[] {
   const recorded = new Map(records.endpoints.map((endpoint) => [endpoint.id, endpoint]));
   const living = engine.endpoints.flatMap((told): Violation[] => {
     const endpoint = recorded.get(told.id);
-    const addresses = [endpoint?.address, endpoint?.addressIPv6].flatMap((address) => address ?? []).map(bare);
+    const addresses = (endpoint?.addresses ?? []).map(bare);
     const isSame =
       endpoint?.state === 'joined' &&
       endpoint.networkId === told.networkId &&
@@ -266,9 +267,7 @@ function addressesNeeded({ networks, endpoints }: Records): { address: string; e
   const living = endpoints.filter(({ networkId, state }) => state === 'joined' && ids.includes(networkId));
   return [
     ...gateways.map((address) => ({ address: bare(address), endpointId: null })),
-    ...living.flatMap(({ id, address, addressIPv6 }) =>
-      [address, addressIPv6].flatMap((text) => (text === null ? [] : [{ address: bare(text), endpointId: id }])),
-    ),
+    ...living.flatMap(({ id, addresses }) => addresses.map((text) => ({ address: bare(text), endpointId: id }))),
   ];
 }
 

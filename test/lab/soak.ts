@@ -351,16 +351,18 @@ const FAULTS: Readonly<Record<string, Fault>> = {
 async function repeatCalls({ host, plugin }: Machine): Promise<void> {
   const ask = (call: string, body: object) => askDaemon(socketOf(host), call, body).catch(() => undefined);
   const { endpoints, pools, networks } = readRecords(plugin.stateFile);
-  for (const { id, networkId, address, addressIPv6 } of endpoints.filter(({ state }) => state === 'joined')) {
+  for (const { id, networkId, addresses } of endpoints.filter(({ state }) => state === 'joined')) {
     const ids = { NetworkID: networkId, EndpointID: id };
+    const address = addresses.find((text) => !text.includes(':')) ?? '';
+    const addressIPv6 = addresses.find((text) => text.includes(':')) ?? '';
     await ask('NetworkDriver.CreateEndpoint', {
       ...ids,
-      Interface: { Address: address, AddressIPv6: addressIPv6 ?? '' },
+      Interface: { Address: address, AddressIPv6: addressIPv6 },
     });
     await ask('NetworkDriver.Join', { ...ids, SandboxKey: '/nowhere' });
     const tied = pools.filter((pool) => pool.networkId === networkId);
     for (const { id: PoolID } of tied)
-      await ask('IpamDriver.ReleaseAddress', { PoolID, Address: address?.split('/')[0] });
+      await ask('IpamDriver.ReleaseAddress', { PoolID, Address: address.split('/')[0] });
   }
   for (const { addressSpace, subnet, range } of pools)
     await ask('IpamDriver.RequestPool', {

@@ -11,12 +11,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { formatAddress } from '../../src/address.ts';
 import { PluginError } from '../../src/errors.ts';
 import { IpamDriver } from '../../src/ipam/driver.ts';
 import { Links, type RouteSpec } from '../../src/kernel/link.ts';
 import { createLog } from '../../src/log.ts';
 import { NetworkDriver } from '../../src/network/driver.ts';
 import { type LocalStore, openLocalStore } from '../../src/store/local.ts';
+import { requestedAddresses } from '../lab/addresses.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { until } from '../lab/patience.ts';
 
@@ -115,12 +117,10 @@ describe('host access on real links', { skip: outsideLab(), timeout: 300_000 }, 
     const addresses: string[] = [];
     for (const poolId of poolIds)
       addresses.push(await ipam.requestAddress({ poolId, address: null, isGateway: false, serial: false }));
-    const [address = null, addressIPv6 = null] = addresses;
     await network.createEndpoint({
       networkId: NETWORK,
       endpointId,
-      address,
-      addressIPv6,
+      ...requestedAddresses(...addresses),
       macAddress: null,
       interfaceName: null,
       publishedPorts: [],
@@ -141,11 +141,11 @@ describe('host access on real links', { skip: outsideLab(), timeout: 300_000 }, 
 
   async function remove(poolIds: readonly string[]): Promise<void> {
     spawnSync('ip', ['netns', 'del', 'box']);
-    for (const { id, address, addressIPv6 } of await store.endpoints.list()) {
+    for (const { id, addresses } of await store.endpoints.list()) {
       await network.deleteEndpoint(NETWORK, id);
-      for (const [family, text] of [address, addressIPv6].entries()) {
-        if (text !== null)
-          await ipam.releaseAddress({ poolId: poolIds[family] ?? '', address: text.slice(0, text.indexOf('/')) });
+      for (const address of addresses) {
+        const poolId = poolIds[address.family === 'IPv4' ? 0 : 1] ?? '';
+        await ipam.releaseAddress({ poolId, address: formatAddress(address) });
       }
     }
     for (const poolId of poolIds) await ipam.releasePool(poolId);

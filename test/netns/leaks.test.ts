@@ -17,6 +17,7 @@ import { Links } from '../../src/kernel/link.ts';
 import { MODES } from '../../src/model.ts';
 import { NetworkDriver } from '../../src/network/driver.ts';
 import { type LocalStore, openLocalStore } from '../../src/store/local.ts';
+import { requestedAddresses } from '../lab/addresses.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { type Line, logInto } from '../unit/server/door.ts';
 
@@ -117,8 +118,8 @@ describe('leaks on real links', { skip: outsideLab(), timeout: 300_000 }, () => 
   async function makeEndpoint(poolId: string, digit: string): Promise<string> {
     const address = await ipam.requestAddress({ poolId, address: null, isGateway: false, serial: false });
     const endpointId = digit.repeat(64);
-    const rest = { addressIPv6: null, macAddress: null, interfaceName: null, publishedPorts: [] };
-    await driver.createEndpoint({ networkId: NETWORK, endpointId, address, ...rest });
+    const rest = { macAddress: null, interfaceName: null, publishedPorts: [] };
+    await driver.createEndpoint({ networkId: NETWORK, endpointId, ...requestedAddresses(address), ...rest });
     return `tsm${digit.repeat(12)}`;
   }
 

@@ -8,16 +8,20 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
+import { Session } from 'node:inspector/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, test } from 'node:test';
+import { pathToFileURL } from 'node:url';
 import { PluginError } from '../../src/errors.ts';
 import { IpamDriver } from '../../src/ipam/driver.ts';
 import { Links } from '../../src/kernel/link.ts';
 import { createLog } from '../../src/log.ts';
 import { NetworkDriver } from '../../src/network/driver.ts';
-import type { EndpointRequest, NetworkRequest } from '../../src/network/request.ts';
+import type { EndpointRequest, NetworkRequest } from '../../src/requests.ts';
+import { readCreateEndpoint } from '../../src/server/wire.ts';
 import { type LocalStore, openLocalStore } from '../../src/store/local.ts';
+import { requestedAddresses } from '../lab/addresses.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 
 interface KernelLink {
@@ -48,17 +52,17 @@ function endpoint(
   networkId: string,
   endpointId: string,
   address: string | null,
-  more: Partial<EndpointRequest> = {},
+  more: Partial<EndpointRequest> & { addressIPv6?: string } = {},
 ): EndpointRequest {
+  const { addressIPv6 = null, ...others } = more;
   return {
     networkId,
     endpointId,
-    address,
-    addressIPv6: null,
+    ...requestedAddresses(address, addressIPv6),
     macAddress: null,
     interfaceName: null,
     publishedPorts: [],
-    ...more,
+    ...others,
   };
 }
 
@@ -70,6 +74,22 @@ async function refusal(attempt: Promise<unknown>): Promise<string> {
     return error.message;
   }
   return assert.fail('was accepted');
+}
+
+/** How often each function of a source file is called meanwhile, as V8 counts. */
+async function callsDuring(file: string, action: () => Promise<unknown>): Promise<Map<string, number>> {
+  const session = new Session();
+  session.connect();
+  try {
+    await session.post('Profiler.enable');
+    await session.post('Profiler.startPreciseCoverage', { callCount: true, detailed: false });
+    await action();
+    const { result } = await session.post('Profiler.takePreciseCoverage');
+    const script = result.find(({ url }) => url === pathToFileURL(file).href);
+    return new Map(script?.functions.map(({ functionName, ranges }) => [functionName, ranges[0]?.count ?? 0]));
+  } finally {
+    session.disconnect();
+  }
 }
 
 describe('the NetworkDriver on real links', { skip: outsideLab(), timeout: 300_000 }, () => {
@@ -119,6 +139,24 @@ describe('the NetworkDriver on real links', { skip: outsideLab(), timeout: 300_0
   }
 
   after(() => rmSync(directory, { recursive: true, force: true }));
+
+  test('CreateEndpoint parses each address once', async () => {
+    const subnets = ['10.9.0.0/24', 'fd09::/64'].map((subnet) => ({ addressSpace: '', subnet, gateway: null }));
+    await driver.createNetwork(network(id('a'), { parent: 'eth0' }, { subnets }));
+    const body = {
+      NetworkID: id('a'),
+      EndpointID: id('1'),
+      Interface: { Address: '10.9.0.2/24', AddressIPv6: 'fd09::2/64', MacAddress: '' },
+    };
+    const calls = await callsDuring(join(import.meta.dirname, '../../src/address.ts'), () =>
+      driver.createEndpoint(readCreateEndpoint(body)),
+    );
+    // A subnet is parsed as an address with a length, and that as an address.
+    const [ofAddresses = 0, ofSubnets = 0] = [calls.get('parseInterfaceAddress'), calls.get('parsePrefix')];
+    assert.equal(ofAddresses - ofSubnets, 2);
+    assert.equal(calls.get('parseAddress'), ofAddresses);
+    await finish();
+  });
 
   for (const mode of ['bridge', 'private', 'vepa', 'passthru']) {
     test(`makes a sub-interface in mode ${mode} and takes it away`, async () => {

@@ -6,6 +6,7 @@ import { IpamDriver } from '../../src/ipam/driver.ts';
 import { Links } from '../../src/kernel/link.ts';
 import { NetworkDriver } from '../../src/network/driver.ts';
 import { openLocalStore } from '../../src/store/local.ts';
+import { interfaceAddress } from '../lab/addresses.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { logInto } from '../unit/server/door.ts';
 import { temporaryDirectory } from '../unit/temporary.ts';
@@ -76,8 +77,7 @@ async function furnish(directory: string): Promise<void> {
         parent: 'lan0',
         linkName: `tsm${id.slice(-12)}`,
         macAddress: `02:42:0a:${bytes.map((byte) => byte.toString(16).padStart(2, '0')).join(':')}`,
-        address: `10.${bytes.join('.')}/8`,
-        addressIPv6: null,
+        addresses: [interfaceAddress(`10.${bytes.join('.')}/8`)],
         interfaceName: null,
         changedAt,
       });

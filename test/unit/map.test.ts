@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { drawMap } from '../../src/map.ts';
 import type { Endpoint, Network } from '../../src/model.ts';
 import { readNetworkOptions } from '../../src/network/options.ts';
+import { interfaceAddress } from '../lab/addresses.ts';
 
 const when = '2026-11-20T00:00:00.000Z';
 
@@ -27,8 +28,7 @@ function endpoint(id: string, networkId: string, address: string): Endpoint {
     parent: 'eth0',
     linkName: 'tsm',
     macAddress: '02:42:0a:00:00:02',
-    address,
-    addressIPv6: null,
+    addresses: [interfaceAddress(address)],
     interfaceName: null,
     changedAt: when,
   };

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { IpamDriver } from '../../src/ipam/driver.ts';
+import { interfaceAddress } from '../lab/addresses.ts';
 import { ADDRESS_SPACES } from '../../src/ipam/pool.ts';
 import { type Call, createCalls } from '../../src/server/calls.ts';
 import { openLocalStore } from '../../src/store/local.ts';
@@ -113,8 +114,10 @@ const MEANINGS: Readonly<Record<string, (body: Body) => unknown[]>> = {
     {
       networkId: body.NetworkID,
       endpointId: body.EndpointID,
-      address: body.Interface.Address || null,
-      addressIPv6: body.Interface.AddressIPv6 || null,
+      addresses: [body.Interface.Address, body.Interface.AddressIPv6].flatMap((text) =>
+        text ? interfaceAddress(text) : [],
+      ),
+      malformedAddresses: [],
       macAddress: body.Interface.MacAddress || null,
       interfaceName: body.Options?.['com.docker.network.endpoint.ifname'] ?? null,
       publishedPorts: ((body.Options?.['com.docker.network.portmap'] ?? []) as PortMap[]).map(

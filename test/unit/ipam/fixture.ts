@@ -5,7 +5,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { PluginError } from '../../../src/errors.ts';
-import { IpamDriver, type PoolRequest, type Probe } from '../../../src/ipam/driver.ts';
+import { IpamDriver, type Probe } from '../../../src/ipam/driver.ts';
+import type { PoolRequest } from '../../../src/requests.ts';
+import { interfaceAddress } from '../../lab/addresses.ts';
 import type { EndpointState, Lease, Pool } from '../../../src/model.ts';
 import { openLocalStore } from '../../../src/store/local.ts';
 import type { Store } from '../../../src/store/store.ts';
@@ -122,7 +124,12 @@ export class Fixture {
     state: EndpointState = 'joined',
     networkId = endpointRecord(id).networkId,
   ): Promise<void> {
-    await this.store.endpoints.insert({ ...endpointRecord(id), networkId, state, address: `${address}/24` });
+    await this.store.endpoints.insert({
+      ...endpointRecord(id),
+      networkId,
+      state,
+      addresses: [interfaceAddress(`${address}/24`)],
+    });
     await this.tieLease(address, id);
   }
 

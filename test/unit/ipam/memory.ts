@@ -5,7 +5,7 @@ import type { Conflict, Endpoint, Lease, Network, Pool } from '../../../src/mode
 import { conflictKey, leaseKey, type Store, type Table } from '../../../src/store/store.ts';
 
 class MemoryTable<T> implements Table<T> {
-  readonly #records = new Map<string, string>();
+  readonly #records = new Map<string, T>();
   readonly #keyOf: (record: T) => string;
   readonly #isSlow: boolean;
 
@@ -29,7 +29,7 @@ class MemoryTable<T> implements Table<T> {
     if (this.#isSlow) await setImmediate();
     const key = this.#keyOf(record);
     if (this.#records.has(key)) return false;
-    this.#records.set(key, JSON.stringify(record));
+    this.#records.set(key, structuredClone(record));
     return true;
   }
 
@@ -37,7 +37,7 @@ class MemoryTable<T> implements Table<T> {
     if (this.#isSlow) await setImmediate();
     const key = this.#keyOf(previous);
     if (!isDeepStrictEqual(this.#read(key), previous)) return false;
-    this.#records.set(key, JSON.stringify(next));
+    this.#records.set(key, structuredClone(next));
     return true;
   }
 
@@ -48,8 +48,7 @@ class MemoryTable<T> implements Table<T> {
   }
 
   #read(key: string): T | undefined {
-    const text = this.#records.get(key);
-    return text === undefined ? undefined : (JSON.parse(text) as T);
+    return structuredClone(this.#records.get(key));
   }
 }
 

@@ -10,12 +10,12 @@ import {
   layoutOf,
   newPool,
   nextAddress,
-  type PoolRequest,
   readPoolRequest,
   realmOfPoolId,
   reservedMeaning,
   sizeWithin,
 } from '../../../src/ipam/pool.ts';
+import type { PoolRequest } from '../../../src/requests.ts';
 import type { Pool } from '../../../src/model.ts';
 import { realmOf } from '../../../src/store/store.ts';
 

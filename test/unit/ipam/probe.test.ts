@@ -181,7 +181,8 @@ test(
     const lan = new Lan(range(2, 5));
     const f = lan.fixture();
     const pool = await f.pool('192.168.1.0/24', { addressSpace: GLOBAL });
-    const allocation = { networkId: 'k3f9z1q8w2e7r6t5y4u3i2o1p', subnets: [{ subnet: '192.168.1.0/24' }] };
+    const subnets = [{ addressSpace: GLOBAL, subnet: '192.168.1.0/24', gateway: null }];
+    const allocation = { networkId: 'k3f9z1q8w2e7r6t5y4u3i2o1p', options: {}, subnets };
     for (const isRepeated of [false, true]) {
       f.ipam.register();
       await f.ipam.allocateNetwork({ ...allocation, isRepeated });

@@ -12,6 +12,7 @@ import type { Lease, LeaseKind } from '../../../src/model.ts';
 import { openLocalStore } from '../../../src/store/local.ts';
 import type { LeaseTable, Store } from '../../../src/store/store.ts';
 import { Fixture, LOCAL, OTHER_NETWORK, sentence } from './fixture.ts';
+import { interfaceAddress } from '../../lab/addresses.ts';
 import { endpointRecord, poolRecord } from '../store/records.ts';
 import { MemoryStore } from './memory.ts';
 
@@ -111,7 +112,7 @@ test('with 60,000 leases in the realm', options, async (t) => {
   await t.test('an exhausted range and the look for leaks read a few', async () => {
     const endpoints = Array.from({ length: LEASES }, (_, n) => ({
       ...endpointRecord(`e${n}`),
-      address: `10.16.${n >> 8}.${n & 255}/16`,
+      addresses: [interfaceAddress(`10.16.${n >> 8}.${n & 255}/16`)],
     }));
     f.store.endpoints.list = async () => endpoints;
     await f.ipam.leaks();

@@ -37,7 +37,8 @@ class Manager extends Fixture {
       assert.match(await this.gateway(pool, own), new RegExp(`^${own.replaceAll('.', '\\.')}/`));
       pools.push(pool);
     }
-    await this.ipam.allocateNetwork({ networkId: id, isRepeated, subnets: subnets.map((subnet) => ({ subnet })) });
+    const described = subnets.map((subnet) => ({ addressSpace: GLOBAL, subnet, gateway: null }));
+    await this.ipam.allocateNetwork({ networkId: id, options: {}, isRepeated, subnets: described });
     return pools[0] ?? '';
   }
 

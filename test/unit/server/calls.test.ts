@@ -133,8 +133,8 @@ const CASES: readonly Case[] = [
       {
         networkId: NETWORK,
         endpointId: ENDPOINT,
-        address: '192.168.1.2/24',
-        addressIPv6: null,
+        addresses: [{ family: 'IPv4', value: 0xc0a80102n, length: 24 }],
+        malformedAddresses: [],
         macAddress: null,
         interfaceName: 'lan0',
         publishedPorts: ['8080->80/tcp', '127.0.0.1:5300-5310->53/udp', '9/sctp'],
@@ -154,8 +154,8 @@ const CASES: readonly Case[] = [
       {
         networkId: NETWORK,
         endpointId: ENDPOINT,
-        address: null,
-        addressIPv6: 'fd00::2/64',
+        addresses: [{ family: 'IPv6', value: (0xfd00n << 112n) + 2n, length: 64 }],
+        malformedAddresses: [],
         macAddress: '02:42:aa:bb:cc:01',
         interfaceName: null,
         publishedPorts: [],

@@ -11,7 +11,7 @@ import { MIGRATIONS, migrate, schemaVersion } from '../../../src/store/schema.ts
 import { temporaryDirectory } from '../temporary.ts';
 import { startWriter, testStore } from './contract.ts';
 import { leaseRecord } from './lease.ts';
-import { networkRecord, poolRecord } from './records.ts';
+import { endpointRecord, networkRecord, poolRecord } from './records.ts';
 
 const options = { timeout: 20_000 };
 
@@ -232,6 +232,62 @@ test('an older schema is brought up to date step by step, and records come along
   assert.deepEqual({ ...database.prepare('SELECT * FROM a').get() }, { x: 'kept', y: 'kept!' });
   migrate(database, steps);
   assert.equal(database.prepare('SELECT y FROM a').get()?.['y'], 'kept!', 'no step is taken twice');
+});
+
+test(
+  'an endpoint of the first schema has its addresses in a list, and its record can be changed',
+  options,
+  async (t) => {
+    const directory = temporaryDirectory(t);
+    const database = new DatabaseSync(databaseOf(directory));
+    migrate(database, MIGRATIONS.slice(0, 1));
+    const { addresses: _, ...rest } = endpointRecord('');
+    const cases = { both: ['192.168.1.2/24', 'fd00::2/64'], ipv4: ['192.168.1.2/24', null], none: [null, null] };
+    for (const [id, [address, addressIPv6]] of Object.entries(cases)) {
+      const sorted = Object.entries({ ...rest, id, address, addressIPv6 }).sort(([a], [b]) => (a < b ? -1 : 1));
+      database
+        .prepare('INSERT INTO endpoint_records VALUES (?, ?)')
+        .run(id, JSON.stringify(Object.fromEntries(sorted)));
+    }
+    database.close();
+
+    const store = openLocalStore(directory);
+    const [ipv4, ipv6] = endpointRecord('').addresses;
+    const expected = { both: [ipv4, ipv6], ipv4: [ipv4], none: [] };
+    for (const [id, addresses] of Object.entries(expected)) {
+      const endpoint = await store.endpoints.get(id);
+      assert.deepEqual(endpoint, { ...rest, id, addresses });
+      assert.ok(endpoint);
+      assert.ok(
+        await store.endpoints.replace(endpoint, { ...endpoint, state: 'joined' }),
+        'its text is the canonical one',
+      );
+    }
+    await store.close();
+
+    const reader = new DatabaseSync(databaseOf(directory), { readOnly: true });
+    t.after(() => reader.close());
+    const rows = reader.prepare('SELECT id, state, addresses FROM endpoints ORDER BY id').all();
+    assert.deepEqual(
+      rows.map((row) => ({ ...row })),
+      [
+        { id: 'both', state: 'joined', addresses: '192.168.1.2/24 fd00::2/64' },
+        { id: 'ipv4', state: 'joined', addresses: '192.168.1.2/24' },
+        { id: 'none', state: 'joined', addresses: null },
+      ],
+    );
+  },
+);
+
+test('an endpoint whose address is none is a damaged state', options, async (t) => {
+  const directory = temporaryDirectory(t);
+  const store = openLocalStore(directory);
+  await store.endpoints.insert(endpointRecord('e1'));
+  await store.close();
+  const database = new DatabaseSync(databaseOf(directory));
+  database.exec(`UPDATE endpoint_records SET record = json_set(record, '$.addresses[0]', '192.168.1.256/24')`);
+  database.close();
+  assert.equal(refusal(() => openLocalStore(directory)).code, 'STORE_DAMAGED');
 });
 
 test('a step that fails leaves the version and the records of the step before', options, (t) => {

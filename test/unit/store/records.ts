@@ -27,8 +27,10 @@ export function endpointRecord(id: string): Endpoint {
     parent: 'eth0.10',
     linkName: 'tsm0123456789',
     macAddress: '02:42:c0:a8:01:02',
-    address: '192.168.1.2/24',
-    addressIPv6: null,
+    addresses: [
+      { family: 'IPv4', value: 0xc0a80102n, length: 24 },
+      { family: 'IPv6', value: (0xfd00n << 112n) + 2n, length: 64 },
+    ],
     interfaceName: null,
     changedAt: '2026-11-20T10:00:00.000Z',
   };

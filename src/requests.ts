@@ -1,0 +1,77 @@
+/**
+ * What an engine asks of the two drivers, and what they answer, in our own words: server/wire.ts makes these of Docker's
+ * JSON, and the rooms take them as they are. Whatever has a form is read here at the latest; what only a room can judge
+ * (`-o` options, `--ip` of a pool) stays as it was typed, for that room's sentence.
+ */
+import type { InterfaceAddress, Subnet } from './model.ts';
+
+/** CreateNetwork. */
+export interface NetworkRequest {
+  readonly networkId: string;
+  /** `-o` labels as given. */
+  readonly options: Readonly<Record<string, string>>;
+  /** Docker's `--internal`. */
+  readonly internal: boolean;
+  readonly enableIPv4: boolean;
+  readonly enableIPv6: boolean;
+  /** IPv4 first; gateways without prefix length. */
+  readonly subnets: readonly Subnet[];
+}
+
+/** AllocateNetwork: a swarm's leader sets up a network for all nodes. */
+export interface AllocationRequest extends Pick<NetworkRequest, 'networkId' | 'options' | 'subnets'> {
+  /** A leader did so before, this one or another. */
+  readonly isRepeated: boolean;
+}
+
+/** GwAllocCheck: whether a gateway that nobody named shall be reserved for such a network. */
+export type GatewayCheck = Omit<NetworkRequest, 'networkId' | 'subnets'>;
+
+/** CreateEndpoint. */
+export interface EndpointRequest {
+  readonly networkId: string;
+  readonly endpointId: string;
+  /** IPv4 first; empty when the engine has none. */
+  readonly addresses: readonly InterfaceAddress[];
+  /** What came as an address and is none. It lies in no subnet, which the network says by the names of its own. */
+  readonly malformedAddresses: readonly string[];
+  /** `--mac-address` as typed; null when the choice is ours. */
+  readonly macAddress: string | null;
+  /** The name wished for inside the container: endpoint driver-opt `com.docker.network.endpoint.ifname`. */
+  readonly interfaceName: string | null;
+  /** `8080->80/tcp`; macvlan publishes nothing, so these are only warned about. */
+  readonly publishedPorts: readonly string[];
+}
+
+/** What Join answers: the link to move, its name inside if one was asked for, gateways without prefix length. */
+export interface Attachment {
+  readonly linkName: string;
+  readonly interfaceName: string | null;
+  readonly gateway: string | null;
+  readonly gatewayIPv6: string | null;
+}
+
+/** RequestPool. */
+export interface PoolRequest {
+  readonly addressSpace: string;
+  /** `--subnet` as typed; null when the choice is ours. */
+  readonly pool: string | null;
+  /** `--ip-range` as typed. */
+  readonly subPool: string | null;
+  /** `--ipam-opt` as given. */
+  readonly options: Readonly<Record<string, string>>;
+  /** Swarm managers say false also for IPv6 (moby cnmallocator): only a request without subnet depends on it. */
+  readonly v6: boolean;
+}
+
+/** RequestAddress. */
+export interface AddressRequest {
+  readonly poolId: string;
+  /** Without prefix length, as typed; null when the choice is ours. */
+  readonly address: string | null;
+  readonly isGateway: boolean;
+  /** Swarm managers want the address after the last one given, so that a freed one rests a while. */
+  readonly serial: boolean;
+  /** Fires when nobody waits for the answer any more. */
+  readonly signal?: AbortSignal;
+}
