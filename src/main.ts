@@ -44,7 +44,7 @@ async function openStore({ stateDirectory, cluster }: Settings, log: Log): Promi
 }
 
 async function startWithStore(settings: Settings, log: Log, store: Store): Promise<Daemon> {
-  const links = Links.open();
+  const links = Links.open(settings.logsNetlink ? (line) => log.info(`netlink: ${line}`) : null);
   const report = (found: ConflictReport) => recordConflict(store.conflicts, found, new Date());
   const prober = new Prober({
     links,

@@ -41,6 +41,12 @@ export const SETTINGS = {
     meaning: 'least severe messages that are logged',
     allowed: ['error', 'warn', 'info', 'debug'],
   },
+  LOG_NETLINK: {
+    name: 'LOG_NETLINK',
+    fallback: 'off',
+    meaning: 'whether every message to the kernel about links, addresses and routes is logged, each with its answer',
+    allowed: ['off', 'on'],
+  },
   LOG_FORMAT: { name: 'LOG_FORMAT', fallback: 'text', meaning: 'form of the log lines', allowed: ['text', 'json'] },
   SCOPE: {
     name: 'SCOPE',
@@ -132,6 +138,8 @@ export interface Settings {
   readonly stateDirectory: string;
   readonly logLevel: LogLevel;
   readonly logFormat: LogFormat;
+  /** Every exchange with the kernel is logged, at level info. */
+  readonly logsNetlink: boolean;
   readonly scope: Scope;
   readonly probe: ProbeProfile;
   readonly defends: boolean;
@@ -147,6 +155,7 @@ export function readSettings(environment: Readonly<Record<string, string | undef
     stateDirectory: text(environment, SETTINGS.STATE_DIR),
     logLevel: choice(environment, SETTINGS.LOG_LEVEL),
     logFormat: choice(environment, SETTINGS.LOG_FORMAT),
+    logsNetlink: choice(environment, SETTINGS.LOG_NETLINK) === 'on',
     scope: choice(environment, SETTINGS.SCOPE),
     probe: choice(environment, SETTINGS.PROBE),
     defends: choice(environment, SETTINGS.DEFEND) === 'on',

@@ -6,8 +6,9 @@
 import { randomInt } from 'node:crypto';
 import { isKernelError } from './errno.ts';
 import { RTM_DELLINK, RTM_SETLINK, linkBody, linkGroup } from './message.ts';
-import type { Request } from './netlink.ts';
-import { type Answer, RtnetlinkSocket } from './rtnetlink.ts';
+import type { Answer, Request } from './netlink.ts';
+import { RtnetlinkSocket } from './rtnetlink.ts';
+import type { NetlinkTrace } from './trace.ts';
 
 interface Task {
   readonly index: number;
@@ -16,9 +17,13 @@ interface Task {
 }
 
 export class Deletions {
-  readonly #socket = RtnetlinkSocket.open();
+  readonly #socket: RtnetlinkSocket;
   readonly #waiting: Task[] = [];
   #isRunning = false;
+
+  constructor(trace: NetlinkTrace | null) {
+    this.#socket = RtnetlinkSocket.open(trace);
+  }
 
   /** False when it was gone already. */
   delete(index: number): Promise<boolean> {

@@ -25,6 +25,7 @@ import {
   u32Attribute,
   u8Attribute,
 } from './netlink.ts';
+import { IFA, IFLA, IFLA_INFO, IFLA_MACVLAN, IFLA_VLAN, NETNSA, RTA } from './uapi.ts';
 
 export const RTM_NEWLINK = 16;
 export const RTM_DELLINK = 17;
@@ -44,37 +45,11 @@ export const IFF_PROMISC = 0x100;
 const IFF_LOOPBACK = 0x8;
 const IFF_LOWER_UP = 0x10000;
 
-const IFLA_ADDRESS = 1;
-const IFLA_IFNAME = 3;
-const IFLA_MTU = 4;
-const IFLA_LINK = 5;
-const IFLA_MASTER = 10;
-const IFLA_WIRELESS = 11;
-const IFLA_LINKINFO = 18;
-const IFLA_IFALIAS = 20;
-const IFLA_AF_SPEC = 26;
 const IFLA_INET_CONF = 1;
 /** linux/ip.h */
 export const IPV4_DEVCONF_ARP_ANNOUNCE = 18;
 export const IPV4_DEVCONF_ARP_IGNORE = 19;
-const IFLA_GROUP = 27;
-const IFLA_EXT_MASK = 29;
-const IFLA_PROMISCUITY = 30;
-const IFLA_LINK_NETNSID = 37;
-const IFLA_TARGET_NETNSID = 46;
-const IFLA_MIN_MTU = 50;
-const IFLA_MAX_MTU = 51;
-const IFLA_PROP_LIST = 52;
-const IFLA_ALT_IFNAME = 53;
 
-const IFLA_INFO_KIND = 1;
-const IFLA_INFO_DATA = 2;
-const IFLA_INFO_SLAVE_KIND = 4;
-
-const IFLA_MACVLAN_MODE = 1;
-const IFLA_MACVLAN_BC_QUEUE_LEN = 7;
-const IFLA_VLAN_ID = 1;
-const IFLA_VLAN_PROTOCOL = 5;
 const VETH_INFO_PEER = 1;
 
 const RTEXT_FILTER_SKIP_STATS = 8;
@@ -90,7 +65,8 @@ const ADDRESS_BODY_SIZE = 8;
 const ROUTE_BODY_SIZE = 12;
 const NEXTHOP_SIZE = 8;
 
-const MACVLAN_MODES: Readonly<Record<number, Mode | 'source'>> = {
+/** enum macvlan_mode. */
+export const MACVLAN_MODES: Readonly<Record<number, Mode | 'source'>> = {
   1: 'private',
   2: 'vepa',
   4: 'bridge',
@@ -176,32 +152,32 @@ export function linkBody({ index = 0, flags = 0, change = 0 }: LinkHeader, ...at
   return Buffer.concat([body, ...attributes]);
 }
 
-export const linkName = (name: string) => stringAttribute(IFLA_IFNAME, name);
-export const linkAlternativeName = (name: string) => stringAttribute(IFLA_ALT_IFNAME, name);
+export const linkName = (name: string) => stringAttribute(IFLA.IFNAME, name);
+export const linkAlternativeName = (name: string) => stringAttribute(IFLA.ALT_IFNAME, name);
 /** No terminating NUL: it would become part of the alias. */
-export const linkAlias = (alias: string) => encodeAttribute(IFLA_IFALIAS, Buffer.from(alias));
-export const linkGroup = (group: number) => u32Attribute(IFLA_GROUP, group);
-export const linkMtu = (mtu: number) => u32Attribute(IFLA_MTU, mtu);
-export const linkParent = (index: number) => u32Attribute(IFLA_LINK, index);
-export const linkMaster = (index: number) => u32Attribute(IFLA_MASTER, index);
+export const linkAlias = (alias: string) => encodeAttribute(IFLA.IFALIAS, Buffer.from(alias));
+export const linkGroup = (group: number) => u32Attribute(IFLA.GROUP, group);
+export const linkMtu = (mtu: number) => u32Attribute(IFLA.MTU, mtu);
+export const linkParent = (index: number) => u32Attribute(IFLA.LINK, index);
+export const linkMaster = (index: number) => u32Attribute(IFLA.MASTER, index);
 /** The link is one of another namespace, by its number here. */
-export const linkNamespace = (namespaceId: number) => u32Attribute(IFLA_TARGET_NETNSID, namespaceId);
-export const withoutStatistics = () => u32Attribute(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+export const linkNamespace = (namespaceId: number) => u32Attribute(IFLA.TARGET_NETNSID, namespaceId);
+export const withoutStatistics = () => u32Attribute(IFLA.EXT_MASK, RTEXT_FILTER_SKIP_STATS);
 
 export function linkMacAddress(macAddress: string): Buffer {
   const mac = parseMac(macAddress);
   if (mac === undefined) throw invalid('MAC address', macAddress);
-  return encodeAttribute(IFLA_ADDRESS, macBytes(mac));
+  return encodeAttribute(IFLA.ADDRESS, macBytes(mac));
 }
 
 export function macvlanInfo(mode: Mode, broadcastQueueLength: number | null): Buffer {
   const number = Number(Object.entries(MACVLAN_MODES).find(([, name]) => name === mode)?.[0]);
-  const queue = broadcastQueueLength === null ? [] : [u32Attribute(IFLA_MACVLAN_BC_QUEUE_LEN, broadcastQueueLength)];
-  return linkInfo('macvlan', u32Attribute(IFLA_MACVLAN_MODE, number), ...queue);
+  const queue = broadcastQueueLength === null ? [] : [u32Attribute(IFLA_MACVLAN.BC_QUEUE_LEN, broadcastQueueLength)];
+  return linkInfo('macvlan', u32Attribute(IFLA_MACVLAN.MODE, number), ...queue);
 }
 
 export function vlanInfo(id: number, protocol: VlanKind): Buffer {
-  return linkInfo('vlan', u16Attribute(IFLA_VLAN_ID, id), be16Attribute(IFLA_VLAN_PROTOCOL, VLAN_ETHERTYPES[protocol]));
+  return linkInfo('vlan', u16Attribute(IFLA_VLAN.ID, id), be16Attribute(IFLA_VLAN.PROTOCOL, VLAN_ETHERTYPES[protocol]));
 }
 
 /** The peer of a veth is a whole link message. */
@@ -210,35 +186,35 @@ export function vethInfo(peerName: string): Buffer {
 }
 
 export function linkInfo(kind: string, ...data: Buffer[]): Buffer {
-  const kindAttribute = stringAttribute(IFLA_INFO_KIND, kind);
-  return nested(IFLA_LINKINFO, kindAttribute, ...(data.length === 0 ? [] : [nested(IFLA_INFO_DATA, ...data)]));
+  const kindAttribute = stringAttribute(IFLA_INFO.KIND, kind);
+  return nested(IFLA.LINKINFO, kindAttribute, ...(data.length === 0 ? [] : [nested(IFLA_INFO.DATA, ...data)]));
 }
 
 /** The link makes itself no IPv6 address when it comes up. */
 export function withoutAddressGeneration(): Buffer {
-  return nested(IFLA_AF_SPEC, nested(AF_INET6, u8Attribute(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE)));
+  return nested(IFLA.AF_SPEC, nested(AF_INET6, u8Attribute(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE)));
 }
 
 /** Values of net.ipv4.conf.LINK, by rtnetlink, which works where /proc/sys is read-only (inet_set_link_af). */
 export function ipv4Config(values: Readonly<Record<number, number>>): Buffer {
   const entries = Object.entries(values).map(([type, value]) => u32Attribute(Number(type), value));
-  return nested(IFLA_AF_SPEC, nested(AF_INET, nested(IFLA_INET_CONF, ...entries)));
+  return nested(IFLA.AF_SPEC, nested(AF_INET, nested(IFLA_INET_CONF, ...entries)));
 }
 
 const LINK_ATTRIBUTES = new Set([
-  IFLA_ADDRESS,
-  IFLA_IFALIAS,
-  IFLA_IFNAME,
-  IFLA_LINK,
-  IFLA_LINK_NETNSID,
-  IFLA_LINKINFO,
-  IFLA_MASTER,
-  IFLA_MAX_MTU,
-  IFLA_MIN_MTU,
-  IFLA_MTU,
-  IFLA_PROMISCUITY,
-  IFLA_PROP_LIST,
-  IFLA_WIRELESS,
+  IFLA.ADDRESS,
+  IFLA.IFALIAS,
+  IFLA.IFNAME,
+  IFLA.LINK,
+  IFLA.LINK_NETNSID,
+  IFLA.LINKINFO,
+  IFLA.MASTER,
+  IFLA.MAX_MTU,
+  IFLA.MIN_MTU,
+  IFLA.MTU,
+  IFLA.PROMISCUITY,
+  IFLA.PROP_LIST,
+  IFLA.WIRELESS,
 ]);
 
 /**
@@ -248,23 +224,23 @@ const LINK_ATTRIBUTES = new Set([
 export function decodeLink({ body }: Message): Link | undefined {
   if (body.length < LINK_BODY_SIZE) throw malformed('link', body.length);
   const attributes = new Attributes(body, LINK_BODY_SIZE, LINK_ATTRIBUTES);
-  if (body.readUInt8() !== AF_UNSPEC || attributes.has(IFLA_WIRELESS)) return undefined;
-  const info = attributes.nested(IFLA_LINKINFO);
+  if (body.readUInt8() !== AF_UNSPEC || attributes.has(IFLA.WIRELESS)) return undefined;
+  const info = attributes.nested(IFLA.LINKINFO);
   return {
     index: body.readInt32LE(4),
-    name: attributes.text(IFLA_IFNAME) ?? '',
+    name: attributes.text(IFLA.IFNAME) ?? '',
     alternativeNames: alternativeNames(attributes),
-    alias: attributes.text(IFLA_IFALIAS),
+    alias: attributes.text(IFLA.IFALIAS),
     type: body.readUInt16LE(2),
-    macAddress: formatMac(attributes.bytes(IFLA_ADDRESS) ?? Buffer.alloc(0)),
-    mtu: attributes.u32(IFLA_MTU) ?? 0,
-    minMtu: attributes.u32(IFLA_MIN_MTU),
-    maxMtu: attributes.u32(IFLA_MAX_MTU),
-    parentIndex: attributes.u32(IFLA_LINK),
-    parentNamespaceId: attributes.i32(IFLA_LINK_NETNSID),
-    masterIndex: attributes.u32(IFLA_MASTER),
-    masterKind: info.text(IFLA_INFO_SLAVE_KIND),
-    promiscuity: attributes.u32(IFLA_PROMISCUITY) ?? 0,
+    macAddress: formatMac(attributes.bytes(IFLA.ADDRESS) ?? Buffer.alloc(0)),
+    mtu: attributes.u32(IFLA.MTU) ?? 0,
+    minMtu: attributes.u32(IFLA.MIN_MTU),
+    maxMtu: attributes.u32(IFLA.MAX_MTU),
+    parentIndex: attributes.u32(IFLA.LINK),
+    parentNamespaceId: attributes.i32(IFLA.LINK_NETNSID),
+    masterIndex: attributes.u32(IFLA.MASTER),
+    masterKind: info.text(IFLA_INFO.SLAVE_KIND),
+    promiscuity: attributes.u32(IFLA.PROMISCUITY) ?? 0,
     ...decodeFlags(body.readUInt32LE(8)),
     ...decodeKind(info),
   };
@@ -280,41 +256,37 @@ function decodeFlags(flags: number): Pick<Link, 'isUp' | 'hasCarrier' | 'isLoopb
 }
 
 function decodeKind(info: Attributes): Pick<Link, 'kind' | 'macvlanMode' | 'vlan'> {
-  const kind = info.text(IFLA_INFO_KIND);
-  const data = info.nested(IFLA_INFO_DATA);
+  const kind = info.text(IFLA_INFO.KIND);
+  const data = info.nested(IFLA_INFO.DATA);
   return {
     kind,
-    macvlanMode: kind === 'macvlan' ? (MACVLAN_MODES[data.u32(IFLA_MACVLAN_MODE) ?? 0] ?? null) : null,
+    macvlanMode: kind === 'macvlan' ? (MACVLAN_MODES[data.u32(IFLA_MACVLAN.MODE) ?? 0] ?? null) : null,
     vlan: kind === 'vlan' ? decodeVlan(data) : null,
   };
 }
 
 function decodeVlan(data: Attributes): Link['vlan'] {
-  const id = data.u16(IFLA_VLAN_ID);
+  const id = data.u16(IFLA_VLAN.ID);
   // Kernels before 3.10 know no protocol but 802.1Q.
-  const protocol = data.be16(IFLA_VLAN_PROTOCOL) === VLAN_ETHERTYPES['802.1ad'] ? '802.1ad' : '802.1Q';
+  const protocol = data.be16(IFLA_VLAN.PROTOCOL) === VLAN_ETHERTYPES['802.1ad'] ? '802.1ad' : '802.1Q';
   return id === null ? null : { id, protocol };
 }
 
 function alternativeNames(attributes: Attributes): string[] {
-  const list = attributes.bytes(IFLA_PROP_LIST);
+  const list = attributes.bytes(IFLA.PROP_LIST);
   if (list === null) return [];
   return decodeAttributes(list)
-    .filter(({ type }) => type === IFLA_ALT_IFNAME)
+    .filter(({ type }) => type === IFLA.ALT_IFNAME)
     .map(({ value }) => decodeText(value));
 }
 
 /** The group a link was made in; 0 is the default. */
 export function decodeGroup({ body }: Message): number {
-  return new Attributes(body, LINK_BODY_SIZE).u32(IFLA_GROUP) ?? 0;
+  return new Attributes(body, LINK_BODY_SIZE).u32(IFLA.GROUP) ?? 0;
 }
 
 // --- addresses -----------------------------------------------------------------------------------------------------
 
-const IFA_ADDRESS = 1;
-const IFA_LOCAL = 2;
-const IFA_FLAGS = 8;
-const IFA_TARGET_NETNSID = 10;
 const IFA_F_NODAD = 0x02;
 
 const FAMILIES: Readonly<Record<number, Family>> = { [AF_INET]: 'IPv4', [AF_INET6]: 'IPv6' };
@@ -329,13 +301,13 @@ export function addressBody(linkIndex: number, address: string, noDad = false): 
   body.writeUInt8(parsed.length, 1);
   body.writeUInt32LE(linkIndex, 4);
   const bytes = addressBytes(parsed.family, parsed.value);
-  const flags = noDad ? [u32Attribute(IFA_FLAGS, IFA_F_NODAD)] : [];
-  return Buffer.concat([body, encodeAttribute(IFA_LOCAL, bytes), encodeAttribute(IFA_ADDRESS, bytes), ...flags]);
+  const flags = noDad ? [u32Attribute(IFA.FLAGS, IFA_F_NODAD)] : [];
+  return Buffer.concat([body, encodeAttribute(IFA.LOCAL, bytes), encodeAttribute(IFA.ADDRESS, bytes), ...flags]);
 }
 
 /** All families and links; of another namespace, only on a socket with strict checks. */
 export function addressDumpBody(namespaceId?: number): Buffer {
-  const namespace = namespaceId === undefined ? [] : [u32Attribute(IFA_TARGET_NETNSID, namespaceId)];
+  const namespace = namespaceId === undefined ? [] : [u32Attribute(IFA.TARGET_NETNSID, namespaceId)];
   return Buffer.concat([Buffer.alloc(ADDRESS_BODY_SIZE), ...namespace]);
 }
 
@@ -345,7 +317,7 @@ export function decodeAddress({ body }: Message): LinkAddress | undefined {
   const attributes = new Attributes(body, ADDRESS_BODY_SIZE);
   const family = FAMILIES[body.readUInt8()];
   // On a point-to-point link IFA_ADDRESS is the peer's.
-  const address = formatBytes(family, attributes.bytes(IFA_LOCAL) ?? attributes.bytes(IFA_ADDRESS));
+  const address = formatBytes(family, attributes.bytes(IFA.LOCAL) ?? attributes.bytes(IFA.ADDRESS));
   if (family === undefined || address === undefined) return undefined;
   return { linkIndex: body.readUInt32LE(4), address, prefixLength: body.readUInt8(1), family };
 }
@@ -353,28 +325,18 @@ export function decodeAddress({ body }: Message): LinkAddress | undefined {
 // --- namespaces ----------------------------------------------------------------------------------------------------
 
 const NAMESPACE_BODY_SIZE = 4;
-const NETNSA_NSID = 1;
-const NETNSA_FD = 3;
 
 /** struct rtgenmsg {u8 family}, padded. All namespaces that have a number here, or the one open at `fd`. */
 export function namespaceBody(fd?: number): Buffer {
-  return Buffer.concat([Buffer.alloc(NAMESPACE_BODY_SIZE), ...(fd === undefined ? [] : [u32Attribute(NETNSA_FD, fd)])]);
+  return Buffer.concat([Buffer.alloc(NAMESPACE_BODY_SIZE), ...(fd === undefined ? [] : [u32Attribute(NETNSA.FD, fd)])]);
 }
 
 /** -1 for a namespace without a number. */
 export function decodeNamespaceId({ body }: Message): number | null {
-  return new Attributes(body, NAMESPACE_BODY_SIZE).i32(NETNSA_NSID);
+  return new Attributes(body, NAMESPACE_BODY_SIZE).i32(NETNSA.NSID);
 }
 
 // --- routes --------------------------------------------------------------------------------------------------------
-
-const RTA_DST = 1;
-const RTA_OIF = 4;
-const RTA_GATEWAY = 5;
-const RTA_PREFSRC = 7;
-const RTA_MULTIPATH = 9;
-const RTA_TABLE = 15;
-const RTA_VIA = 18;
 
 const RT_TABLE_MAIN = 254;
 const RTPROT_STATIC = 4;
@@ -401,11 +363,11 @@ export function routeBody({ destination, linkIndex, source, gateway }: RouteSpec
   const scope = gateway === undefined ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE;
   body.set([FAMILY_NUMBERS[prefix.family], prefix.length, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, scope, RTN_UNICAST]);
   const attributes = [
-    encodeAttribute(RTA_DST, addressBytes(prefix.family, prefix.first)),
-    u32Attribute(RTA_OIF, linkIndex),
+    encodeAttribute(RTA.DST, addressBytes(prefix.family, prefix.first)),
+    u32Attribute(RTA.OIF, linkIndex),
   ];
-  if (source !== undefined) attributes.push(plainAddress(RTA_PREFSRC, source, prefix.family));
-  if (gateway !== undefined) attributes.push(plainAddress(RTA_GATEWAY, gateway, prefix.family));
+  if (source !== undefined) attributes.push(plainAddress(RTA.PREFSRC, source, prefix.family));
+  if (gateway !== undefined) attributes.push(plainAddress(RTA.GATEWAY, gateway, prefix.family));
   return Buffer.concat([body, ...attributes]);
 }
 
@@ -422,20 +384,20 @@ export function decodeRoute({ body }: Message): Route[] {
   if (family === undefined || body.readUInt8(7) !== RTN_UNICAST || body.readUInt32LE(8) & RTM_F_CLONED) return [];
   const destination = decodeDestination(family, attributes, body.readUInt8(1));
   if (destination === undefined) return [];
-  const table = attributes.u32(RTA_TABLE) ?? body.readUInt8(4);
+  const table = attributes.u32(RTA.TABLE) ?? body.readUInt8(4);
   return nextHops(family, attributes).map((hop) => ({ destination, ...hop, family, table }));
 }
 
 function decodeDestination(family: Family, attributes: Attributes, prefixLength: number): string | undefined {
   if (prefixLength === 0) return 'default';
-  const address = formatBytes(family, attributes.bytes(RTA_DST));
+  const address = formatBytes(family, attributes.bytes(RTA.DST));
   return address === undefined ? undefined : `${address}/${prefixLength}`;
 }
 
 function nextHops(family: Family, attributes: Attributes): Pick<Route, 'linkIndex' | 'gateway'>[] {
-  const multipath = attributes.bytes(RTA_MULTIPATH);
+  const multipath = attributes.bytes(RTA.MULTIPATH);
   if (multipath !== null) return decodeMultipath(family, multipath);
-  const linkIndex = attributes.u32(RTA_OIF);
+  const linkIndex = attributes.u32(RTA.OIF);
   return linkIndex === null ? [] : [{ linkIndex, gateway: decodeGateway(family, attributes) }];
 }
 
@@ -454,9 +416,9 @@ function decodeMultipath(family: Family, bytes: Buffer): Pick<Route, 'linkIndex'
 
 /** RTA_VIA {u16 family; address} is an IPv4 route's next hop with an IPv6 address (RFC 5549). */
 function decodeGateway(family: Family, attributes: Attributes): string | null {
-  const via = attributes.bytes(RTA_VIA);
+  const via = attributes.bytes(RTA.VIA);
   if (via !== null && via.length > 2) return formatBytes(FAMILIES[via.readUInt16LE()], via.subarray(2)) ?? null;
-  return formatBytes(family, attributes.bytes(RTA_GATEWAY)) ?? null;
+  return formatBytes(family, attributes.bytes(RTA.GATEWAY)) ?? null;
 }
 
 // --- addresses as bytes --------------------------------------------------------------------------------------------

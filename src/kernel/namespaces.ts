@@ -27,6 +27,7 @@ import {
 } from './message.ts';
 import type { Message, Request } from './netlink.ts';
 import { RtnetlinkSocket, openSocket } from './rtnetlink.ts';
+import type { NetlinkTrace } from './trace.ts';
 
 const SOL_NETLINK = 270;
 const NETLINK_GET_STRICT_CHK = 12;
@@ -46,11 +47,11 @@ export class Namespaces {
   readonly #socket: RtnetlinkSocket | null;
   #reading: Promise<Place[]> | undefined;
 
-  constructor() {
+  constructor(trace: NetlinkTrace | null) {
     const fd = openSocket();
     const isStrict = libc.setsockopt(fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1) >= 0;
     if (!isStrict) libc.close(fd);
-    this.#socket = isStrict ? new RtnetlinkSocket(fd) : null;
+    this.#socket = isStrict ? new RtnetlinkSocket(fd, trace) : null;
   }
 
   close(): void {

@@ -46,6 +46,13 @@ export interface Message {
   readonly body: Buffer;
 }
 
+/** What the kernel said to one request. */
+export interface Answer {
+  readonly messages: Message[];
+  /** The kernel's refusal; null when it did what was asked. */
+  readonly error: KernelError | null;
+}
+
 export interface Attribute {
   readonly type: number;
   readonly value: Buffer;

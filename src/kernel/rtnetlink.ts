@@ -16,6 +16,7 @@ import {
   NLM_F_DUMP,
   NLM_F_DUMP_INTR,
   type Acknowledgement,
+  type Answer,
   type Message,
   type Request,
   decodeAcknowledgement,
@@ -23,6 +24,7 @@ import {
   decodeMessages,
   encodeMessage,
 } from './netlink.ts';
+import type { NetlinkTrace } from './trace.ts';
 
 const NETLINK_ROUTE = 0;
 const SOL_NETLINK = 270;
@@ -36,12 +38,6 @@ const RECEIVE_SIZE = 64 * 1024;
 const DUMP_ATTEMPTS = 10;
 /** More before each further attempt. */
 const DUMP_PAUSE_MS = 5;
-
-export interface Answer {
-  readonly messages: Message[];
-  /** The kernel's refusal; null when it did what was asked. */
-  readonly error: KernelError | null;
-}
 
 /** A raw rtnetlink descriptor, subscribed to the RTNLGRP_* of the mask. */
 export function openSocket(groups = 0, receiveBufferBytes?: number): number {
@@ -77,18 +73,23 @@ export class RtnetlinkSocket {
   static readonly BATCH_LIMIT = 64;
 
   readonly #fd: number;
+  /** Null unless somebody reads along. */
+  readonly #trace: NetlinkTrace | null;
   readonly #buffer = Buffer.alloc(RECEIVE_SIZE);
   #sequence = 0;
   #closed = false;
   /** Settles when the exchange before the next one has ended. */
   #tail: Promise<unknown> = Promise.resolve();
 
-  constructor(fd: number) {
+  /** Over a descriptor of openSocket(), which close() closes. */
+  constructor(fd: number, trace: NetlinkTrace | null) {
     this.#fd = fd;
+    this.#trace = trace;
   }
 
-  static open(): RtnetlinkSocket {
-    return new RtnetlinkSocket(openSocket());
+  /** A socket without subscriptions. */
+  static open(trace: NetlinkTrace | null): RtnetlinkSocket {
+    return new RtnetlinkSocket(openSocket(), trace);
   }
 
   /** Exchanges that were asked for before are finished; the descriptor is closed after the last of them. */
@@ -110,13 +111,9 @@ export class RtnetlinkSocket {
    * meanwhile. It goes on after one that it refuses, so the later ones must be harmless then. One answer per request.
    */
   batch(operation: string, requests: readonly Request[]): Promise<Answer[]> {
-    return this.#next(operation, async () => {
-      const first = this.#sequence + 1;
-      await this.#send(operation, requests, NLM_F_ACK);
-      return new Answers(operation, first, requests.length).read(
-        () => libc.receive(this.#fd, this.#buffer),
-        this.#buffer,
-      );
+    return this.#next(operation, () => {
+      const exchange = this.#exchange(operation, requests);
+      return this.#trace === null ? exchange : this.#trace.batch(requests, exchange);
     });
   }
 
@@ -128,9 +125,9 @@ export class RtnetlinkSocket {
   dump<T>(operation: string, request: Request, decode: (message: Message) => T | null | undefined): Promise<T[]> {
     return this.#next(operation, async () => {
       for (let attempt = 0; attempt < DUMP_ATTEMPTS; attempt++) {
-        await this.#send(operation, [request], NLM_F_DUMP);
-        const values = await this.#readDump(operation, this.#sequence, decode);
-        if (values !== undefined) return values;
+        const reading = this.#readDump(operation, request, decode);
+        const values = await (this.#trace === null ? reading : this.#trace.dump(request, reading));
+        if (values !== undefined) return values.filter((value) => value !== null && value !== undefined);
         await sleep(attempt * DUMP_PAUSE_MS);
       }
       throw new KernelError(operation, constants.errno.EAGAIN, `changed during each of ${DUMP_ATTEMPTS} readings`);
@@ -144,6 +141,13 @@ export class RtnetlinkSocket {
     return result;
   }
 
+  async #exchange(operation: string, requests: readonly Request[]): Promise<Answer[]> {
+    const first = this.#sequence + 1;
+    await this.#send(operation, requests, NLM_F_ACK);
+    const answers = new Answers(operation, first, requests.length);
+    return answers.read(() => libc.receive(this.#fd, this.#buffer), this.#buffer);
+  }
+
   async #send(operation: string, requests: readonly Request[], flags: number): Promise<void> {
     const messages = requests.map((request) => {
       this.#sequence = (this.#sequence + 1) >>> 0;
@@ -152,12 +156,14 @@ export class RtnetlinkSocket {
     check(operation, await libc.sendAsync(this.#fd, Buffer.concat(messages)));
   }
 
-  /** Undefined when the list changed while it was read. */
+  /** A value for each message; undefined when the list changed while it was read. */
   async #readDump<T>(
     operation: string,
-    sequence: number,
+    request: Request,
     decode: (message: Message) => T | null | undefined,
-  ): Promise<T[] | undefined> {
+  ): Promise<(T | null | undefined)[] | undefined> {
+    await this.#send(operation, [request], NLM_F_DUMP);
+    const sequence = this.#sequence;
     const values: (T | null | undefined)[] = [];
     let interrupted = false;
     for (;;) {
@@ -165,10 +171,11 @@ export class RtnetlinkSocket {
       for (const message of datagram(operation, received, this.#buffer)) {
         if (message.sequence !== sequence) continue;
         interrupted ||= (message.flags & NLM_F_DUMP_INTR) !== 0;
+        this.#trace?.learn(message);
         const end = endOfDump(message);
         if (end === undefined) values.push(interrupted ? null : decode(message));
         else if (end.errno !== 0) throw new KernelError(operation, end.errno, end.detail);
-        else return interrupted ? undefined : values.filter((value) => value !== null && value !== undefined);
+        else return interrupted ? undefined : values;
       }
     }
   }

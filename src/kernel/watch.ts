@@ -5,6 +5,7 @@ import * as libc from './libc.ts';
 import { type Link, RTM_DELLINK, RTM_NEWLINK, decodeLink } from './message.ts';
 import { type Message, decodeMessages } from './netlink.ts';
 import { isFromKernel, openSocket } from './rtnetlink.ts';
+import type { NetlinkTrace } from './trace.ts';
 
 /** `overflow`: changes were lost, so whoever keeps a picture of the links has to list them again. */
 export type LinkEvent = { readonly type: 'new' | 'deleted'; readonly link: Link } | { readonly type: 'overflow' };
@@ -21,11 +22,18 @@ const DRAIN_LIMIT = 512;
 export class LinkWatch {
   readonly #fd: number;
   readonly #listener: (event: LinkEvent) => void;
+  readonly #trace: NetlinkTrace | null;
   readonly #timer: NodeJS.Timeout;
   readonly #buffer = Buffer.alloc(RECEIVE_SIZE);
 
-  constructor(listener: (event: LinkEvent) => void, receiveBufferBytes = RECEIVE_BUFFER_BYTES) {
+  /** `receiveBufferBytes`: how much may wait between two readings, before changes are lost. */
+  constructor(
+    listener: (event: LinkEvent) => void,
+    trace: NetlinkTrace | null,
+    receiveBufferBytes = RECEIVE_BUFFER_BYTES,
+  ) {
     this.#listener = listener;
+    this.#trace = trace;
     this.#fd = openSocket(RTMGRP_LINK, receiveBufferBytes);
     this.#timer = setInterval(() => this.#drain(), DRAIN_INTERVAL_MS).unref();
   }
@@ -46,13 +54,15 @@ export class LinkWatch {
   }
 
   #tell(datagram: Buffer): void {
-    for (const event of decodeEvents(datagram)) this.#listener(event);
+    for (const event of decodeEvents(datagram, this.#trace)) this.#listener(event);
   }
 }
 
-function decodeEvents(datagram: Buffer): LinkEvent[] {
+function decodeEvents(datagram: Buffer, trace: NetlinkTrace | null): LinkEvent[] {
   try {
-    return decodeMessages(datagram).flatMap(decodeEvent);
+    const messages = decodeMessages(datagram);
+    if (trace !== null) for (const message of messages) trace.event(message);
+    return messages.flatMap(decodeEvent);
   } catch (error) {
     if (!isKernelError(error, 'EBADMSG')) throw error;
     return [{ type: 'overflow' }];

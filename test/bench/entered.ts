@@ -78,7 +78,7 @@ async function measure(): Promise<void> {
     IPv4Data: [{ AddressSpace: 'TsmacvlanLocal', Pool: '10.9.0.0/16' }],
     IPv6Data: [],
   });
-  if (Err !== undefined) throw new Error(String(Err));
+  if (Err !== undefined) throw new Error(JSON.stringify(Err));
   await report(counter, 'RequestAddress 10.9.0.200, which the stranger has', () => request(PoolID, '10.9.0.200'));
   await report(counter, 'RequestAddress, and the stranger has the lowest', () => request(PoolID, ''));
   await daemon.stop();

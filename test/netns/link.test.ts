@@ -577,7 +577,7 @@ describe('links', { skip: outsideLab(), timeout: 500_000 }, () => {
 
     test('say when they were lost, and go on after that', { timeout }, async () => {
       const events: LinkEvent[] = [];
-      const watch = new LinkWatch((event) => void events.push(event), 4096);
+      const watch = new LinkWatch((event) => void events.push(event), null, 4096);
       blockLoopWithLinks('lost', 100);
       await until(() => events.some(({ type }) => type === 'overflow'));
       await sleep(200);
@@ -595,6 +595,46 @@ describe('links', { skip: outsideLab(), timeout: 500_000 }, () => {
       });
       assert.deepEqual(await once(program, 'exit'), [0, null]);
     });
+  });
+
+  test('every exchange is one line, for whoever reads along', { timeout }, async (t) => {
+    const lines: string[] = [];
+    const told = Links.open((line) => void lines.push(line));
+    t.after(() => told.close());
+    const events: LinkEvent[] = [];
+    told.onChange((event) => void events.push(event));
+    assert.equal((await told.byName('wire0'))?.index, wire.index);
+    const { index } = await told.addMacvlan(child('tsmtold', { macAddress: '02:42:0a:09:00:02', mtu: 1400 }));
+    await assert.rejects(told.addMacvlan(child('tsmtold')));
+    await told.setUp(index);
+    await told.list();
+    await told.addresses();
+    await until(() => events.some((event) => event.type === 'new' && event.link.name === 'tsmtold' && event.link.isUp));
+    await told.deleteLink(index);
+    await until(() => events.some((event) => event.type === 'deleted' && event.link.index === index));
+    const parent = `${wire.index}(wire0)`;
+    const link = `${index}(tsmtold)`;
+    const expected = [
+      new RegExp(`^getlink mask 8 name wire0 → newlink ${escape(parent)} up name wire0 .*kind veth`),
+      new RegExp(
+        `^newlink .create .excl name tsmtold group \\d+ on ${escape(parent)} kind macvlan mode bridge mac 02:42:0a:09:00:02 mtu 1400 → ok$`,
+      ),
+      /^newlink group \d+ alias "tsmacvlan endpoint 0123456789abcdef" → ok$/,
+      new RegExp(`^setlink ${escape(link)} group 0 → ok$`),
+      new RegExp(`^newlink .create .excl name tsmtold group \\d+ on ${escape(parent)} .* → EEXIST`),
+      new RegExp(`^setlink ${escape(link)} .up → ok$`),
+      /^getlink mask 8 dump → \d+ messages$/,
+      /^getaddr dump → \d+ messages$/,
+      new RegExp(`^event newlink ${escape(link)} up .*alias "tsmacvlan endpoint`),
+      new RegExp(`^dellink ${escape(link)} → ok$`),
+      new RegExp(`^event dellink ${escape(link)} `),
+    ];
+    for (const line of expected)
+      assert.ok(
+        lines.some((one) => line.test(one)),
+        `${line} in\n${lines.join('\n')}`,
+      );
+    assert.ok(lines.every((line) => !line.includes('\n')));
   });
 
   describe('endurance', () => {
@@ -707,6 +747,11 @@ function asShown(link: Link) {
     netnsid: link.parentNamespaceId ?? undefined,
     macvlanMode: link.macvlanMode ?? undefined,
   };
+}
+
+/** As the text itself in a regular expression. */
+function escape(text: string): string {
+  return text.replaceAll(/[()]/g, '\\$&');
 }
 
 /** The same facts, of ip's. */

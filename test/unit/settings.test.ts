@@ -8,6 +8,7 @@ test('an empty environment gives every default', () => {
     stateDirectory: '/var/lib/tsmacvlan',
     logLevel: 'info',
     logFormat: 'text',
+    logsNetlink: false,
     scope: 'local',
     probe: 'fast',
     defends: false,
@@ -27,6 +28,11 @@ test('a value that is not allowed is refused with those that are', () => {
   assert.throws(() => readSettings({ SCOPE: 'swarm' }), {
     message: 'setting SCOPE="swarm" is not known; use local, global',
   });
+});
+
+test('LOG_NETLINK=on logs what is said to the kernel', () => {
+  assert.equal(readSettings({ LOG_NETLINK: 'on' }).logsNetlink, true);
+  assert.throws(() => readSettings({ LOG_NETLINK: 'yes' }), /setting LOG_NETLINK="yes" is not known; use off, on/);
 });
 
 test('PARENTS names links', () => {
