@@ -7,7 +7,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { copyFile, mkdir, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
-import { fetchDebs, LAB } from '../test/lab/debian.ts';
+import { fetchDebs, LAB } from './debian.ts';
 
 /** Debian's names. */
 export type Architecture = 'amd64' | 'arm64';

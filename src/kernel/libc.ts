@@ -40,7 +40,6 @@ const c = {
   recvfrom: libc.func(
     'intptr_t recvfrom(int fd, uint8_t *into, size_t size, int flags, uint8_t *address, uint8_t *length)',
   ) as Call<[number, Buffer, number, number, Buffer, Buffer]>,
-  setns: libc.func('int setns(int fd, int type)') as (fd: number, type: number) => number,
 };
 
 interface Call<Args extends unknown[]> {
@@ -51,11 +50,11 @@ interface Call<Args extends unknown[]> {
 export const AF_NETLINK = 16;
 export const AF_PACKET = 17;
 export const SOCK_RAW = 3;
-export const SOCK_NONBLOCK = 0o4000;
-export const SOCK_CLOEXEC = 0o2000000;
+const SOCK_NONBLOCK = 0o4000;
+const SOCK_CLOEXEC = 0o2000000;
 export const SOL_SOCKET = 1;
-export const MSG_TRUNC = 0x20;
-export const MSG_DONTWAIT = 0x40;
+const MSG_TRUNC = 0x20;
+const MSG_DONTWAIT = 0x40;
 export const EAGAIN = constants.errno.EAGAIN;
 
 const ADDRESS_SIZE = 32;
@@ -154,15 +153,6 @@ export function receiveAsync(fd: number, into: Buffer): Promise<Received> {
       else resolve(retain({ length, address }, into, size));
     });
   });
-}
-
-/**
- * Moves the calling thread, for the sockets it opens and the processes it starts from then on, into the network
- * namespace open at `fd`. For tests; sockets made before stay where they are.
- */
-export function setNetworkNamespace(fd: number): number {
-  const CLONE_NEWNET = 0x40000000;
-  return negated(c.setns(fd, CLONE_NEWNET));
 }
 
 /** Returns its first argument; the others are alive until then. */

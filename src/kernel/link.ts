@@ -38,14 +38,12 @@ import {
   linkGroup,
   linkInfo,
   linkMacAddress,
-  linkMaster,
   linkMtu,
   linkName,
   linkParent,
   macvlanInfo,
   routeBody,
   routeDumpBody,
-  vethInfo,
   vlanInfo,
   withoutAddressGeneration,
   withoutStatistics,
@@ -178,19 +176,6 @@ export class Links {
     return this.#withoutHostIPv6(await this.#add('vlan', spec, attributes, [withoutAddressGeneration()]));
   }
 
-  async addDummy(spec: NameSpec): Promise<Link> {
-    return this.#add('dummy', spec, [linkInfo('dummy')]);
-  }
-
-  async addBridge(spec: NameSpec): Promise<Link> {
-    return this.#add('bridge', spec, [linkInfo('bridge')]);
-  }
-
-  /** Deleting either end deletes both. */
-  async addVethPair(spec: NameSpec & { readonly peerName: string }): Promise<Link> {
-    return this.#add('veth', spec, [vethInfo(spec.peerName)]);
-  }
-
   /**
    * A link that leads nowhere, as the parent of sub-interfaces that talk to nobody but each other; the host takes no
    * IPv6 address on it. A dummy where the kernel has that kind. Else an ifb: a single device too, with carrier, that
@@ -249,19 +234,6 @@ export class Links {
   async setPromiscuous(index: number, on: boolean): Promise<void> {
     const header = { index, flags: on ? IFF_PROMISC : 0, change: IFF_PROMISC };
     await this.#set(`set link ${index} promisc ${on ? 'on' : 'off'}`, header);
-  }
-
-  async setMacAddress(index: number, macAddress: string): Promise<void> {
-    await this.#set(`set link ${index} address ${macAddress}`, { index }, linkMacAddress(macAddress));
-  }
-
-  async setMtu(index: number, mtu: number): Promise<void> {
-    await this.#set(`set link ${index} mtu ${mtu}`, { index }, linkMtu(mtu));
-  }
-
-  /** Makes it a member of a bridge; null takes it out. */
-  async setMaster(index: number, masterIndex: number | null): Promise<void> {
-    await this.#set(`set link ${index} master ${masterIndex}`, { index }, linkMaster(masterIndex ?? 0));
   }
 
   /** False when it was gone already. Takes the kernel some 16 ms; nothing else waits behind it. */

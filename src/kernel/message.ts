@@ -50,8 +50,6 @@ const IFLA_INET_CONF = 1;
 export const IPV4_DEVCONF_ARP_ANNOUNCE = 18;
 export const IPV4_DEVCONF_ARP_IGNORE = 19;
 
-const VETH_INFO_PEER = 1;
-
 const RTEXT_FILTER_SKIP_STATS = 8;
 
 const AF_UNSPEC = 0;
@@ -159,7 +157,6 @@ export const linkAlias = (alias: string) => encodeAttribute(IFLA.IFALIAS, Buffer
 export const linkGroup = (group: number) => u32Attribute(IFLA.GROUP, group);
 export const linkMtu = (mtu: number) => u32Attribute(IFLA.MTU, mtu);
 export const linkParent = (index: number) => u32Attribute(IFLA.LINK, index);
-export const linkMaster = (index: number) => u32Attribute(IFLA.MASTER, index);
 /** The link is one of another namespace, by its number here. */
 export const linkNamespace = (namespaceId: number) => u32Attribute(IFLA.TARGET_NETNSID, namespaceId);
 export const withoutStatistics = () => u32Attribute(IFLA.EXT_MASK, RTEXT_FILTER_SKIP_STATS);
@@ -178,11 +175,6 @@ export function macvlanInfo(mode: Mode, broadcastQueueLength: number | null): Bu
 
 export function vlanInfo(id: number, protocol: VlanKind): Buffer {
   return linkInfo('vlan', u16Attribute(IFLA_VLAN.ID, id), be16Attribute(IFLA_VLAN.PROTOCOL, VLAN_ETHERTYPES[protocol]));
-}
-
-/** The peer of a veth is a whole link message. */
-export function vethInfo(peerName: string): Buffer {
-  return linkInfo('veth', nested(VETH_INFO_PEER, linkBody({}, linkName(peerName))));
 }
 
 export function linkInfo(kind: string, ...data: Buffer[]): Buffer {
@@ -278,11 +270,6 @@ function alternativeNames(attributes: Attributes): string[] {
   return decodeAttributes(list)
     .filter(({ type }) => type === IFLA.ALT_IFNAME)
     .map(({ value }) => decodeText(value));
-}
-
-/** The group a link was made in; 0 is the default. */
-export function decodeGroup({ body }: Message): number {
-  return new Attributes(body, LINK_BODY_SIZE).u32(IFLA.GROUP) ?? 0;
 }
 
 // --- addresses -----------------------------------------------------------------------------------------------------

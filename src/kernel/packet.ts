@@ -5,7 +5,7 @@ import { type BpfInstruction, encodeProgram } from './bpf.ts';
 import { KernelError, check } from './errno.ts';
 import * as libc from './libc.ts';
 
-export const ETH_P_ALL = 0x0003;
+const ETH_P_ALL = 0x0003;
 
 const SOL_PACKET = 263;
 const PACKET_ADD_MEMBERSHIP = 1;

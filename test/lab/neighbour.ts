@@ -1,12 +1,10 @@
 /** A machine on the LAN whose every word a test decides: one packet socket in a namespace with a cable to the switch. */
-import { closeSync, openSync } from 'node:fs';
-import { check } from '../../src/kernel/errno.ts';
-import { setNetworkNamespace } from '../../src/kernel/libc.ts';
 import { Links } from '../../src/kernel/link.ts';
 import { ARP_AND_NEIGHBOUR_DISCOVERY } from '../../src/kernel/bpf.ts';
 import { PacketSocket } from '../../src/kernel/packet.ts';
 import { type Packet, decodePacket } from '../../src/lan/frames/sighting.ts';
 import { type Lan, Namespace } from './namespace.ts';
+import { inNamespace } from './thread.ts';
 
 /** ARP and neighbour discovery that came in, with the time of its reading (performance.now). */
 export interface Heard {
@@ -74,17 +72,4 @@ export class Neighbour {
 /** The kernel's links of another namespace. */
 export function linksOf(namespace: Namespace): Links {
   return inNamespace(namespace.name, () => Links.open());
-}
-
-/** Sockets stay in the namespace they were opened in. */
-export function inNamespace<T>(name: string, open: () => T): T {
-  const here = openSync('/proc/thread-self/ns/net', 'r');
-  const there = openSync(`/run/netns/${name}`, 'r');
-  try {
-    check(`enter namespace ${name}`, setNetworkNamespace(there));
-    return open();
-  } finally {
-    check('return to the namespace of the test', setNetworkNamespace(here));
-    for (const fd of [here, there]) closeSync(fd);
-  }
 }

@@ -8,7 +8,7 @@ import { copyFile, mkdir, mkdtemp, rename, rm, symlink } from 'node:fs/promises'
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { promisify } from 'node:util';
-import { fetchDebs, LAB } from './debian.ts';
+import { fetchDebs, LAB } from '../../plugin/debian.ts';
 
 /** Command → the package that brings it. */
 const TOOLS = { ip: 'iproute2', openssl: 'openssl', ping: 'iputils-ping', systemctl: 'systemd', tcpdump: 'tcpdump' };

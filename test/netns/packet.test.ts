@@ -6,7 +6,7 @@
  */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { closeSync, openSync, readdirSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { macBytes } from '../../src/address.ts';
@@ -19,12 +19,11 @@ import {
   ifEqual,
   loadHalf,
 } from '../../src/kernel/bpf.ts';
-import { check } from '../../src/kernel/errno.ts';
-import { setNetworkNamespace } from '../../src/kernel/libc.ts';
 import { type Link, Links } from '../../src/kernel/link.ts';
 import { PacketSocket, type PacketSocketSpec } from '../../src/kernel/packet.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { until } from '../lab/patience.ts';
+import { inNamespace } from '../lab/thread.ts';
 
 const timeout = 60_000;
 const NEAR = '02:00:00:00:00:01';
@@ -340,16 +339,3 @@ describe('packet sockets', { skip: outsideLab(), timeout: 300_000 }, () => {
     assert.deepEqual(reused.receive(), []);
   });
 });
-
-/** Sockets stay in the namespace they were opened in. */
-function inNamespace<T>(name: string, open: () => T): T {
-  const here = openSync('/proc/thread-self/ns/net', 'r');
-  const there = openSync(`/run/netns/${name}`, 'r');
-  try {
-    check(`enter namespace ${name}`, setNetworkNamespace(there));
-    return open();
-  } finally {
-    check('return to the namespace of the test', setNetworkNamespace(here));
-    for (const fd of [here, there]) closeSync(fd);
-  }
-}

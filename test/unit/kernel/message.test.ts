@@ -13,7 +13,6 @@ import {
   linkGroup,
   linkInfo,
   linkMacAddress,
-  linkMaster,
   linkMtu,
   linkName,
   linkParent,
@@ -80,7 +79,7 @@ test('a link message has the bytes that the oracle gives it', { timeout }, () =>
         linkMacAddress(hex(address)),
         linkName(ifname),
         linkMtu(mtu),
-        linkMaster(master),
+        u32Attribute(10, master),
         linkGroup(group),
       ];
       assert.deepEqual(linkBody({ index: at, flags: 1, change: 1 }, ...attributes), theirs);
@@ -194,7 +193,7 @@ test('the kind, mode, VLAN, master and other names of a link are read', () => {
         { index: 5 },
         linkName('eth0.42'),
         linkParent(2),
-        linkMaster(8),
+        u32Attribute(10, 8),
         u32Attribute(37, 0xffffffff),
         linkinfo,
         names,

@@ -2,7 +2,7 @@
  * Programs of another Debian suite without installing them: packages are fetched with the ordinary apt client, in
  * private apt directories, and unpacked below a directory of ours. The mirror is the one this machine's own apt uses.
  *
- * Also a command, for set-up before the tests: `node test/lab/debian.ts SUITE DIRECTORY PACKAGE...`
+ * Also a command, for set-up before the tests: `node plugin/debian.ts SUITE DIRECTORY PACKAGE...`
  */
 import { execFile } from 'node:child_process';
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
@@ -11,8 +11,8 @@ import { promisify } from 'node:util';
 
 const run = promisify(execFile);
 
-/** The cache of everything the test levels fetch; git ignores it and `make clean` may remove it. */
-export const LAB = resolve(import.meta.dirname, '../../.lab');
+/** The cache of everything that is fetched for tests and for the other architecture; git ignores it and `make clean` may remove it. */
+export const LAB = resolve(import.meta.dirname, '../.lab');
 
 const FETCH_TIMEOUT_MS = 300_000;
 const RECEIPT = '.fetched';
@@ -129,7 +129,7 @@ async function apt(argv: string[], cwd: string): Promise<void> {
 if (import.meta.main) {
   const [suite, directory, ...packages] = process.argv.slice(2);
   if (suite === undefined || directory === undefined || packages.length === 0) {
-    throw new Error('usage: node test/lab/debian.ts SUITE DIRECTORY PACKAGE...');
+    throw new Error('usage: node plugin/debian.ts SUITE DIRECTORY PACKAGE...');
   }
   await fetchDebs(suite, packages, directory);
 }
