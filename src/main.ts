@@ -5,17 +5,17 @@ import { Collector } from './collector.ts';
 import { IpamDriver } from './ipam/driver.ts';
 import { PoolLan } from './ipam/lan.ts';
 import { Links } from './kernel/link.ts';
-import { Lan } from './lan/lan.ts';
+import { type FoundConflict, Lan } from './lan/lan.ts';
 import { Prober } from './lan/prober.ts';
-import { type ConflictSeen, Monitor } from './lan/monitor.ts';
 import type { Profile } from './lan/timing.ts';
 import type { Verdict } from './lan/verdict.ts';
 import { createLog, type Log } from './log.ts';
 import { NetworkDriver } from './network/driver.ts';
+import { EndpointLan } from './network/endpointlan.ts';
 import { createCalls } from './server/calls.ts';
 import { PluginServer } from './server/server.ts';
 import type { Settings } from './settings.ts';
-import { type ConflictReport, recordConflict } from './store/conflicts.ts';
+import { recordConflict } from './store/conflicts.ts';
 import { openLocalStore } from './store/local.ts';
 import type { Store } from './store/store.ts';
 import { VERSION } from './version.ts';
@@ -45,33 +45,19 @@ async function openStore({ stateDirectory, cluster }: Settings, log: Log): Promi
 
 async function startWithStore(settings: Settings, log: Log, store: Store): Promise<Daemon> {
   const links = Links.open(settings.logsNetlink ? (line) => log.info(`netlink: ${line}`) : null);
-  const report = (found: ConflictReport) => recordConflict(store.conflicts, found, new Date());
-  const prober = new Prober({
+  const lan: Lan = new Lan({
     links,
-    onProxy: ({ parentName, macAddress }) =>
-      log.warn('a router answers for every address (proxy ARP), which is no conflict', {
-        parent: parentName,
-        router: macAddress,
-      }),
-    onLateConflict: (late) => check.heardLate(late),
-  });
-  const monitor = new Monitor({
-    links,
-    isProxy: (parentName, macAddress) => prober.isProxy(parentName, macAddress),
-    onConflict: (seen) => tellConflict(seen, store, log),
-  });
-  const check: Lan = new Lan({
-    prober,
-    monitor,
     usualProfile: settings.probe,
     defends: settings.defends,
-    speaker: (parent, macAddress, address) => network.speaker(parent, macAddress, address),
-    onHeld: async (parent, address, macAddress) =>
-      void (await report({ parent, address, macAddress, ourMacAddress: null })),
+    speaker: (parentName, macAddress, address) => {
+      const endpoint = network.speaker(parentName, macAddress, address);
+      return endpoint && { isLeaving: endpoint.state === 'deleting' };
+    },
+    record: (conflict) => record(conflict, store),
     log,
   });
-  const lan = new PoolLan(check, store, settings.parents);
-  const ipam = new IpamDriver({ store, probe: lan.probe, keeper: lan });
+  const poolLan = new PoolLan(lan, store, settings.parents);
+  const ipam = new IpamDriver({ store, probe: poolLan.probe, keeper: poolLan });
   const warm = (networkId?: string) =>
     void ipam
       .warm(networkId)
@@ -81,7 +67,7 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
   const network: NetworkDriver = new NetworkDriver({
     store,
     links,
-    check,
+    lan: new EndpointLan(lan),
     hostAddresses: ipam,
     parentAliases: settings.parents,
     log,
@@ -107,9 +93,8 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
     await recovery.catch(() => undefined);
     await leaks.stop();
     await network.close();
-    monitor.close();
     await ipam.close();
-    await prober.close();
+    await lan.close();
     links.close();
     await store.close();
   };
@@ -128,20 +113,10 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
   return { stop };
 }
 
-/** A conflict after the start; logged once, and counted as often as it shows. */
-function tellConflict(seen: ConflictSeen, store: Store, log: Log): void {
-  const { parentName: parent, macAddress, ourMacAddress, count, isNews } = seen;
-  const address = formatAddress(seen.address);
-  if (isNews)
-    log.warn('somebody else uses the address of a running container', {
-      address,
-      parent,
-      by: macAddress,
-      container: ourMacAddress,
-    });
-  void recordConflict(store.conflicts, { parent, address, macAddress, ourMacAddress }, new Date(), count).catch(
-    (error: unknown) => log.error('a conflict was not recorded', { address, error: String(error) }),
-  );
+async function record(found: FoundConflict, store: Store): Promise<void> {
+  const { parentName: parent, macAddress, ourMacAddress, count } = found;
+  const address = formatAddress(found.address);
+  await recordConflict(store.conflicts, { parent, address, macAddress, ourMacAddress }, new Date(), count);
 }
 
 /**

@@ -97,6 +97,19 @@ export interface Network {
   readonly createdAt: string;
 }
 
+/** The LAN below a parent, as one network uses it. */
+export interface Segment {
+  readonly parentName: string;
+  readonly mode: Mode;
+  /** How the LAN is asked; null takes the setting PROBE. */
+  readonly profile: ProbeProfile | null;
+}
+
+/** Null for an isolated network, which is on no LAN. */
+export function segmentOf({ parent, options }: Network): Segment | null {
+  return parent.recipe === 'isolated' ? null : { parentName: parent.name, mode: options.mode, profile: options.probe };
+}
+
 /** A swarm's networks have ids of 25 letters and digits; those of an engine alone are 64 hexadecimal digits. */
 export function isOfSwarm(networkId: string): boolean {
   return !/^[0-9a-f]{64}$/.test(networkId);

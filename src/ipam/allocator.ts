@@ -3,6 +3,7 @@
  */
 import { type Address, contains, formatAddress, formatInterfaceAddress, parseAddress } from '../address.ts';
 import * as errors from '../errors.ts';
+import { NOT_HELD, type Verdict } from '../lan/verdict.ts';
 import type { Lease, LeaseKind, Pool } from '../model.ts';
 import type { AddressRequest } from '../requests.ts';
 import { leaseKey, realmOf, type Store } from '../store/store.ts';
@@ -20,13 +21,8 @@ import {
   sizeWithin,
 } from './pool.ts';
 
-/** What a look at the LAN found. */
-export type Finding =
-  | { readonly held: false }
-  | { readonly held: true; readonly macAddress: string; readonly linkName: string };
-
 /** Asks the LAN of the pool whether a stranger uses the address. Throws when the signal fires or nothing can be asked. */
-export type Probe = (pool: Pool, address: string, signal?: AbortSignal) => Promise<Finding>;
+export type Probe = (pool: Pool, address: string, signal?: AbortSignal) => Promise<Verdict>;
 
 interface Parts {
   readonly store: Store;
@@ -50,8 +46,6 @@ interface Search {
 const TRIES = 16;
 /** Furthest that hosts of a shared store go out of each other's way, in addresses. */
 const WIDEST = 256;
-
-const NOT_HELD: Finding = { held: false };
 
 export class Allocator {
   readonly #store: Store;
@@ -109,8 +103,8 @@ export class Allocator {
     await this.#confirm(pool, address);
     // What a swarm's manager claims by address is mostly a running container's: the node that gets it asks.
     const isAsked = lease === wanted && !isManagers(pool);
-    const finding = isAsked ? await this.#ask(pool, address, lease, signal) : NOT_HELD;
-    if (finding.held) throw errors.addressHeld(lease.address, finding.macAddress, finding.linkName, option);
+    const verdict = isAsked ? await this.#ask(pool, address, lease, signal) : NOT_HELD;
+    if (verdict.held) throw errors.addressHeld(lease.address, verdict.macAddress, verdict.linkName, option);
     return formatInterfaceAddress({ ...address, length: known(pool.subnet).length });
   }
 
@@ -209,10 +203,10 @@ export class Allocator {
   async #isFree(pool: Pool, address: Address, lease: Lease, search: Search): Promise<boolean> {
     await this.#confirm(pool, address);
     this.#candidates?.tend(pool);
-    const finding = await this.#ask(pool, address, lease, search.signal);
-    if (!finding.held) return true;
+    const verdict = await this.#ask(pool, address, lease, search.signal);
+    if (!verdict.held) return true;
     if (--search.tries > 0) return false;
-    throw errors.rangeHeld(nameOf(pool), TRIES, lease.address, finding.macAddress, finding.linkName);
+    throw errors.rangeHeld(nameOf(pool), TRIES, lease.address, verdict.macAddress, verdict.linkName);
   }
 
   async #refuse(pools: readonly Pool[]): Promise<never> {
@@ -257,17 +251,17 @@ export class Allocator {
   }
 
   /** Gateways are expected to answer, and auxiliary addresses belong to others. */
-  async #ask(pool: Pool, address: Address, lease: Lease, signal: AbortSignal | undefined): Promise<Finding> {
+  async #ask(pool: Pool, address: Address, lease: Lease, signal: AbortSignal | undefined): Promise<Verdict> {
     if (this.#probe === undefined || lease.kind === 'gateway' || lease.kind === 'auxiliary') return NOT_HELD;
-    const finding = await this.#probe(pool, lease.address, signal).catch(async (error: unknown) => {
+    const verdict = await this.#probe(pool, lease.address, signal).catch(async (error: unknown) => {
       // The first error goes on; a lease left behind by a second one is reclaimed later.
       await this.#leases.giveUp(address, lease.realm, pool.id).catch(() => undefined);
       throw error;
     });
-    if (!finding.held) return finding;
+    if (!verdict.held) return verdict;
     await this.#leases.giveUp(address, lease.realm, pool.id);
     (await this.#leases.realm(lease.realm)).hold(address);
-    return finding;
+    return verdict;
   }
 
   /** The pool named may be a sister of the one that holds the address: the engine knows only the one it asked. */

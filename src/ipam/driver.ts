@@ -13,7 +13,7 @@ import { Leases } from './leases.ts';
 import { ADDRESS_SPACES } from './pool.ts';
 import { Pools } from './pools.ts';
 
-export type { Finding, Probe } from './allocator.ts';
+export type { Probe } from './allocator.ts';
 
 interface Parts {
   readonly store: Store;

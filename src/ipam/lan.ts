@@ -1,79 +1,83 @@
 /** Where the LAN of a pool is, for the check of its addresses. */
 import { type Address, parseAddress } from '../address.ts';
 import { clusterUnproven, PluginError } from '../errors.ts';
-import type { CheckRequest, Lan, Place } from '../lan/lan.ts';
-import { placeOf } from '../lan/lan.ts';
+import type { AddressCheck, Lan } from '../lan/lan.ts';
 import { type Loss, NOT_HELD, type Verdict } from '../lan/verdict.ts';
-import type { Pool, ProbeProfile } from '../model.ts';
+import { type Pool, type ProbeProfile, type Segment, segmentOf } from '../model.ts';
 import { realmOf, type Store } from '../store/store.ts';
 import { isManagers } from './allocations.ts';
 import type { Probe } from './allocator.ts';
 import type { Keeper } from './candidates.ts';
+import { known } from './pool.ts';
 
 /** The network that CreateNetwork tied to the pool tells the parent, else `--ipam-opt parent=`; without either nobody is asked. */
 export class PoolLan implements Keeper {
-  readonly #check: Lan;
+  readonly #lan: Lan;
   readonly #store: Pick<Store, 'networks' | 'leases'>;
   readonly #aliases: ReadonlyMap<string, string>;
 
   /** `aliases`: as in the setting PARENTS. */
-  constructor(check: Lan, store: Pick<Store, 'networks' | 'leases'>, aliases: ReadonlyMap<string, string>) {
-    this.#check = check;
+  constructor(lan: Lan, store: Pick<Store, 'networks' | 'leases'>, aliases: ReadonlyMap<string, string>) {
+    this.#lan = lan;
     this.#store = store;
     this.#aliases = aliases;
   }
 
+  /** See Probe. Throws CLUSTER_UNPROVEN where only the LAN could tell, and there is none to ask. */
   readonly probe: Probe = async (pool, text, signal): Promise<Verdict> => {
     const leastProfile = this.#store.leases.needsProof?.({ realm: realmOf(pool), address: text }) ?? null;
     const request = await this.#request(pool, text, signal);
     if (request === null && leastProfile !== null && !(await this.#isOnNoLan(pool))) throw clusterUnproven(text);
     if (request === null) return NOT_HELD;
-    return this.#check.check({ ...request, leastProfile }).catch((error: unknown) => {
+    return this.#lan.check({ ...request, leastProfile }).catch((error: unknown) => {
       // A manager of a swarm need not be on the LAN itself: the node that gets the task asks.
       if (isManagers(pool) && error instanceof PluginError && error.code === 'PROBE_PARENT_GONE') return NOT_HELD;
       throw error;
     });
   };
 
-  /** Only for pools of our own networks. */
+  /** See Keeper. Only for pools of our own networks. */
   async keep(pool: Pool, text: string, lost: (loss: Loss) => void, signal: AbortSignal): Promise<'kept' | Loss | null> {
     const network = pool.networkId === null ? undefined : await this.#store.networks.get(pool.networkId);
     // A passthru parent carries one container.
     if (network === undefined || network.options.mode === 'passthru') return null;
     const request = await this.#request(pool, text, signal);
-    return request === null ? null : this.#check.keep(request, lost);
+    return request === null ? null : this.#lan.keep(request, lost);
   }
 
+  /** See Keeper. */
   letGo(lost: (loss: Loss) => void): void {
-    this.#check.letGo(lost);
+    this.#lan.letGo(lost);
   }
 
+  /** See Keeper. */
   async isKept(pool: Pool, text: string): Promise<boolean> {
     const request = await this.#request(pool, text);
-    return request !== null && this.#check.isOnStandby(request);
+    return request !== null && this.#lan.isOnStandby(request);
   }
 
+  /** See Keeper. */
   async release(pool: Pool, text: string): Promise<void> {
     const request = await this.#request(pool, text);
-    if (request !== null) await this.#check.release(request);
+    if (request !== null) await this.#lan.release(request);
   }
 
-  async #request(pool: Pool, text: string, signal?: AbortSignal): Promise<CheckRequest | null> {
-    const place = await this.#placeOf(pool);
-    return place && { ...place, address: parseAddress(text) as Address, subnet: pool.subnet, signal };
+  async #request(pool: Pool, text: string, signal?: AbortSignal): Promise<AddressCheck | null> {
+    const segment = await this.#segmentOf(pool);
+    return segment && { ...segment, address: parseAddress(text) as Address, subnet: known(pool.subnet), signal };
   }
 
   async #isOnNoLan({ networkId }: Pool): Promise<boolean> {
     const network = networkId === null ? undefined : await this.#store.networks.get(networkId);
-    return network !== undefined && placeOf(network) === null;
+    return network !== undefined && segmentOf(network) === null;
   }
 
-  async #placeOf({ networkId, options }: Pool): Promise<Place | null> {
+  async #segmentOf({ networkId, options }: Pool): Promise<Segment | null> {
     const profile = (options['probe'] as ProbeProfile | undefined) ?? null;
     const network = networkId === null ? undefined : await this.#store.networks.get(networkId);
     if (network !== undefined) {
-      const place = placeOf(network);
-      return place && { ...place, profile: profile ?? place.profile };
+      const segment = segmentOf(network);
+      return segment && { ...segment, profile: profile ?? segment.profile };
     }
     const named = options['parent'];
     return named === undefined ? null : { parentName: this.#aliases.get(named) ?? named, mode: 'bridge', profile };

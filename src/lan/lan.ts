@@ -1,52 +1,74 @@
 /**
- * What the drivers want of the LAN: whether an address may be used, asked as thoroughly as was wished; addresses on
- * standby; and a watch over those in use.
+ * The room's door: what the drivers want of the LAN. Whether an address may be used, asked as thoroughly as was wished;
+ * addresses on standby; and a watch over those in use. What the drivers keep records of is unknown here.
  */
-import { type Address, formatAddress, formatInterfaceAddress, parsePrefix } from '../address.ts';
+import { type Address, type Prefix, formatAddress, prefixOf } from '../address.ts';
 import { LatestMap } from '../bounded.ts';
 import { PluginError } from '../errors.ts';
+import type { Links } from '../kernel/link.ts';
 import type { Log } from '../log.ts';
-import { type Endpoint, type Mode, type Network, PROBE_PROFILES, type ProbeProfile } from '../model.ts';
-import type { LateConflict, ProbeRequest, Prober } from './prober.ts';
-import { type Loss, type LossListener, NOT_HELD, type Verdict } from './verdict.ts';
+import { type InterfaceAddress, PROBE_PROFILES, type ProbeProfile, type Segment } from '../model.ts';
 import { isStandbyMac, isProbeMac } from './frames/mac.ts';
-import type { Monitor } from './monitor.ts';
+import { type ConflictSeen, Monitor } from './monitor.ts';
+import { type LateConflict, type ProbeRequest, Prober, type ProxyReport } from './prober.ts';
+import { type Loss, type LossListener, NOT_HELD, type Verdict } from './verdict.ts';
 
-export interface Place {
-  readonly parentName: string;
-  readonly mode: Mode;
-  /** Null takes the setting PROBE. */
-  readonly profile: ProbeProfile | null;
-}
-
-export interface CheckRequest extends Place {
+/** An address that somebody wants to use, or to have on standby. */
+export interface AddressCheck extends Segment {
   readonly address: Address;
-  /** The subnet the address lies in, `192.168.1.0/24`. */
-  readonly subnet: string;
+  /** The subnet the address lies in; outside of it nothing is told about routers that answer for every address. */
+  readonly subnet: Prefix;
   readonly signal?: AbortSignal | undefined;
   /** Nothing else promises that the address is free: the LAN is asked at least so, or it is an error. Null: as is usual. */
   readonly leastProfile?: ProbeProfile | null;
 }
 
-/** What the room's door works with. */
+/** One of our endpoints, as far as the LAN sees it. */
+export interface LanEndpoint extends Segment {
+  readonly id: string;
+  readonly macAddress: string;
+  readonly addresses: readonly InterfaceAddress[];
+}
+
+/** Somebody else uses an address of ours. */
+export interface FoundConflict {
+  readonly parentName: string;
+  readonly address: Address;
+  /** The other's. */
+  readonly macAddress: string;
+  /** Of the container that has the address; null when it was found out before one got it. */
+  readonly ourMacAddress: string | null;
+  /** Frames since the last report, 1 at least. */
+  readonly count: number;
+}
+
+/** What the room works with. */
 export interface LanParts {
-  readonly prober: Prober;
-  readonly monitor: Monitor;
+  readonly links: Links;
   readonly usualProfile: ProbeProfile;
   /** Addresses of running containers are defended (RFC 5227 2.4 b, c). */
   readonly defends: boolean;
-  /** Our own endpoint on this parent with this MAC address and this address. */
-  readonly speaker: (parent: string, macAddress: string, address: string) => Pick<Endpoint, 'state'> | undefined;
-  /** A stranger has the address. */
-  readonly onHeld: (parent: string, address: string, macAddress: string) => Promise<void>;
+  /** Our own endpoint on this parent with this MAC address and this address; undefined when there is none. */
+  readonly speaker: (parentName: string, macAddress: string, address: Address) => Speaker | undefined;
+  /** Makes the conflict's record. */
+  readonly record: (conflict: FoundConflict) => Promise<void>;
   readonly log: Log;
+}
+
+/** An endpoint of ours that speaks for an address. */
+export interface Speaker {
+  /** It is being deleted: what it says counts until it is gone, but the address is not its any more. */
+  readonly isLeaving: boolean;
 }
 
 /** More are an attack. */
 const MOST_TAKERS = 256;
 
+/** The LANs below all parents of this host. */
 export class Lan {
   readonly #parts: LanParts;
+  readonly #prober: Prober;
+  readonly #monitor: Monitor;
   /** Said once for each, until it is up again. */
   readonly #parentsDown = new Set<string>();
   /** Who took an address since it was given out, while no container has it yet; by parent and address. */
@@ -56,35 +78,49 @@ export class Lan {
 
   constructor(parts: LanParts) {
     this.#parts = parts;
+    const { links } = parts;
+    const prober = new Prober({
+      links,
+      onLateConflict: (late) => this.#hearLate(late),
+      onProxy: (report) => this.#tellProxy(report),
+    });
+    this.#prober = prober;
+    this.#monitor = new Monitor({
+      links,
+      isProxy: (parentName, macAddress) => prober.isProxy(parentName, macAddress),
+      onConflict: (seen) => this.#tellConflict(seen),
+    });
   }
 
   // --- before an address is used ------------------------------------------------------------------------------------
 
-  /** At once for an address on standby. Throws a sentence when the LAN cannot be asked. */
-  async check(request: CheckRequest): Promise<Verdict> {
-    const wanted = this.#probeRequest(request);
-    if (wanted === null) return NOT_HELD;
-    const asked = this.#ask(wanted);
+  /**
+   * Whether somebody else has the address; at once for one on standby. Throws a PluginError when the LAN cannot be asked,
+   * and the signal's reason when it fires.
+   */
+  async check(request: AddressCheck): Promise<Verdict> {
+    const probe = this.#probeRequest(request);
+    if (probe === null) return NOT_HELD;
+    const asked = this.#ask(probe);
     const isProof = request.leastProfile !== undefined && request.leastProfile !== null;
     const verdict = await (isProof
       ? asked
-      : asked.catch((error: unknown) => this.#withoutLan(wanted.parentName, error)));
-    if (verdict.held) await this.#tell(wanted, verdict.macAddress);
+      : asked.catch((error: unknown) => this.#withoutLan(probe.parentName, error)));
+    if (verdict.held) await this.#tellHolder(probe, verdict.macAddress);
     return verdict;
   }
 
   /** Who was heard to use an address since it was found free, and before watch(). Null when nobody was. */
-  takerOf({ parentName, address }: Pick<CheckRequest, 'parentName' | 'address'>): string | null {
+  takerOf({ parentName, address }: Pick<AddressCheck, 'parentName' | 'address'>): string | null {
     return this.#takers.get(takerKey(parentName, address)) ?? null;
   }
 
-  /** Of two daemons that ask at once one gives way, perhaps to one that only wanted one on standby: so it asks once more. */
+  /** Of two daemons that ask at once one gives way, perhaps to one that only wanted it on standby: so it asks once more. */
   async #ask(request: ProbeRequest): Promise<Verdict> {
-    const { prober } = this.#parts;
     this.#takers.delete(takerKey(request.parentName, request.address));
-    const first = await prober.probe(request);
-    const verdict =
-      first.held && first.simultaneous && isProbeMac(first.macAddress) ? await prober.probe(request) : first;
+    const first = await this.#prober.probe(request);
+    const isContended = first.held && first.simultaneous && isProbeMac(first.macAddress);
+    const verdict = isContended ? await this.#prober.probe(request) : first;
     this.#parentsDown.delete(request.parentName);
     return verdict;
   }
@@ -98,43 +134,35 @@ export class Lan {
     return NOT_HELD;
   }
 
-  /** Reports the holder of an address, unless it is a container of ours or another daemon that asks. */
-  async #tell({ parentName, address }: ProbeRequest, macAddress: string): Promise<void> {
-    if (isDaemon(macAddress)) return;
-    const text = formatAddress(address);
-    if (this.#parts.speaker(parentName, macAddress, text) === undefined)
-      await this.#parts.onHeld(parentName, text, macAddress);
-  }
-
   /** Makes room for a child in passthru mode, which must be alone on its parent. */
   async vacate(parentName: string): Promise<void> {
-    await this.#parts.prober.vacate(parentName);
+    await this.#prober.vacate(parentName);
   }
 
   /** The address is not wanted any more although it was found free. */
-  async release({ parentName, address }: CheckRequest): Promise<void> {
+  async release({ parentName, address }: Pick<AddressCheck, 'parentName' | 'address'>): Promise<void> {
     this.#takers.delete(takerKey(parentName, address));
-    await this.#parts.prober.release(parentName, address);
+    await this.#prober.release(parentName, address);
   }
 
   // --- on standby ---------------------------------------------------------------------------------------------------
 
   /** See Prober.keep(). Null where the LAN is not asked. Throws while it cannot be asked. */
-  async keep(request: CheckRequest, lost: (loss: Loss) => void): Promise<'kept' | Loss | null> {
-    const wanted = this.#probeRequest(request);
-    if (wanted === null) return null;
-    const verdict = await this.#parts.prober.keep(wanted, this.#listener(wanted, lost));
+  async keep(request: AddressCheck, lost: (loss: Loss) => void): Promise<'kept' | Loss | null> {
+    const probe = this.#probeRequest(request);
+    if (probe === null) return null;
+    const verdict = await this.#prober.keep(probe, this.#listener(probe, lost));
     if (!verdict.held) return 'kept';
-    await this.#tell(wanted, verdict.macAddress);
+    await this.#tellHolder(probe, verdict.macAddress);
     return verdict.simultaneous || isStandbyMac(verdict.macAddress) ? 'wanted' : 'used';
   }
 
-  #listener(request: ProbeRequest, lost: (loss: Loss) => void): LossListener {
+  #listener(probe: ProbeRequest, lost: (loss: Loss) => void): LossListener {
     const listener: LossListener = (loss, by) => {
-      if (loss === 'used' && by !== null) void this.#tell(request, by).catch(() => undefined);
+      if (loss === 'used' && by !== null) void this.#tellHolder(probe, by).catch(() => undefined);
       lost(loss);
     };
-    this.#kept.set(lost, () => this.#parts.prober.letGo(request, listener));
+    this.#kept.set(lost, () => this.#prober.letGo(probe, listener));
     return listener;
   }
 
@@ -143,104 +171,119 @@ export class Lan {
     this.#kept.get(lost)?.();
   }
 
-  isOnStandby(request: CheckRequest): boolean {
-    return this.#parts.prober.isOnStandby(request);
+  /** Whether check() would find the address free at once. */
+  isOnStandby(request: Pick<AddressCheck, 'parentName' | 'address'>): boolean {
+    return this.#prober.isOnStandby(request);
   }
 
   // --- while it is used ---------------------------------------------------------------------------------------------
 
   /** Watches over the endpoint's addresses until forget(). */
-  watch(endpoint: Endpoint, network: Network): void {
-    const place = placeOf(network);
-    const { monitor, defends, prober } = this.#parts;
-    if (place === null || this.#profileOf(place) === 'off') return;
-    const { id, macAddress } = endpoint;
-    const { parentName, mode } = place;
+  watch(endpoint: LanEndpoint): void {
+    if (this.#profileOf(endpoint) === 'off') return;
+    const { id, parentName, mode, macAddress, addresses } = endpoint;
     const defend = (address: Address) =>
-      void prober.announce({ parentName, mode, address, macAddress, times: 1 }).catch(() => undefined);
-    monitor.watch(id, {
-      parentName,
-      macAddress,
-      addresses: endpoint.addresses,
-      defend: defends ? defend : null,
-    });
+      void this.#prober.announce({ parentName, mode, address, macAddress, times: 1 }).catch(() => undefined);
+    this.#monitor.watch(id, { parentName, macAddress, addresses, defend: this.#parts.defends ? defend : null });
   }
 
-  forget({ id }: Endpoint): void {
-    this.#parts.monitor.forget(id);
-  }
-
-  /**
-   * Somebody began to use an address while it was guarded: that of a container, or one just given out. The watch over a
-   * container begins to hear up to half a second after it was asked for.
-   */
-  heardLate({ parentName, address, macAddress }: LateConflict): void {
-    const { monitor, onHeld, log } = this.#parts;
-    if (monitor.hear(parentName, address, macAddress)) return;
-    const text = formatAddress(address);
-    log.warn('somebody began to use an address that was just given out', {
-      parent: parentName,
-      address: text,
-      by: macAddress,
-    });
-    if (isDaemon(macAddress)) return;
-    this.#takers.put(takerKey(parentName, address), macAddress);
-    void onHeld(parentName, text, macAddress).catch(() => undefined);
+  /** The endpoint goes: its addresses are not watched over any more. */
+  forget(endpointId: string): void {
+    this.#monitor.forget(endpointId);
   }
 
   /** To the LAN, on behalf of a container that is up. Where nobody listens nobody is told, which is no error. */
-  async announce(endpoint: Endpoint, network: Network, signal: AbortSignal): Promise<void> {
-    const place = placeOf(network);
-    if (place === null) return;
-    const { macAddress } = endpoint;
-    const announcements = endpoint.addresses.map((address) =>
-      this.#parts.prober.announce({ ...place, address, macAddress, signal }),
+  async announce({ parentName, mode, macAddress, addresses }: LanEndpoint, signal: AbortSignal): Promise<void> {
+    await Promise.allSettled(
+      addresses.map((address) => this.#prober.announce({ parentName, mode, address, macAddress, signal })),
     );
-    await Promise.allSettled(announcements);
   }
 
   /**
    * The container is about to leave, and its kernel still answers for its addresses: from here on they are on standby, so
    * that it can start again without waiting. Not an address that somebody else was heard to use.
    */
-  async keepLeft(endpoint: Endpoint, network: Network): Promise<void> {
-    const place = placeOf(network);
-    if (place === null) return;
+  async keepLeft(endpoint: LanEndpoint): Promise<void> {
+    const { parentName, macAddress } = endpoint;
     for (const address of endpoint.addresses) {
-      const request = this.#probeRequest({ ...place, address, subnet: formatInterfaceAddress(address) });
-      if (request === null || this.#parts.monitor.isContested(place.parentName, address)) continue;
+      const probe = this.#probeRequest({ ...endpoint, address, subnet: prefixOf(address, address.length) });
+      if (probe === null || this.#monitor.isContested(parentName, address)) continue;
       // A container with two interfaces on the parent answers on both.
       const isOwn = (mac: string, isGiven: boolean) =>
-        mac === endpoint.macAddress ||
-        this.#parts.monitor.isMonitored(place.parentName, mac) ||
-        request.isOwn(mac, isGiven);
+        mac === macAddress || this.#monitor.isMonitored(parentName, mac) || probe.isOwn(mac, isGiven);
       // Without standby the next start takes a little longer.
-      await this.#parts.prober.keepLeft({ ...request, isOwn }).catch(() => undefined);
+      await this.#prober.keepLeft({ ...probe, isOwn }).catch(() => undefined);
     }
   }
 
-  /** The network is gone, and with it the wish to come back. */
-  endLeft({ parent, subnets }: Network): void {
-    for (const prefix of subnets.map(({ subnet }) => parsePrefix(subnet)))
-      if (prefix !== undefined) this.#parts.prober.endLeft(parent.name, prefix);
+  /** The network with these subnets is gone, and with it the wish of its containers to come back. */
+  endLeft(parentName: string, subnets: readonly Prefix[]): void {
+    for (const subnet of subnets) this.#prober.endLeft(parentName, subnet);
   }
 
+  /** Ends everything; no link or socket stays. What is being asked ends in an error. */
+  async close(): Promise<void> {
+    this.#monitor.close();
+    await this.#prober.close();
+  }
+
+  // --- what is heard ------------------------------------------------------------------------------------------------
+
+  /** Records the holder of an address, unless it is a container of ours or another daemon that asks. */
+  async #tellHolder({ parentName, address }: ProbeRequest, macAddress: string): Promise<void> {
+    if (isDaemon(macAddress) || this.#parts.speaker(parentName, macAddress, address) !== undefined) return;
+    await this.#parts.record({ parentName, address, macAddress, ourMacAddress: null, count: 1 });
+  }
+
+  /**
+   * Somebody began to use an address while it was guarded: that of a container, or one just given out. The watch over a
+   * container begins to hear up to half a second after it was asked for.
+   */
+  #hearLate({ parentName, address, macAddress }: LateConflict): void {
+    if (this.#monitor.hear(parentName, address, macAddress)) return;
+    this.#parts.log.warn('somebody began to use an address that was just given out', {
+      parent: parentName,
+      address: formatAddress(address),
+      by: macAddress,
+    });
+    if (isDaemon(macAddress)) return;
+    this.#takers.put(takerKey(parentName, address), macAddress);
+    const conflict = { parentName, address, macAddress, ourMacAddress: null, count: 1 };
+    void this.#parts.record(conflict).catch(() => undefined);
+  }
+
+  /** A conflict after the start; logged once, and counted as often as it shows. */
+  #tellConflict({ isNews, ...conflict }: ConflictSeen): void {
+    const { log, record } = this.#parts;
+    const { parentName: parent, macAddress: by, ourMacAddress: container } = conflict;
+    const address = formatAddress(conflict.address);
+    if (isNews) log.warn('somebody else uses the address of a running container', { address, parent, by, container });
+    void record(conflict).catch((error: unknown) =>
+      log.error('a conflict was not recorded', { address, error: String(error) }),
+    );
+  }
+
+  #tellProxy({ parentName: parent, macAddress: router }: ProxyReport): void {
+    this.#parts.log.warn('a router answers for every address (proxy ARP), which is no conflict', { parent, router });
+  }
+
+  // --- parts --------------------------------------------------------------------------------------------------------
+
   /** Null where the LAN is not to be asked. */
-  #probeRequest(request: CheckRequest): ProbeRequest | null {
+  #probeRequest(request: AddressCheck): ProbeRequest | null {
     const { parentName, mode, address, subnet, signal } = request;
     const profile = thorough(this.#profileOf(request), request.leastProfile ?? 'off');
+    if (profile === 'off') return null;
     // Before the address is given out, only the endpoint that had it until now: networks whose addresses are not chosen by
     // one and the same can meet on a parent. After that, the one it was for.
     const isOwn = (macAddress: string, isGiven: boolean) => {
-      const endpoint = this.#parts.speaker(parentName, macAddress, formatAddress(address));
-      return endpoint !== undefined && (isGiven || endpoint.state === 'deleting');
+      const speaker = this.#parts.speaker(parentName, macAddress, address);
+      return speaker !== undefined && (isGiven || speaker.isLeaving);
     };
-    return profile === 'off'
-      ? null
-      : { parentName, mode, address, profile, subnet: parsePrefix(subnet), isOwn, signal };
+    return { parentName, mode, address, profile, subnet, isOwn, signal };
   }
 
-  #profileOf({ profile }: Place): ProbeProfile {
+  #profileOf({ profile }: Segment): ProbeProfile {
     return profile ?? this.#parts.usualProfile;
   }
 }
@@ -253,12 +296,7 @@ function thorough(one: ProbeProfile, other: ProbeProfile): ProbeProfile {
   return PROBE_PROFILES.indexOf(one) < PROBE_PROFILES.indexOf(other) ? other : one;
 }
 
-/** A daemon of this kind asks for the address, guards it or keeps it on standby. */
+/** A daemon of this kind asks for the address, guards it or has it on standby. */
 function isDaemon(macAddress: string): boolean {
   return isProbeMac(macAddress) || isStandbyMac(macAddress);
-}
-
-/** Null for an isolated network, which is on no LAN. */
-export function placeOf({ parent, options }: Network): Place | null {
-  return parent.recipe === 'isolated' ? null : { parentName: parent.name, mode: options.mode, profile: options.probe };
 }

@@ -5,8 +5,8 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Links } from '../kernel/link.ts';
-import type { Lan } from '../lan/lan.ts';
 import type { Endpoint, Network } from '../model.ts';
+import type { EndpointLan } from './endpointlan.ts';
 
 /** From Join until the link is gone from here takes an engine some milliseconds, seconds on a busy machine. */
 const DEADLINE_MS = 10_000;
@@ -14,17 +14,19 @@ const LOOK_MS = 50;
 /** From there until the interface has its address and is up. */
 const SETTLE_MS = 200;
 
+/** Tells the LAN of each container that starts. */
 export class Announcements {
   readonly #links: Links;
-  readonly #check: Lan;
+  readonly #lan: EndpointLan;
   /** By endpoint id. */
   readonly #running = new Map<string, AbortController>();
 
-  constructor(links: Links, check: Lan) {
+  constructor(links: Links, lan: EndpointLan) {
     this.#links = links;
-    this.#check = check;
+    this.#lan = lan;
   }
 
+  /** Announces the endpoint's addresses as soon as its link is in the container; one that starts again begins anew. */
   start(endpoint: Endpoint, network: Network): void {
     this.cancel(endpoint);
     const controller = new AbortController();
@@ -35,10 +37,12 @@ export class Announcements {
       .finally(() => this.#running.get(endpoint.id) === controller && this.#running.delete(endpoint.id));
   }
 
+  /** The endpoint goes. */
   cancel({ id }: Pick<Endpoint, 'id'>): void {
     this.#running.get(id)?.abort();
   }
 
+  /** Ends every announcement. */
   close(): void {
     for (const controller of this.#running.values()) controller.abort();
   }
@@ -50,6 +54,6 @@ export class Announcements {
       await sleep(LOOK_MS, undefined, { signal, ref: false });
     }
     await sleep(SETTLE_MS, undefined, { signal, ref: false });
-    await this.#check.announce(endpoint, network, signal);
+    await this.#lan.announce(endpoint, network, signal);
   }
 }

@@ -6,7 +6,6 @@ import { isDeepStrictEqual } from 'node:util';
 import { type Address, formatAddress, isSameAddress } from '../address.ts';
 import * as errors from '../errors.ts';
 import type { Link, LinkEvent, Links } from '../kernel/link.ts';
-import { type Lan, placeOf } from '../lan/lan.ts';
 import type { Leak } from '../leak.ts';
 import { PROBE_ALIAS, endpointAlias, endpointLinkName, endpointOfAlias } from '../linknames.ts';
 import type { Log } from '../log.ts';
@@ -24,21 +23,13 @@ import { Serial } from '../serial.ts';
 import { realmOf, type Store } from '../store/store.ts';
 import { Announcements } from './announcements.ts';
 import { Claims } from './claims.ts';
+import type { EndpointLan } from './endpointlan.ts';
 import { HostAccess, type HostAddresses } from './host.ts';
 import { type DeadEndpoint, describe, explain, findDead } from './leaks.ts';
 import { readNetworkOptions } from './options.ts';
 import { Parents } from './parent.ts';
 import { subInterfaceRefusal } from './refusal.ts';
-import {
-  checkInside,
-  checkPassthru,
-  checkRequest,
-  derivedMac,
-  gatewayFor,
-  readMac,
-  repeated,
-  subnetOf,
-} from './request.ts';
+import { checkInside, checkPassthru, checkRequest, derivedMac, gatewayFor, readMac, repeated } from './request.ts';
 
 /** A sub-interface on its way out. */
 interface Departure {
@@ -54,7 +45,7 @@ interface Parts {
   readonly store: Store;
   readonly links: Links;
   /** Without it addresses that another IPAM chose are not asked for on the LAN. */
-  readonly check?: Lan;
+  readonly lan?: EndpointLan;
   readonly hostAddresses: HostAddresses;
   /** Alias to link name, from the setting PARENTS. */
   readonly parentAliases: ReadonlyMap<string, string>;
@@ -76,7 +67,7 @@ export class NetworkDriver {
   readonly #links: Links;
   readonly #parents: Parents;
   readonly #claims: Claims;
-  readonly #check: Lan | undefined;
+  readonly #lan: EndpointLan | undefined;
   readonly #announcements: Announcements | undefined;
   readonly #onCreated: (networkId: string) => void;
   readonly #host: HostAccess;
@@ -103,13 +94,13 @@ export class NetworkDriver {
   #noticing: NodeJS.Timeout | undefined;
   #cleaning: Promise<unknown> = Promise.resolve();
 
-  constructor({ store, links, check, hostAddresses, parentAliases, log, now = () => new Date(), onCreated }: Parts) {
+  constructor({ store, links, lan, hostAddresses, parentAliases, log, now = () => new Date(), onCreated }: Parts) {
     this.#store = store;
     this.#links = links;
     this.#parents = new Parents(links, parentAliases);
     this.#claims = new Claims(store, now);
-    this.#check = check;
-    this.#announcements = check && new Announcements(links, check);
+    this.#lan = lan;
+    this.#announcements = lan && new Announcements(links, lan);
     this.#onCreated = onCreated ?? (() => undefined);
     this.#host = new HostAccess(links, hostAddresses, log);
     this.#log = log;
@@ -202,7 +193,7 @@ export class NetworkDriver {
       await this.#parents.releasePromiscuity(known.parent, others);
       await this.#store.networks.remove(known);
     }
-    this.#check?.endLeft(network);
+    this.#lan?.endLeft(network);
     await this.#release(network);
   }
 
@@ -220,7 +211,7 @@ export class NetworkDriver {
   }
 
   #vacate(parentName: string): void {
-    const vacating = this.#undo('the link for asking the LAN', async () => this.#check?.vacate(parentName));
+    const vacating = this.#undo('the link for asking the LAN', async () => this.#lan?.vacate(parentName));
     this.#vacating.add(vacating);
     void vacating.then(() => this.#vacating.delete(vacating));
   }
@@ -303,7 +294,7 @@ export class NetworkDriver {
     if (known !== undefined && known.state !== 'deleting') return repeated(known, request);
 
     const parent = await this.#parents.ensure(network.parent, network.id);
-    await this.#askLan(network, request);
+    await this.#lan?.refuseHeld(network, request);
     const macAddress = this.#chooseMac(request, network, parent);
     const endpoint: Endpoint = {
       id: request.endpointId,
@@ -339,29 +330,6 @@ export class NetworkDriver {
     return { macAddress: request.macAddress === null ? macAddress : null };
   }
 
-  /**
-   * What another IPAM chose, or a swarm's manager, nobody has asked for yet. Our own IPAM asked already; since then somebody
-   * may have taken the address.
-   */
-  async #askLan(network: Network, { addresses }: EndpointRequest): Promise<void> {
-    const place = placeOf(network);
-    if (this.#check === undefined || place === null) return;
-    for (const address of addresses) {
-      const subnet = subnetOf(address, network.subnets);
-      if (subnet === undefined) continue;
-      const request = { ...place, address, subnet: subnet.subnet };
-      const words = formatAddress(address);
-      const option = address.family === 'IPv4' ? '--ip' : '--ip6';
-      if (subnet.realm === null) {
-        const finding = await this.#check.check(request);
-        if (finding.held) throw errors.addressHeld(words, finding.macAddress, finding.linkName, option);
-      } else {
-        const taker = this.#check.takerOf(request);
-        if (taker !== null) throw errors.addressLost(words, taker, place.parentName, option);
-      }
-    }
-  }
-
   /** Link, then ties, then record: a link without a record is what recovery removes. */
   async #attach(network: Network, parent: Link, endpoint: Endpoint): Promise<void> {
     const link = await this.#addSubInterface(network, parent, endpoint);
@@ -369,7 +337,7 @@ export class NetworkDriver {
       await this.#host.addRoutes(network, parent.name, endpoint);
       await this.#claims.tieLeases(network, endpoint);
       await this.#store.endpoints.insert(endpoint);
-      this.#check?.watch(endpoint, network);
+      this.#lan?.watch(endpoint, network);
     } catch (error) {
       await this.#undo('host routes', () => this.#host.deleteRoutes(network, endpoint));
       await this.#undo('lease ties', () => this.#claims.untieLeases(network, endpoint));
@@ -380,7 +348,7 @@ export class NetworkDriver {
 
   async #addSubInterface({ options }: Network, parent: Link, endpoint: Endpoint): Promise<Link> {
     const macAddress = options.mode === 'passthru' ? null : endpoint.macAddress;
-    if (options.mode === 'passthru') await this.#check?.vacate(parent.name);
+    if (options.mode === 'passthru') await this.#lan?.vacate(parent.name);
     try {
       return await this.#links.addMacvlan({
         name: endpoint.linkName,
@@ -412,7 +380,7 @@ export class NetworkDriver {
   }
 
   #depart(endpoint: Endpoint): void {
-    this.#check?.forget(endpoint);
+    this.#lan?.forget(endpoint);
     this.#announcements?.cancel(endpoint);
     const departure: Departure = { isSilent: false, silent: Promise.resolve(), done: Promise.resolve() };
     const silent = this.#silence(endpoint).then((link) => {
@@ -489,7 +457,7 @@ export class NetworkDriver {
     const network = await this.#store.networks.get(networkId);
     const endpoint = this.#endpoints.get(endpointId);
     if (network !== undefined && endpoint?.networkId === networkId && endpoint.state === 'joined')
-      await this.#check?.keepLeft(endpoint, network);
+      await this.#lan?.keepLeft(endpoint, network);
   }
 
   // --- start and stop ---------------------------------------------------------------------------------------------
@@ -512,7 +480,7 @@ export class NetworkDriver {
     const byId = new Map(networks.map((network) => [network.id, network]));
     for (const endpoint of this.#endpoints.values()) {
       const network = byId.get(endpoint.networkId);
-      if (network !== undefined && endpoint.state !== 'deleting') this.#check?.watch(endpoint, network);
+      if (network !== undefined && endpoint.state !== 'deleting') this.#lan?.watch(endpoint, network);
     }
   }
 
@@ -696,12 +664,9 @@ export class NetworkDriver {
   }
 
   /** The endpoint on this parent that has this MAC address and this address (no prefix length), also one that leaves. */
-  speaker(parent: string, macAddress: string, address: string): Endpoint | undefined {
+  speaker(parent: string, macAddress: string, address: Address): Endpoint | undefined {
     return [...this.#endpoints.values()].find(
-      (endpoint) =>
-        endpoint.parent === parent &&
-        endpoint.macAddress === macAddress &&
-        endpoint.addresses.some((own) => formatAddress(own) === address),
+      (endpoint) => endpoint.parent === parent && endpoint.macAddress === macAddress && hasAddress(endpoint, address),
     );
   }
 

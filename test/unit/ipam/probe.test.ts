@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
-import type { Finding, Probe } from '../../../src/ipam/driver.ts';
+import type { Probe } from '../../../src/ipam/driver.ts';
+import type { Verdict } from '../../../src/lan/verdict.ts';
 import { Fixture, GLOBAL, sentence } from './fixture.ts';
 import { MemoryStore } from './memory.ts';
 
@@ -19,14 +20,14 @@ class Lan {
     this.#isUp = isUp;
   }
 
-  readonly probe: Probe = async (pool, address, signal): Promise<Finding> => {
+  readonly probe: Probe = async (pool, address, signal): Promise<Verdict> => {
     signal?.throwIfAborted();
     this.asked.push(address);
     if (!this.#isUp()) throw new Error('parent is down');
     const leases = await this.store.leases.list();
     assert.ok(leases.some((lease) => lease.address === address && lease.poolIds.includes(pool.id)));
     return this.strangers.has(address)
-      ? { held: true, macAddress: '3c:22:fb:10:aa:01', linkName: 'eth0.10' }
+      ? { held: true, macAddress: '3c:22:fb:10:aa:01', linkName: 'eth0.10', simultaneous: false }
       : { held: false };
   };
 
