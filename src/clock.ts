@@ -1,4 +1,4 @@
-/** Time as this room sees it, so that tests can run two daemons on one imagined LAN. */
+/** Time as the rooms see it, so that tests can run two daemons on one imagined LAN. */
 export interface Clock {
   /** Monotonic. */
   nowMs(): number;
@@ -6,6 +6,7 @@ export interface Clock {
   after(delayMs: number, run: () => void): () => void;
 }
 
+/** The time of this machine's kernel. */
 export const systemClock: Clock = {
   nowMs: () => performance.now(),
   after: (delayMs, run) => {

@@ -17,6 +17,7 @@ const REPETITION: Readonly<Record<Family, { readonly count: number; readonly gap
   IPv6: { count: 3, gapMs: 1000 },
 };
 
+/** Which address is at which MAC address from now on. */
 export interface Announcement {
   readonly address: Address;
   readonly macAddress: string;

@@ -23,6 +23,7 @@ export interface Wire {
   readonly macAddress: string;
   /** The link that carries the LAN on this host, for messages. */
   readonly parentName: string;
+  /** Sends a whole Ethernet frame. Never throws: a frame may get lost here as it may on the LAN. */
   send(frame: Buffer): void;
   /** Hands the frames that wait to those concerned, before it returns. */
   drain(): void;
@@ -100,9 +101,9 @@ export class Detection {
   #defences = { sinceMs: Number.NEGATIVE_INFINITY, count: 0 };
   #cancelTimer: () => void = () => undefined;
 
-  constructor(question: DetectionSpec, context: DetectionContext) {
-    this.address = question.address;
-    this.#spec = question;
+  constructor(spec: DetectionSpec, context: DetectionContext) {
+    this.address = spec.address;
+    this.#spec = spec;
     this.#context = context;
     this.#tieBreak = new TieBreak(context.wire.macAddress, context.clock);
     this.#contenders = new Contenders(context.clock);

@@ -11,7 +11,7 @@ import { CappedMap } from '../bounded.ts';
 import type { Clock } from '../clock.ts';
 import type { Sighting } from './frames/sighting.ts';
 
-/** One question serves all probes that go out together. */
+/** One control probe serves all probes that go out together. */
 const LEAST_GAP_MS = 150;
 /** A router that was seen to proxy counts as one for this long after its last answer. */
 const MEMORY_MS = 60_000;
@@ -59,11 +59,13 @@ export class ProxyWatch {
     this.#ask();
   }
 
+  /** Any sighting on the LAN; those that answer the control probe count. */
   hear({ kind, address, macAddress, isAnswer }: Sighting): void {
     if (kind !== 'use' || !isAnswer || !isSameAddress(address, this.address)) return;
     if (this.#answeredAtMs.put(macAddress, this.#clock.nowMs())) this.#onProxy(macAddress);
   }
 
+  /** Whether this MAC address has answered for the control address within the last minute. */
   isProxy(macAddress: string): boolean {
     const atMs = this.#answeredAtMs.get(macAddress);
     return atMs !== undefined && this.#clock.nowMs() - atMs < MEMORY_MS;

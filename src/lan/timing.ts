@@ -6,6 +6,7 @@ import type { Family } from '../model.ts';
  * for wired LANs, where an answer takes milliseconds.
  */
 export const PROFILES = ['fast', 'rfc'] as const;
+/** One of them. */
 export type Profile = (typeof PROFILES)[number];
 
 /** The waits of one detection, in milliseconds. */

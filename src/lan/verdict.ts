@@ -13,6 +13,7 @@ export type Verdict =
       readonly simultaneous: boolean;
     };
 
+/** Nobody else has the address. */
 export const NOT_HELD: Verdict = { held: false };
 
 /**

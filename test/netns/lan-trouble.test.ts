@@ -26,10 +26,10 @@ const BUNDLE = join(import.meta.dirname, '../../dist/tsmacvlan.js');
 const STRANGER = '3c:22:fb:10:aa:02';
 /** Of the calls below none may take longer, the machine's other work included: at 9 s the server would give it up. */
 const PATIENCE_MS = 8000;
-/** How long the frames of a reserve are counted; docs/conflicts.md has the figure of 21 minutes. */
-const RESERVE_MINUTES = Number(process.env.RESERVE_MINUTES ?? 0.2);
+/** How long the frames for addresses on standby are counted; docs/conflicts.md has the figure of 21 minutes. */
+const STANDBY_MINUTES = Number(process.env.STANDBY_MINUTES ?? 0.2);
 
-describe('a LAN in trouble', { skip: outsideLab(), timeout: 500_000 + RESERVE_MINUTES * 60_000 }, () => {
+describe('a LAN in trouble', { skip: outsideLab(), timeout: 500_000 + STANDBY_MINUTES * 60_000 }, () => {
   let lan: Lan;
   let host: Host;
   let engine: Understudy;
@@ -100,9 +100,9 @@ describe('a LAN in trouble', { skip: outsideLab(), timeout: 500_000 + RESERVE_MI
     return given;
   }
 
-  test('the parent goes down while addresses are asked for, also for a reserve', async () => {
+  test('the parent goes down while addresses are asked for, also for standby', async () => {
     await engine.run(network);
-    // Now the reserve is being made up.
+    // Now the addresses on standby are being asked for.
     await sleep(2200);
     const started = await startTen();
     await host.namespace.ip('link set lan0 down');
@@ -117,7 +117,7 @@ describe('a LAN in trouble', { skip: outsideLab(), timeout: 500_000 + RESERVE_MI
     await giveBack([`${at(1)}/24`, ...Array.from({ length: 5 }, (_, number) => `${at(number + 1)}/24`)]);
   });
 
-  test('the parent is unplugged while addresses are asked for, also for a reserve', async () => {
+  test('the parent is unplugged while addresses are asked for, also for standby', async () => {
     await engine.requestAddress(network);
     await sleep(2200);
     const started = await startTen();
@@ -207,22 +207,22 @@ describe('a LAN in trouble', { skip: outsideLab(), timeout: 500_000 + RESERVE_MI
     }
   });
 
-  test(`what a reserve costs on the LAN, in ${RESERVE_MINUTES} minutes`, async () => {
+  test(`what standby costs on the LAN, in ${STANDBY_MINUTES} minutes`, async () => {
     const capture = await Capture.start(lan.namespace, 'br0', 'arp');
     await engine.run(network);
-    // The container's own question, and the first one for each of the four in reserve.
+    // The container's own detection, and the first one of each of the four on standby.
     await sleep(8000);
     const first = await countOnceQuiet(capture);
-    await sleep(RESERVE_MINUTES * 60_000);
+    await sleep(STANDBY_MINUTES * 60_000);
     await capture.stop();
     const later = countProbes(capture) - first;
-    console.log(`reserve of one pool: ${first} frames at first, then ${later} in ${RESERVE_MINUTES} minutes`);
+    console.log(`standby of one pool: ${first} frames at first, then ${later} in ${STANDBY_MINUTES} minutes`);
     assert.ok(first <= 30, `${first} frames`);
     // Nothing before nine minutes are over.
-    assert.ok(later <= Math.floor(RESERVE_MINUTES / 9) * 24, `${later} frames`);
+    assert.ok(later <= Math.floor(STANDBY_MINUTES / 9) * 24, `${later} frames`);
   });
 
-  /** A busy machine takes longer to make a reserve up. */
+  /** A busy machine takes longer until four are on standby. */
   async function countOnceQuiet(capture: Capture): Promise<number> {
     for (let known = -1; ; known = countProbes(capture)) {
       if (known === countProbes(capture)) return known;

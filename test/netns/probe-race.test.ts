@@ -33,7 +33,7 @@ const LARGEST_LEAD_MS = 900;
 interface Order {
   address: { family: 'IPv4' | 'IPv6'; value: string };
   afterMs: number;
-  /** First looked for as a reserve, and needed this long after it was found free; null when needed from the start. */
+  /** First kept on standby, and needed this long after it was found free; null when needed from the start. */
   keepMs: number | null;
 }
 
@@ -152,7 +152,7 @@ describe('two daemons that want the same addresses', { skip: outsideLab(), timeo
     ['IPv6', 0xfd00_0000_0000_0000_0000_0000_0000_0001n, null],
     ['IPv4', 0x0a0a0001n, 800],
   ] as const) {
-    const how = longestKeepMs === null ? '' : ', where one or both looked for a reserve before,';
+    const how = longestKeepMs === null ? '' : ', where one or both kept it on standby before,';
     test(`never both get the same ${family} address${how} in ${ROUNDS} rounds`, { timeout }, async (t) => {
       const capture = await Capture.start(lan.namespace, 'br0');
       const rounds: Round[] = [];

@@ -11,6 +11,7 @@ import {
   etherTypeOf,
 } from './ethernet.ts';
 
+/** One ARP packet with the header of its frame. */
 export interface ArpPacket extends EthernetHeader {
   readonly protocol: 'ARP';
   readonly operation: 'request' | 'reply';
@@ -64,10 +65,12 @@ export function arpReply(request: ArpPacket, senderMac: string): ArpPacket {
   };
 }
 
+/** `0.0.0.0` or `::`, by which a sender says that it has no address yet. */
 export function isUnspecified({ value }: Address): boolean {
   return value === 0n;
 }
 
+/** The whole frame. */
 export function encodeArp(packet: ArpPacket): Buffer {
   const payload = Buffer.alloc(PACKET_BYTES);
   payload.set(PREAMBLE, 0);

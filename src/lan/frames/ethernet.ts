@@ -1,16 +1,22 @@
 /** Ethernet II frames as bytes (IEEE 802.3 clause 3). Pure. */
 import { formatMac, isMulticastMac, macBytes } from '../../address.ts';
 
+/** EtherType of ARP. */
 export const ETHERTYPE_ARP = 0x0806;
+/** Of IPv6, and so of Neighbour Discovery. */
 export const ETHERTYPE_IPV6 = 0x86dd;
 
+/** To everybody. */
 export const BROADCAST_MAC = 'ff:ff:ff:ff:ff:ff';
+/** Stands for a MAC address that is not known yet. */
 export const ZERO_MAC = '00:00:00:00:00:00';
 
+/** Two MAC addresses and the EtherType. */
 export const HEADER_BYTES = 14;
 /** The shortest frame without its checksum; some devices drop what is shorter. */
 const SHORTEST_FRAME_BYTES = 60;
 
+/** Who sends a frame to whom, in lower case with colons. */
 export interface EthernetHeader {
   readonly destinationMac: string;
   readonly sourceMac: string;

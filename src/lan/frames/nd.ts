@@ -18,12 +18,14 @@ interface NdPacket extends EthernetHeader {
   readonly linkLayerAddress: string | null;
 }
 
+/** "Who has the target?" (RFC 4861 4.3). From `::` it is a probe. */
 export interface NeighborSolicitation extends NdPacket {
   readonly protocol: 'NS';
   /** The Nonce option as 12 hexadecimal digits (RFC 3971 5.3.2, RFC 7527 4.1). */
   readonly nonce: string | null;
 }
 
+/** "The target is at this MAC address" (RFC 4861 4.4). */
 export interface NeighborAdvertisement extends NdPacket {
   readonly protocol: 'NA';
   readonly isRouter: boolean;
@@ -53,6 +55,7 @@ const ALL_NODES: Address = { family: 'IPv6', value: 0xff02_0000_0000_0000_0000_0
 /** ff02::1:ff00:0 */
 const SOLICITED_NODE_PREFIX = 0xff02_0000_0000_0000_0000_0001_ff00_0000n;
 
+/** On which every IPv6 host listens: 33:33:00:00:00:01. */
 export const ALL_NODES_MAC = multicastMac(ALL_NODES);
 
 /** The group that a node joins for each of its addresses: ff02::1:ff and the last three bytes (RFC 4291 2.7.1). */
@@ -104,6 +107,7 @@ export function ndDefence(target: Address, mac: string): NeighborAdvertisement {
   };
 }
 
+/** The whole frame, with the checksum of RFC 4443 2.3. */
 export function encodeNd(packet: NeighborSolicitation | NeighborAdvertisement): Buffer {
   const message = packet.protocol === 'NS' ? encodeSolicitation(packet) : encodeAdvertisement(packet);
   addressBytes(packet.target).copy(message, 8);

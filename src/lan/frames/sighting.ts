@@ -20,6 +20,7 @@ export interface Sighting {
   readonly packet: Packet;
 }
 
+/** What decodePacket can read. */
 export type Packet = ArpPacket | NeighborSolicitation | NeighborAdvertisement;
 
 /** Undefined for frames that are malformed or about something else. Never throws. */
