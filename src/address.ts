@@ -10,6 +10,7 @@ import { isIPv4, isIPv6 } from 'node:net';
 import { Address6 } from 'ip-address';
 import type { Family, InterfaceAddress } from './model.ts';
 
+/** An address as a number; parseAddress() and formatAddress() lead from text and back. */
 export interface Address {
   readonly family: Family;
   /** 0 to 2^32-1 or 2^128-1. */

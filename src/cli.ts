@@ -1,7 +1,7 @@
 /** The command line: `serve` is the daemon, the others look, or ask the daemon to do what an engine did not. */
 import { parseArgs } from 'node:util';
 import { formatAddress, formatInterfaceAddress, parseAddress } from './address.ts';
-import type { Finding } from './collector.ts';
+import type { FoundLeak } from './collector.ts';
 import * as errors from './errors.ts';
 import type { Network, Pool } from './model.ts';
 import { PROFILES } from './lan/timing.ts';
@@ -261,7 +261,7 @@ async function probe({ json, parent, profile = 'fast' }: Flags, argument: string
 /** Takes some seconds when anything is suspected: two readings have to agree. */
 async function collectLeaks({ json, isDryRun }: Flags): Promise<void> {
   const { sockets } = readSettings(process.env);
-  const answer = (await askDaemon(sockets[0] ?? '', COLLECT_LEAKS, { DryRun: isDryRun })) as { Leaks: Finding[] };
+  const answer = (await askDaemon(sockets[0] ?? '', COLLECT_LEAKS, { DryRun: isDryRun })) as { Leaks: FoundLeak[] };
   if (json) printJson(answer.Leaks);
   else print(table(answer.Leaks.map(findingRow)));
 }
@@ -293,7 +293,7 @@ async function networksNamed(store: ReadonlyStore, typed: string): Promise<Netwo
 
 const STATES = { collected: 'removed', certain: 'would be removed', suspected: 'being watched' } as const;
 
-function findingRow({ kind, name, why, state }: Finding): Row {
+function findingRow({ kind, name, why, state }: FoundLeak): Row {
   return { STATE: STATES[state], KIND: kind, NAME: name, WHY: why };
 }
 

@@ -8,7 +8,7 @@ import type { Leak, LeakSource } from './leak.ts';
 import type { Log } from './log.ts';
 import { Serial } from './serial.ts';
 
-export interface Finding extends Pick<Leak, 'kind' | 'name' | 'why'> {
+export interface FoundLeak extends Pick<Leak, 'kind' | 'name' | 'why'> {
   /** `collected` now; `certain`, but not touched because it was only asked for; `suspected`: readings go on. */
   readonly state: 'collected' | 'certain' | 'suspected';
 }
@@ -36,6 +36,7 @@ const PERIOD_MS = 300_000;
 const EARLY_MS = 120_000;
 const EARLY_PERIOD_MS = 20_000;
 
+/** Reads all sources at the start and from time to time, and collects what two readings agree on. stop() ends it. */
 export class Collector {
   readonly #parts: Required<Parts>;
   readonly #serial = new Serial();
@@ -63,7 +64,7 @@ export class Collector {
   }
 
   /** Two readings now. A dry run removes nothing. */
-  async collect({ isDryRun }: { isDryRun: boolean }): Promise<Finding[]> {
+  async collect({ isDryRun }: { isDryRun: boolean }): Promise<FoundLeak[]> {
     const first = await this.#read(isDryRun);
     if (first.every(({ state }) => state !== 'suspected')) return first;
     await new Promise((resolve) => setTimeout(resolve, this.#parts.agreeMs));
@@ -87,22 +88,22 @@ export class Collector {
     return performance.now() - this.#startedAtMs < EARLY_MS ? Math.min(periodMs, EARLY_PERIOD_MS) : periodMs;
   }
 
-  #read(isDryRun: boolean): Promise<Finding[]> {
+  #read(isDryRun: boolean): Promise<FoundLeak[]> {
     return this.#serial.run('reading', async () => {
-      const findings: Finding[] = [];
+      const found: FoundLeak[] = [];
       const seen = new Set<string>();
       for (const source of this.#parts.sources) {
         for (const leak of await source.leaks()) {
           seen.add(leak.key);
-          findings.push({ kind: leak.kind, name: leak.name, why: leak.why, state: await this.#judge(leak, isDryRun) });
+          found.push({ kind: leak.kind, name: leak.name, why: leak.why, state: await this.#judge(leak, isDryRun) });
         }
       }
       for (const key of this.#since.keys()) if (!seen.has(key)) this.#since.delete(key);
-      return findings;
+      return found;
     });
   }
 
-  async #judge(leak: Leak, isDryRun: boolean): Promise<Finding['state']> {
+  async #judge(leak: Leak, isDryRun: boolean): Promise<FoundLeak['state']> {
     const since = this.#since.get(leak.key);
     if (since === undefined) this.#since.set(leak.key, performance.now());
     const { agreeMs, patienceMs } = this.#parts;

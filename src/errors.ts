@@ -8,6 +8,7 @@
 /** `mistake`: the user can mend it (HTTP 400, one log line). `fault`: we or the world (HTTP 500, logged with cause). */
 export type Kind = 'mistake' | 'fault';
 
+/** A sentence for the user, as `message`; what caused it, if anything did, as `cause` for the log. */
 export class PluginError extends Error {
   /** Stable, for tests and logs: `PARENT_MISSING`. */
   readonly code: string;

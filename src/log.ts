@@ -2,8 +2,10 @@
 import winston from 'winston';
 import type { LogFormat, LogLevel } from './settings.ts';
 
+/** What a line says beside its message, by name. */
 export type Fields = Readonly<Record<string, unknown>>;
 
+/** One method for each level. `fields` come after the message in their order; a value may be anything that JSON has. */
 export interface Log {
   debug(message: string, fields?: Fields): void;
   info(message: string, fields?: Fields): void;

@@ -20,6 +20,7 @@ import { openLocalStore } from './store/local.ts';
 import type { Store } from './store/store.ts';
 import { VERSION } from './version.ts';
 
+/** A daemon that runs in this process. */
 export interface Daemon {
   /** Finishes calls in flight and acknowledged deletions, then closes everything. */
   stop(): Promise<void>;

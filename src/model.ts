@@ -77,6 +77,9 @@ export interface ParentLink {
   readonly recipe: VlanRecipe | 'isolated' | null;
 }
 
+/**
+ * VLAN tags on a base link: `{ base: 'eth0', vlan: [10, 20], protocol: '802.1ad' }`; the protocol is the outer tag's.
+ */
 export interface VlanRecipe {
   readonly base: string;
   readonly vlan: readonly number[];

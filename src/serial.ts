@@ -2,6 +2,10 @@
 export class Serial {
   readonly #tails = new Map<string, Promise<unknown>>();
 
+  /**
+   * Runs `task` when all earlier ones of `key` have ended, whatever became of them; answers or rejects as the task
+   * does.
+   */
   async run<T>(key: string, task: () => Promise<T>): Promise<T> {
     const before = this.#tails.get(key) ?? Promise.resolve();
     const result = before.then(task);

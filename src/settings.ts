@@ -6,6 +6,7 @@ import { settingsApart, unknownSettingValue } from './errors.ts';
 import { PROBE_PROFILES, type ProbeProfile } from './model.ts';
 import { oneOf } from './nearest.ts';
 
+/** One row of the table of settings. */
 export interface Setting {
   readonly name: string;
   /** Used when the variable is absent or empty: an older install of the managed plugin lacks newer settings. */
@@ -132,6 +133,7 @@ export interface ClusterSettings {
   readonly fallsBack: boolean;
 }
 
+/** What the daemon goes by: the settings, read and checked. */
 export interface Settings {
   /** One or two paths, the first from SOCKET, the other from ALIAS_SOCKET. */
   readonly sockets: readonly string[];
@@ -149,6 +151,10 @@ export interface Settings {
   readonly cluster: ClusterSettings | null;
 }
 
+/**
+ * Reads the environment; absent and empty variables have their defaults. Throws SETTING_INVALID or SETTINGS_APART for
+ * a mistake.
+ */
 export function readSettings(environment: Readonly<Record<string, string | undefined>>): Settings {
   return {
     sockets: [SETTINGS.SOCKET, SETTINGS.ALIAS_SOCKET].map((setting) => text(environment, setting)).filter(Boolean),

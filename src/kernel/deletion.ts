@@ -16,6 +16,7 @@ interface Task {
   readonly reject: (error: Error) => void;
 }
 
+/** Deletes links on its own socket, those that come together as one group. close() ends it. */
 export class Deletions {
   readonly #socket: RtnetlinkSocket;
   readonly #waiting: Task[] = [];

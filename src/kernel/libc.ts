@@ -69,10 +69,12 @@ export function socket(domain: number, type: number, protocol: number): number {
   return negated(c.socket(domain, type | SOCK_CLOEXEC | SOCK_NONBLOCK, protocol));
 }
 
+/** close(2). A packet socket is better closed by closeAsync(): the kernel waits for RCU. */
 export function close(fd: number): number {
   return negated(c.close(fd));
 }
 
+/** bind(2); `address` is a raw struct sockaddr. */
 export function bind(fd: number, address: Buffer): number {
   return negated(c.bind(fd, address, address.length));
 }
@@ -128,6 +130,7 @@ export function sendAsync(fd: number, data: Buffer): Promise<number> {
   });
 }
 
+/** What recvfrom(2) answered. */
 export interface Received {
   /** Bytes of the message, more than the buffer's size when it was cut; below zero a negated errno. */
   readonly length: number;

@@ -56,6 +56,7 @@ import { type LinkEvent, LinkWatch } from './watch.ts';
 
 export type { LinkAddress, Link, LinkEvent, Route, RouteSpec, VlanKind };
 
+/** A macvlan sub-interface to be made. */
 export interface MacvlanSpec {
   readonly name: string;
   readonly alias: string;
@@ -69,6 +70,7 @@ export interface MacvlanSpec {
   readonly broadcastQueueLength: number | null;
 }
 
+/** A VLAN sub-interface to be made. `id`: 1 to 4094. */
 export interface VlanSpec {
   readonly name: string;
   readonly alias: string;
@@ -77,6 +79,7 @@ export interface VlanSpec {
   readonly protocol: VlanKind;
 }
 
+/** A link to be made of which no more has to be said. `name`: at most 15 bytes. */
 export interface NameSpec {
   readonly name: string;
   readonly alias: string;
@@ -89,6 +92,10 @@ const ALTERNATIVE_NAME_BYTES = 127;
 /** Of the kinds that need nothing beside themselves; see addIsolated. */
 const ISOLATED_KINDS = ['dummy', 'ifb', 'bridge'] as const;
 
+/**
+ * The verbs on links, addresses and routes. Each throws a KernelError with the kernel's refusal, unless its comment
+ * says otherwise; each may be called while others are under way.
+ */
 export class Links {
   readonly #trace: NetlinkTrace | null;
   readonly #requests: RtnetlinkSocket;
@@ -111,6 +118,7 @@ export class Links {
     return new Links(tell === null ? null : new NetlinkTrace(tell));
   }
 
+  /** Requests that were made before are finished; onChange() tells nothing any more. */
   close(): void {
     this.#requests.close();
     this.#deletions.close();
@@ -125,6 +133,7 @@ export class Links {
     return attribute === undefined ? undefined : this.#get(`get link ${name}`, getLink({}, attribute));
   }
 
+  /** Undefined when there is no such link. */
   async byIndex(index: number): Promise<Link | undefined> {
     return index > 0 ? this.#get(`get link ${index}`, getLink({ index })) : undefined;
   }
@@ -195,10 +204,12 @@ export class Links {
     }
   }
 
+  /** EADDRINUSE when a sibling that is up has the same MAC address (macvlan_open). */
   async setUp(index: number): Promise<void> {
     await this.#set(`set link ${index} up`, { index, flags: IFF_UP, change: IFF_UP });
   }
 
+  /** Its addresses stay; its routes go. */
   async setDown(index: number): Promise<void> {
     await this.#set(`set link ${index} down`, { index, change: IFF_UP });
   }
@@ -231,6 +242,7 @@ export class Links {
     writeSwitch(link.name, 'accept_ra', '0');
   }
 
+  /** IFF_PROMISC as an administrator sets it; the kernel counts its own wishes apart from it. */
   async setPromiscuous(index: number, on: boolean): Promise<void> {
     const header = { index, flags: on ? IFF_PROMISC : 0, change: IFF_PROMISC };
     await this.#set(`set link ${index} promisc ${on ? 'on' : 'off'}`, header);
@@ -241,6 +253,7 @@ export class Links {
     return this.#deletions.delete(index);
   }
 
+  /** IPv4 and IPv6, of one link or of all. */
   async addresses(index?: number): Promise<LinkAddress[]> {
     const request = { type: RTM_GETADDR, flags: 0, body: addressDumpBody() };
     const addresses = await this.#requests.dump('list addresses', request, decodeAddress);

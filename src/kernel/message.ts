@@ -111,6 +111,7 @@ export interface Link {
 
 export type VlanKind = keyof typeof VLAN_ETHERTYPES;
 
+/** An address on a link, as the kernel tells it. */
 export interface LinkAddress {
   readonly linkIndex: number;
   /** Canonical, without prefix length. */
@@ -133,6 +134,7 @@ export interface Route {
 
 // --- links ---------------------------------------------------------------------------------------------------------
 
+/** What struct ifinfomsg says: which link, and which of its flags are to be changed. */
 export interface LinkHeader {
   /** 0 names no link. */
   readonly index?: number;
@@ -161,22 +163,26 @@ export const linkParent = (index: number) => u32Attribute(IFLA.LINK, index);
 export const linkNamespace = (namespaceId: number) => u32Attribute(IFLA.TARGET_NETNSID, namespaceId);
 export const withoutStatistics = () => u32Attribute(IFLA.EXT_MASK, RTEXT_FILTER_SKIP_STATS);
 
+/** IFLA_ADDRESS. Throws EINVAL for what is no MAC address. */
 export function linkMacAddress(macAddress: string): Buffer {
   const mac = parseMac(macAddress);
   if (mac === undefined) throw invalid('MAC address', macAddress);
   return encodeAttribute(IFLA.ADDRESS, macBytes(mac));
 }
 
+/** IFLA_LINKINFO of a macvlan; `broadcastQueueLength` null leaves the kernel's own. */
 export function macvlanInfo(mode: Mode, broadcastQueueLength: number | null): Buffer {
   const number = Number(Object.entries(MACVLAN_MODES).find(([, name]) => name === mode)?.[0]);
   const queue = broadcastQueueLength === null ? [] : [u32Attribute(IFLA_MACVLAN.BC_QUEUE_LEN, broadcastQueueLength)];
   return linkInfo('macvlan', u32Attribute(IFLA_MACVLAN.MODE, number), ...queue);
 }
 
+/** IFLA_LINKINFO of a VLAN. */
 export function vlanInfo(id: number, protocol: VlanKind): Buffer {
   return linkInfo('vlan', u16Attribute(IFLA_VLAN.ID, id), be16Attribute(IFLA_VLAN.PROTOCOL, VLAN_ETHERTYPES[protocol]));
 }
 
+/** IFLA_LINKINFO of any kind, with the attributes of that kind. */
 export function linkInfo(kind: string, ...data: Buffer[]): Buffer {
   const kindAttribute = stringAttribute(IFLA_INFO.KIND, kind);
   return nested(IFLA.LINKINFO, kindAttribute, ...(data.length === 0 ? [] : [nested(IFLA_INFO.DATA, ...data)]));
@@ -332,6 +338,7 @@ const RT_SCOPE_LINK = 253;
 const RTN_UNICAST = 1;
 const RTM_F_CLONED = 0x200;
 
+/** A route to be added or deleted. */
 export interface RouteSpec {
   /** `192.168.1.7/32`; host bits are cleared. */
   readonly destination: string;

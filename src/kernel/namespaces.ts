@@ -42,6 +42,7 @@ interface Place extends LinkAddress {
   readonly namespaceId: number;
 }
 
+/** Reads links and addresses of other namespaces on a socket with strict checks. */
 export class Namespaces {
   /** Null before Linux 5.0, which would take no notice of the namespace asked for. */
   readonly #socket: RtnetlinkSocket | null;
@@ -54,6 +55,7 @@ export class Namespaces {
     this.#socket = isStrict ? new RtnetlinkSocket(fd, trace) : null;
   }
 
+  /** Readings under way are finished. */
   close(): void {
     this.#socket?.close();
   }

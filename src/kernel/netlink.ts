@@ -39,6 +39,7 @@ export interface Request {
   readonly body: Buffer;
 }
 
+/** A message from the kernel, without its header. */
 export interface Message {
   readonly type: number;
   readonly flags: number;
@@ -53,11 +54,13 @@ export interface Answer {
   readonly error: KernelError | null;
 }
 
+/** One attribute, its type without flag bits. */
 export interface Attribute {
   readonly type: number;
   readonly value: Buffer;
 }
 
+/** Header and body, padded to four bytes. */
 export function encodeMessage({ type, flags, body }: Request, sequence: number): Buffer {
   const header = Buffer.alloc(HEADER_SIZE);
   header.writeUInt32LE(HEADER_SIZE + body.length);
@@ -84,6 +87,7 @@ export function decodeMessages(datagram: Buffer): Message[] {
   return messages;
 }
 
+/** Header and value, padded to four bytes; the header has the length without padding. */
 export function encodeAttribute(type: number, value: Uint8Array): Buffer {
   const header = Buffer.alloc(ATTRIBUTE_HEADER_SIZE);
   header.writeUInt16LE(ATTRIBUTE_HEADER_SIZE + value.length);
@@ -103,10 +107,12 @@ export function stringAttribute(type: number, text: string): Buffer {
   return encodeAttribute(type, Buffer.from(`${text}\0`));
 }
 
+/** One byte. */
 export function u8Attribute(type: number, value: number): Buffer {
   return encodeAttribute(type, Uint8Array.of(value));
 }
 
+/** Two bytes in host byte order. */
 export function u16Attribute(type: number, value: number): Buffer {
   const bytes = Buffer.alloc(2);
   bytes.writeUInt16LE(value);
@@ -120,6 +126,7 @@ export function be16Attribute(type: number, value: number): Buffer {
   return encodeAttribute(type, bytes);
 }
 
+/** Four bytes in host byte order. */
 export function u32Attribute(type: number, value: number): Buffer {
   const bytes = Buffer.alloc(4);
   bytes.writeUInt32LE(value);
@@ -174,35 +181,42 @@ export class Attributes {
     });
   }
 
+  /** Whether the type occurs at all, and is one of the wanted. */
   has(type: number): boolean {
     return this.#starts.has(type);
   }
 
+  /** The value as a slice of what was decoded; null when absent. */
   bytes(type: number): Buffer | null {
     const start = this.#starts.get(type);
     return start === undefined ? null : this.#bytes.subarray(start, this.#end(start));
   }
 
+  /** Host byte order; null when absent or too short. */
   u16(type: number): number | null {
     const start = this.#startOf(type, 2);
     return start === null ? null : u16(this.#bytes, start);
   }
 
+  /** Network byte order; null when absent or too short. */
   be16(type: number): number | null {
     const start = this.#startOf(type, 2);
     return start === null ? null : this.#bytes.readUInt16BE(start);
   }
 
+  /** Host byte order; null when absent or too short. */
   u32(type: number): number | null {
     const start = this.#startOf(type, 4);
     return start === null ? null : u32(this.#bytes, start);
   }
 
+  /** Signed, host byte order; null when absent or too short. */
   i32(type: number): number | null {
     const start = this.#startOf(type, 4);
     return start === null ? null : this.#bytes.readInt32LE(start);
   }
 
+  /** Up to the first NUL; null when absent. */
   text(type: number): string | null {
     const value = this.bytes(type);
     return value === null ? null : decodeText(value);
@@ -231,6 +245,7 @@ export function decodeText(value: Buffer): string {
   return value.toString('utf8', 0, end < 0 ? value.length : end);
 }
 
+/** How a request or a dump ended. */
 export interface Acknowledgement {
   /** Positive errno; 0 for success. */
   readonly errno: number;
@@ -265,6 +280,7 @@ function pad(bytes: Buffer): Buffer {
   return missing === 0 ? bytes : Buffer.concat([bytes, Buffer.alloc(missing)]);
 }
 
+/** EBADMSG: `what` does not fit into the bytes from `offset` on. */
 export function malformed(what: string, offset: number): KernelError {
   return new KernelError(
     'decode a netlink message',

@@ -19,6 +19,7 @@ const RECEIVE_LIMIT = 1024;
 /** Shared by all sockets, because nothing is awaited between a frame's arrival here and its copy. */
 const buffer = Buffer.alloc(64 * 1024);
 
+/** A socket to be opened. */
 export interface PacketSocketSpec {
   readonly linkIndex: number;
   /**
@@ -33,12 +34,17 @@ export interface PacketSocketSpec {
   readonly ignoreOutgoing?: boolean;
 }
 
+/** A frame from the destination's MAC address on, without the frame check sequence. */
 export interface ReceivedFrame {
   readonly frame: Buffer;
   /** Sent by this host. */
   readonly outgoing: boolean;
 }
 
+/**
+ * Sends and receives frames on one link, without ever waiting. What breaks it, such as the end of its link, is thrown
+ * by the next call.
+ */
 export class PacketSocket {
   /**
    * The kernel ends a packet socket with an RCU grace period (packet_release): 9 ms each, sometimes 25. So they are

@@ -68,6 +68,7 @@ export function isFromKernel(address: Buffer): boolean {
   return address.readUInt32LE(4) === 0;
 }
 
+/** One socket; exchanges wait for each other in the order in which they were asked. */
 export class RtnetlinkSocket {
   /** Requests in one batch: their acknowledgements wait in the receive buffer, where some 250 would find room. */
   static readonly BATCH_LIMIT = 64;

@@ -19,6 +19,7 @@ const DRAIN_INTERVAL_MS = 50;
 /** Events taken in one go, so that a storm of them leaves the event loop time for requests. */
 const DRAIN_LIMIT = 512;
 
+/** Tells a listener of every change of a link, in order, at most 50 ms late. It does not keep the process alive. */
 export class LinkWatch {
   readonly #fd: number;
   readonly #listener: (event: LinkEvent) => void;
@@ -38,6 +39,7 @@ export class LinkWatch {
     this.#timer = setInterval(() => this.#drain(), DRAIN_INTERVAL_MS).unref();
   }
 
+  /** Nothing is told any more. */
   close(): void {
     clearInterval(this.#timer);
     libc.close(this.#fd);

@@ -1,5 +1,5 @@
 /** The table of all calls an engine makes, each on one line: read → verb → write. */
-import type { Finding } from '../collector.ts';
+import type { FoundLeak } from '../collector.ts';
 import type { InterfaceAddress } from '../model.ts';
 import type {
   AddressRequest,
@@ -43,9 +43,10 @@ export interface IpamVerbs {
 
 /** What the table needs of the collector. */
 export interface LeakVerbs {
-  collect(request: { isDryRun: boolean }): Promise<Finding[]>;
+  collect(request: { isDryRun: boolean }): Promise<FoundLeak[]>;
 }
 
+/** A row of the table. */
 export interface Call {
   /** False for the calls without arguments, which come with an empty body. */
   readonly hasBody: boolean;
@@ -64,6 +65,7 @@ export interface Task {
   run(signal: AbortSignal): Promise<Done>;
 }
 
+/** A request that was carried out. */
 export interface Done {
   readonly reply: object;
   /** The request's subject with what was answered: the address given. */
@@ -91,6 +93,7 @@ interface Parts {
   readonly scope: Scope;
 }
 
+/** The table, over the verbs of the two drivers and of the collector. */
 export function createCalls({ network, ipam, leaks, scope }: Parts): Calls {
   const { writeNothing: empty } = wire;
 
@@ -141,7 +144,7 @@ export function createCalls({ network, ipam, leaks, scope }: Parts): Calls {
 
   // Not the engine's: our own command line asks this.
   const tsmacvlan = {
-    CollectLeaks: call(wire.readCollection, (r) => leaks.collect(r), wire.writeFindings),
+    CollectLeaks: call(wire.readCollection, (r) => leaks.collect(r), wire.writeLeaks),
   };
 
   return new Map([

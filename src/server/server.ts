@@ -16,7 +16,7 @@ import * as errors from '../errors.ts';
 import type { Fields, Log } from '../log.ts';
 import { VERSION } from '../version.ts';
 import type { Call, Calls, Done, Subject } from './calls.ts';
-import { type Claim, claimSocket } from './socket.ts';
+import { type BoundSocket, bindSocket } from './socket.ts';
 
 const CONTENT_TYPE = 'application/vnd.docker.plugins.v1.2+json';
 const BODY_LIMIT_BYTES = 1024 * 1024;
@@ -25,6 +25,7 @@ const DEADLINE_MS = 9000;
 /** The engine kills a managed plugin 10 s after SIGTERM. */
 const CLOSE_MS = 8000;
 
+/** What the server goes by; times in milliseconds. */
 export interface ServerOptions {
   readonly calls: Calls;
   readonly log: Log;
@@ -45,6 +46,7 @@ interface Visit {
   subject: Subject;
 }
 
+/** Answers the calls of the table on as many sockets as listen() was asked for, until close(). */
 export class PluginServer {
   readonly app: Express;
   readonly #log: Log;
@@ -52,7 +54,7 @@ export class PluginServer {
   readonly #deadlineMs: number;
   readonly #closeMs: number;
   readonly #visits = new Set<Promise<unknown>>();
-  readonly #sockets: { http: Server; claim: Claim }[] = [];
+  readonly #sockets: { http: Server; bound: BoundSocket }[] = [];
   #isClosing = false;
   #closed: Promise<void> | undefined;
 
@@ -66,11 +68,11 @@ export class PluginServer {
     this.app = this.#routes(calls);
   }
 
-  /** Each call opens one more socket to the same calls. See claimSocket for what is refused. */
+  /** Each call opens one more socket to the same calls. See bindSocket for what is refused. */
   async listen(path: string): Promise<void> {
     // Engines keep connections for ever, and one closed under a request comes back with an empty body (moby#35459).
     const http = createServer({ keepAliveTimeout: 0, headersTimeout: 0, requestTimeout: 0 }, this.app);
-    this.#sockets.push({ http, claim: await claimSocket(http, path) });
+    this.#sockets.push({ http, bound: await bindSocket(http, path) });
   }
 
   /** Takes no new calls, lets those under way finish (8 s at most), and removes the sockets that are still ours. */
@@ -81,7 +83,7 @@ export class PluginServer {
 
   async #close(): Promise<void> {
     this.#isClosing = true;
-    for (const { claim } of this.#sockets) claim.release();
+    for (const { bound } of this.#sockets) bound.release();
     // Connections the kernel already took in for us are accepted in this turn, not reset.
     await nextTurn();
     const closed = this.#sockets.map(({ http }) => closeServer(http));

@@ -13,7 +13,7 @@ const BACKLOG = 4096;
 const KNOCK_MS = 1000;
 
 /** A socket file that is ours. */
-export interface Claim {
+export interface BoundSocket {
   /** Removes the file, if no other program has put its own in its place. */
   release(): void;
 }
@@ -22,7 +22,7 @@ export interface Claim {
  * Lets the server listen on `path`, mode 0600, and makes the directory when missing. A socket nobody answers on is
  * replaced. Throws SOCKET_HELD, SOCKET_BLOCKED, SOCKET_TOO_LONG or SOCKET_FAILED.
  */
-export async function claimSocket(server: Server, path: string): Promise<Claim> {
+export async function bindSocket(server: Server, path: string): Promise<BoundSocket> {
   const target = resolve(path);
   try {
     await refuseOccupied(target);
@@ -59,19 +59,19 @@ async function answers(path: string): Promise<boolean> {
  * before, a stale one is replaced in one step, and libuv, which on closing unlinks the path it was bound to without
  * looking, finds that path gone instead of a successor's socket.
  */
-async function listenAt(server: Server, path: string): Promise<Claim> {
-  const nursery = mkdtempSync(join(dirname(path), '.tsm-'));
+async function listenAt(server: Server, path: string): Promise<BoundSocket> {
+  const scratch = mkdtempSync(join(dirname(path), '.tsm-'));
   try {
-    const newborn = join(nursery, 's');
-    for (const each of [path, newborn]) checkLength(each);
-    await listening(server, newborn);
-    chmodSync(newborn, 0o600);
-    renameSync(newborn, path);
+    const fresh = join(scratch, 's');
+    for (const each of [path, fresh]) checkLength(each);
+    await listening(server, fresh);
+    chmodSync(fresh, 0o600);
+    renameSync(fresh, path);
   } catch (error) {
     server.close();
     throw error;
   } finally {
-    rmSync(nursery, { recursive: true });
+    rmSync(scratch, { recursive: true });
   }
   const { ino } = lstatSync(path);
   return { release: () => removeIfOurs(path, ino) };

@@ -6,7 +6,7 @@
  */
 import * as v from 'valibot';
 import * as errors from '../errors.ts';
-import type { Finding } from '../collector.ts';
+import type { FoundLeak } from '../collector.ts';
 import { parseInterfaceAddress } from '../address.ts';
 import type { InterfaceAddress, Subnet } from '../model.ts';
 import type {
@@ -262,6 +262,7 @@ function interfacePrefix(interfaceName: string | null): string {
   return prefix === '' || Buffer.byteLength(prefix) > 13 ? 'eth' : prefix;
 }
 
+/** Whether the engine need not ask for a gateway (GwAllocCheck). */
 export function writeGatewaySkip({ ipv4, ipv6 }: { ipv4: boolean; ipv6: boolean }) {
   return { SkipIPv4: ipv4, SkipIPv6: ipv6 };
 }
@@ -335,10 +336,12 @@ function withoutEngineKeys(options: Readonly<Record<string, string>>): Record<st
 
 // --- IpamDriver: what we answer ----------------------------------------------------------------------------------
 
+/** GetDefaultAddressSpaces. */
 export function writeAddressSpaces({ local, global }: { local: string; global: string }) {
   return { LocalDefaultAddressSpace: local, GlobalDefaultAddressSpace: global };
 }
 
+/** The pool as `192.168.1.0/24`. */
 export function writePool({ poolId, pool }: { poolId: string; pool: string }) {
   return { PoolID: poolId, Pool: pool, Data: {} };
 }
@@ -357,16 +360,19 @@ export const readCollection = reader(
   ),
 );
 
-export function writeFindings(findings: readonly Finding[]) {
-  return { Leaks: findings };
+/** The leaks that were found, as the collector tells them. */
+export function writeLeaks(leaks: readonly FoundLeak[]) {
+  return { Leaks: leaks };
 }
 
 // --- both --------------------------------------------------------------------------------------------------------
 
+/** The answer of a call that only succeeds. */
 export function writeNothing() {
   return {};
 }
 
+/** `192.168.1.2/24` → `192.168.1.2`. */
 export function withoutLength(address: string): string {
   return address.replace(/\/\d+$/, '');
 }

@@ -11,7 +11,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Finding, Collector } from '../../src/collector.ts';
+import { type FoundLeak, Collector } from '../../src/collector.ts';
 import { IpamDriver } from '../../src/ipam/driver.ts';
 import { Links } from '../../src/kernel/link.ts';
 import { MODES } from '../../src/model.ts';
@@ -144,7 +144,7 @@ describe('leaks on real links', { skip: outsideLab(), timeout: 300_000 }, () => 
     return (await collector.collect({ isDryRun })).map(inWords);
   }
 
-  const inWords = ({ state, kind, name }: Finding) => `${state} ${kind} ${name}`;
+  const inWords = ({ state, kind, name }: FoundLeak) => `${state} ${kind} ${name}`;
   const endpointIds = async () => (await store.endpoints.list()).map(({ id }) => id[0]);
   const leased = async () => (await store.leases.list()).map(({ address }) => address);
 

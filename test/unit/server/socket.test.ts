@@ -15,7 +15,7 @@ import { createServer, type Server } from 'node:net';
 import { dirname, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { PluginError } from '../../../src/errors.ts';
-import { claimSocket } from '../../../src/server/socket.ts';
+import { bindSocket } from '../../../src/server/socket.ts';
 import { temporaryDirectory } from '../temporary.ts';
 
 const options = { timeout: 10_000 };
@@ -28,7 +28,7 @@ function newServer(t: TestContext): Server {
 
 async function refusal(t: TestContext, path: string): Promise<PluginError> {
   try {
-    await claimSocket(newServer(t), path);
+    await bindSocket(newServer(t), path);
   } catch (error) {
     assert.ok(error instanceof PluginError, String(error));
     return error;
@@ -53,7 +53,7 @@ test(
   async (t) => {
     const path = join(temporaryDirectory(t), 'docker/plugins/tsmacvlan.sock');
     const server = newServer(t);
-    await claimSocket(server, path);
+    await bindSocket(server, path);
     assert.ok(lstatSync(path).isSocket());
     assert.equal(lstatSync(path).mode & 0o777, 0o600);
     assert.deepEqual(readdirSync(dirname(path)), ['tsmacvlan.sock']);
@@ -64,14 +64,14 @@ test('a socket whose daemon is dead is replaced', options, async (t) => {
   const path = join(temporaryDirectory(t), 's.sock');
   await leaveStaleSocket(t, path);
   const server = newServer(t);
-  await claimSocket(server, path);
+  await bindSocket(server, path);
   assert.equal(lstatSync(path).mode & 0o777, 0o600);
   assert.ok(server.listening);
 });
 
 test('a socket that is answered on is refused, and its owner goes on', options, async (t) => {
   const path = join(temporaryDirectory(t), 's.sock');
-  await claimSocket(newServer(t), path);
+  await bindSocket(newServer(t), path);
   const { ino } = lstatSync(path);
   const { code, message } = await refusal(t, path);
   assert.equal(code, 'SOCKET_HELD');
@@ -113,21 +113,21 @@ test('a directory that cannot be made is refused in the words of the system', op
 
 test('releasing removes our socket', options, async (t) => {
   const path = join(temporaryDirectory(t), 's.sock');
-  const claim = await claimSocket(newServer(t), path);
-  claim.release();
+  const bound = await bindSocket(newServer(t), path);
+  bound.release();
   assert.equal(existsSync(path), false);
-  claim.release();
+  bound.release();
 });
 
 test('neither releasing nor closing removes the socket of a successor', options, async (t) => {
   const path = join(temporaryDirectory(t), 's.sock');
   const first = newServer(t);
-  const claim = await claimSocket(first, path);
+  const bound = await bindSocket(first, path);
   const other = join(dirname(path), 'other.sock');
-  await claimSocket(newServer(t), other);
+  await bindSocket(newServer(t), other);
   renameSync(other, path);
   const { ino } = lstatSync(path);
-  claim.release();
+  bound.release();
   first.close();
   await once(first, 'close');
   assert.equal(lstatSync(path).ino, ino);
