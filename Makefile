@@ -12,7 +12,7 @@ NODE_IS_OLD := $(shell node -e 'const [a, b] = process.versions.node.split(".");
 PINNED := $(RUNTIME)/.package-lock.json
 READY := $(if $(NODE_IS_OLD),$(PINNED)) node_modules/.package-lock.json
 
-.PHONY: help build check watch unit test-netns test-docker test durations lifecycle parity kills crashes claims scale fuzz soak reboots squatters races swarm-long demo bench clean tables plugin plugin-enable push install uninstall release
+.PHONY: help build check watch unit test-netns test-docker test durations lifecycle parity kills crashes claims scale fuzz soak reboots squatters races swarm-long demo bench clean tables proto plugin plugin-enable push install uninstall release
 
 # The managed plugin's name on this engine. With any tag but `latest`, `-d tsmacvlan` works too (docs/install.md).
 PLUGIN ?= tsmacvlan:lan
@@ -104,6 +104,10 @@ tables: $(READY) ## config.json, docs/reference.md, docs/messages.md and docs/di
 	node plugin/reference.ts > docs/reference.md
 	node plugin/messages.ts > docs/messages.md
 	node test/parity/page.ts > docs/differences.md
+
+proto: $(READY) ## src/store/etcd/rpc_pb.ts from rpc.proto; the compiler comes from npm for this alone
+	cd src/store/etcd && npm exec --yes --ignore-scripts --package=@bufbuild/buf@1.75.0 --package=@bufbuild/protoc-gen-es@2.17.0 -- buf generate rpc.proto \
+	  --template '{"version":"v2","plugins":[{"local":"protoc-gen-es","out":".","opt":["target=ts","erasable_syntax=true","import_extension=ts"]}]}'
 
 plugin: build $(PINNED) ## plugin/config.json and plugin/rootfs/, for docker plugin create
 	node plugin/rootfs.ts plugin/rootfs

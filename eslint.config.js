@@ -1,7 +1,7 @@
 import tseslint from 'typescript-eslint';
 
 export default tseslint.config(
-  { ignores: ['dist/', 'bin/', '.lab/', 'plugin/rootfs/', 'plugin/runtime/', 'release/', '*.js'] },
+  { ignores: ['dist/', 'bin/', '.lab/', 'plugin/rootfs/', 'plugin/runtime/', 'release/', '*.js', '**/*_pb.ts'] },
   ...tseslint.configs.recommendedTypeChecked,
   {
     languageOptions: { parserOptions: { project: './tsconfig.json' } },

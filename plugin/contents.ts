@@ -55,7 +55,22 @@ function licenses(packages: readonly Package[]): string {
 
 function text({ path }: Package): string {
   const [file] = globSync('{LICEN[SC]E,licen[sc]e}{,.txt,.md}', { cwd: join(CHECKOUT, path) }).sort();
-  return file === undefined ? '(no text in the package)' : readFileSync(join(CHECKOUT, path, file), 'utf8').trim();
+  if (file !== undefined) return readFileSync(join(CHECKOUT, path, file), 'utf8').trim();
+  return notices(path) || '(no text in the package)';
+}
+
+/** Where the text stands at the head of every file, as in @bufbuild and @connectrpc: each of them once. */
+function notices(path: string): string {
+  const files = globSync('dist/esm/**/*.js', { cwd: join(CHECKOUT, path) }).sort();
+  const heads = files.map((file) => readFileSync(join(CHECKOUT, path, file), 'utf8').match(/^(\/\/.*\n)+/)?.[0] ?? '');
+  // A remark on the file's own code may follow without a blank line.
+  const texts = heads.map((head) =>
+    head
+      .replaceAll(/^\/\/ ?/gm, '')
+      .replace(/^Native .*$/m, '')
+      .trim(),
+  );
+  return [...new Set(texts)].filter((one) => one.includes('Copyright')).join('\n\n');
 }
 
 if (import.meta.main) {

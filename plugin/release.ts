@@ -102,7 +102,7 @@ function component(type: string, { name, version, license, sha512 }: Package): o
     name,
     version,
     purl,
-    licenses: [{ license: { id: license } }],
+    licenses: [license.includes(' ') ? { expression: license } : { license: { id: license } }],
     hashes: [{ alg: 'SHA-512', content: sha512 }],
   };
 }

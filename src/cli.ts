@@ -11,7 +11,7 @@ import { SETTINGS, readSettings } from './settings.ts';
 import { askDaemon, COLLECT_LEAKS } from './server/client.ts';
 import { writtenEndpoint } from './store/codec.ts';
 import { readLocalStore, type ReadonlyStore } from './store/local.ts';
-import type { Move, SharedAddress } from './store/migrate.ts';
+import type { Move, SharedAddress } from './store/etcd/migrate.ts';
 import { VERSION } from './version.ts';
 
 interface Command {
@@ -190,7 +190,7 @@ async function leases({ json }: Flags): Promise<void> {
 async function sharedAddresses({ json }: Flags): Promise<void> {
   const { cluster } = readSettings(process.env);
   if (cluster === null) throw errors.storeIsLocal();
-  const { readShared } = await import('./store/migrate.ts');
+  const { readShared } = await import('./store/etcd/migrate.ts');
   const addresses = await readShared(cluster);
   if (json) printJson(addresses);
   else print(table(addresses.map(sharedRow)));
@@ -202,7 +202,7 @@ async function migrate({ json, isDryRun, from, to }: Flags, argument: string): P
   if (argument !== 'migrate' || place === undefined || place === 'local') throw errors.migrateUsage();
   const { cluster, stateDirectory } = readSettings({ ...process.env, STORE: place });
   if (cluster === null) throw errors.migrateUsage();
-  const { moveIn, moveOut } = await import('./store/migrate.ts');
+  const { moveIn, moveOut } = await import('./store/etcd/migrate.ts');
   const moves = await (from === 'local' ? moveIn : moveOut)(stateDirectory, cluster, isDryRun);
   if (json) printJson(moves);
   else print(table(moves.map((move) => moveRow(move, isDryRun))));

@@ -40,7 +40,7 @@ export async function startDaemon(settings: Settings, log: Log): Promise<Daemon>
 /** What talks to etcd is loaded only where it is used. */
 async function openStore({ stateDirectory, cluster }: Settings, log: Log): Promise<Store> {
   if (cluster === null) return openLocalStore(stateDirectory);
-  const { openClusterStore } = await import('./store/cluster.ts');
+  const { openClusterStore } = await import('./store/etcd/store.ts');
   return openClusterStore(stateDirectory, cluster, log);
 }
 

@@ -6,7 +6,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { cpus, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Etcd } from '../src/store/etcd.ts';
+import { Etcd } from '../src/store/etcd/client.ts';
 import { type Daemon, makeParent, memoryOfEndpoints, pool, residentMegabytes, withDaemon } from './bench/daemon.ts';
 import { digits, progress, spread } from './bench/figures.ts';
 import { Hosts, type Report, SUBNET } from './bench/hosts.ts';

@@ -8,7 +8,7 @@ import { mkdtempSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { IpamDriver } from '../../src/ipam/driver.ts';
-import type { ClusterStore } from '../../src/store/cluster.ts';
+import type { ClusterStore } from '../../src/store/etcd/store.ts';
 import { until } from '../lab/patience.ts';
 import { openShared } from '../lab/shared.ts';
 

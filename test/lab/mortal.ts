@@ -15,7 +15,7 @@ import { type SQLInputValue, StatementSync } from 'node:sqlite';
 import { Collector } from '../../src/collector.ts';
 import { RtnetlinkSocket } from '../../src/kernel/rtnetlink.ts';
 import { Announcements } from '../../src/network/announcements.ts';
-import { Etcd } from '../../src/store/etcd.ts';
+import { Etcd } from '../../src/store/etcd/client.ts';
 
 /** `stepsToLive`: counted from now on, those of calls and of the collector. `pass`: until its next round is over. */
 export interface Order {

@@ -3,10 +3,10 @@ import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
 import { IpamDriver, type Probe } from '../../src/ipam/driver.ts';
 import type { Lease } from '../../src/model.ts';
-import { ClusterStore, readSelf } from '../../src/store/cluster.ts';
-import type { EtcdAccess } from '../../src/store/etcd.ts';
+import { ClusterStore, readSelf } from '../../src/store/etcd/store.ts';
+import type { EtcdAccess } from '../../src/store/etcd/client.ts';
 import { openLocalStore } from '../../src/store/local.ts';
-import type { Self } from '../../src/store/registry.ts';
+import type { Self } from '../../src/store/etcd/claims.ts';
 import { endpointRecord, networkRecord } from '../unit/store/records.ts';
 
 interface Choices {

@@ -30,10 +30,16 @@ const DOORS: Readonly<Record<string, string>> = {
   winston: 'log.ts',
   'ip-address': 'address.ts',
   'node:sqlite': 'store/',
-  'node:http2': 'store/grpc.ts',
+  'node:http2': 'store/etcd/connection.ts',
+  '@connectrpc/connect': 'store/etcd/',
+  '@connectrpc/connect-node': 'store/etcd/connection.ts',
+  '@bufbuild/protobuf': 'store/etcd/',
 };
 
-const files = readdirSync(SOURCES, { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('.ts'));
+/** Without what a program wrote (`make proto`). */
+const files = readdirSync(SOURCES, { recursive: true, encoding: 'utf8' }).filter(
+  (file) => file.endsWith('.ts') && !file.endsWith('_pb.ts'),
+);
 const imports: Import[] = files.flatMap((file) => {
   const text = readFileSync(join(SOURCES, file), 'utf8');
   const targets = [

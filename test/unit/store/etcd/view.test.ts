@@ -1,8 +1,8 @@
 /** What a host knows of the shared store, in whatever order answers and changes reach it. */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import type { Entry, News } from '../../../src/store/registry.ts';
-import { isBehind, View } from '../../../src/store/view.ts';
+import type { Entry, News } from '../../../../src/store/etcd/claims.ts';
+import { isBehind, View } from '../../../../src/store/etcd/view.ts';
 
 const CLUSTER = 7;
 const OURS = 'lan/192.168.1.2';

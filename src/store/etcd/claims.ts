@@ -9,9 +9,9 @@
  * revision that was read, so one that arrives late, after it was given up, changes nothing it should not.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import * as errors from '../errors.ts';
-import type { LeaseKind } from '../model.ts';
-import type { Change, Condition, Etcd, Event, KeyValue, Position, Watch } from './etcd.ts';
+import * as errors from '../../errors.ts';
+import type { LeaseKind } from '../../model.ts';
+import type { Change, ChangeStream, Condition, Etcd, KeyChange, Position, StoredValue } from './client.ts';
 
 /** Who has an address. Gateways and auxiliary addresses are named by every host of the LAN; others have one node. */
 export interface Claim {
@@ -93,7 +93,7 @@ export class Registry {
     const key = this.#nodeKey(node);
     const put = { put: { key, value: JSON.stringify({ host }), lease: leaseId } };
     const turns = new Turns(key);
-    for (let standing: KeyValue | undefined; ; ) {
+    for (let standing: StoredValue | undefined; ; ) {
       const { isDone, found } = await this.#etcd.transaction([{ key, revision: standing?.revision ?? 0 }], [put], key);
       if (isDone) {
         this.#leaseId = leaseId;
@@ -169,7 +169,7 @@ export class Registry {
   }
 
   /** What stands at the key when it is time to try again: after a pause, what was found is of the past. */
-  async #reread(key: string, found: KeyValue | undefined, turns: Turns): Promise<KeyValue | undefined> {
+  async #reread(key: string, found: StoredValue | undefined, turns: Turns): Promise<StoredValue | undefined> {
     if (!(await turns.pause())) return found;
     return (await this.#etcd.transaction([{ key, revision: NO_REVISION }], [], key)).found;
   }
@@ -189,16 +189,16 @@ export class Registry {
     return { news: entries.flatMap((entry) => this.#news(entry, false)), position };
   }
 
-  watch({ revision }: Position, onNews: (news: readonly News[], at: Position) => void): Watch {
-    return this.#etcd.watch(this.#prefix, revision + 1, (events: readonly Event[], at) =>
+  watch({ revision }: Position, onNews: (news: readonly News[], at: Position) => void): ChangeStream {
+    return this.#etcd.watch(this.#prefix, revision + 1, (changes: readonly KeyChange[], at) =>
       onNews(
-        events.flatMap(({ entry, isGone }) => this.#news(entry, isGone)),
+        changes.flatMap(({ entry, isGone }) => this.#news(entry, isGone)),
         at,
       ),
     );
   }
 
-  #news(kv: KeyValue, isGone: boolean): News[] {
+  #news(kv: StoredValue, isGone: boolean): News[] {
     const [table, ...words] = kv.key.slice(this.#prefix.length).split('/');
     const rest = words.join('/');
     if (table === 'nodes') return [{ node: rest, isAlive: !isGone }];
@@ -206,11 +206,11 @@ export class Registry {
     return [{ lease: rest, entry: isGone ? undefined : this.#entry(kv), revision: kv.revision }];
   }
 
-  #entryOf(found: KeyValue | undefined): Entry | undefined {
+  #entryOf(found: StoredValue | undefined): Entry | undefined {
     return found && this.#entry(found);
   }
 
-  #entry({ key, value, revision }: KeyValue): Entry {
+  #entry({ key, value, revision }: StoredValue): Entry {
     const claim = this.#claims.get(value) ?? readClaim(key, value);
     this.#claims.set(value, claim);
     return { claim, revision };

@@ -8,16 +8,16 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import * as errors from '../errors.ts';
-import type { Log } from '../log.ts';
-import type { Conflict, Endpoint, Network, Pool } from '../model.ts';
-import { Etcd, type EtcdAccess, type Watch } from './etcd.ts';
-import { Registry, type Self } from './registry.ts';
-import { SharedLeases } from './shared.ts';
-import type { ClusterSettings } from '../settings.ts';
+import * as errors from '../../errors.ts';
+import type { Log } from '../../log.ts';
+import type { Conflict, Endpoint, Network, Pool } from '../../model.ts';
+import { type ChangeStream, Etcd, type EtcdAccess } from './client.ts';
+import { Registry, type Self } from './claims.ts';
+import { SharedLeases } from './leases.ts';
+import type { ClusterSettings } from '../../settings.ts';
 import { readAccess } from './access.ts';
-import { openLocalStore } from './local.ts';
-import type { Store, Table } from './store.ts';
+import { openLocalStore } from '../local.ts';
+import type { Store, Table } from '../store.ts';
 import { isBehind, View } from './view.ts';
 
 interface Parts {
@@ -31,12 +31,15 @@ interface Parts {
 }
 
 const KEEP_ALIVE_MS = 5000;
+/** Between two visits: after a failure, and where a watch ended at once, as it does when a member sends nonsense. */
 const RETRY_MS = 1000;
 /** For the first claim after the start, which may come before etcd was reached. */
 const START_MS = 5000;
+const NONSENSE = 'the shared store sent what is no answer; its changes are followed anew';
 /** After etcd was restored from a snapshot: until the hosts have claimed again what they got since it was made. */
 const RESTORED_MS = 10_000;
 
+/** The store of one host of several. Its tables work as long as this host's own store does, but for new claims. */
 export class ClusterStore implements Store {
   readonly networks: Table<Network>;
   readonly endpoints: Table<Endpoint>;
@@ -92,8 +95,12 @@ export class ClusterStore implements Store {
       const error = await this.#visit().catch((reason: unknown) => reason);
       if (this.#stop.signal.aborted || error === undefined) continue;
       this.#goDown(error);
-      await delay(RETRY_MS, null, { signal: this.#stop.signal }).catch(() => undefined);
+      await this.#pause(RETRY_MS);
     }
+  }
+
+  async #pause(ms: number): Promise<void> {
+    if (ms > 0) await delay(ms, null, { signal: this.#stop.signal }).catch(() => undefined);
   }
 
   /** Follows the changes until the member goes away, which is no fault yet; throws when no other can be reached. */
@@ -106,7 +113,10 @@ export class ClusterStore implements Store {
     const leave = new AbortController();
     try {
       this.#goUp();
-      await Promise.race([watch.ended, this.#keepUp(leave.signal)]);
+      const began = performance.now();
+      const failure = await Promise.race([watch.ended, this.#keepUp(leave.signal)]);
+      if (failure !== undefined) this.#log.warn(NONSENSE, { cause: failure.message });
+      await this.#pause(began + RETRY_MS - performance.now());
     } finally {
       leave.abort();
       watch.cancel();
@@ -123,7 +133,7 @@ export class ClusterStore implements Store {
   }
 
   /** From all there is: where it was read a moment ago too, etcd may have been restored from a snapshot since. */
-  async #follow(): Promise<Watch> {
+  async #follow(): Promise<ChangeStream> {
     const known = this.#view.latest;
     const { news, position } = await this.#registry.load();
     const forgotten = this.#view.forgotten(news, position);

@@ -4,13 +4,14 @@
  * this host has is then claimed, and what it no longer has is given back, as soon as that can be done. Nothing else has to
  * be queued for it.
  */
-import * as errors from '../errors.ts';
-import type { Log } from '../log.ts';
-import type { Lease, LeaseKind, ProbeProfile } from '../model.ts';
-import { Serial } from '../serial.ts';
-import { byBytes } from './mirror.ts';
-import type { Claim, News, Registry } from './registry.ts';
-import { leaseKey, type LeaseTable, type Table } from './store.ts';
+import * as errors from '../../errors.ts';
+import type { Log } from '../../log.ts';
+import type { Lease, LeaseKind, ProbeProfile } from '../../model.ts';
+import { Serial } from '../../serial.ts';
+import { byBytes } from '../mirror.ts';
+import type { Claim, News, Registry } from './claims.ts';
+import { AGREED, type ClaimEvent, type ClaimState, isContested, isDoubted, transition } from './claimstate.ts';
+import { leaseKey, type LeaseTable, type Table } from '../store.ts';
 import { partsOf, type View } from './view.ts';
 
 interface Parts {
@@ -33,18 +34,13 @@ const BRIEF_MS = 1500;
 /** Keys brought in line at a time. */
 const AT_ONCE = 16;
 
+/** Leases of this host and, as far as the view knows, of others. Claims and what is given back go through etcd. */
 export class SharedLeases implements LeaseTable {
   readonly #parts: Parts;
   readonly #serial = new Serial();
   readonly #listeners: Listener[] = [];
-  /** Where this host's store and etcd perhaps differ. */
-  readonly #unsettled = new Set<string>();
-  /** Given out without quorum. */
-  readonly #unclaimed = new Set<string>();
-  /** Taken from a lost host, to which it goes back when the LAN says that its container is there. */
-  readonly #inherited = new Map<string, Claim>();
-  /** Here and, in etcd, another host's. */
-  readonly #contested = new Set<string>();
+  /** By key of the lease; those of which there is nothing to remember are left out. */
+  readonly #states = new Map<string, ClaimState>();
   #settling: Promise<void> | undefined;
 
   constructor(parts: Parts) {
@@ -79,7 +75,7 @@ export class SharedLeases implements LeaseTable {
         return (await this.#claim(key, lease)) && (await this.#parts.own.insert(lease));
       } catch (error) {
         // Perhaps it was claimed, and only the answer was lost.
-        this.#unsettled.add(key);
+        this.#note(key, { type: 'doubted' });
         throw error;
       }
     });
@@ -91,7 +87,7 @@ export class SharedLeases implements LeaseTable {
     if (previous.holder !== undefined) return false;
     return this.#serial.run(key, async () => {
       if (!(await this.#parts.own.replace(previous, next))) return false;
-      if (next.endpointId !== null) this.#inherited.delete(key);
+      if (next.endpointId !== null) this.#note(key, { type: 'tied' });
       return true;
     });
   }
@@ -102,7 +98,6 @@ export class SharedLeases implements LeaseTable {
     if (lease.holder !== undefined) return false;
     return this.#serial.run(key, async () => {
       if (!(await this.#parts.own.remove(lease))) return false;
-      this.#unsettled.add(key);
       await this.#giveBack(key, BRIEF_MS).catch(() => undefined);
       return true;
     });
@@ -117,9 +112,19 @@ export class SharedLeases implements LeaseTable {
   }
 
   needsProof(lease: Named): ProbeProfile | null {
-    const key = leaseKey(lease);
-    if (this.#unclaimed.has(key)) return 'rfc';
-    return this.#inherited.has(key) ? 'fast' : null;
+    const { phase, heir } = this.#state(leaseKey(lease));
+    if (phase === 'unclaimed') return 'rfc';
+    return heir === undefined ? null : 'fast';
+  }
+
+  #state(key: string): ClaimState {
+    return this.#states.get(key) ?? AGREED;
+  }
+
+  #note(key: string, event: ClaimEvent): void {
+    const state = transition(this.#state(key), event);
+    if (state.phase === 'agreed' && state.heir === undefined) this.#states.delete(key);
+    else this.#states.set(key, state);
   }
 
   // --- claims -------------------------------------------------------------------------------------------------------
@@ -134,12 +139,11 @@ export class SharedLeases implements LeaseTable {
       const patienceMs = this.#parts.fallsBack ? BRIEF_MS : undefined;
       const { isOurs, entry, inherited } = await registry.take(key, kind, isLost, patienceMs);
       if (entry !== undefined) view.note(key, entry);
-      if (inherited !== undefined) this.#inherited.set(key, inherited);
+      if (isOurs) this.#note(key, { type: 'claimed', heir: inherited });
       return isOurs;
     } catch (error) {
       if (!this.#mayFallBack(key, error)) throw error;
-      this.#unclaimed.add(key);
-      this.#unsettled.add(key);
+      this.#note(key, { type: 'grantedUnclaimed' });
       return true;
     }
   }
@@ -152,12 +156,10 @@ export class SharedLeases implements LeaseTable {
 
   async #giveBack(key: string, patienceMs?: number): Promise<void> {
     const { gate, registry, view } = this.#parts;
-    this.#unclaimed.delete(key);
-    this.#contested.delete(key);
+    this.#note(key, { type: 'gone' });
     await gate();
-    await registry.giveBack(key, view.at(key), this.#inherited.get(key), patienceMs);
-    this.#inherited.delete(key);
-    this.#unsettled.delete(key);
+    await registry.giveBack(key, view.at(key), this.#state(key).heir, patienceMs);
+    this.#note(key, { type: 'givenBack' });
   }
 
   // --- bringing both in line ------------------------------------------------------------------------------------------
@@ -171,17 +173,17 @@ export class SharedLeases implements LeaseTable {
   async reviewAll(): Promise<void> {
     const { own, view } = this.#parts;
     for (const key of view.keys()) {
-      if (view.isOurs(key)) this.#unsettled.add(key);
+      if (view.isOurs(key)) this.#note(key, { type: 'doubted' });
       else this.#tell(key);
     }
-    for (const lease of await own.list()) this.#unsettled.add(leaseKey(lease));
+    for (const lease of await own.list()) this.#note(leaseKey(lease), { type: 'doubted' });
   }
 
   /** After changes of others, or of our own. */
   review(news: readonly News[]): void {
     for (const one of news) {
       if (!('lease' in one)) continue;
-      this.#unsettled.add(one.lease);
+      this.#note(one.lease, { type: 'doubted' });
       this.#tell(one.lease);
     }
     void this.settle();
@@ -201,7 +203,8 @@ export class SharedLeases implements LeaseTable {
   }
 
   async #settleAll(): Promise<void> {
-    const keys = [...this.#unsettled].values();
+    const doubted = [...this.#states].filter(([, state]) => isDoubted(state));
+    const keys = doubted.map(([key]) => key).values();
     const work = async () => {
       for (const key of keys) await this.#serial.run(key, () => this.#settleOne(key));
     };
@@ -211,14 +214,12 @@ export class SharedLeases implements LeaseTable {
 
   async #settleOne(key: string): Promise<void> {
     // Whoever came before in the queue perhaps did it.
-    if (!this.#unsettled.has(key)) return;
+    if (!isDoubted(this.#state(key))) return;
     const { own, view } = this.#parts;
     const lease = await own.get(key);
-    if (lease === undefined ? !view.isOurs(key) : view.isOurs(key) && view.at(key)?.claim.kind === lease.kind) {
-      this.#unsettled.delete(key);
-      this.#unclaimed.delete(key);
-      this.#contested.delete(key);
-    } else if (lease === undefined) await this.#giveBack(key, BRIEF_MS);
+    if (lease === undefined ? !view.isOurs(key) : view.isOurs(key) && view.at(key)?.claim.kind === lease.kind)
+      this.#note(key, { type: 'agreed' });
+    else if (lease === undefined) await this.#giveBack(key, BRIEF_MS);
     else await this.#reclaim(key, lease);
   }
 
@@ -227,11 +228,10 @@ export class SharedLeases implements LeaseTable {
     const { registry, view, log } = this.#parts;
     const { isOurs, entry } = await registry.take(key, lease.kind, () => false, BRIEF_MS);
     if (entry !== undefined) view.note(key, entry);
-    this.#unsettled.delete(key);
-    this.#unclaimed.delete(key);
-    if (isOurs) return void this.#contested.delete(key);
-    if (this.#contested.has(key)) return;
-    this.#contested.add(key);
+    if (isOurs) return this.#note(key, { type: 'agreed' });
+    const isNews = !isContested(this.#state(key));
+    this.#note(key, { type: 'refused' });
+    if (!isNews) return;
     log.error('an address of this host is claimed by another one: restart one of the two containers', {
       address: lease.address,
       endpoint: lease.endpointId,

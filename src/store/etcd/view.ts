@@ -1,7 +1,7 @@
 /** What the shared store says, in memory: which host claims which address, and which hosts are alive. */
-import type { Holder, Lease } from '../model.ts';
-import type { Position } from './etcd.ts';
-import type { Claim, Entry, News } from './registry.ts';
+import type { Holder, Lease } from '../../model.ts';
+import type { Position } from './client.ts';
+import type { Claim, Entry, News } from './claims.ts';
 
 /** For leases of other hosts, of which no more is known. */
 const NO_DATE = '1970-01-01T00:00:00.000Z';

@@ -1,12 +1,12 @@
 /** The shared store from the command line: what is in it, and moving a host's addresses in and out. */
-import type { Lease } from '../model.ts';
-import type { ClusterSettings } from '../settings.ts';
+import type { Lease } from '../../model.ts';
+import type { ClusterSettings } from '../../settings.ts';
 import { readAccess } from './access.ts';
-import { peekSelf, readSelf } from './cluster.ts';
-import { Etcd } from './etcd.ts';
-import { openLocalStore, readLocalStore } from './local.ts';
-import { type Claim, Registry, type Self } from './registry.ts';
-import { leaseKey } from './store.ts';
+import { peekSelf, readSelf } from './store.ts';
+import { Etcd } from './client.ts';
+import { openLocalStore, readLocalStore } from '../local.ts';
+import { type Claim, Registry, type Self } from './claims.ts';
+import { leaseKey } from '../store.ts';
 import { partsOf } from './view.ts';
 
 /** An address in the shared store. */

@@ -1,9 +1,9 @@
 /** How etcd is reached, from the settings: what they name by path is read here. */
 import { existsSync, readFileSync } from 'node:fs';
 import { getSystemErrorMessage } from 'node:util';
-import { storeFileUnreadable } from '../errors.ts';
-import type { ClusterSettings } from '../settings.ts';
-import type { EtcdAccess } from './etcd.ts';
+import { storeFileUnreadable } from '../../errors.ts';
+import type { ClusterSettings } from '../../settings.ts';
+import type { EtcdAccess } from './client.ts';
 
 /** Throws STORE_FILE. */
 export function readAccess({ endpoints, isSecure, user, password, ca, cert, key }: ClusterSettings): EtcdAccess {
