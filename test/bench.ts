@@ -231,7 +231,27 @@ async function measureAllocation({ call }: Daemon): Promise<void> {
     values: { tsmacvlan: last },
     ratio: last.median / first.median,
   });
+  await measureNetworks(call, total);
   await call('IpamDriver.ReleasePool', { PoolID });
+}
+
+/** Networks without a gateway of the user's come and go beside so many leases of the same realm. */
+async function measureNetworks(call: Daemon['call'], leases: number): Promise<void> {
+  const times: Record<'gateway' | 'release', number[]> = { gateway: [], release: [] };
+  const rounds = 100;
+  for (let round = 0; round < rounds; round++) {
+    const { PoolID } = await call<{ PoolID: string }>('IpamDriver.RequestPool', pool(`10.18.${round}.0/24`));
+    const Options = { RequestAddressType: 'com.docker.network.gateway' };
+    const begin = performance.now();
+    await call('IpamDriver.RequestAddress', { PoolID, Address: '', Options });
+    const chosen = performance.now();
+    await call('IpamDriver.ReleasePool', { PoolID });
+    times.gateway.push(chosen - begin);
+    times.release.push(performance.now() - chosen);
+    progress('networks beside a full /16', round + 1, rounds);
+  }
+  const values = { gateway: spread(times.gateway), release: spread(times.release) };
+  rows.push({ what: `network beside ${leases} leases`, unit: 'ms', values, ratio: null });
 }
 
 async function measureMemory(daemon: Daemon): Promise<void> {

@@ -124,9 +124,11 @@ export class LeaseIndex {
   }
 
   #valuesOf(poolId: string, family: Family): Occupancy {
-    const pool = this.#pools.get(poolId) ?? { family, values: new Occupancy() };
-    this.#pools.set(poolId, pool);
-    return pool.values;
+    const known = this.#pools.get(poolId);
+    if (known !== undefined) return known.values;
+    const values = new Occupancy();
+    this.#pools.set(poolId, { family, values });
+    return values;
   }
 
   #remove(poolId: string, { value }: Address): void {
