@@ -59,9 +59,9 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
   });
   const poolLan = new PoolLan(lan, store, settings.parents);
   const ipam = new IpamDriver({ store, probe: poolLan.probe, keeper: poolLan });
-  const warm = (networkId?: string) =>
+  const startStandby = (networkId?: string) =>
     void ipam
-      .warm(networkId)
+      .startStandby(networkId)
       .catch((error: unknown) =>
         log.error('no addresses are kept ready; starts wait for a probe', { error: String(error) }),
       );
@@ -72,7 +72,7 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
     hostAddresses: ipam,
     parentAliases: settings.parents,
     log,
-    onCreated: warm,
+    onCreated: startStandby,
   });
   // The network room first: with an endpoint goes what held its addresses.
   const leaks = new Collector({ sources: [network, ipam], log });
@@ -81,7 +81,7 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
     .then(() => network.recover())
     .then(() => {
       leaks.start();
-      warm();
+      startStandby();
     });
   const server = new PluginServer({
     calls: createCalls({ network, ipam, leaks, scope: settings.scope }),

@@ -160,7 +160,7 @@ export interface Pool {
   readonly changedAt: string;
 }
 
-/** A pool in the hands of a swarm's managers (ipam/allocations.ts). */
+/** A pool in the hands of a swarm's managers (ipam/swarm.ts). */
 export interface SwarmAllocation {
   /** Counts the leaders who claimed anew what is in use. */
   readonly round: number;

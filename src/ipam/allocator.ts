@@ -7,8 +7,6 @@ import { NOT_HELD, type Verdict } from '../lan/verdict.ts';
 import type { Lease, LeaseKind, Pool } from '../model.ts';
 import type { AddressRequest } from '../requests.ts';
 import { leaseKey, realmOf, type Store } from '../store/store.ts';
-import { isManagers, shareSwarmNetwork } from './allocations.ts';
-import type { Candidates } from './candidates.ts';
 import type { Leases } from './leases.ts';
 import {
   isBeingCreated,
@@ -20,6 +18,8 @@ import {
   reservedMeaning,
   sizeWithin,
 } from './pool.ts';
+import type { Standby } from './standby.ts';
+import { isManagers, shareSwarmNetwork } from './swarm.ts';
 
 /** Asks the LAN of the pool whether a stranger uses the address. Throws when the signal fires or nothing can be asked. */
 export type Probe = (pool: Pool, address: string, signal?: AbortSignal) => Promise<Verdict>;
@@ -30,7 +30,7 @@ interface Parts {
   readonly now: () => Date;
   readonly probe: Probe | undefined;
   /** Without it every address is asked for when it is wanted. */
-  readonly candidates?: Candidates | undefined;
+  readonly standby?: Standby | undefined;
 }
 
 /** A search for a free address, which may go through several pools. */
@@ -52,16 +52,16 @@ export class Allocator {
   readonly #leases: Leases;
   readonly #now: () => Date;
   readonly #probe: Probe | undefined;
-  readonly #candidates: Candidates | undefined;
+  readonly #standby: Standby | undefined;
   /** By pool id, the last address given out, where sequential order goes on. After a start it begins at the lowest. */
   readonly #lastGiven = new Map<string, bigint>();
 
-  constructor({ store, leases, now, probe, candidates }: Parts) {
+  constructor({ store, leases, now, probe, standby }: Parts) {
     this.#store = store;
     this.#leases = leases;
     this.#now = now;
     this.#probe = probe;
-    this.#candidates = candidates;
+    this.#standby = standby;
   }
 
   async request({ poolId, address, isGateway, serial, signal }: AddressRequest): Promise<string> {
@@ -184,7 +184,7 @@ export class Allocator {
     for (let misses = 0; ; ) {
       search.signal?.throwIfAborted();
       const after = isSequential ? (this.#lastGiven.get(pool.id) ?? null) : null;
-      const ready = this.#candidates?.best(pool, realm, after);
+      const ready = this.#standby?.next(pool, realm, after);
       const address: Address | undefined = ready ?? realm.next(layout, beyond ?? after);
       if (address === undefined) return undefined;
       if (isSequential) this.#lastGiven.set(pool.id, address.value);
@@ -202,7 +202,7 @@ export class Allocator {
 
   async #isFree(pool: Pool, address: Address, lease: Lease, search: Search): Promise<boolean> {
     await this.#confirm(pool, address);
-    this.#candidates?.tend(pool);
+    this.#standby?.refill(pool);
     const verdict = await this.#ask(pool, address, lease, search.signal);
     if (!verdict.held) return true;
     if (--search.tries > 0) return false;
@@ -277,7 +277,7 @@ export class Allocator {
     // Other networks of the swarm may have the pool: its gateway goes with it.
     if (lease.kind === 'gateway' && pool !== undefined && isManagers(pool)) return;
     await this.#leases.giveUp(address, lease.realm, holder);
-    if (pool !== undefined && lease.kind === 'container') await this.#candidates?.returned(pool, address);
+    if (pool !== undefined && lease.kind === 'container') await this.#standby?.released(pool, address);
   }
 
   /** The pool through which the release reaches the lease; undefined when it is about another lease of that address. */

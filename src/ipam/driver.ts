@@ -6,12 +6,12 @@ import { hostname } from 'node:os';
 import type { Leak } from '../leak.ts';
 import type { AddressRequest, AllocationRequest, PoolRequest } from '../requests.ts';
 import type { Store } from '../store/store.ts';
-import { Allocations } from './allocations.ts';
 import { Allocator, type Probe } from './allocator.ts';
-import { Candidates, type Keeper } from './candidates.ts';
 import { Leases } from './leases.ts';
 import { ADDRESS_SPACES } from './pool.ts';
 import { Pools } from './pools.ts';
+import { type Keeper, Standby } from './standby.ts';
+import { SwarmPools } from './swarm.ts';
 
 export type { Probe } from './allocator.ts';
 
@@ -30,17 +30,17 @@ export class IpamDriver {
   readonly #pools: Pools;
   readonly #allocator: Allocator;
   readonly #leases: Leases;
-  readonly #allocations: Allocations;
-  readonly #candidates: Candidates | undefined;
+  readonly #swarmPools: SwarmPools;
+  readonly #standby: Standby | undefined;
 
   constructor({ store, now = () => new Date(), probe, keeper, hostId = hostname() }: Parts) {
     this.#leases = new Leases(store, now);
-    this.#allocations = new Allocations(store, now);
+    this.#swarmPools = new SwarmPools(store, now);
     const leases = this.#leases;
-    this.#candidates = keeper && new Candidates({ store, leases, keeper });
-    const candidates = this.#candidates;
-    this.#pools = new Pools({ store, leases, now, hostId, onReleased: (poolId) => candidates?.forget(poolId) });
-    this.#allocator = new Allocator({ store, leases, now, probe, candidates });
+    this.#standby = keeper && new Standby({ store, leases, keeper });
+    const standby = this.#standby;
+    this.#pools = new Pools({ store, leases, now, hostId, onReleased: (poolId) => standby?.forget(poolId) });
+    this.#allocator = new Allocator({ store, leases, now, probe, standby });
   }
 
   defaultAddressSpaces(): { local: string; global: string } {
@@ -59,16 +59,16 @@ export class IpamDriver {
 
   /** The engine takes up with the plugin; a swarm's manager does so too when it begins to lead. */
   register(): void {
-    this.#allocations.register();
+    this.#swarmPools.register();
   }
 
   /** Sent to a swarm's leader, after RequestPool and the gateway. */
   async allocateNetwork(request: AllocationRequest): Promise<void> {
-    await this.#allocations.allocate(request);
+    await this.#swarmPools.allocate(request);
   }
 
   async freeNetwork(networkId: string): Promise<void> {
-    await this.#allocations.free(networkId);
+    await this.#swarmPools.free(networkId);
   }
 
   /** Answers with prefix length: `192.168.1.2/24`. */
@@ -87,12 +87,12 @@ export class IpamDriver {
   }
 
   /** From now on addresses of the network's pools are kept ready; without an id those of all networks. */
-  async warm(networkId?: string): Promise<void> {
-    await this.#candidates?.warm(networkId);
+  async startStandby(networkId?: string): Promise<void> {
+    await this.#standby?.start(networkId);
   }
 
   async close(): Promise<void> {
-    await this.#candidates?.close();
+    await this.#standby?.close();
   }
 
   /** Pools and addresses whose release will not come. */

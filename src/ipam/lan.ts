@@ -5,10 +5,10 @@ import type { AddressCheck, Lan } from '../lan/lan.ts';
 import { type Loss, NOT_HELD, type Verdict } from '../lan/verdict.ts';
 import { type Pool, type ProbeProfile, type Segment, segmentOf } from '../model.ts';
 import { realmOf, type Store } from '../store/store.ts';
-import { isManagers } from './allocations.ts';
+import { isManagers } from './swarm.ts';
 import type { Probe } from './allocator.ts';
-import type { Keeper } from './candidates.ts';
 import { known } from './pool.ts';
+import type { Keeper } from './standby.ts';
 
 /** The network that CreateNetwork tied to the pool tells the parent, else `--ipam-opt parent=`; without either nobody is asked. */
 export class PoolLan implements Keeper {

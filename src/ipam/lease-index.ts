@@ -109,15 +109,15 @@ export class LeaseIndex {
   }
 
   /** The addresses that this host has, save those given. */
-  without(addresses: Iterable<Address>): Address[] {
-    const excepted = { IPv4: new Occupancy(), IPv6: new Occupancy() };
-    for (const { family, value } of addresses) excepted[family].add(value);
+  without(excepted: Readonly<Record<Family, Occupancy>>): Address[] {
+    const seen = { IPv4: new Occupancy(), IPv6: new Occupancy() };
     const found: Address[] = [];
     for (const { family, values } of this.#pools.values()) {
       for (const value of values.addresses(excepted[family])) {
+        // Several pools may share a gateway.
+        if (seen[family].has(value)) continue;
+        seen[family].add(value);
         found.push({ family, value });
-        // A gateway that several pools share is found once.
-        excepted[family].add(value);
       }
     }
     return found;

@@ -7,7 +7,7 @@ import type { Leak } from '../leak.ts';
 import type { Lease } from '../model.ts';
 import { leaseKey, type Store } from '../store/store.ts';
 import { Realm } from './realm.ts';
-import { type Evidence, isManagersLease, isStale, isUnused, readEvidence, secondsUntilStale } from './stale.ts';
+import { type Evidence, isManagersLease, isStale, isUnused, readEvidence, secondsUntilStale } from './unused.ts';
 
 /** Another's change came between reading a record and writing it: read again. */
 const ATTEMPTS = 8;
@@ -128,8 +128,7 @@ export class Leases {
 
   /** This host's leases of the realm whose address no endpoint has: all that can be unused are among them. */
   async #withoutEndpoint(realm: Realm, { endpointAddresses }: Evidence): Promise<[Address, Lease][]> {
-    const inUse = Array.from(endpointAddresses).flatMap((text) => parseAddress(text) ?? []);
-    const addresses = realm.index.without(inUse);
+    const addresses = realm.index.without(endpointAddresses);
     const leases = addresses.length > FEW ? await this.#all(realm.name) : undefined;
     const found: [Address, Lease][] = [];
     for (const address of addresses) {

@@ -6,7 +6,7 @@ import { isOfSwarm, type Pool } from '../model.ts';
 import { Serial } from '../serial.ts';
 import type { PoolRequest } from '../requests.ts';
 import { realmOf, type Store } from '../store/store.ts';
-import { isAllocated, isManagers } from './allocations.ts';
+import { isAllocated, isManagers } from './swarm.ts';
 import type { Leases } from './leases.ts';
 import {
   type ChooseSubnet,

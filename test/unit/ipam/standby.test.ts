@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
 import { Allocator } from '../../../src/ipam/allocator.ts';
-import { Candidates, type Keeper } from '../../../src/ipam/candidates.ts';
+import { Standby, type Keeper } from '../../../src/ipam/standby.ts';
 import { IpamDriver } from '../../../src/ipam/driver.ts';
 import { Leases } from '../../../src/ipam/leases.ts';
 import type { Loss } from '../../../src/lan/verdict.ts';
@@ -72,7 +72,7 @@ class Timers {
   }
 }
 
-async function warmed(subnet = '192.168.1.0/24', networkId = NETWORK, prepare = (_lan: Lan) => {}) {
+async function started(subnet = '192.168.1.0/24', networkId = NETWORK, prepare = (_lan: Lan) => {}) {
   const store = new MemoryStore();
   const lan = new Lan();
   prepare(lan);
@@ -80,22 +80,22 @@ async function warmed(subnet = '192.168.1.0/24', networkId = NETWORK, prepare = 
   const fixture = new Fixture(store);
   const poolId = await fixture.network(subnet, {}, networkId);
   const leases = new Leases(store, () => new Date());
-  const candidates = new Candidates({ store, leases, keeper: lan, clock: timers.clock, random: () => 0.5 });
+  const standby = new Standby({ store, leases, keeper: lan, clock: timers.clock, random: () => 0.5 });
   const pool = await fixture.record(poolId);
-  await candidates.warm(networkId);
+  await standby.start(networkId);
   await timers.fire();
   const realm = await leases.realm('TsmacvlanLocal');
-  const best = () => candidates.best(pool, realm, null)?.value;
-  return { store, leases, lan, timers, candidates, pool, realm, best };
+  const next = () => standby.next(pool, realm, null)?.value;
+  return { store, leases, lan, timers, standby, pool, realm, next };
 }
 
 const numbered = (...last: number[]) => last.map((number) => `192.168.1.${number}`);
 const FIRST = 0xc0a80100n;
 
 test('the next four addresses of a pool in use are kept ready, and the lowest is given first', options, async () => {
-  const { lan, best } = await warmed();
+  const { lan, next } = await started();
   assert.deepEqual(lan.list(), numbered(1, 2, 3, 4));
-  assert.equal(best(), FIRST + 1n);
+  assert.equal(next(), FIRST + 1n);
 });
 
 test(
@@ -103,19 +103,19 @@ test(
   options,
   async () => {
     const { promise: answered, resolve: answer } = Promise.withResolvers<void>();
-    const { lan, timers, best } = await warmed('192.168.1.0/24', NETWORK, (lan) =>
+    const { lan, timers, next } = await started('192.168.1.0/24', NETWORK, (lan) =>
       lan.slow.set('192.168.1.1', answered),
     );
     assert.deepEqual(lan.list(), numbered(2, 3, 4));
-    assert.equal(best(), undefined, 'the lowest is asked for by the one who needs it');
+    assert.equal(next(), undefined, 'the lowest is asked for by the one who needs it');
     answer();
     await timers.fire();
-    assert.equal(best(), FIRST + 1n);
+    assert.equal(next(), FIRST + 1n);
   },
 );
 
 test('one that was given is made up for', options, async () => {
-  const { lan, timers, realm, best, pool } = await warmed();
+  const { lan, timers, realm, next, pool } = await started();
   const address = { family: 'IPv4', value: FIRST + 1n } as const;
   await realm.insert(address, {
     realm: 'TsmacvlanLocal',
@@ -126,13 +126,13 @@ test('one that was given is made up for', options, async () => {
     changedAt: new Date().toISOString(),
   });
   lan.lose('192.168.1.1', 'ended');
-  assert.equal(best(), FIRST + 2n);
+  assert.equal(next(), FIRST + 2n);
   await timers.fire();
   assert.deepEqual(lan.list(), numbered(2, 3, 4, 5));
 });
 
 test('a used one is passed over, a wanted one left alone for a while', options, async () => {
-  const { lan, timers, realm } = await warmed();
+  const { lan, timers, realm } = await started();
   lan.lose('192.168.1.1', 'used');
   lan.lose('192.168.1.2', 'wanted');
   await timers.fire();
@@ -141,24 +141,24 @@ test('a used one is passed over, a wanted one left alone for a while', options, 
   assert.ok(realm.isFree({ family: 'IPv4', value: FIRST + 2n }), 'a container that needs it may have it');
 });
 
-test('what a container left is a candidate at once, and the reserve does not grow', options, async () => {
-  const { lan, timers, candidates, pool, best, realm } = await warmed();
+test('what a container left is ready at once, and no more are kept for it', options, async () => {
+  const { lan, timers, standby, pool, next, realm } = await started();
   for (const number of numbered(1, 2)) lan.lose(number, 'ended');
   realm.hold({ family: 'IPv4', value: FIRST + 1n });
   await timers.fire();
   lan.kept.set('192.168.1.0', new Set());
   const address = { family: 'IPv4', value: FIRST } as const;
   lan.kept.delete('192.168.1.0');
-  await candidates.returned(pool, address);
-  assert.equal(best(), FIRST + 2n, 'not one that nobody keeps');
+  await standby.released(pool, address);
+  assert.equal(next(), FIRST + 2n, 'not one that nobody keeps');
   lan.kept.set('192.168.1.0', new Set());
-  await candidates.returned(pool, address);
-  assert.equal(best(), FIRST);
+  await standby.released(pool, address);
+  assert.equal(next(), FIRST);
   assert.equal(lan.list().length, 4);
 });
 
 test('a parent that is down is asked again later', options, async () => {
-  const { lan, timers, candidates, pool } = await warmed();
+  const { lan, timers, standby, pool } = await started();
   lan.isDown = true;
   for (const number of lan.list()) lan.lose(number, 'ended');
   await timers.fire();
@@ -166,20 +166,20 @@ test('a parent that is down is asked again later', options, async () => {
   lan.isDown = false;
   await timers.fire();
   assert.equal(lan.list().length, 4);
-  candidates.forget(pool.id);
+  standby.forget(pool.id);
   await timers.fire();
   assert.deepEqual(lan.list(), []);
 });
 
 test('a range smaller than the reserve is kept whole', options, async () => {
-  const { lan } = await warmed('192.168.1.0/30');
+  const { lan } = await started('192.168.1.0/30');
   assert.deepEqual(lan.list(), numbered(1, 2));
 });
 
 test('for a network of a swarm none are kept until one is chosen on this host', options, async () => {
-  const { store, leases, lan, timers, candidates, pool } = await warmed('192.168.1.0/24', SWARM_NETWORK);
+  const { store, leases, lan, timers, standby, pool } = await started('192.168.1.0/24', SWARM_NETWORK);
   const probe = async () => ({ held: false as const });
-  const allocator = new Allocator({ store, leases, now: () => new Date(), probe, candidates });
+  const allocator = new Allocator({ store, leases, now: () => new Date(), probe, standby });
   const request = { poolId: pool.id, isGateway: false, serial: false };
   assert.equal(await allocator.request({ ...request, address: '192.168.1.9' }), '192.168.1.9/24');
   await timers.fire();
@@ -195,19 +195,19 @@ test('a pool that is released, and a daemon that stops, keep nothing', options, 
   const ipam = new IpamDriver({ store, keeper: lan, probe: async () => ({ held: false }) });
   const fixture = new Fixture(store);
   const poolId = await fixture.network('192.168.1.0/24');
-  await ipam.warm();
+  await ipam.startStandby();
   await ipam.releasePool(poolId);
   await ipam.close();
   assert.deepEqual(lan.list(), []);
 });
 
 test('an address that comes in twice at the same moment is let go as a whole', options, async () => {
-  const { lan, candidates, pool } = await warmed();
+  const { lan, standby, pool } = await started();
   const address = { family: 'IPv4', value: FIRST } as const;
   const left = () => undefined;
   lan.kept.set('192.168.1.0', new Set([left]));
-  await Promise.all([candidates.returned(pool, address), candidates.returned(pool, address)]);
+  await Promise.all([standby.released(pool, address), standby.released(pool, address)]);
   lan.letGo(left);
-  await candidates.close();
+  await standby.close();
   assert.deepEqual(lan.list(), []);
 });

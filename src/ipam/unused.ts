@@ -1,9 +1,10 @@
 /** Which leases nobody will ever give back. */
-import { formatAddress } from '../address.ts';
-import type { Endpoint, Lease, Pool } from '../model.ts';
+import { parseAddress } from '../address.ts';
+import type { Endpoint, Family, Lease, Pool } from '../model.ts';
 import type { Store } from '../store/store.ts';
-import { isManagers, isUnclaimed } from './allocations.ts';
+import { Occupancy } from './occupancy.ts';
 import { isGlobal } from './pool.ts';
+import { isManagers, isUnclaimed } from './swarm.ts';
 
 /**
  * An engine that stops a container while the plugin is away tries each of its five calls for 15 s (76 s measured),
@@ -16,17 +17,19 @@ const STALE_MS = 120_000;
 export interface Evidence {
   readonly pools: ReadonlyMap<string, Pool>;
   readonly endpoints: ReadonlyMap<string, Endpoint>;
-  /** Addresses of all endpoints, without prefix length. */
-  readonly endpointAddresses: ReadonlySet<string>;
+  /** Addresses of all endpoints. */
+  readonly endpointAddresses: Readonly<Record<Family, Occupancy>>;
 }
 
 export async function readEvidence(store: Store): Promise<Evidence> {
   const [pools, endpoints] = await Promise.all([store.pools.list(), store.endpoints.list()]);
-  const addresses = endpoints.flatMap((endpoint) => endpoint.addresses);
+  const endpointAddresses = { IPv4: new Occupancy(), IPv6: new Occupancy() };
+  for (const { addresses } of endpoints)
+    for (const { family, value } of addresses) endpointAddresses[family].add(value);
   return {
     pools: new Map(pools.map((pool) => [pool.id, pool])),
     endpoints: new Map(endpoints.map((endpoint) => [endpoint.id, endpoint])),
-    endpointAddresses: new Set(addresses.map(formatAddress)),
+    endpointAddresses,
   };
 }
 
@@ -48,8 +51,13 @@ export function isUnused(lease: Lease, evidence: Evidence): boolean {
   if (isManagersLease(lease, evidence)) return pools.every((pool) => isUnclaimed(lease, pool));
   if (lease.endpointId !== null && evidence.endpoints.has(lease.endpointId)) return false;
   // Whatever the lease says: an endpoint that has this address needs it.
-  if (evidence.endpointAddresses.has(lease.address)) return false;
+  if (isOfEndpoint(lease, evidence)) return false;
   return lease.poolIds.every((id) => evidence.pools.get(id)?.networkId !== null);
+}
+
+function isOfEndpoint({ address: text }: Lease, { endpointAddresses }: Evidence): boolean {
+  const address = parseAddress(text);
+  return address !== undefined && endpointAddresses[address.family].has(address.value);
 }
 
 /** Its container is on any host of the swarm. */

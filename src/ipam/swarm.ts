@@ -12,7 +12,7 @@ import type { AllocationRequest } from '../requests.ts';
 import type { Store } from '../store/store.ts';
 import { isGlobal } from './pool.ts';
 
-export class Allocations {
+export class SwarmPools {
   readonly #store: Store;
   readonly #now: () => Date;
   /** Pools of which the leader's present allocator has claimed a network. */
