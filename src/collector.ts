@@ -8,6 +8,7 @@ import type { Leak, LeakSource } from './leak.ts';
 import type { Log } from './log.ts';
 import { Serial } from './serial.ts';
 
+/** What became of a leak in the reading that found it. */
 export interface FoundLeak extends Pick<Leak, 'kind' | 'name' | 'why'> {
   /** `collected` now; `certain`, but not touched because it was only asked for; `suspected`: readings go on. */
   readonly state: 'collected' | 'certain' | 'suspected';

@@ -22,11 +22,6 @@ const c = {
     address: Buffer,
     length: number,
   ) => number,
-  getsockname: libc.func('int getsockname(int fd, uint8_t *address, uint8_t *length)') as (
-    fd: number,
-    address: Buffer,
-    length: Buffer,
-  ) => number,
   setsockopt: libc.func('int setsockopt(int fd, int level, int name, const uint8_t *value, uint32_t length)') as (
     fd: number,
     level: number,
@@ -88,13 +83,6 @@ export function closeAsync(fd: number): Promise<number> {
       else resolve(closed);
     });
   });
-}
-
-/** Writes the socket's own address into `address`; answers its length in bytes. */
-export function getsockname(fd: number, address: Buffer): number {
-  const length = lengthOf(address);
-  const result = negated(c.getsockname(fd, address, length));
-  return result < 0 ? result : length.readUInt32LE();
 }
 
 /** A number is passed as a C int. */

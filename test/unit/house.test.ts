@@ -3,8 +3,11 @@ import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, normalize, relative } from 'node:path';
 import { test } from 'node:test';
+import { type Exported, exportsOf, identifiersOf, typescriptFiles } from './house-facts.ts';
 
-const SOURCES = join(import.meta.dirname, '../../src');
+const CHECKOUT = join(import.meta.dirname, '../..');
+const SOURCES = join(CHECKOUT, 'src');
+const PLUGIN = join(CHECKOUT, 'plugin');
 
 interface Import {
   readonly file: string;
@@ -107,6 +110,76 @@ test('no import goes in a circle', () => {
 test('nothing in the sources names a path or a tool of one machine', () => {
   const wrong = files.filter((file) =>
     /\/work\/|\/home\/|eth0['"`]\s*\)/.test(readFileSync(join(SOURCES, file), 'utf8')),
+  );
+  assert.deepEqual(wrong, []);
+});
+
+// --- sizes, names and words --------------------------------------------------------------------------------------
+
+/** Rooms that are being rebuilt at this moment: what follows does not hold there yet. */
+const UNFINISHED = /^(ipam|network|store)\//;
+const MOST_LINES = 480;
+/** One page of sentences, which nobody reads from top to bottom. */
+const LONG = ['errors.ts'];
+/** Functions and values that are exported for tests alone. */
+const FOR_TESTS = ['startDaemon', 'errorCode', 'REFRESH_MS'];
+
+const exported: readonly Exported[] = files.flatMap((file) => exportsOf(SOURCES, file));
+
+test('no file of the sources is long', () => {
+  const long = files.filter((file) => {
+    const limit = file === 'network/driver.ts' ? 450 : MOST_LINES;
+    return (
+      !LONG.includes(file) &&
+      !UNFINISHED.test(file) &&
+      readFileSync(join(SOURCES, file), 'utf8').split('\n').length > limit
+    );
+  });
+  assert.deepEqual(long, []);
+});
+
+test('an exported name means one thing', () => {
+  const twice = exported.filter(
+    ({ name, file }) =>
+      !UNFINISHED.test(file) &&
+      exported.some((other) => other.name === name && other.file < file && !UNFINISHED.test(other.file)),
+  );
+  assert.deepEqual(
+    twice.map(({ file, name }) => `${file}: ${name}`),
+    [],
+  );
+});
+
+test('what is exported is used by another file of src/ or plugin/', () => {
+  const users = [
+    ...files.map((file) => ({ file, names: identifiersOf(join(SOURCES, file)) })),
+    ...typescriptFiles(PLUGIN).map((file) => ({ file: `plugin/${file}`, names: identifiersOf(join(PLUGIN, file)) })),
+  ];
+  const unused = exported.filter(
+    ({ file, name, kind }) =>
+      ['function', 'value'].includes(kind) &&
+      !UNFINISHED.test(file) &&
+      !FOR_TESTS.includes(name) &&
+      !users.some((user) => user.file !== file && user.names.has(name)),
+  );
+  assert.deepEqual(
+    unused.map(({ file, name }) => `${file}: ${name}`),
+    [],
+  );
+});
+
+test('every exported class, function and interface and every public method has a doc comment', () => {
+  const silent = exported.flatMap(({ file, name, kind, isDocumented, undocumentedMembers }) => {
+    if (UNFINISHED.test(file)) return [];
+    const needsOne = ['class', 'function', 'interface'].includes(kind);
+    return [...(needsOne && !isDocumented ? [name] : []), ...undocumentedMembers].map((one) => `${file}: ${one}`);
+  });
+  assert.deepEqual(silent, []);
+});
+
+test('plugin/ imports nothing of test/', () => {
+  const wrong = typescriptFiles(PLUGIN).filter((file) =>
+    /from '[^']*\.\.\/test\//.test(readFileSync(join(PLUGIN, file), 'utf8')),
   );
   assert.deepEqual(wrong, []);
 });
