@@ -3,7 +3,7 @@ import { setFlagsFromString } from 'node:v8';
 import { type Address, formatAddress } from './address.ts';
 import { Collector } from './collector.ts';
 import { IpamDriver } from './ipam/driver.ts';
-import { PoolLan } from './ipam/lan.ts';
+import { PoolLan } from './ipam/poollan.ts';
 import { Links } from './kernel/link.ts';
 import { type FoundConflict, Lan } from './lan/lan.ts';
 import { Prober } from './lan/prober.ts';

@@ -1,4 +1,4 @@
-/** Where the LAN of a pool is, for the check of its addresses. */
+/** What the IPAM room wants of the LAN, in the words of its records: where the LAN of a pool is, and what it says. */
 import { type Address, parseAddress } from '../address.ts';
 import { clusterUnproven, PluginError } from '../errors.ts';
 import type { AddressCheck, Lan } from '../lan/lan.ts';
