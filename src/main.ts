@@ -12,6 +12,7 @@ import type { Verdict } from './lan/verdict.ts';
 import { createLog, type Log } from './log.ts';
 import { NetworkDriver } from './network/driver.ts';
 import { EndpointLan } from './network/endpointlan.ts';
+import { Endpoints } from './network/endpoints.ts';
 import { createCalls } from './server/calls.ts';
 import { PluginServer } from './server/server.ts';
 import type { Settings } from './settings.ts';
@@ -46,12 +47,13 @@ async function openStore({ stateDirectory, cluster }: Settings, log: Log): Promi
 
 async function startWithStore(settings: Settings, log: Log, store: Store): Promise<Daemon> {
   const links = Links.open(settings.logsNetlink ? (line) => log.info(`netlink: ${line}`) : null);
-  const lan: Lan = new Lan({
+  const endpoints = new Endpoints(store.endpoints);
+  const lan = new Lan({
     links,
     usualProfile: settings.probe,
     defends: settings.defends,
     speaker: (parentName, macAddress, address) => {
-      const endpoint = network.speaker(parentName, macAddress, address);
+      const endpoint = endpoints.speaker(parentName, macAddress, address);
       return endpoint && { isLeaving: endpoint.state === 'deleting' };
     },
     record: (conflict) => record(conflict, store),
@@ -65,8 +67,9 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
       .catch((error: unknown) =>
         log.error('no addresses are kept ready; starts wait for a probe', { error: String(error) }),
       );
-  const network: NetworkDriver = new NetworkDriver({
+  const network = new NetworkDriver({
     store,
+    endpoints,
     links,
     lan: new EndpointLan(lan),
     hostAddresses: ipam,

@@ -6,7 +6,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Links } from '../kernel/link.ts';
 import type { Endpoint, Network } from '../model.ts';
-import type { EndpointLan } from './endpointlan.ts';
+import type { LanOfEndpoints } from './endpointlan.ts';
 
 /** From Join until the link is gone from here takes an engine some milliseconds, seconds on a busy machine. */
 const DEADLINE_MS = 10_000;
@@ -17,11 +17,11 @@ const SETTLE_MS = 200;
 /** Tells the LAN of each container that starts. */
 export class Announcements {
   readonly #links: Links;
-  readonly #lan: EndpointLan;
+  readonly #lan: LanOfEndpoints;
   /** By endpoint id. */
   readonly #running = new Map<string, AbortController>();
 
-  constructor(links: Links, lan: EndpointLan) {
+  constructor(links: Links, lan: LanOfEndpoints) {
     this.#links = links;
     this.#lan = lan;
   }

@@ -6,6 +6,9 @@ import { type Endpoint, type Network, segmentOf } from '../model.ts';
 import type { EndpointRequest } from '../requests.ts';
 import { subnetOf } from './request.ts';
 
+/** What the room uses of it. */
+export type LanOfEndpoints = Pick<EndpointLan, keyof EndpointLan>;
+
 /** Endpoints of isolated networks are on no LAN: for those nothing is done. */
 export class EndpointLan {
   readonly #lan: Lan;

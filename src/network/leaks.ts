@@ -1,109 +1,143 @@
-/**
- * Endpoints whose container is gone though no DeleteEndpoint came: the engine was killed with it, or gave up while the
- * plugin was away. Docker is not asked; the kernel is. One reading here, and collector.ts waits until two agree.
- *
- * Two witnesses have to say "nobody". A container's link keeps its alias wherever it is moved, and the namespaces of
- * containers can be read from here; and the kernel refuses a second link with a MAC address that is in use on a parent.
- * Each alone would be wrong: a link that is down inside its container does not occupy its MAC address, and a namespace
- * below another engine's (docker in docker) or of Linux before 5.0 cannot be read.
- */
-import { formatInterfaceAddress } from '../address.ts';
-import { short } from '../errors.ts';
+/** What containers and networks left behind whose end nobody reported; collector.ts waits until it is certain. */
+import * as errors from '../errors.ts';
 import type { Link, Links } from '../kernel/link.ts';
-import type { Patience } from '../leak.ts';
-import { endpointAlias, endpointOfAlias } from '../linknames.ts';
-import type { Endpoint, Mode, Network } from '../model.ts';
-import { isOccupied } from './trial.ts';
+import type { Leak, LeakSource } from '../leak.ts';
+import { PROBE_ALIAS } from '../linknames.ts';
+import { type Endpoint, type Network, isOfSwarm } from '../model.ts';
+import type { Serial } from '../serial.ts';
+import type { Store } from '../store/store.ts';
+import { type DeadEndpoint, describe, explain, findDead } from './dead.ts';
+import type { Departures } from './departures.ts';
+import type { Endpoints } from './endpoints.ts';
+import type { Networks } from './networks.ts';
+import type { Ties } from './ties.ts';
 
-export type Cause = 'vanished' | 'returned' | 'unjoined';
-
-export interface DeadEndpoint {
-  readonly endpoint: Endpoint;
-  readonly cause: Cause;
+/** What is looked at. */
+export interface NetworkLeaksParts {
+  readonly store: Store;
+  readonly endpoints: Endpoints;
+  readonly departures: Departures;
+  readonly networks: Networks;
+  readonly ties: Ties;
+  readonly links: Links;
+  readonly serial: Serial;
+  readonly now: () => Date;
+  /** Whether the engine made the network since this process began. */
+  readonly wasCreated: (networkId: string) => boolean;
 }
 
-/** What an engine is doing with an endpoint at this moment is left alone. */
-const RECENT_MS = 10_000;
-/** Each is a link made and deleted, and the kernel deletes many at once in the time of one. */
-const TRIALS_AT_ONCE = 32;
+const UNDELETED = { patience: 'soon', why: 'the kernel refused to delete its link when DeleteEndpoint came' } as const;
 
-export async function findDead(
-  links: Links,
-  endpoints: readonly Endpoint[],
-  networks: readonly Network[],
-  now: Date,
-): Promise<DeadEndpoint[]> {
-  const settled = endpoints.filter((endpoint) => endpoint.state !== 'deleting' && !isRecent(endpoint, now));
-  if (settled.length === 0) return [];
-  const here = byAlias(await links.list(isEndpoints));
-  const left = settled.filter((endpoint) => here.get(aliasOf(endpoint))?.isUp === false);
-  const absent = settled.filter((endpoint) => !here.has(aliasOf(endpoint)));
-  const modes = new Map(networks.map(({ id, options }) => [id, options.mode]));
-  const vanished = await findVanished(links, absent, modes);
-  return [
-    ...vanished.map((endpoint) => ({ endpoint, cause: 'vanished' as const })),
-    ...left.map((endpoint) => ({ endpoint, cause: endpoint.state === 'joined' ? 'returned' : 'unjoined' }) as const),
-  ];
-}
+/** The leaks of the network room. */
+export class NetworkLeaks implements LeakSource {
+  readonly #parts: NetworkLeaksParts;
 
-async function findVanished(
-  links: Links,
-  absent: readonly Endpoint[],
-  modes: ReadonlyMap<string, Mode>,
-): Promise<Endpoint[]> {
-  if (absent.length === 0) return [];
-  const elsewhere = byAlias((await links.foreignLinks(isEndpoints)) ?? []);
-  const unseen = absent.filter((endpoint) => !elsewhere.has(aliasOf(endpoint)));
-  const vanished: Endpoint[] = [];
-  for (let start = 0; start < unseen.length; start += TRIALS_AT_ONCE) {
-    const some = unseen.slice(start, start + TRIALS_AT_ONCE);
-    const gone = await Promise.all(
-      some.map((endpoint) => isUnoccupied(links, endpoint, modes.get(endpoint.networkId))),
-    );
-    vanished.push(...some.filter((_, position) => gone[position]));
+  constructor(parts: NetworkLeaksParts) {
+    this.#parts = parts;
   }
-  return vanished;
-}
 
-/** Without its parent nothing is known: it may have been renamed, or moved, with the container's link still on it. */
-async function isUnoccupied(links: Links, { parent, macAddress }: Endpoint, mode: Mode = 'bridge'): Promise<boolean> {
-  const link = await links.byName(parent);
-  return link !== undefined && (await isOccupied(links, link, { mode, macAddress })) === false;
-}
-
-/** Whichever way the clock was set meanwhile. */
-function isRecent({ changedAt }: Endpoint, now: Date): boolean {
-  return Math.abs(now.getTime() - Date.parse(changedAt)) < RECENT_MS;
-}
-
-function isEndpoints({ alias }: Link): boolean {
-  return endpointOfAlias(alias) !== null;
-}
-
-function byAlias(links: readonly Link[]): Map<string | null, Link> {
-  return new Map(links.map((link) => [link.alias, link]));
-}
-
-function aliasOf({ id }: Endpoint): string {
-  return endpointAlias(id);
-}
-
-/** How long it must look like this, and why, in words. */
-export function explain({ endpoint, cause }: DeadEndpoint): { patience: Patience; why: string } {
-  const { parent, linkName } = endpoint;
-  switch (cause) {
-    case 'vanished':
-      return { patience: 'soon', why: `its link is gone and its MAC address is not in use on ${parent}` };
-    case 'returned':
-      return {
-        patience: 'late',
-        why: `its link ${linkName} came back from the container, and no DeleteEndpoint followed`,
-      };
-    case 'unjoined':
-      return { patience: 'late', why: `its link ${linkName} was made, and no Join followed` };
+  /** One reading: endpoints of dead containers, links without a record, networks that the engine has forgotten. */
+  async leaks(): Promise<Leak[]> {
+    const { endpoints, departures, networks } = this.#parts;
+    const settled = endpoints.all().filter((one) => endpoints.isRecorded(one) && !departures.has(one));
+    const dead = await this.#findDead(settled);
+    const undeleted = settled.filter(({ state }) => state === 'deleting');
+    const orphans = await networks.inTurn(() => networks.orphanLinks());
+    const forgotten = await this.#forgotten();
+    return [
+      ...dead.map((found) => this.#endpointLeak(found.endpoint, found.cause, explain(found))),
+      ...undeleted.map((endpoint) => this.#endpointLeak(endpoint, 'undeleted', UNDELETED)),
+      ...orphans.filter(({ alias }) => alias !== PROBE_ALIAS).map((link) => this.#linkLeak(link)),
+      ...forgotten.map(({ network, why }) => this.#networkLeak(network, why)),
+    ];
   }
-}
 
-export function describe(endpoint: Endpoint): string {
-  return [short(endpoint.id), ...endpoint.addresses.map(formatInterfaceAddress)].join(' ');
+  // --- endpoints --------------------------------------------------------------------------------------------------
+
+  async #findDead(endpoints: readonly Endpoint[]): Promise<DeadEndpoint[]> {
+    const { links, store, now } = this.#parts;
+    return findDead(links, endpoints, await store.networks.list(), now());
+  }
+
+  #endpointLeak(endpoint: Endpoint, cause: string, words: Pick<Leak, 'patience' | 'why'>): Leak {
+    const { id, changedAt } = endpoint;
+    return {
+      key: `endpoint ${id} ${cause} ${changedAt}`,
+      kind: 'endpoint',
+      name: describe(endpoint),
+      ...words,
+      collect: () => this.#parts.serial.run(id, () => this.#removeDead(endpoint, cause)),
+    };
+  }
+
+  /** Its leases stay tied to what is no endpoint any more: by that the IPAM knows that they are free. */
+  async #removeDead(endpoint: Endpoint, cause: string): Promise<boolean> {
+    const { endpoints, departures } = this.#parts;
+    if (endpoints.get(endpoint.id) !== endpoint || departures.has(endpoint)) return false;
+    if (endpoint.state !== 'deleting' && (await this.#findDead([endpoint]))[0]?.cause !== cause) return false;
+    departures.beginRemoval(endpoint.state === 'deleting' ? endpoint : await endpoints.change(endpoint, 'deleting'));
+    await departures.untilDone(endpoint);
+    return endpoints.get(endpoint.id) === undefined;
+  }
+
+  // --- links ------------------------------------------------------------------------------------------------------
+
+  #linkLeak({ index, name, alias }: Link): Leak {
+    const { networks, links } = this.#parts;
+    const isStill = (link: Link) => link.index === index && link.alias === alias;
+    return {
+      key: `link ${index} ${alias}`,
+      kind: 'link',
+      name,
+      why: `it carries the alias "${alias}", and no record knows it`,
+      patience: 'soon',
+      collect: () =>
+        networks.inTurn(async () => ((await networks.orphanLinks()).some(isStill) ? links.deleteLink(index) : false)),
+    };
+  }
+
+  // --- networks ---------------------------------------------------------------------------------------------------
+
+  async #forgotten(): Promise<{ network: Network; why: string }[]> {
+    const found: { network: Network; why: string }[] = [];
+    for (const network of await this.#parts.store.networks.list()) {
+      const why = await this.#whyForgotten(network);
+      if (why !== undefined) found.push({ network, why });
+    }
+    return found;
+  }
+
+  /**
+   * An engine that is started anew has forgotten its networks of a swarm, and makes those that it needs once more. It starts
+   * this process anew with itself, since swarm takes managed plugins only. Of its other networks it releases the pools
+   * first, and forgets them then, whatever is answered (libnetwork network.go delete; controller.go NewNetwork undone).
+   */
+  async #whyForgotten(network: Network): Promise<string | undefined> {
+    const { endpoints, ties, wasCreated } = this.#parts;
+    if (endpoints.ofNetwork(network.id).length > 0) return undefined;
+    if (isOfSwarm(network.id))
+      return wasCreated(network.id)
+        ? undefined
+        : 'it has no containers, and the engine has not asked for it since it was started';
+    return (await ties.areReleased(network))
+      ? 'it has no containers and its pools were released, but no DeleteNetwork came'
+      : undefined;
+  }
+
+  #networkLeak(network: Network, why: string): Leak {
+    const { networks } = this.#parts;
+    return {
+      key: `network ${network.id}`,
+      kind: 'network',
+      name: errors.short(network.id),
+      why,
+      patience: 'late',
+      collect: () =>
+        networks.inTurn(async () => {
+          if ((await this.#whyForgotten(network)) !== why) return false;
+          await networks.tearDown(network);
+          return true;
+        }),
+    };
+  }
 }

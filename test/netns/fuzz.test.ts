@@ -15,13 +15,13 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { IpamDriver } from '../../src/ipam/driver.ts';
 import { Links } from '../../src/kernel/link.ts';
-import { NetworkDriver } from '../../src/network/driver.ts';
 import { createCalls } from '../../src/server/calls.ts';
 import { PluginServer } from '../../src/server/server.ts';
 import { type LocalStore, openLocalStore } from '../../src/store/local.ts';
 import { randomOf } from '../lab/drill.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { Fuzzer, type Hostile } from '../lab/fuzz.ts';
+import { quietDriver } from '../lab/networkdriver.ts';
 import { type Line, logInto, quietLeaks } from '../unit/server/door.ts';
 import { temporaryDirectory } from '../unit/temporary.ts';
 
@@ -54,7 +54,7 @@ describe('fuzz', { skip: outsideLab(), timeout: 3_600_000 }, () => {
     const lines: Line[] = [];
     const ipam = new IpamDriver({ store });
     const log = logInto(lines);
-    const network = new NetworkDriver({ store, links, hostAddresses: ipam, parentAliases: new Map(), log });
+    const network = quietDriver({ store, links, hostAddresses: ipam, parentAliases: new Map(), log });
     const server = new PluginServer({ calls: createCalls({ network, ipam, leaks: quietLeaks, scope: 'local' }), log });
     const socketPath = join(directory, 's.sock');
     await server.listen(socketPath);

@@ -15,10 +15,11 @@ import { type FoundLeak, Collector } from '../../src/collector.ts';
 import { IpamDriver } from '../../src/ipam/driver.ts';
 import { Links } from '../../src/kernel/link.ts';
 import { MODES } from '../../src/model.ts';
-import { NetworkDriver } from '../../src/network/driver.ts';
+import type { NetworkDriver } from '../../src/network/driver.ts';
 import { type LocalStore, openLocalStore } from '../../src/store/local.ts';
 import { requestedAddresses } from '../lab/addresses.ts';
 import { outsideLab } from '../lab/enclosure.ts';
+import { quietDriver } from '../lab/networkdriver.ts';
 import { type Line, logInto } from '../unit/server/door.ts';
 
 const ip = (words: string) =>
@@ -78,7 +79,7 @@ describe('leaks on real links', { skip: outsideLab(), timeout: 300_000 }, () => 
     const now = () => new Date(clockMs);
     const log = logInto(lines);
     ipam = new IpamDriver({ store, now });
-    driver = new NetworkDriver({ store, links, hostAddresses: ipam, parentAliases: new Map(), log, now });
+    driver = quietDriver({ store, links, hostAddresses: ipam, parentAliases: new Map(), log, now });
     await driver.recover();
     collector = new Collector({
       sources: [driver, ipam],

@@ -17,12 +17,13 @@ import { PluginError } from '../../src/errors.ts';
 import { IpamDriver } from '../../src/ipam/driver.ts';
 import { Links } from '../../src/kernel/link.ts';
 import { createLog } from '../../src/log.ts';
-import { NetworkDriver } from '../../src/network/driver.ts';
+import type { NetworkDriver } from '../../src/network/driver.ts';
 import type { EndpointRequest, NetworkRequest } from '../../src/requests.ts';
 import { readCreateEndpoint } from '../../src/server/wire.ts';
 import { type LocalStore, openLocalStore } from '../../src/store/local.ts';
 import { requestedAddresses } from '../lab/addresses.ts';
 import { outsideLab } from '../lab/enclosure.ts';
+import { quietDriver } from '../lab/networkdriver.ts';
 
 interface KernelLink {
   ifname: string;
@@ -102,7 +103,7 @@ describe('the NetworkDriver on real links', { skip: outsideLab(), timeout: 300_0
   async function start(): Promise<void> {
     store = openLocalStore(join(directory, 'state'));
     links = Links.open();
-    driver = new NetworkDriver({
+    driver = quietDriver({
       store,
       links,
       hostAddresses: new IpamDriver({ store }),

@@ -4,10 +4,10 @@ import { execFileSync } from 'node:child_process';
 import { describe, test } from 'node:test';
 import { IpamDriver } from '../../src/ipam/driver.ts';
 import { Links } from '../../src/kernel/link.ts';
-import { NetworkDriver } from '../../src/network/driver.ts';
 import { openLocalStore } from '../../src/store/local.ts';
 import { interfaceAddress } from '../lab/addresses.ts';
 import { outsideLab } from '../lab/enclosure.ts';
+import { quietDriver } from '../lab/networkdriver.ts';
 import { logInto } from '../unit/server/door.ts';
 import { temporaryDirectory } from '../unit/temporary.ts';
 
@@ -42,7 +42,7 @@ async function recover(directory: string): Promise<{ wallMs: number; processorMs
   const store = openLocalStore(directory);
   const links = Links.open();
   const ipam = new IpamDriver({ store });
-  const driver = new NetworkDriver({ store, links, hostAddresses: ipam, parentAliases: new Map(), log: logInto([]) });
+  const driver = quietDriver({ store, links, hostAddresses: ipam, parentAliases: new Map(), log: logInto([]) });
   await driver.recover();
   const wallMs = Math.round(performance.now() - begin);
   const { user, system } = process.cpuUsage(before);
@@ -58,7 +58,7 @@ async function furnish(directory: string): Promise<void> {
   const store = openLocalStore(directory);
   const links = Links.open();
   const ipam = new IpamDriver({ store });
-  const driver = new NetworkDriver({ store, links, hostAddresses: ipam, parentAliases: new Map(), log: logInto([]) });
+  const driver = quietDriver({ store, links, hostAddresses: ipam, parentAliases: new Map(), log: logInto([]) });
   const subnets = [{ addressSpace: 'LocalDefault', subnet: '10.0.0.0/8', gateway: null }];
   const flags = { internal: false, enableIPv4: true, enableIPv6: false, options: { parent: 'lan0' }, subnets };
   await driver.createNetwork({ networkId: idOf(0), ...flags });

@@ -6,13 +6,14 @@ import { formatAddress } from '../address.ts';
 import type { Endpoint, Lease, Network, NetworkSubnet, Pool, Subnet } from '../model.ts';
 import { leaseKey, realmOf, type Store } from '../store/store.ts';
 
-/** A network's subnet and where its addresses are claimed; null when another IPAM gives them. */
+/** A network's subnet and the pool its addresses come from; null when another IPAM gives them. */
 export interface PooledSubnet {
   readonly subnet: Subnet;
   readonly pool: Pool | null;
 }
 
-export class Claims {
+/** Ties between the records of the two rooms. */
+export class Ties {
   readonly #store: Store;
   readonly #now: () => Date;
 
@@ -42,9 +43,9 @@ export class Claims {
     const pools = await this.#store.pools.list();
     for (const pool of pools.filter(({ networkId }) => networkId === network.id)) {
       const isOnIt = ({ realm, subnet }: NetworkSubnet) => realm === realmOf(pool) && subnet === pool.subnet;
-      const isBereft = ({ id, subnets }: Network) =>
+      const isWithoutPool = ({ id, subnets }: Network) =>
         subnets.some(isOnIt) && !pools.some(({ networkId, subnet }) => networkId === id && subnet === pool.subnet);
-      const heir = others.find(isBereft);
+      const heir = others.find(isWithoutPool);
       if (heir !== undefined) await this.#store.pools.replace(pool, { ...pool, networkId: heir.id });
     }
   }

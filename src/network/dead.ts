@@ -1,0 +1,109 @@
+/**
+ * Endpoints whose container is gone though no DeleteEndpoint came: the engine was killed with it, or gave up while the
+ * plugin was away. Docker is not asked; the kernel is. One reading here, and collector.ts waits until two agree.
+ *
+ * Two witnesses have to say "nobody". A container's link keeps its alias wherever it is moved, and the namespaces of
+ * containers can be read from here; and the kernel refuses a second link with a MAC address that is in use on a parent.
+ * Each alone would be wrong: a link that is down inside its container does not occupy its MAC address, and a namespace
+ * below another engine's (docker in docker) or of Linux before 5.0 cannot be read.
+ */
+import { formatInterfaceAddress } from '../address.ts';
+import { short } from '../errors.ts';
+import type { Link, Links } from '../kernel/link.ts';
+import type { Patience } from '../leak.ts';
+import { endpointAlias, endpointOfAlias } from '../linknames.ts';
+import type { Endpoint, Mode, Network } from '../model.ts';
+import { isOccupied } from './trial.ts';
+
+export type Cause = 'vanished' | 'returned' | 'unjoined';
+
+export interface DeadEndpoint {
+  readonly endpoint: Endpoint;
+  readonly cause: Cause;
+}
+
+/** What an engine is doing with an endpoint at this moment is left alone. */
+const RECENT_MS = 10_000;
+/** Each is a link made and deleted, and the kernel deletes many at once in the time of one. */
+const TRIALS_AT_ONCE = 32;
+
+export async function findDead(
+  links: Links,
+  endpoints: readonly Endpoint[],
+  networks: readonly Network[],
+  now: Date,
+): Promise<DeadEndpoint[]> {
+  const settled = endpoints.filter((endpoint) => endpoint.state !== 'deleting' && !isRecent(endpoint, now));
+  if (settled.length === 0) return [];
+  const here = byAlias(await links.list(isEndpoints));
+  const left = settled.filter((endpoint) => here.get(aliasOf(endpoint))?.isUp === false);
+  const absent = settled.filter((endpoint) => !here.has(aliasOf(endpoint)));
+  const modes = new Map(networks.map(({ id, options }) => [id, options.mode]));
+  const vanished = await findVanished(links, absent, modes);
+  return [
+    ...vanished.map((endpoint) => ({ endpoint, cause: 'vanished' as const })),
+    ...left.map((endpoint) => ({ endpoint, cause: endpoint.state === 'joined' ? 'returned' : 'unjoined' }) as const),
+  ];
+}
+
+async function findVanished(
+  links: Links,
+  absent: readonly Endpoint[],
+  modes: ReadonlyMap<string, Mode>,
+): Promise<Endpoint[]> {
+  if (absent.length === 0) return [];
+  const elsewhere = byAlias((await links.foreignLinks(isEndpoints)) ?? []);
+  const unseen = absent.filter((endpoint) => !elsewhere.has(aliasOf(endpoint)));
+  const vanished: Endpoint[] = [];
+  for (let start = 0; start < unseen.length; start += TRIALS_AT_ONCE) {
+    const some = unseen.slice(start, start + TRIALS_AT_ONCE);
+    const gone = await Promise.all(
+      some.map((endpoint) => isUnoccupied(links, endpoint, modes.get(endpoint.networkId))),
+    );
+    vanished.push(...some.filter((_, position) => gone[position]));
+  }
+  return vanished;
+}
+
+/** Without its parent nothing is known: it may have been renamed, or moved, with the container's link still on it. */
+async function isUnoccupied(links: Links, { parent, macAddress }: Endpoint, mode: Mode = 'bridge'): Promise<boolean> {
+  const link = await links.byName(parent);
+  return link !== undefined && (await isOccupied(links, link, { mode, macAddress })) === false;
+}
+
+/** Whichever way the clock was set meanwhile. */
+function isRecent({ changedAt }: Endpoint, now: Date): boolean {
+  return Math.abs(now.getTime() - Date.parse(changedAt)) < RECENT_MS;
+}
+
+function isEndpoints({ alias }: Link): boolean {
+  return endpointOfAlias(alias) !== null;
+}
+
+function byAlias(links: readonly Link[]): Map<string | null, Link> {
+  return new Map(links.map((link) => [link.alias, link]));
+}
+
+function aliasOf({ id }: Endpoint): string {
+  return endpointAlias(id);
+}
+
+/** How long it must look like this, and why, in words. */
+export function explain({ endpoint, cause }: DeadEndpoint): { patience: Patience; why: string } {
+  const { parent, linkName } = endpoint;
+  switch (cause) {
+    case 'vanished':
+      return { patience: 'soon', why: `its link is gone and its MAC address is not in use on ${parent}` };
+    case 'returned':
+      return {
+        patience: 'late',
+        why: `its link ${linkName} came back from the container, and no DeleteEndpoint followed`,
+      };
+    case 'unjoined':
+      return { patience: 'late', why: `its link ${linkName} was made, and no Join followed` };
+  }
+}
+
+export function describe(endpoint: Endpoint): string {
+  return [short(endpoint.id), ...endpoint.addresses.map(formatInterfaceAddress)].join(' ');
+}

@@ -1,0 +1,124 @@
+/** How an endpoint ends: its link is brought down, then deleted, and its record goes last. */
+import type { Link, Links } from '../kernel/link.ts';
+import { endpointAlias } from '../linknames.ts';
+import type { Log } from '../log.ts';
+import type { Endpoint } from '../model.ts';
+import type { Store } from '../store/store.ts';
+import type { Announcements } from './announcements.ts';
+import type { LanOfEndpoints } from './endpointlan.ts';
+import type { Endpoints } from './endpoints.ts';
+import type { HostAccess } from './host.ts';
+
+/** A sub-interface on its way out. */
+interface Departure {
+  /** It is down, hence in nobody's way: its MAC address is free on the parent (macvlan_stop, drivers/net/macvlan.c). */
+  isDown: boolean;
+  /** When it is down, or cannot be brought down. */
+  down: Promise<void>;
+  /** When it and its record are gone, or the kernel has refused. */
+  done: Promise<void>;
+}
+
+/** What departures work with. */
+export interface DeparturesParts {
+  readonly networks: Store['networks'];
+  readonly endpoints: Endpoints;
+  readonly links: Links;
+  readonly host: HostAccess;
+  readonly lan: LanOfEndpoints;
+  readonly announcements: Announcements;
+  readonly log: Log;
+}
+
+/** The deletions that the kernel has not finished. */
+export class Departures {
+  readonly #parts: DeparturesParts;
+  /** By endpoint id. */
+  readonly #leaving = new Map<string, Departure>();
+
+  constructor(parts: DeparturesParts) {
+    this.#parts = parts;
+  }
+
+  /** The link of this endpoint is being removed. */
+  has({ id }: Endpoint): boolean {
+    return this.#leaving.has(id);
+  }
+
+  /** Its link is down already, so that neither its MAC address nor its addresses are in anybody's way. */
+  isDown({ id }: Endpoint): boolean {
+    return this.#leaving.get(id)?.isDown === true;
+  }
+
+  /** Resolves when the endpoint's link is down, or cannot be brought down; at once when it is not leaving. */
+  async untilDown({ id }: Endpoint): Promise<void> {
+    await this.#leaving.get(id)?.down;
+  }
+
+  /** Resolves when the endpoint is gone, or the kernel has refused to delete its link; at once when it is not leaving. */
+  async untilDone({ id }: Endpoint): Promise<void> {
+    await this.#leaving.get(id)?.done;
+  }
+
+  /** Resolves when every removal that was begun has ended. */
+  async untilAllDone(): Promise<void> {
+    await Promise.all(Array.from(this.#leaving.values(), ({ done }) => done));
+  }
+
+  /** Removes the link and then the record of an endpoint in the state `deleting`; what fails is logged. */
+  beginRemoval(endpoint: Endpoint): void {
+    const { lan, announcements, log } = this.#parts;
+    lan.forget(endpoint);
+    announcements.cancel(endpoint);
+    const departure: Departure = { isDown: false, down: Promise.resolve(), done: Promise.resolve() };
+    const down = this.#bringDown(endpoint).then((link) => {
+      departure.isDown = true;
+      return link;
+    });
+    departure.down = down.then(
+      () => undefined,
+      () => undefined,
+    );
+    departure.done = this.#remove(endpoint, down)
+      .catch((error: unknown) =>
+        log.error('sub-interface was not removed; the next start tries again', {
+          link: endpoint.linkName,
+          error: String(error),
+        }),
+      )
+      .finally(() => this.#leaving.delete(endpoint.id));
+    this.#leaving.set(endpoint.id, departure);
+  }
+
+  /** The link, down; undefined when it is gone. */
+  async #bringDown(endpoint: Endpoint): Promise<Link | undefined> {
+    const { links } = this.#parts;
+    const alias = endpointAlias(endpoint.id);
+    const link = await links.byName(endpoint.linkName);
+    if (link?.alias !== alias) return this.#removeElsewhere(alias);
+    if (link.isUp) await links.setDown(link.index);
+    return link;
+  }
+
+  /**
+   * The engine brings the link back, or the kernel removes it with the container's namespace. An engine that was killed
+   * while it started a container does neither: the namespace, perhaps with a process, outlives what the engine knows.
+   */
+  async #removeElsewhere(alias: string): Promise<undefined> {
+    const { links, log } = this.#parts;
+    const left = (await links.foreignLinks((link) => link.alias === alias)) ?? [];
+    for (const link of left) {
+      log.warn('removing a link from a namespace that its engine left behind', { link: link.name, alias });
+      await links.deleteForeignLink(link);
+    }
+  }
+
+  async #remove(endpoint: Endpoint, down: Promise<Link | undefined>): Promise<void> {
+    const { networks, host, links, endpoints } = this.#parts;
+    const network = await networks.get(endpoint.networkId);
+    if (network !== undefined) await host.deleteRoutes(network, endpoint);
+    const link = await down;
+    if (link !== undefined) await links.deleteLink(link.index);
+    await endpoints.remove(endpoint);
+  }
+}

@@ -1,0 +1,159 @@
+/**
+ * The endpoints of this host in memory, read at the start and kept in step with the store, so that a call finds those of a
+ * network, of a parent or of an address among thousands without a look at each.
+ */
+import type { Address } from '../address.ts';
+import * as errors from '../errors.ts';
+import type { Endpoint, EndpointState, InterfaceAddress } from '../model.ts';
+import type { Store } from '../store/store.ts';
+
+/** Ids of endpoints by what they have in common. */
+class Index {
+  readonly #ids = new Map<string, Set<string>>();
+
+  add(key: string, id: string): void {
+    const ids = this.#ids.get(key);
+    if (ids === undefined) this.#ids.set(key, new Set([id]));
+    else ids.add(id);
+  }
+
+  delete(key: string, id: string): void {
+    const ids = this.#ids.get(key);
+    ids?.delete(id);
+    if (ids?.size === 0) this.#ids.delete(key);
+  }
+
+  get(key: string): Iterable<string> {
+    return this.#ids.get(key) ?? [];
+  }
+}
+
+/** All endpoint records, and those on their way to be one. */
+export class Endpoints {
+  readonly #table: Store['endpoints'];
+  readonly #now: () => Date;
+  readonly #byId = new Map<string, Endpoint>();
+  readonly #byNetwork = new Index();
+  readonly #byParent = new Index();
+  readonly #byMac = new Index();
+  readonly #byAddress = new Index();
+  /** Endpoints whose CreateEndpoint has not made their record durable yet. */
+  readonly #arriving = new Set<string>();
+
+  constructor(table: Store['endpoints'], now: () => Date = () => new Date()) {
+    this.#table = table;
+    this.#now = now;
+  }
+
+  /** Reads the records of an earlier process. Throws what the store throws. */
+  async load(): Promise<void> {
+    for (const endpoint of await this.#table.list()) this.#add(endpoint);
+  }
+
+  /** The endpoint of this id, whatever its state. */
+  get(id: string): Endpoint | undefined {
+    return this.#byId.get(id);
+  }
+
+  /** All of them, in the order in which they came. */
+  all(): Endpoint[] {
+    return [...this.#byId.values()];
+  }
+
+  /** Those of a network, also those that are on their way out. */
+  ofNetwork(networkId: string): Endpoint[] {
+    return this.#known(this.#byNetwork.get(networkId));
+  }
+
+  /** The others on this endpoint's parent. */
+  besides({ id, parent }: Endpoint): Endpoint[] {
+    return this.#known(this.#byParent.get(parent)).filter((other) => other.id !== id);
+  }
+
+  /** The others on this endpoint's parent that have its MAC address or one of its addresses. */
+  alike({ id, parent, macAddress, addresses }: Endpoint): Endpoint[] {
+    const ids = new Set(this.#byMac.get(macKey(parent, macAddress)));
+    for (const address of addresses) for (const one of this.#byAddress.get(addressKey(parent, address))) ids.add(one);
+    ids.delete(id);
+    return this.#known(ids);
+  }
+
+  /** Who speaks: the endpoint on this parent that has this MAC address and this address, also one that leaves. */
+  speaker(parent: string, macAddress: string, address: Address): Endpoint | undefined {
+    return this.#known(this.#byAddress.get(addressKey(parent, address))).find(
+      (endpoint) => endpoint.macAddress === macAddress,
+    );
+  }
+
+  /** Neither arriving nor unknown: its record is durable. */
+  isRecorded({ id }: Endpoint): boolean {
+    return this.#byId.has(id) && !this.#arriving.has(id);
+  }
+
+  /**
+   * Known from now on, so that of two that come at once the second sees the first; and forgotten again when `create`, which
+   * makes its link and its record, throws.
+   */
+  async arrive(endpoint: Endpoint, create: () => Promise<void>): Promise<void> {
+    this.#add(endpoint);
+    this.#arriving.add(endpoint.id);
+    try {
+      await create();
+    } catch (error) {
+      this.#delete(endpoint);
+      throw error;
+    } finally {
+      this.#arriving.delete(endpoint.id);
+    }
+  }
+
+  /** Durable when it resolves, with the record as it is then. Throws ENDPOINT_UNKNOWN when the record changed meanwhile. */
+  async change(endpoint: Endpoint, state: EndpointState): Promise<Endpoint> {
+    const next = { ...endpoint, state, changedAt: this.#now().toISOString() };
+    if (!(await this.#table.replace(endpoint, next))) throw errors.endpointUnknown(endpoint.id, endpoint.networkId);
+    this.#byId.set(next.id, next);
+    return next;
+  }
+
+  /** The end of an endpoint whose link is gone: record first, then memory. */
+  async remove(endpoint: Endpoint): Promise<void> {
+    await this.#table.remove(endpoint);
+    this.#delete(endpoint);
+  }
+
+  #add(endpoint: Endpoint): void {
+    // An id may come again while its last endpoint is still leaving, with other addresses.
+    const known = this.#byId.get(endpoint.id);
+    if (known !== undefined) this.#delete(known);
+    this.#byId.set(endpoint.id, endpoint);
+    for (const [index, key] of this.#keysOf(endpoint)) index.add(key, endpoint.id);
+  }
+
+  #delete({ id }: Endpoint): void {
+    const known = this.#byId.get(id);
+    if (known === undefined) return;
+    this.#byId.delete(id);
+    for (const [index, key] of this.#keysOf(known)) index.delete(key, id);
+  }
+
+  #keysOf({ networkId, parent, macAddress, addresses }: Endpoint): [Index, string][] {
+    return [
+      [this.#byNetwork, networkId],
+      [this.#byParent, parent],
+      [this.#byMac, macKey(parent, macAddress)],
+      ...addresses.map((address): [Index, string] => [this.#byAddress, addressKey(parent, address)]),
+    ];
+  }
+
+  #known(ids: Iterable<string>): Endpoint[] {
+    return Array.from(ids).flatMap((id) => this.#byId.get(id) ?? []);
+  }
+}
+
+function macKey(parent: string, macAddress: string): string {
+  return `${parent} ${macAddress}`;
+}
+
+function addressKey(parent: string, { family, value }: Address | InterfaceAddress): string {
+  return `${parent} ${family} ${value}`;
+}

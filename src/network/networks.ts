@@ -1,0 +1,214 @@
+/** What a network needs on the host: its parent, the host's end, its record. Made, kept and taken away here. */
+import { isDeepStrictEqual } from 'node:util';
+import * as errors from '../errors.ts';
+import type { Link, Links } from '../kernel/link.ts';
+import { PROBE_ALIAS, endpointOfAlias } from '../linknames.ts';
+import type { Log } from '../log.ts';
+import type { Network, NetworkOptions, ParentLink, Pool, ProbeProfile } from '../model.ts';
+import type { NetworkRequest } from '../requests.ts';
+import type { Serial } from '../serial.ts';
+import { realmOf, type Store } from '../store/store.ts';
+import type { LanOfEndpoints } from './endpointlan.ts';
+import type { Endpoints } from './endpoints.ts';
+import type { HostAccess } from './host.ts';
+import type { Parents } from './parent.ts';
+import { checkPassthru } from './request.ts';
+import type { Ties } from './ties.ts';
+import { undo } from './undo.ts';
+
+/** What networks are made with. */
+export interface NetworksParts {
+  readonly store: Store;
+  readonly endpoints: Endpoints;
+  readonly links: Links;
+  readonly parents: Parents;
+  readonly host: HostAccess;
+  readonly ties: Ties;
+  readonly lan: LanOfEndpoints;
+  readonly serial: Serial;
+  readonly log: Log;
+  readonly now: () => Date;
+}
+
+/** The networks of this host. They share parents, so their verbs run one after the other: inTurn(). */
+export class Networks {
+  readonly #parts: NetworksParts;
+  /** Our links for asking the LAN that go with the last network of their parent. */
+  readonly #vacating = new Set<Promise<void>>();
+
+  constructor(parts: NetworksParts) {
+    this.#parts = parts;
+  }
+
+  /** Runs the task when no other one that is in turn runs. */
+  inTurn<T>(task: () => Promise<T>): Promise<T> {
+    return this.#parts.serial.run('networks', task);
+  }
+
+  /** The network's record. Throws NETWORK_UNKNOWN. */
+  async get(networkId: string): Promise<Network> {
+    const network = await this.#parts.store.networks.get(networkId);
+    if (network === undefined) throw errors.networkUnknown(networkId);
+    return network;
+  }
+
+  /** In turn. Its parent is found or made, its record is durable. Throws what refuses such a network, and then undid all. */
+  async create(request: NetworkRequest, options: NetworkOptions): Promise<void> {
+    const { parents, store, log } = this.#parts;
+    const planned = await parents.plan(options, request.networkId);
+    const networks = await store.networks.list();
+    const others = networks.filter(({ id }) => id !== request.networkId);
+    checkPassthru(planned.name, options, others);
+    try {
+      const link = await parents.ensure(planned, request.networkId);
+      const parent = await parents.settle(planned, link);
+      checkPassthru(parent.name, options, others);
+      if (options.mtu !== null && options.mtu > link.mtu) throw errors.mtuAboveParent(options.mtu, link.name, link.mtu);
+      // Made so for one of our networks, or for this one before.
+      const isOurs = networks.some((known) => known.parent.name === parent.name && known.parent.promiscuous);
+      const promiscuous = options.promiscuous && (!link.isPromiscuous || isOurs);
+      await this.#recordAndSetUp(request, options, { ...parent, promiscuous }, link);
+      this.#warn(options, link);
+    } catch (error) {
+      await undo(log, 'parent', () => parents.release(planned, others));
+      throw error;
+    }
+  }
+
+  /** The record first: what a crash leaves undone after it, Recovery does. */
+  async #recordAndSetUp(
+    request: NetworkRequest,
+    options: NetworkOptions,
+    parent: ParentLink,
+    link: Link,
+  ): Promise<void> {
+    const { ties, host, log } = this.#parts;
+    const pooled = await ties.findPools(request.networkId, options.parent, request.subnets);
+    const subnets = pooled.map(({ subnet, pool }) => ({ ...subnet, realm: pool === null ? null : realmOf(pool) }));
+    const pools = pooled.flatMap(({ pool }) => pool ?? []);
+    const hostAddresses = await host.choose(options, subnets, pools);
+    const { networkId: id, internal } = request;
+    const network: Network = {
+      id,
+      options: { ...options, probe: profileOf(pools) ?? options.probe },
+      parent,
+      internal,
+      subnets,
+      hostAddresses,
+      createdAt: this.#parts.now().toISOString(),
+    };
+    const replaced = await this.#record(network);
+    try {
+      await this.setUp(network, link);
+      await ties.tiePools(id, pools);
+    } catch (error) {
+      await undo(log, 'network', () => this.tearDown(network));
+      throw error;
+    } finally {
+      if (replaced !== undefined) await undo(log, 'parent', () => this.#release(replaced));
+    }
+  }
+
+  /**
+   * The same id again is a swarm node's network coming back (protocol: the engine forgets those without a word). Answers
+   * the network that had the id before, when it was another.
+   */
+  async #record(network: Network): Promise<Network | undefined> {
+    const { store, endpoints } = this.#parts;
+    if (await store.networks.insert(network)) return undefined;
+    const known = await store.networks.get(network.id);
+    const next = { ...network, createdAt: known?.createdAt ?? network.createdAt };
+    if (known === undefined || isDeepStrictEqual(known, next)) return undefined;
+    if (endpoints.ofNetwork(network.id).length > 0) throw errors.networkDiffers(network.id);
+    await store.networks.replace(known, next);
+    return known;
+  }
+
+  #warn({ parent }: NetworkOptions, link: Link): void {
+    if (parent !== null && !link.isUp)
+      this.#parts.log.warn('parent is down: containers have no carrier until it is up', { parent: link.name });
+  }
+
+  /** What a network needs on the host beside its parent, whose link is `link`. May be repeated. */
+  async setUp(network: Network, link: Link): Promise<void> {
+    const { links, host, endpoints } = this.#parts;
+    if (network.parent.promiscuous && !link.isPromiscuous) await links.setPromiscuous(link.index, true);
+    if (network.hostAddresses.length === 0) return;
+    await host.ensure(network, link);
+    for (const { id } of endpoints.ofNetwork(network.id)) await this.#restoreRoutes(network, link.name, id);
+  }
+
+  /** In the endpoint's turn: a DeleteEndpoint meanwhile would delete its routes before they are made. */
+  #restoreRoutes(network: Network, parentName: string, endpointId: string): Promise<void> {
+    const { serial, endpoints, host } = this.#parts;
+    return serial.run(endpointId, async () => {
+      const endpoint = endpoints.get(endpointId);
+      if (endpoint !== undefined && endpoint.state !== 'deleting') await host.addRoutes(network, parentName, endpoint);
+    });
+  }
+
+  /** Makes again, parent and all, what the host lost. Errors are logged: one bad network stops none. */
+  async restore(networks: readonly Network[]): Promise<void> {
+    const { parents, log } = this.#parts;
+    for (const network of networks) {
+      await undo(log, `network ${errors.short(network.id)}`, async () =>
+        this.setUp(network, await parents.ensure(network.parent, network.id)),
+      );
+    }
+  }
+
+  /** In turn. Takes the network's record away, and from the host what no other network needs. */
+  async tearDown(network: Network): Promise<void> {
+    const { store, ties, parents, lan } = this.#parts;
+    const known = await store.networks.get(network.id);
+    if (known !== undefined) {
+      const others = (await store.networks.list()).filter(({ id }) => id !== known.id);
+      await ties.passOn(known, others);
+      // Nothing on a parent says that we made it promiscuous: only the record does, so that goes after.
+      await parents.releasePromiscuity(known.parent, others);
+      await store.networks.remove(known);
+    }
+    lan.endLeft(network);
+    await this.#release(network);
+  }
+
+  /** Takes from the host what no recorded network needs. */
+  async #release({ parent, hostAddresses }: Network): Promise<void> {
+    const { store, host, parents } = this.#parts;
+    const others = await store.networks.list();
+    // Our link for asking the LAN would go by itself some seconds later; who looks now shall find the parent as it was.
+    if (!others.some((other) => other.parent.name === parent.name)) this.#vacate(parent.name);
+    await host.release({ parent, hostAddresses }, others);
+    await parents.release(parent, others);
+  }
+
+  #vacate(parentName: string): void {
+    const { lan, log } = this.#parts;
+    const vacating = undo(log, 'the link for asking the LAN', () => lan.vacate(parentName));
+    this.#vacating.add(vacating);
+    void vacating.then(() => this.#vacating.delete(vacating));
+  }
+
+  /** Resolves when the links for asking the LAN are gone that went with the last network of their parent. */
+  async untilVacated(): Promise<void> {
+    await Promise.all(this.#vacating);
+  }
+
+  /** In turn. Links that carry an alias of ours and belong to no record; also those that only ask the LAN. */
+  async orphanLinks(): Promise<Link[]> {
+    const { store, links, endpoints, host, parents } = this.#parts;
+    const networks = await store.networks.list();
+    const isOrphan = ({ alias }: Link) => {
+      const endpointId = endpointOfAlias(alias);
+      return alias === PROBE_ALIAS || (endpointId !== null && endpoints.get(endpointId) === undefined);
+    };
+    const subInterfaces = await links.list(isOrphan);
+    return [...subInterfaces, ...(await host.orphans(networks)), ...(await parents.orphans(networks))];
+  }
+}
+
+/** `--ipam-opt probe=`, which goes before `-o probe=`; the engine gives all pools of a network the same options. */
+function profileOf(pools: readonly Pool[]): ProbeProfile | null {
+  const profile = pools.map(({ options }) => options['probe']).find((option) => option !== undefined);
+  return (profile as ProbeProfile | undefined) ?? null;
+}

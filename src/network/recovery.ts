@@ -1,0 +1,143 @@
+/**
+ * What the host lost is made again: all of it at the start, and what went with a parent when that comes back. The kernel
+ * tells of parents; the records say what has to be there.
+ */
+import * as errors from '../errors.ts';
+import type { Link, LinkEvent, Links } from '../kernel/link.ts';
+import type { Log } from '../log.ts';
+import type { Network, ParentLink } from '../model.ts';
+import type { Store } from '../store/store.ts';
+import type { Departures } from './departures.ts';
+import type { LanOfEndpoints } from './endpointlan.ts';
+import type { Endpoints } from './endpoints.ts';
+import type { HostAccess } from './host.ts';
+import type { Networks } from './networks.ts';
+import { undo } from './undo.ts';
+
+/** What recovery works with. */
+export interface RecoveryParts {
+  readonly store: Store;
+  readonly endpoints: Endpoints;
+  readonly departures: Departures;
+  readonly networks: Networks;
+  readonly host: HostAccess;
+  readonly links: Links;
+  readonly lan: LanOfEndpoints;
+  readonly log: Log;
+}
+
+/** Long enough to gather a burst of link changes, short enough that nobody misses the parent. */
+const FOLLOW_DELAY_MS = 100;
+
+/** Rebuilds what is recorded and not there. */
+export class Recovery {
+  readonly #parts: RecoveryParts;
+  #stopFollowing: () => void = () => undefined;
+  /** What was last heard of each link that may be a parent, by index. */
+  readonly #known = new Map<number, string>();
+  /** Links that changed since the last look, by name; null stands for all (changes were lost). */
+  readonly #noticed = new Map<string | null, 'new' | 'deleted'>();
+  #noticing: NodeJS.Timeout | undefined;
+  #cleaning: Promise<unknown> = Promise.resolve();
+
+  constructor(parts: RecoveryParts) {
+    this.#parts = parts;
+  }
+
+  /**
+   * At the start, before any verb: reads the endpoints, rebuilds networks, finishes what a crash interrupted, and follows
+   * the parents from then on. Throws when the store cannot be read; what else fails is logged.
+   */
+  async recover(): Promise<void> {
+    const { store, endpoints, departures, networks, host, log } = this.#parts;
+    await endpoints.load();
+    const recorded = await store.networks.list();
+    await networks.restore(recorded);
+    await undo(log, 'routes of the host', () => host.deleteStrayRoutes(recorded, endpoints.all()));
+    this.#watchOver(recorded);
+    for (const endpoint of endpoints.all()) if (endpoint.state === 'deleting') departures.beginRemoval(endpoint);
+    const orphans = await networks.orphanLinks();
+    // A thousand links take the kernel seconds. Nobody needs to wait: they are down, and their names come never again.
+    this.#cleaning = Promise.all(orphans.map((link) => this.#remove(link)));
+    this.#followParents();
+  }
+
+  /** Follows no parent any more; resolves when what a crash left behind is removed. */
+  async close(): Promise<void> {
+    this.#stopFollowing();
+    clearTimeout(this.#noticing);
+    await this.#cleaning;
+  }
+
+  #watchOver(networks: readonly Network[]): void {
+    const { endpoints, lan } = this.#parts;
+    const byId = new Map(networks.map((network) => [network.id, network]));
+    for (const endpoint of endpoints.all()) {
+      const network = byId.get(endpoint.networkId);
+      if (network !== undefined && endpoint.state !== 'deleting') lan.watch(endpoint, network);
+    }
+  }
+
+  async #remove(link: Link): Promise<void> {
+    const { links, log } = this.#parts;
+    log.info('removing a link that a crash left behind', { link: link.name, alias: link.alias });
+    await undo(log, 'link', () => links.deleteLink(link.index));
+  }
+
+  // --- parents that come and go -----------------------------------------------------------------------------------
+
+  #followParents(): void {
+    this.#stopFollowing = this.#parts.links.onChange((event) => this.#notice(event));
+  }
+
+  /** Changes come in bursts, and most are of links that are none of ours: names are gathered and looked at once. */
+  #notice(event: LinkEvent): void {
+    if (event.type === 'overflow') this.#noticed.set(null, 'new');
+    else if (event.link.kind !== 'macvlan' && this.#isNews(event)) this.#noticed.set(event.link.name, event.type);
+    if (this.#noticed.size === 0 || this.#noticing !== undefined) return;
+    const { networks } = this.#parts;
+    this.#noticing = setTimeout(() => void networks.inTurn(() => this.#lookAtParents()), FOLLOW_DELAY_MS).unref();
+  }
+
+  /** The kernel also tells of a parent whenever a link comes or goes on it (NETDEV_CHANGEUPPER, net/core/rtnetlink.c). */
+  #isNews({ type, link }: Exclude<LinkEvent, { type: 'overflow' }>): boolean {
+    if (type === 'deleted') {
+      this.#known.delete(link.index);
+      return true;
+    }
+    const heard = `${link.name} ${link.isUp} ${link.hasCarrier} ${link.macAddress}`;
+    if (this.#known.get(link.index) === heard) return false;
+    this.#known.set(link.index, heard);
+    return link.isUp;
+  }
+
+  /** A parent that goes takes its VLANs, the host's end and the links inside containers with it; all but those come back. */
+  async #lookAtParents(): Promise<void> {
+    const { store, networks } = this.#parts;
+    this.#noticing = undefined;
+    const noticed = new Map(this.#noticed);
+    this.#noticed.clear();
+    const recorded = await store.networks.list();
+    const newsOf = ({ parent }: Network) =>
+      noticed.get(parent.name) ?? noticed.get(baseOf(parent)) ?? noticed.get(null);
+    await networks.restore(recorded.filter((network) => newsOf(network) === 'new'));
+    for (const network of recorded.filter((one) => newsOf(one) === 'deleted')) await this.#parentGone(network);
+  }
+
+  /** A VLAN that somebody deleted is made again where it was. */
+  async #parentGone(network: Network): Promise<void> {
+    const { links, networks, log } = this.#parts;
+    const { id, parent } = network;
+    log.warn('parent is gone, and with it the interfaces of its containers; start them again when it is back', {
+      parent: parent.name,
+      network: errors.short(id),
+    });
+    const base = baseOf(parent);
+    if (parent.recipe === 'isolated' || (base !== null && (await links.byName(base)) !== undefined))
+      await networks.restore([network]);
+  }
+}
+
+function baseOf({ recipe }: ParentLink): string | null {
+  return recipe === null || recipe === 'isolated' ? null : recipe.base;
+}

@@ -1,0 +1,22 @@
+/** A NetworkDriver whose LAN is never asked and never heard: what is tested is this host's kernel and its records. */
+import { NetworkDriver, type NetworkDriverParts } from '../../src/network/driver.ts';
+import type { LanOfEndpoints } from '../../src/network/endpointlan.ts';
+import { Endpoints } from '../../src/network/endpoints.ts';
+
+/** Every address is free, nobody watches, nobody is told. */
+const QUIET_LAN: LanOfEndpoints = {
+  refuseHeld: async () => undefined,
+  watch: () => undefined,
+  forget: () => undefined,
+  announce: async () => undefined,
+  keepLeft: async () => undefined,
+  endLeft: () => undefined,
+  vacate: async () => undefined,
+};
+
+type QuietParts = Omit<NetworkDriverParts, 'endpoints' | 'lan' | 'onCreated'>;
+
+export function quietDriver(parts: QuietParts): NetworkDriver {
+  const endpoints = new Endpoints(parts.store.endpoints, parts.now);
+  return new NetworkDriver({ ...parts, endpoints, lan: QUIET_LAN, onCreated: () => undefined });
+}
