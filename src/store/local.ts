@@ -23,6 +23,7 @@ const LOCK = 'tsmacvlan.lock';
 const BE_PATIENT = 'PRAGMA busy_timeout = 500';
 
 /** What a reader may do with a table. */
+/** What those need who only look. */
 export type ReadonlyTable<T> = Pick<Table<T>, 'get' | 'list'>;
 
 /** The store as the CLI sees it. */
@@ -35,6 +36,7 @@ export interface ReadonlyStore {
   close(): Promise<void>;
 }
 
+/** The embedded store, opened by openLocalStore() to be written or by readLocalStore() to be looked at. */
 export class LocalStore implements Store {
   readonly networks: Table<Network>;
   readonly endpoints: Table<Endpoint>;

@@ -4,6 +4,7 @@
  */
 import type { Table } from './store.ts';
 
+/** A table that is read in memory and written below it first. */
 export class Mirror<T extends object> implements Table<T> {
   readonly #below: Table<T>;
   readonly #keyOf: (record: T) => string;

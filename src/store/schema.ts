@@ -55,6 +55,7 @@ export const MIGRATIONS: readonly string[] = [
   `,
 ];
 
+/** 0 for a file that was just made. */
 export function schemaVersion(database: DatabaseSync): number {
   return Number(database.prepare('PRAGMA user_version').get()?.['user_version'] ?? 0);
 }

@@ -7,7 +7,9 @@
  */
 import type { Conflict, Endpoint, Lease, LeaseKind, Network, Pool, ProbeProfile } from '../model.ts';
 
+/** Records of one kind under their keys. */
 export interface Table<T> {
+  /** Undefined when there is none. */
   get(key: string): Promise<T | undefined>;
   /** All records, or those whose key starts with the prefix, in order of key (by code points, as UTF-8 bytes sort). */
   list(prefix?: string): Promise<T[]>;
@@ -32,12 +34,14 @@ export interface LeaseTable extends Table<Lease> {
   needsProof?(lease: Pick<Lease, 'realm' | 'address'>): ProbeProfile | null;
 }
 
+/** All that is remembered. */
 export interface Store {
   readonly networks: Table<Network>;
   readonly endpoints: Table<Endpoint>;
   readonly pools: Table<Pool>;
   readonly leases: LeaseTable;
   readonly conflicts: Table<Conflict>;
+  /** Changes under way are finished; none is taken afterwards. */
   close(): Promise<void>;
 }
 
@@ -55,6 +59,7 @@ export function realmOf({ addressSpace, options }: Pick<Pool, 'addressSpace' | '
   return parent === undefined ? addressSpace : `${addressSpace}@${parent}`;
 }
 
+/** The key of a conflict: one for each parent and address. */
 export function conflictKey({ parent, address }: Pick<Conflict, 'parent' | 'address'>): string {
   return `${parent}/${address}`;
 }

@@ -75,7 +75,9 @@ function kindOf(statement: ts.Statement): Exported['kind'] {
   return ts.isVariableStatement(statement) ? 'value' : 'type';
 }
 
+/** A class that implements an interface has the comments of its members there. */
 function undocumentedMembers(declaration: ts.ClassDeclaration): string[] {
+  if (declaration.heritageClauses?.some(({ token }) => token === ts.SyntaxKind.ImplementsKeyword)) return [];
   return declaration.members.flatMap((member) => {
     const isCalled = ts.isMethodDeclaration(member) || ts.isAccessor(member);
     if (!isCalled || ts.isPrivateIdentifier(member.name) || isPrivate(member)) return [];

@@ -19,6 +19,7 @@ export interface Claim {
   readonly nodes: readonly string[];
 }
 
+/** A claim as it stands in etcd, with the revision of its last change. */
 export interface Entry {
   readonly claim: Claim;
   readonly revision: number;
@@ -29,6 +30,7 @@ export type News =
   | { readonly lease: string; readonly entry: Entry | undefined; readonly revision: number }
   | { readonly node: string; readonly isAlive: boolean };
 
+/** What became of an attempt to claim an address. */
 export interface Taken {
   readonly isOurs: boolean;
   /** As it stands now. */
@@ -47,7 +49,7 @@ export interface Self {
 
 const SCHEMA = '1';
 /** How long a host is not heard of before it counts as lost. */
-export const LOST_AFTER_S = 30;
+const LOST_AFTER_S = 30;
 /** For one change of one key that others change too; the server gives a call up after 9 s. */
 const CONTENTION_MS = 6000;
 const FIRST_PAUSE_MS = 8;
@@ -57,6 +59,10 @@ const NO_REVISION = Number.MAX_SAFE_INTEGER;
 const SHARED: readonly LeaseKind[] = ['gateway', 'auxiliary'];
 const UNCLAIMED: Taken = { isOurs: false, entry: undefined, inherited: undefined };
 
+/**
+ * The keys of one cluster in etcd, as this node reads and writes them. Each call throws what client.ts throws when no
+ * member answers.
+ */
 export class Registry {
   readonly #etcd: Etcd;
   readonly #prefix: string;
@@ -72,6 +78,7 @@ export class Registry {
     this.#self = self;
   }
 
+  /** The name that this node has among the others. */
   get node(): string {
     return this.#self.node;
   }
@@ -184,11 +191,13 @@ export class Registry {
 
   // --- all of it ----------------------------------------------------------------------------------------------------
 
+  /** All that stands below the name of the cluster, and how far etcd had come then. */
   async load(): Promise<{ news: News[]; position: Position }> {
     const { entries, position } = await this.#etcd.list(this.#prefix);
     return { news: entries.flatMap((entry) => this.#news(entry, false)), position };
   }
 
+  /** Every change after that position, in order, until the stream ends or is closed. */
   watch({ revision }: Position, onNews: (news: readonly News[], at: Position) => void): ChangeStream {
     return this.#etcd.watch(this.#prefix, revision + 1, (changes: readonly KeyChange[], at) =>
       onNews(

@@ -6,6 +6,7 @@ import type { Claim, Entry, News } from './claims.ts';
 /** For leases of other hosts, of which no more is known. */
 const NO_DATE = '1970-01-01T00:00:00.000Z';
 
+/** Claims and living nodes, kept up by load() and apply() from what is heard of etcd, in the order of its revisions. */
 export class View {
   readonly #node: string;
   readonly #entries = new Map<string, Entry>();
@@ -19,22 +20,27 @@ export class View {
     this.#node = node;
   }
 
+  /** The keys of all leases that are claimed, by whichever host. */
   keys(): Iterable<string> {
     return this.#entries.keys();
   }
 
+  /** The claim on a lease's key; undefined when nobody has one. */
   at(key: string): Entry | undefined {
     return this.#entries.get(key);
   }
 
+  /** Whether this node is among those that claim it. */
   isOurs(key: string): boolean {
     return this.#entries.get(key)?.claim.nodes.includes(this.#node) ?? false;
   }
 
+  /** Whether the node is alive, as far as was heard. */
   knows(node: string): boolean {
     return this.#nodes.has(node);
   }
 
+  /** Whether none of the nodes that have it is alive. */
   isLost({ nodes }: Claim): boolean {
     return nodes.every((node) => !this.#nodes.has(node));
   }
@@ -99,6 +105,7 @@ export class View {
       if (key.startsWith(prefix) && this.isLost(claim) && !this.isOurs(key)) yield key;
   }
 
+  /** Leases of other hosts whose key starts with the prefix. */
   *foreignBelow(prefix: string): Generator<Lease> {
     for (const key of this.#entries.keys()) {
       const lease = key.startsWith(prefix) ? this.foreign(key) : undefined;
