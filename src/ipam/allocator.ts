@@ -22,7 +22,7 @@ import type { Standby } from './standby.ts';
 import { isManagers, shareSwarmNetwork } from './swarm.ts';
 
 /** Asks the LAN of the pool whether a stranger uses the address. Throws when the signal fires or nothing can be asked. */
-export type Probe = (pool: Pool, address: string, signal?: AbortSignal) => Promise<Verdict>;
+export type Probe = (pool: Pool, address: Address, signal?: AbortSignal) => Promise<Verdict>;
 
 interface Parts {
   readonly store: Store;
@@ -47,6 +47,7 @@ const TRIES = 16;
 /** Furthest that hosts of a shared store go out of each other's way, in addresses. */
 const WIDEST = 256;
 
+/** Gives out addresses and takes them back. A lease is durable before its address is answered. */
 export class Allocator {
   readonly #store: Store;
   readonly #leases: Leases;
@@ -64,6 +65,10 @@ export class Allocator {
     this.#standby = standby;
   }
 
+  /**
+   * RequestAddress: answers `192.168.1.2/24`. Throws POOL_UNKNOWN, RANGE_EXHAUSTED or RANGE_HELD; for an address that was
+   * named also ADDRESS_MALFORMED, ADDRESS_OUTSIDE, ADDRESS_RESERVED, ADDRESS_TAKEN or ADDRESS_HELD.
+   */
   async request({ poolId, address, isGateway, serial, signal }: AddressRequest): Promise<string> {
     const pool = await this.#store.pools.get(poolId);
     if (pool === undefined) throw errors.poolUnknown(poolId);
@@ -253,7 +258,7 @@ export class Allocator {
   /** Gateways are expected to answer, and auxiliary addresses belong to others. */
   async #ask(pool: Pool, address: Address, lease: Lease, signal: AbortSignal | undefined): Promise<Verdict> {
     if (this.#probe === undefined || lease.kind === 'gateway' || lease.kind === 'auxiliary') return NOT_HELD;
-    const verdict = await this.#probe(pool, lease.address, signal).catch(async (error: unknown) => {
+    const verdict = await this.#probe(pool, address, signal).catch(async (error: unknown) => {
       // The first error goes on; a lease left behind by a second one is reclaimed later.
       await this.#leases.giveUp(address, lease.realm, pool.id).catch(() => undefined);
       throw error;

@@ -26,6 +26,7 @@ interface Parts {
   readonly hostId?: string;
 }
 
+/** The IPAM driver as the server calls it. What it throws is a sentence for the user (errors.ts). */
 export class IpamDriver {
   readonly #pools: Pools;
   readonly #allocator: Allocator;
@@ -43,6 +44,7 @@ export class IpamDriver {
     this.#allocator = new Allocator({ store, leases, now, probe, standby });
   }
 
+  /** The names of the two address spaces. */
   defaultAddressSpaces(): { local: string; global: string } {
     return ADDRESS_SPACES;
   }
@@ -53,6 +55,7 @@ export class IpamDriver {
     return { poolId: id, pool: subnet };
   }
 
+  /** Succeeds for a pool that is unknown. Addresses of living endpoints stay until their own release. */
   async releasePool(poolId: string): Promise<void> {
     await this.#pools.release(poolId);
   }
@@ -67,6 +70,7 @@ export class IpamDriver {
     await this.#swarmPools.allocate(request);
   }
 
+  /** Sent to a swarm's leader when a network goes, before its gateway and pools. */
   async freeNetwork(networkId: string): Promise<void> {
     await this.#swarmPools.free(networkId);
   }
@@ -82,6 +86,7 @@ export class IpamDriver {
     return given.slice(0, given.indexOf('/'));
   }
 
+  /** Succeeds for an address that is unknown, and leaves one alone that a living endpoint has. */
   async releaseAddress(request: { poolId: string; address: string }): Promise<void> {
     await this.#allocator.release(request);
   }
@@ -91,6 +96,7 @@ export class IpamDriver {
     await this.#standby?.start(networkId);
   }
 
+  /** Ends the probes under way; nothing is on standby any more. */
   async close(): Promise<void> {
     await this.#standby?.close();
   }

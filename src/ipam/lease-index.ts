@@ -24,6 +24,7 @@ interface Special {
 
 type Use = Pick<Lease, 'kind' | 'poolIds'>;
 
+/** What the leases of a realm are for; kept in step by its Realm. */
 export class LeaseIndex {
   readonly #pools = new Map<string, PoolAddresses>();
   /** By text, of this host. */

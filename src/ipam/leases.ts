@@ -14,6 +14,7 @@ const ATTEMPTS = 8;
 /** So many leases are read sooner one by one than together with all the others of their realm. */
 const FEW = 2000;
 
+/** The realms of this host and the leases in them. Throws RECORD_CONTENDED when others go on changing the same lease. */
 export class Leases {
   readonly #store: Store;
   readonly #now: () => Date;

@@ -8,14 +8,17 @@
 const BITS_PER_CELL = 5n;
 const FULL = -1;
 
+/** A set of addresses of one family, by their numbers. */
 export class Occupancy {
   /** At level 0 bit n of cell c is address 32c + n; above it, bit n of cell c says that cell 32c + n below is full. */
   readonly #levels: Map<bigint, number>[] = [];
 
+  /** Whether the address is used. */
   has(address: bigint): boolean {
     return (this.#cell(0, address >> BITS_PER_CELL) & bitOf(address)) !== 0;
   }
 
+  /** The address is used from now on, if it was not already. */
   add(address: bigint): void {
     for (let level = 0, index = address; ; level++, index >>= BITS_PER_CELL) {
       const cell = this.#cell(level, index >> BITS_PER_CELL) | bitOf(index);
@@ -24,6 +27,7 @@ export class Occupancy {
     }
   }
 
+  /** The address is free from now on, if it was not already. */
   delete(address: bigint): void {
     for (let level = 0, index = address; ; level++, index >>= BITS_PER_CELL) {
       const cell = this.#cell(level, index >> BITS_PER_CELL);
@@ -32,10 +36,12 @@ export class Occupancy {
     }
   }
 
+  /** Whether no address is used. */
   get isEmpty(): boolean {
     return (this.#levels[0]?.size ?? 0) === 0;
   }
 
+  /** From now on every address is free. */
   clear(): void {
     this.#levels.length = 0;
   }

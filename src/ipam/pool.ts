@@ -70,6 +70,7 @@ const NOT_FOR_HOSTS = [
 
 // --- reading a request -------------------------------------------------------------------------------------------
 
+/** Checks a request whole; throws a sentence for the first thing that is wrong with it. `choose` is called without `--subnet`. */
 export function readPoolRequest(request: PoolRequest, choose: ChooseSubnet): PoolSpec {
   const { addressSpace, subPool, options } = request;
   const spaces: readonly string[] = Object.values(ADDRESS_SPACES);
@@ -193,6 +194,7 @@ export function realmOfPoolId(poolId: string): string {
   return realmOf({ addressSpace, options: Object.fromEntries(new URLSearchParams(query)) });
 }
 
+/** The record of a pool that no network has yet. */
 export function newPool(spec: PoolSpec, now: Date): Pool {
   const { addressSpace, subnet, range, options } = spec;
   return {
@@ -239,6 +241,7 @@ export interface Layout {
   readonly order: string;
 }
 
+/** The numbers of a pool's record. */
 export function layoutOf({ subnet: subnetText, range, options }: Pool): Layout {
   const subnet = known(subnetText);
   const excluded = joined(readExclude(options['exclude']).filter((one) => one.family === subnet.family));

@@ -1,5 +1,5 @@
 /** What the IPAM room wants of the LAN, in the words of its records: where the LAN of a pool is, and what it says. */
-import { type Address, parseAddress } from '../address.ts';
+import { type Address, formatAddress } from '../address.ts';
 import { clusterUnproven, PluginError } from '../errors.ts';
 import type { AddressCheck, Lan } from '../lan/lan.ts';
 import { type Loss, NOT_HELD, type Verdict } from '../lan/verdict.ts';
@@ -24,9 +24,10 @@ export class PoolLan implements Keeper {
   }
 
   /** See Probe. Throws CLUSTER_UNPROVEN where only the LAN could tell, and there is none to ask. */
-  readonly probe: Probe = async (pool, text, signal): Promise<Verdict> => {
+  readonly probe: Probe = async (pool, address, signal): Promise<Verdict> => {
+    const text = formatAddress(address);
     const leastProfile = this.#store.leases.needsProof?.({ realm: realmOf(pool), address: text }) ?? null;
-    const request = await this.#request(pool, text, signal);
+    const request = await this.#request(pool, address, signal);
     if (request === null && leastProfile !== null && !(await this.#isOnNoLan(pool))) throw clusterUnproven(text);
     if (request === null) return NOT_HELD;
     return this.#lan.check({ ...request, leastProfile }).catch((error: unknown) => {
@@ -37,11 +38,16 @@ export class PoolLan implements Keeper {
   };
 
   /** See Keeper. Only for pools of our own networks. */
-  async keep(pool: Pool, text: string, lost: (loss: Loss) => void, signal: AbortSignal): Promise<'kept' | Loss | null> {
+  async keep(
+    pool: Pool,
+    address: Address,
+    lost: (loss: Loss) => void,
+    signal: AbortSignal,
+  ): Promise<'kept' | Loss | null> {
     const network = pool.networkId === null ? undefined : await this.#store.networks.get(pool.networkId);
     // A passthru parent carries one container.
     if (network === undefined || network.options.mode === 'passthru') return null;
-    const request = await this.#request(pool, text, signal);
+    const request = await this.#request(pool, address, signal);
     return request === null ? null : this.#lan.keep(request, lost);
   }
 
@@ -51,20 +57,20 @@ export class PoolLan implements Keeper {
   }
 
   /** See Keeper. */
-  async isKept(pool: Pool, text: string): Promise<boolean> {
-    const request = await this.#request(pool, text);
+  async isKept(pool: Pool, address: Address): Promise<boolean> {
+    const request = await this.#request(pool, address);
     return request !== null && this.#lan.isOnStandby(request);
   }
 
   /** See Keeper. */
-  async release(pool: Pool, text: string): Promise<void> {
-    const request = await this.#request(pool, text);
+  async release(pool: Pool, address: Address): Promise<void> {
+    const request = await this.#request(pool, address);
     if (request !== null) await this.#lan.release(request);
   }
 
-  async #request(pool: Pool, text: string, signal?: AbortSignal): Promise<AddressCheck | null> {
+  async #request(pool: Pool, address: Address, signal?: AbortSignal): Promise<AddressCheck | null> {
     const segment = await this.#segmentOf(pool);
-    return segment && { ...segment, address: parseAddress(text) as Address, subnet: known(pool.subnet), signal };
+    return segment && { ...segment, address, subnet: known(pool.subnet), signal };
   }
 
   async #isOnNoLan({ networkId }: Pool): Promise<boolean> {

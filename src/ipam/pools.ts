@@ -28,6 +28,7 @@ interface Parts {
   readonly onReleased?: (poolId: string) => void;
 }
 
+/** RequestPool and ReleasePool, one at a time. */
 export class Pools {
   readonly #store: Store;
   readonly #leases: Leases;
@@ -45,6 +46,7 @@ export class Pools {
     this.#onReleased = onReleased;
   }
 
+  /** The pool of the request, new or asked for again. Throws POOL_OVERLAPS, POOL_TAKEN, POOL_PENDING and what readPoolRequest throws. */
   async request(request: PoolRequest): Promise<Pool> {
     return this.#serial.run('pools', () => this.#request(request));
   }

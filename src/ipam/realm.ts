@@ -18,6 +18,7 @@ interface Held {
   readonly until: number;
 }
 
+/** One realm's addresses. Whoever changes a lease of the realm does it here, save for its endpoint (network/ ties that). */
 export class Realm {
   readonly name: string;
   readonly #used: Readonly<Record<Family, Occupancy>> = { IPv4: new Occupancy(), IPv6: new Occupancy() };

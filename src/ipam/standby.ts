@@ -18,12 +18,13 @@ import type { Realm } from './realm.ts';
 /** What it needs of the LANs of the pools. */
 export interface Keeper {
   /** Null when there is nothing to ask: an isolated network, the profile `off`. Throws while the parent is down or gone. */
-  keep(pool: Pool, address: string, lost: (loss: Loss) => void, signal: AbortSignal): Promise<'kept' | Loss | null>;
+  keep(pool: Pool, address: Address, lost: (loss: Loss) => void, signal: AbortSignal): Promise<'kept' | Loss | null>;
   /** The one who gave `lost` wants it kept no longer. */
   letGo(lost: (loss: Loss) => void): void;
-  isKept(pool: Pool, address: string): Promise<boolean>;
+  /** Whether somebody has the address kept. */
+  isKept(pool: Pool, address: Address): Promise<boolean>;
   /** Ends the guard of an address that nobody got. */
-  release(pool: Pool, address: string): Promise<void>;
+  release(pool: Pool, address: Address): Promise<void>;
 }
 
 interface Parts {
@@ -123,9 +124,9 @@ export class Standby {
 
   /** An address was given back. If the LAN room has kept it since its container left, it is on standby at once. */
   async released(pool: Pool, address: Address): Promise<void> {
-    await this.#keeper.release(pool, formatAddress(address));
+    await this.#keeper.release(pool, address);
     const standby = this.#pools.get(pool.id);
-    if (standby === undefined || !(await this.#keeper.isKept(pool, formatAddress(address)))) return;
+    if (standby === undefined || !(await this.#keeper.isKept(pool, address))) return;
     await this.#keep(standby, pool, await this.#leases.realm(realmOf(pool)), address);
     this.#trim(standby);
   }
@@ -228,7 +229,7 @@ export class Standby {
     const text = formatAddress(address);
     if (signal.aborted || !realm.isFree(address) || standby.kept.has(text)) return 'kept';
     const lost = (loss: Loss) => this.#lost(standby, realm, address, loss);
-    const outcome = await this.#keeper.keep(pool, text, lost, signal).catch(() => 'ended' as const);
+    const outcome = await this.#keeper.keep(pool, address, lost, signal).catch(() => 'ended' as const);
     if (outcome === null) this.forget(pool.id);
     else if (outcome !== 'kept') this.#avoid(standby, realm, address, outcome);
     // Given back and filled in at the same moment, it was kept twice: one listener too many would keep it for ever.

@@ -12,6 +12,7 @@ import type { AllocationRequest } from '../requests.ts';
 import type { Store } from '../store/store.ts';
 import { isGlobal } from './pool.ts';
 
+/** AllocateNetwork and FreeNetwork, for the pools that a swarm's managers share out. */
 export class SwarmPools {
   readonly #store: Store;
   readonly #now: () => Date;
@@ -37,6 +38,7 @@ export class SwarmPools {
     }
   }
 
+  /** The network gives up its pools; the one that nothing holds any more is collected or released. */
   async free(networkId: string): Promise<void> {
     const holdsIt = ({ swarm }: Pool) => swarm?.networks[networkId] !== undefined;
     for (const { id } of (await this.#store.pools.list()).filter(holdsIt))
@@ -94,6 +96,7 @@ export function isUnclaimed(lease: Lease, { swarm }: Pool): boolean {
   return swarm !== undefined && lease.round !== swarm.round;
 }
 
+/** Whether a network of a swarm has both. */
 export function shareSwarmNetwork(a: Pool, b: Pool): boolean {
   return Object.keys(a.swarm?.networks ?? {}).some((id) => b.swarm?.networks[id] !== undefined);
 }

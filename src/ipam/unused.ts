@@ -21,6 +21,7 @@ export interface Evidence {
   readonly endpointAddresses: Readonly<Record<Family, Occupancy>>;
 }
 
+/** Reads pools and endpoints, both of which the store has in memory. */
 export async function readEvidence(store: Store): Promise<Evidence> {
   const [pools, endpoints] = await Promise.all([store.pools.list(), store.endpoints.list()]);
   const endpointAddresses = { IPv4: new Occupancy(), IPv6: new Occupancy() };

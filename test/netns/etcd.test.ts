@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { mkdtempSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test, type TestContext } from 'node:test';
+import { formatAddress } from '../../src/address.ts';
 import type { Probe } from '../../src/ipam/driver.ts';
 import type { Lease } from '../../src/model.ts';
 import { openLocalStore } from '../../src/store/local.ts';
@@ -178,7 +179,7 @@ describe('etcd', { skip: outsideLab(), timeout: 500_000 }, () => {
       const cluster = nextCluster();
       const onLan = new Set<string>();
       const probe: Probe = async (_pool, address) =>
-        onLan.has(address)
+        onLan.has(formatAddress(address))
           ? { held: true, macAddress: '02:42:c0:a8:01:02', linkName: 'eth0', simultaneous: false }
           : { held: false };
       const [lost, other] = hosts(t, cluster, 2, probe) as [SharedHost, SharedHost];

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
+import { formatAddress } from '../../../src/address.ts';
 import type { Probe } from '../../../src/ipam/driver.ts';
 import type { Verdict } from '../../../src/lan/verdict.ts';
 import { Fixture, GLOBAL, sentence } from './fixture.ts';
@@ -20,7 +21,8 @@ class Lan {
     this.#isUp = isUp;
   }
 
-  readonly probe: Probe = async (pool, address, signal): Promise<Verdict> => {
+  readonly probe: Probe = async (pool, probed, signal): Promise<Verdict> => {
+    const address = formatAddress(probed);
     signal?.throwIfAborted();
     this.asked.push(address);
     if (!this.#isUp()) throw new Error('parent is down');

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
+import { type Address, formatAddress } from '../../../src/address.ts';
 import { Allocator } from '../../../src/ipam/allocator.ts';
 import { Standby, type Keeper } from '../../../src/ipam/standby.ts';
 import { IpamDriver } from '../../../src/ipam/driver.ts';
@@ -20,7 +21,8 @@ class Lan implements Keeper {
   readonly slow = new Map<string, Promise<void>>();
   isDown = false;
 
-  async keep(_pool: unknown, address: string, lost: (loss: Loss) => void): Promise<'kept' | Loss> {
+  async keep(_pool: unknown, wanted: Address, lost: (loss: Loss) => void): Promise<'kept' | Loss> {
+    const address = formatAddress(wanted);
     await setImmediate();
     if (this.isDown) throw new Error('parent is down');
     this.asked.push(address);
@@ -35,8 +37,8 @@ class Lan implements Keeper {
     for (const [address, losts] of this.kept) if (losts.delete(lost) && losts.size === 0) this.kept.delete(address);
   }
 
-  async isKept(_pool: unknown, address: string): Promise<boolean> {
-    return this.kept.has(address);
+  async isKept(_pool: unknown, address: Address): Promise<boolean> {
+    return this.kept.has(formatAddress(address));
   }
 
   async release(): Promise<void> {}
