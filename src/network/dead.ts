@@ -17,6 +17,7 @@ import { isOccupied } from './trial.ts';
 
 export type Cause = 'vanished' | 'returned' | 'unjoined';
 
+/** An endpoint that looks dead at this moment, and how it came to look so. */
 export interface DeadEndpoint {
   readonly endpoint: Endpoint;
   readonly cause: Cause;
@@ -27,6 +28,7 @@ const RECENT_MS = 10_000;
 /** Each is a link made and deleted, and the kernel deletes many at once in the time of one. */
 const TRIALS_AT_ONCE = 32;
 
+/** Those of `endpoints` that look dead now; what changed within the last ten seconds is never among them. */
 export async function findDead(
   links: Links,
   endpoints: readonly Endpoint[],
@@ -104,6 +106,7 @@ export function explain({ endpoint, cause }: DeadEndpoint): { patience: Patience
   }
 }
 
+/** `7edcda37f0f2 192.168.1.2/24`, for the log and for the list of leaks. */
 export function describe(endpoint: Endpoint): string {
   return [short(endpoint.id), ...endpoint.addresses.map(formatInterfaceAddress)].join(' ');
 }

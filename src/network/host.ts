@@ -17,6 +17,7 @@ export interface HostAddresses {
   reserveHostAddress(poolId: string, address: string | null): Promise<string>;
 }
 
+/** Makes, keeps and takes away the host's own links, addresses and routes of networks with host access. */
 export class HostAccess {
   readonly #links: Links;
   readonly #addresses: HostAddresses;
@@ -58,6 +59,10 @@ export class HostAccess {
     await this.#links.setUp(link.index);
   }
 
+  /**
+   * A route of the host to each address of the endpoint; nothing for a network without host access. One that is there
+   * already stays, with a warning when it leads elsewhere.
+   */
   async addRoutes(network: Network, parentName: string, endpoint: Endpoint): Promise<void> {
     for (const route of await this.#routes(network, parentName, endpoint)) {
       if (await isNew(() => this.#links.addRoute(route))) continue;
@@ -72,6 +77,7 @@ export class HostAccess {
     }
   }
 
+  /** Routes that are gone already are no error. */
   async deleteRoutes(network: Network, endpoint: Endpoint): Promise<void> {
     for (const route of await this.#routes(network, endpoint.parent, endpoint)) await this.#links.deleteRoute(route);
   }

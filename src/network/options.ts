@@ -89,6 +89,10 @@ const TRUTH = ['true', 'false'] as const;
 /** Options the engine owns and applies itself for any driver (`com.docker.network.advertise_addr_ms`, …). */
 const ENGINE_PREFIX = 'com.docker.network.';
 
+/**
+ * The options as typed, read with their defaults. Throws the first mistake: OPTION_UNKNOWN, OPTION_VALUE and those of
+ * single options.
+ */
 export function readNetworkOptions(given: Readonly<Record<string, string>>): NetworkOptions {
   refuseUnknown(given);
   const options: NetworkOptions = {

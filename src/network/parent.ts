@@ -24,6 +24,7 @@ const CHILD_KINDS = ['macvlan', 'macvtap', 'ipvlan', 'ipvtap'];
 /** IFNAMSIZ without the closing zero (linux/if.h). */
 const LONGEST_NAME_BYTES = 15;
 
+/** Finds, makes and releases the parents of networks, and knows why a link cannot be one. */
 export class Parents {
   readonly #links: Links;
   /** Alias to link name, from the setting PARENTS. */

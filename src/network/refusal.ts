@@ -3,6 +3,7 @@ import * as errors from '../errors.ts';
 import { KernelError } from '../kernel/errno.ts';
 import type { Mode } from '../model.ts';
 
+/** The sub-interface that the kernel refused. */
 export interface SubInterfaceAttempt {
   readonly parent: string;
   readonly mode: Mode;

@@ -28,6 +28,7 @@ export class Ties {
     return subnets.map((subnet) => ({ subnet, pool: poolFor(pools, { networkId, parent }, subnet) ?? null }));
   }
 
+  /** The pools belong to the network from now on. One that belongs to a network already stays as it is. */
   async tiePools(networkId: string, pools: readonly Pool[]): Promise<void> {
     for (const pool of pools) {
       if (pool.networkId === null)
@@ -63,6 +64,7 @@ export class Ties {
     return ours.length > 0 && !ours.some(hasPool);
   }
 
+  /** The leases of the endpoint's addresses belong to it from now on. */
   async tieLeases(network: Network, endpoint: Endpoint): Promise<void> {
     for (const lease of await this.#leases(network, endpoint)) await this.#tie(lease, endpoint.id);
   }

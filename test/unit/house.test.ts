@@ -117,7 +117,7 @@ test('nothing in the sources names a path or a tool of one machine', () => {
 // --- sizes, names and words --------------------------------------------------------------------------------------
 
 /** Rooms that are being rebuilt at this moment: what follows does not hold there yet. */
-const UNFINISHED = /^(ipam|network)\//;
+const UNFINISHED = /^ipam\//;
 const MOST_LINES = 480;
 /** One page of sentences, which nobody reads from top to bottom. */
 const LONG = ['errors.ts'];
