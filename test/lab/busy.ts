@@ -14,7 +14,7 @@ import type { Verdict } from '../../src/lan/verdict.ts';
 import { output } from './command.ts';
 import { Lan, Namespace } from './namespace.ts';
 
-export const STORM_PER_SECOND = 10_000;
+const STORM_PER_SECOND = 10_000;
 
 /** Sends ARP requests of changing senders, or probes for one address, at an even rate until it is killed. */
 const STORM = (target: number | null) => `

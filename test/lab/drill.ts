@@ -111,6 +111,7 @@ export class Drill {
   async #start(): Promise<void> {
     const env = {
       PATH: process.env.PATH,
+      NODE_COMPILE_CACHE: process.env.NODE_COMPILE_CACHE,
       SOCKET: this.#socket,
       STATE_DIR: this.#state,
       LOG_LEVEL: 'warn',

@@ -1,5 +1,4 @@
 /** A machine on the LAN whose every word a test decides: one packet socket in a namespace with a cable to the switch. */
-import { Links } from '../../src/kernel/link.ts';
 import { ARP_AND_NEIGHBOUR_DISCOVERY } from '../../src/kernel/bpf.ts';
 import { PacketSocket } from '../../src/kernel/packet.ts';
 import { type Packet, decodePacket } from '../../src/lan/frames/sighting.ts';
@@ -67,9 +66,4 @@ export class Neighbour {
       this.react(packet);
     }
   }
-}
-
-/** The kernel's links of another namespace. */
-export function linksOf(namespace: Namespace): Links {
-  return inNamespace(namespace.name, () => Links.open());
 }

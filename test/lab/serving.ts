@@ -26,7 +26,8 @@ export class Serving {
 
   private constructor(directory: string, settings: Record<string, string>, entry: string) {
     this.directory = directory;
-    const env = { PATH: process.env.PATH, SOCKET: this.socket, STATE_DIR: this.state, PROBE: 'off', ...settings };
+    const { PATH, NODE_COMPILE_CACHE } = process.env;
+    const env = { PATH, NODE_COMPILE_CACHE, SOCKET: this.socket, STATE_DIR: this.state, PROBE: 'off', ...settings };
     // Only another entry than the program's own has anything to say to its parent.
     const channel = entry === ENTRY ? 'ignore' : 'ipc';
     this.#process = spawn(process.execPath, [entry, 'serve'], { env, stdio: ['ignore', 'ignore', 'pipe', channel] });

@@ -540,7 +540,7 @@ export async function resolve({ node, containerId }: Occupant, name: string): Pr
   return Array.from(answer.matchAll(/\d+\.\d+\.\d+\.\d+/g), ([address]) => address).sort();
 }
 
-export function describeTasks(tasks: readonly Task[]): string {
+function describeTasks(tasks: readonly Task[]): string {
   return tasks
     .map(({ ID, Slot, DesiredState, Status, NetworksAttachments = [] }) => {
       const addresses = NetworksAttachments.flatMap(({ Addresses = [] }) => Addresses).join();
@@ -582,7 +582,7 @@ function isOver({ Status }: Task): boolean {
 }
 
 /** Fails when two have one address. */
-export function assertUnique(occupants: readonly Occupant[]): void {
+function assertUnique(occupants: readonly Occupant[]): void {
   assert.deepEqual(twice(occupants), [], `addresses more than once:\n${describeOccupants(occupants)}`);
 }
 
@@ -591,7 +591,7 @@ function twice(occupants: readonly Occupant[]): string[] {
   return all.sort().filter((address, index) => all[index - 1] === address);
 }
 
-export function describeOccupants(occupants: readonly Occupant[]): string {
+function describeOccupants(occupants: readonly Occupant[]): string {
   const lines = occupants.map(({ node, containerId, link, address }) =>
     [node.name, containerId.slice(0, 12), link, address].join(' '),
   );

@@ -306,7 +306,8 @@ async function endLeases(etcd: EtcdCluster, host: SharedHost): Promise<void> {
 
 function tsmacvlan(settings: Record<string, string>, ...words: string[]): Promise<Result> {
   const entry = join(import.meta.dirname, '../../src/tsmacvlan.ts');
-  return run([process.execPath, entry, ...words], { env: { PATH: process.env.PATH, ...settings } });
+  const { PATH, NODE_COMPILE_CACHE } = process.env;
+  return run([process.execPath, entry, ...words], { env: { PATH, NODE_COMPILE_CACHE, ...settings } });
 }
 
 /** In memory, as everything in /run here. */

@@ -12,10 +12,6 @@ export const mac: fc.Arbitrary<string> = fc.oneof(
   fc.uint8Array({ minLength: 6, maxLength: 6 }).map(formatMac),
 );
 
-export const stationMac: fc.Arbitrary<string> = fc
-  .uint8Array({ minLength: 6, maxLength: 6 })
-  .map((bytes) => formatMac(Uint8Array.from(bytes, (byte, at) => (at === 0 ? (byte & 0xfc) | 2 : byte))));
-
 export function address(family: Family): fc.Arbitrary<Address> {
   const max = (1n << BigInt(ADDRESS_BITS[family])) - 1n;
   return fc.oneof(fc.constant(0n), fc.bigInt({ min: 0n, max })).map((value) => ({ family, value }));
