@@ -10,7 +10,7 @@ import { Serial } from './serial.ts';
 
 /** What became of a leak in the reading that found it. */
 export interface FoundLeak extends Pick<Leak, 'kind' | 'name' | 'why'> {
-  /** `collected` now; `certain`, but not touched because it was only asked for; `suspected`: readings go on. */
+  /** `collected` now; `certain`, but left alone, since this is a dry run or the daemon stops; `suspected`: readings go on. */
   readonly state: 'collected' | 'certain' | 'suspected';
 }
 

@@ -38,7 +38,7 @@ export type VlanProtocol = (typeof VLAN_PROTOCOLS)[number];
 export const PROBE_PROFILES = ['off', 'fast', 'rfc'] as const;
 export type ProbeProfile = (typeof PROBE_PROFILES)[number];
 
-/** What `-o` asked for, read and checked once in network/options.ts. */
+/** What `-o` says, read and checked once in network/options.ts. */
 export interface NetworkOptions {
   /** As typed after `-o parent=`: a link, `eth0.50`, an alias of PARENTS, or `auto`; null when none was given. */
   readonly parent: string | null;
@@ -143,7 +143,7 @@ export interface Endpoint {
   readonly changedAt: string;
 }
 
-/** A range of addresses the engine asked for (RequestPool). Key: `id`, a pure function of the other request fields. */
+/** A range of addresses that the engine requested (RequestPool). Key: `id`, a pure function of the other request fields. */
 export interface Pool {
   readonly id: string;
   readonly addressSpace: string;
@@ -168,7 +168,7 @@ export interface SwarmAllocation {
   readonly networks: Readonly<Record<string, number>>;
 }
 
-/** `gateway` and `auxiliary` are asked for at network creation, `container` by a run, `host` is ours (host access). */
+/** `gateway` and `auxiliary` are requested when a network is made, `container` by a run, `host` is ours (host access). */
 export type LeaseKind = 'gateway' | 'auxiliary' | 'container' | 'host';
 
 /** An address given out. Key: realm and address, so no address exists twice in a realm. */

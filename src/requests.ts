@@ -43,7 +43,7 @@ export interface EndpointRequest {
   readonly publishedPorts: readonly string[];
 }
 
-/** What Join answers: the link to move, its name inside if one was asked for, gateways without prefix length. */
+/** What Join answers: the link to move, its name inside if the request named one, gateways without prefix length. */
 export interface Attachment {
   readonly linkName: string;
   readonly interfaceName: string | null;

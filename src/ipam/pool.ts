@@ -177,7 +177,7 @@ function checkExcluded(excluded: Excluded, subnet: Prefix): void {
  * A pure function of the request, because engines do not store the id that a replay answers, and readable:
  * `TsmacvlanLocal/192.168.1.0/24/192.168.1.64/26?exclude=192.168.1.70&parent=eth0.10`.
  */
-export function poolIdOf({ addressSpace, subnet, range, options }: PoolSpec): string {
+function poolIdOf({ addressSpace, subnet, range, options }: PoolSpec): string {
   const path = [addressSpace, formatPrefix(subnet), ...(range === null ? [] : [formatPrefix(range)])].join('/');
   const pairs = Object.entries(options).map(([key, value]) => `${key}=${escape(value)}`);
   return pairs.length === 0 ? path : `${path}?${pairs.sort().join('&')}`;

@@ -166,7 +166,7 @@ export class Links {
   }
 
   /**
-   * Down, with its alias from the first moment. A passthru child gets the parent's MAC address whatever is asked for,
+   * Down, with its alias from the first moment. A passthru child gets the parent's MAC address whatever the request says,
    * and setting its address changes the parent's. EINVAL without a text: passthru beside another child, or an MTU above
    * the parent's. EBUSY: the parent has an owner. EADDRINUSE comes only when the second of one MAC is set up.
    */

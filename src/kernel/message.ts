@@ -102,7 +102,7 @@ export interface Link {
   /** Up, and the lower layer says it can carry frames. */
   readonly hasCarrier: boolean;
   readonly isLoopback: boolean;
-  /** A person asked for it; the kernel's own count is `promiscuity`. */
+  /** IFF_PROMISC: an administrator set it. The kernel's own count is `promiscuity`. */
   readonly isPromiscuous: boolean;
   readonly promiscuity: number;
   readonly macvlanMode: Mode | 'source' | null;

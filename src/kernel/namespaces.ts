@@ -44,7 +44,7 @@ interface Place extends LinkAddress {
 
 /** Reads links and addresses of other namespaces on a socket with strict checks. */
 export class Namespaces {
-  /** Null before Linux 5.0, which would take no notice of the namespace asked for. */
+  /** Null before Linux 5.0, which takes no notice of the namespace that a request names. */
   readonly #socket: RtnetlinkSocket | null;
   #reading: Promise<Place[]> | undefined;
 
@@ -76,7 +76,7 @@ export class Namespaces {
   async links(decode: (message: Message) => Link | undefined): Promise<ForeignLink[] | null> {
     if (this.#socket === null) return null;
     const links: ForeignLink[] = [];
-    // Our own has a number too, once it was asked for.
+    // Our own has a number too, once #ownId() has made the kernel give it one.
     const ownId = await this.#ownId();
     for (const namespaceId of (await this.#ids()).filter((id) => id !== ownId)) {
       const operation = `list links of namespace ${namespaceId}`;

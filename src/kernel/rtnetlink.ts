@@ -93,7 +93,7 @@ export class RtnetlinkSocket {
     return new RtnetlinkSocket(openSocket(), trace);
   }
 
-  /** Exchanges that were asked for before are finished; the descriptor is closed after the last of them. */
+  /** Exchanges that were requested before are finished; the descriptor is closed after the last of them. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;

@@ -116,8 +116,6 @@ test('nothing in the sources names a path or a tool of one machine', () => {
 
 // --- sizes, names and words --------------------------------------------------------------------------------------
 
-/** Rooms that are being rebuilt at this moment: what follows does not hold there yet. */
-const UNFINISHED = /^ipam\//;
 const MOST_LINES = 480;
 /** One page of sentences, which nobody reads from top to bottom. */
 const LONG = ['errors.ts'];
@@ -129,21 +127,13 @@ const exported: readonly Exported[] = files.flatMap((file) => exportsOf(SOURCES,
 test('no file of the sources is long', () => {
   const long = files.filter((file) => {
     const limit = file === 'network/driver.ts' ? 450 : MOST_LINES;
-    return (
-      !LONG.includes(file) &&
-      !UNFINISHED.test(file) &&
-      readFileSync(join(SOURCES, file), 'utf8').split('\n').length > limit
-    );
+    return !LONG.includes(file) && readFileSync(join(SOURCES, file), 'utf8').split('\n').length > limit;
   });
   assert.deepEqual(long, []);
 });
 
 test('an exported name means one thing', () => {
-  const twice = exported.filter(
-    ({ name, file }) =>
-      !UNFINISHED.test(file) &&
-      exported.some((other) => other.name === name && other.file < file && !UNFINISHED.test(other.file)),
-  );
+  const twice = exported.filter(({ name, file }) => exported.some((other) => other.name === name && other.file < file));
   assert.deepEqual(
     twice.map(({ file, name }) => `${file}: ${name}`),
     [],
@@ -158,7 +148,6 @@ test('what is exported is used by another file of src/ or plugin/', () => {
   const unused = exported.filter(
     ({ file, name, kind }) =>
       ['function', 'value'].includes(kind) &&
-      !UNFINISHED.test(file) &&
       !FOR_TESTS.includes(name) &&
       !users.some((user) => user.file !== file && user.names.has(name)),
   );
@@ -170,7 +159,6 @@ test('what is exported is used by another file of src/ or plugin/', () => {
 
 test('every exported class, function and interface and every public method has a doc comment', () => {
   const silent = exported.flatMap(({ file, name, kind, isDocumented, undocumentedMembers }) => {
-    if (UNFINISHED.test(file)) return [];
     const needsOne = ['class', 'function', 'interface'].includes(kind);
     return [...(needsOne && !isDocumented ? [name] : []), ...undocumentedMembers].map((one) => `${file}: ${one}`);
   });
@@ -189,7 +177,6 @@ test('every file of the sources stands in a table of the docs', () => {
   const pages = { kernel: named('kernel.md'), lan: named('lan.md') };
   const house = named('architecture.md');
   const missing = files.filter((file) => {
-    if (UNFINISHED.test(file)) return false;
     const [room = '', ...rest] = file.split('/');
     if (room === 'kernel' || room === 'lan') return !pages[room].has(`\`${rest.join('/')}\``);
     return !house.has(`\`${file}\``);
@@ -199,8 +186,5 @@ test('every file of the sources stands in a table of the docs', () => {
   const gone = [...house]
     .map((name) => name.slice(1, -1))
     .filter((name) => !elsewhere.test(name) && !files.includes(name));
-  assert.deepEqual(
-    gone.filter((name) => !UNFINISHED.test(name)),
-    [],
-  );
+  assert.deepEqual(gone, []);
 });
