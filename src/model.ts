@@ -1,5 +1,6 @@
 /**
- * The glossary: what tsmacvlan remembers, as plain data. A record printed by the CLI is exactly one of these.
+ * The glossary: what tsmacvlan remembers, as plain data. A record printed by the CLI is exactly one of these, with the
+ * addresses of an endpoint as text (store/codec.ts).
  * Names are Docker's (network, endpoint, pool, subpool) and the kernel's (parent, link, mode). Imports nothing.
  */
 

@@ -391,6 +391,16 @@ describe('the NetworkDriver on real links', { skip: outsideLab(), timeout: 300_0
     await finish();
   });
 
+  test('what is no address is in no subnet, and is refused as it was written', async () => {
+    await driver.createNetwork(network(id('a'), { parent: 'eth0' }));
+    for (const Address of ['10.9.0.2', '10.9.0.2/33', '010.9.0.2/24', '10.9.0.2/24 ', 'nonsense']) {
+      const body = { NetworkID: id('a'), EndpointID: id('1'), Interface: { Address } };
+      const sentence = `address ${JSON.stringify(Address)} is in no subnet of network aaaaaaaaaaaa (10.9.0.0/24); choose one inside`;
+      assert.equal(await refusal(driver.createEndpoint(readCreateEndpoint(body))), sentence);
+    }
+    await finish();
+  });
+
   test('an address in no subnet of the network is refused', async () => {
     await driver.createNetwork(network(id('a'), { parent: 'eth0' }));
     assert.match(
