@@ -25,7 +25,7 @@ describe('recovery', { skip: outsideLab(), timeout: 300_000 }, () => {
     ip('link add lan0 type veth peer name lan1');
     for (const name of ['lan0', 'lan1']) ip(`link set ${name} up`);
     const directory = temporaryDirectory(t);
-    await furnish(directory);
+    await fillStore(directory);
 
     const figures = [];
     for (let start = 0; start < STARTS; start++) figures.push(await recover(directory));
@@ -54,7 +54,7 @@ async function recover(directory: string): Promise<{ wallMs: number; processorMs
 }
 
 /** As 1,000 CreateNetwork and 10,000 Join leave it. */
-async function furnish(directory: string): Promise<void> {
+async function fillStore(directory: string): Promise<void> {
   const store = openLocalStore(directory);
   const links = Links.open();
   const ipam = new IpamDriver({ store });
