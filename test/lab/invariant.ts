@@ -236,7 +236,9 @@ function comparePools({ records }: Views): Violation[] {
   const networkIds = idsOf(records.networks);
   const orphans = records.pools.filter(({ networkId }) => networkId === null || !networkIds.includes(networkId));
   const tied = (id: string) => records.pools.some(({ networkId }) => networkId === id);
-  const withoutPool = records.networks.filter(({ id, subnets }) => subnets.some(({ realm }) => realm !== null) && !tied(id));
+  const withoutPool = records.networks.filter(
+    ({ id, subnets }) => subnets.some(({ realm }) => realm !== null) && !tied(id),
+  );
   return [
     ...orphans.map(({ range, subnet }) => surplus(range ?? subnet, 'a pool without a network')),
     ...withoutPool.map(({ id }) => missing(short(id), 'its pool is gone')),
