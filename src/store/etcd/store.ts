@@ -11,7 +11,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import * as errors from '../../errors.ts';
 import type { Log } from '../../log.ts';
 import type { Conflict, Endpoint, Network, Pool } from '../../model.ts';
-import { type ChangeStream, Etcd, type EtcdAccess } from './client.ts';
+import { type ChangeStream, Etcd, type EtcdAccess, type Position } from './client.ts';
 import { Registry, type Self } from './claims.ts';
 import { SharedLeases } from './leases.ts';
 import type { ClusterSettings } from '../../settings.ts';
@@ -36,6 +36,7 @@ const RETRY_MS = 1000;
 /** For the first claim after the start, which may come before etcd was reached. */
 const START_MS = 5000;
 const NONSENSE = 'the shared store sent what is no answer; its changes are followed anew';
+const WATCH_TRIES = 3;
 /** After etcd was restored from a snapshot: until the hosts have claimed again what they got since it was made. */
 const RESTORED_MS = 10_000;
 
@@ -142,12 +143,23 @@ export class ClusterStore implements Store {
     this.#view.load(news, position);
     if (!this.#view.knows(this.#registry.node)) await this.#registry.register();
     await this.leases.reviewAll();
-    const watch = this.#registry.watch(position, (changes, at) => {
-      this.#view.apply(changes, at);
-      this.leases.review(changes);
-    });
-    await watch.began;
-    return watch;
+    return this.#watch(position);
+  }
+
+  /** Where a connection breaks just now, the watch begins on the next one: every other call is tried again too. */
+  async #watch(position: Position): Promise<ChangeStream> {
+    for (let tries = 1; ; tries++) {
+      const watch = this.#registry.watch(position, (changes, at) => {
+        this.#view.apply(changes, at);
+        this.leases.review(changes);
+      });
+      const error = await watch.began.then(
+        () => undefined,
+        (reason: errors.PluginError) => reason,
+      );
+      if (error === undefined) return watch;
+      if (error.code !== 'CLUSTER_UNREACHABLE' || tries === WATCH_TRIES || this.#stop.signal.aborted) throw error;
+    }
   }
 
   #noteRestored(): void {
