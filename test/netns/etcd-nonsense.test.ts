@@ -154,9 +154,9 @@ describe('an endpoint that is no etcd', { skip: outsideLab(), timeout: 500_000 }
     test(`${what}: a sentence, and the next answer is taken`, options, async (t) => {
       const { fake, etcd } = await open(t);
       fake.misbehaves = () => misbehaviour;
-      assert.match((await refusal(() => change(etcd))).message, words);
+      assert.match((await refusal((patienceMs) => change(etcd, patienceMs))).message, words);
       fake.misbehaves = () => undefined;
-      assert.equal((await change(etcd, 5000)).isDone, true);
+      assert.equal((await change(etcd, 10_000)).isDone, true);
       assert.deepEqual(escaped, []);
     });
 
@@ -166,7 +166,7 @@ describe('an endpoint that is no etcd', { skip: outsideLab(), timeout: 500_000 }
       await once(server, 'listening');
       t.after(() => server.close());
       const etcd = client(t, `127.0.0.1:${(server.address() as { port: number }).port}`);
-      const { code } = await refusal(() => change(etcd));
+      const { code } = await refusal((patienceMs) => change(etcd, patienceMs));
       assert.equal(code, 'CLUSTER_UNREACHABLE');
       assert.deepEqual(escaped, []);
     });
@@ -178,7 +178,7 @@ describe('an endpoint that is no etcd', { skip: outsideLab(), timeout: 500_000 }
     await fc.assert(
       fc.asyncProperty(fc.uint8Array({ maxLength: 200 }), fc.boolean(), async (random, isFramed) => {
         bytes = isFramed ? framed(random) : random;
-        await refusalOrAnswer(() => change(etcd));
+        await refusalOrAnswer(() => change(etcd, ONE_TRY_MS));
       }),
       { numRuns: 300 },
     );
@@ -252,9 +252,9 @@ describe('an endpoint that is no etcd', { skip: outsideLab(), timeout: 500_000 }
     t.after(() => fake.close());
     const login = Buffer.concat([Buffer.from('0a0408071005120461', 'hex'), Buffer.from('\nbc')]);
     fake.misbehaves = (call) => (call === 'Auth/Authenticate' ? (stream) => answer(stream, framed(login)) : undefined);
-    assert.match((await refusal(() => change(etcd))).message, /a token that is none/);
+    assert.match((await refusal((patienceMs) => change(etcd, patienceMs))).message, /a token that is none/);
     fake.misbehaves = () => undefined;
-    assert.equal((await change(etcd, 5000)).isDone, true);
+    assert.equal((await change(etcd, 10_000)).isDone, true);
   });
 
   test('a length of 1 GB costs no memory', options, async (t) => {
@@ -263,9 +263,9 @@ describe('an endpoint that is no etcd', { skip: outsideLab(), timeout: 500_000 }
       begin(stream);
       stream.write(framed(randomBytes(1000), 0, GIGABYTE));
     };
-    await refusal(() => change(etcd));
+    await refusal((patienceMs) => change(etcd, patienceMs));
     const { rss } = process.memoryUsage();
-    for (let i = 0; i < 50; i++) await refusal(() => change(etcd));
+    for (let i = 0; i < 50; i++) await refusal((patienceMs) => change(etcd, patienceMs));
     for (let i = 0; i < 50; i++) await watch(etcd).ended;
     assert.ok(process.memoryUsage().rss - rss < 100e6);
   });
@@ -370,7 +370,7 @@ function sharedHost(t: TestContext, fake: FakeEtcd): SharedHost {
   return new SharedHost(t, { directory: mkdtempSync('/run/host-'), endpoints: [fake.endpoint], cluster: 'lan' });
 }
 
-function change(etcd: Etcd, patienceMs = ONE_TRY_MS) {
+function change(etcd: Etcd, patienceMs: number) {
   return etcd.transaction([], [{ put: { key: KEY, value: CLAIM } }], KEY, patienceMs);
 }
 
@@ -378,16 +378,16 @@ function watch(etcd: Etcd, heard: string[] = []): ChangeStream {
   return etcd.watch('/tsmacvlan/lan/', 1, (changes) => heard.push(...changes.map(({ entry }) => entry.key)));
 }
 
-/** The sentence, told at least once in five: on a machine that stands still the try's time is up first. */
-async function refusal(act: () => Promise<unknown>): Promise<PluginError> {
-  for (let tries = 1; ; tries++) {
-    const error = await act().then(
+/** The sentence; with more patience each time that the machine stood still and the time of a try was up first. */
+async function refusal(act: (patienceMs: number) => Promise<unknown>): Promise<PluginError> {
+  for (let patienceMs = ONE_TRY_MS; ; patienceMs *= 4) {
+    const error = await act(patienceMs).then(
       () => assert.fail('it was taken for an answer'),
       (reason: unknown) => reason,
     );
     assert.ok(error instanceof PluginError, String(error));
     assert.match(error.code, /^CLUSTER_(UNREACHABLE|FAILED)$/);
-    if (tries === 5 || !error.message.includes('no answer in time')) return error;
+    if (patienceMs > 10_000 || !error.message.includes('no answer in time')) return error;
   }
 }
 
