@@ -70,9 +70,13 @@ export class LeaseIndex {
     return Array.from(this.#pools.values()).some((pool) => pool.family === family && pool.values.has(value));
   }
 
-  /** The addresses that the pool holds, of all kinds. */
+  /**
+   * The addresses that the pool holds, of all kinds, in the order of their texts, as the store lists leases: what a crash
+   * leaves of a release that gives them up one by one is what docs/reliability.md says.
+   */
   ofPool(poolId: string): Address[] {
-    return [...this.#each(poolId)];
+    const texts = Array.from(this.#each(poolId), (address) => ({ address, text: formatAddress(address) }));
+    return texts.sort((a, b) => (a.text < b.text ? -1 : 1)).map(({ address }) => address);
   }
 
   *#each(poolId: string): Generator<Address> {
@@ -87,9 +91,9 @@ export class LeaseIndex {
     return false;
   }
 
-  /** Its gateway and auxiliary addresses, and the host's own. */
+  /** The pool's gateway and auxiliary addresses, and the host's own, in the order of their texts. */
   specialsOf(poolId: string): Address[] {
-    const found = Array.from(this.#own.values()).filter(({ poolIds }) => poolIds.includes(poolId));
+    const found = inOrder(this.#own).filter(({ poolIds }) => poolIds.includes(poolId));
     return found.map(({ address }) => address);
   }
 

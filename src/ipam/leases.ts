@@ -40,6 +40,12 @@ export class Leases {
     return realm;
   }
 
+  /** Undefined where the realm has no leases: a release may name one that never was, and leaves nothing behind then. */
+  async realmWithLeases(name: string): Promise<Realm | undefined> {
+    if (!this.#realms.has(name)) await this.#loadAll();
+    return this.#realms.has(name) ? this.realm(name) : undefined;
+  }
+
   async #load(name: string): Promise<Realm> {
     try {
       const realm = new Realm(name, this.#store.leases, this.#now);

@@ -1,5 +1,5 @@
 /** Pools: which may stand beside which, and when the same one may be asked for again. */
-import { type Address, formatAddress, overlaps } from '../address.ts';
+import { overlaps } from '../address.ts';
 import * as errors from '../errors.ts';
 import type { Leak } from '../leak.ts';
 import { isOfSwarm, type Pool } from '../model.ts';
@@ -124,9 +124,9 @@ export class Pools {
     this.#onReleased(poolId);
     // The pool first: a request under way finds it gone and gives its address back.
     while (pool !== undefined && !(await this.#store.pools.remove(pool))) pool = await this.#store.pools.get(poolId);
-    const realm = await this.#leases.realm(realmOfPoolId(poolId));
-    // As the store lists them: a crash in between leaves what docs/reliability.md says.
-    for (const address of byText(realm.index.ofPool(poolId))) await this.#leases.giveUp(address, realm.name, poolId);
+    const realm = await this.#leases.realmWithLeases(realmOfPoolId(poolId));
+    for (const address of realm?.index.ofPool(poolId) ?? [])
+      await this.#leases.giveUp(address, realmOfPoolId(poolId), poolId);
   }
 
   /** Pools whose network went while their ReleasePool was lost. */
@@ -151,12 +151,6 @@ export class Pools {
     await this.#release(pool.id);
     return true;
   }
-}
-
-/** In the order of the texts, in which leases have their keys. */
-function byText(addresses: readonly Address[]): Address[] {
-  const texts = addresses.map((address) => ({ address, text: formatAddress(address) }));
-  return texts.sort((a, b) => (a.text < b.text ? -1 : 1)).map(({ address }) => address);
 }
 
 function isLeftBySwarm(pool: Pool): boolean {

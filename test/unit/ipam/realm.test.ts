@@ -110,6 +110,14 @@ test('with 60,000 leases in the realm', options, async (t) => {
     assert.equal(await f.lease('192.168.2.1'), undefined);
   });
 
+  await t.test('a release of what never was reads nothing, and a realm that never was is not remembered', async () => {
+    await f.ipam.leaks();
+    for (let n = 0; n < 3; n++) {
+      const release = () => f.ipam.releasePool(`${LOCAL}/192.168.3.0/24?parent=none${n}`);
+      assert.deepEqual(await reads.during(release), { calls: 0, rows: 0 });
+    }
+  });
+
   await t.test('an exhausted range and the look for leaks read a few', async () => {
     const endpoints = Array.from({ length: LEASES }, (_, n) => ({
       ...endpointRecord(`e${n}`),
@@ -147,6 +155,27 @@ async function told(leases: Leases): Promise<unknown> {
     counts: realm.count([known('10.0.0.0/28')]),
   };
 }
+
+test(
+  'a pool that is released gives its addresses up in the order of their texts, as the store lists them',
+  options,
+  async () => {
+    const store = new MemoryStore();
+    const gone: string[] = [];
+    const remove = store.leases.remove.bind(store.leases);
+    store.leases.remove = async (lease) => {
+      gone.push(lease.address);
+      return remove(lease);
+    };
+    const f = new Fixture(store);
+    const pool = await f.pool('192.168.1.0/24');
+    for (const host of [9, 100, 20, 1]) await f.address(pool, `192.168.1.${host}`);
+    await f.gateway(pool, '192.168.1.30');
+    await f.ipam.releasePool(pool);
+    const listed = ['192.168.1.1', '192.168.1.100', '192.168.1.20', '192.168.1.30', '192.168.1.9'];
+    assert.deepEqual(gone, listed);
+  },
+);
 
 test('whatever is done, the index of a realm is the one that its leases give', options, async () => {
   const deed: fc.Arbitrary<Deed> = fc.record({
