@@ -158,6 +158,7 @@ export class NetworkDriver implements LeakSource {
     checkInside(request, network);
     const known = this.#endpoints.get(request.endpointId);
     if (known !== undefined && known.state !== 'deleting') return repeated(known, request);
+    if (known !== undefined) await this.#awaitEnd(known);
 
     const parent = await this.#parents.ensure(network.parent, network.id);
     await this.#lan.refuseHeld(network, request);
@@ -168,6 +169,13 @@ export class NetworkDriver implements LeakSource {
     await this.#endpoints.arrive(endpoint, () => this.#attach(network, parent, endpoint));
     this.#warnOfPorts(request);
     return { macAddress: request.macAddress === null ? endpoint.macAddress : null };
+  }
+
+  /** Of an endpoint whose id comes again: only when it is gone are its link's name and its record's key free. */
+  async #awaitEnd(last: Endpoint): Promise<void> {
+    if (!this.#departures.has(last)) this.#departures.beginRemoval(last);
+    await this.#departures.untilDone(last);
+    if (this.#endpoints.get(last.id) !== undefined) throw errors.endpointDiffers(last.id);
   }
 
   #newEndpoint(request: EndpointRequest, network: Network, parent: Link): Endpoint {

@@ -92,7 +92,7 @@ export class Endpoints {
 
   /**
    * Known from now on, so that of two that come at once the second sees the first; and forgotten again when `create`, which
-   * makes its link and its record, throws.
+   * makes its link and its record, throws. No other endpoint of its id may be known.
    */
   async arrive(endpoint: Endpoint, create: () => Promise<void>): Promise<void> {
     this.#add(endpoint);
@@ -122,9 +122,6 @@ export class Endpoints {
   }
 
   #add(endpoint: Endpoint): void {
-    // An id may come again while its last endpoint is still leaving, with other addresses.
-    const known = this.#byId.get(endpoint.id);
-    if (known !== undefined) this.#delete(known);
     this.#byId.set(endpoint.id, endpoint);
     for (const [index, key] of this.#keysOf(endpoint)) index.add(key, endpoint.id);
   }

@@ -23,7 +23,6 @@ const LOCK = 'tsmacvlan.lock';
 const BE_PATIENT = 'PRAGMA busy_timeout = 500';
 
 /** What a reader may do with a table. */
-/** What those need who only look. */
 export type ReadonlyTable<T> = Pick<Table<T>, 'get' | 'list'>;
 
 /** The store as the CLI sees it. */

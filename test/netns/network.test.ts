@@ -21,7 +21,7 @@ import type { NetworkDriver } from '../../src/network/driver.ts';
 import type { EndpointRequest, NetworkRequest } from '../../src/requests.ts';
 import { readCreateEndpoint } from '../../src/server/wire.ts';
 import { type LocalStore, openLocalStore } from '../../src/store/local.ts';
-import { requestedAddresses } from '../lab/addresses.ts';
+import { interfaceAddress, requestedAddresses } from '../lab/addresses.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { quietDriver } from '../lab/networkdriver.ts';
 
@@ -344,6 +344,18 @@ describe('the NetworkDriver on real links', { skip: outsideLab(), timeout: 300_0
       await driver.createEndpoint(endpoint(id('a'), endpointId, '10.9.0.2/24'));
       ip('link', 'set', `tsm${endpointId.slice(0, 12)}`, 'up');
       await driver.deleteEndpoint(id('a'), endpointId);
+    }
+    await finish();
+  });
+
+  test('an endpoint id may leave and come back at once, with another address', async () => {
+    await driver.createNetwork(network(id('a'), { parent: 'eth0' }));
+    for (let round = 0; round < 10; round++) {
+      await driver.createEndpoint(endpoint(id('a'), id('1'), `10.9.0.${round + 2}/24`));
+      await driver.join(id('a'), id('1'));
+      assert.deepEqual((await store.endpoints.get(id('1')))?.addresses, [interfaceAddress(`10.9.0.${round + 2}/24`)]);
+      assert.equal(ours().length, 1);
+      await driver.deleteEndpoint(id('a'), id('1'));
     }
     await finish();
   });
