@@ -4,7 +4,8 @@
  * A record is one JSON text under its key, so a new optional field in model.ts needs no migration. The views are for
  * people: `sqlite3 tsmacvlan.db 'SELECT * FROM leases'`; the program itself reads the `_records` tables only.
  */
-import type { DatabaseSync } from 'node:sqlite';
+import type { DatabaseSync, SQLOutputValue } from 'node:sqlite';
+import { formatInterfaceAddress, parseInterfaceAddress } from '../address.ts';
 
 /** Step N brings version N-1 to N. A step that was released is never edited; append the next one. */
 export const MIGRATIONS: readonly string[] = [
@@ -39,10 +40,12 @@ export const MIGRATIONS: readonly string[] = [
     FROM conflict_records;
   `,
   // An endpoint has a list of addresses. Its records are compared as texts with sorted keys (local.ts), so the list, whose
-  // name comes first, is put in front of what is left when the two old fields are gone.
+  // name comes first, is put in front of what is left when the two old fields are gone. The addresses were kept as a client
+  // wrote them (`FD00:0::2/64`), and have to be the texts that codec.ts writes.
   `
   UPDATE endpoint_records SET record =
-    '{"addresses":[' || concat_ws(',', nullif(record->'address', 'null'), nullif(record->'addressIPv6', 'null')) || '],' ||
+    '{"addresses":[' || concat_ws(',', nullif(json_quote(canonical_address(record->>'address')), 'null'),
+      nullif(json_quote(canonical_address(record->>'addressIPv6')), 'null')) || '],' ||
     substr(json_remove(record, '$.address', '$.addressIPv6'), 2);
 
   DROP VIEW endpoints;
@@ -62,10 +65,17 @@ export function schemaVersion(database: DatabaseSync): number {
 
 /** Each step and its version number are one transaction: a crash leaves the version before or the one after. */
 export function migrate(database: DatabaseSync, migrations: readonly string[] = MIGRATIONS): void {
+  database.function('canonical_address', { deterministic: true }, canonicalAddress);
   migrations.slice(schemaVersion(database)).forEach((step, index, { length }) => {
     const version = migrations.length - length + index + 1;
     transaction(database, `${step}; PRAGMA user_version = ${version}`);
   });
+}
+
+/** For the steps above. What is no address stays as it is, and is told as damage when it is read. */
+function canonicalAddress(text: SQLOutputValue): SQLOutputValue {
+  const address = typeof text === 'string' ? parseInterfaceAddress(text) : undefined;
+  return address === undefined ? text : formatInterfaceAddress(address);
 }
 
 function transaction(database: DatabaseSync, statements: string): void {

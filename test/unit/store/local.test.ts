@@ -242,7 +242,12 @@ test(
     const database = new DatabaseSync(databaseOf(directory));
     migrate(database, MIGRATIONS.slice(0, 1));
     const { addresses: _, ...rest } = endpointRecord('');
-    const cases = { both: ['192.168.1.2/24', 'fd00::2/64'], ipv4: ['192.168.1.2/24', null], none: [null, null] };
+    const cases = {
+      both: ['192.168.1.2/24', 'fd00::2/64'],
+      ipv4: ['192.168.1.2/24', null],
+      none: [null, null],
+      odd: ['192.168.1.2/24', 'FD00:0::2/64'],
+    };
     for (const [id, [address, addressIPv6]] of Object.entries(cases)) {
       const sorted = Object.entries({ ...rest, id, address, addressIPv6 }).sort(([a], [b]) => (a < b ? -1 : 1));
       database
@@ -253,7 +258,7 @@ test(
 
     const store = openLocalStore(directory);
     const [ipv4, ipv6] = endpointRecord('').addresses;
-    const expected = { both: [ipv4, ipv6], ipv4: [ipv4], none: [] };
+    const expected = { both: [ipv4, ipv6], ipv4: [ipv4], none: [], odd: [ipv4, ipv6] };
     for (const [id, addresses] of Object.entries(expected)) {
       const endpoint = await store.endpoints.get(id);
       assert.deepEqual(endpoint, { ...rest, id, addresses });
@@ -274,6 +279,7 @@ test(
         { id: 'both', state: 'joined', addresses: '192.168.1.2/24 fd00::2/64' },
         { id: 'ipv4', state: 'joined', addresses: '192.168.1.2/24' },
         { id: 'none', state: 'joined', addresses: null },
+        { id: 'odd', state: 'joined', addresses: '192.168.1.2/24 fd00::2/64' },
       ],
     );
   },
