@@ -149,11 +149,11 @@ export class Realm {
     this.#note(() => {
       this.#index.setOther(address, other);
       if (isTaken) this.#mark(address);
-      else this.#free(address);
+      else this.offer(address);
     });
   }
 
-  /** The host that has the address is lost: it may be asked for. */
+  /** No other host has the address, or only a lost one: it may be asked for. */
   offer(address: Address): void {
     if (!this.#index.has(address)) this.#free(address);
   }

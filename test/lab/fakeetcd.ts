@@ -60,6 +60,11 @@ export class FakeEtcd {
     this.#write({ requestPut: { key: Buffer.from(key), value: Buffer.from(value) } });
   }
 
+  /** Deletes a key as another client would. */
+  delete(key: string): void {
+    this.#write({ requestDelete: Buffer.from(key) });
+  }
+
   /** As a member does that stops. */
   endWatches(): void {
     for (const watch of this.#watches) watch.close();

@@ -7,6 +7,7 @@ import { ClusterStore, readSelf } from '../../src/store/etcd/store.ts';
 import type { EtcdAccess } from '../../src/store/etcd/client.ts';
 import { openLocalStore } from '../../src/store/local.ts';
 import type { Self } from '../../src/store/etcd/claims.ts';
+import { interfaceAddress } from './addresses.ts';
 import { endpointRecord, networkRecord } from '../unit/store/records.ts';
 
 interface Choices {
@@ -106,7 +107,7 @@ export class SharedHost {
   /** A container starts with it. */
   async #start(address: string): Promise<void> {
     const lease = (await this.store.leases.get(`TsmacvlanLocal/${address}`)) as Lease;
-    const endpoint = { ...endpointRecord(`e-${address}`), address: `${address}/24` };
+    const endpoint = { ...endpointRecord(`e-${address}`), addresses: [interfaceAddress(`${address}/24`)] };
     await this.store.endpoints.insert(endpoint);
     await this.store.leases.replace(lease, { ...lease, endpointId: endpoint.id });
   }

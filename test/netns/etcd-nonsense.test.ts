@@ -309,6 +309,50 @@ describe('an endpoint that is no etcd', { skip: outsideLab(), timeout: 500_000 }
     },
   );
 
+  test('a watch that nobody answers ends with a sentence, and the next one begins', options, async (t) => {
+    const { fake, etcd } = await open(t);
+    fake.misbehaves = () => (stream) => begin(stream);
+    const stream = watch(etcd);
+    await assert.rejects(stream.began, /no answer in time/);
+    assert.equal(await stream.ended, undefined);
+    fake.misbehaves = () => undefined;
+    await watch(etcd).began;
+  });
+
+  test('an endpoint that cannot be one is a sentence, and passed over where there is another', options, async (t) => {
+    const fake = await FakeEtcd.open();
+    t.after(() => fake.close());
+    const nowhere = client(t, '127.0.0.1:99999');
+    const stream = watch(nowhere);
+    await assert.rejects(stream.began, /no quorum or cannot be reached .*Invalid URL/);
+    assert.equal(await stream.ended, undefined);
+    assert.match((await refusal((patienceMs) => change(nowhere, patienceMs))).message, /Invalid URL/);
+    // Which of several is asked first is left to chance.
+    for (let i = 0; i < 8; i++) {
+      const etcd = new Etcd({ endpoints: ['127.0.0.1:99999', fake.endpoint], tls: null, user: null });
+      assert.equal((await change(etcd, 10_000)).isDone, true);
+      etcd.close();
+    }
+    assert.deepEqual(escaped, []);
+  });
+
+  test('what others give back while nothing is heard of them is free afterwards', options, async (t) => {
+    const fake = await FakeEtcd.open();
+    t.after(() => fake.close());
+    const keys = [1, 2].map((n) => `/tsmacvlan/lan/leases/TsmacvlanLocal/192.168.1.${n}`);
+    for (const key of keys) fake.put(key, CLAIM);
+    fake.put('/tsmacvlan/lan/nodes/other-1', '{"host":"other"}');
+    const host = sharedHost(t, fake);
+    await host.pool('192.168.1.0/30');
+    await assert.rejects(host.address(), /no free address in 192\.168\.1\.0\/30: 2 leased/);
+    fake.misbehaves = (call) => (call === 'Watch/Watch' ? (stream) => stream.close() : undefined);
+    fake.endWatches();
+    for (const key of keys) fake.delete(key);
+    fake.misbehaves = () => undefined;
+    await until(async () => (await host.store.leases.list()).length === 0);
+    await until(async () => (await host.address().catch(() => '')) === '192.168.1.1');
+  });
+
   test('the daemon lives, answers, says what is wrong, and works when etcd does', options, async (t) => {
     assert.ok(existsSync(BUNDLE), 'dist/tsmacvlan.js is missing; run make build');
     const fake = await FakeEtcd.open();

@@ -11,7 +11,7 @@ import type { MessageInitShape } from '@bufbuild/protobuf';
 import { type CallOptions, Code, ConnectError } from '@connectrpc/connect';
 import * as errors from '../../errors.ts';
 import { Connection, type Services } from './connection.ts';
-import { CallFailure, isLate, isOfTls, isPassing, isTokenOld, sentence } from './failure.ts';
+import { CallFailure, isLate, isOfTls, isPassing, isTokenOld, NO_ANSWER, sentence } from './failure.ts';
 import {
   Compare_CompareResult,
   Compare_CompareTarget,
@@ -86,6 +86,8 @@ export interface ChangeStream {
 const TRY_MS = 1500;
 /** Members hash a password slowly on purpose. */
 const LOGIN_MS = 4000;
+/** A member says that a watch began before it looks for changes. */
+const BEGIN_MS = 4000;
 const PAUSE_MS = 100;
 const PATIENCE_MS = 5500;
 /** Keys per answer of list(). */
@@ -180,19 +182,24 @@ export class Etcd {
     const stop = new AbortController();
     const range = { key: Buffer.from(prefix), rangeEnd: endOf(prefix), startRevision: BigInt(revision) };
     const onAnswer = ({ header, created, events }: WatchResponse) => {
-      if (created) began.resolve();
+      if (created) {
+        clearTimeout(late);
+        began.resolve();
+      }
       const changes = events.map(keyChange);
       const last = changes.at(-1);
       // The header's revision may be that of changes still to come.
       if (last !== undefined) onChanges(changes, { ...positionOf(header), revision: last.entry.revision });
     };
-    const ended = this.#listen({ requestUnion: { case: 'createRequest', value: range } }, stop, onAnswer).then(
+    const late = setTimeout(() => stop.abort(new CallFailure(Code.DeadlineExceeded, NO_ANSWER, undefined)), BEGIN_MS);
+    const stopped = this.#listen({ requestUnion: { case: 'createRequest', value: range } }, stop, onAnswer).then(
       (failure) => {
+        clearTimeout(late);
         began.reject(sentence(failure, this.#endpoints));
         return failure.isNonsense ? failure : undefined;
       },
     );
-    return { began: began.promise, ended, cancel: () => stop.abort() };
+    return { began: began.promise, ended: stopped, cancel: () => stop.abort(ended('cancelled')) };
   }
 
   // --- tries --------------------------------------------------------------------------------------------------------
@@ -216,9 +223,9 @@ export class Etcd {
   }
 
   async #try<T>(ask: Ask<T>, timeoutMs: number): Promise<T | CallFailure> {
-    const connection = this.#connection();
-    if (connection === undefined) return closed();
+    let connection: Connection | undefined;
     try {
+      connection = this.#connection();
       const headers = await this.#headers(connection);
       return await ask(connection, { timeoutMs, headers });
     } catch (error) {
@@ -232,10 +239,10 @@ export class Etcd {
     stop: AbortController,
     onAnswer: (answer: WatchResponse) => void,
   ): Promise<CallFailure> {
-    const connection = this.#connection();
-    if (connection === undefined) return closed();
     const { signal } = stop;
+    let connection: Connection | undefined;
     try {
+      connection = this.#connection();
       const headers = await this.#headers(connection);
       for await (const answer of connection.watch.watch(held(request, signal), { signal, headers })) {
         // The token ended, or the member fell behind.
@@ -244,14 +251,16 @@ export class Etcd {
       }
       return ended('ended by the member');
     } catch (error) {
-      return signal.aborted ? ended('cancelled') : this.#judged(error, connection);
+      // What is said of an abort by the library says less than who aborted.
+      return this.#judged(signal.aborted ? signal.reason : error, connection);
     } finally {
       stop.abort();
     }
   }
 
-  #connection(): Connection | undefined {
-    if (this.#isClosed) return undefined;
+  /** Throws what makes a connection to this member impossible: a port beyond 65535, a certificate that is none. */
+  #connection(): Connection {
+    if (this.#isClosed) throw closed();
     const { endpoints, tls } = this.#access;
     this.#current ??= new Connection(endpoints[this.#next % endpoints.length] ?? '', tls);
     return this.#current;
@@ -262,13 +271,13 @@ export class Etcd {
   }
 
   /** What a call failed of. The next one goes to another member, or with another token. */
-  #judged(error: unknown, connection: Connection): CallFailure {
-    const failure = CallFailure.of(error, connection);
+  #judged(error: unknown, connection: Connection | undefined): CallFailure {
+    const failure = CallFailure.of(error, connection ?? { isOpen: false, brokenBy: error });
     if (isTokenOld(failure)) this.#token = undefined;
     else if (isPassing(failure) && connection === this.#current) {
       // What is slow or talks nonsense in one call may still carry out the others.
-      if (isLate(failure) || failure.isNonsense) connection.retire();
-      else connection.close();
+      if (isLate(failure) || failure.isNonsense) connection?.retire();
+      else connection?.close();
       this.#current = undefined;
       this.#next++;
     }

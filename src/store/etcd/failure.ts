@@ -2,6 +2,9 @@
 import { Code, ConnectError } from '@connectrpc/connect';
 import * as errors from '../../errors.ts';
 
+/** Of a call whose time was up. */
+export const NO_ANSWER = 'no answer in time';
+
 /** A call that failed: `code` and `message` as the member said them, or UNAVAILABLE and why no answer could be had. */
 export class CallFailure extends Error {
   readonly code: Code;
@@ -16,10 +19,11 @@ export class CallFailure extends Error {
 
   /** `error`: whatever a call on the connection threw. What the member did not say itself is as good as no answer. */
   static of(error: unknown, { isOpen, brokenBy }: ConnectionState): CallFailure {
+    if (error instanceof CallFailure) return error;
     if (error instanceof ConnectError && error.metadata.has('grpc-status'))
       return new CallFailure(error.code, error.rawMessage, error);
     if (error instanceof ConnectError && error.code === Code.DeadlineExceeded)
-      return new CallFailure(Code.DeadlineExceeded, 'no answer in time', error);
+      return new CallFailure(Code.DeadlineExceeded, NO_ANSWER, error);
     const cause = brokenBy ?? innermost(error);
     const reason = cause instanceof ConnectError ? cause.rawMessage : cause instanceof Error ? cause.message : '';
     return new CallFailure(Code.Unavailable, reason || 'connection closed', cause, isOpen);

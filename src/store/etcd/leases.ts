@@ -169,9 +169,10 @@ export class SharedLeases implements LeaseTable {
     return false;
   }
 
-  /** After the view was loaded anew. */
-  async reviewAll(): Promise<void> {
+  /** After the view was loaded anew. `gone`: what others and this host gave back while nothing could be heard. */
+  async reviewAll(gone: readonly string[]): Promise<void> {
     const { own, view } = this.#parts;
+    for (const key of gone) this.#tell(key);
     for (const key of view.keys()) {
       if (view.isOurs(key)) this.#note(key, { type: 'doubted' });
       else this.#tell(key);

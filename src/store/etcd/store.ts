@@ -140,9 +140,9 @@ export class ClusterStore implements Store {
     const forgotten = this.#view.forgotten(news, position);
     // What this host gave back itself is no sign.
     if (isBehind(position, known) || (await this.leases.hasAny(forgotten))) this.#noteRestored();
-    this.#view.load(news, position);
+    // At once, since what is gone is known only now.
+    await this.leases.reviewAll(this.#view.load(news, position));
     if (!this.#view.knows(this.#registry.node)) await this.#registry.register();
-    await this.leases.reviewAll();
     return this.#watch(position);
   }
 

@@ -50,12 +50,14 @@ export class View {
     return { ...this.#at, revision: this.#latest };
   }
 
-  /** Begins anew with all there is. */
-  load(news: readonly News[], at: Position): void {
+  /** Begins anew with all there is. Answers the keys of leases that were there and are not any more, of which no change told. */
+  load(news: readonly News[], at: Position): string[] {
+    const known = [...this.#entries.keys()];
     this.#entries.clear();
     this.#nodes.clear();
     this.#latest = 0;
     this.apply(news, at);
+    return known.filter((key) => !this.#entries.has(key));
   }
 
   /** Changes in order, the last of them there. */
