@@ -113,10 +113,14 @@ export class LeaseIndex {
     return new Map([...this.#others, ...this.#own]);
   }
 
-  /** The addresses that this host has, save those given. */
+  /** The addresses that this host has, save those given that are containers'. */
   without(excepted: Readonly<Record<Family, Occupancy>>): Address[] {
     const seen = { IPv4: new Occupancy(), IPv6: new Occupancy() };
     const found: Address[] = [];
+    for (const { address } of this.#own.values()) {
+      seen[address.family].add(address.value);
+      found.push(address);
+    }
     for (const { family, values } of this.#pools.values()) {
       for (const value of values.addresses(excepted[family])) {
         // Several pools may share a gateway.

@@ -6,6 +6,8 @@ import * as errors from '../errors.ts';
 import type { Leak } from '../leak.ts';
 import type { Lease } from '../model.ts';
 import { leaseKey, type Store } from '../store/store.ts';
+import { Occupancy } from './occupancy.ts';
+import { isGlobal } from './pool.ts';
 import { Realm } from './realm.ts';
 import { type Evidence, isManagersLease, isStale, isUnused, readEvidence, secondsUntilStale } from './unused.ts';
 
@@ -13,6 +15,7 @@ import { type Evidence, isManagersLease, isStale, isUnused, readEvidence, second
 const ATTEMPTS = 8;
 /** So many leases are read sooner one by one than together with all the others of their realm. */
 const FEW = 2000;
+const NO_ADDRESSES = { IPv4: new Occupancy(), IPv6: new Occupancy() };
 
 /** The realms of this host and the leases in them. Throws RECORD_CONTENDED when others go on changing the same lease. */
 export class Leases {
@@ -125,7 +128,7 @@ export class Leases {
   async reclaim(realmName: string): Promise<void> {
     const realm = await this.realm(realmName);
     const evidence = await readEvidence(this.#store);
-    for (const [address, lease] of await this.#withoutEndpoint(realm, evidence))
+    for (const [address, lease] of await this.#perhapsUnused(realm, evidence))
       if (isStale(lease, evidence, this.#now())) await realm.remove(address, lease);
     for (const text of this.#store.leases.ofLostHosts?.(realmName) ?? []) {
       const address = parseAddress(text);
@@ -133,9 +136,12 @@ export class Leases {
     }
   }
 
-  /** This host's leases of the realm whose address no endpoint has: all that can be unused are among them. */
-  async #withoutEndpoint(realm: Realm, { endpointAddresses }: Evidence): Promise<[Address, Lease][]> {
-    const addresses = realm.index.without(endpointAddresses);
+  /**
+   * This host's leases of the realm whose address no container's endpoint has: all that can be unused are among them. What a
+   * swarm's managers gave out may be unused although a container of this host has the address.
+   */
+  async #perhapsUnused(realm: Realm, { endpointAddresses }: Evidence): Promise<[Address, Lease][]> {
+    const addresses = realm.index.without(isGlobal(realm.name) ? NO_ADDRESSES : endpointAddresses);
     const leases = addresses.length > FEW ? await this.#all(realm.name) : undefined;
     const found: [Address, Lease][] = [];
     for (const address of addresses) {
@@ -159,7 +165,7 @@ export class Leases {
     const evidence = await readEvidence(this.#store);
     const leaks: Leak[] = [];
     for (const name of this.#realms.keys()) {
-      const leases = await this.#withoutEndpoint(await this.realm(name), evidence);
+      const leases = await this.#perhapsUnused(await this.realm(name), evidence);
       const unused = leases.filter(([, lease]) => isUnused(lease, evidence));
       leaks.push(...unused.map(([address, lease]) => this.#leak(address, lease)));
     }

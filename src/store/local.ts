@@ -22,7 +22,6 @@ const LOCK = 'tsmacvlan.lock';
 /** SQLite waits inside a call, with our event loop: longer than anyone but a forgotten sqlite3 session holds the file. */
 const BE_PATIENT = 'PRAGMA busy_timeout = 500';
 
-/** What a reader may do with a table. */
 export type ReadonlyTable<T> = Pick<Table<T>, 'get' | 'list'>;
 
 /** The store as the CLI sees it. */

@@ -12,7 +12,7 @@ import { known } from '../../../src/ipam/pool.ts';
 import type { Lease, LeaseKind } from '../../../src/model.ts';
 import { openLocalStore } from '../../../src/store/local.ts';
 import type { LeaseTable, Store } from '../../../src/store/store.ts';
-import { Fixture, LOCAL, OTHER_NETWORK, sentence } from './fixture.ts';
+import { Fixture, GLOBAL, LOCAL, OTHER_NETWORK, sentence } from './fixture.ts';
 import { interfaceAddress } from '../../lab/addresses.ts';
 import { endpointRecord, poolRecord } from '../store/records.ts';
 import { MemoryStore } from './memory.ts';
@@ -176,6 +176,34 @@ test(
     assert.deepEqual(gone, listed);
   },
 );
+
+test('what no pool or no manager has is found although some endpoint has the same address', options, async () => {
+  const f = new Fixture(new MemoryStore());
+  const lease = { endpointId: null, changedAt: '2026-11-20T10:00:00.000Z' };
+  const gone = [`${LOCAL}@eth1/192.168.1.0/24?parent=eth1`];
+  await f.store.leases.insert({
+    ...lease,
+    realm: `${LOCAL}@eth1`,
+    address: '192.168.1.7',
+    kind: 'gateway',
+    poolIds: gone,
+  });
+  await f.store.leases.insert({
+    ...lease,
+    realm: GLOBAL,
+    address: '192.168.1.7',
+    kind: 'container',
+    poolIds: [`${GLOBAL}/x`],
+  });
+  const pool = await f.network('192.168.1.0/24');
+  await f.address(pool, '192.168.1.7');
+  await f.endpoint('e1', '192.168.1.7');
+  const leaks = await f.ipam.leaks();
+  assert.deepEqual(leaks.map(({ key }) => key.split(' ')[1]).sort(), [
+    `${GLOBAL}/192.168.1.7`,
+    `${LOCAL}@eth1/192.168.1.7`,
+  ]);
+});
 
 test('whatever is done, the index of a realm is the one that its leases give', options, async () => {
   const deed: fc.Arbitrary<Deed> = fc.record({
