@@ -21,8 +21,6 @@ import { type Loss, type LossListener, NOT_HELD, type Verdict } from './verdict.
 export interface Wire {
   /** Our frames come from it. */
   readonly macAddress: string;
-  /** The link that carries the LAN on this host, for messages. */
-  readonly parentName: string;
   /** Sends a whole Ethernet frame. Never throws: a frame may get lost here as it may on the LAN. */
   send(frame: Buffer): void;
   /** Hands the frames that wait to those concerned, before it returns. */
@@ -32,6 +30,8 @@ export interface Wire {
 /** What one detection is to find out, and whom it tells. */
 export interface DetectionSpec {
   readonly address: Address;
+  /** The link that carries the LAN on this host, by the name that it has now; for the verdict. */
+  readonly parentName: string;
   readonly timing: Timing;
   /** How long a free address is guarded; 0 not at all. */
   readonly guardMs: number;
@@ -255,7 +255,7 @@ export class Detection {
   }
 
   #lose(macAddress: string, loss: Loss): void {
-    const { parentName: linkName } = this.#context.wire;
+    const { parentName: linkName } = this.#spec;
     if (this.#phase === 'standby') this.#over(loss, macAddress);
     else this.#over();
     this.#settle.resolve({ held: true, macAddress, linkName, simultaneous: loss === 'wanted' });

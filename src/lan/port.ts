@@ -59,7 +59,6 @@ export interface PortSpec {
 /** One socket on one parent, and the detections that share it. */
 export class Port implements Wire {
   readonly macAddress: string;
-  readonly parentName: string;
   readonly #spec: PortSpec;
   readonly #socket: PacketSocket;
   /** Undefined on the parent itself. */
@@ -78,7 +77,6 @@ export class Port implements Wire {
     this.#link = link;
     this.#socket = socket;
     this.macAddress = (link ?? spec.parent).macAddress;
-    this.parentName = spec.parent.name;
     this.#schedule();
   }
 

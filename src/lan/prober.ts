@@ -290,6 +290,7 @@ export class Prober {
     const detection: Detection = new Detection(
       {
         address,
+        parentName,
         timing: TIMINGS[profile][address.family],
         guardMs,
         isOwn,

@@ -252,6 +252,25 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 500_000 }, ()
       await ip(`address delete ${formatAddress(used)}/24 dev par`);
     });
 
+    test(`a parent that was renamed since the last probe has its new name in the answer (${family})`, {
+      timeout,
+    }, async (context) => {
+      const used = free();
+      const guarded = free();
+      assert.deepEqual(await probe(guarded), { held: false });
+      const isRenamed = await ip('link set par name par9').then(
+        () => true,
+        () => false,
+      );
+      if (!isRenamed) return context.skip('Linux before 6.2 renames no link that is up');
+      try {
+        reactOnce(used, 0, (packet) => reply(packet, SQUATTER));
+        assert.deepEqual(await probe(used, { parentName: 'par9' }), { ...heldBy(SQUATTER), linkName: 'par9' });
+      } finally {
+        await ip('link set par9 name par');
+      }
+    });
+
     test(`in mode passthru a squatter is found from the parent itself (${family})`, { timeout }, async () => {
       const used = free();
       reactOnce(used, 0, (packet) => reply(packet, SQUATTER));

@@ -70,6 +70,7 @@ function ask(
   const detection = new Detection(
     {
       address,
+      parentName: 'lan0',
       timing: TIMINGS[profile][address.family],
       guardMs,
       isOwn,
@@ -190,6 +191,7 @@ test('an answer that waits in the socket when the verdict is due counts', option
   host.detection = new Detection(
     {
       address: IPV4,
+      parentName: 'lan0',
       timing: TIMINGS.fast.IPv4,
       guardMs: 0,
       isOwn: () => false,
@@ -402,6 +404,7 @@ async function race({ isIPv6, seeds, hosts: specs }: RaceSpec): Promise<{ winner
       const detection = new Detection(
         {
           address,
+          parentName: 'lan0',
           timing: TIMINGS.fast[address.family],
           guardMs: 10_000,
           isOwn: () => false,

@@ -52,7 +52,6 @@ export interface HostSpec {
 /** A host's socket and event loop. */
 export class Host implements Wire {
   readonly macAddress: string;
-  readonly parentName = 'lan0';
   readonly clock: Clock;
   detection: Detection | undefined;
   /** Multicast listener reports are left out. */

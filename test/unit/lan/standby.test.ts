@@ -51,6 +51,7 @@ class Trial {
     this.detection = new Detection(
       {
         address,
+        parentName: 'lan0',
         timing: TIMINGS.fast[address.family],
         guardMs: 10_000,
         isOwn: (mac) => mac === CONTAINER,
@@ -356,6 +357,7 @@ async function race(
     const begin = () => {
       const wanted = {
         address,
+        parentName: 'lan0',
         timing: TIMINGS.fast[address.family],
         guardMs: 60_000,
         isOwn: () => false,
