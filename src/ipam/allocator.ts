@@ -28,7 +28,7 @@ interface Parts {
   readonly store: Store;
   readonly leases: Leases;
   readonly now: () => Date;
-  readonly probe: Probe | undefined;
+  readonly probe: Probe;
   /** Without it every address is asked for when it is wanted. */
   readonly standby?: Standby | undefined;
 }
@@ -52,7 +52,7 @@ export class Allocator {
   readonly #store: Store;
   readonly #leases: Leases;
   readonly #now: () => Date;
-  readonly #probe: Probe | undefined;
+  readonly #probe: Probe;
   readonly #standby: Standby | undefined;
   /** By pool id, the last address given out, where sequential order goes on. After a start it begins at the lowest. */
   readonly #lastGiven = new Map<string, bigint>();
@@ -257,7 +257,7 @@ export class Allocator {
 
   /** Gateways are expected to answer, and auxiliary addresses belong to others. */
   async #ask(pool: Pool, address: Address, lease: Lease, signal: AbortSignal | undefined): Promise<Verdict> {
-    if (this.#probe === undefined || lease.kind === 'gateway' || lease.kind === 'auxiliary') return NOT_HELD;
+    if (lease.kind === 'gateway' || lease.kind === 'auxiliary') return NOT_HELD;
     const verdict = await this.#probe(pool, address, signal).catch(async (error: unknown) => {
       // The first error goes on; a lease left behind by a second one is reclaimed later.
       await this.#leases.giveUp(address, lease.realm, pool.id).catch(() => undefined);

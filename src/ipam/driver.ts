@@ -18,8 +18,7 @@ export type { Probe } from './allocator.ts';
 interface Parts {
   readonly store: Store;
   readonly now?: () => Date;
-  /** Without it no address is asked for on the LAN. */
-  readonly probe?: Probe;
+  readonly probe: Probe;
   /** Without it no address is kept ready. */
   readonly keeper?: Keeper;
   /** Tells this host from others: IPv6 subnets that nobody named are derived from it. */

@@ -25,7 +25,7 @@ interface Parts {
   readonly leases: Leases;
   readonly now: () => Date;
   readonly hostId: string;
-  readonly onReleased?: (poolId: string) => void;
+  readonly onReleased: (poolId: string) => void;
 }
 
 /** RequestPool and ReleasePool, one at a time. */
@@ -38,7 +38,7 @@ export class Pools {
   /** One change at a time, so that two overlapping pools never both find the place free. */
   readonly #serial = new Serial();
 
-  constructor({ store, leases, now, hostId, onReleased = () => undefined }: Parts) {
+  constructor({ store, leases, now, hostId, onReleased }: Parts) {
     this.#store = store;
     this.#leases = leases;
     this.#now = now;

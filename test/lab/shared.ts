@@ -9,6 +9,7 @@ import { openLocalStore } from '../../src/store/local.ts';
 import type { Self } from '../../src/store/etcd/claims.ts';
 import { interfaceAddress } from './addresses.ts';
 import { endpointRecord, networkRecord } from '../unit/store/records.ts';
+import { NOBODY_ANSWERS } from './quiet.ts';
 
 interface Choices {
   readonly fallsBack?: boolean;
@@ -26,7 +27,6 @@ export interface Place extends Choices {
 }
 
 const SUBNET = '192.168.1.0/24';
-const FREE: Probe = async () => ({ held: false });
 
 /** `diary`: what it logged. */
 export function openShared(
@@ -54,7 +54,7 @@ export class SharedHost {
 
   /** Closed after the test. */
   constructor(t: TestContext, place: Place) {
-    const { directory, endpoints, cluster, probe = FREE } = place;
+    const { directory, endpoints, cluster, probe = NOBODY_ANSWERS } = place;
     this.place = place;
     this.store = openShared(directory, endpoints, cluster, place);
     this.ipam = new IpamDriver({ store: this.store, now: () => new Date(this.timeMs), hostId: directory, probe });

@@ -21,6 +21,7 @@ import { requestedAddresses } from '../lab/addresses.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { quietDriver } from '../lab/networkdriver.ts';
 import { type Line, logInto } from '../unit/server/door.ts';
+import { NOBODY_ANSWERS } from '../lab/quiet.ts';
 
 const ip = (words: string) =>
   execFileSync('ip', words.split(' '), { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] });
@@ -78,7 +79,7 @@ describe('leaks on real links', { skip: outsideLab(), timeout: 300_000 }, () => 
     links = Links.open();
     const now = () => new Date(clockMs);
     const log = logInto(lines);
-    ipam = new IpamDriver({ store, now });
+    ipam = new IpamDriver({ store, now, probe: NOBODY_ANSWERS });
     driver = quietDriver({ store, links, hostAddresses: ipam, parentAliases: new Map(), log, now });
     await driver.recover();
     collector = new Collector({

@@ -24,6 +24,7 @@ import { type LocalStore, openLocalStore } from '../../src/store/local.ts';
 import { interfaceAddress, requestedAddresses } from '../lab/addresses.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { quietDriver } from '../lab/networkdriver.ts';
+import { NOBODY_ANSWERS } from '../lab/quiet.ts';
 
 interface KernelLink {
   ifname: string;
@@ -106,7 +107,7 @@ describe('the NetworkDriver on real links', { skip: outsideLab(), timeout: 300_0
     driver = quietDriver({
       store,
       links,
-      hostAddresses: new IpamDriver({ store }),
+      hostAddresses: new IpamDriver({ store, probe: NOBODY_ANSWERS }),
       parentAliases: new Map([['lan', 'eth0']]),
       log,
     });

@@ -13,6 +13,7 @@ import { openLocalStore } from '../../../src/store/local.ts';
 import type { Store } from '../../../src/store/store.ts';
 import { endpointRecord, networkRecord } from '../store/records.ts';
 import { MemoryStore } from './memory.ts';
+import { NOBODY_ANSWERS } from '../../lab/quiet.ts';
 
 export const LOCAL = 'TsmacvlanLocal';
 export const GLOBAL = 'TsmacvlanGlobal';
@@ -42,17 +43,21 @@ export class Fixture {
   readonly store: Store;
   ipam: IpamDriver;
   #timeMs = Date.parse('2026-11-20T10:00:00.000Z');
-  readonly #probe: Probe | undefined;
+  readonly #probe: Probe;
 
-  constructor(store: Store, probe?: Probe) {
+  constructor(store: Store, probe: Probe = NOBODY_ANSWERS) {
     this.store = store;
     this.#probe = probe;
     this.ipam = this.#start();
   }
 
   #start(): IpamDriver {
-    const parts = { store: this.store, now: () => new Date(this.#timeMs), hostId: 'host-a' };
-    return new IpamDriver(this.#probe === undefined ? parts : { ...parts, probe: this.#probe });
+    return new IpamDriver({
+      store: this.store,
+      now: () => new Date(this.#timeMs),
+      hostId: 'host-a',
+      probe: this.#probe,
+    });
   }
 
   /** All that was in memory is gone, as after kill -9. */
