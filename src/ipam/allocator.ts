@@ -29,8 +29,7 @@ interface Parts {
   readonly leases: Leases;
   readonly now: () => Date;
   readonly probe: Probe;
-  /** Without it every address is asked for when it is wanted. */
-  readonly standby?: Standby | undefined;
+  readonly standby: Standby;
 }
 
 /** A search for a free address, which may go through several pools. */
@@ -53,7 +52,7 @@ export class Allocator {
   readonly #leases: Leases;
   readonly #now: () => Date;
   readonly #probe: Probe;
-  readonly #standby: Standby | undefined;
+  readonly #standby: Standby;
   /** By pool id, the last address given out, where sequential order goes on. After a start it begins at the lowest. */
   readonly #lastGiven = new Map<string, bigint>();
 
@@ -189,7 +188,7 @@ export class Allocator {
     for (let misses = 0; ; ) {
       search.signal?.throwIfAborted();
       const after = isSequential ? (this.#lastGiven.get(pool.id) ?? null) : null;
-      const ready = this.#standby?.next(pool, realm, after);
+      const ready = this.#standby.next(pool, realm, after);
       const address: Address | undefined = ready ?? realm.next(layout, beyond ?? after);
       if (address === undefined) return undefined;
       if (isSequential) this.#lastGiven.set(pool.id, address.value);
@@ -207,7 +206,7 @@ export class Allocator {
 
   async #isFree(pool: Pool, address: Address, lease: Lease, search: Search): Promise<boolean> {
     await this.#confirm(pool, address);
-    this.#standby?.refill(pool);
+    this.#standby.refill(pool);
     const verdict = await this.#ask(pool, address, lease, search.signal);
     if (!verdict.held) return true;
     if (--search.tries > 0) return false;
@@ -282,7 +281,7 @@ export class Allocator {
     // Other networks of the swarm may have the pool: its gateway goes with it.
     if (lease.kind === 'gateway' && pool !== undefined && isManagers(pool)) return;
     await this.#leases.giveUp(address, lease.realm, holder);
-    if (pool !== undefined && lease.kind === 'container') await this.#standby?.released(pool, address);
+    if (pool !== undefined && lease.kind === 'container') await this.#standby.released(pool, address);
   }
 
   /** The pool through which the release reaches the lease; undefined when it is about another lease of that address. */

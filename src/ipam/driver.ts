@@ -14,13 +14,13 @@ import { type Keeper, Standby } from './standby.ts';
 import { SwarmPools } from './swarm.ts';
 
 export type { Probe } from './allocator.ts';
+export type { Keeper } from './standby.ts';
 
 interface Parts {
   readonly store: Store;
   readonly now?: () => Date;
   readonly probe: Probe;
-  /** Without it no address is kept ready. */
-  readonly keeper?: Keeper;
+  readonly keeper: Keeper;
   /** Tells this host from others: IPv6 subnets that nobody named are derived from it. */
   readonly hostId?: string;
 }
@@ -31,15 +31,15 @@ export class IpamDriver {
   readonly #allocator: Allocator;
   readonly #leases: Leases;
   readonly #swarmPools: SwarmPools;
-  readonly #standby: Standby | undefined;
+  readonly #standby: Standby;
 
   constructor({ store, now = () => new Date(), probe, keeper, hostId = hostname() }: Parts) {
     this.#leases = new Leases(store, now);
     this.#swarmPools = new SwarmPools(store, now);
     const leases = this.#leases;
-    this.#standby = keeper && new Standby({ store, leases, keeper });
+    this.#standby = new Standby({ store, leases, keeper });
     const standby = this.#standby;
-    this.#pools = new Pools({ store, leases, now, hostId, onReleased: (poolId) => standby?.forget(poolId) });
+    this.#pools = new Pools({ store, leases, now, hostId, onReleased: (poolId) => standby.forget(poolId) });
     this.#allocator = new Allocator({ store, leases, now, probe, standby });
   }
 
@@ -92,12 +92,12 @@ export class IpamDriver {
 
   /** From now on addresses of the network's pools are kept ready; without an id those of all networks. */
   async startStandby(networkId?: string): Promise<void> {
-    await this.#standby?.start(networkId);
+    await this.#standby.start(networkId);
   }
 
   /** Ends the probes under way; nothing is on standby any more. */
   async close(): Promise<void> {
-    await this.#standby?.close();
+    await this.#standby.close();
   }
 
   /** Pools and addresses whose release will not come. */

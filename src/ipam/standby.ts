@@ -7,7 +7,7 @@
  */
 import { type Address, formatAddress } from '../address.ts';
 import { LatestMap } from '../bounded.ts';
-import { type Clock, systemClock } from '../clock.ts';
+import { backgroundClock, type Clock } from '../clock.ts';
 import type { Loss } from '../lan/verdict.ts';
 import { isOfSwarm, type Pool } from '../model.ts';
 import { realmOf, type Store } from '../store/store.ts';
@@ -85,7 +85,7 @@ export class Standby {
   readonly #waiting: (() => void)[] = [];
   #asking = 0;
 
-  constructor({ store, leases, keeper, clock = systemClock, random = Math.random }: Parts) {
+  constructor({ store, leases, keeper, clock = backgroundClock, random = Math.random }: Parts) {
     this.#store = store;
     this.#leases = leases;
     this.#keeper = keeper;

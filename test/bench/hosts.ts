@@ -11,7 +11,7 @@ import { IpamDriver } from '../../src/ipam/driver.ts';
 import type { ClusterStore } from '../../src/store/etcd/store.ts';
 import { until } from '../lab/patience.ts';
 import { openShared } from '../lab/shared.ts';
-import { NOBODY_ANSWERS } from '../lab/quiet.ts';
+import { KEEPS_NOTHING, NOBODY_ANSWERS } from '../lab/quiet.ts';
 
 /** The addresses of all measurements. */
 export const SUBNET = '10.77.0.0/16';
@@ -141,7 +141,7 @@ class Worker {
 
 async function openHost(directory: string, endpoints: string, cluster: string): Promise<Host> {
   const store = openShared(directory, endpoints.split(','), cluster);
-  const ipam = new IpamDriver({ store, hostId: directory, probe: NOBODY_ANSWERS });
+  const ipam = new IpamDriver({ store, hostId: directory, probe: NOBODY_ANSWERS, keeper: KEEPS_NOTHING });
   const wish = { addressSpace: REALM, pool: SUBNET, subPool: null, options: {}, v6: false };
   const { poolId } = await ipam.requestPool(wish);
   await until(async () => store.diary.length > 0);

@@ -8,7 +8,7 @@ import { basename } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { IpamDriver } from '../../src/ipam/driver.ts';
 import { openShared } from './shared.ts';
-import { NOBODY_ANSWERS } from './quiet.ts';
+import { KEEPS_NOTHING, NOBODY_ANSWERS } from './quiet.ts';
 
 const [directory = '', endpoints = '', cluster = '', count = '0', log = ''] = process.argv.slice(2);
 /** Of the addresses claimed, one in so many is given back at once. */
@@ -19,7 +19,7 @@ const PAUSE_MS = 50;
 const say = (line: string) => appendFileSync(log, `${basename(directory)} ${line}\n`);
 
 const store = openShared(directory, endpoints.split(','), cluster);
-const ipam = new IpamDriver({ store, hostId: directory, probe: NOBODY_ANSWERS });
+const ipam = new IpamDriver({ store, hostId: directory, probe: NOBODY_ANSWERS, keeper: KEEPS_NOTHING });
 const { poolId } = await ipam.requestPool({
   addressSpace: 'TsmacvlanLocal',
   pool: '10.77.0.0/16',

@@ -1,4 +1,13 @@
-/** A LAN on which nobody answers, for tests that are about something else. */
-import type { Probe } from '../../src/ipam/driver.ts';
+/** LANs for tests that are about something else. */
+import type { Keeper, Probe } from '../../src/ipam/driver.ts';
 
+/** Nobody answers. */
 export const NOBODY_ANSWERS: Probe = async () => ({ held: false });
+
+/** No address is kept on standby, as where the LAN is not asked. */
+export const KEEPS_NOTHING: Keeper = {
+  keep: async () => null,
+  letGo: () => undefined,
+  isKept: async () => false,
+  release: async () => undefined,
+};

@@ -9,7 +9,7 @@ import { openLocalStore } from '../../src/store/local.ts';
 import type { Self } from '../../src/store/etcd/claims.ts';
 import { interfaceAddress } from './addresses.ts';
 import { endpointRecord, networkRecord } from '../unit/store/records.ts';
-import { NOBODY_ANSWERS } from './quiet.ts';
+import { KEEPS_NOTHING, NOBODY_ANSWERS } from './quiet.ts';
 
 interface Choices {
   readonly fallsBack?: boolean;
@@ -57,7 +57,13 @@ export class SharedHost {
     const { directory, endpoints, cluster, probe = NOBODY_ANSWERS } = place;
     this.place = place;
     this.store = openShared(directory, endpoints, cluster, place);
-    this.ipam = new IpamDriver({ store: this.store, now: () => new Date(this.timeMs), hostId: directory, probe });
+    this.ipam = new IpamDriver({
+      store: this.store,
+      now: () => new Date(this.timeMs),
+      hostId: directory,
+      probe,
+      keeper: KEEPS_NOTHING,
+    });
     t.after(() => this.store.close());
   }
 

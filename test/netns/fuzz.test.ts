@@ -24,7 +24,7 @@ import { Fuzzer, type Hostile } from '../lab/fuzz.ts';
 import { quietDriver } from '../lab/networkdriver.ts';
 import { type Line, logInto, quietLeaks } from '../unit/server/door.ts';
 import { temporaryDirectory } from '../unit/temporary.ts';
-import { NOBODY_ANSWERS } from '../lab/quiet.ts';
+import { KEEPS_NOTHING, NOBODY_ANSWERS } from '../lab/quiet.ts';
 
 const ip = (words: string) => execFileSync('ip', words.split(' '), { encoding: 'utf8' });
 
@@ -53,7 +53,7 @@ describe('fuzz', { skip: outsideLab(), timeout: 3_600_000 }, () => {
     const store = openLocalStore(directory);
     const links = Links.open();
     const lines: Line[] = [];
-    const ipam = new IpamDriver({ store, probe: NOBODY_ANSWERS });
+    const ipam = new IpamDriver({ store, probe: NOBODY_ANSWERS, keeper: KEEPS_NOTHING });
     const log = logInto(lines);
     const network = quietDriver({ store, links, hostAddresses: ipam, parentAliases: new Map(), log });
     const server = new PluginServer({ calls: createCalls({ network, ipam, leaks: quietLeaks, scope: 'local' }), log });

@@ -22,7 +22,7 @@ import { requestedAddresses } from '../lab/addresses.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { until } from '../lab/patience.ts';
 import { quietDriver } from '../lab/networkdriver.ts';
-import { NOBODY_ANSWERS } from '../lab/quiet.ts';
+import { KEEPS_NOTHING, NOBODY_ANSWERS } from '../lab/quiet.ts';
 
 const NETWORK = 'a'.repeat(64);
 const SUBNETS = ['10.9.0.0/24', 'fd09::/64'];
@@ -55,7 +55,7 @@ describe('host access on real links', { skip: outsideLab(), timeout: 300_000 }, 
   async function start(): Promise<void> {
     store = openLocalStore(join(directory, 'state'));
     links = Links.open();
-    ipam = new IpamDriver({ store, probe: NOBODY_ANSWERS });
+    ipam = new IpamDriver({ store, probe: NOBODY_ANSWERS, keeper: KEEPS_NOTHING });
     network = quietDriver({
       store,
       links,

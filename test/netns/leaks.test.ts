@@ -21,7 +21,7 @@ import { requestedAddresses } from '../lab/addresses.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { quietDriver } from '../lab/networkdriver.ts';
 import { type Line, logInto } from '../unit/server/door.ts';
-import { NOBODY_ANSWERS } from '../lab/quiet.ts';
+import { KEEPS_NOTHING, NOBODY_ANSWERS } from '../lab/quiet.ts';
 
 const ip = (words: string) =>
   execFileSync('ip', words.split(' '), { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] });
@@ -79,7 +79,7 @@ describe('leaks on real links', { skip: outsideLab(), timeout: 300_000 }, () => 
     links = Links.open();
     const now = () => new Date(clockMs);
     const log = logInto(lines);
-    ipam = new IpamDriver({ store, now, probe: NOBODY_ANSWERS });
+    ipam = new IpamDriver({ store, now, probe: NOBODY_ANSWERS, keeper: KEEPS_NOTHING });
     driver = quietDriver({ store, links, hostAddresses: ipam, parentAliases: new Map(), log, now });
     await driver.recover();
     collector = new Collector({

@@ -24,7 +24,7 @@ import { type LocalStore, openLocalStore } from '../../src/store/local.ts';
 import { interfaceAddress, requestedAddresses } from '../lab/addresses.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { quietDriver } from '../lab/networkdriver.ts';
-import { NOBODY_ANSWERS } from '../lab/quiet.ts';
+import { KEEPS_NOTHING, NOBODY_ANSWERS } from '../lab/quiet.ts';
 
 interface KernelLink {
   ifname: string;
@@ -107,7 +107,7 @@ describe('the NetworkDriver on real links', { skip: outsideLab(), timeout: 300_0
     driver = quietDriver({
       store,
       links,
-      hostAddresses: new IpamDriver({ store, probe: NOBODY_ANSWERS }),
+      hostAddresses: new IpamDriver({ store, probe: NOBODY_ANSWERS, keeper: KEEPS_NOTHING }),
       parentAliases: new Map([['lan', 'eth0']]),
       log,
     });

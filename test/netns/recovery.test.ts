@@ -10,7 +10,7 @@ import { outsideLab } from '../lab/enclosure.ts';
 import { quietDriver } from '../lab/networkdriver.ts';
 import { logInto } from '../unit/server/door.ts';
 import { temporaryDirectory } from '../unit/temporary.ts';
-import { NOBODY_ANSWERS } from '../lab/quiet.ts';
+import { KEEPS_NOTHING, NOBODY_ANSWERS } from '../lab/quiet.ts';
 
 const NETWORKS = 1000;
 const PER_NETWORK = 10;
@@ -42,7 +42,7 @@ async function recover(directory: string): Promise<{ wallMs: number; processorMs
   const begin = performance.now();
   const store = openLocalStore(directory);
   const links = Links.open();
-  const ipam = new IpamDriver({ store, probe: NOBODY_ANSWERS });
+  const ipam = new IpamDriver({ store, probe: NOBODY_ANSWERS, keeper: KEEPS_NOTHING });
   const driver = quietDriver({ store, links, hostAddresses: ipam, parentAliases: new Map(), log: logInto([]) });
   await driver.recover();
   const wallMs = Math.round(performance.now() - begin);
@@ -58,7 +58,7 @@ async function recover(directory: string): Promise<{ wallMs: number; processorMs
 async function fillStore(directory: string): Promise<void> {
   const store = openLocalStore(directory);
   const links = Links.open();
-  const ipam = new IpamDriver({ store, probe: NOBODY_ANSWERS });
+  const ipam = new IpamDriver({ store, probe: NOBODY_ANSWERS, keeper: KEEPS_NOTHING });
   const driver = quietDriver({ store, links, hostAddresses: ipam, parentAliases: new Map(), log: logInto([]) });
   const subnets = [{ addressSpace: 'LocalDefault', subnet: '10.0.0.0/8', gateway: null }];
   const flags = { internal: false, enableIPv4: true, enableIPv6: false, options: { parent: 'lan0' }, subnets };

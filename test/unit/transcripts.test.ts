@@ -19,7 +19,7 @@ import {
   withoutLength,
 } from './server/transcripts.ts';
 import { temporaryDirectory } from './temporary.ts';
-import { NOBODY_ANSWERS } from '../lab/quiet.ts';
+import { KEEPS_NOTHING, NOBODY_ANSWERS } from '../lab/quiet.ts';
 
 const options = { timeout: 60_000 };
 
@@ -175,7 +175,7 @@ for (const { title, requests } of PLAYS) {
 /** The NetworkDriver's part of the sessions is played on real links in test/netns. */
 async function playThrough(t: TestContext, session: readonly Recorded[]): Promise<void> {
   const store = openLocalStore(temporaryDirectory(t));
-  const door = await openDoor(t, { ipam: new IpamDriver({ store, probe: NOBODY_ANSWERS }) });
+  const door = await openDoor(t, { ipam: new IpamDriver({ store, probe: NOBODY_ANSWERS, keeper: KEEPS_NOTHING }) });
   t.after(() => store.close());
   const exchanges = await play(session, (call, body) => ask(door, call, body));
   for (const exchange of exchanges) {

@@ -13,7 +13,7 @@ import { openLocalStore } from '../../../src/store/local.ts';
 import type { Store } from '../../../src/store/store.ts';
 import { endpointRecord, networkRecord } from '../store/records.ts';
 import { MemoryStore } from './memory.ts';
-import { NOBODY_ANSWERS } from '../../lab/quiet.ts';
+import { KEEPS_NOTHING, NOBODY_ANSWERS } from '../../lab/quiet.ts';
 
 export const LOCAL = 'TsmacvlanLocal';
 export const GLOBAL = 'TsmacvlanGlobal';
@@ -57,6 +57,7 @@ export class Fixture {
       now: () => new Date(this.#timeMs),
       hostId: 'host-a',
       probe: this.#probe,
+      keeper: KEEPS_NOTHING,
     });
   }
 
