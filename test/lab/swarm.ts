@@ -32,8 +32,11 @@ const POLL_MS = 200;
 const SETTLE_TIMEOUT_MS = 240_000;
 /** Nodes remove their part of a network some time after the managers. Leaks are collected after two minutes. */
 const LEFTOVER_TIMEOUT_MS = 60_000;
-/** What a manager says while none leads; nothing was done then. */
-const LEADERLESS = /swarm does not have a leader|no elected cluster leader/;
+/**
+ * What a manager says while none leads, and when the object was changed between the reading and the writing of one command, as
+ * a node's is by its own reports (swarmkit manager/state/store ErrSequenceConflict). Nothing was done then.
+ */
+const TO_BE_REPEATED = /swarm does not have a leader|no elected cluster leader|update out of sequence/;
 
 export interface Plan {
   managers: number;
@@ -142,12 +145,12 @@ export class Swarm {
     return found.engine;
   }
 
-  /** Runs a docker command on a manager that must succeed, as soon as somebody leads. */
+  /** Runs a docker command on a manager that must succeed, as soon as somebody leads and nobody comes in between. */
   async manage(...words: string[]): Promise<string> {
     let said = await this.manager.docker(...words);
     const isHeard = async () => {
-      if (said.code !== 0 && LEADERLESS.test(said.stderr)) said = await this.manager.docker(...words);
-      return said.code === 0 || !LEADERLESS.test(said.stderr);
+      if (said.code !== 0 && TO_BE_REPEATED.test(said.stderr)) said = await this.manager.docker(...words);
+      return said.code === 0 || !TO_BE_REPEATED.test(said.stderr);
     };
     const limits = { timeoutMs: SETTLE_TIMEOUT_MS, pollMs: POLL_MS, detail: () => said.stderr };
     await until(isHeard, limits);
@@ -273,6 +276,16 @@ export class Swarm {
     const down = this.nodes.filter(({ isUp }) => !isUp).map(({ name }) => name);
     if (down.length === 0) return [];
     return (await this.states()).filter(({ name }) => down.includes(name)).map(({ id }) => id);
+  }
+
+  /** Waits until the managers want no task on the node any more: until they have read the order, all tasks look settled there. */
+  async drain(name: string): Promise<void> {
+    await this.manage('node', 'update', '--availability', 'drain', name);
+    const id = (await this.states()).find((node) => node.name === name)?.id;
+    await this.until(`no task is wanted on ${name}`, async () => {
+      const tasks = await this.manager.api<Task[]>('GET', '/tasks');
+      return tasks.every(({ NodeID, DesiredState }) => NodeID !== id || DesiredState !== 'running');
+    });
   }
 
   /** Waits until a rolling update is through. */

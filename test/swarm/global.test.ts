@@ -64,7 +64,7 @@ describe('swarm networks of scope global', { skip: outsideLab(), timeout: 1_200_
     await swarm.settled('web', 14);
     await swarm.assertOneEach('web', 14);
 
-    await swarm.manage('node', 'update', '--availability', 'drain', 'w1');
+    await swarm.drain('w1');
     await swarm.settled('web', 14);
     await swarm.settled('each', 3);
     const moved = await swarm.assertOneEach('web', 14);

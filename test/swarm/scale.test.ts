@@ -31,7 +31,7 @@ describe('a service that grows and shrinks', { skip: outsideLab(), timeout: 3_60
       const startedMs = Date.now();
       await swarm.scale('web', FEW);
       await scaled(FEW);
-      if (round === Math.ceil(ROUNDS / 2)) await swarm.manage('node', 'update', '--availability', 'drain', 'w1');
+      if (round === Math.ceil(ROUNDS / 2)) await swarm.drain('w1');
       await swarm.scale('web', MANY);
       if (round === ROUNDS) await swarm.kill(killed);
       await scaled(MANY);
