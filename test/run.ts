@@ -6,8 +6,9 @@
  * `DURATIONS=yes` writes how long each file took, and how much of a core, into the table that the queue goes by.
  */
 import { globSync, readFileSync, writeFileSync } from 'node:fs';
-import { availableParallelism, totalmem } from 'node:os';
+import { availableParallelism, cpus, totalmem } from 'node:os';
 import { join, relative, sep } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { obstacle } from './lab/enclosure.ts';
 import { fetchEngines, fetchEtcd, fetchUml, installTools } from './lab/packages.ts';
 import { type Job, type Load, Queue } from './queue.ts';
@@ -66,10 +67,11 @@ const UNKNOWN_SECONDS = 100;
 /** For runs that are longer than a level's usual file, and whose figures are wanted. */
 const FILE_MINUTES = Number(process.env.FILE_MINUTES ?? 0);
 
-/** While some files wait, others may have more than their usual part. */
-const CORES_TO_FILL = 1.25 * availableParallelism();
 /** Whatever else runs on the machine needs memory too. */
-const CAPACITY: Load = { cores: CORES_TO_FILL, memoryMb: (totalmem() / 2 ** 20) * 0.75 };
+const MEMORY_MB = (totalmem() / 2 ** 20) * 0.75;
+/** How long the machine is looked at before the first file, and what is left to the tests on one that is never idle. */
+const LOOK_MS = 1000;
+const LEAST_CORES = 0.75;
 
 const results: (Outcome & { file: string })[] = [];
 const measured: Record<string, Duration> = {};
@@ -112,7 +114,7 @@ function skipWhatCannotRun(files: readonly TestFile[]): TestFile[] {
 
 async function runAll(files: readonly TestFile[]): Promise<void> {
   if (files.length > 1) console.log(`${files.length} files, the longest first`);
-  const queue = new Queue(files, CAPACITY);
+  const queue = new Queue(files, { cores: files.length > 1 ? await idleCores() : 1, memoryMb: MEMORY_MB });
   const downloads = new Downloads(files.flatMap(({ level }) => level.needs));
   const running = new Set<Promise<void>>();
   const isReady = ({ level }: TestFile) => level.needs.every((need) => downloads.present.has(need));
@@ -129,6 +131,15 @@ async function runAll(files: readonly TestFile[]): Promise<void> {
     if (events.length === 0) return;
     await Promise.race(events);
   }
+}
+
+/** What other work leaves of the machine: files that were begun beside it as if it were not there would stand still for seconds. */
+async function idleCores(): Promise<number> {
+  const idleMs = () => cpus().reduce((sum, { times }) => sum + times.idle, 0);
+  const [beganMs, before] = [performance.now(), idleMs()];
+  await sleep(LOOK_MS);
+  const idle = (idleMs() - before) / (performance.now() - beganMs);
+  return Math.max(LEAST_CORES, Math.min(availableParallelism(), Math.round(idle * 10) / 10));
 }
 
 /** All that the files need is fetched at once, beside the first of them. */
