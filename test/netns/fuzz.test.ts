@@ -17,6 +17,7 @@ import { IpamDriver } from '../../src/ipam/driver.ts';
 import { Links } from '../../src/kernel/link.ts';
 import { createCalls } from '../../src/server/calls.ts';
 import { PluginServer } from '../../src/server/server.ts';
+import { writtenEndpoint } from '../../src/store/codec.ts';
 import { type LocalStore, openLocalStore } from '../../src/store/local.ts';
 import { randomOf } from '../lab/drill.ts';
 import { outsideLab } from '../lab/enclosure.ts';
@@ -147,7 +148,7 @@ function inWords({ call, body }: Hostile): string {
 
 /** The state, without what the kernel is just deleting. */
 async function dump(store: LocalStore): Promise<string> {
-  const endpoints = (await store.endpoints.list()).filter(({ state }) => state !== 'deleting');
+  const endpoints = (await store.endpoints.list()).filter(({ state }) => state !== 'deleting').map(writtenEndpoint);
   return JSON.stringify([await store.networks.list(), endpoints, await store.pools.list(), await store.leases.list()]);
 }
 
