@@ -105,8 +105,8 @@ tables: $(READY) ## config.json, docs/reference.md, docs/messages.md and docs/di
 	node plugin/messages.ts > docs/messages.md
 	node test/parity/page.ts > docs/differences.md
 
-proto: $(READY) ## src/store/etcd/rpc_pb.ts from rpc.proto; the compiler comes from npm for this alone
-	cd src/store/etcd && npm exec --yes --ignore-scripts --package=@bufbuild/buf@1.75.0 --package=@bufbuild/protoc-gen-es@2.17.0 -- buf generate rpc.proto \
+proto: $(READY) ## src/store/etcd/*_pb.ts from its .proto files; the compiler comes from npm for this alone
+	cd src/store/etcd && npm exec --yes --ignore-scripts --package=@bufbuild/buf@1.75.0 --package=@bufbuild/protoc-gen-es@2.17.0 -- buf generate . \
 	  --template '{"version":"v2","plugins":[{"local":"protoc-gen-es","out":".","opt":["target=ts","erasable_syntax=true","import_extension=ts"]}]}'
 
 plugin: build $(PINNED) ## plugin/config.json and plugin/rootfs/, for docker plugin create

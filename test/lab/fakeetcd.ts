@@ -8,6 +8,7 @@ import {
   type ServerHttp2Stream,
 } from 'node:http2';
 import { create, fromBinary, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
+import * as rpcKv from '../../src/store/etcd/kv_pb.ts';
 import * as rpc from '../../src/store/etcd/rpc_pb.ts';
 
 /** Answers a call in another way than etcd would. The call's headers are read, its body perhaps not yet. */
@@ -23,7 +24,7 @@ export class FakeEtcd {
   readonly calls = new Map<string, number>();
   readonly #server: Http2Server;
   readonly #sessions = new Set<ServerHttp2Session>();
-  readonly #values = new Map<string, rpc.KeyValue>();
+  readonly #values = new Map<string, rpcKv.KeyValue>();
   /** Every change as a watch hears it. */
   readonly #history: { readonly revision: bigint; readonly news: Buffer }[] = [];
   readonly #watches = new Set<ServerHttp2Stream>();
@@ -111,21 +112,21 @@ export class FakeEtcd {
 
   #reply(call: string, request: Buffer): Uint8Array {
     const header = this.#header();
-    if (call === 'KV/Range') return encoded(rpc.RangeResponseSchema, { header, kvs: this.#below(request) });
-    if (call === 'KV/Txn') return this.#transact(fromBinary(rpc.TxnRequestSchema, request));
+    if (call === 'KV/Range') return encoded(rpcKv.RangeResponseSchema, { header, kvs: this.#below(request) });
+    if (call === 'KV/Txn') return this.#transact(fromBinary(rpcKv.TxnRequestSchema, request));
     if (call === 'Lease/LeaseGrant') return encoded(rpc.LeaseGrantResponseSchema, { header });
     if (call === 'Lease/LeaseKeepAlive') return encoded(rpc.LeaseKeepAliveResponseSchema, { header, TTL: 30n });
     return encoded(rpc.AuthenticateResponseSchema, { header, token: 'token' });
   }
 
-  #below(request: Buffer): rpc.KeyValue[] {
-    const { key, rangeEnd } = fromBinary(rpc.RangeRequestSchema, request);
+  #below(request: Buffer): rpcKv.KeyValue[] {
+    const { key, rangeEnd } = fromBinary(rpcKv.RangeRequestSchema, request);
     const [from, end] = [Buffer.from(key).toString(), Buffer.from(rangeEnd).toString()];
     const keys = [...this.#values.keys()].filter((one) => one >= from && one < end).sort();
     return keys.flatMap((one) => this.#values.get(one) ?? []);
   }
 
-  #transact({ compare, success, failure }: rpc.TxnRequest): Uint8Array {
+  #transact({ compare, success, failure }: rpcKv.TxnRequest): Uint8Array {
     const revisionOf = (key: Uint8Array) => this.#values.get(Buffer.from(key).toString())?.modRevision ?? 0n;
     const succeeded = compare.every(({ key, targetUnion }) => revisionOf(key) === (targetUnion.value ?? 0n));
     const asked = failure[0]?.request.value?.key ?? Buffer.alloc(0);
@@ -135,7 +136,7 @@ export class FakeEtcd {
         if (request.case === 'requestPut') this.#write({ requestPut: request.value });
         else if (request.case === 'requestDeleteRange') this.#write({ requestDelete: request.value.key });
     const range = { response: { case: 'responseRange' as const, value: { kvs: found === undefined ? [] : [found] } } };
-    return encoded(rpc.TxnResponseSchema, { header: this.#header(), succeeded, responses: succeeded ? [] : [range] });
+    return encoded(rpcKv.TxnResponseSchema, { header: this.#header(), succeeded, responses: succeeded ? [] : [range] });
   }
 
   #write(change: { requestPut: { key: Uint8Array; value: Uint8Array } } | { requestDelete: Uint8Array }): void {
@@ -143,7 +144,7 @@ export class FakeEtcd {
     const isPut = 'requestPut' in change;
     const key = isPut ? change.requestPut.key : change.requestDelete;
     const value = isPut ? change.requestPut.value : Buffer.alloc(0);
-    const kv = create(rpc.KeyValueSchema, { key, value, modRevision: this.#revision });
+    const kv = create(rpcKv.KeyValueSchema, { key, value, modRevision: this.#revision });
     if (isPut) this.#values.set(Buffer.from(key).toString(), kv);
     else this.#values.delete(Buffer.from(key).toString());
     const type = isPut ? rpc.Event_EventType.PUT : rpc.Event_EventType.DELETE;
@@ -152,7 +153,7 @@ export class FakeEtcd {
     for (const watch of this.#watches) watch.write(news);
   }
 
-  #header(): MessageInitShape<typeof rpc.ResponseHeaderSchema> {
+  #header(): MessageInitShape<typeof rpcKv.ResponseHeaderSchema> {
     return { clusterId: CLUSTER, revision: this.#revision };
   }
 }

@@ -125,7 +125,10 @@ const FOR_TESTS = ['startDaemon', 'errorCode', 'REFRESH_MS'];
 const exported: readonly Exported[] = files.flatMap((file) => exportsOf(SOURCES, file));
 
 test('no file of the sources is long', () => {
-  const long = files.filter((file) => {
+  const generated = readdirSync(SOURCES, { recursive: true, encoding: 'utf8' }).filter((file) =>
+    file.endsWith('_pb.ts'),
+  );
+  const long = [...files, ...generated].filter((file) => {
     const limit = file === 'network/driver.ts' ? 450 : MOST_LINES;
     return !LONG.includes(file) && readFileSync(join(SOURCES, file), 'utf8').split('\n').length > limit;
   });

@@ -16,15 +16,12 @@ import {
   Compare_CompareResult,
   Compare_CompareTarget,
   type CompareSchema,
-  type Event,
-  Event_EventType,
   type KeyValue,
   type RangeResponse,
   type RequestOpSchema,
   type ResponseHeader,
-  type WatchRequestSchema,
-  type WatchResponse,
-} from './rpc_pb.ts';
+} from './kv_pb.ts';
+import { type Event, Event_EventType, type WatchRequestSchema, type WatchResponse } from './rpc_pb.ts';
 
 /** How the members are reached. */
 export interface EtcdAccess {
@@ -324,7 +321,7 @@ function ended(how: string): CallFailure {
   return new CallFailure(Code.Canceled, how, undefined);
 }
 
-// --- messages of rpc.proto ----------------------------------------------------------------------------------------------
+// --- messages of the protocol -------------------------------------------------------------------------------------------
 
 /** An answer that could be read and yet is none of etcd's. */
 function malformed(what: string): ConnectError {

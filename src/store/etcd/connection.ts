@@ -8,9 +8,10 @@ import type { SecureContextOptions } from 'node:tls';
 import { type Client, Code, ConnectError, createClient } from '@connectrpc/connect';
 import { createGrpcTransport } from '@connectrpc/connect-node';
 import type { ConnectionState } from './failure.ts';
-import { Auth, KV, Lease, Watch } from './rpc_pb.ts';
+import { KV } from './kv_pb.ts';
+import { Auth, Lease, Watch } from './rpc_pb.ts';
 
-/** What a member may be asked, one client for each service of rpc.proto. */
+/** What a member may be asked, one client for each service of kv.proto and rpc.proto. */
 export interface Services {
   readonly kv: Client<typeof KV>;
   readonly watch: Client<typeof Watch>;
