@@ -5,6 +5,17 @@
  */
 import type { InterfaceAddress, Subnet } from './model.ts';
 
+/** By when a call is to be answered; whoever waits for the world outside goes by it. */
+export interface CallLimit {
+  /** Fires when nobody waits for the answer any more. */
+  readonly signal: AbortSignal;
+  /** When the engine is answered at the latest, as performance.now(): milliseconds. */
+  readonly atMs: number;
+}
+
+/** A request as it was read, before the server says by when it is to be answered. */
+export type Unlimited<Request extends { readonly limit: CallLimit }> = Omit<Request, 'limit'>;
+
 /** CreateNetwork. */
 export interface NetworkRequest {
   readonly networkId: string;
@@ -41,6 +52,7 @@ export interface EndpointRequest {
   readonly interfaceName: string | null;
   /** `8080->80/tcp`; macvlan publishes nothing, so these are only warned about. */
   readonly publishedPorts: readonly string[];
+  readonly limit: CallLimit;
 }
 
 /** What Join answers: the link to move, its name inside if the request named one, gateways without prefix length. */
@@ -72,6 +84,5 @@ export interface AddressRequest {
   readonly isGateway: boolean;
   /** Swarm managers want the address after the last one given, so that a freed one rests a while. */
   readonly serial: boolean;
-  /** Fires when nobody waits for the answer any more. */
-  readonly signal?: AbortSignal;
+  readonly limit: CallLimit;
 }

@@ -5,7 +5,7 @@ import { type Address, contains, formatAddress, formatInterfaceAddress, parseAdd
 import * as errors from '../errors.ts';
 import { NOT_HELD, type Verdict } from '../lan/verdict.ts';
 import type { Lease, LeaseKind, Pool } from '../model.ts';
-import type { AddressRequest } from '../requests.ts';
+import type { AddressRequest, CallLimit } from '../requests.ts';
 import { leaseKey, realmOf, type Store } from '../store/store.ts';
 import type { Leases } from './leases.ts';
 import {
@@ -21,8 +21,8 @@ import {
 import type { Standby } from './standby.ts';
 import { isManagers, shareSwarmNetwork } from './swarm.ts';
 
-/** Asks the LAN of the pool whether a stranger uses the address. Throws when the signal fires or nothing can be asked. */
-export type Probe = (pool: Pool, address: Address, signal?: AbortSignal) => Promise<Verdict>;
+/** Asks the LAN of the pool whether a stranger uses the address. Throws when the limit's signal fires or nothing can be asked. */
+export type Probe = (pool: Pool, address: Address, limit: CallLimit | null) => Promise<Verdict>;
 
 interface Parts {
   readonly store: Store;
@@ -36,7 +36,8 @@ interface Parts {
 interface Search {
   readonly kind: LeaseKind;
   readonly serial: boolean;
-  readonly signal: AbortSignal | undefined;
+  /** Null for what no engine waits for. */
+  readonly limit: CallLimit | null;
   /** How many more addresses may be asked for on the LAN. */
   tries: number;
 }
@@ -68,11 +69,11 @@ export class Allocator {
    * RequestAddress: answers `192.168.1.2/24`. Throws POOL_UNKNOWN, RANGE_EXHAUSTED or RANGE_HELD; for an address that was
    * named also ADDRESS_MALFORMED, ADDRESS_OUTSIDE, ADDRESS_RESERVED, ADDRESS_TAKEN or ADDRESS_HELD.
    */
-  async request({ poolId, address, isGateway, serial, signal }: AddressRequest): Promise<string> {
+  async request({ poolId, address, isGateway, serial, limit }: AddressRequest): Promise<string> {
     const pool = await this.#store.pools.get(poolId);
     if (pool === undefined) throw errors.poolUnknown(poolId);
-    if (address !== null) return this.#name(pool, address, this.#kindOf(pool, isGateway), signal);
-    const search: Search = { kind: isGateway ? 'gateway' : 'container', serial, signal, tries: TRIES };
+    if (address !== null) return this.#name(pool, address, this.#kindOf(pool, isGateway), limit);
+    const search: Search = { kind: isGateway ? 'gateway' : 'container', serial, limit, tries: TRIES };
     return isGateway ? this.#chooseGateway(pool, search) : this.#choose(pool, search);
   }
 
@@ -80,10 +81,10 @@ export class Allocator {
   async reserveForHost(poolId: string, address: string | null): Promise<string> {
     const pool = await this.#store.pools.get(poolId);
     if (pool === undefined) throw errors.poolUnknown(poolId);
-    const search: Search = { kind: 'host', serial: false, signal: undefined, tries: TRIES };
+    const search: Search = { kind: 'host', serial: false, limit: null, tries: TRIES };
     const held = await this.#addressOf(pool, 'host');
     if (held !== undefined && (address === null || held.startsWith(`${address}/`))) return held;
-    if (address !== null) return this.#name(pool, address, 'host', undefined);
+    if (address !== null) return this.#name(pool, address, 'host', null);
     return (await this.#firstFree(pool, search)) ?? this.#refuse([pool]);
   }
 
@@ -96,7 +97,7 @@ export class Allocator {
 
   // --- named by the user -----------------------------------------------------------------------------------------
 
-  async #name(named: Pool, text: string, kind: LeaseKind, signal: AbortSignal | undefined): Promise<string> {
+  async #name(named: Pool, text: string, kind: LeaseKind, limit: CallLimit | null): Promise<string> {
     const option = optionOf(kind, named);
     const address = parseAddress(text);
     if (address === undefined) throw errors.addressMalformed(text, option);
@@ -107,7 +108,7 @@ export class Allocator {
     await this.#confirm(pool, address);
     // What a swarm's manager claims by address is mostly a running container's: the node that gets it asks.
     const isAsked = lease === wanted && !isManagers(pool);
-    const verdict = isAsked ? await this.#ask(pool, address, lease, signal) : NOT_HELD;
+    const verdict = isAsked ? await this.#ask(pool, address, lease, limit) : NOT_HELD;
     if (verdict.held) throw errors.addressHeld(lease.address, verdict.macAddress, verdict.linkName, option);
     return formatInterfaceAddress({ ...address, length: known(pool.subnet).length });
   }
@@ -186,7 +187,7 @@ export class Allocator {
     const isSequential = search.kind === 'container' && (search.serial || layout.order === 'sequential');
     let beyond: bigint | null = null;
     for (let misses = 0; ; ) {
-      search.signal?.throwIfAborted();
+      search.limit?.signal.throwIfAborted();
       const after = isSequential ? (this.#lastGiven.get(pool.id) ?? null) : null;
       const ready = this.#standby.next(pool, realm, after);
       const address: Address | undefined = ready ?? realm.next(layout, beyond ?? after);
@@ -207,7 +208,7 @@ export class Allocator {
   async #isFree(pool: Pool, address: Address, lease: Lease, search: Search): Promise<boolean> {
     await this.#confirm(pool, address);
     this.#standby.refill(pool);
-    const verdict = await this.#ask(pool, address, lease, search.signal);
+    const verdict = await this.#ask(pool, address, lease, search.limit);
     if (!verdict.held) return true;
     if (--search.tries > 0) return false;
     throw errors.rangeHeld(nameOf(pool), TRIES, lease.address, verdict.macAddress, verdict.linkName);
@@ -255,9 +256,9 @@ export class Allocator {
   }
 
   /** Gateways are expected to answer, and auxiliary addresses belong to others. */
-  async #ask(pool: Pool, address: Address, lease: Lease, signal: AbortSignal | undefined): Promise<Verdict> {
+  async #ask(pool: Pool, address: Address, lease: Lease, limit: CallLimit | null): Promise<Verdict> {
     if (lease.kind === 'gateway' || lease.kind === 'auxiliary') return NOT_HELD;
-    const verdict = await this.#probe(pool, address, signal).catch(async (error: unknown) => {
+    const verdict = await this.#probe(pool, address, limit).catch(async (error: unknown) => {
       // The first error goes on; a lease left behind by a second one is reclaimed later.
       await this.#leases.giveUp(address, lease.realm, pool.id).catch(() => undefined);
       throw error;

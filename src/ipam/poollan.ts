@@ -24,10 +24,10 @@ export class PoolLan implements Keeper {
   }
 
   /** See Probe. Throws CLUSTER_UNPROVEN where only the LAN could tell, and there is none to ask. */
-  readonly probe: Probe = async (pool, address, signal): Promise<Verdict> => {
+  readonly probe: Probe = async (pool, address, limit): Promise<Verdict> => {
     const text = formatAddress(address);
     const leastProfile = this.#store.leases.needsProof?.({ realm: realmOf(pool), address: text }) ?? null;
-    const request = await this.#request(pool, address, signal);
+    const request = await this.#request(pool, address, limit?.signal);
     if (request === null && leastProfile !== null && !(await this.#isOnNoLan(pool))) throw clusterUnproven(text);
     if (request === null) return NOT_HELD;
     return this.#lan.check({ ...request, leastProfile }).catch((error: unknown) => {

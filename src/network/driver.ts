@@ -9,7 +9,7 @@ import type { Leak, LeakSource } from '../leak.ts';
 import { endpointAlias, endpointLinkName } from '../linknames.ts';
 import type { Log } from '../log.ts';
 import type { Endpoint, Network, NetworkOptions } from '../model.ts';
-import type { Attachment, EndpointRequest, GatewayCheck, NetworkRequest } from '../requests.ts';
+import type { Attachment, CallLimit, EndpointRequest, GatewayCheck, NetworkRequest } from '../requests.ts';
 import { Serial } from '../serial.ts';
 import type { Store } from '../store/store.ts';
 import { Announcements } from './announcements.ts';
@@ -289,7 +289,7 @@ export class NetworkDriver implements LeakSource {
   // --- sandboxes --------------------------------------------------------------------------------------------------
 
   /** No kernel work: the engine moves the link into the sandbox itself. Throws NETWORK_UNKNOWN, ENDPOINT_UNKNOWN. */
-  async join(networkId: string, endpointId: string): Promise<Attachment> {
+  async join(networkId: string, endpointId: string, _limit: CallLimit): Promise<Attachment> {
     const network = await this.#networks.get(networkId);
     return this.#serial.run(endpointId, async () => {
       const endpoint = this.#endpoints.get(endpointId);

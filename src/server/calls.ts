@@ -5,10 +5,12 @@ import type {
   AddressRequest,
   AllocationRequest,
   Attachment,
+  CallLimit,
   EndpointRequest,
   GatewayCheck,
   NetworkRequest,
   PoolRequest,
+  Unlimited,
 } from '../requests.ts';
 import type { Scope } from '../settings.ts';
 import * as wire from './wire.ts';
@@ -20,7 +22,7 @@ export interface NetworkVerbs {
   /** Null when the engine named the MAC address itself. */
   createEndpoint(request: EndpointRequest): Promise<{ macAddress: string | null }>;
   deleteEndpoint(networkId: string, endpointId: string): Promise<void>;
-  join(networkId: string, endpointId: string): Promise<Attachment>;
+  join(networkId: string, endpointId: string, limit: CallLimit): Promise<Attachment>;
   leave(networkId: string, endpointId: string): Promise<void>;
   /** Says in the log what users of a swarm learn late or never. */
   reviewAllocation(request: AllocationRequest): void;
@@ -36,8 +38,8 @@ export interface IpamVerbs {
   register(): void;
   allocateNetwork(request: AllocationRequest): Promise<void>;
   freeNetwork(networkId: string): Promise<void>;
-  /** Answers with prefix length. When the signal fires nobody waits any more. */
-  requestAddress(request: AddressRequest & { signal: AbortSignal }): Promise<string>;
+  /** Answers with prefix length. */
+  requestAddress(request: AddressRequest): Promise<string>;
   releaseAddress(request: { poolId: string; address: string }): Promise<void>;
 }
 
@@ -61,8 +63,7 @@ export interface Call {
 /** One checked request. */
 export interface Task {
   readonly subject: Subject;
-  /** `signal` fires when the deadline has passed. */
-  run(signal: AbortSignal): Promise<Done>;
+  run(limit: CallLimit): Promise<Done>;
 }
 
 /** A request that was carried out. */
@@ -111,13 +112,13 @@ export function createCalls({ network, ipam, leaks, scope }: Parts): Calls {
     DeleteNetwork: unheard(call(wire.readNetwork, (r) => network.deleteNetwork(r.networkId), empty)),
     CreateEndpoint: call(
       wire.readCreateEndpoint,
-      (r) => network.createEndpoint(r),
+      (r, limit) => network.createEndpoint({ ...r, limit }),
       wire.writeEndpoint,
       (r) => network.deleteEndpoint(r.networkId, r.endpointId),
     ),
     DeleteEndpoint: unheard(call(wire.readEndpoint, (r) => network.deleteEndpoint(r.networkId, r.endpointId), empty)),
     EndpointOperInfo: call(wire.readEndpoint, nothing, wire.writeOperInfo),
-    Join: call(wire.readEndpoint, (r) => network.join(r.networkId, r.endpointId), wire.writeAttachment),
+    Join: call(wire.readEndpoint, (r, limit) => network.join(r.networkId, r.endpointId, limit), wire.writeAttachment),
     Leave: unheard(call(wire.readEndpoint, (r) => network.leave(r.networkId, r.endpointId), empty)),
     // macvlan publishes nothing. Not 404, which libnetwork reads as a plugin without these calls.
     ProgramExternalConnectivity: call(wire.readEndpoint, nothing, empty),
@@ -135,7 +136,7 @@ export function createCalls({ network, ipam, leaks, scope }: Parts): Calls {
     ReleasePool: unheard(call(wire.readPool, (r) => ipam.releasePool(r.poolId), empty)),
     RequestAddress: call(
       wire.readRequestAddress,
-      async (r, signal) => ({ address: await ipam.requestAddress({ ...r, signal }) }),
+      async (r, limit) => ({ address: await ipam.requestAddress({ ...r, limit }) }),
       wire.writeAddress,
       (r, { address }) => giveBack(ipam, r, address),
     ),
@@ -165,7 +166,11 @@ async function allocate(network: NetworkVerbs, ipam: IpamVerbs, request: Allocat
 }
 
 /** Only what was chosen here: an address the engine named may have been its holder's before. */
-async function giveBack(ipam: IpamVerbs, { poolId, address, isGateway }: AddressRequest, given: string): Promise<void> {
+async function giveBack(
+  ipam: IpamVerbs,
+  { poolId, address, isGateway }: Unlimited<AddressRequest>,
+  given: string,
+): Promise<void> {
   if (address === null && !isGateway) await ipam.releaseAddress({ poolId, address: wire.withoutLength(given) });
 }
 
@@ -184,14 +189,14 @@ function constant(reply: object, onCall = () => {}): Call {
 
 function call<Request extends object, Answer extends object | void>(
   read: (body: unknown) => Request,
-  verb: (request: Request, signal: AbortSignal) => Promise<Answer>,
+  verb: (request: Request, limit: CallLimit) => Promise<Answer>,
   write: (answer: Answer) => object,
   takeBack: (request: Request, answer: Answer) => Promise<void> = nothing,
 ): Call {
   const start = (request: Request): Task => ({
     subject: request,
-    async run(signal) {
-      const answer = await verb(request, signal);
+    async run(limit) {
+      const answer = await verb(request, limit);
       return { reply: write(answer), subject: { ...request, ...answer }, takeBack: () => takeBack(request, answer) };
     },
   });

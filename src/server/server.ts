@@ -14,6 +14,7 @@ import express, { type ErrorRequestHandler, type Express, type Request, type Res
 import { formatInterfaceAddress } from '../address.ts';
 import * as errors from '../errors.ts';
 import type { Fields, Log } from '../log.ts';
+import type { CallLimit } from '../requests.ts';
 import { VERSION } from '../version.ts';
 import type { Call, Calls, Done, Subject } from './calls.ts';
 import { type BoundSocket, bindSocket } from './socket.ts';
@@ -126,7 +127,7 @@ export class PluginServer {
   /** Replies within the deadline, whatever the call does; lives on until the call has ended and the reply is out. */
   async #serve(visit: Visit): Promise<void> {
     const deadline = startDeadline(visit.name, this.#deadlineMs);
-    const { signal } = deadline;
+    const { signal } = deadline.limit;
     const work = this.#work(visit, deadline);
     let isDelivered = false;
     try {
@@ -144,12 +145,12 @@ export class PluginServer {
   }
 
   /** Nothing is begun after the deadline. */
-  async #work(visit: Visit, { signal, expiry }: Deadline): Promise<Done> {
+  async #work(visit: Visit, { limit, expiry }: Deadline): Promise<Done> {
     const { call } = visit;
     const task = call.read(call.hasBody ? await Promise.race([readBody(visit), expiry]) : undefined);
     visit.subject = task.subject;
     if (call.waits) await Promise.race([this.#ready, expiry]);
-    return task.run(signal);
+    return task.run(limit);
   }
 
   /** True when somebody was there to take the reply. */
@@ -224,7 +225,7 @@ function closeServer(http: Server): Promise<unknown> {
 }
 
 interface Deadline {
-  readonly signal: AbortSignal;
+  readonly limit: CallLimit;
   /** Rejects with the sentence when the signal fires. */
   readonly expiry: Promise<never>;
   stop(): void;
@@ -232,12 +233,13 @@ interface Deadline {
 
 function startDeadline(name: string, ms: number): Deadline {
   const controller = new AbortController();
+  const atMs = performance.now() + ms;
   const { promise: expiry, reject } = Promise.withResolvers<never>();
   const timer = setTimeout(() => {
     controller.abort(errors.callTooSlow(name, ms));
     reject(controller.signal.reason as Error);
   }, ms);
-  return { signal: controller.signal, expiry, stop: () => clearTimeout(timer) };
+  return { limit: { signal: controller.signal, atMs }, expiry, stop: () => clearTimeout(timer) };
 }
 
 async function atMost(ms: number, work: Promise<unknown>): Promise<void> {

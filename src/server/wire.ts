@@ -17,6 +17,7 @@ import type {
   GatewayCheck,
   NetworkRequest,
   PoolRequest,
+  Unlimited,
 } from '../requests.ts';
 
 /** Longer than anything an engine sends and short enough to be stored and compared without thought. */
@@ -199,7 +200,7 @@ export const readCreateEndpoint = reader(
       Options: endpointOptions,
     }),
     v.transform(
-      ({ NetworkID, EndpointID, Interface, Options }): EndpointRequest => ({
+      ({ NetworkID, EndpointID, Interface, Options }): Unlimited<EndpointRequest> => ({
         networkId: NetworkID,
         endpointId: EndpointID,
         ...readAddresses([Interface.Address, Interface.AddressIPv6]),
@@ -311,7 +312,7 @@ export const readRequestAddress = reader(
   v.pipe(
     object({ PoolID: poolId, Address: optionalText, Options: textMap }),
     v.transform(
-      ({ PoolID, Address, Options }): AddressRequest => ({
+      ({ PoolID, Address, Options }): Unlimited<AddressRequest> => ({
         poolId: PoolID,
         address: Address,
         isGateway: Options['RequestAddressType'] === 'com.docker.network.gateway',

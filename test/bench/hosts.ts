@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { IpamDriver } from '../../src/ipam/driver.ts';
 import type { ClusterStore } from '../../src/store/etcd/store.ts';
-import { until } from '../lab/patience.ts';
+import { callLimit, until } from '../lab/patience.ts';
 import { openShared } from '../lab/shared.ts';
 import { KEEPS_NOTHING, NOBODY_ANSWERS } from '../lab/quiet.ts';
 
@@ -149,7 +149,13 @@ async function openHost(directory: string, endpoints: string, cluster: string): 
 }
 
 async function request({ ipam, poolId }: Host, gateway: string | null): Promise<string> {
-  const given = await ipam.requestAddress({ poolId, address: gateway, isGateway: gateway !== null, serial: false });
+  const given = await ipam.requestAddress({
+    poolId,
+    address: gateway,
+    isGateway: gateway !== null,
+    serial: false,
+    limit: callLimit(),
+  });
   return given.split('/')[0] ?? '';
 }
 

@@ -9,6 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { IpamDriver } from '../../src/ipam/driver.ts';
 import { openShared } from './shared.ts';
 import { KEEPS_NOTHING, NOBODY_ANSWERS } from './quiet.ts';
+import { callLimit } from './patience.ts';
 
 const [directory = '', endpoints = '', cluster = '', count = '0', log = ''] = process.argv.slice(2);
 /** Of the addresses claimed, one in so many is given back at once. */
@@ -39,7 +40,13 @@ await store.close();
 async function claim(): Promise<string | undefined> {
   const begin = performance.now();
   try {
-    const given = await ipam.requestAddress({ poolId, address: null, isGateway: false, serial: false });
+    const given = await ipam.requestAddress({
+      poolId,
+      address: null,
+      isGateway: false,
+      serial: false,
+      limit: callLimit(),
+    });
     const address = given.split('/')[0] ?? '';
     say(`claimed ${address} ${(performance.now() - begin).toFixed(1)}`);
     return address;

@@ -1,6 +1,7 @@
 /** How tests wait, and how they judge times, on a machine that may stand still for a second or two at any moment. */
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { CallLimit } from '../../src/requests.ts';
 
 /** Longer than any stall; what never comes true fails all the same. */
 const UNTIL_MS = 90_000;
@@ -23,6 +24,11 @@ export async function until(
   for (const endMs = performance.now() + timeoutMs; !(await holds()); await sleep(pollMs))
     if (performance.now() > endMs)
       assert.fail(`it did not come true in ${timeoutMs} ms: ${String(holds)}\n${await detail()}`);
+}
+
+/** As the server gives with each call. */
+export function callLimit(ms = 9000): CallLimit {
+  return { signal: new AbortController().signal, atMs: performance.now() + ms };
 }
 
 /** Waits for words in a text that grows. */

@@ -10,6 +10,7 @@ import type { Self } from '../../src/store/etcd/claims.ts';
 import { interfaceAddress } from './addresses.ts';
 import { endpointRecord, networkRecord } from '../unit/store/records.ts';
 import { KEEPS_NOTHING, NOBODY_ANSWERS } from './quiet.ts';
+import { callLimit } from './patience.ts';
 
 interface Choices {
   readonly fallsBack?: boolean;
@@ -104,7 +105,13 @@ export class SharedHost {
   }
 
   async #request(address: string | null, isGateway: boolean): Promise<string> {
-    const given = await this.ipam.requestAddress({ poolId: await this.pool(), address, isGateway, serial: false });
+    const given = await this.ipam.requestAddress({
+      poolId: await this.pool(),
+      address,
+      isGateway,
+      serial: false,
+      limit: callLimit(),
+    });
     const text = given.split('/')[0] ?? '';
     if (!isGateway) await this.#start(text);
     return text;

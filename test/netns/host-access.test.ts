@@ -20,7 +20,7 @@ import type { NetworkDriver } from '../../src/network/driver.ts';
 import { type LocalStore, openLocalStore } from '../../src/store/local.ts';
 import { requestedAddresses } from '../lab/addresses.ts';
 import { outsideLab } from '../lab/enclosure.ts';
-import { until } from '../lab/patience.ts';
+import { callLimit, until } from '../lab/patience.ts';
 import { quietDriver } from '../lab/networkdriver.ts';
 import { KEEPS_NOTHING, NOBODY_ANSWERS } from '../lab/quiet.ts';
 
@@ -118,7 +118,9 @@ describe('host access on real links', { skip: outsideLab(), timeout: 300_000 }, 
   async function attach(poolIds: readonly string[], endpointId: string): Promise<string[]> {
     const addresses: string[] = [];
     for (const poolId of poolIds)
-      addresses.push(await ipam.requestAddress({ poolId, address: null, isGateway: false, serial: false }));
+      addresses.push(
+        await ipam.requestAddress({ poolId, address: null, isGateway: false, serial: false, limit: callLimit() }),
+      );
     await network.createEndpoint({
       networkId: NETWORK,
       endpointId,
@@ -126,6 +128,7 @@ describe('host access on real links', { skip: outsideLab(), timeout: 300_000 }, 
       macAddress: null,
       interfaceName: null,
       publishedPorts: [],
+      limit: callLimit(),
     });
     return addresses;
   }
@@ -133,7 +136,7 @@ describe('host access on real links', { skip: outsideLab(), timeout: 300_000 }, 
   /** And join, and the link moved into the container. */
   async function run(poolIds: readonly string[], endpointId: string): Promise<string[]> {
     const addresses = await attach(poolIds, endpointId);
-    const { linkName } = await network.join(NETWORK, endpointId);
+    const { linkName } = await network.join(NETWORK, endpointId, callLimit());
     ip('netns add box');
     ip(`link set ${linkName} netns box`);
     for (const text of addresses) ip(`-n box address add ${text} dev ${linkName}${text.includes(':') ? ' nodad' : ''}`);
@@ -215,11 +218,23 @@ describe('host access on real links', { skip: outsideLab(), timeout: 300_000 }, 
     const host = (await store.networks.get(NETWORK))?.hostAddresses ?? [];
     assert.deepEqual(host, ['10.9.0.1', 'fd09::1']);
     await assert.rejects(
-      ipam.requestAddress({ poolId: pools[0] ?? '', address: '10.9.0.1', isGateway: false, serial: false }),
+      ipam.requestAddress({
+        poolId: pools[0] ?? '',
+        address: '10.9.0.1',
+        isGateway: false,
+        serial: false,
+        limit: callLimit(),
+      }),
       PluginError,
     );
     assert.equal(
-      await ipam.requestAddress({ poolId: pools[0] ?? '', address: null, isGateway: false, serial: false }),
+      await ipam.requestAddress({
+        poolId: pools[0] ?? '',
+        address: null,
+        isGateway: false,
+        serial: false,
+        limit: callLimit(),
+      }),
       '10.9.0.2/24',
     );
     await remove(pools);

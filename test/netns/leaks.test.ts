@@ -22,6 +22,7 @@ import { outsideLab } from '../lab/enclosure.ts';
 import { quietDriver } from '../lab/networkdriver.ts';
 import { type Line, logInto } from '../unit/server/door.ts';
 import { KEEPS_NOTHING, NOBODY_ANSWERS } from '../lab/quiet.ts';
+import { callLimit } from '../lab/patience.ts';
 
 const ip = (words: string) =>
   execFileSync('ip', words.split(' '), { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] });
@@ -118,16 +119,22 @@ describe('leaks on real links', { skip: outsideLab(), timeout: 300_000 }, () => 
 
   /** The endpoint as the engine makes it; answers its link's name. */
   async function makeEndpoint(poolId: string, digit: string): Promise<string> {
-    const address = await ipam.requestAddress({ poolId, address: null, isGateway: false, serial: false });
+    const address = await ipam.requestAddress({
+      poolId,
+      address: null,
+      isGateway: false,
+      serial: false,
+      limit: callLimit(),
+    });
     const endpointId = digit.repeat(64);
-    const rest = { macAddress: null, interfaceName: null, publishedPorts: [] };
+    const rest = { macAddress: null, interfaceName: null, publishedPorts: [], limit: callLimit() };
     await driver.createEndpoint({ networkId: NETWORK, endpointId, ...requestedAddresses(address), ...rest });
     return `tsm${digit.repeat(12)}`;
   }
 
   /** Join, and what the engine does after it. */
   async function join_(digit: string, container: string): Promise<void> {
-    const { linkName } = await driver.join(NETWORK, digit.repeat(64));
+    const { linkName } = await driver.join(NETWORK, digit.repeat(64), callLimit());
     ip(`netns add ${container}`);
     containers.push(container);
     ip(`link set ${linkName} netns ${container} name eth0`);
@@ -403,7 +410,7 @@ describe('leaks on real links', { skip: outsideLab(), timeout: 300_000 }, () => 
 
   test('an address nobody asked a container for is freed, and a pool whose network is gone', async () => {
     const pool = await makeNetwork();
-    await ipam.requestAddress({ poolId: pool, address: null, isGateway: false, serial: false });
+    await ipam.requestAddress({ poolId: pool, address: null, isGateway: false, serial: false, limit: callLimit() });
     assert.deepEqual(await collect(), ['suspected lease 10.9.0.1']);
     await driver.deleteNetwork(NETWORK);
     passedMs += PATIENCE_MS;
@@ -416,7 +423,13 @@ describe('leaks on real links', { skip: outsideLab(), timeout: 300_000 }, () => 
 
   test('the gateway of a pool that a crash took is freed', async () => {
     const pool = await makeNetwork();
-    await ipam.requestAddress({ poolId: pool, address: '10.9.0.1', isGateway: true, serial: false });
+    await ipam.requestAddress({
+      poolId: pool,
+      address: '10.9.0.1',
+      isGateway: true,
+      serial: false,
+      limit: callLimit(),
+    });
     assert.deepEqual(await collect(), []);
     const record = await store.pools.get(pool);
     assert.ok(record && (await store.pools.remove(record)));
@@ -458,7 +471,7 @@ describe('leaks on real links', { skip: outsideLab(), timeout: 300_000 }, () => 
     const pool = await makeNetwork();
     for (const digit of ['1', '2', '3', '4', '5', '6', '7', '8', '9']) {
       await makeEndpoint(pool, digit);
-      await driver.join(NETWORK, digit.repeat(64));
+      await driver.join(NETWORK, digit.repeat(64), callLimit());
       ip(`link delete tsm${digit.repeat(12)}`);
     }
     const before = sent();

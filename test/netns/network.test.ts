@@ -25,6 +25,7 @@ import { interfaceAddress, requestedAddresses } from '../lab/addresses.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { quietDriver } from '../lab/networkdriver.ts';
 import { KEEPS_NOTHING, NOBODY_ANSWERS } from '../lab/quiet.ts';
+import { callLimit } from '../lab/patience.ts';
 
 interface KernelLink {
   ifname: string;
@@ -64,6 +65,7 @@ function endpoint(
     macAddress: null,
     interfaceName: null,
     publishedPorts: [],
+    limit: callLimit(),
     ...others,
   };
 }
@@ -151,7 +153,7 @@ describe('the NetworkDriver on real links', { skip: outsideLab(), timeout: 300_0
       Interface: { Address: '10.9.0.2/24', AddressIPv6: 'fd09::2/64', MacAddress: '' },
     };
     const calls = await callsDuring(join(import.meta.dirname, '../../src/address.ts'), () =>
-      driver.createEndpoint(readCreateEndpoint(body)),
+      driver.createEndpoint({ ...readCreateEndpoint(body), limit: callLimit() }),
     );
     // A subnet is parsed as an address with a length, and that as an address.
     const [ofAddresses = 0, ofSubnets = 0] = [calls.get('parseInterfaceAddress'), calls.get('parsePrefix')];
@@ -311,7 +313,10 @@ describe('the NetworkDriver on real links', { skip: outsideLab(), timeout: 300_0
     ];
     assert.deepEqual(answers[0], answers[1]);
     assert.equal(ours().length, 1);
-    assert.deepEqual(await driver.join(id('a'), id('1')), await driver.join(id('a'), id('1')));
+    assert.deepEqual(
+      await driver.join(id('a'), id('1'), callLimit()),
+      await driver.join(id('a'), id('1'), callLimit()),
+    );
     assert.match(
       await refusal(driver.createEndpoint(endpoint(id('a'), id('1'), '10.9.0.3/24'))),
       /^endpoint 111111111111 exists with other addresses/,
@@ -353,7 +358,7 @@ describe('the NetworkDriver on real links', { skip: outsideLab(), timeout: 300_0
     await driver.createNetwork(network(id('a'), { parent: 'eth0' }));
     for (let round = 0; round < 10; round++) {
       await driver.createEndpoint(endpoint(id('a'), id('1'), `10.9.0.${round + 2}/24`));
-      await driver.join(id('a'), id('1'));
+      await driver.join(id('a'), id('1'), callLimit());
       assert.deepEqual((await store.endpoints.get(id('1')))?.addresses, [interfaceAddress(`10.9.0.${round + 2}/24`)]);
       assert.equal(ours().length, 1);
       await driver.deleteEndpoint(id('a'), id('1'));
@@ -372,7 +377,7 @@ describe('the NetworkDriver on real links', { skip: outsideLab(), timeout: 300_0
       await driver.createEndpoint(
         endpoint(id('a'), id('1'), '10.8.0.7/24', { addressIPv6: 'fd09::7/64', interfaceName: 'lan0' }),
       );
-      const { linkName, interfaceName, gateway, gatewayIPv6 } = await driver.join(id('a'), id('1'));
+      const { linkName, interfaceName, gateway, gatewayIPv6 } = await driver.join(id('a'), id('1'), callLimit());
       assert.deepEqual([linkName, interfaceName], ['tsm111111111111', 'lan0']);
       await driver.deleteNetwork(id('a'));
       return [gateway, gatewayIPv6];
@@ -409,7 +414,7 @@ describe('the NetworkDriver on real links', { skip: outsideLab(), timeout: 300_0
     for (const Address of ['10.9.0.2', '10.9.0.2/33', '010.9.0.2/24', '10.9.0.2/24 ', 'nonsense']) {
       const body = { NetworkID: id('a'), EndpointID: id('1'), Interface: { Address } };
       const sentence = `address ${JSON.stringify(Address)} is in no subnet of network aaaaaaaaaaaa (10.9.0.0/24); choose one inside`;
-      assert.equal(await refusal(driver.createEndpoint(readCreateEndpoint(body))), sentence);
+      assert.equal(await refusal(driver.createEndpoint({ ...readCreateEndpoint(body), limit: callLimit() })), sentence);
     }
     await finish();
   });
@@ -425,7 +430,7 @@ describe('the NetworkDriver on real links', { skip: outsideLab(), timeout: 300_0
       /^network bbbbbbbbbbbb is not known to this plugin/,
     );
     assert.match(
-      await refusal(driver.join(id('a'), id('1'))),
+      await refusal(driver.join(id('a'), id('1'), callLimit())),
       /^endpoint 111111111111 of network aaaaaaaaaaaa is not known/,
     );
     await finish();

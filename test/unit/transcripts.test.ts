@@ -19,6 +19,7 @@ import {
   withoutLength,
 } from './server/transcripts.ts';
 import { temporaryDirectory } from './temporary.ts';
+import { callLimit } from '../lab/patience.ts';
 import { KEEPS_NOTHING, NOBODY_ANSWERS } from '../lab/quiet.ts';
 
 const options = { timeout: 60_000 };
@@ -46,11 +47,8 @@ for (const name of SESSIONS) {
 
 async function verbAskedBy(call: Call, { body }: Recorded): Promise<unknown[] | undefined> {
   asked.length = 0;
-  await call.read(body).run(AbortSignal.timeout(1000));
-  const [verb, request, ...rest] = asked[0] ?? [];
-  if (verb !== 'requestAddress') return asked[0];
-  const { signal: _, ...plain } = request as { signal: AbortSignal };
-  return [verb, plain, ...rest];
+  await call.read(body).run(callLimit());
+  return asked[0];
 }
 
 // The protocol's fields, as a second reading of the same page.

@@ -14,6 +14,7 @@ import type { Store } from '../../../src/store/store.ts';
 import { endpointRecord, networkRecord } from '../store/records.ts';
 import { MemoryStore } from './memory.ts';
 import { KEEPS_NOTHING, NOBODY_ANSWERS } from '../../lab/quiet.ts';
+import { callLimit } from '../../lab/patience.ts';
 
 export const LOCAL = 'TsmacvlanLocal';
 export const GLOBAL = 'TsmacvlanGlobal';
@@ -104,11 +105,11 @@ export class Fixture {
   }
 
   gateway(poolId: string, address: string | null = null): Promise<string> {
-    return this.ipam.requestAddress({ poolId, address, isGateway: true, serial: false });
+    return this.ipam.requestAddress({ poolId, address, isGateway: true, serial: false, limit: callLimit() });
   }
 
   address(poolId: string, address: string | null = null, serial = false): Promise<string> {
-    return this.ipam.requestAddress({ poolId, address, isGateway: false, serial });
+    return this.ipam.requestAddress({ poolId, address, isGateway: false, serial, limit: callLimit() });
   }
 
   addresses(poolId: string, count: number): Promise<string[]> {

@@ -6,6 +6,7 @@ import type { Probe } from '../../../src/ipam/driver.ts';
 import type { Verdict } from '../../../src/lan/verdict.ts';
 import { Fixture, GLOBAL, sentence } from './fixture.ts';
 import { MemoryStore } from './memory.ts';
+import { callLimit } from '../../lab/patience.ts';
 
 const options = { timeout: 20_000 };
 
@@ -21,9 +22,9 @@ class Lan {
     this.#isUp = isUp;
   }
 
-  readonly probe: Probe = async (pool, probed, signal): Promise<Verdict> => {
+  readonly probe: Probe = async (pool, probed, limit): Promise<Verdict> => {
     const address = formatAddress(probed);
-    signal?.throwIfAborted();
+    limit?.signal.throwIfAborted();
     this.asked.push(address);
     if (!this.#isUp()) throw new Error('parent is down');
     const leases = await this.store.leases.list();
@@ -146,7 +147,7 @@ test('a call that nobody waits for any more ends without a lease', options, asyn
     address: null,
     isGateway: false,
     serial: false,
-    signal: AbortSignal.abort(new Error('deadline')),
+    limit: { ...callLimit(), signal: AbortSignal.abort(new Error('deadline')) },
   };
   await assert.rejects(f.ipam.requestAddress(request), /deadline/);
   await assert.rejects(f.ipam.requestAddress({ ...request, address: '192.168.1.5' }), /deadline/);

@@ -9,6 +9,7 @@ import { Leases } from '../../../src/ipam/leases.ts';
 import type { Loss } from '../../../src/lan/verdict.ts';
 import { MemoryStore } from './memory.ts';
 import { Fixture, NETWORK, SWARM_NETWORK } from './fixture.ts';
+import { callLimit } from '../../lab/patience.ts';
 
 const options = { timeout: 20_000 };
 
@@ -182,7 +183,7 @@ test('for a network of a swarm none are kept until one is chosen on this host', 
   const { store, leases, lan, timers, standby, pool } = await started('192.168.1.0/24', SWARM_NETWORK);
   const probe = async () => ({ held: false as const });
   const allocator = new Allocator({ store, leases, now: () => new Date(), probe, standby });
-  const request = { poolId: pool.id, isGateway: false, serial: false };
+  const request = { poolId: pool.id, isGateway: false, serial: false, limit: callLimit() };
   assert.equal(await allocator.request({ ...request, address: '192.168.1.9' }), '192.168.1.9/24');
   await timers.fire();
   assert.deepEqual(lan.asked, [], 'the manager chose');

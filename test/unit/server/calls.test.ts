@@ -266,15 +266,28 @@ for (const [what, body, expected] of [
     { address: null, isGateway: false, serial: true },
   ],
 ] as const) {
-  test(`IpamDriver.RequestAddress for ${what} reaches the driver with a signal`, options, async (t) => {
+  test(`IpamDriver.RequestAddress for ${what} reaches the driver`, options, async (t) => {
     const door = await openDoor(t);
     const { body: answered } = await ask(door, 'IpamDriver.RequestAddress', { PoolID: 'p', ...body });
     assert.deepEqual(answered, { Address: `${expected.address ?? '192.168.1.2'}/24`, Data: {} });
     const [[verb, given] = []] = door.asked;
-    const { signal, ...request } = given as { signal: AbortSignal };
     assert.equal(verb, 'requestAddress');
-    assert.deepEqual(request, { poolId: 'p', ...expected });
-    assert.ok(signal instanceof AbortSignal && !signal.aborted);
+    assert.deepEqual(given, { poolId: 'p', ...expected });
+  });
+}
+
+for (const [call, verb, body] of [
+  ['IpamDriver.RequestAddress', 'requestAddress', { PoolID: 'p', Address: '' }],
+  ['NetworkDriver.CreateEndpoint', 'createEndpoint', BOTH],
+  ['NetworkDriver.Join', 'join', BOTH],
+] as const) {
+  test(`${call} tells the driver by when it is to be answered`, options, async (t) => {
+    const beginMs = performance.now();
+    const door = await openDoor(t, { deadlineMs: 7000 });
+    assert.equal((await ask(door, call, body)).status, 200);
+    const limit = door.limits.get(verb);
+    assert.ok(limit?.signal instanceof AbortSignal && !limit.signal.aborted);
+    assert.ok(limit.atMs >= beginMs + 7000 && limit.atMs <= performance.now() + 7000);
   });
 }
 

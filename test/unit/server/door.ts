@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import supertest from 'supertest';
 import type { Fields, Log } from '../../../src/log.ts';
+import type { CallLimit } from '../../../src/requests.ts';
 import { createCalls, type IpamVerbs, type LeakVerbs, type NetworkVerbs } from '../../../src/server/calls.ts';
 import { PluginServer, type ServerOptions } from '../../../src/server/server.ts';
 import { temporaryDirectory } from '../temporary.ts';
@@ -17,8 +18,10 @@ export interface Line {
 export interface Door {
   readonly server: PluginServer;
   readonly socket: string;
-  /** What the drivers were asked, in order: `['join', 'n1', 'e1']`. */
+  /** What the drivers were asked, in order, without limits: `['join', 'n1', 'e1']`. */
   readonly asked: readonly unknown[][];
+  /** By verb, the limit that it was asked with last. */
+  readonly limits: ReadonlyMap<string, CallLimit>;
   readonly lines: readonly Line[];
 }
 
@@ -29,10 +32,11 @@ interface Behaviour extends Omit<Partial<ServerOptions>, 'calls' | 'log'> {
 
 export async function openDoor(t: TestContext, { network = {}, ipam = {}, ...options }: Behaviour = {}): Promise<Door> {
   const asked: unknown[][] = [];
+  const limits = new Map<string, CallLimit>();
   const lines: Line[] = [];
   const calls = createCalls({
-    network: remembering(asked, quietNetwork, network),
-    ipam: remembering(asked, quietIpam, ipam),
+    network: remembering(asked, quietNetwork, network, limits),
+    ipam: remembering(asked, quietIpam, ipam, limits),
     leaks: quietLeaks,
     scope: 'local',
   });
@@ -40,7 +44,7 @@ export async function openDoor(t: TestContext, { network = {}, ipam = {}, ...opt
   const socket = join(temporaryDirectory(t), 'tsmacvlan.sock');
   await server.listen(socket);
   t.after(() => server.close());
-  return { server, socket, asked, lines };
+  return { server, socket, asked, limits, lines };
 }
 
 export const quietNetwork: NetworkVerbs = {
@@ -67,17 +71,31 @@ export const quietIpam: IpamVerbs = {
 
 export const quietLeaks: LeakVerbs = { collect: async () => [] };
 
-/** The verbs of `chosen`, those it lacks from `quiet`; what is asked of them is written down. */
-export function remembering<T extends object>(asked: unknown[][], quiet: T, chosen: Partial<T> = {}): T {
+/** The verbs of `chosen`, those it lacks from `quiet`; what is asked of them is written down, its limit apart. */
+export function remembering<T extends object>(
+  asked: unknown[][],
+  quiet: T,
+  chosen: Partial<T> = {},
+  limits = new Map<string, CallLimit>(),
+): T {
   const wrapped = Object.keys(quiet).map((name) => {
     const verb = (chosen[name as keyof T] ?? quiet[name as keyof T]) as (...given: unknown[]) => unknown;
     const remembered = (...given: unknown[]) => {
-      if (name !== 'defaultAddressSpaces') asked.push([name, ...given]);
+      if (name !== 'defaultAddressSpaces')
+        asked.push([name, ...given.flatMap((one) => withoutLimit(name, one, limits))]);
       return verb.apply(chosen, given);
     };
     return [name, remembered];
   });
   return Object.fromEntries(wrapped) as T;
+}
+
+/** Nothing in place of a limit; a request without its limit. */
+function withoutLimit(verb: string, given: unknown, limits: Map<string, CallLimit>): unknown[] {
+  if (typeof given !== 'object' || given === null) return [given];
+  const { limit, ...request } = 'atMs' in given ? { limit: given } : (given as { limit?: object });
+  if (limit !== undefined) limits.set(verb, limit as CallLimit);
+  return 'atMs' in given ? [] : [request];
 }
 
 export function logInto(lines: Line[]): Log {

@@ -7,6 +7,7 @@ import { setImmediate as nextTurn, setTimeout as delay } from 'node:timers/promi
 import { type TestContext, test } from 'node:test';
 import { promisify } from 'node:util';
 import { PluginError } from '../../../src/errors.ts';
+import type { CallLimit } from '../../../src/requests.ts';
 import { ask, type Door, openDoor, sentenceOf } from './door.ts';
 import { temporaryDirectory } from '../temporary.ts';
 
@@ -117,10 +118,12 @@ test('a refused request is one line too', options, async (t) => {
 // --- deadlines ---------------------------------------------------------------------------------------------------
 
 test('a call that hangs is answered with a fault at its deadline, and its signal fires', options, async (t) => {
-  let seen: AbortSignal | undefined;
-  const requestAddress = ({ signal }: { signal: AbortSignal }) => {
-    seen = signal;
-    return new Promise<string>((_, reject) => signal.addEventListener('abort', () => reject(new Error('given up'))));
+  let seen: CallLimit | undefined;
+  const requestAddress = ({ limit }: { limit: CallLimit }) => {
+    seen = limit;
+    return new Promise<string>((_, reject) =>
+      limit.signal.addEventListener('abort', () => reject(new Error('given up'))),
+    );
   };
   const door = await openDoor(t, { ipam: { requestAddress }, deadlineMs: 100 });
   const startedAt = performance.now();
@@ -128,7 +131,8 @@ test('a call that hangs is answered with a fault at its deadline, and its signal
   assert.ok(performance.now() - startedAt < SOON_MS);
   assert.equal(reply.status, 500);
   assert.match(sentenceOf(reply), /^IpamDriver\.RequestAddress was not done within 0\.1 s and was given up; /);
-  assert.equal(seen?.aborted, true);
+  assert.equal(seen?.signal.aborted, true);
+  assert.ok(seen.atMs >= startedAt + 100 && seen.atMs < performance.now());
   assert.equal(door.lines[0]?.level, 'error');
 });
 
