@@ -51,6 +51,7 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
   const lan = new Lan({
     links,
     usualProfile: settings.probe,
+    mostFrames: settings.probeRate,
     defends: settings.defends,
     speaker: (parentName, macAddress, address) => {
       const endpoint = endpoints.speaker(parentName, macAddress, address);

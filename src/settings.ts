@@ -61,6 +61,13 @@ export const SETTINGS = {
     meaning: 'how the LAN is asked whether somebody has an address: not at all, in 0.7 s, or in 4 to 7 s as RFC 5227',
     allowed: PROBE_PROFILES,
   },
+  PROBE_RATE: {
+    name: 'PROBE_RATE',
+    fallback: '500',
+    meaning:
+      'most ARP and neighbour discovery frames a second that are sent on a parent, 0 for no limit: less than at what a switch with ARP inspection shuts the port',
+    allowed: null,
+  },
   DEFEND: {
     name: 'DEFEND',
     fallback: 'off',
@@ -115,6 +122,9 @@ export const SETTINGS = {
   },
 } as const satisfies Record<string, Setting>;
 
+const LEAST_PROBE_RATE = 10;
+const MOST_PROBE_RATE = 100_000;
+
 export type LogLevel = (typeof SETTINGS.LOG_LEVEL.allowed)[number];
 export type LogFormat = (typeof SETTINGS.LOG_FORMAT.allowed)[number];
 export type Scope = (typeof SETTINGS.SCOPE.allowed)[number];
@@ -144,6 +154,8 @@ export interface Settings {
   readonly logsNetlink: boolean;
   readonly scope: Scope;
   readonly probe: ProbeProfile;
+  /** Frames a second on one parent; 0 for no limit. */
+  readonly probeRate: number;
   readonly defends: boolean;
   /** Alias to link name, from PARENTS. */
   readonly parents: ReadonlyMap<string, string>;
@@ -164,6 +176,7 @@ export function readSettings(environment: Readonly<Record<string, string | undef
     logsNetlink: choice(environment, SETTINGS.LOG_NETLINK) === 'on',
     scope: choice(environment, SETTINGS.SCOPE),
     probe: choice(environment, SETTINGS.PROBE),
+    probeRate: frameRate(text(environment, SETTINGS.PROBE_RATE)),
     defends: choice(environment, SETTINGS.DEFEND) === 'on',
     parents: aliases(environment, SETTINGS.PARENTS),
     cluster: clusterSettings(environment),
@@ -225,6 +238,14 @@ function choice<const T extends string>(
   const found = oneOf(setting.allowed, value);
   if (found === undefined) throw unknownSettingValue(setting.name, value, setting.allowed.join(', '));
   return found;
+}
+
+/** Below the least a single check would take as long as an engine waits for it. */
+function frameRate(value: string): number {
+  const rate = /^\d{1,6}$/.test(value) ? Number(value) : Number.NaN;
+  if (rate === 0 || (rate >= LEAST_PROBE_RATE && rate <= MOST_PROBE_RATE)) return rate;
+  const allowed = `0 for no limit, or ${LEAST_PROBE_RATE} to ${MOST_PROBE_RATE} frames a second`;
+  throw unknownSettingValue(SETTINGS.PROBE_RATE.name, value, allowed);
 }
 
 function aliases(environment: Readonly<Record<string, string | undefined>>, setting: Setting): Map<string, string> {

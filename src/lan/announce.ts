@@ -28,14 +28,15 @@ export interface Announcement {
 
 /** Ends with the last frame; throws the signal's reason when it is aborted before. */
 export async function announce(
-  wire: Pick<Wire, 'send'>,
+  wire: Pick<Wire, 'send' | 'turn'>,
   clock: Clock,
   { address, macAddress, times, signal }: Announcement,
 ): Promise<void> {
   const { count: usual, gapMs } = REPETITION[address.family];
   const count = times ?? usual;
   for (let sent = 0; sent < count; sent++) {
-    if (sent > 0) await pause(clock, gapMs, signal);
+    const waitMs = (sent > 0 ? gapMs : 0) + wire.turn();
+    if (waitMs > 0) await pause(clock, waitMs, signal);
     signal?.throwIfAborted();
     wire.send(announcementFrame(address, macAddress));
   }

@@ -25,6 +25,10 @@ export interface Wire {
   send(frame: Buffer): void;
   /** Hands the frames that wait to those concerned, before it returns. */
   drain(): void;
+  /** Reserves the next frame; how many milliseconds from now it has to be sent (pacer.ts). */
+  turn(): number;
+  /** Whether an answer to somebody else's frame may go now. */
+  spare(): boolean;
 }
 
 /** What one detection is to find out, and whom it tells. */
@@ -164,14 +168,25 @@ export class Detection {
     // What came first counts first: a rival that reasserted itself while we were busy must not get another probe.
     this.#context.wire.drain();
     if (this.#phase !== 'asking' && this.#phase !== 'standby') return;
-    const { timing } = this.#spec;
-    if (this.#sent < timing.probes) {
-      this.#sent++;
-      this.#probe();
-    }
+    if (this.#sent < this.#spec.timing.probes) return this.#probeInTurn();
     const restMs = this.#restMs();
     if (restMs > 0) this.#in(restMs, () => this.#step());
     else this.#conclude();
+  }
+
+  /** The wait for the answers begins when the probe is really sent. */
+  #probeInTurn(): void {
+    const waitMs = this.#context.wire.turn();
+    if (waitMs > 0) this.#in(waitMs, () => this.#probeNow());
+    else this.#probeNow();
+  }
+
+  #probeNow(): void {
+    this.#context.wire.drain();
+    if (this.#phase !== 'asking' && this.#phase !== 'standby') return;
+    this.#sent = Math.min(this.#sent + 1, this.#spec.timing.probes);
+    this.#probe();
+    this.#in(this.#restMs(), () => this.#step());
   }
 
   /** Until the next step. The last wait counts from the last frame, be it one of the timing or a reassertion. */
@@ -229,6 +244,8 @@ export class Detection {
    * and lets go of it at the second, or have given it to a container, and that is heard only in time if we ask on.
    */
   #reassert(): void {
+    // At once, and counted: the rule allows no waiting.
+    this.#context.wire.turn();
     this.#probe();
     this.#sent = Math.min(this.#sent, this.#spec.timing.probes - 1);
   }
@@ -242,7 +259,7 @@ export class Detection {
   #hearContender({ macAddress, packet }: Sighting): void {
     if (this.#contenders.hear(macAddress) === 'yield') return this.#lose(macAddress, 'wanted');
     const { wire } = this.#context;
-    wire.send(standbyFrame(packet, this.address, wire.macAddress));
+    if (wire.spare()) wire.send(standbyFrame(packet, this.address, wire.macAddress));
     // Probes of ours would look like those of a rival.
     if (this.#sent > 0 || this.#askAtMs - this.#context.clock.nowMs() < MAKE_ROOM_MS) this.#rest(MAKE_ROOM_MS);
   }
@@ -290,8 +307,8 @@ export class Detection {
   }
 
   #defend({ packet }: Sighting): void {
-    if (this.#isFlooded()) return;
     const { wire } = this.#context;
+    if (this.#isFlooded() || !wire.spare()) return;
     wire.send(defenceFrame(packet, this.address, wire.macAddress));
   }
 

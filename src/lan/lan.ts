@@ -46,6 +46,8 @@ export interface FoundConflict {
 export interface LanParts {
   readonly links: Links;
   readonly usualProfile: ProbeProfile;
+  /** Frames a second on one parent, at most; 0 for no limit. */
+  readonly mostFrames: number;
   /** Addresses of running containers are defended (RFC 5227 2.4 b, c). */
   readonly defends: boolean;
   /** Our own endpoint on this parent with this MAC address and this address; undefined when there is none. */
@@ -81,6 +83,7 @@ export class Lan {
     const { links } = parts;
     const prober = new Prober({
       links,
+      mostFrames: parts.mostFrames,
       onLateConflict: (late) => this.#hearLate(late),
       onProxy: (report) => this.#tellProxy(report),
     });

@@ -22,6 +22,7 @@ import type { Clock } from '../clock.ts';
 import { awaitingFilter } from './frames/filter.ts';
 import { makeNonce, probeFrames } from './frames/outgoing.ts';
 import type { Detection, Wire } from './detection.ts';
+import type { Pacer } from './pacer.ts';
 import { ALL_NODES_MAC, multicastMac, solicitedNodeGroup } from './frames/nd.ts';
 import { ProxyWatch, controlAddress } from './proxyarp.ts';
 import { type Sighting, decodePacket, readSighting } from './frames/sighting.ts';
@@ -50,6 +51,8 @@ export interface PortSpec {
   readonly linkName: string;
   readonly clock: Clock;
   readonly random: () => number;
+  /** The parent's. */
+  readonly pacer: Pacer;
   /** A router answered for the control address. */
   readonly onProxy: (macAddress: string) => void;
   /** Nobody has used it for a while, or its link went down or away. Close it with this reason. */
@@ -157,9 +160,14 @@ export class Port implements Wire {
 
   #watchProxies(address: Address): ProxyWatch {
     this.#listen(address);
-    const { clock, random, onProxy } = this.#spec;
+    const { clock, random, onProxy, pacer } = this.#spec;
     const frames = probeFrames(address, this.macAddress, makeNonce(random));
-    return new ProxyWatch(address, clock, () => frames.forEach((frame) => this.send(frame)), onProxy);
+    const ask = () => {
+      // It goes with a probe, whose turn it is.
+      pacer.turn();
+      for (const frame of frames) this.send(frame);
+    };
+    return new ProxyWatch(address, clock, ask, onProxy);
   }
 
   /** Keeps it open until the returned function is called. */
@@ -170,6 +178,14 @@ export class Port implements Wire {
       this.#holds--;
       this.#schedule();
     };
+  }
+
+  turn(): number {
+    return this.#spec.pacer.turn();
+  }
+
+  spare(): boolean {
+    return this.#spec.pacer.spare();
   }
 
   /** Never throws: a port that cannot send any more ends. */

@@ -5,6 +5,7 @@ import { makeProbeLinkName } from '../linknames.ts';
 import type { Mode } from '../model.ts';
 import type { Clock } from '../clock.ts';
 import { makeProbeMac } from './frames/mac.ts';
+import { Pacer } from './pacer.ts';
 import { Port, type PortSpec } from './port.ts';
 
 /** What the ports need. */
@@ -12,6 +13,8 @@ export interface PortsSpec {
   readonly links: Links;
   readonly clock: Clock;
   readonly random: () => number;
+  /** Frames a second on one parent, at most; 0 for no limit. */
+  readonly mostFrames: number;
   readonly onProxy: (parent: Link, macAddress: string) => void;
 }
 
@@ -26,6 +29,8 @@ export class Ports {
   readonly #closing = new Map<string, Promise<void>>();
   /** By parent index, and kept, so that a switch learns one MAC for all our probes on a port. */
   readonly #macAddresses = new Map<number, string>();
+  /** By parent index, and kept, so that a port that is opened again begins with no new burst. */
+  readonly #pacers = new Map<number, Pacer>();
 
   constructor(spec: PortsSpec) {
     this.#spec = spec;
@@ -74,6 +79,7 @@ export class Ports {
       random,
       parent,
       macAddress: this.#macAddress(parent),
+      pacer: this.#pacer(parent),
       linkName: makeProbeLinkName(),
       onProxy: (macAddress) => onProxy(parent, macAddress),
       onEnd: (reason) => this.#retire(key, reason),
@@ -85,6 +91,13 @@ export class Ports {
     const macAddress = this.#macAddresses.get(index) ?? makeProbeMac(this.#spec.random);
     this.#macAddresses.set(index, macAddress);
     return macAddress;
+  }
+
+  #pacer({ index }: Link): Pacer {
+    const { clock, mostFrames } = this.#spec;
+    const pacer = this.#pacers.get(index) ?? new Pacer(clock, mostFrames);
+    this.#pacers.set(index, pacer);
+    return pacer;
   }
 
   #retire(key: string, reason: Error): void {

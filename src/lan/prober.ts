@@ -63,6 +63,8 @@ export interface ProberParts {
   readonly clock?: Clock;
   /** 0 to 1, as Math.random. */
   readonly random?: () => number;
+  /** Frames a second on one parent, at most; 0, as when it is left out, for no limit. */
+  readonly mostFrames?: number;
 }
 
 /** Engines put the address on the container's interface within seconds of asking us for it. */
@@ -94,14 +96,16 @@ export class Prober {
   /** Of what was begun since the last close(): also what has not opened its port yet ends with it. */
   #stop = new AbortController();
 
-  constructor({ links, onLateConflict, onProxy, clock = systemClock, random = Math.random }: ProberParts) {
+  constructor(parts: ProberParts) {
+    const { links, onLateConflict, onProxy, clock = systemClock, random = Math.random, mostFrames = 0 } = parts;
     this.#links = links;
     this.#onLateConflict = onLateConflict ?? (() => undefined);
     this.#onProxy = onProxy ?? (() => undefined);
     this.#clock = clock;
     this.#random = random;
     this.#standby = new StandbyList(clock);
-    this.#ports = new Ports({ links, clock, random, onProxy: (parent, mac) => this.#reportProxy(parent, mac) });
+    const reportProxy = (parent: Link, mac: string) => this.#reportProxy(parent, mac);
+    this.#ports = new Ports({ links, clock, random, mostFrames, onProxy: reportProxy });
   }
 
   /** Throws a PluginError when the LAN cannot be asked, and the signal's reason when it is aborted. */

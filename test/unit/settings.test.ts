@@ -11,6 +11,7 @@ test('an empty environment gives every default', () => {
     logsNetlink: false,
     scope: 'local',
     probe: 'fast',
+    probeRate: 500,
     defends: false,
     parents: new Map(),
     cluster: null,
@@ -33,6 +34,15 @@ test('a value that is not allowed is refused with those that are', () => {
 test('LOG_NETLINK=on logs what is said to the kernel', () => {
   assert.equal(readSettings({ LOG_NETLINK: 'on' }).logsNetlink, true);
   assert.throws(() => readSettings({ LOG_NETLINK: 'yes' }), /setting LOG_NETLINK="yes" is not known; use off, on/);
+});
+
+test('PROBE_RATE is a number of frames a second, or 0 for no limit', () => {
+  assert.equal(readSettings({ PROBE_RATE: '0' }).probeRate, 0);
+  assert.equal(readSettings({ PROBE_RATE: '15' }).probeRate, 15);
+  for (const value of ['9', '100001', '-1', '1e3', 'none', '15.5'])
+    assert.throws(() => readSettings({ PROBE_RATE: value }), {
+      message: `setting PROBE_RATE="${value}" is not known; use 0 for no limit, or 10 to 100000 frames a second`,
+    });
 });
 
 test('PARENTS names links', () => {

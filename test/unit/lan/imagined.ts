@@ -4,6 +4,7 @@
  */
 import type { Clock } from '../../../src/clock.ts';
 import type { Detection, Wire } from '../../../src/lan/detection.ts';
+import { Pacer } from '../../../src/lan/pacer.ts';
 import { decodePacket, readSighting } from '../../../src/lan/frames/sighting.ts';
 
 interface Event {
@@ -47,6 +48,8 @@ export interface HostSpec {
   readonly latencyMs: number;
   /** Its event loop does nothing in this time. */
   readonly stall: { readonly fromMs: number; readonly forMs: number };
+  /** Left out: no limit. */
+  readonly mostFrames?: number;
 }
 
 /** A host's socket and event loop. */
@@ -57,6 +60,7 @@ export class Host implements Wire {
   /** Multicast listener reports are left out. */
   readonly sent: { readonly atMs: number; readonly frame: Buffer }[] = [];
   #waiting: Buffer[] = [];
+  readonly #pacer: Pacer;
   readonly #world: World;
   readonly #spec: HostSpec;
   readonly #others: readonly Host[];
@@ -70,11 +74,20 @@ export class Host implements Wire {
       nowMs: () => world.nowMs,
       after: (delayMs, run) => world.at(this.#awake(world.nowMs + delayMs), run),
     };
+    this.#pacer = new Pacer(this.clock, spec.mostFrames ?? 0);
   }
 
   send(frame: Buffer): void {
     if (decodePacket(frame) !== undefined) this.sent.push({ atMs: this.#world.nowMs, frame });
     for (const other of this.#others) if (other !== this) other.#arrive(frame);
+  }
+
+  turn(): number {
+    return this.#pacer.turn();
+  }
+
+  spare(): boolean {
+    return this.#pacer.spare();
   }
 
   /** Every 10 ms while asking and every 25 ms while guarding, as the port does at least. */

@@ -1,0 +1,54 @@
+/**
+ * How many frames a second are sent on one parent. Switches that inspect ARP shut a port, or drop what is too much, when a
+ * host sends more than some number a second (Cisco's Dynamic ARP Inspection: 15 on an untrusted port). A token bucket:
+ * a fifth of a second's frames may go at once, and the bucket fills by the other four fifths a second, so that no second has
+ * more than the setting says.
+ */
+import type { Clock } from '../clock.ts';
+
+/** Whoever sends asks here first. */
+export class Pacer {
+  readonly #clock: Clock;
+  /** Frames that may go at once; infinite without a limit. */
+  readonly #burst: number;
+  readonly #perMs: number;
+  /** Below zero when frames are promised that are not due yet. */
+  #left: number;
+  #atMs: number;
+
+  /** `mostPerSecond`: frames; 0 for no limit. */
+  constructor(clock: Clock, mostPerSecond: number) {
+    this.#clock = clock;
+    this.#burst = mostPerSecond === 0 ? Number.POSITIVE_INFINITY : Math.max(1, Math.floor(mostPerSecond / 5));
+    // Of one frame a second the bucket alone would allow two within a second.
+    this.#perMs = Math.max(mostPerSecond - this.#burst, mostPerSecond / 2) / 1000;
+    this.#left = this.#burst;
+    this.#atMs = clock.nowMs();
+  }
+
+  /** Reserves the next frames, which have to be sent so many milliseconds from now: 0 is at once. */
+  turn(frames = 1): number {
+    if (this.#burst === Number.POSITIVE_INFINITY) return 0;
+    this.#fill();
+    this.#left -= frames;
+    return this.#left >= 0 ? 0 : Math.ceil(-this.#left / this.#perMs);
+  }
+
+  /**
+   * Whether an answer to somebody else's frame may go now. False where it would take from our own questions what they
+   * need: others must not be able to keep us from asking.
+   */
+  spare(): boolean {
+    if (this.#burst === Number.POSITIVE_INFINITY) return true;
+    this.#fill();
+    if (this.#left < Math.max(1, this.#burst / 2)) return false;
+    this.#left--;
+    return true;
+  }
+
+  #fill(): void {
+    const nowMs = this.#clock.nowMs();
+    this.#left = Math.min(this.#burst, this.#left + (nowMs - this.#atMs) * this.#perMs);
+    this.#atMs = nowMs;
+  }
+}
