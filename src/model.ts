@@ -39,6 +39,10 @@ export type VlanProtocol = (typeof VLAN_PROTOCOLS)[number];
 export const PROBE_PROFILES = ['off', 'fast', 'rfc'] as const;
 export type ProbeProfile = (typeof PROBE_PROFILES)[number];
 
+/** What becomes of a container that wants an address which somebody else on the LAN has: no start, or a warning. */
+export const CONFLICT_POLICIES = ['refuse', 'warn'] as const;
+export type ConflictPolicy = (typeof CONFLICT_POLICIES)[number];
+
 /** What `-o` says, read and checked once in network/options.ts. */
 export interface NetworkOptions {
   /** As typed after `-o parent=`: a link, `eth0.50`, an alias of PARENTS, or `auto`; null when none was given. */
@@ -60,6 +64,8 @@ export interface NetworkOptions {
   readonly promiscuous: boolean;
   /** `--ipam-opt probe=` goes before `-o probe=`; null takes the setting PROBE. */
   readonly probe: ProbeProfile | null;
+  /** For an address that was named, or that another IPAM chose; null takes the setting CONFLICT. */
+  readonly conflict: ConflictPolicy | null;
   /** The host and the containers reach each other through a sub-interface of the host's own. */
   readonly hostAccess: boolean;
   /** Addresses wished for the host's end, at most one per family; those missing are chosen from the pool. */

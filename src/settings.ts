@@ -3,7 +3,7 @@
  * config.json are generated from it, so a setting exists in one place.
  */
 import { settingsApart, unknownSettingValue } from './errors.ts';
-import { PROBE_PROFILES, type ProbeProfile } from './model.ts';
+import { CONFLICT_POLICIES, type ConflictPolicy, PROBE_PROFILES, type ProbeProfile } from './model.ts';
 import { oneOf } from './nearest.ts';
 
 /** One row of the table of settings. */
@@ -73,6 +73,13 @@ export const SETTINGS = {
     fallback: 'off',
     meaning: 'whether the address of a running container is announced again when somebody else uses it (RFC 5227 2.4)',
     allowed: ['off', 'on'],
+  },
+  CONFLICT: {
+    name: 'CONFLICT',
+    fallback: 'refuse',
+    meaning:
+      'what becomes of a container whose address somebody else on the LAN has: it does not start, or starts with a warning',
+    allowed: CONFLICT_POLICIES,
   },
   PARENTS: {
     name: 'PARENTS',
@@ -157,6 +164,7 @@ export interface Settings {
   /** Frames a second on one parent; 0 for no limit. */
   readonly probeRate: number;
   readonly defends: boolean;
+  readonly conflict: ConflictPolicy;
   /** Alias to link name, from PARENTS. */
   readonly parents: ReadonlyMap<string, string>;
   /** Null: addresses are this host's alone. */
@@ -178,6 +186,7 @@ export function readSettings(environment: Readonly<Record<string, string | undef
     probe: choice(environment, SETTINGS.PROBE),
     probeRate: frameRate(text(environment, SETTINGS.PROBE_RATE)),
     defends: choice(environment, SETTINGS.DEFEND) === 'on',
+    conflict: choice(environment, SETTINGS.CONFLICT),
     parents: aliases(environment, SETTINGS.PARENTS),
     cluster: clusterSettings(environment),
   };

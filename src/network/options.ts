@@ -1,7 +1,7 @@
 /** `-o` labels → NetworkOptions: what each means, its default, and what is refused. Pure. */
 import { formatAddress, parseAddress } from '../address.ts';
 import * as errors from '../errors.ts';
-import { MODES, type NetworkOptions, PROBE_PROFILES, VLAN_PROTOCOLS } from '../model.ts';
+import { CONFLICT_POLICIES, MODES, type NetworkOptions, PROBE_PROFILES, VLAN_PROTOCOLS } from '../model.ts';
 import { nearest, oneOf } from '../nearest.ts';
 
 /** One row of the options reference; docs/reference.md is generated from these. */
@@ -63,6 +63,13 @@ export const OPTION_ROWS: readonly OptionRow[] = [
     meaning: 'how the LAN is asked whether somebody has an address',
   },
   {
+    name: 'conflict',
+    values: CONFLICT_POLICIES.join(', '),
+    fallback: 'the setting CONFLICT',
+    meaning:
+      'what becomes of a container whose address somebody else on the LAN has: it does not start, or starts with a warning',
+  },
+  {
     name: 'promisc',
     values: 'true, false',
     fallback: 'false',
@@ -106,6 +113,7 @@ export function readNetworkOptions(given: Readonly<Record<string, string>>): Net
     broadcastQueueLength: integer('bc_queue_len', given.bc_queue_len, 0, 1_000_000),
     promiscuous: choice('promisc', given.promisc, TRUTH) === 'true',
     probe: choice('probe', given.probe, PROBE_PROFILES) ?? null,
+    conflict: choice('conflict', given.conflict, CONFLICT_POLICIES) ?? null,
     hostAccess: choice('host_access', given.host_access, TRUTH) === 'true',
     hostAddresses: readHostAddresses(given.host_ip),
   };

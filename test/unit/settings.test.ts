@@ -11,6 +11,7 @@ test('an empty environment gives every default', () => {
     logsNetlink: false,
     scope: 'local',
     probe: 'fast',
+    conflict: 'refuse',
     probeRate: 500,
     defends: false,
     parents: new Map(),

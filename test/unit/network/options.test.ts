@@ -28,6 +28,7 @@ test('no options mean an isolated bridge network', () => {
     broadcastQueueLength: null,
     promiscuous: false,
     probe: null,
+    conflict: null,
     hostAccess: false,
     hostAddresses: [],
   });
@@ -54,6 +55,7 @@ test('each option of ours is read into its own field', () => {
     bc_queue_len: '0',
     promisc: 'true',
     probe: 'rfc',
+    conflict: 'warn',
     host_access: 'true',
     host_ip: '10.0.0.9, FD00:0::9',
   };
@@ -68,6 +70,7 @@ test('each option of ours is read into its own field', () => {
     broadcastQueueLength: 0,
     promiscuous: true,
     probe: 'rfc',
+    conflict: 'warn',
     hostAccess: true,
     hostAddresses: ['10.0.0.9', 'fd00::9'],
   });
@@ -132,4 +135,5 @@ test('host access is for mode bridge with a parent, and its address needs it', (
     assert.match(refusal({ parent: 'e', host_access: 'true', host_ip }), /^option -o host_ip=/);
   }
   assert.match(refusal({ promisc: 'yes' }), /give true or false$/);
+  assert.equal(refusal({ conflict: 'ask' }), 'option -o conflict="ask" is not usable; give refuse or warn');
 });
