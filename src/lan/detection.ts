@@ -12,7 +12,6 @@ import type { Clock } from '../clock.ts';
 import { isStandbyMac, standbyMac } from './frames/mac.ts';
 import { defenceFrame, makeNonce, membershipFrames, probeFrames, standbyFrame } from './frames/outgoing.ts';
 import type { Sighting } from './frames/sighting.ts';
-import type { ProxyWatch } from './proxyarp.ts';
 import { Contenders, TieBreak } from './tiebreak.ts';
 import type { Timing } from './timing.ts';
 import { type Loss, type LossListener, NOT_HELD, type Verdict } from './verdict.ts';
@@ -63,12 +62,17 @@ export interface DetectionContext {
   readonly clock: Clock;
   /** 0 to 1, as Math.random. */
   readonly random: () => number;
-  /** Undefined where proxies cannot be told from holders. */
-  readonly proxies: ProxyWatch | undefined;
+  /**
+   * Whether this MAC address, which answered for the address, answers for every address (proxyarp.ts): then its answer
+   * says nothing. Undefined where that cannot be told.
+   */
+  readonly answersForAll: ((macAddress: string) => Promise<boolean>) | undefined;
 }
 
-/** An answer later than this may have been overtaken by the same router's answer to the control probe. */
-const PROMPT_MS = 50;
+/** A verdict that is due waits this long, again and again, while an answer is being judged. */
+const JUDGEMENT_TICK_MS = 5;
+/** More who answer for one address are an attack, and at least one of them has it. */
+const MOST_JUDGED = 16;
 /** Defences against a flood of probes are held to 100 a second. */
 const DEFENCE_PERIOD_MS = 100;
 const DEFENCES_PER_PERIOD = 10;
@@ -100,8 +104,8 @@ export class Detection {
   #sentAtMs = 0;
   /** When an address on standby is asked for again. */
   #askAtMs = 0;
-  /** They answered so late that they may be proxies. */
-  readonly #suspects = new Set<string>();
+  /** They answered, and are being asked whether they answer for every address. */
+  readonly #judged = new Set<string>();
   #defences = { sinceMs: Number.NEGATIVE_INFINITY, count: 0 };
   #cancelTimer: () => void = () => undefined;
 
@@ -143,7 +147,7 @@ export class Detection {
   grant(): boolean {
     // What came before counts before: a daemon that was already heard asking twice must get the address.
     this.#context.wire.drain();
-    if (this.#phase !== 'standby' || this.#suspects.size > 0) return false;
+    if (this.#phase !== 'standby' || this.#judged.size > 0) return false;
     this.#guard();
     return true;
   }
@@ -198,8 +202,7 @@ export class Detection {
   }
 
   #probe(): void {
-    const { wire, proxies, clock } = this.#context;
-    proxies?.ask();
+    const { wire, clock } = this.#context;
     this.#sentAtMs = clock.nowMs();
     for (const frame of probeFrames(this.address, wire.macAddress, this.#nonce)) wire.send(frame);
   }
@@ -214,23 +217,24 @@ export class Detection {
     );
   }
 
+  /** What a host says unasked is about itself; an answer may be given for others too. */
   #hearUse({ macAddress, isAnswer }: Sighting): void {
-    if (isAnswer && this.#context.proxies?.isProxy(macAddress)) return;
+    const { answersForAll } = this.#context;
+    if (this.#judged.has(macAddress)) return;
+    if (!isAnswer || answersForAll === undefined || this.#judged.size === MOST_JUDGED) return this.#take(macAddress);
+    this.#judged.add(macAddress);
+    void answersForAll(macAddress).then((isProxy) => {
+      this.#judged.delete(macAddress);
+      if (!isProxy) this.#take(macAddress);
+    });
+  }
+
+  /** Somebody has the address. */
+  #take(macAddress: string): void {
     if (this.#phase === 'guarding') {
       this.#over();
       this.#spec.onLateConflict(macAddress);
-    } else if (isAnswer && this.#isConcluding() && this.#mayBeProxy()) this.#suspects.add(macAddress);
-    else this.#lose(macAddress, 'used');
-  }
-
-  /** There will be a verdict that looks at the suspects. */
-  #isConcluding(): boolean {
-    return this.#phase === 'asking' || this.#sent > 0;
-  }
-
-  #mayBeProxy(): boolean {
-    const { proxies, clock } = this.#context;
-    return proxies !== undefined && clock.nowMs() - this.#sentAtMs > PROMPT_MS;
+    } else if (this.#phase !== 'over') this.#lose(macAddress, 'used');
   }
 
   #hearRival(macAddress: string): void {
@@ -265,8 +269,7 @@ export class Detection {
   }
 
   #conclude(): void {
-    const holder = [...this.#suspects].find((mac) => !this.#context.proxies?.isProxy(mac));
-    if (holder !== undefined) this.#lose(holder, 'used');
+    if (this.#judged.size > 0) this.#in(JUDGEMENT_TICK_MS, () => this.#step());
     else if (this.#spec.standby === undefined) this.#guard();
     else this.#stand();
   }
@@ -295,7 +298,6 @@ export class Detection {
   /** Only listens for so long, and then asks again. */
   #rest(restMs: number): void {
     this.#sent = 0;
-    this.#suspects.clear();
     const { wire, clock } = this.#context;
     this.#askAtMs = clock.nowMs() + restMs;
     const memberships = membershipFrames(this.address, wire.macAddress);

@@ -16,7 +16,7 @@ import { type Loss, type LossListener, NOT_HELD, type Verdict } from './verdict.
 /** An address that somebody wants to use, or to have on standby. */
 export interface AddressCheck extends Segment {
   readonly address: Address;
-  /** The subnet the address lies in; outside of it nothing is told about routers that answer for every address. */
+  /** The subnet the address lies in; by it devices that answer for every address are known. */
   readonly subnet: Prefix;
   readonly signal?: AbortSignal | undefined;
   /** Nothing else promises that the address is free: the LAN is asked at least so, or it is an error. Null: as is usual. */
@@ -90,7 +90,6 @@ export class Lan {
     this.#prober = prober;
     this.#monitor = new Monitor({
       links,
-      isProxy: (parentName, macAddress) => prober.isProxy(parentName, macAddress),
       onConflict: (seen) => this.#tellConflict(seen),
     });
   }
@@ -187,7 +186,12 @@ export class Lan {
     const { id, parentName, mode, macAddress, addresses } = endpoint;
     const defend = (address: Address) =>
       void this.#prober.announce({ parentName, mode, address, macAddress, times: 1 }).catch(() => undefined);
-    this.#monitor.watch(id, { parentName, macAddress, addresses, defend: this.#parts.defends ? defend : null });
+    const answersForAll = (address: InterfaceAddress, answerer: string) => {
+      const subnet = prefixOf(address, address.length);
+      return this.#prober.answersForAll({ parentName, mode, address, subnet, macAddress: answerer });
+    };
+    const defence = this.#parts.defends ? defend : null;
+    this.#monitor.watch(id, { parentName, macAddress, addresses, defend: defence, answersForAll });
   }
 
   /** The endpoint goes: its addresses are not watched over any more. */
@@ -266,8 +270,8 @@ export class Lan {
     );
   }
 
-  #tellProxy({ parentName: parent, macAddress: router }: ProxyReport): void {
-    this.#parts.log.warn('a router answers for every address (proxy ARP), which is no conflict', { parent, router });
+  #tellProxy({ parentName: parent, macAddress: device }: ProxyReport): void {
+    this.#parts.log.warn('a device answers for every address (proxy ARP), which is no conflict', { parent, device });
   }
 
   // --- parts --------------------------------------------------------------------------------------------------------

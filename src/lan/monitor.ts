@@ -12,12 +12,13 @@
  * came in (macvlan_queue_xmit, dev_forward_skb). And a container with two interfaces on a parent speaks for all its
  * addresses on both, as Linux does.
  */
-import { type Address, formatAddress, isMulticastMac } from '../address.ts';
+import { type Address, formatAddress, isMulticastMac, isSameAddress } from '../address.ts';
 import { CappedMap } from '../bounded.ts';
 import type { BpfInstruction } from '../kernel/bpf.ts';
 import type { Links } from '../kernel/link.ts';
 import { PacketSocket } from '../kernel/packet.ts';
 import { type Clock, systemClock } from '../clock.ts';
+import type { InterfaceAddress } from '../model.ts';
 import { ETHERTYPE_ARP, HEADER_BYTES, etherTypeOf } from './frames/ethernet.ts';
 import { awaitingFilter } from './frames/filter.ts';
 import { ALL_NODES_MAC } from './frames/nd.ts';
@@ -28,9 +29,11 @@ import { type Sighting, decodePacket, readSighting } from './frames/sighting.ts'
 export interface MonitoredEndpoint {
   readonly parentName: string;
   readonly macAddress: string;
-  readonly addresses: readonly Address[];
+  readonly addresses: readonly InterfaceAddress[];
   /** Called at most every ten seconds while somebody else speaks for an address; null without defence. */
   readonly defend: ((address: Address) => void) | null;
+  /** Whether this MAC address, which answered for the address, answers for every address (proxyarp.ts). */
+  readonly answersForAll: (address: InterfaceAddress, macAddress: string) => Promise<boolean>;
 }
 
 /** A conflict to be reported, at most every ten seconds for each address and MAC address. */
@@ -49,8 +52,6 @@ export interface ConflictSeen {
 /** What a monitor works with. */
 export interface MonitorParts {
   readonly links: Pick<Links, 'byName'>;
-  /** A router that answers for every address. */
-  readonly isProxy: (parentName: string, macAddress: string) => boolean;
   readonly onConflict: (conflict: ConflictSeen) => void;
   readonly clock?: Clock;
 }
@@ -106,7 +107,7 @@ export class Monitor {
     if (endpoint.addresses.length === 0) return;
     const parent = this.#parents.get(endpoint.parentName) ?? this.#begin(endpoint.parentName);
     // What waits there was said before: perhaps by the container that had the address until now.
-    this.#read(endpoint.parentName, parent);
+    this.#read(parent);
     for (const address of endpoint.addresses) parent.endpoints.set(formatAddress(address), endpoint);
     parent.isFilterStale = true;
     this.#endpoints.set(id, endpoint);
@@ -134,7 +135,7 @@ export class Monitor {
     const parent = this.#parents.get(parentName);
     const endpoint = parent?.endpoints.get(formatAddress(address));
     if (parent === undefined || endpoint === undefined) return false;
-    this.#read(parentName, parent);
+    this.#read(parent);
     const known = this.#conflicts.get(conflictKey(parentName, address, macAddress));
     const isHeard = known !== undefined && this.#clock.nowMs() - known.seenAtMs < READ_MS;
     if (!isHeard && !this.isMonitored(parentName, macAddress)) this.#report(endpoint, { address, macAddress });
@@ -189,7 +190,7 @@ export class Monitor {
     const nowMs = this.#clock.nowMs();
     for (const [key, { seenAtMs }] of this.#conflicts) if (nowMs - seenAtMs > NEWS_MS) this.#conflicts.delete(key);
     for (const [parentName, parent] of this.#parents) {
-      if (parent.socket !== undefined) this.#read(parentName, parent);
+      if (parent.socket !== undefined) this.#read(parent);
       else if (nowMs >= parent.retryAtMs) void this.#open(parentName, parent);
     }
   }
@@ -212,12 +213,11 @@ export class Monitor {
     }
   }
 
-  #read(parentName: string, parent: MonitoredParent): void {
+  #read(parent: MonitoredParent): void {
     try {
       if (parent.isFilterStale) parent.socket?.setFilter(filterFor(parent));
       parent.isFilterStale = false;
-      for (const { frame, outgoing } of parent.socket?.receive() ?? [])
-        this.#judge(parentName, parent, frame, outgoing);
+      for (const { frame, outgoing } of parent.socket?.receive() ?? []) this.#judge(parent, frame, outgoing);
     } catch {
       // The parent went down or away.
       parent.socket?.close();
@@ -227,16 +227,25 @@ export class Monitor {
     for (const [key, atMs] of parent.sent) if (nowMs - atMs > ECHO_MS) parent.sent.delete(key);
   }
 
-  #judge(parentName: string, parent: MonitoredParent, frame: Buffer, outgoing: boolean): void {
+  #judge(parent: MonitoredParent, frame: Buffer, outgoing: boolean): void {
     const packet = decodePacket(frame);
     const sighting = packet && readSighting(packet);
     if (sighting?.kind !== 'use') return;
     const endpoint = parent.endpoints.get(formatAddress(sighting.address));
     if (endpoint === undefined || isStandbyMac(sighting.macAddress)) return;
-    if (sighting.isAnswer && this.#parts.isProxy(parentName, sighting.macAddress)) return;
     if (outgoing ? this.#isFromHere(parent, endpoint, sighting, frame) : parent.sent.has(echoKey(frame))) return;
     if (this.#isOfSibling(endpoint, sighting)) return;
-    this.#report(endpoint, sighting);
+    if (sighting.isAnswer) void this.#reportUnlessProxy(endpoint, sighting);
+    else this.#report(endpoint, sighting);
+  }
+
+  /** An answer may be given for others too. It counts when that cannot be found out. */
+  async #reportUnlessProxy(endpoint: MonitoredEndpoint, sighting: Sighting): Promise<void> {
+    const { parentName, addresses, answersForAll } = endpoint;
+    const address = addresses.find((one) => isSameAddress(one, sighting.address));
+    const isProxy = address !== undefined && (await answersForAll(address, sighting.macAddress).catch(() => false));
+    const isWatched = this.#parents.get(parentName)?.endpoints.get(formatAddress(sighting.address)) === endpoint;
+    if (!isProxy && isWatched) this.#report(endpoint, sighting);
   }
 
   #isOfSibling(endpoint: MonitoredEndpoint, { macAddress, packet }: Sighting): boolean {

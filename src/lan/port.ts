@@ -12,19 +12,17 @@
  * In passthru mode the parent's one child would be kept out by such a link, and beside a foreign passthru child or an
  * ipvlan the kernel refuses it. Then the port is the parent itself, with its own MAC.
  */
-import { type Address, type Prefix, formatAddress, formatPrefix } from '../address.ts';
-import { LatestMap } from '../bounded.ts';
+import { type Address, formatAddress } from '../address.ts';
 import { isKernelError } from '../kernel/errno.ts';
 import type { Link, Links } from '../kernel/link.ts';
 import { PacketSocket } from '../kernel/packet.ts';
 import { PROBE_ALIAS } from '../linknames.ts';
 import type { Clock } from '../clock.ts';
 import { awaitingFilter } from './frames/filter.ts';
-import { makeNonce, probeFrames } from './frames/outgoing.ts';
 import type { Detection, Wire } from './detection.ts';
 import type { Pacer } from './pacer.ts';
 import { ALL_NODES_MAC, multicastMac, solicitedNodeGroup } from './frames/nd.ts';
-import { ProxyWatch, controlAddress } from './proxyarp.ts';
+import { type GivenAnswer, ProxyJudge } from './proxyarp.ts';
 import { type Sighting, decodePacket, readSighting } from './frames/sighting.ts';
 
 /** The least MTU that IPv4 hosts must cope with (RFC 791); our longest frame has 94 bytes. */
@@ -37,8 +35,6 @@ const ASKING_TICK_MS = 10;
 const GUARD_TICK_MS = 25;
 const STANDBY_TICK_MS = 100;
 const PROMPT_MS = 10;
-/** Subnets of one parent on which proxies are watched for: more were left by networks that are gone. */
-const MOST_WATCHES = 64;
 /** The link stays for the next detection, because the kernel takes 16 ms to delete it. */
 const LINGER_MS = 2000;
 
@@ -53,7 +49,7 @@ export interface PortSpec {
   readonly random: () => number;
   /** The parent's. */
   readonly pacer: Pacer;
-  /** A router answered for the control address. */
+  /** This MAC address was found to answer for every address. */
   readonly onProxy: (macAddress: string) => void;
   /** Nobody has used it for a while, or its link went down or away. Close it with this reason. */
   readonly onEnd: (reason: Error) => void;
@@ -67,8 +63,7 @@ export class Port implements Wire {
   /** Undefined on the parent itself. */
   readonly #link: Link | undefined;
   readonly #detections = new Map<string, Set<Detection>>();
-  /** By subnet; null for one that is too small to have a control address. */
-  readonly #proxies = new LatestMap<string, ProxyWatch | null>(MOST_WATCHES);
+  readonly #judge: ProxyJudge;
   #holds = 0;
   #isFilterStale = false;
   #sentAtMs = Number.NEGATIVE_INFINITY;
@@ -80,6 +75,7 @@ export class Port implements Wire {
     this.#link = link;
     this.#socket = socket;
     this.macAddress = (link ?? spec.parent).macAddress;
+    this.#judge = this.#makeJudge();
     this.#schedule();
   }
 
@@ -143,31 +139,26 @@ export class Port implements Wire {
     }
   }
 
-  /** The watch for routers that answer for every address of a subnet. */
-  proxies(subnet: Prefix): ProxyWatch | undefined {
-    const key = formatPrefix(subnet);
-    const watch = this.#proxies.get(key) ?? this.#makeWatch(subnet);
-    // The subnet that was probed longest ago makes room.
-    const dropped = this.#proxies.put(key, watch);
-    if (dropped) this.#ignore(dropped.address);
-    return watch ?? undefined;
+  /** Whether the one who gave this answer answers for every address; see ProxyJudge. False once the port is closed. */
+  answersForAll(answer: GivenAnswer): Promise<boolean> {
+    return this.#isClosed ? Promise.resolve(false) : this.#judge.answersForAll(answer);
   }
 
-  #makeWatch(subnet: Prefix): ProxyWatch | null {
-    const address = controlAddress(subnet, this.#spec.random);
-    return address === undefined ? null : this.#watchProxies(address);
-  }
-
-  #watchProxies(address: Address): ProxyWatch {
-    this.#listen(address);
+  #makeJudge(): ProxyJudge {
     const { clock, random, onProxy, pacer } = this.#spec;
-    const frames = probeFrames(address, this.macAddress, makeNonce(random));
-    const ask = () => {
-      // It goes with a probe, whose turn it is.
-      pacer.turn();
-      for (const frame of frames) this.send(frame);
-    };
-    return new ProxyWatch(address, clock, ask, onProxy);
+    return new ProxyJudge({
+      macAddress: this.macAddress,
+      clock,
+      random,
+      onProxy,
+      send: (frame) => this.send(frame),
+      turn: (frames) => pacer.turn(frames),
+      listen: (addresses) => addresses.forEach((address) => this.#listen(address)),
+      ignore: (addresses) => {
+        for (const address of addresses) this.#ignore(address);
+        this.#schedule();
+      },
+    });
   }
 
   /** Keeps it open until the returned function is called. */
@@ -219,15 +210,14 @@ export class Port implements Wire {
     this.#isClosed = true;
     this.#next.cancel();
     for (const detection of this.#all()) detection.end(reason);
+    this.#judge.close();
     this.#socket.close();
     if (this.#link !== undefined) await this.#spec.links.deleteLink(this.#link.index);
   }
 
-  /** Control addresses first: who answers those is no holder of the others. */
   #hear(sightings: readonly Sighting[]): void {
-    const watches = this.#watches();
-    for (const sighting of sightings) for (const watch of watches) watch.hear(sighting);
     for (const sighting of sightings) {
+      this.#judge.hear(sighting);
       for (const detection of this.#detections.get(formatAddress(sighting.address)) ?? []) detection.hear(sighting);
     }
   }
@@ -247,18 +237,14 @@ export class Port implements Wire {
   #refreshFilter(): void {
     if (!this.#isFilterStale) return;
     this.#isFilterStale = false;
-    this.#socket.setFilter(awaitingFilter([...this.#all(), ...this.#watches()].map(({ address }) => address)));
-  }
-
-  #watches(): ProxyWatch[] {
-    return [...this.#proxies.values()].filter((watch) => watch !== null);
+    this.#socket.setFilter(awaitingFilter([...this.#all().map(({ address }) => address), ...this.#judge.addresses]));
   }
 
   /** Reads the socket as often as those who wait need it; with nobody waiting, counts down to the end. */
   #schedule(): void {
     if (this.#isClosed) return;
     const { clock, onEnd } = this.#spec;
-    const isUsed = this.#detections.size > 0 || this.#holds > 0;
+    const isUsed = this.#detections.size > 0 || this.#holds > 0 || this.#judge.isAsking;
     const delayMs = isUsed ? this.#tickMs() : LINGER_MS;
     const dueMs = clock.nowMs() + delayMs;
     // What is due sooner stays, or a steady stream of detections would put the reading off for ever.
@@ -278,7 +264,7 @@ export class Port implements Wire {
   }
 
   #tickMs(): number {
-    if (this.#spec.clock.nowMs() - this.#sentAtMs < PROMPT_MS) return PROMPT_TICK_MS;
+    if (this.#judge.isAsking || this.#spec.clock.nowMs() - this.#sentAtMs < PROMPT_MS) return PROMPT_TICK_MS;
     const detections = this.#all();
     if (detections.some(({ isAsking }) => isAsking)) return ASKING_TICK_MS;
     return detections.every(({ isOnStandby }) => isOnStandby) ? STANDBY_TICK_MS : GUARD_TICK_MS;

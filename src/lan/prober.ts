@@ -3,7 +3,7 @@
  * hundred detections cost about the time of one. An address on standby was asked for ahead and costs no time at all.
  */
 import { type Address, type Prefix, formatAddress } from '../address.ts';
-import { CappedMap } from '../bounded.ts';
+import { LatestMap } from '../bounded.ts';
 import * as errors from '../errors.ts';
 import { KernelError } from '../kernel/errno.ts';
 import type { LinkAddress, Link, Links } from '../kernel/link.ts';
@@ -16,6 +16,7 @@ import { SharedReadings } from '../once.ts';
 import { type Profile, TIMINGS } from './timing.ts';
 import type { Port } from './port.ts';
 import { Ports } from './ports.ts';
+import type { GivenAnswer } from './proxyarp.ts';
 import { type LossListener, NOT_HELD, type Verdict } from './verdict.ts';
 
 interface OnParent {
@@ -31,7 +32,7 @@ export interface ProbeRequest extends OnParent {
   readonly profile: Profile;
   /** See DetectionSpec. */
   readonly isOwn: DetectionSpec['isOwn'];
-  /** The address's subnet; without it routers that answer for every address count as holders. */
+  /** The address's subnet; without it devices that answer for every address count as holders. */
   readonly subnet?: Prefix | undefined;
   /** How long an address found free is guarded: listened for and defended against others who ask for it. */
   readonly guardMs?: number | undefined;
@@ -47,7 +48,7 @@ export interface LateConflict {
   readonly macAddress: string;
 }
 
-/** A router, of this MAC address, answers for every address. */
+/** A device, of this MAC address, answers for every address. */
 export interface ProxyReport {
   readonly parentName: string;
   readonly macAddress: string;
@@ -58,7 +59,7 @@ export interface ProberParts {
   readonly links: Links;
   /** Somebody began to use an address that we had found free, while it was guarded. */
   readonly onLateConflict?: (conflict: LateConflict) => void;
-  /** A router answers for every address. Told once for each. */
+  /** A device answers for every address. Told at most once an hour for each. */
   readonly onProxy?: (report: ProxyReport) => void;
   readonly clock?: Clock;
   /** 0 to 1, as Math.random. */
@@ -74,6 +75,8 @@ export const REFRESH_MS = 600_000;
 /** ARPHRD_ETHER (linux/if_arp.h). */
 const ETHERNET = 1;
 
+/** It is told again after an hour that a device answers for every address. */
+const PROXY_REPORT_MS = 3_600_000;
 /** More are an attack. */
 const MOST_REPORTS = 256;
 
@@ -88,8 +91,8 @@ export class Prober {
   readonly #onProxy: (report: ProxyReport) => void;
   readonly #clock: Clock;
   readonly #random: () => number;
-  /** Parent and MAC address of each router that answers for every address. */
-  readonly #reportedProxies = new CappedMap<string, true>(MOST_REPORTS);
+  /** When it was told last that a MAC address on a parent answers for every address. */
+  readonly #proxyReports = new LatestMap<string, number>(MOST_REPORTS);
   readonly #standby: StandbyList;
   readonly #parents = new SharedReadings<Link | undefined>();
   readonly #hostAddresses = new SharedReadings<LinkAddress[]>();
@@ -173,9 +176,16 @@ export class Prober {
     });
   }
 
-  /** A router that was seen to answer for every address: its answers say nothing about one. */
-  isProxy(parentName: string, macAddress: string): boolean {
-    return this.#reportedProxies.has(`${parentName} ${macAddress}`);
+  /**
+   * Whether this MAC address, which answered for the address, answers for every address of the subnet. It is asked now
+   * (proxyarp.ts), which takes 60 ms at most. Throws as probe() does.
+   */
+  answersForAll(request: OnParent & GivenAnswer): Promise<boolean> {
+    return this.#onParent(request, async (parent, stop) => {
+      const port = await this.#ports.get(parent, request.mode, stop);
+      const letGo = port.hold();
+      return port.answersForAll(request).finally(letGo);
+    });
   }
 
   /** Ends the guard of an address that was found free and is not wanted any more. */
@@ -291,6 +301,7 @@ export class Prober {
 
   #detection(request: ProbeRequest, { name: parentName }: Link, port: Port, standby?: StandbyTerms): Detection {
     const { address, profile, isOwn, subnet, guardMs = GUARD_MS } = request;
+    const answersForAll = subnet && ((macAddress: string) => port.answersForAll({ macAddress, address, subnet }));
     const detection: Detection = new Detection(
       {
         address,
@@ -305,14 +316,16 @@ export class Prober {
         },
         ...(standby && { standby }),
       },
-      { wire: port, clock: this.#clock, random: this.#random, proxies: subnet && port.proxies(subnet) },
+      { wire: port, clock: this.#clock, random: this.#random, answersForAll },
     );
     return detection;
   }
 
   #reportProxy({ name: parentName }: Link, macAddress: string): void {
     const key = `${parentName} ${macAddress}`;
-    if (this.#reportedProxies.has(key) || !this.#reportedProxies.put(key, true)) return;
+    const nowMs = this.#clock.nowMs();
+    if (nowMs - (this.#proxyReports.get(key) ?? Number.NEGATIVE_INFINITY) < PROXY_REPORT_MS) return;
+    this.#proxyReports.put(key, nowMs);
     this.#onProxy({ parentName, macAddress });
   }
 }

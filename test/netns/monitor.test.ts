@@ -10,6 +10,7 @@ import { after, afterEach, before, beforeEach, describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Address, parseAddress } from '../../src/address.ts';
 import { Links } from '../../src/kernel/link.ts';
+import type { InterfaceAddress } from '../../src/model.ts';
 import { arpAnnouncement, arpProbe, arpReply, encodeArp } from '../../src/lan/frames/arp.ts';
 import { encodeNd, ndDefence } from '../../src/lan/frames/nd.ts';
 import { standbyMac } from '../../src/lan/frames/mac.ts';
@@ -29,6 +30,7 @@ const [IPV4, IPV6, OTHER] = ['10.9.0.5', 'fd00::5', '10.9.0.6'].map((text) => pa
   Address,
 ];
 
+const on = (address: Address, length: number): InterfaceAddress => ({ ...address, length });
 const ip = (words: string) => output(['ip', ...words.split(' ')]);
 
 describe('the watch over addresses in use', { skip: outsideLab(), timeout: 500_000 }, () => {
@@ -54,7 +56,6 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 500_0
   beforeEach(async () => {
     monitor = new Monitor({
       links,
-      isProxy: (_parent, macAddress) => proxies.has(macAddress),
       onConflict: (one) => seen.push(one),
     });
     watch();
@@ -73,9 +74,12 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 500_0
     links.close();
   });
 
+  const answersForAll = async (_address: Address, macAddress: string) => Promise.resolve(proxies.has(macAddress));
+  const endpoint = { parentName: 'par', defend: null, answersForAll };
+
   function watch(): void {
     const defend = (address: Address) => void defended.push(address);
-    monitor.watch('web', { parentName: 'par', macAddress: CONTAINER, addresses: [IPV4, IPV6], defend });
+    monitor.watch('web', { ...endpoint, macAddress: CONTAINER, addresses: [on(IPV4, 24), on(IPV6, 64)], defend });
   }
 
   /** Its socket is on the parent (/proc/net/packet, the fifth column), and the next reading has told that what to hear. */
@@ -130,7 +134,7 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 500_0
 
   test('what another socket heard counts once, and where this one did not hear it', { timeout }, async () => {
     assert.ok(!monitor.hear('par', OTHER, SQUATTER), 'nobody has the address');
-    monitor.watch('db', { parentName: 'par', macAddress: '02:42:0a:09:00:06', addresses: [OTHER], defend: null });
+    monitor.watch('db', { ...endpoint, macAddress: '02:42:0a:09:00:06', addresses: [on(OTHER, 24)] });
     assert.ok(monitor.hear('par', OTHER, SQUATTER));
     assert.ok(monitor.hear('par', OTHER, SQUATTER));
     assert.ok(monitor.hear('par', OTHER, CONTAINER), 'a sibling');
@@ -171,7 +175,7 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 500_0
   test('a container that has two interfaces on the parent, and siblings that talk, are no conflict', {
     timeout,
   }, async () => {
-    monitor.watch('web2', { parentName: 'par', macAddress: '02:42:0a:09:00:06', addresses: [OTHER], defend: null });
+    monitor.watch('web2', { ...endpoint, macAddress: '02:42:0a:09:00:06', addresses: [on(OTHER, 24)] });
     await ip('link add box1 link par address 02:42:0a:09:00:06 type macvlan mode bridge');
     await ip('link set box1 netns box');
     await box.ip('link set box1 up');
@@ -195,6 +199,9 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 500_0
     squatter.send(encodeArp({ ...arpReply(arpProbe(IPV4, CONTAINER), SQUATTER), destinationMac: 'ff:ff:ff:ff:ff:ff' }));
     await sleep(1200);
     assert.deepEqual(seen, []);
+    proxies.clear();
+    squatter.send(encodeArp({ ...arpReply(arpProbe(IPV4, CONTAINER), SQUATTER), destinationMac: 'ff:ff:ff:ff:ff:ff' }));
+    assert.deepEqual(await reports(1), [fromSquatter(IPV4)]);
   });
 
   test('a container that is gone is not watched over', { timeout }, async () => {

@@ -492,6 +492,61 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 500_000 }, ()
     assert.deepEqual(proxies, [{ parentName: 'par', macAddress: SQUATTER }]);
   });
 
+  test('a forged answer for the network address makes no proxy of a holder, at any time', { timeout }, async () => {
+    const subnet = parsePrefix('10.9.0.0/24');
+    const [before, meanwhile] = [next(), next()];
+    for (const one of [before, meanwhile]) await machine.namespace.ip(`address add ${formatAddress(one)}/24 dev lan0`);
+    // The printer is said to have 10.9.0.0, and every address that is meant for documentation.
+    const forge = () => {
+      squatter.send(forged('10.9.0.0'));
+      squatter.send(forged(`192.0.2.${Math.floor(Math.random() * 256)}`));
+    };
+    const forged = (text: string) =>
+      encodeArp({
+        ...arpReply(arpProbe(address(text), SQUATTER), MACHINE),
+        sourceMac: SQUATTER,
+        destinationMac: 'ff:ff:ff:ff:ff:ff',
+      });
+    forge();
+    await sleep(50);
+    assert.deepEqual(await probe(before, { subnet }), heldBy(MACHINE));
+    await sleep(5100);
+    const timer = setInterval(forge, 5);
+    try {
+      assert.deepEqual(await probe(meanwhile, { subnet }), heldBy(MACHINE));
+    } finally {
+      clearInterval(timer);
+    }
+    assert.deepEqual(proxies, []);
+  });
+
+  test('many held addresses of one host cost one judgement, and are held at once', { timeout }, async () => {
+    const subnet = parsePrefix('10.9.0.0/24');
+    const used = Array.from({ length: 20 }, next);
+    for (const one of used) await machine.namespace.ip(`address add ${formatAddress(one)}/24 dev lan0`);
+    await probe(next(), { subnet });
+    machine.heard.length = 0;
+    await inTime(300, async () =>
+      assert.deepEqual(
+        await Promise.all(used.map((one) => probe(one, { subnet }))),
+        used.map(() => heldBy(MACHINE)),
+      ),
+    );
+    const questions = machine.heard.filter(({ packet }) => packet.destinationMac === MACHINE);
+    assert.ok(questions.length <= 10, `${questions.length} questions`);
+    for (const one of used) await machine.namespace.ip(`address delete ${formatAddress(one)}/24 dev lan0`);
+  });
+
+  test('a Linux router with proxy ARP answers no probe', { timeout }, async () => {
+    const settings = ['ip_forward=1', 'conf/lan0/proxy_arp=1', 'conf/lan0/proxy_arp_pvlan=1'];
+    for (const setting of settings) await machine.namespace.run(['sysctl', '-qw', `net/ipv4/${setting}`]);
+    await machine.namespace.ip('address add 10.9.0.43/24 dev lan0');
+    assert.equal((await probe(next(), { subnet: parsePrefix('10.9.0.0/24') })).held, false);
+    assert.deepEqual(await probe(address('10.9.0.43'), { subnet: parsePrefix('10.9.0.0/24') }), heldBy(MACHINE));
+    for (const setting of settings) await machine.namespace.run(['sysctl', '-qw', `net/ipv4/${setting.slice(0, -1)}0`]);
+    await machine.namespace.ip('address delete 10.9.0.43/24 dev lan0');
+  });
+
   test('frames of other VLANs that reach the parent say nothing about this LAN', { timeout }, async () => {
     const wanted = next();
     reactOnce(wanted, 50, (packet) => {

@@ -12,6 +12,13 @@ export function probeFrames(address: Address, macAddress: string, nonce: string)
   return [...membershipFrames(address, macAddress), encodeNd(ndProbe(address, macAddress, nonce))];
 }
 
+/** The same question to one host alone, by its MAC address `to`. */
+export function unicastProbeFrame(address: Address, macAddress: string, to: string, nonce: string): Buffer {
+  if (address.family === 'IPv4') return encodeArp({ ...arpProbe(address, macAddress), destinationMac: to });
+  // An IPv6 multicast in a unicast frame (RFC 6085).
+  return encodeNd({ ...ndProbe(address, macAddress, nonce), destinationMac: to });
+}
+
 /** What switches have to hear again and again so that others' probes for the address go on reaching us. */
 export function membershipFrames(address: Address, macAddress: string): Buffer[] {
   return address.family === 'IPv4' ? [] : [mldReportFrame(solicitedNodeGroup(address), macAddress)];

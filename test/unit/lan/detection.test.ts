@@ -2,11 +2,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { type Address, parseAddress } from '../../../src/address.ts';
-import { arpAnnouncement, arpProbe, arpReply, decodeArp, encodeArp } from '../../../src/lan/frames/arp.ts';
+import { arpAnnouncement, arpProbe, arpReply, encodeArp } from '../../../src/lan/frames/arp.ts';
 import { Detection } from '../../../src/lan/detection.ts';
 import type { Verdict } from '../../../src/lan/verdict.ts';
 import { ndDefence, ndProbe } from '../../../src/lan/frames/nd.ts';
-import { ProxyWatch } from '../../../src/lan/proxyarp.ts';
 import { type Packet, readSighting } from '../../../src/lan/frames/sighting.ts';
 import { type Profile, TIMINGS } from '../../../src/lan/timing.ts';
 import { Host, World } from './imagined.ts';
@@ -40,8 +39,8 @@ interface Trial {
 interface Circumstances {
   readonly profile?: Profile;
   readonly guardMs?: number;
-  /** The control address; none means that proxies are not looked for. */
-  readonly control?: Address;
+  /** None means that proxies are not looked for. */
+  readonly answersForAll?: (macAddress: string) => Promise<boolean>;
   readonly random?: () => number;
   readonly isOwn?: (macAddress: string, isGiven: boolean) => boolean;
 }
@@ -51,7 +50,7 @@ function ask(
   {
     profile = 'fast',
     guardMs = 10_000,
-    control,
+    answersForAll,
     random = () => 0.5,
     isOwn = (mac) => mac === CONTAINER,
   }: Circumstances = {},
@@ -59,14 +58,6 @@ function ask(
   const world = new World();
   const host = new Host(world, { macAddress: OUR_MAC, latencyMs: 1, stall: { fromMs: 0, forMs: 0 } }, []);
   const late: string[] = [];
-  const proxies =
-    control &&
-    new ProxyWatch(
-      control,
-      host.clock,
-      () => host.send(encodeArp(arpProbe(control, OUR_MAC))),
-      () => undefined,
-    );
   const detection = new Detection(
     {
       address,
@@ -77,13 +68,12 @@ function ask(
       onLateConflict: (mac) => late.push(mac),
       onOver: () => undefined,
     },
-    { wire: host, clock: host.clock, random, proxies },
+    { wire: host, clock: host.clock, random, answersForAll },
   );
   const hear = (packet: Packet) => {
     const sighting = readSighting(packet);
     assert.ok(sighting);
-    if (proxies && sighting.address.value === proxies.address.value) proxies.hear(sighting);
-    else detection.hear(sighting);
+    detection.hear(sighting);
   };
   const trial: Trial = { world, host, detection, late, verdict: undefined, hear };
   void detection.verdict.then((verdict) => {
@@ -96,10 +86,6 @@ function ask(
 /** Lets the verdict's promise tell its readers. */
 async function settle(): Promise<void> {
   await new Promise((resolve) => setImmediate(resolve));
-}
-
-function requests(trial: Trial) {
-  return trial.host.sent.map(({ atMs, frame }) => ({ atMs, ...decodeArp(frame) }));
 }
 
 for (const [profile, least, most] of [
@@ -198,7 +184,7 @@ test('an answer that waits in the socket when the verdict is due counts', option
       onLateConflict: () => undefined,
       onOver: () => undefined,
     },
-    { wire: host, clock: host.clock, random: () => 0.5, proxies: undefined },
+    { wire: host, clock: host.clock, random: () => 0.5, answersForAll: undefined },
   );
   host.detection.start();
   world.at(550, () => stranger.send(encodeArp(arpAnnouncement(IPV4, STRANGER))));
@@ -328,47 +314,106 @@ test('reassertions against a flood of rivals are bounded', options, async () => 
   assert.equal(trial.host.sent.length, 5);
 });
 
-const CONTROL = ip('192.168.1.0');
+/** Judges at the time that a test says. */
+function judged(): {
+  answersForAll: (macAddress: string) => Promise<boolean>;
+  asked: string[];
+  judge: (isProxy: boolean) => void;
+} {
+  const asked: string[] = [];
+  const judgement = Promise.withResolvers<boolean>();
+  const answersForAll = (macAddress: string) => {
+    asked.push(macAddress);
+    return judgement.promise;
+  };
+  return { answersForAll, asked, judge: judgement.resolve };
+}
 
-test('the control probe goes out before the probe', options, () => {
-  const trial = ask(IPV4, { control: CONTROL });
-  trial.world.run(30);
-  assert.deepEqual(
-    requests(trial).map(({ targetAddress }) => targetAddress),
-    [CONTROL, IPV4],
-  );
-});
+const answer = arpReply(arpProbe(IPV4, OUR_MAC), STRANGER);
 
-test('a router that answers for every address is no holder', options, async () => {
-  const trial = ask(IPV4, { control: CONTROL });
-  trial.world.run(30);
-  trial.hear(arpReply(arpProbe(CONTROL, OUR_MAC), STRANGER));
-  trial.hear(arpReply(arpProbe(IPV4, OUR_MAC), STRANGER));
-  trial.world.run(1000);
-  await settle();
-  assert.deepEqual(trial.verdict, { held: false });
-});
-
-test('a slow answer is kept until the control probe can have been answered too', options, async () => {
+test('an answer counts once it is known that its sender does not answer for all', options, async () => {
   for (const isProxy of [true, false]) {
-    const trial = ask(IPV4, { control: CONTROL });
-    trial.world.run(120);
-    trial.hear(arpReply(arpProbe(IPV4, OUR_MAC), STRANGER));
+    const { answersForAll, asked, judge } = judged();
+    const trial = ask(IPV4, { answersForAll });
+    trial.world.run(30);
+    trial.hear(answer);
+    trial.hear(answer);
     await settle();
     assert.ok(trial.detection.isAsking);
-    if (isProxy) trial.hear(arpReply(arpProbe(CONTROL, OUR_MAC), STRANGER));
+    judge(isProxy);
+    await settle();
+    assert.equal(trial.detection.isAsking, isProxy);
     trial.world.run(1000);
     await settle();
-    assert.equal(trial.verdict?.held, !isProxy);
+    assert.deepEqual(asked, [STRANGER]);
+    assert.deepEqual(
+      trial.verdict,
+      isProxy ? { held: false } : { held: true, macAddress: STRANGER, linkName: 'lan0', simultaneous: false },
+    );
   }
 });
 
-test('an address that a proxy router uses itself is held', options, async () => {
-  const trial = ask(IPV4, { control: CONTROL });
+test('a verdict that is due waits for what is being judged', options, async () => {
+  for (const isProxy of [true, false]) {
+    const { answersForAll, judge } = judged();
+    const trial = ask(IPV4, { random: () => 0, answersForAll });
+    trial.world.run(585);
+    trial.hear(answer);
+    trial.world.run(640);
+    await settle();
+    assert.ok(trial.detection.isAsking);
+    judge(isProxy);
+    await settle();
+    trial.world.run(650);
+    await settle();
+    assert.equal(trial.verdict?.held, !isProxy);
+    assert.equal(trial.host.sent.length, 3);
+  }
+});
+
+test('what a host says unasked is about itself, and is judged by nobody', options, async () => {
+  const { answersForAll, asked, judge } = judged();
+  judge(true);
+  for (const packet of [
+    arpAnnouncement(IPV4, STRANGER),
+    { ...arpProbe(ip('192.168.1.9'), STRANGER), senderAddress: IPV4 },
+  ]) {
+    const trial = ask(IPV4, { answersForAll });
+    trial.world.run(30);
+    trial.hear(packet);
+    await settle();
+    assert.equal(trial.verdict?.held, true);
+  }
+  assert.deepEqual(asked, []);
+});
+
+test('an answer to a guarded address is reported once its sender is judged', options, async () => {
+  for (const isProxy of [true, false]) {
+    const { answersForAll, judge } = judged();
+    const trial = ask(IPV4, { answersForAll });
+    trial.world.run(1000);
+    trial.hear(answer);
+    await settle();
+    assert.deepEqual(trial.late, []);
+    judge(isProxy);
+    await settle();
+    assert.deepEqual(trial.late, isProxy ? [] : [STRANGER]);
+    assert.equal(trial.detection.isGuarding, isProxy);
+  }
+});
+
+test('of many that answer for one address no more than 16 are judged: one of them has it', options, async () => {
+  const { answersForAll, asked } = judged();
+  const trial = ask(IPV4, { answersForAll });
   trial.world.run(30);
-  trial.hear(arpReply(arpProbe(CONTROL, OUR_MAC), STRANGER));
-  trial.hear({ ...arpProbe(ip('192.168.1.9'), STRANGER), senderAddress: IPV4 });
+  for (let count = 0; count < 1000; count++) {
+    const mac = `3c:22:fb:10:${Math.floor(count / 256)
+      .toString(16)
+      .padStart(2, '0')}:${(count % 256).toString(16).padStart(2, '0')}`;
+    trial.hear(arpReply(arpProbe(IPV4, OUR_MAC), mac));
+  }
   await settle();
+  assert.equal(asked.length, 16);
   assert.equal(trial.verdict?.held, true);
 });
 
@@ -413,7 +458,7 @@ async function race({ isIPv6, seeds, hosts: specs }: RaceSpec): Promise<{ winner
           },
           onOver: () => undefined,
         },
-        { wire: host, clock: host.clock, random, proxies: undefined },
+        { wire: host, clock: host.clock, random, answersForAll: undefined },
       );
       host.detection = detection;
       verdicts.push(detection.verdict);

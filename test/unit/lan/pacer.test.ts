@@ -69,7 +69,7 @@ test('a detection whose probes wait their turn waits for the answers as long as 
   // Twelve frames of others are to go first, three of them at once.
   for (let count = 0; count < 12; count++) host.turn();
   const timing = TIMINGS.fast.IPv4;
-  const parts = { wire: host, clock: host.clock, random: () => 0.5, proxies: undefined };
+  const parts = { wire: host, clock: host.clock, random: () => 0.5, answersForAll: undefined };
   const ends: string[] = [];
   const detection = new Detection(
     {

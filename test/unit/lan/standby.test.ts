@@ -6,7 +6,6 @@ import { arpAnnouncement, arpProbe, arpReply, decodeArp, encodeArp } from '../..
 import { Detection, type StandbyTerms } from '../../../src/lan/detection.ts';
 import type { LossListener, Verdict } from '../../../src/lan/verdict.ts';
 import { decodeNd, ndDefence, ndProbe } from '../../../src/lan/frames/nd.ts';
-import { ProxyWatch } from '../../../src/lan/proxyarp.ts';
 import { StandbyList } from '../../../src/lan/standby.ts';
 import { isStandbyMac, standbyMac } from '../../../src/lan/frames/mac.ts';
 import { type Packet, decodePacket, readSighting } from '../../../src/lan/frames/sighting.ts';
@@ -23,7 +22,6 @@ const REFRESH_MS = 600_000;
 
 const IPV4 = ip('192.168.1.5');
 const IPV6 = ip('fd00::5');
-const CONTROL = ip('192.168.1.0');
 
 function ip(text: string): Address {
   const parsed = parseAddress(text);
@@ -38,16 +36,12 @@ class Trial {
   readonly losses: Parameters<LossListener>[] = [];
   readonly late: string[] = [];
   readonly detection: Detection;
-  readonly #proxies: ProxyWatch;
+  /** What a MAC address that answers is judged to be. */
+  readonly judgement = Promise.withResolvers<boolean>();
   verdict: Verdict | undefined;
 
-  constructor(address: Address, terms: Partial<StandbyTerms> = {}) {
-    this.#proxies = new ProxyWatch(
-      CONTROL,
-      this.host.clock,
-      () => undefined,
-      () => undefined,
-    );
+  /** `isJudged`: an answer counts only when the test says what its sender is. */
+  constructor(address: Address, terms: Partial<StandbyTerms> = {}, isJudged = false) {
     this.detection = new Detection(
       {
         address,
@@ -59,7 +53,12 @@ class Trial {
         onOver: (...loss) => this.losses.push(loss),
         standby: { refreshMs: REFRESH_MS, isOurs: false, ...terms },
       },
-      { wire: this.host, clock: this.host.clock, random: () => 0.5, proxies: this.#proxies },
+      {
+        wire: this.host,
+        clock: this.host.clock,
+        random: () => 0.5,
+        answersForAll: isJudged ? () => this.judgement.promise : undefined,
+      },
     );
     void this.detection.verdict.then((verdict) => {
       this.verdict = verdict;
@@ -70,7 +69,6 @@ class Trial {
   hear(packet: Packet): void {
     const sighting = readSighting(packet);
     assert.ok(sighting);
-    this.#proxies.hear(sighting);
     if (sighting.address.value === this.detection.address.value) this.detection.hear(sighting);
   }
 
@@ -81,8 +79,8 @@ class Trial {
 }
 
 /** On standby, and quiet for a while. */
-function kept(address = IPV4, terms: Partial<StandbyTerms> = {}): Trial {
-  const trial = new Trial(address, terms);
+function kept(address = IPV4, terms: Partial<StandbyTerms> = {}, isJudged = false): Trial {
+  const trial = new Trial(address, terms, isJudged);
   trial.world.run(5000);
   trial.sent();
   assert.ok(trial.detection.isOnStandby);
@@ -246,19 +244,22 @@ test('asking again gives way to a daemon that asks', options, () => {
   assert.equal(trial.sent().length, 3, 'and goes on later');
 });
 
-test('a router that answers for every address takes nothing off standby', options, () => {
-  const trial = kept();
-  trial.hear(arpReply(arpProbe(CONTROL, OUR_MAC), STRANGER));
+test('a device that answers for every address takes nothing off standby', options, async () => {
+  const trial = kept(IPV4, {}, true);
   trial.hear(arpReply(probes.IPv4(OUR_MAC), STRANGER));
+  trial.judgement.resolve(true);
+  await settle();
   assert.ok(trial.detection.isOnStandby);
+  assert.equal(trial.detection.grant(), true);
 });
 
-test('while a slow answer may be that of such a router, the address is not given out', options, () => {
-  const trial = new Trial(IPV4, { isOurs: true });
+test('while the sender of an answer is being judged, the address is not given out', options, async () => {
+  const trial = new Trial(IPV4, { isOurs: true }, true);
   trial.world.run(120);
   trial.hear(arpReply(probes.IPv4(OUR_MAC), STRANGER));
   assert.equal(trial.detection.grant(), false);
-  trial.world.run(2000);
+  trial.judgement.resolve(false);
+  await settle();
   assert.deepEqual(trial.losses, [['used', STRANGER]]);
 });
 
@@ -370,7 +371,7 @@ async function race(
         wire: host,
         clock: host.clock,
         random,
-        proxies: undefined,
+        answersForAll: undefined,
       });
       host.detection = detection;
       if (containerAfterMs === null) void detection.verdict.then(({ held }) => !held && given++);
