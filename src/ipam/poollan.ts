@@ -2,7 +2,7 @@
 import { type Address, formatAddress } from '../address.ts';
 import { clusterUnproven, PluginError } from '../errors.ts';
 import type { AddressCheck, Lan } from '../lan/lan.ts';
-import { type Loss, NOT_HELD, type Verdict } from '../lan/verdict.ts';
+import { type Kept, type Loss, NOT_HELD, type Verdict } from '../lan/verdict.ts';
 import { type Pool, type ProbeProfile, type Segment, segmentOf } from '../model.ts';
 import { realmOf, type Store } from '../store/store.ts';
 import { isManagers } from './swarm.ts';
@@ -43,17 +43,12 @@ export class PoolLan implements Keeper {
     address: Address,
     lost: (loss: Loss) => void,
     signal: AbortSignal,
-  ): Promise<'kept' | Loss | null> {
+  ): Promise<Kept | Loss | null> {
     const network = pool.networkId === null ? undefined : await this.#store.networks.get(pool.networkId);
     // A passthru parent carries one container.
     if (network === undefined || network.options.mode === 'passthru') return null;
     const request = await this.#request(pool, address, signal);
     return request === null ? null : this.#lan.keep(request, lost);
-  }
-
-  /** See Keeper. */
-  letGo(lost: (loss: Loss) => void): void {
-    this.#lan.letGo(lost);
   }
 
   /** See Keeper. */
@@ -65,7 +60,7 @@ export class PoolLan implements Keeper {
   /** See Keeper. */
   async release(pool: Pool, address: Address): Promise<void> {
     const request = await this.#request(pool, address);
-    if (request !== null) await this.#lan.release(request);
+    if (request !== null) this.#lan.release(request);
   }
 
   async #request(pool: Pool, address: Address, signal?: AbortSignal): Promise<AddressCheck | null> {

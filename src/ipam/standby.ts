@@ -8,7 +8,7 @@
 import { type Address, formatAddress } from '../address.ts';
 import { LatestMap } from '../bounded.ts';
 import { backgroundClock, type Clock } from '../clock.ts';
-import type { Loss } from '../lan/verdict.ts';
+import type { Kept, Loss } from '../lan/verdict.ts';
 import { isOfSwarm, type Pool } from '../model.ts';
 import { realmOf, type Store } from '../store/store.ts';
 import type { Leases } from './leases.ts';
@@ -18,9 +18,7 @@ import type { Realm } from './realm.ts';
 /** What it needs of the LANs of the pools. */
 export interface Keeper {
   /** Null when there is nothing to ask: an isolated network, the profile `off`. Throws while the parent is down or gone. */
-  keep(pool: Pool, address: Address, lost: (loss: Loss) => void, signal: AbortSignal): Promise<'kept' | Loss | null>;
-  /** The one who gave `lost` wants it kept no longer. */
-  letGo(lost: (loss: Loss) => void): void;
+  keep(pool: Pool, address: Address, lost: (loss: Loss) => void, signal: AbortSignal): Promise<Kept | Loss | null>;
   /** Whether somebody has the address kept. */
   isKept(pool: Pool, address: Address): Promise<boolean>;
   /** Ends the guard of an address that nobody got. */
@@ -39,7 +37,7 @@ interface Parts {
 /** An address on standby. */
 interface Ready {
   readonly address: Address;
-  readonly lost: (loss: Loss) => void;
+  readonly handle: Kept;
 }
 
 /** What is on standby for one pool. */
@@ -149,7 +147,7 @@ export class Standby {
     await standby.refilling;
     const kept = [...standby.kept.values()];
     standby.kept.clear();
-    for (const { lost } of kept) this.#keeper.letGo(lost);
+    for (const { handle } of kept) handle.release();
   }
 
   #ofPool(poolId: string): PoolStandby {
@@ -231,11 +229,11 @@ export class Standby {
     const lost = (loss: Loss) => this.#lost(standby, realm, address, loss);
     const outcome = await this.#keeper.keep(pool, address, lost, signal).catch(() => 'ended' as const);
     if (outcome === null) this.forget(pool.id);
-    else if (outcome !== 'kept') this.#avoid(standby, realm, address, outcome);
+    else if (typeof outcome === 'string') this.#avoid(standby, realm, address, outcome);
     // Given back and filled in at the same moment, it was kept twice: one listener too many would keep it for ever.
-    else if (signal.aborted || standby.kept.has(text)) this.#keeper.letGo(lost);
-    else standby.kept.set(text, { address, lost });
-    return outcome ?? 'kept';
+    else if (signal.aborted || standby.kept.has(text)) outcome.release();
+    else standby.kept.set(text, { address, handle: outcome });
+    return typeof outcome === 'string' ? outcome : 'kept';
   }
 
   #lost(standby: PoolStandby, realm: Realm, address: Address, loss: Loss): void {
@@ -253,9 +251,9 @@ export class Standby {
   /** What came back makes those on standby one too many: the last in order goes. */
   #trim(standby: PoolStandby): void {
     const inOrder = [...standby.kept].sort(([, a], [, b]) => (a.address.value < b.address.value ? -1 : 1));
-    for (const [text, { lost }] of inOrder.slice(ON_STANDBY)) {
+    for (const [text, { handle }] of inOrder.slice(ON_STANDBY)) {
       standby.kept.delete(text);
-      this.#keeper.letGo(lost);
+      handle.release();
     }
   }
 

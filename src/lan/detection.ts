@@ -6,6 +6,9 @@
  * address against others that ask for it: between our verdict and the moment the container's own kernel answers there
  * would otherwise be a gap in which the address looks free to everybody. On standby we listen too, without a gap, and ask
  * again from time to time; but we defend nothing: whoever wants the address gets it (tiebreak.ts).
+ *
+ * Silence on standby is no evidence: hosts answer each other by unicast, and most announce nothing. So the LAN is asked at
+ * the moment at which the address is given out, and again while its endpoint is made and joined.
  */
 import type { Address } from '../address.ts';
 import type { Clock } from '../clock.ts';
@@ -13,7 +16,7 @@ import { isStandbyMac, standbyMac } from './frames/mac.ts';
 import { defenceFrame, makeNonce, membershipFrames, probeFrames, standbyFrame } from './frames/outgoing.ts';
 import type { Sighting } from './frames/sighting.ts';
 import { Contenders, TieBreak } from './tiebreak.ts';
-import type { Timing } from './timing.ts';
+import { CONFIRM_MS, FRESH_TIMINGS, type Profile, TIMINGS, type Timing } from './timing.ts';
 import { type Loss, type LossListener, NOT_HELD, type Verdict } from './verdict.ts';
 
 /** The LAN as seen from one link. */
@@ -35,7 +38,7 @@ export interface DetectionSpec {
   readonly address: Address;
   /** The link that carries the LAN on this host, by the name that it has now; for the verdict. */
   readonly parentName: string;
-  readonly timing: Timing;
+  readonly profile: Profile;
   /** How long a free address is guarded; 0 not at all. */
   readonly guardMs: number;
   /** A container of ours, whose use of the address is no conflict. `isGiven`: it was found free and one has it by now. */
@@ -84,26 +87,38 @@ const MEMBERSHIP_MS = 120_000;
 /** A daemon that wants the address asks us again within a second or not at all. */
 const MAKE_ROOM_MS = 5000;
 
+/** What is learnt of the verdict before anybody reads it is no unhandled rejection. */
+function newVerdict(): PromiseWithResolvers<Verdict> {
+  const settle = Promise.withResolvers<Verdict>();
+  settle.promise.catch(() => undefined);
+  return settle;
+}
+
 /**
- * The life of one detection: asking, then guarding or on standby, then over. Its owner hands it every sighting of the
- * address by hear(), and begins it by start().
+ * The life of one detection: asking, then guarding or on standby, then over; from standby it goes back to asking when a
+ * container is to get the address. Its owner hands it every sighting of the address by hear(), and begins it by start().
  */
 export class Detection {
   readonly address: Address;
-  readonly verdict: Promise<Verdict>;
   readonly #spec: DetectionSpec;
   readonly #context: DetectionContext;
   readonly #tieBreak: TieBreak;
   readonly #contenders: Contenders;
   /** Of our solicitations: 12 hexadecimal digits. */
   readonly #nonce: string;
-  readonly #settle: PromiseWithResolvers<Verdict>;
+  #settle = newVerdict();
+  readonly #thorough: Timing;
+  /** The procedure that applies: the thorough one, or the question at the moment at which an address on standby is given out. */
+  #timing: Timing;
+  /** Null while a container waits for the address or has it. */
+  #standby: StandbyTerms | null;
+  /** Who began to use the address while it was guarded. */
+  #taker: string | null = null;
+  #confirmations = 0;
   #phase: 'asking' | 'standby' | 'guarding' | 'over' = 'asking';
   /** Probes sent since asking began; 0 while an address on standby is only listened for. */
   #sent = 0;
   #sentAtMs = 0;
-  /** When an address on standby is asked for again. */
-  #askAtMs = 0;
   /** They answered, and are being asked whether they answer for every address. */
   readonly #judged = new Set<string>();
   #defences = { sinceMs: Number.NEGATIVE_INFINITY, count: 0 };
@@ -116,8 +131,19 @@ export class Detection {
     this.#tieBreak = new TieBreak(context.wire.macAddress, context.clock);
     this.#contenders = new Contenders(context.clock);
     this.#nonce = makeNonce(context.random);
-    this.#settle = Promise.withResolvers<Verdict>();
-    this.verdict = this.#settle.promise;
+    this.#thorough = TIMINGS[spec.profile][spec.address.family];
+    this.#timing = this.#thorough;
+    this.#standby = spec.standby ?? null;
+  }
+
+  /** Of what is asked at this moment, or was asked last. */
+  get verdict(): Promise<Verdict> {
+    return this.#settle.promise;
+  }
+
+  /** The name that the parent had when it began. */
+  get parentName(): string {
+    return this.#spec.parentName;
   }
 
   /** The verdict is not known yet. */
@@ -137,19 +163,54 @@ export class Detection {
 
   /** Asks, after the random wait that keeps hosts which start together apart. */
   start(): void {
-    const { timing, standby } = this.#spec;
-    if (standby?.isOurs) this.#stand();
-    this.#askAtMs = this.#context.clock.nowMs();
-    this.#in(timing.firstWaitMs * this.#context.random(), () => this.#step());
+    if (this.#standby?.isOurs) this.#stand();
+    this.#askAnew();
   }
 
-  /** A container gets the address, which is on standby, and it is guarded. False when it is, or may be, lost. */
+  /**
+   * A container is to get the address, which is on standby: the LAN is asked at this moment, and `verdict` is about that.
+   * False when the address is, or may be, lost; then only a detection of its own can tell.
+   */
   grant(): boolean {
     // What came before counts before: a daemon that was already heard asking twice must get the address.
     this.#context.wire.drain();
-    if (this.#phase !== 'standby' || this.#judged.size > 0) return false;
-    this.#guard();
+    if (this.#phase !== 'standby' || this.#contenders.areAround()) return false;
+    this.#phase = 'asking';
+    this.#standby = null;
+    this.#settle = newVerdict();
+    this.#timing = FRESH_TIMINGS[this.#spec.profile];
+    this.#sent = 0;
+    this.#step();
     return true;
+  }
+
+  /**
+   * Asks once more for an address that is guarded. Null when it is guarded no longer, though nobody took it. No container
+   * of ours can speak for the address meanwhile, so whoever does is somebody else, whatever his MAC address.
+   */
+  async confirm(): Promise<Verdict | null> {
+    const { wire } = this.#context;
+    wire.drain();
+    if (this.#phase === 'guarding') {
+      this.#confirmations++;
+      await this.#pause(wire.turn());
+      this.#probe();
+      await this.#pause(CONFIRM_MS);
+      wire.drain();
+      while (this.#judged.size > 0) await this.#pause(JUDGEMENT_TICK_MS);
+      this.#confirmations--;
+    }
+    if (this.#taker !== null) return this.#held(this.#taker, 'used');
+    return this.#phase === 'guarding' ? NOT_HELD : null;
+  }
+
+  /**
+   * Something happened after which anybody may have the address. Whoever waits for the verdict waits for a new procedure;
+   * what was found out before counts no more.
+   */
+  outdate(): void {
+    if (this.#phase === 'asking') this.#askAnew();
+    else this.#over();
   }
 
   /** A sighting of this address. */
@@ -168,11 +229,17 @@ export class Detection {
     this.#settle.reject(reason);
   }
 
+  #askAnew(): void {
+    this.#timing = this.#thorough;
+    this.#sent = 0;
+    this.#in(this.#timing.firstWaitMs * this.#context.random(), () => this.#step());
+  }
+
   #step(): void {
     // What came first counts first: a rival that reasserted itself while we were busy must not get another probe.
     this.#context.wire.drain();
     if (this.#phase !== 'asking' && this.#phase !== 'standby') return;
-    if (this.#sent < this.#spec.timing.probes) return this.#probeInTurn();
+    if (this.#sent < this.#timing.probes) return this.#probeInTurn();
     const restMs = this.#restMs();
     if (restMs > 0) this.#in(restMs, () => this.#step());
     else this.#conclude();
@@ -188,17 +255,24 @@ export class Detection {
   #probeNow(): void {
     this.#context.wire.drain();
     if (this.#phase !== 'asking' && this.#phase !== 'standby') return;
-    this.#sent = Math.min(this.#sent + 1, this.#spec.timing.probes);
+    this.#sent = Math.min(this.#sent + 1, this.#timing.probes);
     this.#probe();
     this.#in(this.#restMs(), () => this.#step());
   }
 
   /** Until the next step. The last wait counts from the last frame, be it one of the timing or a reassertion. */
   #restMs(): number {
-    const { timing } = this.#spec;
-    const { random, clock } = this.#context;
-    if (this.#sent < timing.probes) return timing.minGapMs + (timing.maxGapMs - timing.minGapMs) * random();
-    return this.#sentAtMs + timing.lastWaitMs - clock.nowMs();
+    if (this.#sent < this.#timing.probes) return this.#gapMs();
+    return this.#sentAtMs + this.#timing.lastWaitMs - this.#context.clock.nowMs();
+  }
+
+  #gapMs(): number {
+    const { minGapMs, maxGapMs } = this.#timing;
+    return minGapMs + (maxGapMs - minGapMs) * this.#context.random();
+  }
+
+  async #pause(ms: number): Promise<void> {
+    if (ms > 0) await new Promise<void>((resolve) => this.#context.clock.after(ms, resolve));
   }
 
   #probe(): void {
@@ -213,15 +287,16 @@ export class Detection {
       macAddress === own ||
       macAddress === standbyMac(own) ||
       nonce === this.#nonce ||
-      this.#spec.isOwn(macAddress, this.#phase === 'guarding')
+      this.#spec.isOwn(macAddress, this.#phase === 'guarding' && this.#confirmations === 0)
     );
   }
 
   /** What a host says unasked is about itself; an answer may be given for others too. */
   #hearUse({ macAddress, isAnswer }: Sighting): void {
     const { answersForAll } = this.#context;
+    if (!isAnswer || answersForAll === undefined) return this.#take(macAddress);
     if (this.#judged.has(macAddress)) return;
-    if (!isAnswer || answersForAll === undefined || this.#judged.size === MOST_JUDGED) return this.#take(macAddress);
+    if (this.#judged.size === MOST_JUDGED) return this.#take(macAddress);
     this.#judged.add(macAddress);
     void answersForAll(macAddress).then((isProxy) => {
       this.#judged.delete(macAddress);
@@ -232,31 +307,37 @@ export class Detection {
   /** Somebody has the address. */
   #take(macAddress: string): void {
     if (this.#phase === 'guarding') {
+      this.#taker = macAddress;
       this.#over();
       this.#spec.onLateConflict(macAddress);
     } else if (this.#phase !== 'over') this.#lose(macAddress, 'used');
   }
 
   #hearRival(macAddress: string): void {
-    const response = this.#spec.standby === undefined ? this.#tieBreak.hear(macAddress) : 'yield';
+    const response = this.#standby === null ? this.#tieBreak.hear(macAddress) : 'yield';
     if (response === 'yield') this.#lose(macAddress, 'wanted');
     else if (response === 'reassert') this.#reassert();
   }
 
   /**
    * Where this was to be the last probe, one more follows: whoever came while we stood still may keep the address by now
-   * and lets go of it at the second, or have given it to a container, and that is heard only in time if we ask on.
+   * and lets go of it at the second, or have given it to a container, and that is heard only in time if we ask on. From
+   * here on the thorough procedure applies.
    */
   #reassert(): void {
+    const isFresh = this.#timing !== this.#thorough;
+    const all = this.#thorough.probes;
+    this.#timing = this.#thorough;
     // At once, and counted: the rule allows no waiting.
     this.#context.wire.turn();
     this.#probe();
-    this.#sent = Math.min(this.#sent, this.#spec.timing.probes - 1);
+    this.#sent = isFresh ? all - 1 : Math.min(this.#sent, all - 1);
+    if (isFresh) this.#in(this.#gapMs(), () => this.#step());
   }
 
   /** Another daemon has the address on standby, and lets go of it when it is needed. */
   #hearStandby(macAddress: string): void {
-    if (this.#spec.standby !== undefined && this.#phase !== 'guarding') this.#lose(macAddress, 'used');
+    if (this.#standby !== null) this.#lose(macAddress, 'used');
   }
 
   /** Another daemon is told once that the address is on standby; if it needs it all the same it asks on. */
@@ -264,21 +345,25 @@ export class Detection {
     if (this.#contenders.hear(macAddress) === 'yield') return this.#lose(macAddress, 'wanted');
     const { wire } = this.#context;
     if (wire.spare()) wire.send(standbyFrame(packet, this.address, wire.macAddress));
-    // Probes of ours would look like those of a rival.
-    if (this.#sent > 0 || this.#askAtMs - this.#context.clock.nowMs() < MAKE_ROOM_MS) this.#rest(MAKE_ROOM_MS);
+    // Not at once, as probes of ours would look like those of a rival; but then, for it may have got the address.
+    this.#rest(MAKE_ROOM_MS);
   }
 
   #conclude(): void {
     if (this.#judged.size > 0) this.#in(JUDGEMENT_TICK_MS, () => this.#step());
-    else if (this.#spec.standby === undefined) this.#guard();
+    else if (this.#standby === null) this.#guard();
     else this.#stand();
   }
 
   #lose(macAddress: string, loss: Loss): void {
-    const { parentName: linkName } = this.#spec;
     if (this.#phase === 'standby') this.#over(loss, macAddress);
     else this.#over();
-    this.#settle.resolve({ held: true, macAddress, linkName, simultaneous: loss === 'wanted' });
+    this.#settle.resolve(this.#held(macAddress, loss));
+  }
+
+  #held(macAddress: string, loss: Loss): Verdict {
+    const { parentName: linkName } = this.#spec;
+    return { held: true, macAddress, linkName, simultaneous: loss === 'wanted', isOnHost: false };
   }
 
   #guard(): void {
@@ -292,14 +377,13 @@ export class Detection {
     this.#phase = 'standby';
     this.#settle.resolve(NOT_HELD);
     // Not all ask at once, when many are on standby since the same moment.
-    this.#rest((this.#spec.standby?.refreshMs ?? 0) * (0.9 + 0.1 * this.#context.random()));
+    this.#rest((this.#standby?.refreshMs ?? 0) * (0.9 + 0.1 * this.#context.random()));
   }
 
   /** Only listens for so long, and then asks again. */
   #rest(restMs: number): void {
     this.#sent = 0;
-    const { wire, clock } = this.#context;
-    this.#askAtMs = clock.nowMs() + restMs;
+    const { wire } = this.#context;
     const memberships = membershipFrames(this.address, wire.macAddress);
     if (memberships.length === 0 || restMs <= MEMBERSHIP_MS) return this.#in(restMs, () => this.#step());
     this.#in(MEMBERSHIP_MS, () => {

@@ -2,16 +2,19 @@
  * The room's door: what the drivers want of the LAN. Whether an address may be used, asked as thoroughly as was wished;
  * addresses on standby; and a watch over those in use. What the drivers keep records of is unknown here.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type Address, type Prefix, formatAddress, prefixOf } from '../address.ts';
 import { LatestMap } from '../bounded.ts';
 import { PluginError } from '../errors.ts';
 import type { Links } from '../kernel/link.ts';
 import type { Log } from '../log.ts';
 import { type InterfaceAddress, PROBE_PROFILES, type ProbeProfile, type Segment } from '../model.ts';
+import type { CallLimit } from '../requests.ts';
 import { isStandbyMac, isProbeMac } from './frames/mac.ts';
 import { type ConflictSeen, Monitor } from './monitor.ts';
 import { type LateConflict, type ProbeRequest, Prober, type ProxyReport } from './prober.ts';
-import { type Loss, type LossListener, NOT_HELD, type Verdict } from './verdict.ts';
+import { TIMINGS, longestMs } from './timing.ts';
+import { type Kept, type Loss, type LossListener, NOT_HELD, type Verdict } from './verdict.ts';
 
 /** An address that somebody wants to use, or to have on standby. */
 export interface AddressCheck extends Segment {
@@ -63,8 +66,20 @@ export interface Speaker {
   readonly isLeaving: boolean;
 }
 
+/** A question about an address that is to be confirmed. */
+export interface AddressConfirmation extends AddressCheck {
+  /** The endpoint's that is to have the address; null when it has none yet. */
+  readonly macAddress: string | null;
+}
+
 /** More are an attack. */
 const MOST_TAKERS = 256;
+/** How long until an address that somebody has is asked for again while a call insists. */
+const INSIST_MS = 1000;
+/** What a container said that is leaving was read by then. */
+const LEAVING_MS = 1000;
+/** Of a call's time this much is left for what follows the last verdict. */
+const RESERVED_MS = 500;
 
 /** The LANs below all parents of this host. */
 export class Lan {
@@ -75,8 +90,6 @@ export class Lan {
   readonly #parentsDown = new Set<string>();
   /** Who took an address since it was given out, while no container has it yet; by parent and address. */
   readonly #takers = new LatestMap<string, string>(MOST_TAKERS);
-  /** How each who wanted an address kept lets go of it. */
-  readonly #kept = new WeakMap<(loss: Loss) => void, () => void>();
 
   constructor(parts: LanParts) {
     this.#parts = parts;
@@ -97,18 +110,44 @@ export class Lan {
   // --- before an address is used ------------------------------------------------------------------------------------
 
   /**
-   * Whether somebody else has the address; at once for one on standby. Throws a PluginError when the LAN cannot be asked,
-   * and the signal's reason when it fires.
+   * Whether somebody else has the address: the LAN is asked thoroughly, or by one fresh question where it is on standby.
+   * Throws a PluginError when the LAN cannot be asked, and the signal's reason when it fires.
    */
   async check(request: AddressCheck): Promise<Verdict> {
+    const verdict = await this.#check(request);
+    await this.#tellHolder(request, verdict, null);
+    return verdict;
+  }
+
+  /**
+   * Asks once more for an address that check() found free, while its endpoint is made or joined, and judges some 12 ms
+   * later; at once when somebody was heard to take it since. An answer counts whatever MAC address it names: no container
+   * of ours speaks before Join is answered. Cheap. Throws as check() does.
+   */
+  async confirm(request: AddressConfirmation): Promise<Verdict> {
     const probe = this.#probeRequest(request);
     if (probe === null) return NOT_HELD;
-    const asked = this.#ask(probe);
-    const isProof = request.leastProfile !== undefined && request.leastProfile !== null;
-    const verdict = await (isProof
-      ? asked
-      : asked.catch((error: unknown) => this.#withoutLan(probe.parentName, error)));
-    if (verdict.held) await this.#tellHolder(probe, verdict.macAddress);
+    const taker = this.takerOf(request);
+    if (taker !== null) return heldBy(taker, request.parentName);
+    const verdict = await this.#unlessDown(request, this.#prober.confirm(probe));
+    await this.#tellHolder(request, verdict, request.macAddress);
+    return verdict;
+  }
+
+  /**
+   * As check(), but asks again about every second while somebody else has the address, as long as there is time: a start
+   * that was refused is not tried again by the engine. What this host itself has is refused at once.
+   */
+  async insist(request: AddressCheck, { signal, atMs }: CallLimit): Promise<Verdict> {
+    const limited = { ...request, signal };
+    const lastAtMs = atMs - RESERVED_MS - this.#longestMs(request);
+    let verdict = await this.check(limited);
+    while (verdict.held && !verdict.isOnHost) {
+      const pauseMs = Math.min(INSIST_MS, lastAtMs - performance.now());
+      if (pauseMs <= 0) break;
+      await sleep(pauseMs, undefined, { signal }).catch(() => signal.throwIfAborted());
+      verdict = await this.#check(limited);
+    }
     return verdict;
   }
 
@@ -117,23 +156,34 @@ export class Lan {
     return this.#takers.get(takerKey(parentName, address)) ?? null;
   }
 
+  async #check(request: AddressCheck): Promise<Verdict> {
+    const probe = this.#probeRequest(request);
+    if (probe === null) return NOT_HELD;
+    this.#takers.delete(takerKey(request.parentName, request.address));
+    return this.#unlessDown(request, this.#ask(probe));
+  }
+
   /** Of two daemons that ask at once one gives way, perhaps to one that only wanted it on standby: so it asks once more. */
   async #ask(request: ProbeRequest): Promise<Verdict> {
-    this.#takers.delete(takerKey(request.parentName, request.address));
     const first = await this.#prober.probe(request);
     const isContended = first.held && first.simultaneous && isProbeMac(first.macAddress);
-    const verdict = isContended ? await this.#prober.probe(request) : first;
-    this.#parentsDown.delete(request.parentName);
-    return verdict;
+    return isContended ? this.#prober.probe(request) : first;
   }
 
   /** Below a parent that is down no container talks to anybody: it may start, as with the built-in driver. */
-  #withoutLan(parent: string, error: unknown): Verdict {
-    if (!(error instanceof PluginError) || error.code !== 'PROBE_PARENT_DOWN') throw error;
-    if (!this.#parentsDown.has(parent))
-      this.#parts.log.warn('parent is down: addresses are given out without asking the LAN', { parent });
-    this.#parentsDown.add(parent);
-    return NOT_HELD;
+  async #unlessDown(request: AddressCheck, asked: Promise<Verdict>): Promise<Verdict> {
+    const { parentName: parent } = request;
+    try {
+      const verdict = await asked;
+      this.#parentsDown.delete(parent);
+      return verdict;
+    } catch (error) {
+      if (isProof(request) || !(error instanceof PluginError) || error.code !== 'PROBE_PARENT_DOWN') throw error;
+      if (!this.#parentsDown.has(parent))
+        this.#parts.log.warn('parent is down: addresses are given out without asking the LAN', { parent });
+      this.#parentsDown.add(parent);
+      return NOT_HELD;
+    }
   }
 
   /** Makes room for a child in passthru mode, which must be alone on its parent. */
@@ -142,38 +192,40 @@ export class Lan {
   }
 
   /** The address is not wanted any more although it was found free. */
-  async release({ parentName, address }: Pick<AddressCheck, 'parentName' | 'address'>): Promise<void> {
-    this.#takers.delete(takerKey(parentName, address));
-    await this.#prober.release(parentName, address);
+  release(request: Pick<AddressCheck, 'parentName' | 'address'>): void {
+    this.#takers.delete(takerKey(request.parentName, request.address));
+    this.#prober.release(request);
+  }
+
+  /**
+   * Something happened on this parent's LAN after which anybody may have any address: its carrier went, it was down, made
+   * anew, or the host slept. Nothing stays on standby there, and what is being asked is asked anew.
+   */
+  voidParent(parentName: string): void {
+    this.#prober.outdate(parentName);
   }
 
   // --- on standby ---------------------------------------------------------------------------------------------------
 
-  /** See Prober.keep(). Null where the LAN is not asked. Throws while it cannot be asked. */
-  async keep(request: AddressCheck, lost: (loss: Loss) => void): Promise<'kept' | Loss | null> {
+  /**
+   * Asks for an address and keeps it on standby while nobody else has it; `lost` is told when that is over. Else why it is
+   * not kept; null where the LAN is not asked. Throws while it cannot be asked.
+   */
+  async keep(request: AddressCheck, lost: (loss: Loss) => void): Promise<Kept | Loss | null> {
     const probe = this.#probeRequest(request);
     if (probe === null) return null;
-    const verdict = await this.#prober.keep(probe, this.#listener(probe, lost));
-    if (!verdict.held) return 'kept';
-    await this.#tellHolder(probe, verdict.macAddress);
+    const listener: LossListener = (loss, by) => {
+      if (loss === 'used' && by !== null) void this.#recordHolder(request, by, null).catch(() => undefined);
+      lost(loss);
+    };
+    const verdict = await this.#prober.keep(probe, listener);
+    if (verdict === 'ended') return verdict;
+    if (!verdict.held) return { release: () => this.#prober.letGo(probe, listener) };
+    await this.#tellHolder(request, verdict, null);
     return verdict.simultaneous || isStandbyMac(verdict.macAddress) ? 'wanted' : 'used';
   }
 
-  #listener(probe: ProbeRequest, lost: (loss: Loss) => void): LossListener {
-    const listener: LossListener = (loss, by) => {
-      if (loss === 'used' && by !== null) void this.#tellHolder(probe, by).catch(() => undefined);
-      lost(loss);
-    };
-    this.#kept.set(lost, () => this.#prober.letGo(probe, listener));
-    return listener;
-  }
-
-  /** The one who gave `lost` wants it kept no longer. */
-  letGo(lost: (loss: Loss) => void): void {
-    this.#kept.get(lost)?.();
-  }
-
-  /** Whether check() would find the address free at once. */
+  /** Whether check() would have only one short question to ask. */
   isOnStandby(request: Pick<AddressCheck, 'parentName' | 'address'>): boolean {
     return this.#prober.isOnStandby(request);
   }
@@ -212,12 +264,15 @@ export class Lan {
    */
   async keepLeft(endpoint: LanEndpoint): Promise<void> {
     const { parentName, macAddress } = endpoint;
+    const sinceMs = performance.now();
     for (const address of endpoint.addresses) {
       const probe = this.#probeRequest({ ...endpoint, address, subnet: prefixOf(address, address.length) });
       if (probe === null || this.#monitor.isContested(parentName, address)) continue;
+      const isLeaving = () =>
+        performance.now() - sinceMs < LEAVING_MS || this.#parts.speaker(parentName, macAddress, address) !== undefined;
       // A container with two interfaces on the parent answers on both.
       const isOwn = (mac: string, isGiven: boolean) =>
-        mac === macAddress || this.#monitor.isMonitored(parentName, mac) || probe.isOwn(mac, isGiven);
+        (mac === macAddress && isLeaving()) || this.#monitor.isMonitored(parentName, mac) || probe.isOwn(mac, isGiven);
       // Without standby the next start takes a little longer.
       await this.#prober.keepLeft({ ...probe, isOwn }).catch(() => undefined);
     }
@@ -236,10 +291,20 @@ export class Lan {
 
   // --- what is heard ------------------------------------------------------------------------------------------------
 
-  /** Records the holder of an address, unless it is a container of ours or another daemon that asks. */
-  async #tellHolder({ parentName, address }: ProbeRequest, macAddress: string): Promise<void> {
+  /** Who only asks for an address does not have it, and this host is no stranger. */
+  async #tellHolder(request: AddressCheck, verdict: Verdict, ourMacAddress: string | null): Promise<void> {
+    if (!verdict.held || verdict.simultaneous || verdict.isOnHost) return;
+    await this.#recordHolder(request, verdict.macAddress, ourMacAddress);
+  }
+
+  /** Unless it is a container of ours or another daemon. */
+  async #recordHolder(
+    { parentName, address }: AddressCheck,
+    macAddress: string,
+    ourMacAddress: string | null,
+  ): Promise<void> {
     if (isDaemon(macAddress) || this.#parts.speaker(parentName, macAddress, address) !== undefined) return;
-    await this.#parts.record({ parentName, address, macAddress, ourMacAddress: null, count: 1 });
+    await this.#parts.record({ parentName, address, macAddress, ourMacAddress, count: 1 });
   }
 
   /**
@@ -279,7 +344,7 @@ export class Lan {
   /** Null where the LAN is not to be asked. */
   #probeRequest(request: AddressCheck): ProbeRequest | null {
     const { parentName, mode, address, subnet, signal } = request;
-    const profile = thorough(this.#profileOf(request), request.leastProfile ?? 'off');
+    const profile = this.#askedProfile(request);
     if (profile === 'off') return null;
     // Before the address is given out, only the endpoint that had it until now: networks whose addresses are not chosen by
     // one and the same can meet on a parent. After that, the one it was for.
@@ -287,7 +352,17 @@ export class Lan {
       const speaker = this.#parts.speaker(parentName, macAddress, address);
       return speaker !== undefined && (isGiven || speaker.isLeaving);
     };
-    return { parentName, mode, address, profile, subnet, isOwn, signal };
+    return { parentName, mode, address, profile, subnet, isOwn, signal, isProof: isProof(request) };
+  }
+
+  #askedProfile(request: AddressCheck): ProbeProfile {
+    return thorough(this.#profileOf(request), request.leastProfile ?? 'off');
+  }
+
+  /** 0 where the LAN is not asked. */
+  #longestMs(request: AddressCheck): number {
+    const profile = this.#askedProfile(request);
+    return profile === 'off' ? 0 : longestMs(TIMINGS[profile][request.address.family]);
   }
 
   #profileOf({ profile }: Segment): ProbeProfile {
@@ -297,6 +372,14 @@ export class Lan {
 
 function takerKey(parentName: string, address: Address): string {
   return `${parentName} ${formatAddress(address)}`;
+}
+
+function isProof({ leastProfile }: AddressCheck): boolean {
+  return leastProfile !== undefined && leastProfile !== null;
+}
+
+function heldBy(macAddress: string, linkName: string): Verdict {
+  return { held: true, macAddress, linkName, simultaneous: false, isOnHost: false };
 }
 
 function thorough(one: ProbeProfile, other: ProbeProfile): ProbeProfile {

@@ -132,13 +132,6 @@ export class Port implements Wire {
     this.#schedule();
   }
 
-  /** Ends the guards of an address; what is on standby stays. */
-  release(address: Address): void {
-    for (const detection of this.#detections.get(formatAddress(address)) ?? []) {
-      if (detection.isGuarding) detection.end(new Error('released'));
-    }
-  }
-
   /** Whether the one who gave this answer answers for every address; see ProxyJudge. False once the port is closed. */
   answersForAll(answer: GivenAnswer): Promise<boolean> {
     return this.#isClosed ? Promise.resolve(false) : this.#judge.answersForAll(answer);

@@ -19,8 +19,7 @@ export interface PortsSpec {
 }
 
 /** A port is on the parent itself, or on a link of our own where the kernel allows one. */
-const POSITIONS = ['parent', 'link'] as const;
-type Position = (typeof POSITIONS)[number];
+type Position = 'parent' | 'link';
 
 /** Opens, shares and closes ports, so that all that is asked on a parent at one time goes through one socket. */
 export class Ports {
@@ -47,13 +46,6 @@ export class Ports {
     this.#open.set(key, opening);
     opening.catch(() => this.#open.delete(key));
     return opening;
-  }
-
-  /** Those open on a parent at this moment. */
-  async on(parentIndex: number): Promise<Port[]> {
-    const opening = POSITIONS.map((position) => this.#open.get(`${position} ${parentIndex}`));
-    const settled = await Promise.allSettled(opening.filter((one) => one !== undefined));
-    return settled.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
   }
 
   /** Takes our own link off a parent. */

@@ -1,6 +1,7 @@
 /**
  * "Does anybody on this LAN have this address?" What is asked at the same time on one parent shares one port, so a
- * hundred detections cost about the time of one. An address on standby was asked for ahead and costs no time at all.
+ * hundred detections cost about the time of one. An address on standby was asked for ahead; when it is given out one short
+ * question is left.
  */
 import { type Address, type Prefix, formatAddress } from '../address.ts';
 import { LatestMap } from '../bounded.ts';
@@ -13,7 +14,7 @@ import { type Clock, systemClock } from '../clock.ts';
 import { Detection, type DetectionSpec, type StandbyTerms } from './detection.ts';
 import { StandbyList } from './standby.ts';
 import { SharedReadings } from '../once.ts';
-import { type Profile, TIMINGS } from './timing.ts';
+import type { Profile } from './timing.ts';
 import type { Port } from './port.ts';
 import { Ports } from './ports.ts';
 import type { GivenAnswer } from './proxyarp.ts';
@@ -36,6 +37,8 @@ export interface ProbeRequest extends OnParent {
   readonly subnet?: Prefix | undefined;
   /** How long an address found free is guarded: listened for and defended against others who ask for it. */
   readonly guardMs?: number | undefined;
+  /** Nothing else promises that the address is free: the whole procedure runs, also for what is on standby. */
+  readonly isProof?: boolean | undefined;
 }
 
 /** An address to be announced. `macAddress`: the container's. */
@@ -94,6 +97,9 @@ export class Prober {
   /** When it was told last that a MAC address on a parent answers for every address. */
   readonly #proxyReports = new LatestMap<string, number>(MOST_REPORTS);
   readonly #standby: StandbyList;
+  readonly #detections = new Set<Detection>();
+  /** The last detection that found an address free for a container, by parent and address, until its guard ends. */
+  readonly #guards = new Map<string, Detection>();
   readonly #parents = new SharedReadings<Link | undefined>();
   readonly #hostAddresses = new SharedReadings<LinkAddress[]>();
   /** Of what was begun since the last close(): also what has not opened its port yet ends with it. */
@@ -111,25 +117,43 @@ export class Prober {
     this.#ports = new Ports({ links, clock, random, mostFrames, onProxy: reportProxy });
   }
 
-  /** Throws a PluginError when the LAN cannot be asked, and the signal's reason when it is aborted. */
+  /**
+   * Asks for an address that a container is to get: the whole procedure, or one fresh question where it is on standby.
+   * Throws a PluginError when the LAN cannot be asked, and the signal's reason when it is aborted.
+   */
   probe(request: ProbeRequest): Promise<Verdict> {
     return this.#onParent(request, async (parent, stop) => {
-      const held = (await this.#heldByHost(request, parent)) ?? (await this.#heldBySibling(request, parent));
-      if (held !== undefined) return held;
-      return this.#standby.grant(keyOf(request)) ? NOT_HELD : this.#heldOnLan(request, parent, stop);
+      const detection = this.#granted(request) ?? (await this.#begin(request, parent, stop));
+      // The kernel is read while the LAN is asked.
+      const here = await this.#heldHere(request, parent).catch((error: unknown) => {
+        detection.end(error as Error);
+        throw error;
+      });
+      if (here === undefined) return this.#verdict(request, detection);
+      detection.end(new Error('held on this host'));
+      return here;
     });
   }
 
   /**
-   * Asks for an address that nobody needs yet, and keeps it on standby when it is free: listened for without a gap, asked
-   * for again every ten minutes, left to whoever wants it, and given out by probe() at once. `lost` is told when that is
-   * over. Asked for again while it is kept, it gets one more to be told.
+   * Asks once more for an address that probe() found free; the verdict is there some milliseconds later. Where it is guarded
+   * no longer, as probe().
    */
-  keep(request: ProbeRequest, lost: LossListener): Promise<Verdict> {
+  async confirm(request: ProbeRequest): Promise<Verdict> {
+    request.signal?.throwIfAborted();
+    return (await this.#guards.get(keyOf(request))?.confirm()) ?? this.probe(request);
+  }
+
+  /**
+   * Asks for an address that nobody needs yet, and keeps it on standby when it is free: listened for without a gap, asked
+   * for again every ten minutes, and left to whoever wants it. `lost` is told when that is over. Asked for again while it is
+   * kept, it gets one more to be told. `ended` where the parent has no carrier, since silence says nothing there.
+   */
+  keep(request: ProbeRequest, lost: LossListener): Promise<Verdict | 'ended'> {
     return this.#onParent(request, async (parent, stop) => {
+      if (!parent.hasCarrier) return 'ended';
       if (this.#standby.join(keyOf(request), lost)) return NOT_HELD;
-      const held = (await this.#heldByHost(request, parent)) ?? (await this.#heldBySibling(request, parent));
-      return held ?? this.#keepOnLan(request, parent, stop, lost);
+      return (await this.#heldHere(request, parent)) ?? this.#keepOnLan(request, parent, stop, lost);
     });
   }
 
@@ -138,7 +162,7 @@ export class Prober {
     this.#standby.leave(keyOf(request), lost);
   }
 
-  /** Whether probe() would find the address free at once. */
+  /** Whether probe() would have only one short question to ask. */
   isOnStandby(request: Pick<ProbeRequest, 'parentName' | 'address'>): boolean {
     return this.#standby.has(keyOf(request));
   }
@@ -150,6 +174,7 @@ export class Prober {
   keepLeft(request: ProbeRequest): Promise<void> {
     return this.#onParent(request, async (parent, stop) => {
       const key = keyOf(request);
+      if (!parent.hasCarrier) return;
       const port = await this.#ports.get(parent, request.mode, stop);
       if (this.#standby.has(key)) return;
       const detection = this.#detection(request, parent, port, { refreshMs: REFRESH_MS, isOurs: true });
@@ -189,10 +214,16 @@ export class Prober {
   }
 
   /** Ends the guard of an address that was found free and is not wanted any more. */
-  async release(parentName: string, address: Address): Promise<void> {
-    const parent = await this.#links.byName(parentName);
-    if (parent === undefined) return;
-    for (const port of await this.#ports.on(parent.index)) port.release(address);
+  release(request: Pick<ProbeRequest, 'parentName' | 'address'>): void {
+    this.#guards.get(keyOf(request))?.end(new Error('released'));
+  }
+
+  /**
+   * Something happened on this parent's LAN after which anybody may have any address: what was found out counts no more.
+   * Nothing stays on standby or guarded, and what is being asked is asked anew.
+   */
+  outdate(parentName: string): void {
+    for (const detection of this.#detections) if (detection.parentName === parentName) detection.outdate();
   }
 
   /**
@@ -242,6 +273,11 @@ export class Prober {
     }
   }
 
+  /** What the kernel knows that no probe can tell. */
+  async #heldHere(request: ProbeRequest, parent: Link): Promise<Verdict | undefined> {
+    return (await this.#heldByHost(request, parent)) ?? this.#heldBySibling(request, parent);
+  }
+
   /**
    * The host's own addresses, which no probe from its own links can hear. IPv4: on whatever link, because Linux answers
    * ARP for all of them on all links (ip-sysctl: arp_ignore 0). IPv6: on this segment, because it answers link by link.
@@ -253,8 +289,7 @@ export class Prober {
       const link = await this.#links.byIndex(linkIndex);
       if (link === undefined || isOwn(link.macAddress, false)) continue;
       if (address.family === 'IPv6' && link.index !== parent.index && link.parentIndex !== parent.index) continue;
-      const { macAddress } = link.isLoopback ? parent : link;
-      return { held: true, macAddress, linkName: link.name, simultaneous: false };
+      return onHost((link.isLoopback ? parent : link).macAddress, link.name);
     }
     return undefined;
   }
@@ -263,27 +298,36 @@ export class Prober {
   async #heldBySibling({ address, isOwn }: ProbeRequest, { index, name }: Link): Promise<Verdict | undefined> {
     const siblings = await this.#links.foreignSubInterfaces(index, formatAddress(address));
     const holder = siblings.find(({ macAddress }) => !isOwn(macAddress, false));
-    return holder && { held: true, macAddress: holder.macAddress, linkName: name, simultaneous: false };
+    return holder && onHost(holder.macAddress, name);
   }
 
-  async #heldOnLan(request: ProbeRequest, parent: Link, stop: AbortSignal): Promise<Verdict> {
-    const port = await this.#ports.get(parent, request.mode, stop);
-    request.signal?.throwIfAborted();
-    const detection = this.#detection(request, parent, port);
-    port.add(detection);
-    detection.start();
-    return this.#verdict(request, detection);
+  /** Undefined where only the whole procedure can tell. */
+  #granted(request: ProbeRequest): Detection | undefined {
+    const key = keyOf(request);
+    if (!request.isProof) return this.#standby.grant(key);
+    this.#standby.end(key);
+    return undefined;
   }
 
-  async #keepOnLan(request: ProbeRequest, parent: Link, stop: AbortSignal, lost: LossListener): Promise<Verdict> {
+  async #begin(request: ProbeRequest, parent: Link, stop: AbortSignal, standby?: StandbyTerms): Promise<Detection> {
     const port = await this.#ports.get(parent, request.mode, stop);
     request.signal?.throwIfAborted();
-    const detection = this.#detection(request, parent, port, { refreshMs: REFRESH_MS, isOurs: false });
+    const detection = this.#detection(request, parent, port, standby);
     port.add(detection);
     detection.start();
+    return detection;
+  }
+
+  async #keepOnLan(
+    request: ProbeRequest,
+    parent: Link,
+    stop: AbortSignal,
+    lost: LossListener,
+  ): Promise<Verdict | 'ended'> {
+    const detection = await this.#begin(request, parent, stop, { refreshMs: REFRESH_MS, isOurs: false });
     const verdict = await this.#verdict(request, detection);
     if (verdict.held) return verdict;
-    if (!detection.isOnStandby) throw new Stopped();
+    if (!detection.isOnStandby) return 'ended';
     if (!this.#standby.add(keyOf(request), detection, lost)) detection.end(new Error('kept already'));
     return verdict;
   }
@@ -291,6 +335,7 @@ export class Prober {
   async #verdict(request: ProbeRequest, detection: Detection): Promise<Verdict> {
     const verdict = await unlessAborted(request.signal, detection);
     if (verdict.held) return verdict;
+    if (detection.isGuarding) this.#guards.set(keyOf(request), detection);
     // A parent that went down lost our probes without a word.
     await this.#parent(request).catch((error: unknown) => {
       detection.end(error as Error);
@@ -302,22 +347,26 @@ export class Prober {
   #detection(request: ProbeRequest, { name: parentName }: Link, port: Port, standby?: StandbyTerms): Detection {
     const { address, profile, isOwn, subnet, guardMs = GUARD_MS } = request;
     const answersForAll = subnet && ((macAddress: string) => port.answersForAll({ macAddress, address, subnet }));
+    const key = keyOf(request);
     const detection: Detection = new Detection(
       {
         address,
         parentName,
-        timing: TIMINGS[profile][address.family],
+        profile,
         guardMs,
         isOwn,
         onLateConflict: (macAddress) => this.#onLateConflict({ parentName, address, macAddress }),
         onOver: (loss, by) => {
           port.remove(detection);
-          this.#standby.remove(keyOf(request), detection, loss, by);
+          this.#detections.delete(detection);
+          if (this.#guards.get(key) === detection) this.#guards.delete(key);
+          this.#standby.remove(key, detection, loss, by);
         },
         ...(standby && { standby }),
       },
       { wire: port, clock: this.#clock, random: this.#random, answersForAll },
     );
+    this.#detections.add(detection);
     return detection;
   }
 
@@ -334,8 +383,13 @@ function keyOf({ parentName, address }: Pick<ProbeRequest, 'parentName' | 'addre
   return `${parentName} ${formatAddress(address)}`;
 }
 
+function onHost(macAddress: string, linkName: string): Verdict {
+  return { held: true, macAddress, linkName, simultaneous: false, isOnHost: true };
+}
+
 async function unlessAborted(signal: AbortSignal | undefined, detection: Detection): Promise<Verdict> {
   const abort = () => detection.end(signal?.reason as Error);
+  if (signal?.aborted) abort();
   signal?.addEventListener('abort', abort, { once: true });
   return detection.verdict.finally(() => signal?.removeEventListener('abort', abort));
 }

@@ -71,12 +71,23 @@ export class StandbyList {
     }
   }
 
-  /** A container gets the address, which is guarded from now on. False when it is not kept, or was just lost. */
-  grant(key: string): boolean {
+  /**
+   * A container is to get the address: the detection that asks for it at this moment. Undefined when it is not kept, or is
+   * lost, or may be; then it is kept no longer.
+   */
+  grant(key: string): Detection | undefined {
     const detection = this.#entries.get(key)?.detection;
-    if (!detection?.grant()) return false;
+    if (detection === undefined) return undefined;
+    const isGranted = detection.grant();
     this.remove(key, detection, 'ended', null);
-    return true;
+    if (isGranted) return detection;
+    detection.end(new Error('asked for by others'));
+    return undefined;
+  }
+
+  /** The address is kept no longer, because it is asked for as if nothing was known of it. */
+  end(key: string): void {
+    this.#entries.get(key)?.detection.end(new Error('asked anew'));
   }
 
   /** The detection is over, or a container has the address: whoever wanted it kept is told. */

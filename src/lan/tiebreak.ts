@@ -58,14 +58,24 @@ export class Contenders {
     this.#clock = clock;
   }
 
+  /** One that may still want the address was heard. */
+  areAround(): boolean {
+    this.#forget();
+    return this.#heardAtMs.size > 0;
+  }
+
   /** What a probe from this MAC asks the keeper to do: tell that it is on standby, or let go. Strangers get what they want. */
   hear(macAddress: string): 'answer' | 'yield' {
-    const nowMs = this.#clock.nowMs();
-    for (const [mac, atMs] of this.#heardAtMs) if (nowMs - atMs > PROBING_MS) this.#heardAtMs.delete(mac);
+    this.#forget();
     if (!isProbeMac(macAddress) || this.#heardAtMs.has(macAddress)) return 'yield';
     if (this.#heardAtMs.size === MOST_CONTENDERS) return 'yield';
-    this.#heardAtMs.set(macAddress, nowMs);
+    this.#heardAtMs.set(macAddress, this.#clock.nowMs());
     return 'answer';
+  }
+
+  #forget(): void {
+    const nowMs = this.#clock.nowMs();
+    for (const [mac, atMs] of this.#heardAtMs) if (nowMs - atMs > PROBING_MS) this.#heardAtMs.delete(mac);
   }
 }
 

@@ -21,6 +21,7 @@ export interface Timing {
   readonly lastWaitMs: number;
 }
 
+/** The waits of `fast`. */
 const FAST: Timing = { firstWaitMs: 10, probes: 3, minGapMs: 180, maxGapMs: 230, lastWaitMs: 230 };
 
 /** The waits of each profile. */
@@ -34,3 +35,21 @@ export const TIMINGS: Readonly<Record<Profile, Readonly<Record<Family, Timing>>>
     IPv6: { firstWaitMs: 1000, probes: 3, minGapMs: 1000, maxGapMs: 1000, lastWaitMs: 1000 },
   },
 };
+
+/**
+ * The question at the moment at which an address on standby is given out. Nobody had it when it was asked for thoroughly, so
+ * this one is for who took it in silence since. A host answers within a millisecond, and no random wait goes before it: an
+ * address on standby is one daemon's alone. What answers later is judged when the endpoint is made and joined.
+ */
+export const FRESH_TIMINGS: Readonly<Record<Profile, Timing>> = {
+  fast: { ...FAST, firstWaitMs: 0, probes: 1, lastWaitMs: 25 },
+  rfc: { ...FAST, firstWaitMs: 0 },
+};
+
+/** From the question asked while an endpoint is made or joined to the verdict, in milliseconds; the call has its own work meanwhile. */
+export const CONFIRM_MS = 12;
+
+/** The longest that a detection without rivals takes, in milliseconds. */
+export function longestMs({ firstWaitMs, probes, maxGapMs, lastWaitMs }: Timing): number {
+  return firstWaitMs + (probes - 1) * maxGapMs + lastWaitMs;
+}

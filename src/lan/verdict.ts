@@ -9,8 +9,10 @@ export type Verdict =
       readonly macAddress: string;
       /** Where it was seen: the parent, or the host's own link that has the address. */
       readonly linkName: string;
-      /** It asked for the address at the same moment as we did, and may or may not take it. */
+      /** It only asked for the address, at the same moment as we did, and may or may not take it. */
       readonly simultaneous: boolean;
+      /** This host itself has it, or a sub-interface of the parent that the kernel shows here: asking again changes nothing. */
+      readonly isOnHost: boolean;
     };
 
 /** Nobody else has the address. */
@@ -18,9 +20,15 @@ export const NOT_HELD: Verdict = { held: false };
 
 /**
  * Why an address is on standby no longer. `used`: somebody else has it. `wanted`: another daemon has it on standby too, or
- * somebody asks for it at this moment. `ended`: a container got it, or its parent went down or away.
+ * somebody asks for it at this moment. `ended`: a container got it, or its parent went down, lost its carrier or went away.
  */
 export type Loss = 'used' | 'wanted' | 'ended';
 
 /** `by`: the MAC address of who uses or wants it; null when it ended. */
 export type LossListener = (loss: Loss, by: string | null) => void;
+
+/** An address that is on standby. */
+export interface Kept {
+  /** Whoever wanted it kept wants it no longer. A second call does nothing. */
+  release(): void;
+}

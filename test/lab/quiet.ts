@@ -7,7 +7,6 @@ export const NOBODY_ANSWERS: Probe = async () => ({ held: false });
 /** No address is kept on standby, as where the LAN is not asked. */
 export const KEEPS_NOTHING: Keeper = {
   keep: async () => null,
-  letGo: () => undefined,
   isKept: async () => false,
   release: async () => undefined,
 };

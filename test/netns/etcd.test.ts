@@ -180,7 +180,7 @@ describe('etcd', { skip: outsideLab(), timeout: 500_000 }, () => {
       const onLan = new Set<string>();
       const probe: Probe = async (_pool, address) =>
         onLan.has(formatAddress(address))
-          ? { held: true, macAddress: '02:42:c0:a8:01:02', linkName: 'eth0', simultaneous: false }
+          ? { held: true, macAddress: '02:42:c0:a8:01:02', linkName: 'eth0', simultaneous: false, isOnHost: false }
           : { held: false };
       const [lost, other] = hosts(t, cluster, 2, probe) as [SharedHost, SharedHost];
       await lost.pool('192.168.1.0/29');

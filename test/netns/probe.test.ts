@@ -155,6 +155,7 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 500_000 }, ()
     macAddress,
     linkName: 'par',
     simultaneous,
+    isOnHost: false,
   });
   const asks = (packet: Packet, one: Address) =>
     packet.protocol === 'ARP'
@@ -289,7 +290,7 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 500_000 }, ()
         family === 'IPv4' ? encodeArp(arpProbe(wanted, SQUATTER)) : encodeNd(ndProbe(wanted, SQUATTER, 'abcdefabcdef')),
       );
       assert.deepEqual(await heardFrom(1), [link?.address]);
-      await prober.release('par', wanted);
+      prober.release({ parentName: 'par', address: wanted });
       squatter.heard.length = 0;
       squatter.send(
         family === 'IPv4' ? encodeArp(arpProbe(wanted, SQUATTER)) : encodeNd(ndProbe(wanted, SQUATTER, 'abcdefabcdef')),

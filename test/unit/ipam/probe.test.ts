@@ -30,7 +30,7 @@ class Lan {
     const leases = await this.store.leases.list();
     assert.ok(leases.some((lease) => lease.address === address && lease.poolIds.includes(pool.id)));
     return this.strangers.has(address)
-      ? { held: true, macAddress: '3c:22:fb:10:aa:01', linkName: 'eth0.10', simultaneous: false }
+      ? { held: true, macAddress: '3c:22:fb:10:aa:01', linkName: 'eth0.10', simultaneous: false, isOnHost: false }
       : { held: false };
   };
 

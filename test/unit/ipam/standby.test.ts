@@ -6,7 +6,7 @@ import { Allocator } from '../../../src/ipam/allocator.ts';
 import { Standby, type Keeper } from '../../../src/ipam/standby.ts';
 import { IpamDriver } from '../../../src/ipam/driver.ts';
 import { Leases } from '../../../src/ipam/leases.ts';
-import type { Loss } from '../../../src/lan/verdict.ts';
+import type { Kept, Loss } from '../../../src/lan/verdict.ts';
 import { MemoryStore } from './memory.ts';
 import { Fixture, NETWORK, SWARM_NETWORK } from './fixture.ts';
 import { callLimit } from '../../lab/patience.ts';
@@ -22,7 +22,7 @@ class Lan implements Keeper {
   readonly slow = new Map<string, Promise<void>>();
   isDown = false;
 
-  async keep(_pool: unknown, wanted: Address, lost: (loss: Loss) => void): Promise<'kept' | Loss> {
+  async keep(_pool: unknown, wanted: Address, lost: (loss: Loss) => void): Promise<Kept | Loss> {
     const address = formatAddress(wanted);
     await setImmediate();
     if (this.isDown) throw new Error('parent is down');
@@ -31,7 +31,7 @@ class Lan implements Keeper {
     const answer = this.answers.get(address);
     if (answer !== undefined) return answer;
     this.kept.set(address, (this.kept.get(address) ?? new Set()).add(lost));
-    return 'kept';
+    return { release: () => this.letGo(lost) };
   }
 
   letGo(lost: (loss: Loss) => void): void {

@@ -7,7 +7,7 @@ import { Detection } from '../../../src/lan/detection.ts';
 import type { Verdict } from '../../../src/lan/verdict.ts';
 import { ndDefence, ndProbe } from '../../../src/lan/frames/nd.ts';
 import { type Packet, readSighting } from '../../../src/lan/frames/sighting.ts';
-import { type Profile, TIMINGS } from '../../../src/lan/timing.ts';
+import type { Profile } from '../../../src/lan/timing.ts';
 import { Host, World } from './imagined.ts';
 
 const options = { timeout: 60_000 };
@@ -62,7 +62,7 @@ function ask(
     {
       address,
       parentName: 'lan0',
-      timing: TIMINGS[profile][address.family],
+      profile,
       guardMs,
       isOwn,
       onLateConflict: (mac) => late.push(mac),
@@ -153,7 +153,7 @@ for (const [what, packet, macAddress] of uses) {
     trial.world.run(30);
     trial.hear(packet);
     await settle();
-    assert.deepEqual(trial.verdict, { held: true, macAddress, linkName: 'lan0', simultaneous: false });
+    assert.deepEqual(trial.verdict, { held: true, macAddress, linkName: 'lan0', simultaneous: false, isOnHost: false });
     trial.world.run(20_000);
     assert.equal(trial.host.sent.length, 1, 'no probe after the answer');
   });
@@ -165,7 +165,13 @@ test('an answer in the last millisecond of the wait counts', options, async () =
   trial.hear(arpAnnouncement(IPV4, STRANGER));
   trial.world.run(1000);
   await settle();
-  assert.deepEqual(trial.verdict, { held: true, macAddress: STRANGER, linkName: 'lan0', simultaneous: false });
+  assert.deepEqual(trial.verdict, {
+    held: true,
+    macAddress: STRANGER,
+    linkName: 'lan0',
+    simultaneous: false,
+    isOnHost: false,
+  });
 });
 
 test('an answer that waits in the socket when the verdict is due counts', options, async () => {
@@ -178,7 +184,7 @@ test('an answer that waits in the socket when the verdict is due counts', option
     {
       address: IPV4,
       parentName: 'lan0',
-      timing: TIMINGS.fast.IPv4,
+      profile: 'fast',
       guardMs: 0,
       isOwn: () => false,
       onLateConflict: () => undefined,
@@ -215,7 +221,13 @@ test(
     asked.world.run(100);
     asked.hear(arpAnnouncement(IPV4, CONTAINER));
     await settle();
-    assert.deepEqual(asked.verdict, { held: true, macAddress: CONTAINER, linkName: 'lan0', simultaneous: false });
+    assert.deepEqual(asked.verdict, {
+      held: true,
+      macAddress: CONTAINER,
+      linkName: 'lan0',
+      simultaneous: false,
+      isOnHost: false,
+    });
 
     const given = ask(IPV4, { isOwn });
     given.world.run(1000);
@@ -242,7 +254,13 @@ for (const address of [IPV4, IPV6]) {
     trial.world.run(100);
     trial.hear(probe(STRANGER));
     await settle();
-    assert.deepEqual(trial.verdict, { held: true, macAddress: STRANGER, linkName: 'lan0', simultaneous: true });
+    assert.deepEqual(trial.verdict, {
+      held: true,
+      macAddress: STRANGER,
+      linkName: 'lan0',
+      simultaneous: true,
+      isOnHost: false,
+    });
   });
 
   test(`of two daemons that probe for one ${address.family} address the lower MAC goes on`, options, async () => {
@@ -250,7 +268,13 @@ for (const address of [IPV4, IPV6]) {
     loser.world.run(100);
     loser.hear(probe(LOWER));
     await settle();
-    assert.deepEqual(loser.verdict, { held: true, macAddress: LOWER, linkName: 'lan0', simultaneous: true });
+    assert.deepEqual(loser.verdict, {
+      held: true,
+      macAddress: LOWER,
+      linkName: 'lan0',
+      simultaneous: true,
+      isOnHost: false,
+    });
 
     const winner = ask(address);
     winner.world.run(100);
@@ -268,7 +292,13 @@ for (const address of [IPV4, IPV6]) {
     trial.world.run(300);
     trial.hear(probe(HIGHER));
     await settle();
-    assert.deepEqual(trial.verdict, { held: true, macAddress: HIGHER, linkName: 'lan0', simultaneous: true });
+    assert.deepEqual(trial.verdict, {
+      held: true,
+      macAddress: HIGHER,
+      linkName: 'lan0',
+      simultaneous: true,
+      isOnHost: false,
+    });
   });
 
   test(`a free ${address.family} address is defended until the guard is over`, options, async () => {
@@ -450,7 +480,7 @@ async function race({ isIPv6, seeds, hosts: specs }: RaceSpec): Promise<{ winner
         {
           address,
           parentName: 'lan0',
-          timing: TIMINGS.fast[address.family],
+          profile: 'fast',
           guardMs: 10_000,
           isOwn: () => false,
           onLateConflict: () => {
