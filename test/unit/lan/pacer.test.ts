@@ -75,7 +75,7 @@ test('a detection whose probes wait their turn waits for the answers as long as 
     {
       address: { family: 'IPv4', value: 0xc0a80105n },
       parentName: 'lan0',
-      timing,
+      profile: 'fast',
       guardMs: 1000,
       isOwn: () => false,
       onLateConflict: () => undefined,
