@@ -378,7 +378,9 @@ test('an answer counts once it is known that its sender does not answer for all'
     assert.deepEqual(asked, [STRANGER]);
     assert.deepEqual(
       trial.verdict,
-      isProxy ? { held: false } : { held: true, macAddress: STRANGER, linkName: 'lan0', simultaneous: false },
+      isProxy
+        ? { held: false }
+        : { held: true, macAddress: STRANGER, linkName: 'lan0', simultaneous: false, isOnHost: false },
     );
   }
 });
