@@ -1,8 +1,8 @@
 /** The kernel's links, addresses and routes of this network namespace, in rtnetlink's verbs. */
 import { randomInt } from 'node:crypto';
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
-import type { Mode } from '../model.ts';
+import { type Address, formatAddress, isSameAddress } from '../address.ts';
+import type { Family, Mode } from '../model.ts';
 import { Deletions } from './deletion.ts';
 import { KernelError, isKernelError } from './errno.ts';
 import {
@@ -49,12 +49,14 @@ import {
   withoutStatistics,
 } from './message.ts';
 import { type ForeignLink, Namespaces } from './namespaces.ts';
+import { type Neighbour, RTM_GETNEIGH, decodeNeighbour, neighbourBody, neighbourDumpBody } from './neighbour.ts';
 import { type Answer, type Message, NLM_F_CREATE, NLM_F_EXCL, type Request } from './netlink.ts';
 import { RtnetlinkSocket } from './rtnetlink.ts';
+import { isWirelessName, upperNames, writeIPv6Switch } from './sysfs.ts';
 import { NetlinkTrace } from './trace.ts';
 import { type LinkEvent, LinkWatch } from './watch.ts';
 
-export type { LinkAddress, Link, LinkEvent, Route, RouteSpec, VlanKind };
+export type { LinkAddress, Link, LinkEvent, Neighbour, Route, RouteSpec, VlanKind };
 
 /** A macvlan sub-interface to be made. */
 export interface MacvlanSpec {
@@ -159,10 +161,9 @@ export class Links {
     return found.filter((upper) => upper !== undefined);
   }
 
-  /** By sysfs, which shows the namespace it was mounted in. IFLA_WIRELESS occurs only in events. */
+  /** By sysfs, which shows the namespace it was mounted in. */
   isWireless(name: string): boolean {
-    if (name === '' || name === '.' || name === '..' || name.includes('/')) return false;
-    return ['phy80211', 'wireless'].some((entry) => existsSync(`/sys/class/net/${name}/${entry}`));
+    return isWirelessName(name);
   }
 
   /**
@@ -239,7 +240,7 @@ export class Links {
       { index: link.index },
       withoutAddressGeneration(),
     );
-    writeSwitch(link.name, 'accept_ra', '0');
+    writeIPv6Switch(link.name, 'accept_ra', '0');
   }
 
   /** IFF_PROMISC as an administrator sets it; the kernel counts its own wishes apart from it. */
@@ -289,6 +290,26 @@ export class Links {
     const request = { type: RTM_DELADDR, flags: 0, body: addressBody(index, address) };
     const result = this.#requests.request(`delete address ${address} from link ${index}`, request);
     return unlessGone(result, 'EADDRNOTAVAIL', 'ENODEV');
+  }
+
+  /** What the host's neighbour table has for an address on a link; undefined when it has nothing. */
+  async neighbour(linkIndex: number, address: Address): Promise<Neighbour | undefined> {
+    const request = { type: RTM_GETNEIGH, flags: 0, body: neighbourBody(linkIndex, address) };
+    const [answer] = await this.#requests.batch(`get neighbour ${formatAddress(address)}`, [request]);
+    const [message] = answer?.messages ?? [];
+    if (message !== undefined) return decodeNeighbour(message);
+    const error = answer?.error ?? null;
+    if (error === null || isKernelError(error, 'ENOENT', 'ENODEV')) return undefined;
+    // Before Linux 5.0 there is only the whole table.
+    if (!isKernelError(error, 'EOPNOTSUPP')) throw error;
+    return (await this.neighbours(linkIndex, address.family)).find((one) => isSameAddress(one.address, address));
+  }
+
+  /** What the host's neighbour table has for the addresses of a family on a link. */
+  async neighbours(linkIndex: number, family: Family): Promise<Neighbour[]> {
+    const request = { type: RTM_GETNEIGH, flags: 0, body: neighbourDumpBody(family) };
+    const all = await this.#requests.dump('list neighbours', request, decodeNeighbour);
+    return all.filter((one) => one.linkIndex === linkIndex);
   }
 
   /** Unicast routes of all tables. */
@@ -361,7 +382,7 @@ export class Links {
    * container /proc/sys is read-only: then the first has to do.
    */
   #withoutHostIPv6(link: Link): Link {
-    writeSwitch(link.name, 'disable_ipv6', '1');
+    writeIPv6Switch(link.name, 'disable_ipv6', '1');
     return link;
   }
 
@@ -373,28 +394,6 @@ export class Links {
 
   async #set(operation: string, header: LinkHeader, ...attributes: Buffer[]): Promise<void> {
     await this.#requests.request(operation, { type: RTM_SETLINK, flags: 0, body: linkBody(header, ...attributes) });
-  }
-}
-
-/** Null where sysfs shows another namespace, or is not there. */
-function upperNames({ name, index, macAddress }: Link): string[] | null {
-  const directory = `/sys/class/net/${name}`;
-  const read = (file: string) => readFileSync(`${directory}/${file}`, 'utf8').trim();
-  try {
-    if (read('ifindex') !== String(index) || read('address') !== macAddress) return null;
-    return readdirSync(directory).flatMap((entry) =>
-      entry.startsWith('upper_') ? [entry.slice('upper_'.length)] : [],
-    );
-  } catch {
-    return null;
-  }
-}
-
-function writeSwitch(name: string, key: string, value: string): void {
-  try {
-    writeFileSync(`/proc/sys/net/ipv6/conf/${name}/${key}`, value);
-  } catch {
-    // Read-only, or a kernel without IPv6.
   }
 }
 

@@ -24,7 +24,8 @@ import {
   decodeAttributes,
   decodeText,
 } from './netlink.ts';
-import { IFA, IFLA, IFLA_INFO, IFLA_MACVLAN, IFLA_VLAN, NETNSA, RTA } from './uapi.ts';
+import * as neighbour from './neighbour.ts';
+import { IFA, IFLA, IFLA_INFO, IFLA_MACVLAN, IFLA_VLAN, NDA, NETNSA, RTA } from './uapi.ts';
 
 /** Names of links that are remembered, because most messages only have their index. */
 const MOST_NAMES = 1024;
@@ -118,6 +119,7 @@ const ROUTE: Fields = {
   [RTA.PREFSRC]: ['from', ip],
   [RTA.TABLE]: ['table', u32],
 };
+const NEIGHBOUR: Fields = { [NDA.DST]: ['address', ip], [NDA.LLADDR]: ['mac', mac] };
 const NAMESPACE: Fields = { [NETNSA.NSID]: ['netns', i32], [NETNSA.FD]: ['fd', u32] };
 
 /** A message's name, what its fixed body says, how long that is, and its attributes in requests and in answers. */
@@ -157,9 +159,16 @@ function routeHead(body: Buffer): string[] {
   return body.readUInt8() === 0 ? [] : [`length ${body.readUInt8(1)}`];
 }
 
+/** struct ndmsg. A dump has only the family. */
+function neighbourHead(body: Buffer, { link }: Context): string[] {
+  const [index, state] = [body.readInt32LE(4), neighbour.NEIGHBOUR_STATES[body.readUInt16LE(8)]];
+  return [...(index === 0 ? [] : [`on ${link(index)}`]), ...(state === undefined ? [] : [state])];
+}
+
 const ofLink = { size: 16, head: linkHead, sent: LINK, shown: LINK_SHOWN };
 const ofAddress = { size: 8, head: addressHead, sent: ADDRESS, shown: ADDRESS };
 const ofRoute = { size: 12, head: routeHead, sent: ROUTE, shown: ROUTE };
+const ofNeighbour = { size: neighbour.NEIGHBOUR_BODY_SIZE, head: neighbourHead, sent: NEIGHBOUR, shown: NEIGHBOUR };
 const ofNamespace = { size: 4, head: () => [], sent: NAMESPACE, shown: NAMESPACE };
 const RTM_NEWNSID = 88;
 const MESSAGES: Readonly<Record<number, Kind>> = {
@@ -173,6 +182,8 @@ const MESSAGES: Readonly<Record<number, Kind>> = {
   [message.RTM_NEWROUTE]: { name: 'newroute', ...ofRoute },
   [message.RTM_DELROUTE]: { name: 'delroute', ...ofRoute },
   [message.RTM_GETROUTE]: { name: 'getroute', ...ofRoute },
+  [neighbour.RTM_NEWNEIGH]: { name: 'newneigh', ...ofNeighbour },
+  [neighbour.RTM_GETNEIGH]: { name: 'getneigh', ...ofNeighbour },
   [RTM_NEWNSID]: { name: 'newnsid', ...ofNamespace },
   [message.RTM_GETNSID]: { name: 'getnsid', ...ofNamespace },
 };

@@ -60,6 +60,12 @@ export const RTA = {
   VIA: 18,
 } as const;
 
+/** linux/neighbour.h: what an entry of the neighbour table has. */
+export const NDA = {
+  DST: 1,
+  LLADDR: 2,
+} as const;
+
 /** linux/net_namespace.h: which namespace is meant. */
 export const NETNSA = {
   NSID: 1,

@@ -10,6 +10,7 @@ import { once } from 'node:events';
 import { mkdirSync, readFileSync, readdirSync } from 'node:fs';
 import { after, afterEach, before, describe, test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { formatAddress, parseAddress } from '../../src/address.ts';
 import { isKernelError } from '../../src/kernel/errno.ts';
 import { type Link, type LinkEvent, Links, type MacvlanSpec } from '../../src/kernel/link.ts';
 import { LinkWatch } from '../../src/kernel/watch.ts';
@@ -515,6 +516,36 @@ describe('links', { skip: outsideLab(), timeout: 500_000 }, () => {
       assert.match(ip('route show 10.9.7.0/24'), /dev tsm0 .*scope link src 10\.9\.0\.2/);
       await assert.rejects(links.addRoute(route), { code: 'EEXIST' });
       assert.deepEqual([await links.deleteRoute(route), await links.deleteRoute(route)], [true, false]);
+    });
+
+    test('what the neighbour table has for an address is as ip shows it', { timeout }, async () => {
+      const { index } = await links.addMacvlan(child('tsm0', { macAddress: '02:42:0a:00:00:0a' }));
+      await links.setUp(index);
+      const entries = [
+        ['10.9.0.7', '02:42:0a:00:00:07', 'stale'],
+        ['10.9.0.8', '02:42:0a:00:00:08', 'permanent'],
+        ['fd00::7', '02:42:0a:00:00:09', 'reachable'],
+      ] as const;
+      for (const [text, mac, state] of entries) ip(`neighbour replace ${text} lladdr ${mac} dev tsm0 nud ${state}`);
+      const address = (text: string) => parseAddress(text) ?? assert.fail(text);
+      for (const [text, macAddress, state] of entries)
+        assert.deepEqual(await links.neighbour(index, address(text)), {
+          linkIndex: index,
+          address: address(text),
+          macAddress,
+          state,
+        });
+      const shown = JSON.parse(ip('-4 -j neighbour show dev tsm0')) as { dst: string; state: string[] }[];
+      assert.deepEqual(
+        (await links.neighbours(index, 'IPv4'))
+          .map((one) => [formatAddress(one.address), [one.state.toUpperCase()]])
+          .sort(),
+        shown.map(({ dst, state }) => [dst, state]).sort(),
+      );
+      assert.equal(await links.neighbour(index, address('10.9.0.9')), undefined);
+      assert.equal(await links.neighbour(wire.index, address('10.9.0.7')), undefined);
+      await links.deleteLink(index);
+      assert.equal(await links.neighbour(index, address('10.9.0.7')), undefined);
     });
   });
 
