@@ -9,7 +9,7 @@ import type { Address } from '../address.ts';
 import type { Family } from '../model.ts';
 import type { Clock } from '../clock.ts';
 import { announcementFrame } from './frames/outgoing.ts';
-import type { Wire } from './detection.ts';
+import type { Wire } from './detectionspec.ts';
 
 /** RFC 5227 1.1: ANNOUNCE_NUM, ANNOUNCE_INTERVAL. RFC 4861 10: MAX_NEIGHBOR_ADVERTISEMENT, RetransTimer. */
 const REPETITION: Readonly<Record<Family, { readonly count: number; readonly gapMs: number }>> = {

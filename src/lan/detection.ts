@@ -11,66 +11,13 @@
  * the moment at which the address is given out, and again while its endpoint is made and joined.
  */
 import type { Address } from '../address.ts';
-import type { Clock } from '../clock.ts';
 import { isStandbyMac, standbyMac } from './frames/mac.ts';
 import { defenceFrame, makeNonce, membershipFrames, probeFrames, standbyFrame } from './frames/outgoing.ts';
 import type { Sighting } from './frames/sighting.ts';
+import type { DetectionContext, DetectionSpec, StandbyTerms } from './detectionspec.ts';
 import { Contenders, TieBreak } from './tiebreak.ts';
-import { CONFIRM_MS, FRESH_TIMINGS, type Profile, TIMINGS, type Timing } from './timing.ts';
-import { type Loss, type LossListener, NOT_HELD, type Verdict } from './verdict.ts';
-
-/** The LAN as seen from one link. */
-export interface Wire {
-  /** Our frames come from it. */
-  readonly macAddress: string;
-  /** Sends a whole Ethernet frame. Never throws: a frame may get lost here as it may on the LAN. */
-  send(frame: Buffer): void;
-  /** Hands the frames that wait to those concerned, before it returns. */
-  drain(): void;
-  /** Reserves the next frame; how many milliseconds from now it has to be sent (pacer.ts). */
-  turn(): number;
-  /** Whether an answer to somebody else's frame may go now. */
-  spare(): boolean;
-}
-
-/** What one detection is to find out, and whom it tells. */
-export interface DetectionSpec {
-  readonly address: Address;
-  /** The link that carries the LAN on this host, by the name that it has now; for the verdict. */
-  readonly parentName: string;
-  readonly profile: Profile;
-  /** How long a free address is guarded; 0 not at all. */
-  readonly guardMs: number;
-  /** A container of ours, whose use of the address is no conflict. `isGiven`: it was found free and one has it by now. */
-  readonly isOwn: (macAddress: string, isGiven: boolean) => boolean;
-  /** Somebody began to use the address while it was guarded, which ends the guard. */
-  readonly onLateConflict: (macAddress: string) => void;
-  /** It is over: nothing more is sent or listened for. Loss `ended` as well when the address never was on standby. */
-  readonly onOver: LossListener;
-  /** Left out when a container waits for the address. */
-  readonly standby?: StandbyTerms;
-}
-
-/** How an address is kept on standby for a container to come. */
-export interface StandbyTerms {
-  /** It is asked for again when the last time was this long ago. */
-  readonly refreshMs: number;
-  /** It has been a container's of ours until now: on standby from the first moment, and asked for meanwhile. */
-  readonly isOurs: boolean;
-}
-
-/** What a detection works with. */
-export interface DetectionContext {
-  readonly wire: Wire;
-  readonly clock: Clock;
-  /** 0 to 1, as Math.random. */
-  readonly random: () => number;
-  /**
-   * Whether this MAC address, which answered for the address, answers for every address (proxyarp.ts): then its answer
-   * says nothing. Undefined where that cannot be told.
-   */
-  readonly answersForAll: ((macAddress: string) => Promise<boolean>) | undefined;
-}
+import { CONFIRM_MS, FRESH_TIMINGS, TIMINGS, type Timing } from './timing.ts';
+import { type Loss, NOT_HELD, type Verdict } from './verdict.ts';
 
 /** A verdict that is due waits this long, again and again, while an answer is being judged. */
 const JUDGEMENT_TICK_MS = 5;
@@ -84,6 +31,10 @@ const DEFENCES_PER_PERIOD = 10;
  * when they ask for reports.
  */
 const MEMBERSHIP_MS = 120_000;
+/** While this host's own containers still answer for an address that one of them leaves, it is asked for again so often, */
+const HOST_CHECKS = 5;
+/** after so long each time. */
+const HOST_CHECK_MS = 1000;
 /** A daemon that wants the address asks us again within a second or not at all. */
 const MAKE_ROOM_MS = 5000;
 
@@ -121,6 +72,8 @@ export class Detection {
   #sentAtMs = 0;
   /** They answered, and are being asked whether they answer for every address. */
   readonly #judged = new Set<string>();
+  /** How often in a row only links of this host answered. */
+  #hostChecks = 0;
   #defences = { sinceMs: Number.NEGATIVE_INFINITY, count: 0 };
   #cancelTimer: () => void = () => undefined;
 
@@ -293,15 +246,27 @@ export class Detection {
 
   /** What a host says unasked is about itself; an answer may be given for others too. */
   #hearUse({ macAddress, isAnswer }: Sighting): void {
-    const { answersForAll } = this.#context;
-    if (!isAnswer || answersForAll === undefined) return this.#take(macAddress);
+    const answersForAll = isAnswer ? this.#context.answersForAll : undefined;
+    const isOfHost = (this.#phase === 'standby' && this.#standby?.isOfHost) || undefined;
+    if (answersForAll === undefined && isOfHost === undefined) return this.#take(macAddress);
     if (this.#judged.has(macAddress)) return;
     if (this.#judged.size === MOST_JUDGED) return this.#take(macAddress);
     this.#judged.add(macAddress);
-    void answersForAll(macAddress).then((isProxy) => {
+    void this.#isExcused(macAddress, answersForAll, isOfHost).then((isExcused) => {
       this.#judged.delete(macAddress);
-      if (!isProxy) this.#take(macAddress);
+      if (!isExcused) this.#take(macAddress);
     });
+  }
+
+  async #isExcused(macAddress: string, ...judges: (((macAddress: string) => Promise<boolean>) | undefined)[]) {
+    const [answersForAll, isOfHost] = judges;
+    if (await answersForAll?.(macAddress)) return true;
+    if (isOfHost === undefined || !(await isOfHost(macAddress))) return false;
+    // Once a container is to get the address, who has it in the next one has it.
+    if (this.#phase !== 'standby') return false;
+    if (++this.#hostChecks > HOST_CHECKS) this.#over();
+    else this.#rest(HOST_CHECK_MS);
+    return true;
   }
 
   /** Somebody has the address. */
@@ -375,6 +340,7 @@ export class Detection {
 
   #stand(): void {
     this.#phase = 'standby';
+    this.#hostChecks = 0;
     this.#settle.resolve(NOT_HELD);
     // Not all ask at once, when many are on standby since the same moment.
     this.#rest((this.#standby?.refreshMs ?? 0) * (0.9 + 0.1 * this.#context.random()));

@@ -270,9 +270,7 @@ export class Lan {
       if (probe === null || this.#monitor.isContested(parentName, address)) continue;
       const isLeaving = () =>
         performance.now() - sinceMs < LEAVING_MS || this.#parts.speaker(parentName, macAddress, address) !== undefined;
-      // A container with two interfaces on the parent answers on both.
-      const isOwn = (mac: string, isGiven: boolean) =>
-        (mac === macAddress && isLeaving()) || this.#monitor.isMonitored(parentName, mac) || probe.isOwn(mac, isGiven);
+      const isOwn = (mac: string, isGiven: boolean) => (mac === macAddress && isLeaving()) || probe.isOwn(mac, isGiven);
       // Without standby the next start takes a little longer.
       await this.#prober.keepLeft({ ...probe, isOwn }).catch(() => undefined);
     }

@@ -19,7 +19,8 @@ import { PacketSocket } from '../kernel/packet.ts';
 import { PROBE_ALIAS } from '../linknames.ts';
 import type { Clock } from '../clock.ts';
 import { awaitingFilter } from './frames/filter.ts';
-import type { Detection, Wire } from './detection.ts';
+import type { Detection } from './detection.ts';
+import type { Wire } from './detectionspec.ts';
 import type { Pacer } from './pacer.ts';
 import { ALL_NODES_MAC, multicastMac, solicitedNodeGroup } from './frames/nd.ts';
 import { type GivenAnswer, ProxyJudge } from './proxyarp.ts';
@@ -28,11 +29,11 @@ import { type Sighting, decodePacket, readSighting } from './frames/sighting.ts'
 /** The least MTU that IPv4 hosts must cope with (RFC 791); our longest frame has 94 bytes. */
 const PROBE_MTU = 576;
 
-/** How often the socket is read: just after a frame of ours, when most answers come; while a verdict is awaited; while
- * there are only guards; and while addresses are only on standby. */
+/** How often the socket is read: just after a frame of ours, when most answers come; while a verdict is awaited or an
+ * address is guarded, as a fresh question of another daemon waits no longer than 25 ms for our defence; and while addresses
+ * are only on standby. */
 const PROMPT_TICK_MS = 2;
 const ASKING_TICK_MS = 10;
-const GUARD_TICK_MS = 25;
 const STANDBY_TICK_MS = 100;
 const PROMPT_MS = 10;
 /** The link stays for the next detection, because the kernel takes 16 ms to delete it. */
@@ -258,9 +259,7 @@ export class Port implements Wire {
 
   #tickMs(): number {
     if (this.#judge.isAsking || this.#spec.clock.nowMs() - this.#sentAtMs < PROMPT_MS) return PROMPT_TICK_MS;
-    const detections = this.#all();
-    if (detections.some(({ isAsking }) => isAsking)) return ASKING_TICK_MS;
-    return detections.every(({ isOnStandby }) => isOnStandby) ? STANDBY_TICK_MS : GUARD_TICK_MS;
+    return this.#all().every(({ isOnStandby }) => isOnStandby) ? STANDBY_TICK_MS : ASKING_TICK_MS;
   }
 
   #all(): Detection[] {

@@ -7,11 +7,13 @@ import { type Address, type Prefix, formatAddress } from '../address.ts';
 import { LatestMap } from '../bounded.ts';
 import * as errors from '../errors.ts';
 import { KernelError } from '../kernel/errno.ts';
-import type { LinkAddress, Link, Links } from '../kernel/link.ts';
+import type { Link, Links } from '../kernel/link.ts';
 import type { Mode } from '../model.ts';
 import { type Announcement, announce } from './announce.ts';
 import { type Clock, systemClock } from '../clock.ts';
-import { Detection, type DetectionSpec, type StandbyTerms } from './detection.ts';
+import { Detection } from './detection.ts';
+import type { DetectionSpec, StandbyTerms } from './detectionspec.ts';
+import { OwnHost } from './ownhost.ts';
 import { StandbyList } from './standby.ts';
 import { SharedReadings } from '../once.ts';
 import type { Profile } from './timing.ts';
@@ -96,12 +98,12 @@ export class Prober {
   readonly #random: () => number;
   /** When it was told last that a MAC address on a parent answers for every address. */
   readonly #proxyReports = new LatestMap<string, number>(MOST_REPORTS);
+  readonly #ownHost: OwnHost;
   readonly #standby: StandbyList;
   readonly #detections = new Set<Detection>();
   /** The last detection that found an address free for a container, by parent and address, until its guard ends. */
   readonly #guards = new Map<string, Detection>();
   readonly #parents = new SharedReadings<Link | undefined>();
-  readonly #hostAddresses = new SharedReadings<LinkAddress[]>();
   /** Of what was begun since the last close(): also what has not opened its port yet ends with it. */
   #stop = new AbortController();
 
@@ -112,6 +114,7 @@ export class Prober {
     this.#onProxy = onProxy ?? (() => undefined);
     this.#clock = clock;
     this.#random = random;
+    this.#ownHost = new OwnHost(links);
     this.#standby = new StandbyList(clock);
     const reportProxy = (parent: Link, mac: string) => this.#reportProxy(parent, mac);
     this.#ports = new Ports({ links, clock, random, mostFrames, onProxy: reportProxy });
@@ -121,18 +124,16 @@ export class Prober {
    * Asks for an address that a container is to get: the whole procedure, or one fresh question where it is on standby.
    * Throws a PluginError when the LAN cannot be asked, and the signal's reason when it is aborted.
    */
-  probe(request: ProbeRequest): Promise<Verdict> {
-    return this.#onParent(request, async (parent, stop) => {
-      const detection = this.#granted(request) ?? (await this.#begin(request, parent, stop));
-      // The kernel is read while the LAN is asked.
-      const here = await this.#heldHere(request, parent).catch((error: unknown) => {
-        detection.end(error as Error);
-        throw error;
-      });
-      if (here === undefined) return this.#verdict(request, detection);
-      detection.end(new Error('held on this host'));
-      return here;
-    });
+  async probe(request: ProbeRequest): Promise<Verdict> {
+    request.signal?.throwIfAborted();
+    // First of all, so that the kernel is read while the LAN is asked.
+    const granted = this.#granted(request);
+    try {
+      return await this.#onParent(request, (parent, stop) => this.#probe(request, parent, stop, granted));
+    } catch (error) {
+      granted?.end(error as Error);
+      throw error;
+    }
   }
 
   /**
@@ -153,7 +154,7 @@ export class Prober {
     return this.#onParent(request, async (parent, stop) => {
       if (!parent.hasCarrier) return 'ended';
       if (this.#standby.join(keyOf(request), lost)) return NOT_HELD;
-      return (await this.#heldHere(request, parent)) ?? this.#keepOnLan(request, parent, stop, lost);
+      return (await this.#ownHost.holderOf(request, parent)) ?? this.#keepOnLan(request, parent, stop, lost);
     });
   }
 
@@ -177,7 +178,8 @@ export class Prober {
       if (!parent.hasCarrier) return;
       const port = await this.#ports.get(parent, request.mode, stop);
       if (this.#standby.has(key)) return;
-      const detection = this.#detection(request, parent, port, { refreshMs: REFRESH_MS, isOurs: true });
+      const isOfHost = (macAddress: string) => this.#ownHost.hasMac(macAddress);
+      const detection = this.#detection(request, parent, port, { refreshMs: REFRESH_MS, isOurs: true, isOfHost });
       if (!this.#standby.addLeft(key, detection)) return;
       port.add(detection);
       detection.start();
@@ -273,32 +275,26 @@ export class Prober {
     }
   }
 
-  /** What the kernel knows that no probe can tell. */
-  async #heldHere(request: ProbeRequest, parent: Link): Promise<Verdict | undefined> {
-    return (await this.#heldByHost(request, parent)) ?? this.#heldBySibling(request, parent);
-  }
-
-  /**
-   * The host's own addresses, which no probe from its own links can hear. IPv4: on whatever link, because Linux answers
-   * ARP for all of them on all links (ip-sysctl: arp_ignore 0). IPv6: on this segment, because it answers link by link.
-   */
-  async #heldByHost({ address, isOwn }: ProbeRequest, parent: Link): Promise<Verdict | undefined> {
-    const text = formatAddress(address);
-    const all = await this.#hostAddresses.get('', () => this.#links.addresses());
-    for (const { linkIndex } of all.filter((one) => one.address === text)) {
-      const link = await this.#links.byIndex(linkIndex);
-      if (link === undefined || isOwn(link.macAddress, false)) continue;
-      if (address.family === 'IPv6' && link.index !== parent.index && link.parentIndex !== parent.index) continue;
-      return onHost((link.isLoopback ? parent : link).macAddress, link.name);
+  async #probe(
+    request: ProbeRequest,
+    parent: Link,
+    stop: AbortSignal,
+    granted: Detection | undefined,
+  ): Promise<Verdict> {
+    const detection = granted ?? (await this.#begin(request, parent, stop));
+    const here = await this.#ownHost.holderOf(request, parent).catch((error: unknown) => {
+      detection.end(error as Error);
+      throw error;
+    });
+    if (here !== undefined) {
+      detection.end(new Error('held on this host'));
+      return here;
     }
-    return undefined;
-  }
-
-  /** Siblings in modes private and vepa hear no probe of another sibling; their addresses can be read all the same. */
-  async #heldBySibling({ address, isOwn }: ProbeRequest, { index, name }: Link): Promise<Verdict | undefined> {
-    const siblings = await this.#links.foreignSubInterfaces(index, formatAddress(address));
-    const holder = siblings.find(({ macAddress }) => !isOwn(macAddress, false));
-    return holder && onHost(holder.macAddress, name);
+    const verdict = await this.#verdict(request, detection);
+    if (detection.isGuarding) this.#guards.set(keyOf(request), detection);
+    // The parent was read while the fresh question was out.
+    if (granted === undefined && !verdict.held) await this.#refuseDown(request, detection);
+    return verdict;
   }
 
   /** Undefined where only the whole procedure can tell. */
@@ -324,24 +320,29 @@ export class Prober {
     stop: AbortSignal,
     lost: LossListener,
   ): Promise<Verdict | 'ended'> {
-    const detection = await this.#begin(request, parent, stop, { refreshMs: REFRESH_MS, isOurs: false });
+    const terms = { refreshMs: REFRESH_MS, isOurs: false, isOfHost: null };
+    const detection = await this.#begin(request, parent, stop, terms);
     const verdict = await this.#verdict(request, detection);
     if (verdict.held) return verdict;
+    await this.#refuseDown(request, detection);
     if (!detection.isOnStandby) return 'ended';
     if (!this.#standby.add(keyOf(request), detection, lost)) detection.end(new Error('kept already'));
     return verdict;
   }
 
-  async #verdict(request: ProbeRequest, detection: Detection): Promise<Verdict> {
-    const verdict = await unlessAborted(request.signal, detection);
-    if (verdict.held) return verdict;
-    if (detection.isGuarding) this.#guards.set(keyOf(request), detection);
-    // A parent that went down lost our probes without a word.
+  async #verdict({ signal }: ProbeRequest, detection: Detection): Promise<Verdict> {
+    const abort = () => detection.end(signal?.reason as Error);
+    if (signal?.aborted) abort();
+    signal?.addEventListener('abort', abort, { once: true });
+    return detection.verdict.finally(() => signal?.removeEventListener('abort', abort));
+  }
+
+  /** A parent that went down lost our probes without a word. */
+  async #refuseDown(request: ProbeRequest, detection: Detection): Promise<void> {
     await this.#parent(request).catch((error: unknown) => {
       detection.end(error as Error);
       throw error;
     });
-    return verdict;
   }
 
   #detection(request: ProbeRequest, { name: parentName }: Link, port: Port, standby?: StandbyTerms): Detection {
@@ -381,15 +382,4 @@ export class Prober {
 
 function keyOf({ parentName, address }: Pick<ProbeRequest, 'parentName' | 'address'>): string {
   return `${parentName} ${formatAddress(address)}`;
-}
-
-function onHost(macAddress: string, linkName: string): Verdict {
-  return { held: true, macAddress, linkName, simultaneous: false, isOnHost: true };
-}
-
-async function unlessAborted(signal: AbortSignal | undefined, detection: Detection): Promise<Verdict> {
-  const abort = () => detection.end(signal?.reason as Error);
-  if (signal?.aborted) abort();
-  signal?.addEventListener('abort', abort, { once: true });
-  return detection.verdict.finally(() => signal?.removeEventListener('abort', abort));
 }

@@ -3,7 +3,8 @@
  * from the test's own random numbers. What is real is the Detection under test.
  */
 import type { Clock } from '../../../src/clock.ts';
-import type { Detection, Wire } from '../../../src/lan/detection.ts';
+import type { Detection } from '../../../src/lan/detection.ts';
+import type { Wire } from '../../../src/lan/detectionspec.ts';
 import { Pacer } from '../../../src/lan/pacer.ts';
 import { decodePacket, readSighting } from '../../../src/lan/frames/sighting.ts';
 
@@ -90,10 +91,10 @@ export class Host implements Wire {
     return this.#pacer.spare();
   }
 
-  /** Every 10 ms while asking and every 25 ms while guarding, as the port does at least. */
+  /** As often as the port does at least. */
   tick(): void {
     this.drain();
-    this.clock.after(this.detection?.isAsking ? 10 : this.detection?.isOnStandby ? 100 : 25, () => this.tick());
+    this.clock.after(this.detection?.isOnStandby ? 100 : 10, () => this.tick());
   }
 
   drain(): void {

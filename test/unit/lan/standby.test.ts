@@ -3,7 +3,8 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { type Address, parseAddress } from '../../../src/address.ts';
 import { arpAnnouncement, arpProbe, arpReply, decodeArp, encodeArp } from '../../../src/lan/frames/arp.ts';
-import { Detection, type StandbyTerms } from '../../../src/lan/detection.ts';
+import { Detection } from '../../../src/lan/detection.ts';
+import type { StandbyTerms } from '../../../src/lan/detectionspec.ts';
 import type { LossListener, Verdict } from '../../../src/lan/verdict.ts';
 import { decodeNd, ndDefence, ndProbe } from '../../../src/lan/frames/nd.ts';
 import { StandbyList } from '../../../src/lan/standby.ts';
@@ -50,7 +51,7 @@ class Trial {
         isOwn: (mac) => mac === CONTAINER,
         onLateConflict: (mac) => this.late.push(mac),
         onOver: (...loss) => this.losses.push(loss),
-        standby: { refreshMs: REFRESH_MS, isOurs: false, ...terms },
+        standby: { refreshMs: REFRESH_MS, isOurs: false, isOfHost: null, ...terms },
       },
       {
         wire: this.host,
@@ -388,7 +389,7 @@ async function race(
         onOver: () => undefined,
       };
       const { containerAfterMs, wasOurs } = spec;
-      const standby = { refreshMs, isOurs: wasOurs };
+      const standby = { refreshMs, isOurs: wasOurs, isOfHost: null };
       const detect = (terms: Partial<typeof wanted & { standby: StandbyTerms }>) => {
         const context = { wire: host, clock: host.clock, random, answersForAll: undefined };
         host.detection = new Detection({ ...wanted, ...terms }, context);
