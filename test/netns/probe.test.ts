@@ -157,6 +157,7 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 500_000 }, ()
     simultaneous,
     isOnHost: false,
   });
+  const heldOnHost = (macAddress: string) => ({ ...heldBy(macAddress), isOnHost: true });
   const asks = (packet: Packet, one: Address) =>
     packet.protocol === 'ARP'
       ? packet.targetAddress.value === one.value && packet.senderAddress.value === 0n
@@ -230,7 +231,7 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 500_000 }, ()
       }, async () => {
         const used = free();
         const sibling = await addSibling(siblingMode, used);
-        for (const mode of MODES) assert.deepEqual(await probe(used, { mode }), heldBy(sibling.macAddress), mode);
+        for (const mode of MODES) assert.deepEqual(await probe(used, { mode }), heldOnHost(sibling.macAddress), mode);
         assert.deepEqual(await probe(used, { isOwn: (mac) => mac === sibling.macAddress }), { held: false });
         await sibling.remove();
       });
@@ -249,7 +250,7 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 500_000 }, ()
       const used = free();
       await ip(`address add ${formatAddress(used)}/24 dev par nodad`);
       const parent = (await kernelLinks()).find(({ ifname }) => ifname === 'par');
-      assert.deepEqual(await probe(used), heldBy(parent?.address ?? ''));
+      assert.deepEqual(await probe(used), heldOnHost(parent?.address ?? ''));
       await ip(`address delete ${formatAddress(used)}/24 dev par`);
     });
 
@@ -378,7 +379,7 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 500_000 }, ()
     const used = next();
     await ip(`address add ${formatAddress(used)}/24 dev par2`);
     const other = (await kernelLinks()).find(({ ifname }) => ifname === 'par2');
-    assert.deepEqual(await probe(used), { ...heldBy(other?.address ?? ''), linkName: 'par2' });
+    assert.deepEqual(await probe(used), { ...heldOnHost(other?.address ?? ''), linkName: 'par2' });
     await ip(`address delete ${formatAddress(used)}/24 dev par2`);
   });
 
