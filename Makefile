@@ -23,8 +23,10 @@ INSTALLED := $(DESTDIR)$(PREFIX)
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
+# Without spaces and comments, V8 reads and keeps a third less: 4 MB and some milliseconds of every start. Names stay, for stack traces.
 build: $(READY) ## bundle dist/tsmacvlan.js and bin/tsmacvlan, its launcher
 	esbuild src/tsmacvlan.ts --bundle --platform=node --target=node22 --format=esm --external:koffi --log-level=warning \
+	  --minify-whitespace --minify-syntax --line-limit=120 \
 	  --banner:js="import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" \
 	  --outfile=dist/tsmacvlan.js --metafile=dist/contents.json
 	chmod +x dist/tsmacvlan.js

@@ -26,7 +26,7 @@ export async function makePlugin(
 
 function renumber(bundle: string, version: string): void {
   const program = readFileSync(bundle, 'utf8');
-  const renumbered = program.replaceAll(`version: "${VERSION}"`, `version: "${version}"`);
+  const renumbered = program.replaceAll(`version:"${VERSION}"`, `version:"${version}"`);
   assert.notEqual(renumbered, program, 'the bundle does not hold its version as expected');
   writeFileSync(bundle, renumbered);
 }
