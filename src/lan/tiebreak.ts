@@ -45,8 +45,8 @@
  *
  * What is weaker than the thorough procedure: in (5) a frame that takes more than 25 ms, or a daemon that stands still that
  * long while it defends, gives both the verdict. But whatever answers later counts until Join is answered, and both
- * ask twice more, while the endpoint is made and while it is joined; then both are refused rather than both started. A frame
- * that is lost is lost in all of one question; the next two are others. After Join it is a conflict, and is reported.
+ * ask twice more, while the endpoint is made and while it is joined; then both are refused rather than both started. One lost
+ * frame spoils one question of three. What is heard after Join is a conflict, and is reported.
  */
 import type { Clock } from '../clock.ts';
 import { isProbeMac } from './frames/mac.ts';
