@@ -43,8 +43,9 @@ export class Collector {
   readonly #serial = new Serial();
   /** When each suspected leak was seen first without a break, by key. */
   readonly #since = new Map<string, number>();
+  /** Only between two readings. */
   #timer: NodeJS.Timeout | undefined;
-  #startedAtMs = 0;
+  #startedAtMs: number | null = null;
   #isStopped = false;
 
   constructor(parts: Parts) {
@@ -54,6 +55,15 @@ export class Collector {
   /** First reading at once, others as long as the process lives. Never throws. */
   start(): void {
     this.#startedAtMs = performance.now();
+    void this.#round();
+  }
+
+  /** An engine takes up with the plugin, perhaps after it was killed: readings are as frequent again as after the start. */
+  hurry(): void {
+    if (this.#startedAtMs === null) return;
+    this.#startedAtMs = performance.now();
+    if (this.#timer === undefined || this.#isStopped) return;
+    clearTimeout(this.#timer);
     void this.#round();
   }
 
@@ -74,6 +84,7 @@ export class Collector {
   }
 
   async #round(): Promise<void> {
+    this.#timer = undefined;
     try {
       await this.#read(false);
     } catch (error) {
@@ -86,7 +97,7 @@ export class Collector {
   #pauseMs(): number {
     const { agreeMs, periodMs } = this.#parts;
     if (this.#since.size > 0) return agreeMs;
-    return performance.now() - this.#startedAtMs < EARLY_MS ? Math.min(periodMs, EARLY_PERIOD_MS) : periodMs;
+    return performance.now() - (this.#startedAtMs ?? 0) < EARLY_MS ? Math.min(periodMs, EARLY_PERIOD_MS) : periodMs;
   }
 
   #read(isDryRun: boolean): Promise<FoundLeak[]> {

@@ -748,6 +748,13 @@ export const addressHeld = (address: string, macAddress: string, link: string, o
     `address ${address} is already used on the LAN by ${macAddress}, which answered on ${link}; choose another ${option}`,
   );
 
+/** `option`: the option that names an address. */
+export const addressOffered = (address: string, macAddress: string, link: string, option: string) =>
+  mistake(
+    'ADDRESS_HELD',
+    `address ${address} is already used on the LAN by ${macAddress}, which answered on ${link}; choose another ${option}, or keep the network's IPAM from offering it again: make the network with --aux-address used=${address}, or with --ipam-driver tsmacvlan, which passes over used addresses`,
+  );
+
 export const addressLost = (address: string, macAddress: string, link: string, option: string) =>
   mistake(
     'ADDRESS_LOST',

@@ -72,7 +72,7 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
     store,
     endpoints,
     links,
-    lan: new EndpointLan(lan),
+    lan: new EndpointLan(lan, settings.conflict, log),
     hostAddresses: ipam,
     parentAliases: settings.parents,
     log,

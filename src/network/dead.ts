@@ -24,7 +24,7 @@ export interface DeadEndpoint {
 }
 
 /** What an engine is doing with an endpoint at this moment is left alone. */
-const RECENT_MS = 10_000;
+export const RECENT_MS = 10_000;
 /** Each is a link made and deleted, and the kernel deletes many at once in the time of one. */
 const TRIALS_AT_ONCE = 32;
 
@@ -33,9 +33,9 @@ export async function findDead(
   links: Links,
   endpoints: readonly Endpoint[],
   networks: readonly Network[],
-  now: Date,
+  ageMs: (endpoint: Endpoint) => number,
 ): Promise<DeadEndpoint[]> {
-  const settled = endpoints.filter((endpoint) => endpoint.state !== 'deleting' && !isRecent(endpoint, now));
+  const settled = endpoints.filter((endpoint) => endpoint.state !== 'deleting' && ageMs(endpoint) >= RECENT_MS);
   if (settled.length === 0) return [];
   const here = byAlias(await links.list(isEndpoints));
   const left = settled.filter((endpoint) => here.get(aliasOf(endpoint))?.isUp === false);
@@ -68,14 +68,13 @@ async function findVanished(
 }
 
 /** Without its parent nothing is known: it may have been renamed, or moved, with the container's link still on it. */
-async function isUnoccupied(links: Links, { parent, macAddress }: Endpoint, mode: Mode = 'bridge'): Promise<boolean> {
+export async function isUnoccupied(
+  links: Links,
+  { parent, macAddress }: Endpoint,
+  mode: Mode = 'bridge',
+): Promise<boolean> {
   const link = await links.byName(parent);
   return link !== undefined && (await isOccupied(links, link, { mode, macAddress })) === false;
-}
-
-/** Whichever way the clock was set meanwhile. */
-function isRecent({ changedAt }: Endpoint, now: Date): boolean {
-  return Math.abs(now.getTime() - Date.parse(changedAt)) < RECENT_MS;
 }
 
 function isEndpoints({ alias }: Link): boolean {

@@ -2,13 +2,13 @@
  * The NetworkDriver's verbs, in the order the engine sends them. Each may be repeated; each makes its record durable
  * before it returns; what one makes, its twin unmakes.
  */
-import { isSameAddress, formatAddress } from '../address.ts';
+import type { Address } from '../address.ts';
 import * as errors from '../errors.ts';
 import type { Link, Links } from '../kernel/link.ts';
 import type { Leak, LeakSource } from '../leak.ts';
 import { endpointAlias, endpointLinkName } from '../linknames.ts';
 import type { Log } from '../log.ts';
-import type { Endpoint, Network, NetworkOptions } from '../model.ts';
+import type { Endpoint, Network } from '../model.ts';
 import type { Attachment, CallLimit, EndpointRequest, GatewayCheck, NetworkRequest } from '../requests.ts';
 import { Serial } from '../serial.ts';
 import type { Store } from '../store/store.ts';
@@ -19,6 +19,7 @@ import type { Endpoints } from './endpoints.ts';
 import { HostAccess, type HostAddresses } from './host.ts';
 import { NetworkLeaks } from './leaks.ts';
 import { Networks } from './networks.ts';
+import { Occupants } from './occupants.ts';
 import { readNetworkOptions } from './options.ts';
 import { Parents } from './parent.ts';
 import { Recovery } from './recovery.ts';
@@ -26,6 +27,7 @@ import { subInterfaceRefusal } from './refusal.ts';
 import { checkInside, checkRequest, derivedMac, gatewayFor, readMac, repeated } from './request.ts';
 import { Ties } from './ties.ts';
 import { undo } from './undo.ts';
+import { Witness } from './witness.ts';
 
 /** What the NetworkDriver works with. */
 export interface NetworkDriverParts {
@@ -42,6 +44,9 @@ export interface NetworkDriverParts {
   /** Called when a network's record is durable and all that it needs on the host is there. */
   readonly onCreated: (networkId: string) => void;
 }
+
+/** Longest that another room waits for the word whether an endpoint is gone. */
+const CERTAIN_MS = 4000;
 
 /**
  * Networks and endpoints of this host. Network verbs share parents, so they run one after the other; endpoint verbs only
@@ -62,6 +67,8 @@ export class NetworkDriver implements LeakSource {
   readonly #announcements: Announcements;
   readonly #networks: Networks;
   readonly #departures: Departures;
+  readonly #witness: Witness;
+  readonly #occupants: Occupants;
   readonly #recovery: Recovery;
   readonly #leaks: NetworkLeaks;
   /** Networks that the engine made since this process began. */
@@ -81,8 +88,20 @@ export class NetworkDriver implements LeakSource {
     [this.#log, this.#now, this.#onCreated] = [log, now, parts.onCreated];
     [this.#parents, this.#host, this.#ties] = [parents, host, ties];
     [this.#announcements, this.#networks, this.#departures] = [announcements, networks, departures];
+    const witness = new Witness({ networks: store.networks, endpoints, links });
+    this.#witness = witness;
+    this.#occupants = new Occupants({
+      networks: store.networks,
+      endpoints,
+      departures,
+      witness,
+      host,
+      lan,
+      serial,
+      log,
+    });
     this.#recovery = new Recovery({ store, endpoints, departures, networks, host, links, lan, log });
-    this.#leaks = new NetworkLeaks({ store, endpoints, departures, networks, ties, links, serial, now, wasCreated });
+    this.#leaks = new NetworkLeaks({ store, endpoints, departures, networks, ties, links, serial, wasCreated });
   }
 
   // --- networks ---------------------------------------------------------------------------------------------------
@@ -161,12 +180,14 @@ export class NetworkDriver implements LeakSource {
     if (known !== undefined) await this.#awaitEnd(known);
 
     const parent = await this.#parents.ensure(network.parent, network.id);
-    await this.#lan.refuseHeld(network, request);
-    const endpoint = this.#newEndpoint(request, network, parent);
-    await this.#awaitDepartures(endpoint, network.options);
-    // No await between the look and the entry, so that two endpoints asking at once cannot both find the MAC unused.
-    this.#refuseOccupied(endpoint, network.options);
-    await this.#endpoints.arrive(endpoint, () => this.#attach(network, parent, endpoint));
+    const wanted = this.#newEndpoint(request, network, parent);
+    const isMacChosen = request.macAddress !== null;
+    await this.#occupants.makeWay(wanted, network.options, isMacChosen, request.limit);
+    await this.#lan.check(network, wanted, request.limit);
+    // Others may have begun to leave meanwhile.
+    await this.#occupants.awaitDepartures(wanted, network.options);
+    const endpoint = this.#occupants.admit(wanted, network, parent, isMacChosen);
+    await this.#endpoints.arrive(endpoint, () => this.#attach(network, parent, endpoint, request.limit));
     this.#warnOfPorts(request);
     return { macAddress: request.macAddress === null ? endpoint.macAddress : null };
   }
@@ -193,47 +214,27 @@ export class NetworkDriver implements LeakSource {
   }
 
   #chooseMac(request: EndpointRequest, { options }: Network, parent: Link): string {
-    if (options.mode !== 'passthru') return request.macAddress ?? derivedMac(options.macPrefix, request.addresses);
+    if (options.mode !== 'passthru') {
+      const { networkId, addresses } = request;
+      return request.macAddress ?? derivedMac(options.macPrefix, addresses, { networkId, count: 0 });
+    }
     if (request.macAddress !== null && request.macAddress !== parent.macAddress)
       throw errors.macFixedByParent(request.macAddress, parent.name, parent.macAddress);
     return parent.macAddress;
   }
 
-  /**
-   * A link with this MAC may still be leaving: until it is down the kernel refuses the new one when that comes up
-   * (EADDRINUSE). Who wants the parent for itself waits until it is gone.
-   */
-  async #awaitDepartures(endpoint: Endpoint, options: NetworkOptions): Promise<void> {
-    const departures = this.#departures;
-    for (const other of this.#inTheWay(endpoint, options)) {
-      if (other.state !== 'deleting') continue;
-      if (!departures.has(other)) departures.beginRemoval(other);
-      await (options.mode === 'passthru' ? departures.untilDone(other) : departures.untilDown(other));
-    }
-  }
-
-  #refuseOccupied(endpoint: Endpoint, options: NetworkOptions): void {
-    const [holder] = this.#inTheWay(endpoint, options);
-    if (holder === undefined) return;
-    if (options.mode === 'passthru') throw errors.passthruOccupied(endpoint.parent, holder.id);
-    const shared = endpoint.addresses.find((address) => holder.addresses.some((own) => isSameAddress(own, address)));
-    throw shared === undefined
-      ? errors.macTaken(endpoint.macAddress, holder.id, endpoint.parent)
-      : errors.addressTaken(formatAddress(shared), holder.id, endpoint.parent);
-  }
-
-  /** Who keeps this endpoint off its parent: anybody in mode passthru, else who is like it and not down already. */
-  #inTheWay(endpoint: Endpoint, { mode }: NetworkOptions): Endpoint[] {
-    if (mode === 'passthru') return this.#endpoints.besides(endpoint);
-    return this.#endpoints.alike(endpoint).filter((other) => !this.#departures.isDown(other));
-  }
-
-  /** Link, then ties, then record: a link without a record is what recovery removes. */
-  async #attach(network: Network, parent: Link, endpoint: Endpoint): Promise<void> {
+  /** Link, then ties, then record: a link without a record is what recovery removes. The LAN is asked meanwhile. */
+  async #attach(network: Network, parent: Link, endpoint: Endpoint, limit: CallLimit): Promise<void> {
+    // A passthru child wants the parent for itself, so that nobody can ask from there while it is made.
+    const isAlone = network.options.mode === 'passthru';
+    const confirmed = this.#lan.confirm(network, endpoint, limit);
+    confirmed.catch(() => undefined);
+    if (isAlone) await confirmed;
     const link = await this.#addSubInterface(network, parent, endpoint);
     try {
       await this.#host.addRoutes(network, parent.name, endpoint);
       await this.#ties.tieLeases(network, endpoint);
+      await confirmed;
       await this.#store.endpoints.insert(endpoint);
       this.#lan.watch(endpoint, network);
     } catch (error) {
@@ -280,7 +281,7 @@ export class NetworkDriver implements LeakSource {
       const endpoint = this.#endpoints.get(endpointId);
       if (endpoint === undefined || endpoint.networkId !== networkId || endpoint.state === 'deleting') return;
       const network = await this.#store.networks.get(networkId);
-      const leaving = await this.#endpoints.change(endpoint, 'deleting');
+      const leaving = await this.#endpoints.change(endpoint, { state: 'deleting' });
       if (network !== undefined) await this.#ties.untieLeases(network, leaving);
       this.#departures.beginRemoval(leaving);
     });
@@ -288,14 +289,18 @@ export class NetworkDriver implements LeakSource {
 
   // --- sandboxes --------------------------------------------------------------------------------------------------
 
-  /** No kernel work: the engine moves the link into the sandbox itself. Throws NETWORK_UNKNOWN, ENDPOINT_UNKNOWN. */
-  async join(networkId: string, endpointId: string, _limit: CallLimit): Promise<Attachment> {
+  /**
+   * No kernel work: the engine moves the link into the sandbox itself. The LAN is asked for the last time. Throws
+   * NETWORK_UNKNOWN, ENDPOINT_UNKNOWN, ADDRESS_LOST; DeleteEndpoint follows then.
+   */
+  async join(networkId: string, endpointId: string, limit: CallLimit): Promise<Attachment> {
     const network = await this.#networks.get(networkId);
     return this.#serial.run(endpointId, async () => {
       const endpoint = this.#endpoints.get(endpointId);
       if (endpoint === undefined || endpoint.networkId !== networkId || endpoint.state === 'deleting')
         throw errors.endpointUnknown(endpointId, networkId);
-      if (endpoint.state === 'created') await this.#endpoints.change(endpoint, 'joined');
+      // Said again, the container may speak already.
+      if (endpoint.state === 'created') await this.#enter(network, endpoint, limit);
       this.#announcements.start(endpoint, network);
       return {
         linkName: endpoint.linkName,
@@ -306,12 +311,40 @@ export class NetworkDriver implements LeakSource {
     });
   }
 
+  async #enter(network: Network, endpoint: Endpoint, limit: CallLimit): Promise<void> {
+    const confirmed = this.#lan.confirm(network, endpoint, limit);
+    confirmed.catch(() => undefined);
+    const joined = await this.#endpoints.change(endpoint, { state: 'joined' });
+    try {
+      await confirmed;
+    } catch (error) {
+      await undo(this.#log, 'the state of an endpoint', () => this.#endpoints.change(joined, { state: 'created' }));
+      throw error;
+    }
+  }
+
   /** The engine brings the link back, and DeleteEndpoint follows. Until then the container still has its addresses. */
   async leave(networkId: string, endpointId: string): Promise<void> {
     const network = await this.#store.networks.get(networkId);
     const endpoint = this.#endpoints.get(endpointId);
     if (network !== undefined && endpoint?.networkId === networkId && endpoint.state === 'joined')
       await this.#lan.keepLeft(endpoint, network);
+  }
+
+  // --- what the kernel says of an endpoint ---------------------------------------------------------------------------
+
+  /** Nothing is left of it: true for one that is unknown or leaves. Waits for certainty, some seconds at most. */
+  async isGone(endpointId: string): Promise<boolean> {
+    const endpoint = this.#endpoints.get(endpointId);
+    if (endpoint === undefined) return true;
+    const limit = { signal: AbortSignal.timeout(CERTAIN_MS), atMs: performance.now() + CERTAIN_MS };
+    return this.#witness.isGone(endpoint, limit);
+  }
+
+  /** False only where its link is up in its container without the address, and for an endpoint that is unknown. */
+  async hasAddress(endpointId: string, address: Address): Promise<boolean> {
+    const endpoint = this.#endpoints.get(endpointId);
+    return endpoint !== undefined && this.#witness.hasAddress(endpoint, address);
   }
 
   // --- start, collector and stop ----------------------------------------------------------------------------------

@@ -1,43 +1,109 @@
 /** What the network room wants of the LAN for its endpoints, in the words of its records. */
 import { formatAddress, parsePrefix } from '../address.ts';
+import { LatestMap } from '../bounded.ts';
 import * as errors from '../errors.ts';
-import type { Lan, LanEndpoint } from '../lan/lan.ts';
-import { type Endpoint, type Network, segmentOf } from '../model.ts';
-import type { EndpointRequest } from '../requests.ts';
+import type { AddressCheck, Lan, LanEndpoint } from '../lan/lan.ts';
+import type { Verdict } from '../lan/verdict.ts';
+import type { Log } from '../log.ts';
+import { type ConflictPolicy, type Endpoint, type InterfaceAddress, type Network, segmentOf } from '../model.ts';
+import type { CallLimit } from '../requests.ts';
 import { subnetOf } from './request.ts';
 
 /** What the room uses of it. */
 export type LanOfEndpoints = Pick<EndpointLan, keyof EndpointLan>;
 
+/** An address of an endpoint, and how the LAN is asked for it. */
+interface Question extends AddressCheck {
+  readonly address: InterfaceAddress;
+  readonly endpointId: string;
+  /** Our own IPAM chose it, and asked for it then. */
+  readonly isOurs: boolean;
+}
+
+/** What of the LAN room is used here. */
+type LanRoom = Pick<
+  Lan,
+  'check' | 'insist' | 'confirm' | 'watch' | 'forget' | 'announce' | 'keepLeft' | 'endLeft' | 'vacate'
+>;
+
+type Holder = Extract<Verdict, { held: true }>;
+
+/** More conflicts than this at a time are said more than once. */
+const MOST_WARNINGS = 256;
+
 /** Endpoints of isolated networks are on no LAN: for those nothing is done. */
 export class EndpointLan {
-  readonly #lan: Lan;
+  readonly #lan: LanRoom;
+  readonly #usualPolicy: ConflictPolicy;
+  readonly #log: Log;
+  /** Who was said to have an address with which a container starts all the same; by endpoint and address. */
+  readonly #warned = new LatestMap<string, string>(MOST_WARNINGS);
 
-  constructor(lan: Lan) {
+  /** `usualPolicy`: of networks whose `-o conflict=` says nothing. */
+  constructor(lan: LanRoom, usualPolicy: ConflictPolicy, log: Log) {
     this.#lan = lan;
+    this.#usualPolicy = usualPolicy;
+    this.#log = log;
   }
 
   /**
-   * What another IPAM chose, or a swarm's manager, nobody has asked for yet. Our own IPAM asked already; since then
-   * somebody may have taken the address. Throws ADDRESS_HELD or ADDRESS_LOST, and what Lan.check() throws.
+   * Asks for what another IPAM chose, or a swarm's manager: nobody has done so yet. Throws ADDRESS_HELD unless the holder
+   * gives it up before the limit, or the network's policy is to warn; and what Lan.check() throws.
    */
-  async refuseHeld(network: Network, { addresses }: EndpointRequest): Promise<void> {
-    const segment = segmentOf(network);
-    if (segment === null) return;
-    for (const address of addresses) {
-      const known = subnetOf(address, network.subnets);
-      const subnet = known && parsePrefix(known.subnet);
-      if (known === undefined || subnet === undefined) continue;
-      const option = address.family === 'IPv4' ? '--ip' : '--ip6';
-      if (known.realm === null) {
-        const verdict = await this.#lan.check({ ...segment, address, subnet });
-        if (verdict.held)
-          throw errors.addressHeld(formatAddress(address), verdict.macAddress, verdict.linkName, option);
-      } else {
-        const taker = this.#lan.takerOf({ ...segment, address });
-        if (taker !== null) throw errors.addressLost(formatAddress(address), taker, segment.parentName, option);
-      }
-    }
+  async check(network: Network, endpoint: Endpoint, limit: CallLimit): Promise<void> {
+    const questions = questionsFor(network, endpoint, limit).filter(({ isOurs }) => !isOurs);
+    await Promise.all(questions.map((question) => this.#check(network, question, limit)));
+  }
+
+  /**
+   * Asks once more for all of them, some milliseconds before the container has them. Throws ADDRESS_LOST as check() throws
+   * ADDRESS_HELD.
+   */
+  async confirm(network: Network, endpoint: Endpoint, limit: CallLimit): Promise<void> {
+    const { macAddress } = endpoint;
+    const questions = questionsFor(network, endpoint, limit);
+    await Promise.all(questions.map((question) => this.#confirm(network, { ...question, macAddress }, limit)));
+  }
+
+  async #check(network: Network, question: Question, limit: CallLimit): Promise<void> {
+    const isFirm = this.#policyOf(network) === 'refuse';
+    const verdict = await (isFirm ? this.#lan.insist(question, limit) : this.#lan.check(question));
+    if (verdict.held && isFirm)
+      throw errors.addressOffered(
+        formatAddress(question.address),
+        verdict.macAddress,
+        verdict.linkName,
+        optionOf(question),
+      );
+    if (verdict.held) this.#warn(network, question, verdict);
+  }
+
+  async #confirm(network: Network, question: Question & { macAddress: string }, limit: CallLimit): Promise<void> {
+    const first = await this.#lan.confirm(question);
+    if (!first.held) return;
+    if (this.#policyOf(network) === 'warn') return this.#warn(network, question, first);
+    const verdict = first.isOnHost ? first : await this.#lan.insist(question, limit);
+    if (verdict.held)
+      throw errors.addressLost(
+        formatAddress(question.address),
+        verdict.macAddress,
+        verdict.linkName,
+        optionOf(question),
+      );
+  }
+
+  #policyOf({ options }: Network): ConflictPolicy {
+    return options.conflict ?? this.#usualPolicy;
+  }
+
+  /** Once for each start, in which it is found out two or three times. */
+  #warn({ id }: Network, question: Question, { macAddress: by, linkName }: Holder): void {
+    const address = formatAddress(question.address);
+    const key = `${question.endpointId} ${address}`;
+    if (this.#warned.get(key) === by) return;
+    this.#warned.put(key, by);
+    const network = errors.short(id);
+    this.#log.warn('a container starts although somebody else has its address', { address, by, on: linkName, network });
   }
 
   /** Watches over the endpoint's addresses until forget(). */
@@ -75,6 +141,23 @@ export class EndpointLan {
   async vacate(parentName: string): Promise<void> {
     await this.#lan.vacate(parentName);
   }
+}
+
+/** What lies in no subnet of the network was refused before. */
+function questionsFor(network: Network, { id: endpointId, addresses }: Endpoint, { signal }: CallLimit): Question[] {
+  const segment = segmentOf(network);
+  if (segment === null) return [];
+  return addresses.flatMap((address) => {
+    const known = subnetOf(address, network.subnets);
+    const subnet = known && parsePrefix(known.subnet);
+    return subnet === undefined
+      ? []
+      : [{ ...segment, endpointId, address, subnet, signal, isOurs: known?.realm !== null }];
+  });
+}
+
+function optionOf({ address }: Question): string {
+  return address.family === 'IPv4' ? '--ip' : '--ip6';
 }
 
 function onLan({ id, macAddress, addresses }: Endpoint, network: Network): LanEndpoint | null {

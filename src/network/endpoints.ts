@@ -4,7 +4,7 @@
  */
 import type { Address } from '../address.ts';
 import * as errors from '../errors.ts';
-import type { Endpoint, EndpointState, InterfaceAddress } from '../model.ts';
+import type { Endpoint, InterfaceAddress } from '../model.ts';
 import type { Store } from '../store/store.ts';
 
 /** Ids of endpoints by what they have in common. */
@@ -39,6 +39,8 @@ export class Endpoints {
   readonly #byAddress = new Index();
   /** Endpoints whose CreateEndpoint has not made their record durable yet. */
   readonly #arriving = new Set<string>();
+  /** By id, as performance.now(). The wall clock may be set at any moment. */
+  readonly #changedAtMs = new Map<string, number>();
 
   constructor(table: Store['endpoints'], now: () => Date = () => new Date()) {
     this.#table = table;
@@ -47,7 +49,12 @@ export class Endpoints {
 
   /** Reads the records of an earlier process. Throws what the store throws. */
   async load(): Promise<void> {
-    for (const endpoint of await this.#table.list()) this.#add(endpoint);
+    for (const endpoint of await this.#table.list()) {
+      this.#add(endpoint);
+      // A record from the future was written before the clock was set back; nobody knows how long ago.
+      const ageMs = this.#now().getTime() - Date.parse(endpoint.changedAt);
+      this.#changedAtMs.set(endpoint.id, performance.now() - Math.max(0, ageMs || 0));
+    }
   }
 
   /** The endpoint of this id, whatever its state. */
@@ -90,6 +97,11 @@ export class Endpoints {
     return this.#byId.has(id) && !this.#arriving.has(id);
   }
 
+  /** Time since its last change, by the monotonic clock as far as this process has seen it; at least 0. */
+  ageMs({ id }: Endpoint): number {
+    return performance.now() - (this.#changedAtMs.get(id) ?? performance.now());
+  }
+
   /**
    * Known from now on, so that of two that come at once the second sees the first; and forgotten again when `create`, which
    * makes its link and its record, throws. No other endpoint of its id may be known.
@@ -108,10 +120,11 @@ export class Endpoints {
   }
 
   /** Durable when it resolves, with the record as it is then. Throws ENDPOINT_UNKNOWN when the record changed meanwhile. */
-  async change(endpoint: Endpoint, state: EndpointState): Promise<Endpoint> {
-    const next = { ...endpoint, state, changedAt: this.#now().toISOString() };
+  async change(endpoint: Endpoint, change: Partial<Pick<Endpoint, 'state' | 'addresses'>>): Promise<Endpoint> {
+    const next = { ...endpoint, ...change, changedAt: this.#now().toISOString() };
     if (!(await this.#table.replace(endpoint, next))) throw errors.endpointUnknown(endpoint.id, endpoint.networkId);
-    this.#byId.set(next.id, next);
+    for (const [index, key] of this.#keysOf(endpoint)) index.delete(key, endpoint.id);
+    this.#add(next);
     return next;
   }
 
@@ -123,6 +136,7 @@ export class Endpoints {
 
   #add(endpoint: Endpoint): void {
     this.#byId.set(endpoint.id, endpoint);
+    this.#changedAtMs.set(endpoint.id, performance.now());
     for (const [index, key] of this.#keysOf(endpoint)) index.add(key, endpoint.id);
   }
 
@@ -130,6 +144,7 @@ export class Endpoints {
     const known = this.#byId.get(id);
     if (known === undefined) return;
     this.#byId.delete(id);
+    this.#changedAtMs.delete(id);
     for (const [index, key] of this.#keysOf(known)) index.delete(key, id);
   }
 

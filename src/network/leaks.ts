@@ -21,7 +21,6 @@ export interface NetworkLeaksParts {
   readonly ties: Ties;
   readonly links: Links;
   readonly serial: Serial;
-  readonly now: () => Date;
   /** Whether the engine made the network since this process began. */
   readonly wasCreated: (networkId: string) => boolean;
 }
@@ -54,9 +53,9 @@ export class NetworkLeaks implements LeakSource {
 
   // --- endpoints --------------------------------------------------------------------------------------------------
 
-  async #findDead(endpoints: readonly Endpoint[]): Promise<DeadEndpoint[]> {
-    const { links, store, now } = this.#parts;
-    return findDead(links, endpoints, await store.networks.list(), now());
+  async #findDead(some: readonly Endpoint[]): Promise<DeadEndpoint[]> {
+    const { links, store, endpoints } = this.#parts;
+    return findDead(links, some, await store.networks.list(), (endpoint) => endpoints.ageMs(endpoint));
   }
 
   #endpointLeak(endpoint: Endpoint, cause: string, words: Pick<Leak, 'patience' | 'why'>): Leak {
@@ -75,7 +74,9 @@ export class NetworkLeaks implements LeakSource {
     const { endpoints, departures } = this.#parts;
     if (endpoints.get(endpoint.id) !== endpoint || departures.has(endpoint)) return false;
     if (endpoint.state !== 'deleting' && (await this.#findDead([endpoint]))[0]?.cause !== cause) return false;
-    departures.beginRemoval(endpoint.state === 'deleting' ? endpoint : await endpoints.change(endpoint, 'deleting'));
+    departures.beginRemoval(
+      endpoint.state === 'deleting' ? endpoint : await endpoints.change(endpoint, { state: 'deleting' }),
+    );
     await departures.untilDone(endpoint);
     return endpoints.get(endpoint.id) === undefined;
   }

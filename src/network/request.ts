@@ -1,5 +1,5 @@
 /** What of the engine's requests can be judged, and what derived from them, without asking the kernel. */
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import {
   type Address,
@@ -79,9 +79,20 @@ export function readMac(typed: string): string {
   return mac;
 }
 
-/** `prefix`: the first two bytes, `02:42`. From the IPv4 address, else the IPv6 address, else by chance. */
-export function derivedMac(prefix: string, [first]: readonly InterfaceAddress[]): string {
+/**
+ * `prefix`: the first two bytes, `02:42`. From the IPv4 address, else the IPv6 address, else by chance. `count`: 0 for the
+ * usual one; each higher number gives another, always the same for a network and an address.
+ */
+export function derivedMac(
+  prefix: string,
+  [first]: readonly InterfaceAddress[],
+  { networkId, count }: { networkId: string; count: number },
+): string {
   if (first === undefined) return `${prefix}:${formatMac(randomBytes(4))}`;
+  if (count > 0) {
+    const text = `${networkId} ${formatInterfaceAddress(first)} ${count}`;
+    return `${prefix}:${formatMac(createHash('sha256').update(text).digest().subarray(0, 4))}`;
+  }
   return first.family === 'IPv4' ? macFromIPv4(prefix, first) : macFromIPv6(prefix, first);
 }
 

@@ -46,6 +46,8 @@ export interface IpamVerbs {
 /** What the table needs of the collector. */
 export interface LeakVerbs {
   collect(request: { isDryRun: boolean }): Promise<FoundLeak[]>;
+  /** The engine takes up with the plugin: an engine that was killed left behind what nobody will take back. */
+  hurry(): void;
 }
 
 /** A row of the table. */
@@ -104,7 +106,7 @@ export function createCalls({ network, ipam, leaks, scope }: Parts): Calls {
 
   // ConnectivityScope global, as the built-in macvlan: without it swarm tasks do not find each other by name.
   const networkDriver = {
-    GetCapabilities: constant({ Scope: scope, ConnectivityScope: 'global', GwAllocChecker: true }),
+    GetCapabilities: constant({ Scope: scope, ConnectivityScope: 'global', GwAllocChecker: true }, () => leaks.hurry()),
     GwAllocCheck: call(wire.readGatewayCheck, async (r) => network.skipGateway(r), wire.writeGatewaySkip),
     AllocateNetwork: call(wire.readAllocateNetwork, (r) => allocate(network, ipam, r), wire.writeAllocation),
     FreeNetwork: call(wire.readNetwork, (r) => ipam.freeNetwork(r.networkId), empty),

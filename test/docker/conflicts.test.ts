@@ -12,6 +12,7 @@ import { arpAnnouncement, arpReply, encodeArp } from '../../src/lan/frames/arp.t
 import { isProbeMac } from '../../src/lan/frames/mac.ts';
 import { Capture, type Frame } from '../lab/capture.ts';
 import { attachment, runIdle } from '../lab/container.ts';
+import { follow } from '../lab/document.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import type { Engine, Version } from '../lab/engine.ts';
 import { assertNoLinkLeft } from '../lab/invariant.ts';
@@ -28,6 +29,8 @@ const STRANGER = '3c:22:fb:10:aa:01';
 const IN_TIME_MS = 500;
 /** Twice the longest pause between the announcements of the engine, and between ours. */
 const QUIET_MS = 4000;
+/** So long a start is not refused. */
+const IN_VAIN_MS = 6000;
 /** Starts of a container on both hosts at the same time; RACES=200 for the long run. */
 const RACES = Number(process.env.RACES ?? 10);
 
@@ -188,6 +191,71 @@ for (const version of VERSIONS) {
       for (const { sourceMac } of announcements(await capture.stop(), '172.16.16.40'))
         assert.equal(sourceMac, MacAddress);
     });
+
+    /** Answers for the address from now on, until it is called off. */
+    function contest(contested: string): () => void {
+      let isOver = false;
+      stranger.react = (packet) => {
+        if (isOver || packet.protocol !== 'ARP' || packet.operation !== 'request') return;
+        if (formatAddress(packet.targetAddress) === contested) stranger.send(encodeArp(arpReply(packet, STRANGER)));
+      };
+      return () => {
+        isOver = true;
+      };
+    }
+
+    const isRunning = async (name: string) =>
+      (await one.engine.must('inspect', '--format', '{{.State.Running}}', name)).trim() === 'true';
+
+    for (const [subnet, ipam] of [
+      [17, '--ipam-driver tsmacvlan '],
+      [18, ''],
+    ] as const) {
+      const words = ipam === '' ? 'Docker’s IPAM' : 'our IPAM';
+      const contested = `172.16.${subnet}.50`;
+
+      test(`${words}: a restart whose address is contested for 8 s waits, and the container runs again`, async () => {
+        await typed(one.engine, network(subnet, ipam));
+        await runIdle(one.engine, 'web', `--net lan --restart always --ip ${contested}`);
+        const callOff = contest(contested);
+        setTimeout(callOff, 8000);
+        await typed(one.engine, 'restart -t 1 web');
+        assert.equal(await inside(one.engine, 'web'), contested);
+      });
+
+      test(`${words}: contested for longer it is refused, and starts by the watchdog of docs/conflicts.md`, async () => {
+        await typed(one.engine, network(subnet + 2, ipam));
+        const address = `172.16.${subnet + 2}.50`;
+        await runIdle(one.engine, 'web', `--net lan --restart always --ip ${address}`);
+        const callOff = contest(address);
+        const { code, stderr } = await one.engine.docker('restart', '-t', '0', 'web');
+        assert.equal(code, 1);
+        assert.match(
+          stderr,
+          new RegExp(`address ${address} (is already|was free .* is) used on the LAN by ${STRANGER}`),
+        );
+        assert.equal(await isRunning('web'), false);
+        callOff();
+        await follow(one.engine, 'conflicts.md', 'A start is refused last: `CONFLICT`, `-o conflict=`');
+        assert.equal(await inside(one.engine, 'web'), address);
+      });
+
+      test(`${words}: with conflict=warn it starts at once however long that lasts, and it is said and recorded`, async () => {
+        const address = `172.16.${subnet + 4}.50`;
+        await typed(one.engine, network(subnet + 4, ipam).replace(/lan$/, '-o conflict=warn lan'));
+        contest(address);
+        const beginMs = performance.now();
+        await runIdle(one.engine, 'web', `--net lan --restart always --ip ${address}`);
+        await typed(one.engine, 'restart -t 0 web');
+        assert.ok(performance.now() - beginMs < 2 * IN_VAIN_MS, 'nobody waited for the stranger');
+        assert.equal(await inside(one.engine, 'web'), address);
+        assert.ok((await conflictsOf(one)).some((conflict) => conflict.address === address));
+        assert.match(
+          one.plugin.log(),
+          new RegExp(`a container starts although somebody else has its address.*${address}.*${STRANGER}`),
+        );
+      });
+    }
 
     test('in the end no link is left from which the LAN was asked', async () => {
       for (const machine of [one, two]) await assertNoLinkLeft(machine);

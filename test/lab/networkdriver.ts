@@ -5,7 +5,8 @@ import { Endpoints } from '../../src/network/endpoints.ts';
 
 /** Every address is free, nobody watches, nobody is told. */
 const QUIET_LAN: LanOfEndpoints = {
-  refuseHeld: async () => undefined,
+  check: async () => undefined,
+  confirm: async () => undefined,
   watch: () => undefined,
   forget: () => undefined,
   announce: async () => undefined,

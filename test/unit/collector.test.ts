@@ -156,3 +156,13 @@ test('readings never overlap', options, async (t) => {
   collector.start();
   await Promise.all(Array.from({ length: 10 }, () => collector.collect({ isDryRun: true })));
 });
+
+test('an engine that takes up with the plugin is looked after as at the start', options, async (t) => {
+  const { collector, leaks, put } = openCollector(t);
+  collector.hurry();
+  collector.start();
+  await sleep(AGREE_MS);
+  put('a');
+  collector.hurry();
+  while (leaks.size > 0) await sleep(AGREE_MS);
+});

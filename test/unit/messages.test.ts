@@ -33,5 +33,5 @@ test('codes are constants, and each is one situation', () => {
   for (const code of codes) assert.match(code, /^[A-Z][A-Z0-9_]+$/);
   const doubled = codes.filter((code, position) => codes.indexOf(code) !== position);
   // Who has taken an address, and how the command line was called wrongly, are told in several ways.
-  assert.deepEqual([...new Set(doubled)].sort(), ['ADDRESS_TAKEN', 'USAGE']);
+  assert.deepEqual([...new Set(doubled)].sort(), ['ADDRESS_HELD', 'ADDRESS_TAKEN', 'USAGE']);
 });

@@ -23,7 +23,7 @@ const endpoint: fc.Arbitrary<Endpoint> = fc
   })
   .map((parts) => ({ ...endpointRecord(parts.id), ...parts }));
 
-const step = fc.record({ kind: oneOf('arrive', 'fail', 'change', 'remove'), endpoint });
+const step = fc.record({ kind: oneOf('arrive', 'fail', 'change', 'withdraw', 'remove'), endpoint });
 
 const ids = (endpoints: readonly (Endpoint | undefined)[]) => endpoints.map((one) => one?.id).sort();
 
@@ -65,7 +65,8 @@ test('whatever comes and goes, an index answers what a look at all endpoints wou
             endpoints.arrive(wanted, () => Promise.reject(new Error('no link'))),
             /no link/,
           );
-        if (kind === 'change' && known !== undefined) await endpoints.change(known, 'joined');
+        if (kind === 'change' && known !== undefined) await endpoints.change(known, { state: 'joined' });
+        if (kind === 'withdraw' && known !== undefined) await endpoints.change(known, { addresses: wanted.addresses });
         if (kind === 'remove' && known !== undefined) await endpoints.remove(known);
         checkAgainstScan(endpoints, wanted);
       }
@@ -91,7 +92,26 @@ test('a change of what was changed meanwhile is refused', options, async () => {
   const endpoints = new Endpoints(table);
   const record = endpointRecord('e1');
   await endpoints.arrive(record, async () => void (await table.insert(record)));
-  const joined = await endpoints.change(record, 'joined');
+  const joined = await endpoints.change(record, { state: 'joined' });
   assert.equal(endpoints.get('e1'), joined);
-  await assert.rejects(endpoints.change(record, 'deleting'), { code: 'ENDPOINT_UNKNOWN' });
+  await assert.rejects(endpoints.change(record, { state: 'deleting' }), { code: 'ENDPOINT_UNKNOWN' });
+});
+
+test('how long ago it changed is told by no clock that is set', options, async () => {
+  const table = new MemoryStore().endpoints;
+  let wallMs = 1_000_000;
+  const endpoints = new Endpoints(table, () => new Date(wallMs));
+  const record = { ...endpointRecord('e1'), changedAt: new Date(wallMs).toISOString() };
+  await endpoints.arrive(record, async () => void (await table.insert(record)));
+  wallMs += 3_600_000;
+  assert.ok(endpoints.ageMs(record) < 60_000, 'set ahead');
+  for (const [sinceMs, oldestMs] of [
+    [600_000, 660_000],
+    [-600_000, 60_000],
+  ] as const) {
+    const later = new Endpoints(table, () => new Date(1_000_000 + sinceMs));
+    await later.load();
+    const ageMs = later.ageMs(record);
+    assert.ok(ageMs >= Math.max(0, sinceMs) && ageMs < oldestMs, `${ageMs} ms`);
+  }
 });

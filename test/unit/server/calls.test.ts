@@ -353,3 +353,10 @@ test('calls are answered whatever the content type of their body', options, asyn
     assert.equal(status, 200, type);
   }
 });
+
+test('an engine that asks what the driver can do has the leaks looked for', options, async (t) => {
+  let times = 0;
+  const door = await openDoor(t, { leaks: { hurry: () => times++ } });
+  await ask(door, 'NetworkDriver.GetCapabilities');
+  assert.equal(times, 1);
+});

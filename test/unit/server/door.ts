@@ -28,16 +28,20 @@ export interface Door {
 interface Behaviour extends Omit<Partial<ServerOptions>, 'calls' | 'log'> {
   readonly network?: Partial<NetworkVerbs>;
   readonly ipam?: Partial<IpamVerbs>;
+  readonly leaks?: Partial<LeakVerbs>;
 }
 
-export async function openDoor(t: TestContext, { network = {}, ipam = {}, ...options }: Behaviour = {}): Promise<Door> {
+export async function openDoor(
+  t: TestContext,
+  { network = {}, ipam = {}, leaks = {}, ...options }: Behaviour = {},
+): Promise<Door> {
   const asked: unknown[][] = [];
   const limits = new Map<string, CallLimit>();
   const lines: Line[] = [];
   const calls = createCalls({
     network: remembering(asked, quietNetwork, network, limits),
     ipam: remembering(asked, quietIpam, ipam, limits),
-    leaks: quietLeaks,
+    leaks: { ...quietLeaks, ...leaks },
     scope: 'local',
   });
   const server = new PluginServer({ calls, log: logInto(lines), ...options });
@@ -69,7 +73,7 @@ export const quietIpam: IpamVerbs = {
   releaseAddress: async () => undefined,
 };
 
-export const quietLeaks: LeakVerbs = { collect: async () => [] };
+export const quietLeaks: LeakVerbs = { collect: async () => [], hurry: () => undefined };
 
 /** The verbs of `chosen`, those it lacks from `quiet`; what is asked of them is written down, its limit apart. */
 export function remembering<T extends object>(

@@ -1,0 +1,93 @@
+/**
+ * What the kernel says of an endpoint whose record stands in the way of a start. An engine that was killed, or that ended a
+ * container while the plugin was away, never says that the endpoint is gone, and the next start that wants its address or
+ * MAC address is the container's own. So a refusal is never founded on a record alone.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Address, formatAddress } from '../address.ts';
+import type { Link, Links } from '../kernel/link.ts';
+import { endpointAlias } from '../linknames.ts';
+import type { Endpoint } from '../model.ts';
+import type { CallLimit } from '../requests.ts';
+import type { Store } from '../store/store.ts';
+import { RECENT_MS, isUnoccupied } from './dead.ts';
+import type { Endpoints } from './endpoints.ts';
+
+/** `unsettled`: its link is on its way between namespaces, or its namespace is ending, or cannot be seen from here. */
+export type Whereabouts = 'present' | 'unsettled' | 'gone';
+
+/** A container that was killed is seen so long, at most, before the kernel begins to end its namespace. */
+const ENDING_MS = 800;
+/** A call that waited for a witness still has to ask the LAN and to make its link. */
+const RESERVE_MS = 1500;
+const FIRST_PAUSE_MS = 50;
+const LONGEST_PAUSE_MS = 400;
+
+/** What a witness works with. */
+export interface WitnessParts {
+  readonly networks: Store['networks'];
+  readonly endpoints: Endpoints;
+  readonly links: Links;
+}
+
+/** Looks at the links of single endpoints, here and in the namespaces of containers. */
+export class Witness {
+  readonly #parts: WitnessParts;
+
+  constructor(parts: WitnessParts) {
+    this.#parts = parts;
+  }
+
+  /** Where the endpoint's link is at this moment. Throws what the kernel or the store refuses. */
+  async look(endpoint: Endpoint): Promise<Whereabouts> {
+    const { links, endpoints, networks } = this.#parts;
+    const isIts = ofEndpoint(endpoint);
+    const [here] = await links.list(isIts);
+    // Between its making and the engine's move it lies here as one that came back does.
+    if (here !== undefined) return here.isUp || endpoints.ageMs(endpoint) < RECENT_MS ? 'present' : 'gone';
+    const elsewhere = (await links.foreignLinks(isIts)) ?? [];
+    if (elsewhere.length > 0) return 'present';
+    // It may have come back between the two readings.
+    if ((await links.list(isIts)).length > 0) return 'unsettled';
+    const mode = (await networks.get(endpoint.networkId))?.options.mode;
+    // A namespace that ends cannot be read any more while its links are still there (cleanup_net, net/core/net_namespace.c).
+    return (await isUnoccupied(links, endpoint, mode)) ? 'gone' : 'unsettled';
+  }
+
+  /**
+   * Whether nothing is left of the endpoint's container. Waits while that is not certain, until shortly before the call
+   * must be answered, and a moment for one that may just have been killed; without a limit it looks once.
+   */
+  async isGone(endpoint: Endpoint, limit: CallLimit | null): Promise<boolean> {
+    const untilMs = limit === null ? Number.NEGATIVE_INFINITY : limit.atMs - RESERVE_MS;
+    const endedMs = Math.min(untilMs, performance.now() + ENDING_MS);
+    for (let pauseMs = FIRST_PAUSE_MS; ; pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS)) {
+      const known = this.#parts.endpoints.get(endpoint.id);
+      if (known === undefined || known.state === 'deleting') return true;
+      const seen = await this.look(known);
+      const lastMs = seen === 'present' ? endedMs : untilMs;
+      if (seen === 'gone' || performance.now() + pauseMs > lastMs) return seen === 'gone';
+      await sleep(pauseMs, undefined, limit === null ? {} : { signal: limit.signal });
+    }
+  }
+
+  /**
+   * False when the endpoint's link is up in its container and does not have the address there: engines set addresses before
+   * they bring a link up. True as well when nothing is known.
+   */
+  async hasAddress(endpoint: Endpoint, address: Address): Promise<boolean> {
+    const { links } = this.#parts;
+    const isIts = ofEndpoint(endpoint);
+    const parent = await links.byName(endpoint.parent);
+    const [link] = (await links.foreignLinks(isIts)) ?? [];
+    if (parent === undefined || link?.isUp !== true) return true;
+    const reads = async () => (await links.foreignSubInterfaces(parent.index, formatAddress(address))).some(isIts);
+    // The first reading may be one that others began before the link was up.
+    return (await reads()) || (await reads());
+  }
+}
+
+function ofEndpoint({ id }: Endpoint): (link: Link) => boolean {
+  const alias = endpointAlias(id);
+  return (link) => link.alias === alias;
+}

@@ -1,0 +1,125 @@
+/** What becomes of an endpoint when the LAN says that somebody has its address. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { formatAddress } from '../../../src/address.ts';
+import { NOT_HELD, type Verdict } from '../../../src/lan/verdict.ts';
+import type { ConflictPolicy, Network } from '../../../src/model.ts';
+import { EndpointLan } from '../../../src/network/endpointlan.ts';
+import { interfaceAddress } from '../../lab/addresses.ts';
+import { callLimit } from '../../lab/patience.ts';
+import { type Line, logInto } from '../server/door.ts';
+import { endpointRecord, networkRecord } from '../store/records.ts';
+
+const options = { timeout: 10_000 };
+const STRANGER: Verdict = {
+  held: true,
+  macAddress: '3c:22:fb:10:aa:01',
+  linkName: 'eth0',
+  simultaneous: false,
+  isOnHost: false,
+};
+const OWN_HOST: Verdict = { ...STRANGER, isOnHost: true };
+
+interface Answers {
+  readonly check?: Verdict;
+  readonly insist?: Verdict;
+  readonly confirm?: Verdict;
+}
+
+function lanThatSays(answers: Answers) {
+  const asked: string[] = [];
+  const lines: Line[] = [];
+  const says = (question: keyof Answers) => async (request: { address: Parameters<typeof formatAddress>[0] }) => {
+    asked.push(`${question} ${formatAddress(request.address)}`);
+    return answers[question] ?? NOT_HELD;
+  };
+  const nothing = async () => undefined;
+  const room = {
+    ...{ check: says('check'), insist: says('insist'), confirm: says('confirm') },
+    ...{ watch: () => undefined, forget: () => undefined, announce: nothing, keepLeft: nothing },
+    ...{ endLeft: () => undefined, vacate: nothing },
+  };
+  const open = (usual: ConflictPolicy) => new EndpointLan(room, usual, logInto(lines));
+  return { asked, lines, open };
+}
+
+/** Its IPv4 addresses are chosen by Docker's IPAM and its IPv6 addresses by ours. */
+function network(conflict: ConflictPolicy | null, isIsolated = false): Network {
+  const record = networkRecord('n1');
+  return {
+    ...record,
+    options: { ...record.options, conflict },
+    parent: { ...record.parent, recipe: isIsolated ? 'isolated' : null },
+    subnets: [
+      { addressSpace: 'LocalDefault', subnet: '10.9.0.0/24', gateway: null, realm: null },
+      { addressSpace: 'TsmacvlanLocal', subnet: 'fd09::/64', gateway: null, realm: 'TsmacvlanLocal' },
+    ],
+  };
+}
+
+const endpoint = { ...endpointRecord('e1'), addresses: ['10.9.0.2/24', 'fd09::2/64'].map(interfaceAddress) };
+
+test('what Docker’s IPAM chose is asked for until just under the limit, all addresses once more', options, async () => {
+  const { asked, lines, open } = lanThatSays({});
+  const lan = open('refuse');
+  await lan.check(network(null), endpoint, callLimit());
+  await lan.confirm(network(null), endpoint, callLimit());
+  assert.deepEqual(asked, ['insist 10.9.0.2', 'confirm 10.9.0.2', 'confirm fd09::2']);
+  assert.deepEqual(lines, []);
+});
+
+test('who goes on having the address is the reason of a refusal that names a way out', options, async () => {
+  const lan = lanThatSays({ insist: STRANGER }).open('refuse');
+  await assert.rejects(lan.check(network(null), endpoint, callLimit()), {
+    code: 'ADDRESS_HELD',
+    message:
+      /^address 10\.9\.0\.2 is already used on the LAN by 3c:22.*--aux-address used=10\.9\.0\.2.*--ipam-driver tsmacvlan/,
+  });
+});
+
+test('who had it since, and gives it up in time, keeps nobody down', options, async () => {
+  const { asked, open } = lanThatSays({ confirm: STRANGER });
+  await open('refuse').confirm(network(null), endpoint, callLimit());
+  assert.deepEqual(asked.toSorted(), ['confirm 10.9.0.2', 'confirm fd09::2', 'insist 10.9.0.2', 'insist fd09::2']);
+});
+
+test('who has it since is the reason of a refusal; this host itself at once', options, async () => {
+  const isLost = { code: 'ADDRESS_LOST' };
+  const stranger = lanThatSays({ confirm: STRANGER, insist: STRANGER }).open('refuse');
+  await assert.rejects(stranger.confirm(network(null), endpoint, callLimit()), isLost);
+  const { asked, open } = lanThatSays({ confirm: OWN_HOST });
+  await assert.rejects(open('refuse').confirm(network(null), endpoint, callLimit()), isLost);
+  assert.deepEqual(asked, ['confirm 10.9.0.2', 'confirm fd09::2']);
+});
+
+test('with the policy to warn nobody is waited for or refused; it is said once a start', options, async () => {
+  for (const [usual, own] of [
+    ['warn', null],
+    ['refuse', 'warn'],
+  ] as const) {
+    const { asked, lines, open } = lanThatSays({ check: STRANGER, confirm: STRANGER });
+    const lan = open(usual);
+    for (const id of ['e1', 'e2']) {
+      await lan.check(network(own), { ...endpoint, id }, callLimit());
+      for (const _ of ['CreateEndpoint', 'Join']) await lan.confirm(network(own), { ...endpoint, id }, callLimit());
+    }
+    assert.ok(!asked.some((question) => question.startsWith('insist')));
+    assert.deepEqual(
+      lines.map(({ level, fields }) => `${level} ${String(fields['address'])} ${String(fields['by'])}`),
+      ['10.9.0.2', 'fd09::2', '10.9.0.2', 'fd09::2'].map((address) => `warn ${address} 3c:22:fb:10:aa:01`),
+    );
+  }
+});
+
+test('the network’s own policy goes before the setting', options, async () => {
+  const lan = lanThatSays({ insist: STRANGER }).open('warn');
+  await assert.rejects(lan.check(network('refuse'), endpoint, callLimit()), { code: 'ADDRESS_HELD' });
+});
+
+test('an isolated network is on no LAN that could be asked', options, async () => {
+  const { asked, open } = lanThatSays({ check: STRANGER, confirm: STRANGER });
+  const lan = open('refuse');
+  await lan.check(network(null, true), endpoint, callLimit());
+  await lan.confirm(network(null, true), endpoint, callLimit());
+  assert.deepEqual(asked, []);
+});
