@@ -23,17 +23,30 @@
  * Why safe against strangers. A stranger's probe makes us give up whatever its MAC; only one whose random MAC has our
  * prefix (1 in 16 million) would be treated as ours, and even then a second probe of it makes us give up.
  *
- * Addresses on standby. A daemon keeps some addresses that it found free, so that the next container need not wait. To
- * the first probe of another daemon it answers that the address is on standby, by a MAC of a kind that only keepers
+ * Addresses on standby. A daemon keeps some addresses that it found free, so that the next container need not wait long.
+ * To the first probe of another daemon it answers that the address is on standby, by a MAC of a kind that only keepers
  * name. Who only looks for addresses to keep then takes another, and also gives way to any probe at all. Who needs the
  * address for a container takes no notice and asks on, and at its second probe the keeper lets go in silence. So two
  * daemons keep different addresses, and neither keeps the other from the last free one or from one the user named.
  *
- * Why still never both. Let A keep the address since it found it free, listening ever since, and B need it. Before A
- * gives it to a container it reads what waits in its socket. If B's second probe is there, A lets go; if not, it comes
- * after A became its guard, A defends, and B, which waits after each probe, gives up. B always sends three. If B asked
- * before A kept, then A was asking too, heard B and gave way; or the address was that of A's container until then, whose
- * kernel answered B.
+ * The fresh question. A keeper that needs the address itself reads what waits in its socket and sends one probe; after 25 ms
+ * in silence the address is its container's, and it defends it. Whoever was heard to probe for it within 5 s may still be
+ * asking: then the keeper asks as thoroughly as anybody. 5 s after another's probe a keeper asks again in any case.
+ *
+ * Why still never both. Let A keep the address since it found it free, listening ever since, and B want it as well.
+ * (4) B asks thoroughly. If one of its probes came before A's question, A knew of it: at the second A let go; after the first
+ *     A asked thoroughly, and (1) to (3) hold. If the first came later, A was asking, and the rule holds, with A waiting as
+ *     long as anybody once it had to reassert itself; or A was defending, and B, which waits after each probe, heard that.
+ * (5) B asks freshly too: it also had the address on standby, as after two LANs were joined. If one heard the other's probe
+ *     before its own question, it asks thoroughly: (4). If both probes were under way at once and came within 25 ms, both were
+ *     still asking: the higher MAC gives up, and the lower, which waits on, hears a defence if the other was done already.
+ * (6) B asked before A kept: then A was asking too, heard B and gave way; or the address was that of A's container until then,
+ *     whose kernel answered B.
+ *
+ * What is weaker than the thorough procedure: in (5) a frame that takes more than 25 ms, or a daemon that stands still that
+ * long while it defends, gives both the verdict. But whatever answers later counts until Join is answered, and both
+ * ask twice more, while the endpoint is made and while it is joined; then both are refused rather than both started. One lost
+ * frame spoils one question of three. What is heard after Join is a conflict, and is reported.
  */
 import type { Clock } from '../clock.ts';
 import { isProbeMac } from './frames/mac.ts';

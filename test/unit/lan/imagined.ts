@@ -2,16 +2,21 @@
  * An imagined LAN in imagined time: hosts whose event loops stall and a wire that delays and loses frames, all drawn
  * from the test's own random numbers. What is real is the Detection under test.
  */
+import type { Address } from '../../../src/address.ts';
 import type { Clock } from '../../../src/clock.ts';
 import type { Detection } from '../../../src/lan/detection.ts';
 import type { Wire } from '../../../src/lan/detectionspec.ts';
 import { Pacer } from '../../../src/lan/pacer.ts';
+import { announcementFrame, defenceFrame } from '../../../src/lan/frames/outgoing.ts';
 import { decodePacket, readSighting } from '../../../src/lan/frames/sighting.ts';
 
 interface Event {
   readonly atMs: number;
   readonly run: () => void;
 }
+
+/** What an event sets going has come to its next wait after so many. */
+const MICROTASK_TURNS = 12;
 
 export class World {
   nowMs = 0;
@@ -34,6 +39,17 @@ export class World {
     this.nowMs = untilMs;
   }
 
+  /** The same, where what is done waits for promises in between. */
+  async live(untilMs: number): Promise<void> {
+    for (let next = this.#next(untilMs); next !== undefined; next = this.#next(untilMs)) {
+      this.#events.delete(next);
+      this.nowMs = next.atMs;
+      next.run();
+      for (let turns = 0; turns < MICROTASK_TURNS; turns++) await Promise.resolve();
+    }
+    this.nowMs = untilMs;
+  }
+
   #next(untilMs: number): Event | undefined {
     let first: Event | undefined;
     for (const event of this.#events) {
@@ -51,10 +67,17 @@ export interface HostSpec {
   readonly stall: { readonly fromMs: number; readonly forMs: number };
   /** Left out: no limit. */
   readonly mostFrames?: number;
+  /** Until then it is alone on a LAN of its own; left out, it never is. */
+  readonly joinsAtMs?: number;
+}
+
+/** What is on the LAN. */
+export interface Station {
+  arrive(frame: Buffer): void;
 }
 
 /** A host's socket and event loop. */
-export class Host implements Wire {
+export class Host implements Wire, Station {
   readonly macAddress: string;
   readonly clock: Clock;
   detection: Detection | undefined;
@@ -64,9 +87,9 @@ export class Host implements Wire {
   readonly #pacer: Pacer;
   readonly #world: World;
   readonly #spec: HostSpec;
-  readonly #others: readonly Host[];
+  readonly #others: readonly Station[];
 
-  constructor(world: World, spec: HostSpec, others: readonly Host[]) {
+  constructor(world: World, spec: HostSpec, others: readonly Station[]) {
     this.macAddress = spec.macAddress;
     this.#world = world;
     this.#spec = spec;
@@ -80,7 +103,11 @@ export class Host implements Wire {
 
   send(frame: Buffer): void {
     if (decodePacket(frame) !== undefined) this.sent.push({ atMs: this.#world.nowMs, frame });
-    for (const other of this.#others) if (other !== this) other.#arrive(frame);
+    if (this.isJoined) for (const other of this.#others) if (other !== this) other.arrive(frame);
+  }
+
+  get isJoined(): boolean {
+    return this.#world.nowMs >= (this.#spec.joinsAtMs ?? 0);
   }
 
   turn(): number {
@@ -110,13 +137,43 @@ export class Host implements Wire {
       this.detection.hear(sighting);
   }
 
-  #arrive(frame: Buffer): void {
-    if (this.detection === undefined) return;
+  arrive(frame: Buffer): void {
+    if (this.detection === undefined || !this.isJoined) return;
     this.#world.at(this.#world.nowMs + this.#spec.latencyMs, () => this.#waiting.push(frame));
   }
 
   #awake(atMs: number): number {
     const { fromMs, forMs } = this.#spec.stall;
     return atMs >= fromMs && atMs < fromMs + forMs ? fromMs + forMs : atMs;
+  }
+}
+
+/** A container on a host: its kernel announces its address and answers for it at once. */
+export class Container implements Station {
+  readonly #host: Host;
+  readonly #address: Address;
+  readonly #macAddress: string;
+  readonly #others: readonly Station[];
+
+  constructor(host: Host, address: Address, macAddress: string, others: readonly Station[]) {
+    this.#host = host;
+    this.#address = address;
+    this.#macAddress = macAddress;
+    this.#others = others;
+  }
+
+  announce(): void {
+    this.#send(announcementFrame(this.#address, this.#macAddress));
+  }
+
+  arrive(frame: Buffer): void {
+    const packet = decodePacket(frame);
+    const sighting = packet && readSighting(packet);
+    if (packet === undefined || sighting?.kind !== 'probe' || sighting.address.value !== this.#address.value) return;
+    this.#send(defenceFrame(packet, this.#address, this.#macAddress));
+  }
+
+  #send(frame: Buffer): void {
+    if (this.#host.isJoined) for (const other of this.#others) if (other !== this) other.arrive(frame);
   }
 }

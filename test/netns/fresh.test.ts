@@ -1,0 +1,366 @@
+/**
+ * Addresses are asked for at the moment they are given: what was on standby, what a container has just left, and again
+ * while an endpoint is made and joined. The file's own network namespace is the host:
+ *
+ *     par ── veth ── br0 (ns "lan") ── veth ── machine (a Linux kernel: it takes addresses in silence, and answers)
+ *                                   └─ veth ── squatter (scripted frames)
+ */
+import assert from 'node:assert/strict';
+import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Address, formatAddress, parseAddress, parsePrefix } from '../../src/address.ts';
+import { Links } from '../../src/kernel/link.ts';
+import { arpProbe, arpReply, encodeArp } from '../../src/lan/frames/arp.ts';
+import { isProbeMac } from '../../src/lan/frames/mac.ts';
+import { type FoundConflict, Lan as LanRoom, type Speaker } from '../../src/lan/lan.ts';
+import type { Kept, Loss } from '../../src/lan/verdict.ts';
+import { MODES, type ProbeProfile } from '../../src/model.ts';
+import { output } from '../lab/command.ts';
+import { outsideLab } from '../lab/enclosure.ts';
+import { Lan, Namespace } from '../lab/namespace.ts';
+import { Neighbour } from '../lab/neighbour.ts';
+import { callLimit, inTime, until } from '../lab/patience.ts';
+
+const timeout = 60_000;
+const MACHINE = '3c:22:fb:10:aa:02';
+const SQUATTER = '3c:22:fb:10:aa:01';
+const CONTAINER = '02:42:0a:09:00:32';
+const OTHER = '02:42:ac:11:00:02';
+/** What the kernel and this process take beside the waits. */
+const PROMPT_MS = 200;
+
+const QUIET = { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined };
+
+const ip = (words: string) => output(['ip', ...words.split(' ')]);
+
+function address(text: string): Address {
+  const parsed = parseAddress(text);
+  assert.ok(parsed);
+  return parsed;
+}
+
+let last = 50;
+const FAMILIES = {
+  IPv4: { next: () => address(`10.9.0.${++last}`), subnet: parsePrefix('10.9.0.0/24'), length: 24 },
+  IPv6: { next: () => address(`fd00::${(++last).toString(16)}`), subnet: parsePrefix('fd00::/64'), length: 64 },
+} as const;
+
+describe('an address is asked for at the moment it is given', { skip: outsideLab(), timeout: 400_000 }, () => {
+  let lan: Lan;
+  let machine: Neighbour;
+  let squatter: Neighbour;
+  let links: Links;
+  let room: LanRoom;
+  const records: FoundConflict[] = [];
+  /** Of our endpoints, by MAC address. */
+  const speakers = new Map<string, Speaker>();
+
+  before(async () => {
+    lan = await Lan.create([], 'lan');
+    await ip('link add par type veth peer name port-par netns lan');
+    await lan.namespace.ip('link set port-par master br0 up');
+    await ip('link set par up');
+    machine = await Neighbour.plug(lan, 'machine', MACHINE);
+    squatter = await Neighbour.plug(lan, 'squatter', SQUATTER);
+    links = Links.open();
+    // The kernels' own IPv6 start-up noise.
+    await sleep(2500);
+  });
+
+  beforeEach(() => {
+    records.length = 0;
+    speakers.clear();
+    room = new LanRoom({
+      links,
+      usualProfile: 'fast',
+      mostFrames: 0,
+      defends: false,
+      speaker: (_parent, macAddress) => speakers.get(macAddress),
+      record: async (conflict) => void records.push(conflict),
+      log: QUIET,
+    });
+  });
+  afterEach(async () => {
+    await room.close();
+    squatter.reset();
+    machine.reset();
+  });
+  after(() => {
+    machine.close();
+    squatter.close();
+    links.close();
+  });
+
+  interface Terms {
+    readonly mode?: (typeof MODES)[number];
+    readonly profile?: ProbeProfile;
+    readonly leastProfile?: ProbeProfile;
+  }
+
+  const request = (one: Address, { mode = 'bridge', profile = 'fast', leastProfile }: Terms = {}) => ({
+    parentName: 'par',
+    mode,
+    profile,
+    address: one,
+    subnet: FAMILIES[one.family].subnet ?? assert.fail(),
+    leastProfile: leastProfile ?? null,
+  });
+  const heldBy = (macAddress: string) => ({
+    held: true,
+    macAddress,
+    linkName: 'par',
+    simultaneous: false,
+    isOnHost: false,
+  });
+
+  async function keep(one: Address, terms: Terms = {}): Promise<{ kept: Kept; losses: Loss[] }> {
+    const losses: Loss[] = [];
+    const kept = await room.keep(request(one, terms), (loss) => losses.push(loss));
+    assert.ok(kept !== null && typeof kept === 'object', `${formatAddress(one)} is not kept`);
+    return { kept, losses };
+  }
+
+  /** Linux announces nothing: nobody hears of it who does not ask. */
+  const take = (one: Address, namespace = machine.namespace, link = 'lan0') =>
+    namespace.ip(`address add ${formatAddress(one)}/${FAMILIES[one.family].length} dev ${link} nodad`);
+  const leave = (one: Address) =>
+    machine.namespace.ip(`address delete ${formatAddress(one)}/${FAMILIES[one.family].length} dev lan0`);
+
+  /** Probes for the address that the machine heard since. */
+  const probesFor = (one: Address) =>
+    machine.heard.filter(({ packet }) => {
+      if (!isProbeMac(packet.sourceMac)) return false;
+      if (packet.protocol === 'ARP')
+        return packet.senderAddress.value === 0n && packet.targetAddress.value === one.value;
+      return packet.protocol === 'NS' && packet.target.value === one.value;
+    });
+
+  const endpoint = (one: Address) => ({
+    id: 'e1',
+    parentName: 'par',
+    mode: 'bridge' as const,
+    profile: 'fast' as const,
+    macAddress: CONTAINER,
+    addresses: [{ ...one, length: FAMILIES[one.family].length }],
+  });
+
+  for (const { next } of Object.values(FAMILIES)) {
+    const family = next().family;
+
+    for (const mode of MODES) {
+      test(`who took an ${family} address in silence while it was on standby has it (${mode})`, {
+        timeout,
+      }, async () => {
+        for (const profile of ['fast', 'rfc'] as const) {
+          const wanted = next();
+          const { losses } = await keep(wanted, { mode });
+          await take(wanted);
+          assert.deepEqual(losses, [], 'nobody heard of it');
+          assert.deepEqual(await room.check(request(wanted, { mode, profile })), heldBy(MACHINE));
+          assert.deepEqual(
+            records.splice(0).map(({ macAddress }) => macAddress),
+            [MACHINE],
+          );
+        }
+      });
+    }
+
+    test(`a free ${family} address on standby costs one question and its short wait`, { timeout }, async () => {
+      let wanted = next();
+      await inTime(
+        PROMPT_MS,
+        async () => assert.deepEqual(await room.check(request(wanted)), { held: false }),
+        async () => {
+          wanted = next();
+          await keep(wanted);
+          machine.drain();
+          machine.heard.length = 0;
+        },
+      );
+      machine.drain();
+      assert.equal(probesFor(wanted).length, 1);
+    });
+
+    test(`where nothing else promises that an ${family} address is free the whole procedure runs, on standby or not`, {
+      timeout,
+    }, async () => {
+      const wanted = next();
+      const { losses } = await keep(wanted);
+      machine.drain();
+      machine.heard.length = 0;
+      const beginMs = performance.now();
+      assert.deepEqual(await room.check(request(wanted, { leastProfile: 'rfc' })), { held: false });
+      const tookMs = performance.now() - beginMs;
+      machine.drain();
+      assert.equal(probesFor(wanted).length, 3);
+      assert.ok(tookMs > (family === 'IPv4' ? 4000 : 3000), `${tookMs} ms`);
+      assert.deepEqual(losses, ['ended']);
+    });
+
+    test(`who takes an ${family} address that a container has just left has it`, { timeout }, async () => {
+      const wanted = next();
+      await room.keepLeft(endpoint(wanted));
+      await sleep(1000);
+      assert.ok(room.isOnStandby(request(wanted)));
+      await take(wanted);
+      assert.deepEqual(await room.check(request(wanted)), heldBy(MACHINE));
+    });
+
+    test(`who takes an ${family} address between check() and Join is found by confirm()`, { timeout }, async () => {
+      const wanted = next();
+      assert.deepEqual(await room.check(request(wanted)), { held: false });
+      const confirm = () => room.confirm({ ...request(wanted), macAddress: CONTAINER });
+      assert.deepEqual(await confirm(), { held: false });
+      assert.deepEqual(records, []);
+      await take(wanted);
+      assert.deepEqual(await confirm(), heldBy(MACHINE));
+      assert.equal(room.takerOf(request(wanted)), MACHINE);
+      assert.deepEqual(await confirm(), heldBy(MACHINE), 'at once, the second time');
+      await leave(wanted);
+      assert.deepEqual(await room.check(request(wanted)), { held: false }, 'who went away again is forgotten');
+      assert.deepEqual(await confirm(), { held: false });
+    });
+
+    test(`another host whose container has the same ${family} address and MAC is found by confirm()`, {
+      timeout,
+    }, async () => {
+      const wanted = next();
+      assert.deepEqual(await room.check(request(wanted)), { held: false });
+      // The endpoint is made, and not in its sandbox yet.
+      speakers.set(CONTAINER, { isLeaving: false });
+      // Else its other link answers for the address too.
+      await machine.namespace.run(['sh', '-c', 'echo 1 > /proc/sys/net/ipv4/conf/lan0/arp_ignore']);
+      await machine.namespace.ip(`link add twin link lan0 address ${CONTAINER} type macvlan mode bridge`);
+      await machine.namespace.ip('link set twin up');
+      await take(wanted, machine.namespace, 'twin');
+      assert.deepEqual(await room.confirm({ ...request(wanted), macAddress: CONTAINER }), heldBy(CONTAINER));
+      await machine.namespace.ip('link delete twin');
+      await machine.namespace.run(['sh', '-c', 'echo 0 > /proc/sys/net/ipv4/conf/lan0/arp_ignore']);
+    });
+
+    test(`an ${family} address whose guard is over is confirmed by the whole procedure`, { timeout }, async () => {
+      const wanted = next();
+      machine.heard.length = 0;
+      assert.deepEqual(await room.confirm({ ...request(wanted), macAddress: null }), { held: false });
+      machine.drain();
+      assert.equal(probesFor(wanted).length, 3);
+    });
+  }
+
+  test('an answer that comes late is judged before the container starts', { timeout }, async () => {
+    const wanted = FAMILIES.IPv4.next();
+    await keep(wanted);
+    let asked = 0;
+    squatter.react = (packet) => {
+      if (packet.protocol !== 'ARP' || packet.targetAddress.value !== wanted.value || ++asked > 1) return;
+      setTimeout(() => squatter.send(encodeArp(arpReply(packet, SQUATTER))), 60);
+    };
+    assert.deepEqual(await room.check(request(wanted)), { held: false });
+    await sleep(200);
+    assert.deepEqual(await room.confirm({ ...request(wanted), macAddress: CONTAINER }), heldBy(SQUATTER));
+  });
+
+  test('while somebody has an address it is asked for again until just under the limit', { timeout }, async () => {
+    const wanted = FAMILIES.IPv4.next();
+    await take(wanted);
+    const beginMs = performance.now();
+    const insisted = room.insist(request(wanted), callLimit(9000));
+    setTimeout(() => void leave(wanted), 3000);
+    assert.deepEqual(await insisted, { held: false });
+    const tookMs = performance.now() - beginMs;
+    assert.ok(tookMs > 3000 && tookMs < 7000, `${tookMs} ms`);
+    assert.equal(records.length, 1, 'and is recorded once');
+  });
+
+  test('an address that stays in use is refused while there is still time to say so', { timeout }, async () => {
+    const wanted = FAMILIES.IPv4.next();
+    await take(wanted);
+    const limit = callLimit(4000);
+    assert.deepEqual(await room.insist(request(wanted), limit), heldBy(MACHINE));
+    const leftMs = limit.atMs - performance.now();
+    assert.ok(leftMs > 400 && leftMs < 2000, `${leftMs} ms before the limit`);
+  });
+
+  test("the host's own address is refused at once, and recorded by nobody", { timeout }, async () => {
+    const wanted = FAMILIES.IPv4.next();
+    await ip(`address add ${formatAddress(wanted)}/24 dev par`);
+    const limit = callLimit(9000);
+    const verdict = await room.insist(request(wanted), limit);
+    assert.ok(verdict.held && verdict.isOnHost);
+    assert.ok(limit.atMs - performance.now() > 7000);
+    assert.deepEqual(records, []);
+    await ip(`address delete ${formatAddress(wanted)}/24 dev par`);
+  });
+
+  test('who only asks for an address is no holder of it', { timeout }, async () => {
+    const wanted = FAMILIES.IPv4.next();
+    squatter.react = (packet) => {
+      if (packet.protocol === 'ARP' && packet.targetAddress.value === wanted.value)
+        squatter.send(encodeArp(arpProbe(wanted, SQUATTER)));
+    };
+    assert.deepEqual(await room.check(request(wanted)), { ...heldBy(SQUATTER), simultaneous: true });
+    assert.deepEqual(records, []);
+  });
+
+  test('after an event on the LAN nothing is on standby, and what is asked is asked anew', { timeout }, async () => {
+    const [kept, asked, guarded] = [1, 2, 3].map(() => FAMILIES.IPv4.next()) as [Address, Address, Address];
+    const { losses } = await keep(kept);
+    assert.deepEqual(await room.check(request(guarded)), { held: false });
+    machine.drain();
+    machine.heard.length = 0;
+    const checked = room.check(request(asked));
+    await until(() => probesFor(asked).length === 2);
+    room.voidParent('par');
+    assert.deepEqual(losses, ['ended']);
+    assert.deepEqual(await checked, { held: false });
+    machine.drain();
+    assert.equal(probesFor(asked).length, 5);
+    assert.deepEqual(await room.confirm({ ...request(guarded), macAddress: CONTAINER }), { held: false });
+    machine.drain();
+    assert.equal(probesFor(guarded).length, 3);
+  });
+
+  test('below a parent without carrier nothing is kept, since silence says nothing there', { timeout }, async () => {
+    await lan.namespace.ip('link set port-par down');
+    await until(async () => (await links.byName('par'))?.hasCarrier === false);
+    assert.equal(await room.keep(request(FAMILIES.IPv4.next()), () => undefined), 'ended');
+    const left = FAMILIES.IPv4.next();
+    await room.keepLeft(endpoint(left));
+    assert.ok(!room.isOnStandby(request(left)));
+    await lan.namespace.ip('link set port-par up');
+    await until(async () => (await links.byName('par'))?.hasCarrier === true);
+  });
+
+  test('another interface of the container that leaves is no stranger, and not for ever', { timeout }, async () => {
+    const wanted = FAMILIES.IPv4.next();
+    const text = formatAddress(wanted);
+    const sandbox = await Namespace.create('sandbox');
+    for (const [name, mac] of [
+      ['mine', CONTAINER],
+      ['other', OTHER],
+    ]) {
+      await ip(`link add ${name} link par address ${mac} type macvlan mode bridge`);
+      await ip(`link set ${name} netns sandbox`);
+      await sandbox.ip(`link set ${name} up`);
+    }
+    await take(wanted, sandbox, 'mine');
+    await room.keepLeft(endpoint(wanted));
+    await sleep(300);
+    await sandbox.ip('link delete mine');
+    assert.ok(room.isOnStandby(request(wanted)), 'on standby while the other answers');
+    await sleep(1500);
+    assert.ok(room.isOnStandby(request(wanted)), 'and when it is gone');
+    assert.deepEqual(await room.check(request(wanted)), { held: false });
+
+    // It is a holder when it has the address all the same.
+    const own = FAMILIES.IPv4.next();
+    await take(own, sandbox, 'other');
+    await room.keepLeft(endpoint(own));
+    await sleep(300);
+    assert.equal((await room.check(request(own))).held, true);
+    await room.keepLeft(endpoint(own));
+    await until(() => !room.isOnStandby(request(own)), { timeoutMs: 20_000, detail: () => text });
+    assert.deepEqual(records, []);
+    await sandbox.delete();
+  });
+});
