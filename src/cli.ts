@@ -8,7 +8,7 @@ import { PROFILES } from './lan/timing.ts';
 import { drawMap } from './map.ts';
 import { nearest } from './nearest.ts';
 import { SETTINGS, readSettings } from './settings.ts';
-import { askDaemon, COLLECT_LEAKS } from './server/client.ts';
+import { askDaemon, COLLECT_LEAKS, filteredParents } from './server/client.ts';
 import { writtenEndpoint } from './store/codec.ts';
 import { readLocalStore, type ReadonlyStore } from './store/local.ts';
 import type { Move, SharedAddress } from './store/etcd/migrate.ts';
@@ -37,7 +37,7 @@ interface Flags {
 const COMMANDS: Readonly<Record<string, Command>> = {
   serve: { summary: 'run the plugin; settings come from the environment (tsmacvlan settings)', run: serve },
   map: { summary: 'draw interfaces, VLANs, networks and containers', run: map },
-  networks: { summary: 'list the networks', run: (flags) => list(flags, (store) => store.networks.list(), networkRow) },
+  networks: { summary: 'list the networks', run: networks },
   endpoints: {
     summary: 'list the attachments of containers',
     run: (flags) => list(flags, (store) => store.endpoints.list(), endpointRow, writtenEndpoint),
@@ -158,11 +158,23 @@ async function withStore<T>(use: (store: ReadonlyStore) => Promise<T>): Promise<
 }
 
 async function map({ json }: Flags): Promise<void> {
+  const filtered = await filteredParents(readSettings(process.env).sockets[0] ?? '');
   await withStore(async (store) => {
     const [networks, endpoints] = [await store.networks.list(), await store.endpoints.list()];
-    if (json) printJson({ networks, endpoints: endpoints.map(writtenEndpoint) });
-    else print(drawMap(networks, endpoints) || 'no networks\n');
+    if (json) printJson({ networks, endpoints: endpoints.map(writtenEndpoint), filteredParents: filtered });
+    else print(drawMap(networks, endpoints, filtered) || 'no networks\n');
   });
+}
+
+async function networks(flags: Flags): Promise<void> {
+  const filtered = await filteredParents(readSettings(process.env).sockets[0] ?? '');
+  const isFiltered = ({ parent }: Network) => filtered.includes(parent.name);
+  await list(
+    flags,
+    (store) => store.networks.list(),
+    (network) => networkRow(network, isFiltered(network)),
+    (network) => ({ ...network, isPortFiltered: isFiltered(network) }),
+  );
 }
 
 async function list<T>(
@@ -308,10 +320,10 @@ type Records = {
   >[number];
 };
 
-function networkRow({ id, parent, options, internal, subnets }: Records['networks']): Row {
+function networkRow({ id, parent, options, internal, subnets }: Records['networks'], isFiltered: boolean): Row {
   return {
     NETWORK: errors.short(id),
-    PARENT: parent.name,
+    PARENT: isFiltered ? `${parent.name} (filtered)` : parent.name,
     MODE: options.mode,
     INTERNAL: internal ? 'yes' : 'no',
     SUBNETS: subnets.map(({ subnet }) => subnet).join(' '),

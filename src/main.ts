@@ -88,7 +88,13 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
       startStandby();
     });
   const server = new PluginServer({
-    calls: createCalls({ network, ipam, leaks, scope: settings.scope }),
+    calls: createCalls({
+      network,
+      ipam,
+      leaks,
+      scope: settings.scope,
+      filteredParents: () => lan.filteredParents(),
+    }),
     log,
     ready: recovery,
   });

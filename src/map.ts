@@ -8,11 +8,21 @@ interface Branch {
   readonly children: Branch[];
 }
 
-/** A tree in box-drawing characters, one root per base interface; ends with a newline unless there is nothing. */
-export function drawMap(networks: readonly Network[], endpoints: readonly Endpoint[]): string {
+/** Beside a parent whose network port delivers to the parent's MAC address only. */
+const FILTERS = "  (its network port lets no container's MAC address through)";
+
+/**
+ * A tree in box-drawing characters, one root per base interface; ends with a newline unless there is nothing. `filtered`:
+ * parents whose network port delivers to their own MAC address only.
+ */
+export function drawMap(
+  networks: readonly Network[],
+  endpoints: readonly Endpoint[],
+  filtered: readonly string[] = [],
+): string {
   const roots = new Map<string, Branch>();
   for (const network of networks) {
-    const branch = parentBranch(roots, network);
+    const branch = parentBranch(roots, network, filtered.includes(network.parent.name) ? FILTERS : '');
     const containers = endpoints.filter(({ networkId, state }) => networkId === network.id && state !== 'deleting');
     branch.children.push({
       label: networkLabel(network),
@@ -23,11 +33,11 @@ export function drawMap(networks: readonly Network[], endpoints: readonly Endpoi
 }
 
 /** The base interface, and below it the VLAN when the network is on one. */
-function parentBranch(roots: Map<string, Branch>, { parent }: Network): Branch {
+function parentBranch(roots: Map<string, Branch>, { parent }: Network, remark: string): Branch {
   if (parent.recipe === 'isolated') return findOrAdd(roots, `(isolated) ${parent.name}`);
-  if (parent.recipe === null) return findOrAdd(roots, parent.name);
+  if (parent.recipe === null) return findOrAdd(roots, `${parent.name}${remark}`);
   const base = findOrAdd(roots, parent.recipe.base);
-  const label = `VLAN ${parent.recipe.vlan.join('.')}  ${parent.name}${parent.made ? '' : '  (made by the administrator)'}`;
+  const label = `VLAN ${parent.recipe.vlan.join('.')}  ${parent.name}${parent.made ? '' : '  (made by the administrator)'}${remark}`;
   const found = base.children.find((child) => child.label === label);
   if (found !== undefined) return found;
   const branch = { label, children: [] };

@@ -74,6 +74,9 @@ export interface AddressConfirmation extends AddressCheck {
 
 /** More are an attack. */
 const MOST_TAKERS = 256;
+/** For the administrator of the switch or hypervisor. */
+const PORT_FILTERS =
+  'the network port of the parent delivers frames to its own MAC address only: containers on it get no answers; have it let other MAC addresses through (VMware: promiscuous mode, MAC address changes and forged transmits; Hyper-V: MAC address spoofing; a switch: port security)';
 /** How long until an address that somebody has is asked for again while a call insists. */
 const INSIST_MS = 1000;
 /** What a container said that is leaving was read by then. */
@@ -99,6 +102,7 @@ export class Lan {
       mostFrames: parts.mostFrames,
       onLateConflict: (late) => this.#hearLate(late),
       onProxy: (report) => this.#tellProxy(report),
+      onPortFilter: (parentName, isFiltered) => this.#tellPortFilter(parentName, isFiltered),
     });
     this.#prober = prober;
     this.#monitor = new Monitor({
@@ -281,6 +285,11 @@ export class Lan {
     for (const subnet of subnets) this.#prober.endLeft(parentName, subnet);
   }
 
+  /** Parents whose network port was found to deliver to the parent's MAC address only. */
+  filteredParents(): string[] {
+    return this.#prober.filteredParents();
+  }
+
   /** Ends everything; no link or socket stays. What is being asked ends in an error. */
   async close(): Promise<void> {
     this.#monitor.close();
@@ -331,6 +340,14 @@ export class Lan {
     void record(conflict).catch((error: unknown) =>
       log.error('a conflict was not recorded', { address, error: String(error) }),
     );
+  }
+
+  #tellPortFilter(parent: string, isFiltered: boolean): void {
+    if (isFiltered) this.#parts.log.warn(PORT_FILTERS, { parent });
+    else
+      this.#parts.log.info('the network port of the parent lets frames for other MAC addresses through now', {
+        parent,
+      });
   }
 
   #tellProxy({ parentName: parent, macAddress: device }: ProxyReport): void {

@@ -21,6 +21,7 @@ import type { Clock } from '../clock.ts';
 import { awaitingFilter } from './frames/filter.ts';
 import type { Detection } from './detection.ts';
 import type { Wire } from './detectionspec.ts';
+import { Inquiries } from './inquiry.ts';
 import type { Pacer } from './pacer.ts';
 import { ALL_NODES_MAC, multicastMac, solicitedNodeGroup } from './frames/nd.ts';
 import { type GivenAnswer, ProxyJudge } from './proxyarp.ts';
@@ -65,6 +66,7 @@ export class Port implements Wire {
   readonly #link: Link | undefined;
   readonly #detections = new Map<string, Set<Detection>>();
   readonly #judge: ProxyJudge;
+  readonly #inquiries: Inquiries;
   #holds = 0;
   #isFilterStale = false;
   #sentAtMs = Number.NEGATIVE_INFINITY;
@@ -76,7 +78,8 @@ export class Port implements Wire {
     this.#link = link;
     this.#socket = socket;
     this.macAddress = (link ?? spec.parent).macAddress;
-    this.#judge = this.#makeJudge();
+    this.#judge = new ProxyJudge({ ...this.#voice(), onProxy: spec.onProxy });
+    this.#inquiries = new Inquiries(this.#voice());
     this.#schedule();
   }
 
@@ -138,21 +141,29 @@ export class Port implements Wire {
     return this.#isClosed ? Promise.resolve(false) : this.#judge.answersForAll(answer);
   }
 
-  #makeJudge(): ProxyJudge {
-    const { clock, random, onProxy, pacer } = this.#spec;
-    return new ProxyJudge({
+  /** Who answers when the host of this MAC address is asked for the address; see Inquiries. Null once the port is closed. */
+  ask(address: Address, to: string): Promise<string | null> {
+    return this.#isClosed ? Promise.resolve(null) : this.#inquiries.ask(address, to);
+  }
+
+  /** What questions beside the detections need. */
+  #voice() {
+    const { clock, random, pacer } = this.#spec;
+    return {
       macAddress: this.macAddress,
       clock,
       random,
-      onProxy,
-      send: (frame) => this.send(frame),
-      turn: (frames) => pacer.turn(frames),
-      listen: (addresses) => addresses.forEach((address) => this.#listen(address)),
-      ignore: (addresses) => {
+      send: (frame: Buffer) => this.send(frame),
+      turn: (frames: number) => pacer.turn(frames),
+      listen: (addresses: readonly Address[]) => {
+        for (const address of addresses) this.#listen(address);
+        this.#schedule();
+      },
+      ignore: (addresses: readonly Address[]) => {
         for (const address of addresses) this.#ignore(address);
         this.#schedule();
       },
-    });
+    };
   }
 
   /** Keeps it open until the returned function is called. */
@@ -205,6 +216,7 @@ export class Port implements Wire {
     this.#next.cancel();
     for (const detection of this.#all()) detection.end(reason);
     this.#judge.close();
+    this.#inquiries.close();
     this.#socket.close();
     if (this.#link !== undefined) await this.#spec.links.deleteLink(this.#link.index);
   }
@@ -212,6 +224,7 @@ export class Port implements Wire {
   #hear(sightings: readonly Sighting[]): void {
     for (const sighting of sightings) {
       this.#judge.hear(sighting);
+      this.#inquiries.hear(sighting);
       for (const detection of this.#detections.get(formatAddress(sighting.address)) ?? []) detection.hear(sighting);
     }
   }
@@ -231,14 +244,20 @@ export class Port implements Wire {
   #refreshFilter(): void {
     if (!this.#isFilterStale) return;
     this.#isFilterStale = false;
-    this.#socket.setFilter(awaitingFilter([...this.#all().map(({ address }) => address), ...this.#judge.addresses]));
+    this.#socket.setFilter(
+      awaitingFilter([
+        ...this.#all().map(({ address }) => address),
+        ...this.#judge.addresses,
+        ...this.#inquiries.addresses,
+      ]),
+    );
   }
 
   /** Reads the socket as often as those who wait need it; with nobody waiting, counts down to the end. */
   #schedule(): void {
     if (this.#isClosed) return;
     const { clock, onEnd } = this.#spec;
-    const isUsed = this.#detections.size > 0 || this.#holds > 0 || this.#judge.isAsking;
+    const isUsed = this.#detections.size > 0 || this.#holds > 0 || this.#isQuestioning;
     const delayMs = isUsed ? this.#tickMs() : LINGER_MS;
     const dueMs = clock.nowMs() + delayMs;
     // What is due sooner stays, or a steady stream of detections would put the reading off for ever.
@@ -258,8 +277,13 @@ export class Port implements Wire {
   }
 
   #tickMs(): number {
-    if (this.#judge.isAsking || this.#spec.clock.nowMs() - this.#sentAtMs < PROMPT_MS) return PROMPT_TICK_MS;
+    if (this.#isQuestioning || this.#spec.clock.nowMs() - this.#sentAtMs < PROMPT_MS) return PROMPT_TICK_MS;
     return this.#all().every(({ isOnStandby }) => isOnStandby) ? STANDBY_TICK_MS : ASKING_TICK_MS;
+  }
+
+  /** Somebody was asked beside the detections. */
+  get #isQuestioning(): boolean {
+    return this.#judge.isAsking || this.#inquiries.isAsking;
   }
 
   #all(): Detection[] {

@@ -18,6 +18,8 @@ import { StandbyList } from './standby.ts';
 import { SharedReadings } from '../once.ts';
 import type { Profile } from './timing.ts';
 import type { Port } from './port.ts';
+import { holderInTable } from './neighbourtable.ts';
+import { PortFilters } from './portfilter.ts';
 import { Ports } from './ports.ts';
 import type { GivenAnswer } from './proxyarp.ts';
 import { type LossListener, NOT_HELD, type Verdict } from './verdict.ts';
@@ -66,6 +68,8 @@ export interface ProberParts {
   readonly onLateConflict?: (conflict: LateConflict) => void;
   /** A device answers for every address. Told at most once an hour for each. */
   readonly onProxy?: (report: ProxyReport) => void;
+  /** The switch port of this parent was found to deliver to the parent's MAC address only, or not any more. */
+  readonly onPortFilter?: (parentName: string, isFiltered: boolean) => void;
   readonly clock?: Clock;
   /** 0 to 1, as Math.random. */
   readonly random?: () => number;
@@ -92,8 +96,10 @@ class Stopped extends Error {}
 export class Prober {
   readonly #links: Links;
   readonly #ports: Ports;
+  readonly #filters: PortFilters;
   readonly #onLateConflict: (conflict: LateConflict) => void;
   readonly #onProxy: (report: ProxyReport) => void;
+  readonly #onPortFilter: (parentName: string, isFiltered: boolean) => void;
   readonly #clock: Clock;
   readonly #random: () => number;
   /** When it was told last that a MAC address on a parent answers for every address. */
@@ -108,7 +114,8 @@ export class Prober {
   #stop = new AbortController();
 
   constructor(parts: ProberParts) {
-    const { links, onLateConflict, onProxy, clock = systemClock, random = Math.random, mostFrames = 0 } = parts;
+    const { links, onLateConflict, onProxy, onPortFilter } = parts;
+    const { clock = systemClock, random = Math.random, mostFrames = 0 } = parts;
     this.#links = links;
     this.#onLateConflict = onLateConflict ?? (() => undefined);
     this.#onProxy = onProxy ?? (() => undefined);
@@ -118,6 +125,13 @@ export class Prober {
     this.#standby = new StandbyList(clock);
     const reportProxy = (parent: Link, mac: string) => this.#reportProxy(parent, mac);
     this.#ports = new Ports({ links, clock, random, mostFrames, onProxy: reportProxy });
+    this.#filters = new PortFilters({
+      links,
+      ports: this.#ports,
+      clock,
+      onChange: (...change) => this.#tellFilter(...change),
+    });
+    this.#onPortFilter = onPortFilter ?? (() => undefined);
   }
 
   /**
@@ -154,7 +168,7 @@ export class Prober {
     return this.#onParent(request, async (parent, stop) => {
       if (!parent.hasCarrier) return 'ended';
       if (this.#standby.join(keyOf(request), lost)) return NOT_HELD;
-      return (await this.#ownHost.holderOf(request, parent)) ?? this.#keepOnLan(request, parent, stop, lost);
+      return (await this.#heldHere(request, parent, stop)) ?? this.#keepOnLan(request, parent, stop, lost);
     });
   }
 
@@ -176,7 +190,7 @@ export class Prober {
     return this.#onParent(request, async (parent, stop) => {
       const key = keyOf(request);
       if (!parent.hasCarrier) return;
-      const port = await this.#ports.get(parent, request.mode, stop);
+      const port = await this.#port(request, parent, stop);
       if (this.#standby.has(key)) return;
       const isOfHost = (macAddress: string) => this.#ownHost.hasMac(macAddress);
       const detection = this.#detection(request, parent, port, { refreshMs: REFRESH_MS, isOurs: true, isOfHost });
@@ -209,7 +223,7 @@ export class Prober {
    */
   answersForAll(request: OnParent & GivenAnswer): Promise<boolean> {
     return this.#onParent(request, async (parent, stop) => {
-      const port = await this.#ports.get(parent, request.mode, stop);
+      const port = await this.#port(request, parent, stop);
       const letGo = port.hold();
       return port.answersForAll(request).finally(letGo);
     });
@@ -225,7 +239,13 @@ export class Prober {
    * Nothing stays on standby or guarded, and what is being asked is asked anew.
    */
   outdate(parentName: string): void {
+    this.#filters.outdate(parentName);
     for (const detection of this.#detections) if (detection.parentName === parentName) detection.outdate();
+  }
+
+  /** Parents whose network port was found to deliver to the parent's MAC address only. */
+  filteredParents(): string[] {
+    return this.#filters.filtered();
   }
 
   /**
@@ -282,7 +302,7 @@ export class Prober {
     granted: Detection | undefined,
   ): Promise<Verdict> {
     const detection = granted ?? (await this.#begin(request, parent, stop));
-    const here = await this.#ownHost.holderOf(request, parent).catch((error: unknown) => {
+    const here = await this.#heldHere(request, parent, stop).catch((error: unknown) => {
       detection.end(error as Error);
       throw error;
     });
@@ -305,8 +325,23 @@ export class Prober {
     return undefined;
   }
 
+  /** What the kernel knows: of this host, and of others by its neighbour table. */
+  async #heldHere(request: ProbeRequest, parent: Link, stop: AbortSignal): Promise<Verdict | undefined> {
+    const onHost = await this.#ownHost.holderOf(request, parent);
+    if (onHost !== undefined) return onHost;
+    const macAddress = await holderInTable({ links: this.#links, ports: this.#ports }, request, parent, stop);
+    if (macAddress === null) return undefined;
+    return { held: true, macAddress, linkName: parent.name, simultaneous: false, isOnHost: false };
+  }
+
+  /** Where answers come in: on the parent itself, when its switch port delivers to nobody else. */
+  #port({ mode }: OnParent, parent: Link, stop: AbortSignal): Promise<Port> {
+    return this.#ports.get(parent, this.#filters.isFiltered(parent.name) ? 'passthru' : mode, stop);
+  }
+
   async #begin(request: ProbeRequest, parent: Link, stop: AbortSignal, standby?: StandbyTerms): Promise<Detection> {
-    const port = await this.#ports.get(parent, request.mode, stop);
+    if (request.mode !== 'passthru') await this.#filters.check(parent, stop);
+    const port = await this.#port(request, parent, stop);
     request.signal?.throwIfAborted();
     const detection = this.#detection(request, parent, port, standby);
     port.add(detection);
@@ -369,6 +404,13 @@ export class Prober {
     );
     this.#detections.add(detection);
     return detection;
+  }
+
+  /** What was found out by a link that hears no answers counts no more. */
+  #tellFilter(parentName: string, isFiltered: boolean): void {
+    for (const detection of this.#detections)
+      if (isFiltered && detection.parentName === parentName && !detection.isAsking) detection.outdate();
+    this.#onPortFilter(parentName, isFiltered);
   }
 
   #reportProxy({ name: parentName }: Link, macAddress: string): void {

@@ -94,10 +94,12 @@ interface Parts {
   readonly ipam: IpamVerbs;
   readonly leaks: LeakVerbs;
   readonly scope: Scope;
+  /** Parents whose network port delivers to their own MAC address only, as far as that is known. */
+  readonly filteredParents: () => string[];
 }
 
 /** The table, over the verbs of the two drivers and of the collector. */
-export function createCalls({ network, ipam, leaks, scope }: Parts): Calls {
+export function createCalls({ network, ipam, leaks, scope, filteredParents }: Parts): Calls {
   const { writeNothing: empty } = wire;
 
   const plugin = {
@@ -145,9 +147,10 @@ export function createCalls({ network, ipam, leaks, scope }: Parts): Calls {
     ReleaseAddress: unheard(call(wire.readReleaseAddress, (r) => ipam.releaseAddress(r), empty)),
   };
 
-  // Not the engine's: our own command line asks this.
+  // Not the engine's: our own command line asks these.
   const tsmacvlan = {
     CollectLeaks: call(wire.readCollection, (r) => leaks.collect(r), wire.writeLeaks),
+    FilteredParents: atOnce(() => wire.writeParents(filteredParents())),
   };
 
   return new Map([
@@ -180,12 +183,17 @@ function named(driver: string, calls: Readonly<Record<string, Call>>): [string, 
   return Object.entries(calls).map(([verb, call]) => [`${driver}.${verb}`, call]);
 }
 
-/** A call without arguments whose answer never changes; answered also while recovery is under way. */
+/** A call without arguments whose answer never changes. */
 function constant(reply: object, onCall = () => {}): Call {
-  const run = async () => {
+  return atOnce(() => {
     onCall();
-    return { reply, subject: {}, takeBack: nothing };
-  };
+    return reply;
+  });
+}
+
+/** A call without arguments; answered also while recovery is under way. */
+function atOnce(answer: () => object): Call {
+  const run = async () => ({ reply: answer(), subject: {}, takeBack: nothing });
   return { hasBody: false, waits: false, isUnheard: false, read: () => ({ subject: {}, run }) };
 }
 

@@ -366,6 +366,11 @@ export function writeLeaks(leaks: readonly FoundLeak[]) {
   return { Leaks: leaks };
 }
 
+/** The names of parents. */
+export function writeParents(parents: readonly string[]) {
+  return { Parents: parents };
+}
+
 // --- both --------------------------------------------------------------------------------------------------------
 
 /** The answer of a call that only succeeds. */

@@ -67,6 +67,30 @@ test('draws base interfaces, VLANs, networks and endpoints as one tree', () => {
   );
 });
 
+test('a parent whose network port filters MAC addresses says so', () => {
+  const networks = [
+    network('a', { name: 'eth0', made: false, promiscuous: false, recipe: null }, '10.0.0.0/24', null),
+    network(
+      'b',
+      { name: 'eth1.50', made: true, promiscuous: false, recipe: { base: 'eth1', vlan: [50], protocol: '802.1q' } },
+      '10.0.50.0/24',
+      null,
+    ),
+  ];
+  const remark = "(its network port lets no container's MAC address through)";
+  assert.equal(
+    drawMap(networks, [], ['eth0', 'eth1.50', 'eth2']),
+    [
+      `eth0  ${remark}`,
+      '└─ network aaaaaaaaaaaa  bridge  10.0.0.0/24',
+      'eth1',
+      `└─ VLAN 50  eth1.50  ${remark}`,
+      '   └─ network bbbbbbbbbbbb  bridge  10.0.50.0/24',
+      '',
+    ].join('\n'),
+  );
+});
+
 test('nothing to draw is no text', () => {
   assert.equal(drawMap([], []), '');
 });

@@ -31,6 +31,7 @@ const calls = createCalls({
   network: remembering(asked, quietNetwork),
   ipam: remembering(asked, quietIpam),
   leaks: quietLeaks,
+  filteredParents: () => ['eth0'],
   scope: 'local',
 });
 

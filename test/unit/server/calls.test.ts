@@ -31,6 +31,7 @@ interface Case {
 
 const CASES: readonly Case[] = [
   { call: 'Plugin.Activate', reply: { Implements: ['NetworkDriver', 'IpamDriver'] } },
+  { call: 'Tsmacvlan.FilteredParents', reply: { Parents: ['eth0'] } },
   {
     call: 'NetworkDriver.GetCapabilities',
     reply: { Scope: 'local', ConnectivityScope: 'global', GwAllocChecker: true },

@@ -42,6 +42,7 @@ export async function openDoor(
     network: remembering(asked, quietNetwork, network, limits),
     ipam: remembering(asked, quietIpam, ipam, limits),
     leaks: { ...quietLeaks, ...leaks },
+    filteredParents: () => ['eth0'],
     scope: 'local',
   });
   const server = new PluginServer({ calls, log: logInto(lines), ...options });

@@ -12,6 +12,7 @@ const calls = createCalls({
   network: remembering(asked, quietNetwork),
   ipam: remembering(asked, quietIpam),
   leaks: quietLeaks,
+  filteredParents: () => ['eth0'],
   scope: 'local',
 });
 const server = new PluginServer({ calls, log: logInto(lines) });

@@ -1,0 +1,41 @@
+/**
+ * The host's own neighbour table as a witness: whom the host itself talks to at an address. It hears what our link may
+ * not, and remembers who is silent at this moment. An entry alone proves nothing, as a host that left stays in the table
+ * for a while; so the MAC address is asked, from the parent's own, and only its answer counts. What an administrator wrote
+ * there counts as it stands.
+ */
+import type { Address, Prefix } from '../address.ts';
+import type { Link, Links } from '../kernel/link.ts';
+import type { Ports } from './ports.ts';
+
+/** An address and who asks about it. */
+interface TableCheck {
+  readonly address: Address;
+  /** The address's; without it devices that answer for every address count as holders. */
+  readonly subnet?: Prefix | undefined;
+  /** See DetectionSpec. */
+  readonly isOwn: (macAddress: string, isGiven: boolean) => boolean;
+}
+
+/** States in which there is a MAC address that was heard once (RFC 4861 7.3.2). */
+const HEARD = ['reachable', 'stale', 'delay', 'probe'];
+
+/** The MAC address that has the address as the host knows it; null when the host knows of none that says so. */
+export async function holderInTable(
+  { links, ports }: { readonly links: Links; readonly ports: Ports },
+  { address, subnet, isOwn }: TableCheck,
+  parent: Link,
+  stop: AbortSignal,
+): Promise<string | null> {
+  const known = await links.neighbour(parent.index, address);
+  const macAddress = known?.macAddress ?? null;
+  if (known === undefined || macAddress === null || macAddress === parent.macAddress || isOwn(macAddress, false))
+    return null;
+  if (known.state === 'permanent') return macAddress;
+  if (!HEARD.includes(known.state)) return null;
+  const port = await ports.get(parent, 'passthru', stop);
+  const answerer = await port.ask(address, macAddress);
+  if (answerer === null || isOwn(answerer, false)) return null;
+  const isProxy = subnet !== undefined && (await port.answersForAll({ macAddress: answerer, address, subnet }));
+  return isProxy ? null : answerer;
+}
