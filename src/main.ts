@@ -58,6 +58,7 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
       return endpoint && { isLeaving: endpoint.state === 'deleting' };
     },
     record: (conflict) => record(conflict, store),
+    onBack: () => startStandby(),
     log,
   });
   const poolLan = new PoolLan(lan, store, settings.parents);

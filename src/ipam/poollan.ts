@@ -27,7 +27,7 @@ export class PoolLan implements Keeper {
   readonly probe: Probe = async (pool, address, limit): Promise<Verdict> => {
     const text = formatAddress(address);
     const leastProfile = this.#store.leases.needsProof?.({ realm: realmOf(pool), address: text }) ?? null;
-    const request = await this.#request(pool, address, limit?.signal);
+    const request = await this.#request(pool, address, limit?.signal, limit?.atMs);
     if (request === null && leastProfile !== null && !(await this.#isOnNoLan(pool))) throw clusterUnproven(text);
     if (request === null) return NOT_HELD;
     return this.#lan.check({ ...request, leastProfile }).catch((error: unknown) => {
@@ -63,9 +63,9 @@ export class PoolLan implements Keeper {
     if (request !== null) this.#lan.release(request);
   }
 
-  async #request(pool: Pool, address: Address, signal?: AbortSignal): Promise<AddressCheck | null> {
+  async #request(pool: Pool, address: Address, signal?: AbortSignal, atMs?: number): Promise<AddressCheck | null> {
     const segment = await this.#segmentOf(pool);
-    return segment && { ...segment, address, subnet: known(pool.subnet), signal };
+    return segment && { ...segment, address, subnet: known(pool.subnet), signal, atMs };
   }
 
   async #isOnNoLan({ networkId }: Pool): Promise<boolean> {

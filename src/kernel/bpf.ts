@@ -36,7 +36,7 @@ export const ifEqual = (value: number, then: Target, otherwise?: Target): Step =
   then,
   otherwise,
 });
-const ifAnySet = (mask: number, then: Target, otherwise?: Target): Step => ({
+export const ifAnySet = (mask: number, then: Target, otherwise?: Target): Step => ({
   code: JUMP_IF_ANY_SET,
   k: mask,
   then,

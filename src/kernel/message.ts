@@ -101,6 +101,8 @@ export interface Link {
   readonly isUp: boolean;
   /** Up, and the lower layer says it can carry frames. */
   readonly hasCarrier: boolean;
+  /** How often hasCarrier changed since the link was made; 0 where the kernel does not count (before 3.15). */
+  readonly carrierChanges: number;
   readonly isLoopback: boolean;
   /** IFF_PROMISC: an administrator set it. The kernel's own count is `promiscuity`. */
   readonly isPromiscuous: boolean;
@@ -201,6 +203,7 @@ export function ipv4Config(values: Readonly<Record<number, number>>): Buffer {
 
 const LINK_ATTRIBUTES = new Set([
   IFLA.ADDRESS,
+  IFLA.CARRIER_CHANGES,
   IFLA.IFALIAS,
   IFLA.IFNAME,
   IFLA.LINK,
@@ -239,6 +242,7 @@ export function decodeLink({ body }: Message): Link | undefined {
     masterIndex: attributes.u32(IFLA.MASTER),
     masterKind: info.text(IFLA_INFO.SLAVE_KIND),
     promiscuity: attributes.u32(IFLA.PROMISCUITY) ?? 0,
+    carrierChanges: attributes.u32(IFLA.CARRIER_CHANGES) ?? 0,
     ...decodeFlags(body.readUInt32LE(8)),
     ...decodeKind(info),
   };

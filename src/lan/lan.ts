@@ -11,6 +11,7 @@ import type { Log } from '../log.ts';
 import { type InterfaceAddress, PROBE_PROFILES, type ProbeProfile, type Segment } from '../model.ts';
 import type { CallLimit } from '../requests.ts';
 import { isStandbyMac, isProbeMac } from './frames/mac.ts';
+import { Interruptions } from './interruptions.ts';
 import { type ConflictSeen, Monitor } from './monitor.ts';
 import { type LateConflict, type ProbeRequest, Prober, type ProxyReport } from './prober.ts';
 import { TIMINGS, longestMs } from './timing.ts';
@@ -22,6 +23,8 @@ export interface AddressCheck extends Segment {
   /** The subnet the address lies in; by it devices that answer for every address are known. */
   readonly subnet: Prefix;
   readonly signal?: AbortSignal | undefined;
+  /** When the engine is answered at the latest (performance.now()): until then it is waited for a LAN that can be asked. */
+  readonly atMs?: number | undefined;
   /** Nothing else promises that the address is free: the LAN is asked at least so, or it is an error. Null: as is usual. */
   readonly leastProfile?: ProbeProfile | null;
 }
@@ -57,6 +60,8 @@ export interface LanParts {
   readonly speaker: (parentName: string, macAddress: string, address: Address) => Speaker | undefined;
   /** Makes the conflict's record. */
   readonly record: (conflict: FoundConflict) => Promise<void>;
+  /** A parent's LAN can be asked again after it could not: addresses may be kept on standby there. */
+  readonly onBack: (parentName: string) => void;
   readonly log: Log;
 }
 
@@ -83,12 +88,15 @@ const INSIST_MS = 1000;
 const LEAVING_MS = 1000;
 /** Of a call's time this much is left for what follows the last verdict. */
 const RESERVED_MS = 500;
+/** How long a question without a limit waits for a LAN that can be asked. */
+const USUAL_WAIT_MS = 5000;
 
 /** The LANs below all parents of this host. */
 export class Lan {
   readonly #parts: LanParts;
   readonly #prober: Prober;
   readonly #monitor: Monitor;
+  readonly #interruptions: Interruptions<LanEndpoint>;
   /** Said once for each, until it is up again. */
   readonly #parentsDown = new Set<string>();
   /** Who took an address since it was given out, while no container has it yet; by parent and address. */
@@ -108,6 +116,13 @@ export class Lan {
     this.#monitor = new Monitor({
       links,
       onConflict: (seen) => this.#tellConflict(seen),
+    });
+    this.#interruptions = new Interruptions<LanEndpoint>({
+      links,
+      log: parts.log,
+      outdate: (parentName) => this.voidParent(parentName),
+      onBack: parts.onBack,
+      recheck: (endpoint, address) => this.#recheck(endpoint, address),
     });
   }
 
@@ -133,7 +148,7 @@ export class Lan {
     if (probe === null) return NOT_HELD;
     const taker = this.takerOf(request);
     if (taker !== null) return heldBy(taker, request.parentName);
-    const verdict = await this.#unlessDown(request, this.#prober.confirm(probe));
+    const verdict = await this.#whenHeard(request, () => this.#prober.confirm(probe));
     await this.#tellHolder(request, verdict, request.macAddress);
     return verdict;
   }
@@ -143,7 +158,7 @@ export class Lan {
    * that was refused is not tried again by the engine. What this host itself has is refused at once.
    */
   async insist(request: AddressCheck, { signal, atMs }: CallLimit): Promise<Verdict> {
-    const limited = { ...request, signal };
+    const limited = { ...request, signal, atMs };
     const lastAtMs = atMs - RESERVED_MS - this.#longestMs(request);
     let verdict = await this.check(limited);
     while (verdict.held && !verdict.isOnHost) {
@@ -164,7 +179,14 @@ export class Lan {
     const probe = this.#probeRequest(request);
     if (probe === null) return NOT_HELD;
     this.#takers.delete(takerKey(request.parentName, request.address));
-    return this.#unlessDown(request, this.#ask(probe));
+    return this.#whenHeard(request, () => this.#ask(probe));
+  }
+
+  /** Asks when the parent's LAN can be asked, or when there is no more time to wait for it. */
+  #whenHeard(request: AddressCheck, ask: () => Promise<Verdict>): Promise<Verdict> {
+    const atMs = request.atMs ?? performance.now() + USUAL_WAIT_MS;
+    const untilMs = atMs - RESERVED_MS - this.#longestMs(request);
+    return this.#unlessDown(request, this.#interruptions.uninterrupted(request, untilMs, ask));
   }
 
   /** Of two daemons that ask at once one gives way, perhaps to one that only wanted it on standby: so it asks once more. */
@@ -213,11 +235,12 @@ export class Lan {
 
   /**
    * Asks for an address and keeps it on standby while nobody else has it; `lost` is told when that is over. Else why it is
-   * not kept; null where the LAN is not asked. Throws while it cannot be asked.
+   * not kept, `ended` while silence says nothing on this LAN; null where the LAN is not asked. Throws while it cannot be asked.
    */
   async keep(request: AddressCheck, lost: (loss: Loss) => void): Promise<Kept | Loss | null> {
     const probe = this.#probeRequest(request);
     if (probe === null) return null;
+    if (this.#interruptions.isDeaf(request.parentName)) return 'ended';
     const listener: LossListener = (loss, by) => {
       if (loss === 'used' && by !== null) void this.#recordHolder(request, by, null).catch(() => undefined);
       lost(loss);
@@ -248,11 +271,13 @@ export class Lan {
     };
     const defence = this.#parts.defends ? defend : null;
     this.#monitor.watch(id, { parentName, macAddress, addresses, defend: defence, answersForAll });
+    this.#interruptions.watch(endpoint);
   }
 
   /** The endpoint goes: its addresses are not watched over any more. */
   forget(endpointId: string): void {
     this.#monitor.forget(endpointId);
+    this.#interruptions.forget(endpointId);
   }
 
   /** To the LAN, on behalf of a container that is up. Where nobody listens nobody is told, which is no error. */
@@ -272,6 +297,7 @@ export class Lan {
     for (const address of endpoint.addresses) {
       const probe = this.#probeRequest({ ...endpoint, address, subnet: prefixOf(address, address.length) });
       if (probe === null || this.#monitor.isContested(parentName, address)) continue;
+      if (this.#interruptions.isDeaf(parentName)) continue;
       const isLeaving = () =>
         performance.now() - sinceMs < LEAVING_MS || this.#parts.speaker(parentName, macAddress, address) !== undefined;
       const isOwn = (mac: string, isGiven: boolean) => (mac === macAddress && isLeaving()) || probe.isOwn(mac, isGiven);
@@ -292,8 +318,20 @@ export class Lan {
 
   /** Ends everything; no link or socket stays. What is being asked ends in an error. */
   async close(): Promise<void> {
+    this.#interruptions.close();
     this.#monitor.close();
     await this.#prober.close();
+  }
+
+  /** The parent's LAN was out of reach: somebody else may have taken the container's address meanwhile. */
+  async #recheck(endpoint: LanEndpoint, address: InterfaceAddress): Promise<void> {
+    const { parentName, macAddress } = endpoint;
+    const probe = this.#probeRequest({ ...endpoint, address, subnet: prefixOf(address, address.length) });
+    if (probe === null) return;
+    const isOwn = (mac: string, isGiven: boolean) => mac === macAddress || probe.isOwn(mac, isGiven);
+    // A parent that cannot be asked is asked again when it is back.
+    const verdict = await this.#prober.recheck({ ...probe, isOwn }).catch(() => NOT_HELD);
+    if (verdict.held && !verdict.simultaneous) this.#monitor.hear(parentName, address, verdict.macAddress);
   }
 
   // --- what is heard ------------------------------------------------------------------------------------------------
@@ -361,6 +399,7 @@ export class Lan {
     const { parentName, mode, address, subnet, signal } = request;
     const profile = this.#askedProfile(request);
     if (profile === 'off') return null;
+    this.#interruptions.follow(parentName);
     // Before the address is given out, only the endpoint that had it until now: networks whose addresses are not chosen by
     // one and the same can meet on a parent. After that, the one it was for.
     const isOwn = (macAddress: string, isGiven: boolean) => {

@@ -159,6 +159,14 @@ export class Prober {
     return (await this.#guards.get(keyOf(request))?.confirm()) ?? this.probe(request);
   }
 
+  /** Asks, thoroughly, who else than those that `isOwn` names has an address of a container that runs. Guards nothing. */
+  recheck(request: ProbeRequest): Promise<Verdict> {
+    return this.#onParent(request, async (parent, stop) => {
+      const detection = await this.#begin({ ...request, guardMs: 0 }, parent, stop);
+      return detection.verdict;
+    });
+  }
+
   /**
    * Asks for an address that nobody needs yet, and keeps it on standby when it is free: listened for without a gap, asked
    * for again every ten minutes, and left to whoever wants it. `lost` is told when that is over. Asked for again while it is

@@ -77,6 +77,7 @@ describe('an address is asked for at the moment it is given', { skip: outsideLab
       defends: false,
       speaker: (_parent, macAddress) => speakers.get(macAddress),
       record: async (conflict) => void records.push(conflict),
+      onBack: () => undefined,
       log: QUIET,
     });
   });
