@@ -66,6 +66,7 @@ const SAMPLES: { readonly [Name in MakerName]: Parameters<Makers[Name]> } = {
   macMalformed: ['02:42'],
   macMulticast: ['01:00:5e:00:00:01'],
   macTaken: ['02:42:c0:a8:01:02', ENDPOINT, 'eth0'],
+  macOfParent: ['02:42:c0:a8:01:02', 'eth0'],
   addressTaken: ['192.168.1.2', ENDPOINT, 'eth0'],
   macFixedByParent: ['02:42:c0:a8:01:02', 'eth0', '3c:22:fb:10:aa:01'],
   passthruOccupied: ['eth0', ENDPOINT],

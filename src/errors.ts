@@ -316,6 +316,12 @@ export const macTaken = (value: string, endpoint: string, parent: string) =>
     `MAC address ${value} is already used on parent ${quote(parent)} by endpoint ${short(endpoint)}; choose another --mac-address`,
   );
 
+export const macOfParent = (value: string, parent: string) =>
+  mistake(
+    'MAC_OF_PARENT',
+    `MAC address ${value} is that of parent ${quote(parent)} itself, which no sub-interface can share; choose another --mac-address`,
+  );
+
 export const addressTaken = (address: string, endpoint: string, parent: string) =>
   mistake(
     'ADDRESS_TAKEN',

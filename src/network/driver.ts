@@ -81,7 +81,8 @@ export class NetworkDriver implements LeakSource {
     const host = new HostAccess(links, parts.hostAddresses, log);
     const ties = new Ties(store, now);
     const announcements = new Announcements(links, lan);
-    const networks = new Networks({ store, endpoints, links, parents, host, ties, lan, serial, log, now });
+    const isInUse = (networkId: string) => this.#occupants.isInUse(networkId);
+    const networks = new Networks({ store, endpoints, links, parents, host, ties, lan, serial, log, now, isInUse });
     const departures = new Departures({ networks: store.networks, endpoints, links, host, lan, announcements, log });
     const wasCreated = (networkId: string) => this.#created.has(networkId);
     [this.#store, this.#endpoints, this.#links, this.#lan] = [store, endpoints, links, lan];

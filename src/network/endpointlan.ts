@@ -48,7 +48,8 @@ export class EndpointLan {
 
   /**
    * Asks for what another IPAM chose, or a swarm's manager: nobody has done so yet. Throws ADDRESS_HELD unless the holder
-   * gives it up before the limit, or the network's policy is to warn; and what Lan.check() throws.
+   * gives it up before the limit, or the network's policy is to warn; what this host itself has would go off the LAN, and is
+   * refused with either policy. Throws also what Lan.check() throws.
    */
   async check(network: Network, endpoint: Endpoint, limit: CallLimit): Promise<void> {
     const questions = questionsFor(network, endpoint, limit).filter(({ isOurs }) => !isOurs);
@@ -68,7 +69,7 @@ export class EndpointLan {
   async #check(network: Network, question: Question, limit: CallLimit): Promise<void> {
     const isFirm = this.#policyOf(network) === 'refuse';
     const verdict = await (isFirm ? this.#lan.insist(question, limit) : this.#lan.check(question));
-    if (verdict.held && isFirm)
+    if (verdict.held && (isFirm || verdict.isOnHost))
       throw errors.addressOffered(
         formatAddress(question.address),
         verdict.macAddress,
@@ -81,7 +82,7 @@ export class EndpointLan {
   async #confirm(network: Network, question: Question & { macAddress: string }, limit: CallLimit): Promise<void> {
     const first = await this.#lan.confirm(question);
     if (!first.held) return;
-    if (this.#policyOf(network) === 'warn') return this.#warn(network, question, first);
+    if (this.#policyOf(network) === 'warn' && !first.isOnHost) return this.#warn(network, question, first);
     const verdict = first.isOnHost ? first : await this.#lan.insist(question, limit);
     if (verdict.held)
       throw errors.addressLost(

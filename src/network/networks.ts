@@ -28,6 +28,8 @@ export interface NetworksParts {
   readonly serial: Serial;
   readonly log: Log;
   readonly now: () => Date;
+  /** Whether a container of the network is alive, as far as the kernel knows. */
+  readonly isInUse: (networkId: string) => Promise<boolean>;
 }
 
 /** The networks of this host. They share parents, so their verbs run one after the other: inTurn(). */
@@ -114,12 +116,12 @@ export class Networks {
    * the network that had the id before, when it was another.
    */
   async #record(network: Network): Promise<Network | undefined> {
-    const { store, endpoints } = this.#parts;
+    const { store, isInUse } = this.#parts;
     if (await store.networks.insert(network)) return undefined;
     const known = await store.networks.get(network.id);
     const next = { ...network, createdAt: known?.createdAt ?? network.createdAt };
     if (known === undefined || isDeepStrictEqual(known, next)) return undefined;
-    if (endpoints.ofNetwork(network.id).length > 0) throw errors.networkDiffers(network.id);
+    if (await isInUse(network.id)) throw errors.networkDiffers(network.id);
     await store.networks.replace(known, next);
     return known;
   }

@@ -58,6 +58,17 @@ export class Occupants {
     await this.awaitDepartures(endpoint, options);
   }
 
+  /** Whether a container of the network is alive; the endpoints of those that are gone are removed. */
+  async isInUse(networkId: string): Promise<boolean> {
+    const { endpoints, departures, witness, serial } = this.#parts;
+    for (const endpoint of endpoints.ofNetwork(networkId)) {
+      if (await witness.isGone(endpoint, null)) await serial.run(endpoint.id, () => this.#remove(endpoint.id));
+      const known = endpoints.get(endpoint.id);
+      if (known?.state === 'deleting') await departures.untilDone(known);
+    }
+    return endpoints.ofNetwork(networkId).length > 0;
+  }
+
   /**
    * A link with this MAC may still be leaving: until it is down the kernel refuses the new one when that comes up
    * (EADDRINUSE). Who wants the parent for itself waits until it is gone.
@@ -73,7 +84,7 @@ export class Occupants {
 
   /**
    * The endpoint as it may be made, with a MAC address that is free when it may be chosen here. Synchronous, so that of two
-   * that come at once the second sees the first. Throws PASSTHRU_OCCUPIED, ADDRESS_TAKEN, MAC_TAKEN.
+   * that come at once the second sees the first. Throws PASSTHRU_OCCUPIED, ADDRESS_TAKEN, MAC_TAKEN, MAC_OF_PARENT.
    */
   admit(endpoint: Endpoint, { options }: Network, parent: Link, isMacChosen: boolean): Endpoint {
     const others = this.#inTheWay(endpoint, options);
@@ -87,6 +98,8 @@ export class Occupants {
     }
     if (isMacChosen && others[0] !== undefined)
       throw errors.macTaken(endpoint.macAddress, others[0].id, endpoint.parent);
+    if (isMacChosen && endpoint.macAddress === parent.macAddress)
+      throw errors.macOfParent(endpoint.macAddress, parent.name);
     return isMacChosen ? endpoint : this.#withFreeMac(endpoint, options, parent);
   }
 

@@ -50,11 +50,18 @@ for (const version of VERSIONS) {
     });
     afterEach(async () => {
       isAway = false;
-      await assertConsistent([{ host, engine, plugin }], lan);
+      try {
+        await assertConsistent([{ host, engine, plugin }], lan);
+      } finally {
+        await removeAll();
+      }
+    });
+
+    async function removeAll(): Promise<void> {
       const containers = (await engine.must('ps', '-aq')).split('\n').filter(Boolean);
       if (containers.length > 0) await engine.must('rm', '-f', ...containers);
       await engine.must('network', 'prune', '-f');
-    });
+    }
 
     async function boot(): Promise<void> {
       host = await Host.boot('host', lan);

@@ -283,6 +283,22 @@ describe('who is in the way of a start, on real links', { skip: outsideLab(), ti
     assert.equal(await driver.isGone(id('1')), true, 'leaving');
   });
 
+  test('a network that comes back otherwise than it was is refused while a container of it lives', async () => {
+    await makeNetwork();
+    await create('1', '10.9.0.2/24');
+    await enter('1', '10.9.0.2/24');
+    assert.equal(await refusal(makeNetwork('private')), 'NETWORK_DIFFERS');
+    kill('1');
+    await until(() =>
+      makeNetwork('private').then(
+        () => true,
+        () => false,
+      ),
+    );
+    assert.equal((await store.networks.get(NETWORK))?.options.mode, 'private');
+    assert.deepEqual(await recorded(), []);
+  });
+
   // --- an address that the engine took back ----------------------------------------------------------------------------
 
   /** As engine 29 sends it for a container with `net.ipv6.conf.IFNAME.disable_ipv6=1`: nothing of that is in it. */
@@ -360,6 +376,8 @@ describe('who is in the way of a start, on real links', { skip: outsideLab(), ti
     await makeNetwork();
     const { macAddress } = await create('1', '10.9.0.7/24');
     assert.match(macAddress ?? '', /^02:42:(?!0a:09:00:07)/);
+    const typed = create('2', '10.9.0.8/24', { macAddress: '02:42:0A:09:00:07' });
+    assert.equal(await refusal(typed), 'MAC_OF_PARENT');
     await enter('1', '10.9.0.7/24');
   });
 

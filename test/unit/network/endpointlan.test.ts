@@ -111,6 +111,14 @@ test('with the policy to warn nobody is waited for or refused; it is said once a
   }
 });
 
+test('what this host itself has is refused with either policy', options, async () => {
+  const { lines, open } = lanThatSays({ check: OWN_HOST, confirm: OWN_HOST });
+  const lan = open('warn');
+  await assert.rejects(lan.check(network(null), endpoint, callLimit()), { code: 'ADDRESS_HELD' });
+  await assert.rejects(lan.confirm(network(null), endpoint, callLimit()), { code: 'ADDRESS_LOST' });
+  assert.deepEqual(lines, []);
+});
+
 test('the network’s own policy goes before the setting', options, async () => {
   const lan = lanThatSays({ insist: STRANGER }).open('warn');
   await assert.rejects(lan.check(network('refuse'), endpoint, callLimit()), { code: 'ADDRESS_HELD' });
