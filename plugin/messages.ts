@@ -13,6 +13,7 @@ type MakerName = {
 const NETWORK = '3f2a9c1d04be'.padEnd(64, '0');
 const ENDPOINT = '7edcda37f0f2'.padEnd(64, '0');
 const CAUSE = new Error('the cause');
+const MET = { address: '192.168.1.40', macAddress: '3c:22:fb:10:aa:01', linkName: 'eth0', isWanted: false };
 
 /** A maker without a sample does not pass the type check. */
 const SAMPLES: { readonly [Name in MakerName]: Parameters<Makers[Name]> } = {
@@ -134,8 +135,10 @@ const SAMPLES: { readonly [Name in MakerName]: Parameters<Makers[Name]> } = {
   addressOfTask: ['192.168.1.40', '--ip'],
   addressHeld: ['192.168.1.40', '3c:22:fb:10:aa:01', 'eth0', '--ip'],
   addressOffered: ['192.168.1.40', '3c:22:fb:10:aa:01', 'eth0', '--ip'],
+  addressWanted: ['192.168.1.40', '3c:22:fb:10:aa:01', 'eth0', '--ip'],
   addressLost: ['192.168.1.40', '3c:22:fb:10:aa:01', 'eth0', '--ip'],
-  rangeHeld: ['192.168.1.32/27', 16, '192.168.1.40', '3c:22:fb:10:aa:01', 'eth0'],
+  rangeHeld: [['192.168.1.32/27'], [[30, 'used by others on the LAN']], MET],
+  rangeAnsweredByOne: [['192.168.1.32/27'], [[30, 'used by others on the LAN']], MET, '3c:22:fb:10:aa:01'],
   recordContended: ['192.168.1.40'],
   probeParentGone: ['192.168.1.40', 'eth0', CAUSE],
   probeParentDown: ['192.168.1.40', 'eth0', CAUSE],

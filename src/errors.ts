@@ -761,36 +761,63 @@ export const addressOffered = (address: string, macAddress: string, link: string
     `address ${address} is already used on the LAN by ${macAddress}, which answered on ${link}; choose another ${option}, or keep the network's IPAM from offering it again: make the network with --aux-address used=${address}, or with --ipam-driver tsmacvlan, which passes over used addresses`,
   );
 
+/** Who asks may or may not take it. */
+export const addressWanted = (address: string, macAddress: string, link: string, option: string) =>
+  mistake(
+    'ADDRESS_WANTED',
+    `address ${address} is asked for on the LAN by ${macAddress} at this moment, seen on ${link}; try again in some seconds, or choose another ${option}`,
+  );
+
 export const addressLost = (address: string, macAddress: string, link: string, option: string) =>
   mistake(
     'ADDRESS_LOST',
     `address ${address} was free when it was chosen, and is used on the LAN by ${macAddress} since, seen on ${link}; start the container again, with another ${option} if you named this one`,
   );
 
-export const rangeHeld = (range: string, tried: number, address: string, macAddress: string, link: string) =>
-  mistake(
-    'RANGE_HELD',
-    `the ${tried} addresses tried in ${range} are all used on the LAN, the last one (${address}) by ${macAddress}, which answered on ${link}; keep --ip-range apart from other hosts or name them in --ipam-opt exclude=`,
-  );
-
 export const recordContended = (key: string) =>
   fault('RECORD_CONTENDED', `the record of ${key} is being changed by others all the time; try again`);
 
-/** `counts`: what the addresses of the ranges are used for; those that are zero are left out. */
-export const rangeExhausted = (
-  ranges: readonly string[],
-  counts: readonly (readonly [bigint | number, string])[],
-  isRangeGiven: boolean,
-) => {
-  const uses = counts.filter(([count]) => count > 0).map(([count, use]) => `${count} ${use}`);
+/** How many addresses are used for what; those that are zero are left out. */
+type Uses = readonly (readonly [bigint | number, string])[];
+
+const counted = (uses: Uses) =>
+  uses
+    .filter(([count]) => count > 0)
+    .map(([count, use]) => `${count} ${use}`)
+    .join(', ');
+
+export const rangeExhausted = (ranges: readonly string[], uses: Uses, isRangeGiven: boolean) => {
   const remedy = isRangeGiven
     ? 'widen --ip-range or remove unused containers'
     : 'remove unused containers, or create the network with a larger --subnet';
   return mistake(
     'RANGE_EXHAUSTED',
-    `no free address in ${ranges.join(', ')}: ${uses.join(', ') || 'it has none'}; ${remedy}`,
+    `no free address in ${ranges.join(', ')}: ${counted(uses) || 'it has none'}; ${remedy}`,
   );
 };
+
+/** Whom a search met last. */
+interface Holder {
+  readonly address: string;
+  readonly macAddress: string;
+  readonly linkName: string;
+  /** It only asked for the address. */
+  readonly isWanted: boolean;
+}
+
+/** The search went on until its time was used up. */
+export const rangeHeld = (ranges: readonly string[], uses: Uses, last: Holder) =>
+  mistake(
+    'RANGE_HELD',
+    `no free address found in ${ranges.join(', ')}: ${counted(uses)}, the last one tried (${last.address}) ${last.isWanted ? 'asked for' : 'used'} by ${last.macAddress}, seen on ${last.linkName}; keep --ip-range apart from other hosts, name them in --ipam-opt exclude=, or try again when some are gone`,
+  );
+
+/** `suspect`: its MAC address, or in words that it has many. */
+export const rangeAnsweredByOne = (ranges: readonly string[], uses: Uses, last: Holder, suspect: string) =>
+  mistake(
+    'RANGE_ANSWERED_BY_ONE',
+    `no free address found in ${ranges.join(', ')}: ${counted(uses)}, but one device (${suspect}) seems to answer for all of them, seen on ${last.linkName}; find it and stop it, or keep --ip-range apart from what is its own`,
+  );
 
 // --- the check of an address on the LAN ----------------------------------------------------------------------------
 

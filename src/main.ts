@@ -61,15 +61,31 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
     onBack: () => startStandby(),
     log,
   });
-  const poolLan = new PoolLan(lan, store, settings.parents);
-  const ipam = new IpamDriver({ store, probe: poolLan.probe, keeper: poolLan });
+  const poolLan = new PoolLan({
+    lan,
+    store,
+    aliases: settings.parents,
+    usualConflictPolicy: settings.conflict,
+    log,
+  });
+  const ipam: IpamDriver = new IpamDriver({
+    store,
+    probe: poolLan.probe,
+    keeper: poolLan,
+    // Built below, over this one: the rooms do not know each other.
+    endpoints: {
+      isGone: (endpointId) => network.isGone(endpointId),
+      hasAddress: (endpointId, address) => network.hasAddress(endpointId, address),
+      dropAddress: (endpointId, address) => network.dropAddress(endpointId, address),
+    },
+  });
   const startStandby = (networkId?: string) =>
     void ipam
       .startStandby(networkId)
       .catch((error: unknown) =>
         log.error('no addresses are kept ready; starts wait for a probe', { error: String(error) }),
       );
-  const network = new NetworkDriver({
+  const network: NetworkDriver = new NetworkDriver({
     store,
     endpoints,
     links,

@@ -2,48 +2,61 @@
  * Addresses of pools: gateways, auxiliary addresses and those of containers, named by the user or chosen here.
  */
 import { type Address, contains, formatAddress, formatInterfaceAddress, parseAddress } from '../address.ts';
+import type { Clock } from '../clock.ts';
 import * as errors from '../errors.ts';
 import { NOT_HELD, type Verdict } from '../lan/verdict.ts';
 import type { Lease, LeaseKind, Pool } from '../model.ts';
 import type { AddressRequest, CallLimit } from '../requests.ts';
 import { leaseKey, realmOf, type Store } from '../store/store.ts';
+import type { Ages } from './ages.ts';
 import type { Leases } from './leases.ts';
 import {
   isBeingCreated,
   isGlobal,
   known,
+  type Layout,
   layoutOf,
   nameOf,
   realmOfPoolId,
   reservedMeaning,
   sizeWithin,
 } from './pool.ts';
+import type { Realm } from './realm.ts';
+import { Search } from './search.ts';
 import type { Standby } from './standby.ts';
 import { isManagers, shareSwarmNetwork } from './swarm.ts';
 
+/** How an address is to be asked for. */
+export interface Question {
+  /** Null for what no engine waits for. */
+  readonly limit: CallLimit | null;
+  /** No other address will do: whoever has it is asked again until the limit is near. */
+  readonly isNamed: boolean;
+}
+
 /** Asks the LAN of the pool whether a stranger uses the address. Throws when the limit's signal fires or nothing can be asked. */
-export type Probe = (pool: Pool, address: Address, limit: CallLimit | null) => Promise<Verdict>;
+export type Probe = (pool: Pool, address: Address, question: Question) => Promise<Verdict>;
 
 interface Parts {
   readonly store: Store;
   readonly leases: Leases;
   readonly now: () => Date;
+  readonly ages: Ages;
+  readonly clock: Clock;
   readonly probe: Probe;
   readonly standby: Standby;
 }
 
-/** A search for a free address, which may go through several pools. */
-interface Search {
-  readonly kind: LeaseKind;
-  readonly serial: boolean;
-  /** Null for what no engine waits for. */
-  readonly limit: CallLimit | null;
-  /** How many more addresses may be asked for on the LAN. */
-  tries: number;
+/** An address to try, and whether it was on standby. */
+interface Candidate {
+  readonly address: Address;
+  readonly isReady: boolean;
 }
 
-/** Addresses asked for on the LAN in one call; more, and the caller's patience ends before the range does. */
-const TRIES = 16;
+/** An address that is passed over is not asked for again sooner, though nothing else is free. */
+const RETRY_MS = 2000;
+/** How often it is looked whether that time is over. */
+const LOOK_MS = 100;
 /** Furthest that hosts of a shared store go out of each other's way, in addresses. */
 const WIDEST = 256;
 
@@ -52,28 +65,32 @@ export class Allocator {
   readonly #store: Store;
   readonly #leases: Leases;
   readonly #now: () => Date;
+  readonly #ages: Ages;
+  readonly #clock: Clock;
   readonly #probe: Probe;
   readonly #standby: Standby;
   /** By pool id, the last address given out, where sequential order goes on. After a start it begins at the lowest. */
   readonly #lastGiven = new Map<string, bigint>();
 
-  constructor({ store, leases, now, probe, standby }: Parts) {
+  constructor({ store, leases, now, ages, clock, probe, standby }: Parts) {
     this.#store = store;
     this.#leases = leases;
     this.#now = now;
+    this.#ages = ages;
+    this.#clock = clock;
     this.#probe = probe;
     this.#standby = standby;
   }
 
   /**
    * RequestAddress: answers `192.168.1.2/24`. Throws POOL_UNKNOWN, RANGE_EXHAUSTED or RANGE_HELD; for an address that was
-   * named also ADDRESS_MALFORMED, ADDRESS_OUTSIDE, ADDRESS_RESERVED, ADDRESS_TAKEN or ADDRESS_HELD.
+   * named also ADDRESS_MALFORMED, ADDRESS_OUTSIDE, ADDRESS_RESERVED, ADDRESS_TAKEN, ADDRESS_HELD or ADDRESS_WANTED.
    */
   async request({ poolId, address, isGateway, serial, limit }: AddressRequest): Promise<string> {
     const pool = await this.#store.pools.get(poolId);
     if (pool === undefined) throw errors.poolUnknown(poolId);
     if (address !== null) return this.#name(pool, address, this.#kindOf(pool, isGateway), limit);
-    const search: Search = { kind: isGateway ? 'gateway' : 'container', serial, limit, tries: TRIES };
+    const search = new Search(isGateway ? 'gateway' : 'container', serial, limit, this.#clock);
     return isGateway ? this.#chooseGateway(pool, search) : this.#choose(pool, search);
   }
 
@@ -81,17 +98,17 @@ export class Allocator {
   async reserveForHost(poolId: string, address: string | null): Promise<string> {
     const pool = await this.#store.pools.get(poolId);
     if (pool === undefined) throw errors.poolUnknown(poolId);
-    const search: Search = { kind: 'host', serial: false, limit: null, tries: TRIES };
+    const search = new Search('host', false, null, this.#clock);
     const held = await this.#addressOf(pool, 'host');
     if (held !== undefined && (address === null || held.startsWith(`${address}/`))) return held;
     if (address !== null) return this.#name(pool, address, 'host', null);
-    return (await this.#firstFree(pool, search)) ?? this.#refuse([pool]);
+    return (await this.#searched([pool], search)) ?? this.#refuse([pool], search);
   }
 
   /** An auxiliary address is asked for like a container's `--ip`, only before there is a network. */
   #kindOf(pool: Pool, isGateway: boolean): LeaseKind {
     if (isGateway) return 'gateway';
-    const isBefore = pool.networkId === null && pool.swarm === undefined && isBeingCreated(pool, this.#now());
+    const isBefore = pool.networkId === null && pool.swarm === undefined && isBeingCreated(pool, this.#ages);
     return isBefore ? 'auxiliary' : 'container';
   }
 
@@ -108,9 +125,10 @@ export class Allocator {
     await this.#confirm(pool, address);
     // What a swarm's manager claims by address is mostly a running container's: the node that gets it asks.
     const isAsked = lease === wanted && !isManagers(pool);
-    const verdict = isAsked ? await this.#ask(pool, address, lease, limit) : NOT_HELD;
-    if (verdict.held) throw errors.addressHeld(lease.address, verdict.macAddress, verdict.linkName, option);
-    return formatInterfaceAddress({ ...address, length: known(pool.subnet).length });
+    const verdict = isAsked ? await this.#ask(pool, address, lease, { limit, isNamed: true }) : NOT_HELD;
+    if (!verdict.held) return formatInterfaceAddress({ ...address, length: known(pool.subnet).length });
+    const sentence = verdict.simultaneous ? errors.addressWanted : errors.addressHeld;
+    throw sentence(lease.address, verdict.macAddress, verdict.linkName, option);
   }
 
   /** Swarm's allocator tries its pools in any order, so the address may be that of a sister pool (cnmallocator). */
@@ -126,7 +144,7 @@ export class Allocator {
 
   async #chooseGateway(pool: Pool, search: Search): Promise<string> {
     const common = (await this.#gatewayOf(pool)) ?? (await this.#gatewayOfOthers(pool));
-    return common ?? (await this.#firstFree(pool, search)) ?? this.#refuse([pool]);
+    return common ?? (await this.#searched([pool], search)) ?? this.#refuse([pool], search);
   }
 
   /** In the global space a request is repeated by every new leader of the swarm, and the answer stays the same. */
@@ -156,22 +174,49 @@ export class Allocator {
    * value of their own, which no plugin can answer (libnetwork endpoint.go assignAddressVersion).
    */
   async #choose(pool: Pool, search: Search): Promise<string> {
+    search.share(2);
     const found = await this.#firstFree(pool, search);
     if (found !== undefined) return found;
-    const sisters = await this.#sistersOf(pool);
-    const spilled = await this.#firstFreeOf(sisters, search);
+    const pools = [pool, ...(await this.#sistersOf(pool))];
+    const spilled = await this.#firstFreeOf(pools, search);
     if (spilled !== undefined) return spilled;
     await this.#leases.reclaim(realmOf(pool));
-    const pools = [pool, ...sisters];
-    return (await this.#firstFreeOf(pools, search)) ?? this.#refuse(pools);
+    return (await this.#searched(pools, search)) ?? this.#refuse(pools, search);
+  }
+
+  /** When nothing is free those passed over longest are asked for again, until the time is used up. */
+  async #searched(pools: readonly Pool[], search: Search): Promise<string | undefined> {
+    for (;;) {
+      const found = await this.#firstFreeOf(pools, search);
+      if (found !== undefined) return found;
+      if (!(await this.#retry(pools, search))) return undefined;
+    }
   }
 
   async #firstFreeOf(pools: readonly Pool[], search: Search): Promise<string | undefined> {
-    for (const pool of pools) {
+    for (const [index, pool] of pools.entries()) {
+      search.share(pools.length - index);
       const address = await this.#firstFree(pool, search);
       if (address !== undefined) return address;
     }
     return undefined;
+  }
+
+  /** False when none of the pools' addresses is passed over, or the time is used up. */
+  async #retry(pools: readonly Pool[], search: Search): Promise<boolean> {
+    const realm = await this.#leases.realm(pools.map(realmOf)[0] ?? '');
+    const ranges = pools.map((pool) => layoutOf(pool).range);
+    search.limit?.signal.throwIfAborted();
+    for (; !search.isOverForGood; await this.#pass(LOOK_MS)) {
+      const { used, wanted } = realm.count(ranges);
+      if (used + wanted === 0) return false;
+      if (realm.retry(ranges, search.batch, RETRY_MS) > 0) return true;
+    }
+    return false;
+  }
+
+  #pass(ms: number): Promise<void> {
+    return new Promise((resolve) => void this.#clock.after(ms, resolve));
   }
 
   async #sistersOf(pool: Pool): Promise<Pool[]> {
@@ -184,18 +229,21 @@ export class Allocator {
   async #firstFree(pool: Pool, search: Search): Promise<string | undefined> {
     const realm = await this.#leases.realm(realmOf(pool));
     const layout = layoutOf(pool);
-    const isSequential = search.kind === 'container' && (search.serial || layout.order === 'sequential');
     let beyond: bigint | null = null;
-    for (let misses = 0; ; ) {
+    for (let misses = 0; !search.isOver; ) {
       search.limit?.signal.throwIfAborted();
-      const after = isSequential ? (this.#lastGiven.get(pool.id) ?? null) : null;
-      const ready = this.#standby.next(pool, realm, after);
-      const address: Address | undefined = ready ?? realm.next(layout, beyond ?? after);
-      if (address === undefined) return undefined;
-      if (isSequential) this.#lastGiven.set(pool.id, address.value);
+      // No await from here to the insert, so that calls at the same time choose different addresses.
+      const candidate = this.#candidate(pool, realm, search, beyond);
+      if (candidate === undefined) return undefined;
+      if (candidate === 'to come') {
+        await this.#standby.decided(pool, realm, search.waitUntilMs);
+        continue;
+      }
+      const { address } = candidate;
+      if (isSequential(layout, search)) this.#lastGiven.set(pool.id, address.value);
       const lease = this.#newLease(pool, address, search.kind);
       if (await realm.insert(address, lease)) {
-        if (await this.#isFree(pool, address, lease, search))
+        if (await this.#isFree(pool, realm, candidate, lease, search))
           return formatInterfaceAddress({ ...address, length: layout.subnet.length });
       } else {
         // Others write to the same store.
@@ -203,35 +251,72 @@ export class Allocator {
         beyond = address.value + distance(misses++);
       }
     }
+    return undefined;
   }
 
-  async #isFree(pool: Pool, address: Address, lease: Lease, search: Search): Promise<boolean> {
+  /**
+   * One on standby, or one that is about to be; else the next free one, for which this call waits a window. Undefined when
+   * there is none.
+   */
+  #candidate(pool: Pool, realm: Realm, search: Search, beyond: bigint | null): Candidate | 'to come' | undefined {
+    const layout = layoutOf(pool);
+    const after = isSequential(layout, search) ? (this.#lastGiven.get(pool.id) ?? null) : null;
+    const ready = this.#standby.next(pool, realm, after);
+    if (ready !== undefined) return { address: ready, isReady: true };
+    if (search.kind === 'container' && this.#standby.toWaitFor(pool) > 0) return 'to come';
+    const address = this.#nextUnasked(pool, realm, layout, beyond ?? after);
+    if (address !== undefined) return { address, isReady: false };
+    return this.#standby.isAsking(pool) ? 'to come' : undefined;
+  }
+
+  /** Undefined when all that are free are asked for at this moment. */
+  #nextUnasked(pool: Pool, realm: Realm, layout: Layout, after: bigint | null): Address | undefined {
+    const first = realm.next(layout, after);
+    for (let address = first; address !== undefined; ) {
+      if (!this.#standby.isAsked(pool, address)) return address;
+      address = realm.next(layout, address.value);
+      if (address?.value === first?.value) return undefined;
+    }
+    return undefined;
+  }
+
+  async #isFree(
+    pool: Pool,
+    realm: Realm,
+    { address, isReady }: Candidate,
+    lease: Lease,
+    search: Search,
+  ): Promise<boolean> {
     await this.#confirm(pool, address);
     this.#standby.refill(pool);
-    const verdict = await this.#ask(pool, address, lease, search.limit);
-    if (!verdict.held) return true;
-    if (--search.tries > 0) return false;
-    throw errors.rangeHeld(nameOf(pool), TRIES, lease.address, verdict.macAddress, verdict.linkName);
+    const asked = this.#ask(pool, address, lease, { limit: search.limit, isNamed: false });
+    if (!isReady && search.kind === 'container') this.#standby.askBeside(pool, realm, search.batch - 1);
+    const verdict = await asked;
+    if (verdict.held) search.meet(address, verdict);
+    return !verdict.held;
   }
 
-  async #refuse(pools: readonly Pool[]): Promise<never> {
+  async #refuse(pools: readonly Pool[], search: Search): Promise<never> {
     const layouts = pools.map(layoutOf);
     const ranges = layouts.map(({ range }) => range);
     const realm = await this.#leases.realm(pools.map(realmOf)[0] ?? '');
-    const { container, gateway, auxiliary, host, held } = realm.count(ranges);
+    const counts = realm.count(ranges);
     const excluded = layouts.reduce((sum, layout) => sum + sizeWithin(layout.range, layout.excluded), 0n);
-    throw errors.rangeExhausted(
-      pools.map(nameOf),
-      [
-        [container, 'leased'],
-        [gateway, 'gateway'],
-        [auxiliary, 'auxiliary'],
-        [host, 'of this host'],
-        [held, 'held by others on the LAN'],
-        [excluded, 'excluded'],
-      ],
-      pools.some(({ range }) => range !== null),
-    );
+    const uses = [
+      [counts.container, 'leased'],
+      [counts.gateway, 'gateway'],
+      [counts.auxiliary, 'auxiliary'],
+      [counts.host, 'of this host'],
+      [excluded, 'excluded'],
+      [counts.used, 'used by others on the LAN'],
+      [counts.wanted, 'asked for by others on the LAN'],
+    ] as const;
+    const names = pools.map(nameOf);
+    const { last, suspect } = search;
+    if (last !== undefined && suspect !== null) throw errors.rangeAnsweredByOne(names, uses, last, suspect);
+    if (last !== undefined) throw errors.rangeHeld(names, uses, last);
+    const isRangeGiven = pools.some(({ range }) => range !== null);
+    throw errors.rangeExhausted(names, uses, isRangeGiven);
   }
 
   // --- leases ----------------------------------------------------------------------------------------------------
@@ -256,16 +341,19 @@ export class Allocator {
   }
 
   /** Gateways are expected to answer, and auxiliary addresses belong to others. */
-  async #ask(pool: Pool, address: Address, lease: Lease, limit: CallLimit | null): Promise<Verdict> {
+  async #ask(pool: Pool, address: Address, lease: Lease, question: Question): Promise<Verdict> {
     if (lease.kind === 'gateway' || lease.kind === 'auxiliary') return NOT_HELD;
-    const verdict = await this.#probe(pool, address, limit).catch(async (error: unknown) => {
+    const verdict = await this.#probe(pool, address, question).catch(async (error: unknown) => {
       // The first error goes on; a lease left behind by a second one is reclaimed later.
       await this.#leases.giveUp(address, lease.realm, pool.id).catch(() => undefined);
       throw error;
     });
-    if (!verdict.held) return verdict;
-    await this.#leases.giveUp(address, lease.realm, pool.id);
-    (await this.#leases.realm(lease.realm)).hold(address);
+    const realm = await this.#leases.realm(lease.realm);
+    if (!verdict.held) realm.foundFree(address);
+    else {
+      await this.#leases.giveUp(address, lease.realm, pool.id);
+      realm.passOver(address, verdict.simultaneous ? 'wanted' : 'used');
+    }
     return verdict;
   }
 
@@ -303,6 +391,10 @@ export class Allocator {
  */
 function distance(misses: number): bigint {
   return BigInt(Math.floor(Math.random() * Math.min(16 ** misses, WIDEST)));
+}
+
+function isSequential({ order }: Layout, { kind, isSerial }: Search): boolean {
+  return kind === 'container' && (isSerial || order === 'sequential');
 }
 
 /** Pools of one network. */

@@ -3,24 +3,32 @@
  * for what is unknown: engines repeat calls after a crash and never ask twice for a release.
  */
 import { hostname } from 'node:os';
+import { backgroundClock, type Clock } from '../clock.ts';
 import type { Leak } from '../leak.ts';
 import type { AddressRequest, AllocationRequest, PoolRequest } from '../requests.ts';
 import type { Store } from '../store/store.ts';
+import { Ages } from './ages.ts';
 import { Allocator, type Probe } from './allocator.ts';
-import { Leases } from './leases.ts';
+import { type EndpointWitness, Leases } from './leases.ts';
 import { ADDRESS_SPACES } from './pool.ts';
 import { Pools } from './pools.ts';
 import { type Keeper, Standby } from './standby.ts';
 import { SwarmPools } from './swarm.ts';
 
-export type { Probe } from './allocator.ts';
+export type { Probe, Question } from './allocator.ts';
+export type { EndpointWitness } from './leases.ts';
 export type { Keeper } from './standby.ts';
 
 interface Parts {
   readonly store: Store;
+  /** For what is recorded. */
   readonly now?: () => Date;
+  /** For spans of time. */
+  readonly clock?: Clock;
   readonly probe: Probe;
   readonly keeper: Keeper;
+  /** Left out, endpoints are what their records say. */
+  readonly endpoints?: EndpointWitness;
   /** Tells this host from others: IPv6 subnets that nobody named are derived from it. */
   readonly hostId?: string;
 }
@@ -33,14 +41,23 @@ export class IpamDriver {
   readonly #swarmPools: SwarmPools;
   readonly #standby: Standby;
 
-  constructor({ store, now = () => new Date(), probe, keeper, hostId = hostname() }: Parts) {
-    this.#leases = new Leases(store, now);
+  constructor({
+    store,
+    now = () => new Date(),
+    clock = backgroundClock,
+    probe,
+    keeper,
+    endpoints,
+    hostId = hostname(),
+  }: Parts) {
+    const ages = new Ages(now, clock);
+    this.#leases = new Leases({ store, now, ages, clock, ...(endpoints && { endpoints }) });
     this.#swarmPools = new SwarmPools(store, now);
     const leases = this.#leases;
-    this.#standby = new Standby({ store, leases, keeper });
+    this.#standby = new Standby({ store, leases, keeper, clock });
     const standby = this.#standby;
-    this.#pools = new Pools({ store, leases, now, hostId, onReleased: (poolId) => standby.forget(poolId) });
-    this.#allocator = new Allocator({ store, leases, now, probe, standby });
+    this.#pools = new Pools({ store, leases, now, ages, hostId, onReleased: (poolId) => standby.forget(poolId) });
+    this.#allocator = new Allocator({ store, leases, now, ages, clock, probe, standby });
   }
 
   /** The names of the two address spaces. */

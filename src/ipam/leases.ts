@@ -1,15 +1,35 @@
 /**
  * Leases and who may have them: claiming a named address, giving one up, and taking back what nobody will release.
  */
-import { type Address, formatAddress, parseAddress } from '../address.ts';
+import { type Address, formatAddress, isSameAddress, parseAddress } from '../address.ts';
+import type { Clock } from '../clock.ts';
 import * as errors from '../errors.ts';
 import type { Leak } from '../leak.ts';
 import type { Lease } from '../model.ts';
+import { Serial } from '../serial.ts';
 import { leaseKey, type Store } from '../store/store.ts';
+import type { Ages } from './ages.ts';
 import { Occupancy } from './occupancy.ts';
 import { isGlobal } from './pool.ts';
 import { Realm } from './realm.ts';
 import { type Evidence, isManagersLease, isStale, isUnused, readEvidence, secondsUntilStale } from './unused.ts';
+
+/** What the network room knows of its endpoints by the kernel, whatever their records say. */
+export interface EndpointWitness {
+  /** No container has the endpoint any more, which is then removed: an engine that was killed, or that could not reach us. */
+  isGone(endpointId: string): Promise<boolean>;
+  /** False only when it is certain that the endpoint's link is in its container and does not have the address. */
+  hasAddress(endpointId: string, address: Address): Promise<boolean>;
+  /** The endpoint has the address no longer; others may. */
+  dropAddress(endpointId: string, address: Address): Promise<void>;
+}
+
+/** Where nobody looks at the kernel. */
+const BY_THE_RECORDS: EndpointWitness = {
+  isGone: async () => false,
+  hasAddress: async () => true,
+  dropAddress: async () => undefined,
+};
 
 /** Another's change came between reading a record and writing it: read again. */
 const ATTEMPTS = 8;
@@ -17,16 +37,34 @@ const ATTEMPTS = 8;
 const FEW = 2000;
 const NO_ADDRESSES = { IPv4: new Occupancy(), IPv6: new Occupancy() };
 
+interface Parts {
+  readonly store: Store;
+  /** For what is recorded. */
+  readonly now: () => Date;
+  readonly ages: Ages;
+  /** For spans of time. */
+  readonly clock: Pick<Clock, 'nowMs'>;
+  readonly endpoints?: EndpointWitness;
+}
+
 /** The realms of this host and the leases in them. Throws RECORD_CONTENDED when others go on changing the same lease. */
 export class Leases {
   readonly #store: Store;
   readonly #now: () => Date;
+  readonly #ages: Ages;
+  readonly #clock: Pick<Clock, 'nowMs'>;
+  readonly #endpoints: EndpointWitness;
+  /** One claim of an address at a time: what makes room for one is not for the other. */
+  readonly #claims = new Serial();
   readonly #realms = new Map<string, Promise<Realm>>();
   #areAllLoaded = false;
 
-  constructor(store: Store, now: () => Date) {
+  constructor({ store, now, ages, clock, endpoints = BY_THE_RECORDS }: Parts) {
     this.#store = store;
     this.#now = now;
+    this.#ages = ages;
+    this.#clock = clock;
+    this.#endpoints = endpoints;
     store.leases.follow?.((lease, isTaken, other) => {
       const address = parseAddress(lease.address);
       if (address !== undefined)
@@ -51,7 +89,7 @@ export class Leases {
 
   async #load(name: string): Promise<Realm> {
     try {
-      const realm = new Realm(name, this.#store.leases, this.#now);
+      const realm = new Realm(name, this.#store.leases, this.#ages, this.#clock);
       await realm.refresh();
       return realm;
     } catch (error) {
@@ -66,15 +104,35 @@ export class Leases {
    * Throws ADDRESS_TAKEN, naming the holder. `option`: where the user named it, for the sentence.
    */
   async claim(address: Address, wanted: Lease, option: string): Promise<Lease> {
+    return this.#claims.run(leaseKey(wanted), () => this.#claim(address, wanted, option));
+  }
+
+  async #claim(address: Address, wanted: Lease, option: string): Promise<Lease> {
     const realm = await this.realm(wanted.realm);
+    let isFreed = false;
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
       if (await realm.insert(address, wanted)) return wanted;
       const existing = await this.#store.leases.get(leaseKey(wanted));
       if (existing === undefined) continue;
-      const next = await this.#successor(existing, wanted, option);
+      isFreed = await this.#isFreed(address, existing, isFreed);
+      const next = isFreed ? wanted : await this.#successor(existing, wanted, option);
       if (next === existing || (await realm.replace(address, existing, next))) return next;
     }
     throw errors.recordContended(leaseKey(wanted));
+  }
+
+  /**
+   * Its container is gone by the kernel, or its endpoint even by the records: nobody will give it back, and it is mostly the
+   * very container that starts again. `wasFreed`: so it was a moment ago, before the endpoint went and untied it.
+   */
+  async #isFreed(address: Address, { kind, endpointId, holder }: Lease, wasFreed: boolean): Promise<boolean> {
+    if (kind !== 'container' || holder !== undefined) return false;
+    if (endpointId === null) return wasFreed;
+    const isThere = (await this.#store.endpoints.get(endpointId)) !== undefined;
+    if (isThere && !(await this.#endpoints.isGone(endpointId))) return false;
+    // Whatever the lease says: another endpoint that has this address needs it.
+    const others = (await this.#store.endpoints.list()).filter(({ id }) => id !== endpointId);
+    return !others.some(({ addresses }) => addresses.some((one) => isSameAddress(one, address)));
   }
 
   async #successor(existing: Lease, wanted: Lease, option: string): Promise<Lease> {
@@ -82,7 +140,7 @@ export class Leases {
     if (existing.holder !== undefined) throw errors.addressOfNode(existing.address, existing.holder.node, option);
     const evidence = await readEvidence(this.#store);
     if (isManagersLease(existing, evidence)) return successorInSwarm(existing, wanted, option);
-    if (isStale(existing, evidence, this.#now())) return wanted;
+    if (isStale(existing, evidence, this.#ages)) return wanted;
     const pool = existing.poolIds.map((id) => evidence.pools.get(id)).find((found) => found !== undefined);
     throw this.#refusal(existing, pool?.networkId ?? null, option);
   }
@@ -93,13 +151,13 @@ export class Leases {
     if (kind === 'auxiliary') return errors.addressIsAuxiliary(address, networkId, option);
     if (kind === 'host') return errors.addressOfHost(address, networkId, option);
     if (endpointId !== null) return errors.addressOfEndpoint(address, endpointId, networkId, option);
-    const waitSeconds = networkId === null ? null : secondsUntilStale(lease, this.#now());
+    const waitSeconds = networkId === null ? null : secondsUntilStale(lease, this.#ages);
     return errors.addressLeased(address, networkId, waitSeconds, option);
   }
 
   /**
    * The pool holds the address no longer; the last one to give it up frees it. A living endpoint keeps its address
-   * even then: a release that comes late must not free what is in use again.
+   * even then, as long as the kernel says that it has it: a release that comes late must not free what is in use again.
    */
   async giveUp(address: Address, realmName: string, poolId: string): Promise<void> {
     const realm = await this.realm(realmName);
@@ -110,14 +168,22 @@ export class Leases {
       const poolIds = current.poolIds.filter((id) => id !== poolId);
       if (poolIds.length > 0) {
         if (await realm.replace(address, current, this.#changed(current, { poolIds }))) return;
-      } else if ((await this.#isInUse(current)) || (await realm.remove(address, current))) return;
+        continue;
+      }
+      const user = await this.#userOf(current);
+      if (user !== undefined && (await this.#endpoints.hasAddress(user, address))) return;
+      if (!(await realm.remove(address, current))) continue;
+      // Engine 29 gives an IPv6 address back right after Join where IPv6 is switched off for the endpoint (a sysctl).
+      if (user !== undefined) await this.#endpoints.dropAddress(user, address);
+      return;
     }
     throw errors.recordContended(key);
   }
 
-  async #isInUse({ endpointId }: Lease): Promise<boolean> {
+  /** The living endpoint that the lease is for. */
+  async #userOf({ endpointId }: Lease): Promise<string | undefined> {
     const endpoint = endpointId === null ? undefined : await this.#store.endpoints.get(endpointId);
-    return endpoint !== undefined && endpoint.state !== 'deleting';
+    return endpoint === undefined || endpoint.state === 'deleting' ? undefined : endpoint.id;
   }
 
   #changed(lease: Lease, change: Partial<Lease>): Lease {
@@ -129,7 +195,7 @@ export class Leases {
     const realm = await this.realm(realmName);
     const evidence = await readEvidence(this.#store);
     for (const [address, lease] of await this.#perhapsUnused(realm, evidence))
-      if (isStale(lease, evidence, this.#now())) await realm.remove(address, lease);
+      if (isStale(lease, evidence, this.#ages)) await realm.remove(address, lease);
     for (const text of this.#store.leases.ofLostHosts?.(realmName) ?? []) {
       const address = parseAddress(text);
       if (address !== undefined) realm.offer(address);

@@ -18,6 +18,7 @@ import type { Family, Pool } from '../model.ts';
 import { nearest, oneOf } from '../nearest.ts';
 import type { PoolRequest } from '../requests.ts';
 import { realmOf } from '../store/store.ts';
+import type { Ages } from './ages.ts';
 import type { Occupancy } from './occupancy.ts';
 
 /** Names told to the engine in GetDefaultAddressSpaces; different, or engines >= 27 skip their overlap check. */
@@ -212,9 +213,9 @@ export function newPool(spec: PoolSpec, now: Date): Pool {
 /** From RequestPool to CreateNetwork, and from there to the network's record, it takes much less. */
 const CREATION_MS = 60_000;
 
-/** Whether its network may still be on its way. What was asked for in a distant future was so before the clock was set back. */
-export function isBeingCreated({ changedAt }: Pool, now: Date): boolean {
-  return Math.abs(now.getTime() - Date.parse(changedAt)) < CREATION_MS;
+/** Whether its network may still be on its way. */
+export function isBeingCreated({ id, changedAt }: Pool, ages: Ages): boolean {
+  return ages.ageMs({ key: id, changedAt }, CREATION_MS) < CREATION_MS;
 }
 
 /** Of an address space or a realm in it. */

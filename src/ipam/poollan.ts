@@ -3,50 +3,81 @@ import { type Address, formatAddress } from '../address.ts';
 import { clusterUnproven, PluginError } from '../errors.ts';
 import type { AddressCheck, Lan } from '../lan/lan.ts';
 import { type Kept, type Loss, NOT_HELD, type Verdict } from '../lan/verdict.ts';
-import { type Pool, type ProbeProfile, type Segment, segmentOf } from '../model.ts';
+import type { Log } from '../log.ts';
+import { type ConflictPolicy, type Network, type Pool, type ProbeProfile, type Segment, segmentOf } from '../model.ts';
 import { realmOf, type Store } from '../store/store.ts';
 import { isManagers } from './swarm.ts';
 import type { Probe } from './allocator.ts';
 import { known } from './pool.ts';
 import type { Keeper } from './standby.ts';
 
+interface Parts {
+  readonly lan: Lan;
+  readonly store: Pick<Store, 'networks' | 'leases'>;
+  /** As in the setting PARENTS. */
+  readonly aliases: ReadonlyMap<string, string>;
+  /** Where the network says nothing: whether an address that was named is given although somebody has it. */
+  readonly usualConflictPolicy: ConflictPolicy;
+  readonly log: Log;
+}
+
 /** The network that CreateNetwork tied to the pool tells the parent, else `--ipam-opt parent=`; without either nobody is asked. */
 export class PoolLan implements Keeper {
   readonly #lan: Lan;
   readonly #store: Pick<Store, 'networks' | 'leases'>;
   readonly #aliases: ReadonlyMap<string, string>;
+  readonly #usualConflictPolicy: ConflictPolicy;
+  readonly #log: Log;
 
-  /** `aliases`: as in the setting PARENTS. */
-  constructor(lan: Lan, store: Pick<Store, 'networks' | 'leases'>, aliases: ReadonlyMap<string, string>) {
+  constructor({ lan, store, aliases, usualConflictPolicy, log }: Parts) {
     this.#lan = lan;
     this.#store = store;
     this.#aliases = aliases;
+    this.#usualConflictPolicy = usualConflictPolicy;
+    this.#log = log;
   }
 
   /** See Probe. Throws CLUSTER_UNPROVEN where only the LAN could tell, and there is none to ask. */
-  readonly probe: Probe = async (pool, address, limit): Promise<Verdict> => {
+  readonly probe: Probe = async (pool, address, { limit, isNamed }): Promise<Verdict> => {
     const text = formatAddress(address);
     const leastProfile = this.#store.leases.needsProof?.({ realm: realmOf(pool), address: text }) ?? null;
     const request = await this.#request(pool, address, limit?.signal, limit?.atMs);
     if (request === null && leastProfile !== null && !(await this.#isOnNoLan(pool))) throw clusterUnproven(text);
     if (request === null) return NOT_HELD;
-    return this.#lan.check({ ...request, leastProfile }).catch((error: unknown) => {
+    const check = { ...request, leastProfile };
+    const policy = isNamed ? await this.#policyOf(pool) : 'refuse';
+    const isFirm = isNamed && policy === 'refuse' && limit !== null;
+    const asked = isFirm ? this.#lan.insist(check, limit) : this.#lan.check(check);
+    const verdict = await asked.catch((error: unknown) => {
       // A manager of a swarm need not be on the LAN itself: the node that gets the task asks.
       if (isManagers(pool) && error instanceof PluginError && error.code === 'PROBE_PARENT_GONE') return NOT_HELD;
       throw error;
     });
+    if (!verdict.held || verdict.isOnHost || policy === 'refuse') return verdict;
+    const { macAddress: by, linkName: on } = verdict;
+    this.#log.warn('an address is given out although somebody else has it', { address: text, by, on, pool: pool.id });
+    return NOT_HELD;
   };
 
+  async #policyOf(pool: Pool): Promise<ConflictPolicy> {
+    return (await this.#networkOf(pool))?.options.conflict ?? this.#usualConflictPolicy;
+  }
+
   /** See Keeper. Only for pools of our own networks. */
+  async keeps(pool: Pool): Promise<boolean> {
+    const network = await this.#networkOf(pool);
+    const segment = await this.#segmentOf(pool);
+    if (network === undefined || network.options.mode === 'passthru' || segment === null) return false;
+    return this.#lan.asks(segment);
+  }
+
+  /** See Keeper. */
   async keep(
     pool: Pool,
     address: Address,
     lost: (loss: Loss) => void,
     signal: AbortSignal,
   ): Promise<Kept | Loss | null> {
-    const network = pool.networkId === null ? undefined : await this.#store.networks.get(pool.networkId);
-    // A passthru parent carries one container.
-    if (network === undefined || network.options.mode === 'passthru') return null;
     const request = await this.#request(pool, address, signal);
     return request === null ? null : this.#lan.keep(request, lost);
   }
@@ -68,14 +99,19 @@ export class PoolLan implements Keeper {
     return segment && { ...segment, address, subnet: known(pool.subnet), signal, atMs };
   }
 
-  async #isOnNoLan({ networkId }: Pool): Promise<boolean> {
-    const network = networkId === null ? undefined : await this.#store.networks.get(networkId);
+  async #networkOf({ networkId }: Pool): Promise<Network | undefined> {
+    return networkId === null ? undefined : this.#store.networks.get(networkId);
+  }
+
+  async #isOnNoLan(pool: Pool): Promise<boolean> {
+    const network = await this.#networkOf(pool);
     return network !== undefined && segmentOf(network) === null;
   }
 
-  async #segmentOf({ networkId, options }: Pool): Promise<Segment | null> {
+  async #segmentOf(pool: Pool): Promise<Segment | null> {
+    const { options } = pool;
     const profile = (options['probe'] as ProbeProfile | undefined) ?? null;
-    const network = networkId === null ? undefined : await this.#store.networks.get(networkId);
+    const network = await this.#networkOf(pool);
     if (network !== undefined) {
       const segment = segmentOf(network);
       return segment && { ...segment, profile: profile ?? segment.profile };

@@ -7,6 +7,7 @@ import { Serial } from '../serial.ts';
 import type { PoolRequest } from '../requests.ts';
 import { realmOf, type Store } from '../store/store.ts';
 import { isAllocated, isManagers } from './swarm.ts';
+import type { Ages } from './ages.ts';
 import type { Leases } from './leases.ts';
 import {
   type ChooseSubnet,
@@ -24,6 +25,7 @@ interface Parts {
   readonly store: Store;
   readonly leases: Leases;
   readonly now: () => Date;
+  readonly ages: Ages;
   readonly hostId: string;
   readonly onReleased: (poolId: string) => void;
 }
@@ -33,15 +35,17 @@ export class Pools {
   readonly #store: Store;
   readonly #leases: Leases;
   readonly #now: () => Date;
+  readonly #ages: Ages;
   readonly #hostId: string;
   readonly #onReleased: (poolId: string) => void;
   /** One change at a time, so that two overlapping pools never both find the place free. */
   readonly #serial = new Serial();
 
-  constructor({ store, leases, now, hostId, onReleased }: Parts) {
+  constructor({ store, leases, now, ages, hostId, onReleased }: Parts) {
     this.#store = store;
     this.#leases = leases;
     this.#now = now;
+    this.#ages = ages;
     this.#hostId = hostId;
     this.#onReleased = onReleased;
   }
@@ -65,7 +69,7 @@ export class Pools {
       const refusal = refusalBeside(pool, wanted);
       if (refusal !== undefined) await this.#makeWay(pool, wanted, refusal);
     }
-    await this.#store.pools.insert(wanted);
+    if (await this.#store.pools.insert(wanted)) this.#ages.note({ key: wanted.id, changedAt: wanted.changedAt });
     return wanted;
   }
 
@@ -97,7 +101,7 @@ export class Pools {
    * later pool of the network is refused (26 to 28), and when the plugin is away while a network is removed.
    */
   async #isAbandoned(pool: Pool, hasContainers: boolean): Promise<boolean> {
-    if (isBeingCreated(pool, this.#now())) return false;
+    if (isBeingCreated(pool, this.#ages)) return false;
     if (pool.networkId !== null) return this.#isForgotten(pool.networkId);
     // Networks of other drivers are never known here; their containers are.
     return !hasContainers;

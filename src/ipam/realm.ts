@@ -5,25 +5,20 @@
  */
 import { type Address, contains, formatAddress, parseAddress, type Range } from '../address.ts';
 import type { Family, Lease, LeaseKind } from '../model.ts';
+import type { Clock } from '../clock.ts';
 import { leaseKey, type LeaseTable } from '../store/store.ts';
+import type { Ages } from './ages.ts';
 import { LeaseIndex } from './lease-index.ts';
 import { Occupancy } from './occupancy.ts';
+import { type Finding, PassedOver } from './passed-over.ts';
 import { joined, type Layout, nextAddress } from './pool.ts';
-
-/** How long an address that answered on the LAN is passed over before it is tried again. */
-const HELD_MS = 5 * 60_000;
-
-interface Held {
-  readonly address: Address;
-  readonly until: number;
-}
 
 /** One realm's addresses. Whoever changes a lease of the realm does it here, save for its endpoint (network/ ties that). */
 export class Realm {
   readonly name: string;
   readonly #used: Readonly<Record<Family, Occupancy>> = { IPv4: new Occupancy(), IPv6: new Occupancy() };
   readonly #leases: LeaseTable;
-  readonly #now: () => Date;
+  readonly #ages: Ages;
   /** Inserts under way: not in the store yet, nor free any more. */
   readonly #pending = new Map<string, Address>();
   readonly #index = new LeaseIndex();
@@ -32,13 +27,13 @@ export class Realm {
   #refreshing: Promise<void> | undefined;
   /** What became known while the leases are being read: it may be newer than what is read. */
   #meanwhile: (() => void)[] = [];
-  /** In order of expiry, since all are held equally long. */
-  readonly #held = new Map<string, Held>();
+  readonly #passedOver: PassedOver;
 
-  constructor(name: string, leases: LeaseTable, now: () => Date) {
+  constructor(name: string, leases: LeaseTable, ages: Ages, clock: Pick<Clock, 'nowMs'>) {
     this.name = name;
     this.#leases = leases;
-    this.#now = now;
+    this.#ages = ages;
+    this.#passedOver = new PassedOver(() => clock.nowMs());
   }
 
   /** What the leases are for. Who acts on it reads the leases first. */
@@ -60,7 +55,7 @@ export class Realm {
     this.#index.clear();
     for (const lease of leases) this.#read(lease);
     for (const address of this.#pending.values()) this.#mark(address);
-    for (const { address } of this.#held.values()) this.#mark(address);
+    for (const { address } of this.#passedOver.resting()) this.#mark(address);
     for (const change of this.#meanwhile) change();
   }
 
@@ -108,7 +103,8 @@ export class Realm {
   }
 
   #noteOwn(address: Address, lease: Lease): void {
-    this.#held.delete(lease.address);
+    this.#ages.note({ key: leaseKey(lease), changedAt: lease.changedAt });
+    this.#passedOver.takeUp(address);
     this.#note(() => {
       this.#mark(address);
       this.#index.add(address, lease);
@@ -118,6 +114,7 @@ export class Realm {
   /** What the lease of the address is for changes. False when the lease changed or went meanwhile. */
   async replace(address: Address, previous: Lease, next: Lease): Promise<boolean> {
     if (!(await this.#orDoubt(address, this.#leases.replace(previous, next)))) return false;
+    this.#ages.note({ key: leaseKey(next), changedAt: next.changedAt });
     this.#note(() => {
       this.#index.delete(address, previous);
       this.#index.add(address, next);
@@ -159,8 +156,7 @@ export class Realm {
   }
 
   #free(address: Address): void {
-    const text = formatAddress(address);
-    if (!this.#pending.has(text) && !this.#held.has(text)) this.#unmark(address);
+    if (!this.#pending.has(formatAddress(address)) && !this.#passedOver.has(address)) this.#unmark(address);
   }
 
   /** After an insert was refused: the index is behind, unless it hears of what others do. */
@@ -170,7 +166,7 @@ export class Realm {
 
   /** The next address to try; undefined when the range is exhausted. `after`: see nextAddress in pool.ts. */
   next(layout: Layout, after: bigint | null): Address | undefined {
-    this.#expireHeld();
+    for (const address of this.#passedOver.expire()) this.offer(address);
     const { family } = layout.subnet;
     const value = nextAddress(layout, this.#used[family], after);
     return value === undefined ? undefined : { family, value };
@@ -181,32 +177,38 @@ export class Realm {
     return !this.#used[family].has(value);
   }
 
-  /** Passes the address over for a while: a stranger on the LAN has it. */
-  hold(address: Address): void {
-    const text = formatAddress(address);
-    this.#held.delete(text);
-    this.#held.set(text, { address, until: this.#now().getTime() + HELD_MS });
+  /** Passes the address over for a while: somebody on the LAN has it, or wants it. */
+  passOver(address: Address, finding: Finding): void {
+    const dropped = this.#passedOver.add(address, finding);
     this.#mark(address);
+    if (dropped !== undefined) this.offer(dropped);
   }
 
-  /** What the addresses of the ranges are used for; `held`: passed over because strangers have them. */
-  count(ranges: readonly Range[]): Record<LeaseKind | 'held', number> {
+  /** The LAN was asked for the address, and nobody else has it. */
+  foundFree(address: Address): void {
+    this.#passedOver.forget(address);
+  }
+
+  /** Some of the ranges' addresses that are passed over longest may be tried again. Answers how many. */
+  retry(ranges: readonly Range[], most: number, leastMs: number): number {
+    const taken = this.#passedOver.takeLongest(ranges, most, leastMs);
+    for (const address of taken) this.offer(address);
+    return taken.length;
+  }
+
+  /** What the addresses of the ranges are used for; `used` and `wanted` by others on the LAN, and so passed over. */
+  count(ranges: readonly Range[]): Record<LeaseKind | Finding, number> {
     const isWithin = ({ address }: { address: Address }) => ranges.some((range) => contains(range, address));
-    const counts = { container: 0, gateway: 0, auxiliary: 0, host: 0, held: 0 };
+    const counts = { container: 0, gateway: 0, auxiliary: 0, host: 0, used: 0, wanted: 0 };
     for (const { family, first, last } of joined(ranges)) counts.container += this.#used[family].count(first, last);
-    const specials = Array.from(this.#index.specials()).filter(([text]) => !this.#held.has(text));
-    for (const [, special] of specials.filter(([, one]) => isWithin(one))) counts[special.kind]++;
-    counts.held = Array.from(this.#held.values()).filter(isWithin).length;
-    counts.container -= counts.gateway + counts.auxiliary + counts.host + counts.held;
+    const passedOver = Array.from(this.#passedOver.resting()).filter(isWithin);
+    for (const { finding } of passedOver) counts[finding]++;
+    const specials = Array.from(this.#index.specials().values()).filter(
+      ({ address }) => !this.#passedOver.has(address),
+    );
+    for (const special of specials.filter(isWithin)) counts[special.kind]++;
+    counts.container -= counts.gateway + counts.auxiliary + counts.host + passedOver.length;
     return counts;
-  }
-
-  #expireHeld(): void {
-    for (const [text, { address, until }] of this.#held) {
-      if (until > this.#now().getTime()) return;
-      this.#held.delete(text);
-      this.#unmark(address);
-    }
   }
 
   #mark({ family, value }: Address): void {

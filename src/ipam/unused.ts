@@ -1,7 +1,8 @@
 /** Which leases nobody will ever give back. */
 import { parseAddress } from '../address.ts';
 import type { Endpoint, Family, Lease, Pool } from '../model.ts';
-import type { Store } from '../store/store.ts';
+import { leaseKey, type Store } from '../store/store.ts';
+import type { Ages } from './ages.ts';
 import { Occupancy } from './occupancy.ts';
 import { isGlobal } from './pool.ts';
 import { isManagers, isUnclaimed } from './swarm.ts';
@@ -35,8 +36,8 @@ export async function readEvidence(store: Store): Promise<Evidence> {
 }
 
 /** Unused, and long so. */
-export function isStale(lease: Lease, evidence: Evidence, now: Date): boolean {
-  return secondsUntilStale(lease, now) === 0 && isUnused(lease, evidence);
+export function isStale(lease: Lease, evidence: Evidence, ages: Ages): boolean {
+  return isUnused(lease, evidence) && secondsUntilStale(lease, ages) === 0;
 }
 
 /**
@@ -70,8 +71,8 @@ function poolsOf({ poolIds }: Lease, { pools }: Evidence): Pool[] {
   return poolIds.flatMap((id) => pools.get(id) ?? []);
 }
 
-/** No more than that after the clock was set back: the collector, whose time is monotonic, waits as long. */
-export function secondsUntilStale({ changedAt }: Lease, now: Date): number {
-  const restMs = Date.parse(changedAt) + STALE_MS - now.getTime();
-  return Math.ceil(Math.min(STALE_MS, Math.max(0, restMs)) / 1000);
+/** When a lease that nobody uses is old enough to be taken over. */
+export function secondsUntilStale(lease: Lease, ages: Ages): number {
+  const restMs = STALE_MS - ages.ageMs({ key: leaseKey(lease), changedAt: lease.changedAt }, 0);
+  return Math.ceil(Math.max(0, restMs) / 1000);
 }

@@ -252,6 +252,11 @@ export class Lan {
     return verdict.simultaneous || isStandbyMac(verdict.macAddress) ? 'wanted' : 'used';
   }
 
+  /** Whether the LAN is asked for what is used on the segment. */
+  asks(segment: Segment): boolean {
+    return this.#profileOf(segment) !== 'off';
+  }
+
   /** Whether check() would have only one short question to ask. */
   isOnStandby(request: Pick<AddressCheck, 'parentName' | 'address'>): boolean {
     return this.#prober.isOnStandby(request);

@@ -348,6 +348,11 @@ export class NetworkDriver implements LeakSource {
     return endpoint !== undefined && this.#witness.hasAddress(endpoint, address);
   }
 
+  /** The endpoint lives on without the address, which its engine took back. */
+  async dropAddress(endpointId: string, address: Address): Promise<void> {
+    await this.#serial.run(endpointId, () => this.#occupants.withdraw(endpointId, [address]));
+  }
+
   // --- start, collector and stop ----------------------------------------------------------------------------------
 
   /** Rebuilds what the host lost and finishes what a crash interrupted. Errors are logged: one bad network stops none. */

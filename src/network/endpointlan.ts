@@ -69,13 +69,10 @@ export class EndpointLan {
   async #check(network: Network, question: Question, limit: CallLimit): Promise<void> {
     const isFirm = this.#policyOf(network) === 'refuse';
     const verdict = await (isFirm ? this.#lan.insist(question, limit) : this.#lan.check(question));
-    if (verdict.held && (isFirm || verdict.isOnHost))
-      throw errors.addressOffered(
-        formatAddress(question.address),
-        verdict.macAddress,
-        verdict.linkName,
-        optionOf(question),
-      );
+    if (verdict.held && (isFirm || verdict.isOnHost)) {
+      const sentence = verdict.simultaneous ? errors.addressWanted : errors.addressOffered;
+      throw sentence(formatAddress(question.address), verdict.macAddress, verdict.linkName, optionOf(question));
+    }
     if (verdict.held) this.#warn(network, question, verdict);
   }
 

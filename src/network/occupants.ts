@@ -129,7 +129,7 @@ export class Occupants {
     const released: Address[] = [];
     for (const address of sharedAddresses(other, wanted))
       if (other.state === 'joined' && !(await witness.hasAddress(other, address))) released.push(address);
-    if (released.length > 0) await serial.run(other.id, () => this.#withdraw(other.id, released));
+    if (released.length > 0) await serial.run(other.id, () => this.withdraw(other.id, released));
     else if (await witness.isGone(other, limit)) await serial.run(other.id, () => this.#remove(other.id));
   }
 
@@ -146,9 +146,9 @@ export class Occupants {
 
   /**
    * Engine 29 takes an IPv6 address back right after Join when the interface has IPv6 disabled by a sysctl of the endpoint,
-   * and gives it to the next container; a driver without IPAM is not told.
+   * and gives it to the next container; a driver without IPAM is not told. One call at a time for each endpoint.
    */
-  async #withdraw(endpointId: string, released: readonly Address[]): Promise<void> {
+  async withdraw(endpointId: string, released: readonly Address[]): Promise<void> {
     const { endpoints, networks, host, lan, log } = this.#parts;
     const endpoint = endpoints.get(endpointId);
     if (endpoint?.state !== 'joined') return;

@@ -6,6 +6,7 @@ export const NOBODY_ANSWERS: Probe = async () => ({ held: false });
 
 /** No address is kept on standby, as where the LAN is not asked. */
 export const KEEPS_NOTHING: Keeper = {
+  keeps: async () => false,
   keep: async () => null,
   isKept: async () => false,
   release: async () => undefined,

@@ -5,8 +5,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { PluginError } from '../../../src/errors.ts';
-import { IpamDriver, type Probe } from '../../../src/ipam/driver.ts';
-import type { PoolRequest } from '../../../src/requests.ts';
+import { type EndpointWitness, IpamDriver, type Probe } from '../../../src/ipam/driver.ts';
+import type { Clock } from '../../../src/clock.ts';
+import type { CallLimit, PoolRequest } from '../../../src/requests.ts';
 import { interfaceAddress } from '../../lab/addresses.ts';
 import type { EndpointState, Lease, Pool } from '../../../src/model.ts';
 import { openLocalStore } from '../../../src/store/local.ts';
@@ -14,7 +15,6 @@ import type { Store } from '../../../src/store/store.ts';
 import { endpointRecord, networkRecord } from '../store/records.ts';
 import { MemoryStore } from './memory.ts';
 import { KEEPS_NOTHING, NOBODY_ANSWERS } from '../../lab/quiet.ts';
-import { callLimit } from '../../lab/patience.ts';
 
 export const LOCAL = 'TsmacvlanLocal';
 export const GLOBAL = 'TsmacvlanGlobal';
@@ -44,11 +44,26 @@ export class Fixture {
   readonly store: Store;
   ipam: IpamDriver;
   #timeMs = Date.parse('2026-11-20T10:00:00.000Z');
+  /** Time that passes: monotonic, while the wall's may be set. Whoever waits makes it pass. */
+  #passedMs = 0;
+  readonly #clock: Clock = {
+    nowMs: () => this.#passedMs,
+    after: (delayMs, run) => {
+      const timer = setImmediate(() => {
+        this.#passedMs += delayMs;
+        run();
+      });
+      return () => clearImmediate(timer);
+    },
+  };
   readonly #probe: Probe;
+  readonly #endpoints: EndpointWitness | undefined;
 
-  constructor(store: Store, probe: Probe = NOBODY_ANSWERS) {
+  /** `endpoints`: what the kernel says of them; left out, what their records say. */
+  constructor(store: Store, probe: Probe = NOBODY_ANSWERS, endpoints?: EndpointWitness) {
     this.store = store;
     this.#probe = probe;
+    this.#endpoints = endpoints;
     this.ipam = this.#start();
   }
 
@@ -56,9 +71,11 @@ export class Fixture {
     return new IpamDriver({
       store: this.store,
       now: () => new Date(this.#timeMs),
+      clock: this.#clock,
       hostId: 'host-a',
       probe: this.#probe,
       keeper: KEEPS_NOTHING,
+      ...(this.#endpoints && { endpoints: this.#endpoints }),
     });
   }
 
@@ -69,6 +86,17 @@ export class Fixture {
 
   pass(seconds: number): void {
     this.#timeMs += seconds * 1000;
+    this.#passedMs += seconds * 1000;
+  }
+
+  /** The wall clock is set, as NTP does; no time passes. */
+  setClock(hours: number): void {
+    this.#timeMs += hours * 3_600_000;
+  }
+
+  /** As a server's that answers within nine seconds. */
+  get #limit(): CallLimit {
+    return { signal: new AbortController().signal, atMs: this.#passedMs + 9000 };
   }
 
   /** RequestPool; answers the pool's id. */
@@ -105,11 +133,11 @@ export class Fixture {
   }
 
   gateway(poolId: string, address: string | null = null): Promise<string> {
-    return this.ipam.requestAddress({ poolId, address, isGateway: true, serial: false, limit: callLimit() });
+    return this.ipam.requestAddress({ poolId, address, isGateway: true, serial: false, limit: this.#limit });
   }
 
   address(poolId: string, address: string | null = null, serial = false): Promise<string> {
-    return this.ipam.requestAddress({ poolId, address, isGateway: false, serial, limit: callLimit() });
+    return this.ipam.requestAddress({ poolId, address, isGateway: false, serial, limit: this.#limit });
   }
 
   addresses(poolId: string, count: number): Promise<string[]> {

@@ -4,7 +4,7 @@ import { setImmediate } from 'node:timers/promises';
 import { formatAddress } from '../../../src/address.ts';
 import type { Probe } from '../../../src/ipam/driver.ts';
 import type { Verdict } from '../../../src/lan/verdict.ts';
-import { Fixture, GLOBAL, sentence } from './fixture.ts';
+import { Fixture, GLOBAL, NETWORK, sentence } from './fixture.ts';
 import { MemoryStore } from './memory.ts';
 import { callLimit } from '../../lab/patience.ts';
 
@@ -16,27 +16,41 @@ class Lan {
   readonly strangers: Set<string>;
   readonly store = new MemoryStore();
   readonly #isUp: () => boolean;
+  /** They only ask for the addresses. */
+  isAsking = false;
+  onAsked: (count: number) => void = () => undefined;
+  macOf = macOf;
 
   constructor(strangers: readonly string[], isUp = () => true) {
     this.strangers = new Set(strangers);
     this.#isUp = isUp;
   }
 
-  readonly probe: Probe = async (pool, probed, limit): Promise<Verdict> => {
+  readonly probe: Probe = async (pool, probed, { limit }): Promise<Verdict> => {
     const address = formatAddress(probed);
     limit?.signal.throwIfAborted();
-    this.asked.push(address);
+    this.onAsked(this.asked.push(address));
     if (!this.#isUp()) throw new Error('parent is down');
     const leases = await this.store.leases.list();
     assert.ok(leases.some((lease) => lease.address === address && lease.poolIds.includes(pool.id)));
     return this.strangers.has(address)
-      ? { held: true, macAddress: '3c:22:fb:10:aa:01', linkName: 'eth0.10', simultaneous: false, isOnHost: false }
+      ? {
+          held: true,
+          macAddress: this.macOf(Number(address.split('.')[3])),
+          linkName: 'eth0.10',
+          simultaneous: this.isAsking,
+          isOnHost: false,
+        }
       : { held: false };
   };
 
   fixture(): Fixture {
     return new Fixture(this.store, this.probe);
   }
+}
+
+function macOf(host: number): string {
+  return `3c:22:fb:10:aa:${host.toString(16).padStart(2, '0')}`;
 }
 
 function range(from: number, to: number): string[] {
@@ -55,24 +69,37 @@ test('an address that answers on the LAN is passed over', options, async () => {
   assert.deepEqual(lan.asked, range(1, 4), 'and is not asked for again at once');
 });
 
-test('what was held is tried again after five minutes', options, async () => {
-  const lan = new Lan(range(1, 2));
-  const f = lan.fixture();
-  const pool = await f.network('192.168.1.0/24');
-  await f.address(pool);
-  lan.strangers.clear();
-  f.pass(299);
-  assert.equal(await f.address(pool), '192.168.1.4/24');
-  f.pass(2);
-  assert.equal(await f.address(pool), '192.168.1.1/24');
-});
+test(
+  'what was used comes back by being asked for, each time after twice the rest, whatever the wall clock says',
+  options,
+  async () => {
+    const lan = new Lan(['192.168.1.1']);
+    const f = lan.fixture();
+    const pool = await f.network('192.168.1.0/24');
+    const askedAgainAfter = async (seconds: number) => {
+      f.pass(seconds - 1);
+      f.setClock(10);
+      await f.address(pool);
+      assert.notEqual(lan.asked.at(-2), '192.168.1.1', `not within ${seconds} s`);
+      f.pass(2);
+      f.setClock(-20);
+      await f.address(pool);
+      assert.equal(lan.asked.at(-2), '192.168.1.1', `after ${seconds} s`);
+    };
+    await f.address(pool);
+    for (const seconds of [10, 20, 40, 80, 160, 300, 300]) await askedAgainAfter(seconds);
+    lan.strangers.clear();
+    f.pass(301);
+    assert.equal(await f.address(pool), '192.168.1.1/24');
+  },
+);
 
 test('an --ip that answers on the LAN is refused with the holder', options, async () => {
   const f = new Lan(['192.168.1.40']).fixture();
   const pool = await f.network('192.168.1.0/24');
   assert.equal(
     await sentence(f.address(pool, '192.168.1.40')),
-    'address 192.168.1.40 is already used on the LAN by 3c:22:fb:10:aa:01, which answered on eth0.10; choose another --ip',
+    'address 192.168.1.40 is already used on the LAN by 3c:22:fb:10:aa:28, which answered on eth0.10; choose another --ip',
   );
   assert.equal(await f.lease('192.168.1.40'), undefined);
 });
@@ -97,33 +124,106 @@ test('gateway and auxiliary addresses are never asked for', options, async () =>
   assert.deepEqual(lan.asked, []);
 });
 
-test('one call asks for at most 16 addresses and then says what to do', options, async () => {
-  const lan = new Lan(range(1, 100));
+test('the search goes on behind as many used addresses as there are', options, async () => {
+  const lan = new Lan(range(1, 225));
   const f = lan.fixture();
   const pool = await f.network('192.168.1.0/24');
-  assert.equal(
-    await sentence(f.address(pool)),
-    'the 16 addresses tried in 192.168.1.0/24 are all used on the LAN, the last one (192.168.1.16) by 3c:22:fb:10:aa:01, which answered on eth0.10; keep --ip-range apart from other hosts or name them in --ipam-opt exclude=',
-  );
-  assert.equal(lan.asked.length, 16);
-  assert.deepEqual(await lan.store.leases.list(), []);
-  lan.strangers.clear();
-  assert.equal(await f.address(pool), '192.168.1.17/24', 'the next call goes on behind them');
+  assert.equal(await f.address(pool), '192.168.1.226/24');
 });
+
+test(
+  'when the time of a call is used up it says what was met with, and the next call goes on behind that',
+  options,
+  async () => {
+    const lan = new Lan(range(1, 100));
+    const f = lan.fixture();
+    lan.onAsked = () => f.pass(0.1);
+    const pool = await f.network('192.168.1.0/24');
+    const words = await sentence(f.address(pool));
+    const [, count] =
+      /^no free address found in 192\.168\.1\.0\/24: (\d+) used by others on the LAN, /.exec(words) ?? [];
+    assert.ok(Number(count) > 40 && Number(count) < 90, words);
+    const rest = `the last one tried (192.168.1.${count}) used by ${macOf(Number(count))}, seen on eth0.10; keep --ip-range apart from other hosts, name them in --ipam-opt exclude=, or try again when some are gone`;
+    assert.ok(words.endsWith(rest), words);
+    assert.deepEqual(await lan.store.leases.list(), []);
+    const before = lan.asked.length;
+    assert.equal(await f.address(pool), '192.168.1.101/24');
+    assert.equal(lan.asked[before], `192.168.1.${Number(count) + 1}`);
+  },
+);
+
+test('one device that answers for all is named, and so is one whose MAC address changes', options, async () => {
+  const all = new Lan(range(1, 254));
+  let f = all.fixture();
+  all.onAsked = () => f.pass(0.1);
+  all.macOf = () => '3c:22:fb:10:aa:01';
+  const pool = await f.network('192.168.1.0/24');
+  assert.match(await sentence(f.address(pool)), /but one device \(3c:22:fb:10:aa:01\) seems to answer for all of them/);
+
+  let frames = 0;
+  const small = new Lan(range(1, 6));
+  small.macOf = () => macOf(++frames);
+  f = small.fixture();
+  small.onAsked = () => f.pass(0.1);
+  const other = await f.network('192.168.1.0/29');
+  assert.match(await sentence(f.address(other)), /but one device \(its MAC address changes\) seems to answer/);
+});
+
+test(
+  'where nothing else is free those passed over longest are asked for again, in the same call',
+  options,
+  async () => {
+    const lan = new Lan(range(65, 67));
+    const f = lan.fixture();
+    const pool = await f.network('192.168.1.0/24', { subPool: '192.168.1.64/30' });
+    assert.equal(await f.address(pool), '192.168.1.64/24');
+    lan.onAsked = (count) => {
+      f.pass(0.01);
+      if (count === 7) lan.strangers.delete('192.168.1.67');
+    };
+    assert.equal(await f.address(pool), '192.168.1.67/24');
+    assert.deepEqual(lan.asked, [...range(64, 67), ...range(65, 67)]);
+  },
+);
 
 test('a range that is full of strangers is refused with counts', options, async () => {
   const lan = new Lan(range(65, 67));
   const f = lan.fixture();
+  lan.onAsked = () => f.pass(0.01);
   const pool = await f.network('192.168.1.0/24', { subPool: '192.168.1.64/30' });
   await f.address(pool);
-  await sentence(f.address(pool));
-  assert.deepEqual(lan.asked, range(64, 67), 'and nobody is asked twice');
-  lan.strangers.delete('192.168.1.65');
-  await f.address(pool, '192.168.1.65');
-  assert.equal(
+  const words = await sentence(f.address(pool));
+  assert.match(words, /^no free address found in 192\.168\.1\.64\/30: 1 leased, 3 used by others on the LAN, /);
+  assert.ok(lan.asked.length <= 4 + 5 * 3, `${lan.asked.length} questions`);
+});
+
+test('who asks is not who holds: the address is tried again, and the words say so', options, async () => {
+  const lan = new Lan(range(1, 6));
+  lan.isAsking = true;
+  const f = lan.fixture();
+  lan.onAsked = () => f.pass(0.1);
+  const pool = await f.network('192.168.1.0/29');
+  assert.match(
     await sentence(f.address(pool)),
-    'no free address in 192.168.1.64/30: 2 leased, 2 held by others on the LAN; widen --ip-range or remove unused containers',
+    /: 6 asked for by others on the LAN, the last one tried \(\S+\) asked for by /,
   );
+  assert.equal(
+    await sentence(f.address(pool, '192.168.1.3')),
+    `address 192.168.1.3 is asked for on the LAN by ${macOf(3)} at this moment, seen on eth0.10; try again in some seconds, or choose another --ip`,
+  );
+  lan.strangers.clear();
+  f.pass(2);
+  assert.match(await f.address(pool), /^192\.168\.1\./, 'and the pool is not full afterwards');
+});
+
+test('a second pool of the network is searched too, when the first is used by others', options, async () => {
+  const lan = new Lan(range(1, 254));
+  const f = lan.fixture();
+  const pool = await f.network('192.168.1.0/24');
+  const second = await f.pool('192.168.2.0/24');
+  await f.tie(second, NETWORK);
+  lan.onAsked = () => f.pass(0.1);
+  assert.equal(await f.address(pool), '192.168.2.1/24');
 });
 
 test('when nothing can be asked the error goes on and no lease stays', options, async () => {

@@ -6,6 +6,8 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import fc from 'fast-check';
 import { type Address, formatAddress } from '../../../src/address.ts';
+import { systemClock } from '../../../src/clock.ts';
+import { Ages } from '../../../src/ipam/ages.ts';
 import { Leases } from '../../../src/ipam/leases.ts';
 import { Occupancy } from '../../../src/ipam/occupancy.ts';
 import { known } from '../../../src/ipam/pool.ts';
@@ -219,7 +221,7 @@ test('whatever is done, the index of a realm is the one that its leases give', o
       for (const id of ['a', 'b']) await store.pools.insert({ ...poolRecord(id), networkId: 'n' });
       let timeMs = Date.parse('2026-11-20T10:00:00.000Z');
       const now = () => new Date(timeMs);
-      const leases = new Leases(fragile.store, now);
+      const leases = new Leases({ store: fragile.store, now, ages: new Ages(now, systemClock), clock: systemClock });
       for (const { kind, use, pool, host } of deeds) {
         const address: Address = { family: 'IPv4', value: 0x0a00_0000n + BigInt(host) };
         const key = `${LOCAL}/10.0.0.${host}`;
@@ -240,7 +242,10 @@ test('whatever is done, the index of a realm is the one that its leases give', o
         timeMs += 50_000;
       }
       fragile.next = 'is done';
-      assert.deepEqual(await told(leases), await told(new Leases(store, now)));
+      assert.deepEqual(
+        await told(leases),
+        await told(new Leases({ store, now, ages: new Ages(now, systemClock), clock: systemClock })),
+      );
     }),
     { numRuns: 200 },
   );

@@ -2,9 +2,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
 import { type Address, formatAddress } from '../../../src/address.ts';
+import { Ages } from '../../../src/ipam/ages.ts';
 import { Allocator } from '../../../src/ipam/allocator.ts';
 import { Standby, type Keeper } from '../../../src/ipam/standby.ts';
-import { IpamDriver } from '../../../src/ipam/driver.ts';
+import { IpamDriver, type Probe } from '../../../src/ipam/driver.ts';
 import { Leases } from '../../../src/ipam/leases.ts';
 import type { Kept, Loss } from '../../../src/lan/verdict.ts';
 import { MemoryStore } from './memory.ts';
@@ -21,6 +22,10 @@ class Lan implements Keeper {
   /** Addresses whose answer is long in coming. */
   readonly slow = new Map<string, Promise<void>>();
   isDown = false;
+
+  async keeps(): Promise<boolean> {
+    return true;
+  }
 
   async keep(_pool: unknown, wanted: Address, lost: (loss: Loss) => void): Promise<Kept | Loss> {
     const address = formatAddress(wanted);
@@ -58,10 +63,13 @@ class Lan implements Keeper {
 /** Timers that fire when the test says so, whatever their delay. */
 class Timers {
   readonly #due = new Set<() => void>();
+  readonly delaysMs: number[] = [];
+  nowMs = 0;
   readonly clock = {
-    nowMs: () => 0,
-    after: (_delayMs: number, run: () => void) => {
+    nowMs: () => this.nowMs,
+    after: (delayMs: number, run: () => void) => {
       this.#due.add(run);
+      this.delaysMs.push(delayMs);
       return () => this.#due.delete(run);
     },
   };
@@ -75,18 +83,25 @@ class Timers {
   }
 }
 
-async function started(subnet = '192.168.1.0/24', networkId = NETWORK, prepare = (_lan: Lan) => {}) {
+async function started(subnet = '192.168.1.0/24', networkId = NETWORK, prepare = (_lan: Lan) => {}, isCold = false) {
   const store = new MemoryStore();
   const lan = new Lan();
   prepare(lan);
   const timers = new Timers();
   const fixture = new Fixture(store);
   const poolId = await fixture.network(subnet, {}, networkId);
-  const leases = new Leases(store, () => new Date());
+  const leases = new Leases({
+    store,
+    now: () => new Date(),
+    ages: new Ages(() => new Date(), timers.clock),
+    clock: timers.clock,
+  });
   const standby = new Standby({ store, leases, keeper: lan, clock: timers.clock, random: () => 0.5 });
   const pool = await fixture.record(poolId);
-  await standby.start(networkId);
-  await timers.fire();
+  if (!isCold) {
+    await standby.start(networkId);
+    await timers.fire();
+  }
   const realm = await leases.realm('TsmacvlanLocal');
   const next = () => standby.next(pool, realm, null)?.value;
   return { store, leases, lan, timers, standby, pool, realm, next };
@@ -147,7 +162,7 @@ test('a used one is passed over, a wanted one left alone for a while', options, 
 test('what a container left is ready at once, and no more are kept for it', options, async () => {
   const { lan, timers, standby, pool, next, realm } = await started();
   for (const number of numbered(1, 2)) lan.lose(number, 'ended');
-  realm.hold({ family: 'IPv4', value: FIRST + 1n });
+  realm.passOver({ family: 'IPv4', value: FIRST + 1n }, 'used');
   await timers.fire();
   lan.kept.set('192.168.1.0', new Set());
   const address = { family: 'IPv4', value: FIRST } as const;
@@ -182,7 +197,15 @@ test('a range smaller than the reserve is kept whole', options, async () => {
 test('for a network of a swarm none are kept until one is chosen on this host', options, async () => {
   const { store, leases, lan, timers, standby, pool } = await started('192.168.1.0/24', SWARM_NETWORK);
   const probe = async () => ({ held: false as const });
-  const allocator = new Allocator({ store, leases, now: () => new Date(), probe, standby });
+  const allocator = new Allocator({
+    store,
+    leases,
+    now: () => new Date(),
+    ages: new Ages(() => new Date(), timers.clock),
+    clock: timers.clock,
+    probe,
+    standby,
+  });
   const request = { poolId: pool.id, isGateway: false, serial: false, limit: callLimit() };
   assert.equal(await allocator.request({ ...request, address: '192.168.1.9' }), '192.168.1.9/24');
   await timers.fire();
@@ -213,4 +236,134 @@ test('an address that comes in twice at the same moment is let go as a whole', o
   lan.letGo(left);
   await standby.close();
   assert.deepEqual(lan.list(), []);
+});
+
+/** A daemon that has asked for nothing yet, and how its containers get addresses. */
+async function cold(used: readonly string[] = [], prepare = (_lan: Lan) => {}) {
+  const parts = await started(
+    '192.168.1.0/24',
+    NETWORK,
+    (lan) => {
+      for (const address of used) lan.answers.set(address, 'used');
+      prepare(lan);
+    },
+    true,
+  );
+  const { store, leases, lan, timers, standby, pool } = parts;
+  /** Questions that a call waits for, each with whether the address was on standby. */
+  const questions: (readonly [string, boolean])[] = [];
+  const answers = new Map<string, Promise<void>>();
+  const probe: Probe = async (_pool, wanted) => {
+    const address = formatAddress(wanted);
+    questions.push([address, lan.kept.has(address)]);
+    await answers.get(address);
+    await setImmediate();
+    const isHeld = used.includes(address);
+    if (!isHeld) lan.lose(address, 'ended');
+    return isHeld
+      ? { held: true, macAddress: '3c:22:fb:10:aa:01', linkName: 'eth0', simultaneous: false, isOnHost: false }
+      : { held: false };
+  };
+  const allocator = new Allocator({
+    store,
+    leases,
+    now: () => new Date(),
+    ages: new Ages(() => new Date(), timers.clock),
+    clock: timers.clock,
+    probe,
+    standby,
+  });
+  const limit = { signal: new AbortController().signal, atMs: 9000 };
+  const request = () => allocator.request({ poolId: pool.id, address: null, isGateway: false, serial: false, limit });
+  return { ...parts, request, questions, answers };
+}
+
+test('a cold pool is asked for a batch in one window, and the next call waits for none', options, async () => {
+  const { request, questions, answers, lan } = await cold();
+  const { promise: answered, resolve: answer } = Promise.withResolvers<void>();
+  answers.set('192.168.1.1', answered);
+  const first = request();
+  for (let turn = 0; turn < 50; turn++) await setImmediate();
+  assert.deepEqual(lan.asked, numbered(2, 3, 4), 'beside the one that the call itself asks for');
+  answer();
+  assert.equal(await first, '192.168.1.1/24');
+  assert.equal(await request(), '192.168.1.2/24');
+  assert.deepEqual(questions, [
+    ['192.168.1.1', false],
+    ['192.168.1.2', true],
+  ]);
+});
+
+test('calls at the same time on a cold pool wait one window, and get different addresses', options, async () => {
+  const { request, questions } = await cold();
+  const given = await Promise.all(Array.from({ length: 8 }, request));
+  assert.deepEqual(
+    given.sort(),
+    numbered(1, 2, 3, 4, 5, 6, 7, 8).map((address) => `${address}/24`),
+  );
+  assert.equal(questions.length, 8);
+});
+
+test('the batch doubles while all are used, and the lowest free address is given', options, async () => {
+  const used = Array.from({ length: 100 }, (_, n) => `192.168.1.${n + 1}`);
+  const { request, questions, lan, timers } = await cold(used);
+  assert.equal(await request(), '192.168.1.101/24');
+  assert.ok(questions.length <= 6, `${questions.length} questions one after the other`);
+  assert.equal(
+    new Set([...lan.asked, ...questions.map(([address]) => address)]).size,
+    lan.asked.length + questions.length - 1,
+    'only the given one is asked for twice',
+  );
+  await timers.fire();
+  assert.equal(lan.list().length, 4, 'what was asked for beside it does not stay');
+});
+
+test('one that is used since it came on standby is skipped, and passed over', options, async () => {
+  const used: string[] = [];
+  const { request, realm, timers, standby } = await cold(used);
+  await standby.start(NETWORK);
+  await timers.fire();
+  used.push('192.168.1.1');
+  assert.equal(await request(), '192.168.1.2/24');
+  assert.ok(!realm.isFree({ family: 'IPv4', value: FIRST + 1n }));
+});
+
+test('a call waits for what a refill asks for already, and for the lowest of it', options, async () => {
+  const { promise: answered, resolve: answer } = Promise.withResolvers<void>();
+  const { request, standby, timers, lan, questions } = await cold([], (lan) => lan.slow.set('192.168.1.1', answered));
+  await standby.start(NETWORK);
+  await timers.fire();
+  const given = request();
+  for (let turn = 0; turn < 50; turn++) await setImmediate();
+  assert.deepEqual(questions, []);
+  answer();
+  assert.equal(await given, '192.168.1.1/24');
+  assert.deepEqual(lan.asked.length, 4);
+});
+
+test('who answers for everything does not drain a range: refills take longer each time', options, async () => {
+  const used = Array.from({ length: 254 }, (_, n) => `192.168.1.${n + 1}`);
+  const { standby, timers, lan } = await cold(used);
+  await standby.start(NETWORK);
+  for (let round = 0; round < 12; round++) await timers.fire();
+  assert.equal(lan.asked.length, 48);
+  const last = timers.delaysMs.slice(-12);
+  assert.ok(
+    last.every((delayMs, n) => n < 2 || delayMs === 300_000 || delayMs === 2 * (last[n - 1] ?? 0)),
+    last.join(' '),
+  );
+  assert.equal(last.at(-1), 300_000);
+});
+
+test('one that is lost before it is known to be kept is not given', options, async () => {
+  const { lan, timers, standby, next } = await started('192.168.1.0/30', NETWORK, () => undefined, true);
+  const keep = lan.keep.bind(lan);
+  lan.keep = async (pool, address, lost) => {
+    const kept = await keep(pool, address, lost);
+    lan.lose(formatAddress(address), 'used');
+    return kept;
+  };
+  await standby.start(NETWORK);
+  await timers.fire();
+  assert.equal(next(), undefined);
 });
