@@ -2,10 +2,7 @@
  * The room's door: what the drivers want of the LAN. Whether an address may be used, asked as thoroughly as was wished;
  * addresses on standby; and a watch over those in use. What the drivers keep records of is unknown here.
  */
-import { setTimeout as sleep } from 'node:timers/promises';
 import { type Address, type Prefix, formatAddress, prefixOf } from '../address.ts';
-import { LatestMap } from '../bounded.ts';
-import { PluginError } from '../errors.ts';
 import type { Links } from '../kernel/link.ts';
 import type { Log } from '../log.ts';
 import { type InterfaceAddress, PROBE_PROFILES, type ProbeProfile, type Segment } from '../model.ts';
@@ -13,8 +10,8 @@ import type { CallLimit } from '../requests.ts';
 import { isStandbyMac, isProbeMac } from './frames/mac.ts';
 import { Interruptions } from './interruptions.ts';
 import { type ConflictSeen, Monitor } from './monitor.ts';
-import { type LateConflict, type ProbeRequest, Prober, type ProxyReport } from './prober.ts';
-import { TIMINGS, longestMs } from './timing.ts';
+import { type LateConflict, Prober, type ProxyReport } from './prober.ts';
+import { type Question, Questions } from './questions.ts';
 import { type Kept, type Loss, type LossListener, NOT_HELD, type Verdict } from './verdict.ts';
 
 /** An address that somebody wants to use, or to have on standby. */
@@ -77,19 +74,11 @@ export interface AddressConfirmation extends AddressCheck {
   readonly macAddress: string | null;
 }
 
-/** More are an attack. */
-const MOST_TAKERS = 256;
 /** For the administrator of the switch or hypervisor. */
 const PORT_FILTERS =
   'the network port of the parent delivers frames to its own MAC address only: containers on it get no answers; have it let other MAC addresses through (VMware: promiscuous mode, MAC address changes and forged transmits; Hyper-V: MAC address spoofing; a switch: port security)';
-/** How long until an address that somebody has is asked for again while a call insists. */
-const INSIST_MS = 1000;
 /** What a container said that is leaving was read by then. */
 const LEAVING_MS = 1000;
-/** Of a call's time this much is left for what follows the last verdict. */
-const RESERVED_MS = 500;
-/** How long a question without a limit waits for a LAN that can be asked. */
-const USUAL_WAIT_MS = 5000;
 
 /** The LANs below all parents of this host. */
 export class Lan {
@@ -97,10 +86,7 @@ export class Lan {
   readonly #prober: Prober;
   readonly #monitor: Monitor;
   readonly #interruptions: Interruptions<LanEndpoint>;
-  /** Said once for each, until it is up again. */
-  readonly #parentsDown = new Set<string>();
-  /** Who took an address since it was given out, while no container has it yet; by parent and address. */
-  readonly #takers = new LatestMap<string, string>(MOST_TAKERS);
+  readonly #questions: Questions;
 
   constructor(parts: LanParts) {
     this.#parts = parts;
@@ -124,6 +110,7 @@ export class Lan {
       onBack: parts.onBack,
       recheck: (endpoint, address) => this.#recheck(endpoint, address),
     });
+    this.#questions = new Questions({ prober, interruptions: this.#interruptions, log: parts.log });
   }
 
   // --- before an address is used ------------------------------------------------------------------------------------
@@ -133,7 +120,9 @@ export class Lan {
    * Throws a PluginError when the LAN cannot be asked, and the signal's reason when it fires.
    */
   async check(request: AddressCheck): Promise<Verdict> {
-    const verdict = await this.#check(request);
+    const question = this.#question(request);
+    if (question === null) return NOT_HELD;
+    const verdict = await this.#questions.check(question);
     await this.#tellHolder(request, verdict, null);
     return verdict;
   }
@@ -144,11 +133,9 @@ export class Lan {
    * of ours speaks before Join is answered. Cheap. Throws as check() does.
    */
   async confirm(request: AddressConfirmation): Promise<Verdict> {
-    const probe = this.#probeRequest(request);
-    if (probe === null) return NOT_HELD;
-    const taker = this.takerOf(request);
-    if (taker !== null) return heldBy(taker, request.parentName);
-    const verdict = await this.#whenHeard(request, () => this.#prober.confirm(probe));
+    const question = this.#question(request);
+    if (question === null) return NOT_HELD;
+    const verdict = await this.#questions.confirm(question);
     await this.#tellHolder(request, verdict, request.macAddress);
     return verdict;
   }
@@ -159,57 +146,14 @@ export class Lan {
    */
   async insist(request: AddressCheck, { signal, atMs }: CallLimit): Promise<Verdict> {
     const limited = { ...request, signal, atMs };
-    const lastAtMs = atMs - RESERVED_MS - this.#longestMs(request);
-    let verdict = await this.check(limited);
-    while (verdict.held && !verdict.isOnHost) {
-      const pauseMs = Math.min(INSIST_MS, lastAtMs - performance.now());
-      if (pauseMs <= 0) break;
-      await sleep(pauseMs, undefined, { signal }).catch(() => signal.throwIfAborted());
-      verdict = await this.#check(limited);
-    }
-    return verdict;
+    const first = await this.check(limited);
+    const question = this.#question(limited);
+    return first.held && question !== null ? this.#questions.askAgain(question, first, atMs) : first;
   }
 
   /** Who was heard to use an address since it was found free, and before watch(). Null when nobody was. */
-  takerOf({ parentName, address }: Pick<AddressCheck, 'parentName' | 'address'>): string | null {
-    return this.#takers.get(takerKey(parentName, address)) ?? null;
-  }
-
-  async #check(request: AddressCheck): Promise<Verdict> {
-    const probe = this.#probeRequest(request);
-    if (probe === null) return NOT_HELD;
-    this.#takers.delete(takerKey(request.parentName, request.address));
-    return this.#whenHeard(request, () => this.#ask(probe));
-  }
-
-  /** Asks when the parent's LAN can be asked, or when there is no more time to wait for it. */
-  #whenHeard(request: AddressCheck, ask: () => Promise<Verdict>): Promise<Verdict> {
-    const atMs = request.atMs ?? performance.now() + USUAL_WAIT_MS;
-    const untilMs = atMs - RESERVED_MS - this.#longestMs(request);
-    return this.#unlessDown(request, this.#interruptions.uninterrupted(request, untilMs, ask));
-  }
-
-  /** Of two daemons that ask at once one gives way, perhaps to one that only wanted it on standby: so it asks once more. */
-  async #ask(request: ProbeRequest): Promise<Verdict> {
-    const first = await this.#prober.probe(request);
-    const isContended = first.held && first.simultaneous && isProbeMac(first.macAddress);
-    return isContended ? this.#prober.probe(request) : first;
-  }
-
-  /** Below a parent that is down no container talks to anybody: it may start, as with the built-in driver. */
-  async #unlessDown(request: AddressCheck, asked: Promise<Verdict>): Promise<Verdict> {
-    const { parentName: parent } = request;
-    try {
-      const verdict = await asked;
-      this.#parentsDown.delete(parent);
-      return verdict;
-    } catch (error) {
-      if (isProof(request) || !(error instanceof PluginError) || error.code !== 'PROBE_PARENT_DOWN') throw error;
-      if (!this.#parentsDown.has(parent))
-        this.#parts.log.warn('parent is down: addresses are given out without asking the LAN', { parent });
-      this.#parentsDown.add(parent);
-      return NOT_HELD;
-    }
+  takerOf(request: Pick<AddressCheck, 'parentName' | 'address'>): string | null {
+    return this.#questions.takerOf(request);
   }
 
   /** Makes room for a child in passthru mode, which must be alone on its parent. */
@@ -219,7 +163,7 @@ export class Lan {
 
   /** The address is not wanted any more although it was found free. */
   release(request: Pick<AddressCheck, 'parentName' | 'address'>): void {
-    this.#takers.delete(takerKey(request.parentName, request.address));
+    this.#questions.forgetTaker(request);
     this.#prober.release(request);
   }
 
@@ -238,7 +182,7 @@ export class Lan {
    * not kept, `ended` while silence says nothing on this LAN; null where the LAN is not asked. Throws while it cannot be asked.
    */
   async keep(request: AddressCheck, lost: (loss: Loss) => void): Promise<Kept | Loss | null> {
-    const probe = this.#probeRequest(request);
+    const probe = this.#question(request);
     if (probe === null) return null;
     if (this.#interruptions.isDeaf(request.parentName)) return 'ended';
     const listener: LossListener = (loss, by) => {
@@ -300,7 +244,7 @@ export class Lan {
     const { parentName, macAddress } = endpoint;
     const sinceMs = performance.now();
     for (const address of endpoint.addresses) {
-      const probe = this.#probeRequest({ ...endpoint, address, subnet: prefixOf(address, address.length) });
+      const probe = this.#question({ ...endpoint, address, subnet: prefixOf(address, address.length) });
       if (probe === null || this.#monitor.isContested(parentName, address)) continue;
       if (this.#interruptions.isDeaf(parentName)) continue;
       const isLeaving = () =>
@@ -331,7 +275,7 @@ export class Lan {
   /** The parent's LAN was out of reach: somebody else may have taken the container's address meanwhile. */
   async #recheck(endpoint: LanEndpoint, address: InterfaceAddress): Promise<void> {
     const { parentName, macAddress } = endpoint;
-    const probe = this.#probeRequest({ ...endpoint, address, subnet: prefixOf(address, address.length) });
+    const probe = this.#question({ ...endpoint, address, subnet: prefixOf(address, address.length) });
     if (probe === null) return;
     const isOwn = (mac: string, isGiven: boolean) => mac === macAddress || probe.isOwn(mac, isGiven);
     // A parent that cannot be asked is asked again when it is back.
@@ -369,7 +313,7 @@ export class Lan {
       by: macAddress,
     });
     if (isDaemon(macAddress)) return;
-    this.#takers.put(takerKey(parentName, address), macAddress);
+    this.#questions.noteTaker({ parentName, address, macAddress });
     const conflict = { parentName, address, macAddress, ourMacAddress: null, count: 1 };
     void this.#parts.record(conflict).catch(() => undefined);
   }
@@ -400,9 +344,9 @@ export class Lan {
   // --- parts --------------------------------------------------------------------------------------------------------
 
   /** Null where the LAN is not to be asked. */
-  #probeRequest(request: AddressCheck): ProbeRequest | null {
-    const { parentName, mode, address, subnet, signal } = request;
-    const profile = this.#askedProfile(request);
+  #question(request: AddressCheck): Question | null {
+    const { parentName, mode, address, subnet, signal, atMs } = request;
+    const profile = thorough(this.#profileOf(request), request.leastProfile ?? 'off');
     if (profile === 'off') return null;
     this.#interruptions.follow(parentName);
     // Before the address is given out, only the endpoint that had it until now: networks whose addresses are not chosen by
@@ -411,17 +355,7 @@ export class Lan {
       const speaker = this.#parts.speaker(parentName, macAddress, address);
       return speaker !== undefined && (isGiven || speaker.isLeaving);
     };
-    return { parentName, mode, address, profile, subnet, isOwn, signal, isProof: isProof(request) };
-  }
-
-  #askedProfile(request: AddressCheck): ProbeProfile {
-    return thorough(this.#profileOf(request), request.leastProfile ?? 'off');
-  }
-
-  /** 0 where the LAN is not asked. */
-  #longestMs(request: AddressCheck): number {
-    const profile = this.#askedProfile(request);
-    return profile === 'off' ? 0 : longestMs(TIMINGS[profile][request.address.family]);
+    return { parentName, mode, address, profile, subnet, isOwn, signal, atMs, isProof: isProof(request) };
   }
 
   #profileOf({ profile }: Segment): ProbeProfile {
@@ -429,16 +363,8 @@ export class Lan {
   }
 }
 
-function takerKey(parentName: string, address: Address): string {
-  return `${parentName} ${formatAddress(address)}`;
-}
-
 function isProof({ leastProfile }: AddressCheck): boolean {
   return leastProfile !== undefined && leastProfile !== null;
-}
-
-function heldBy(macAddress: string, linkName: string): Verdict {
-  return { held: true, macAddress, linkName, simultaneous: false, isOnHost: false };
 }
 
 function thorough(one: ProbeProfile, other: ProbeProfile): ProbeProfile {

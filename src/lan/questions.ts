@@ -1,0 +1,138 @@
+/**
+ * Questions about an address that is to be used, and what was heard since they were answered: who takes an address between
+ * two questions of one start. They wait for a LAN that can be asked as long as their calls have time.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Address, type Prefix, formatAddress } from '../address.ts';
+import { LatestMap } from '../bounded.ts';
+import { PluginError } from '../errors.ts';
+import type { Log } from '../log.ts';
+import { isProbeMac } from './frames/mac.ts';
+import type { Interruptions, OnInterruptedParent } from './interruptions.ts';
+import type { ProbeRequest, Prober } from './prober.ts';
+import { TIMINGS, longestMs } from './timing.ts';
+import { NOT_HELD, type Verdict } from './verdict.ts';
+
+/** One address to be asked for. `atMs`: when the engine is answered at the latest, as performance.now(). */
+export interface Question extends ProbeRequest {
+  readonly subnet: Prefix;
+  readonly atMs?: number | undefined;
+}
+
+/** What they work with. */
+interface QuestionsParts {
+  readonly prober: Pick<Prober, 'probe' | 'confirm'>;
+  readonly interruptions: Pick<Interruptions<OnInterruptedParent>, 'uninterrupted'>;
+  readonly log: Pick<Log, 'warn'>;
+}
+
+interface Place {
+  readonly parentName: string;
+  readonly address: Address;
+}
+
+/** More are an attack. */
+const MOST_TAKERS = 256;
+/** How long until an address that somebody has is asked for again. */
+const AGAIN_MS = 1000;
+/** Of a call's time this much is left for what follows the last verdict. */
+const RESERVED_MS = 500;
+/** How long a question without a limit waits for a LAN that can be asked. */
+const USUAL_WAIT_MS = 5000;
+
+/** Each method throws a PluginError when the LAN cannot be asked, and the signal's reason when it fires. */
+export class Questions {
+  readonly #parts: QuestionsParts;
+  /** Said once for each, until it is up again. */
+  readonly #parentsDown = new Set<string>();
+  /** Who took an address since it was found free, while no container has it yet; by parent and address. */
+  readonly #takers = new LatestMap<string, string>(MOST_TAKERS);
+
+  constructor(parts: QuestionsParts) {
+    this.#parts = parts;
+  }
+
+  /** The whole procedure, or a fresh question to an address on standby. Who took it before counts no more. */
+  check(question: Question): Promise<Verdict> {
+    this.forgetTaker(question);
+    return this.#whenHeard(question, () => this.#ask(question));
+  }
+
+  /** One more question, for an address that was found free; the answer is there at once when somebody was heard to take it. */
+  async confirm(question: Question): Promise<Verdict> {
+    const taker = this.takerOf(question);
+    if (taker !== null) return heldBy(taker, question.parentName);
+    return this.#whenHeard(question, () => this.#parts.prober.confirm(question));
+  }
+
+  /** Asks on about every second, as long as somebody else has the address and there is time until `atMs`. */
+  async askAgain(question: Question, first: Verdict, atMs: number): Promise<Verdict> {
+    const { signal } = question;
+    const lastAtMs = lastMoment(question, atMs);
+    let verdict = first;
+    while (verdict.held && !verdict.isOnHost) {
+      const pauseMs = Math.min(AGAIN_MS, lastAtMs - performance.now());
+      if (pauseMs <= 0) break;
+      await sleep(pauseMs, undefined, { signal }).catch(() => signal?.throwIfAborted());
+      verdict = await this.check(question);
+    }
+    return verdict;
+  }
+
+  /** Somebody was heard to use an address that was found free, and that no container has yet. */
+  noteTaker({ parentName, address, macAddress }: Place & { readonly macAddress: string }): void {
+    this.#takers.put(placeKey({ parentName, address }), macAddress);
+  }
+
+  /** His MAC address; null when nobody was heard. */
+  takerOf(place: Place): string | null {
+    return this.#takers.get(placeKey(place)) ?? null;
+  }
+
+  /** The address is asked for anew, or not wanted any more. */
+  forgetTaker(place: Place): void {
+    this.#takers.delete(placeKey(place));
+  }
+
+  /** Asks when the parent's LAN can be asked, or when there is no more time to wait for it. */
+  #whenHeard(question: Question, ask: () => Promise<Verdict>): Promise<Verdict> {
+    const untilMs = lastMoment(question, question.atMs ?? performance.now() + USUAL_WAIT_MS);
+    return this.#unlessDown(question, this.#parts.interruptions.uninterrupted(question, untilMs, ask));
+  }
+
+  /** Of two daemons that ask at once one gives way, perhaps to one that only wanted it on standby: so it asks once more. */
+  async #ask(question: Question): Promise<Verdict> {
+    const { prober } = this.#parts;
+    const first = await prober.probe(question);
+    const isContended = first.held && first.simultaneous && isProbeMac(first.macAddress);
+    return isContended ? prober.probe(question) : first;
+  }
+
+  /** Below a parent that is down no container talks to anybody: it may start, as with the built-in driver. */
+  async #unlessDown({ parentName: parent, isProof }: Question, asked: Promise<Verdict>): Promise<Verdict> {
+    try {
+      const verdict = await asked;
+      this.#parentsDown.delete(parent);
+      return verdict;
+    } catch (error) {
+      if (isProof || !(error instanceof PluginError) || error.code !== 'PROBE_PARENT_DOWN') throw error;
+      if (!this.#parentsDown.has(parent))
+        this.#parts.log.warn('parent is down: addresses are given out without asking the LAN', { parent });
+      this.#parentsDown.add(parent);
+      return NOT_HELD;
+    }
+  }
+}
+
+/** A question that is asked later has no time for its answer. */
+function lastMoment({ profile, address }: Question, atMs: number): number {
+  return atMs - RESERVED_MS - longestMs(TIMINGS[profile][address.family]);
+}
+
+function placeKey({ parentName, address }: Place): string {
+  return `${parentName} ${formatAddress(address)}`;
+}
+
+function heldBy(macAddress: string, linkName: string): Verdict {
+  return { held: true, macAddress, linkName, simultaneous: false, isOnHost: false };
+}
