@@ -12,7 +12,10 @@ export interface BpfInstruction {
 const LOAD_WORD = 0x20; // BPF_LD | BPF_W | BPF_ABS
 const LOAD_HALF = 0x28; // BPF_LD | BPF_H | BPF_ABS
 const LOAD_BYTE = 0x30; // BPF_LD | BPF_B | BPF_ABS
+const SET_INDEX = 0x01; // BPF_LDX | BPF_W | BPF_IMM
+const JUMP = 0x05; // BPF_JMP | BPF_JA
 const JUMP_IF_EQUAL = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+const JUMP_IF_EQUAL_INDEX = 0x1d; // BPF_JMP | BPF_JEQ | BPF_X
 const JUMP_IF_ANY_SET = 0x45; // BPF_JMP | BPF_JSET | BPF_K
 const RETURN = 0x06; // BPF_RET | BPF_K
 
@@ -42,6 +45,17 @@ export const ifAnySet = (mask: number, then: Target, otherwise?: Target): Step =
   then,
   otherwise,
 });
+/** Keeps a value for ifEqualIndex; what was loaded stays. */
+export const setIndex = (value: number): Step => ({ code: SET_INDEX, k: value });
+/** What was loaded last is what setIndex was given last. */
+export const ifEqualIndex = (then: Target, otherwise?: Target): Step => ({
+  code: JUMP_IF_EQUAL_INDEX,
+  k: 0,
+  then,
+  otherwise,
+});
+/** However far. */
+export const jump = (to: string): Step => ({ code: JUMP, k: 0, then: to });
 export const accept: Step = { code: RETURN, k: WHOLE_FRAME };
 export const drop: Step = { code: RETURN, k: 0 };
 
@@ -54,14 +68,15 @@ export function assemble(lines: readonly (Step | string)[]): BpfInstruction[] {
     else steps.push(line);
   }
   return steps.map(({ code, k, then, otherwise }, position) => {
+    if (code === JUMP) return { code, jt: 0, jf: 0, k: distance(labels, position, then, 0xffff_ffff) };
     return { code, jt: distance(labels, position, then), jf: distance(labels, position, otherwise), k };
   });
 }
 
-function distance(labels: ReadonlyMap<string, number>, position: number, target: Target): number {
+function distance(labels: ReadonlyMap<string, number>, position: number, target: Target, most = 255): number {
   if (target === undefined) return 0;
   const skipped = (labels.get(target) ?? -1) - position - 1;
-  if (skipped < 0 || skipped > 255) throw new RangeError(`no BPF jump leads from step ${position} to "${target}"`);
+  if (skipped < 0 || skipped > most) throw new RangeError(`no BPF jump leads from step ${position} to "${target}"`);
   return skipped;
 }
 

@@ -29,6 +29,13 @@ const c = {
     value: Buffer,
     length: number,
   ) => number,
+  getsockopt: libc.func('int getsockopt(int fd, int level, int name, uint8_t *value, uint8_t *length)') as (
+    fd: number,
+    level: number,
+    name: number,
+    value: Buffer,
+    length: Buffer,
+  ) => number,
   send: libc.func('intptr_t send(int fd, const uint8_t *data, size_t length, int flags)') as Call<
     [number, Buffer, number, number]
   >,
@@ -89,6 +96,11 @@ export function closeAsync(fd: number): Promise<number> {
 export function setsockopt(fd: number, level: number, name: number, value: number | Buffer): number {
   const bytes = typeof value === 'number' ? u32(value) : value;
   return negated(c.setsockopt(fd, level, name, bytes, bytes.length));
+}
+
+/** Fills `into` from its beginning. */
+export function getsockopt(fd: number, level: number, name: number, into: Buffer): number {
+  return negated(c.getsockopt(fd, level, name, into, lengthOf(into)));
 }
 
 /** SO_ATTACH_FILTER wants a struct sock_fprog {u16 length; pointer}: the kernel copies what it points to. */

@@ -249,6 +249,22 @@ describe('packet sockets', { skip: outsideLab(), timeout: 300_000 }, () => {
     assert.deepEqual(here.receive(), []);
   });
 
+  test('a larger buffer holds a larger flood, and what was lost all the same is counted once', {
+    timeout,
+  }, async () => {
+    const filter = ARP_AND_NEIGHBOUR_DISCOVERY;
+    const [small, large, there] = [open({ filter }), open({ filter, receiveBufferBytes: 8 * 1024 * 1024 }), openFar()];
+    for (let count = 0; count < 3000; count++) there.send(arp(BROADCAST, FAR));
+    assert.equal((await gather(large, 3000)).length, 3000);
+    assert.equal(large.dropped(), 0);
+    const heard = (await gather(small, 1)).length;
+    const lost = small.dropped();
+    assert.ok(heard > 0 && lost > 0 && heard + lost <= 3000, `${heard} heard and ${lost} lost`);
+    assert.equal(small.dropped(), 0);
+    small.close();
+    assert.equal(small.dropped(), 0);
+  });
+
   test('a link that goes down is told once, and the socket goes on when it is up again', { timeout }, async () => {
     const [here, observer, there] = [open(), open(), openFar()];
     there.send(arp(NEAR, FAR));
