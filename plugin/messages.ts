@@ -145,6 +145,7 @@ const SAMPLES: { readonly [Name in MakerName]: Parameters<Makers[Name]> } = {
   probeFailed: ['192.168.1.40', 'eth0', 'EINVAL', CAUSE],
   probeStopped: ['192.168.1.40'],
   probeUsage: ['192.168.1'],
+  conflictsUsage: ['192.168.1'],
   probeProfile: ['slow', ['fast', 'rfc']],
   probeNeedsParent: [],
   daemonAbsent: ['/run/docker/plugins/tsmacvlan.sock', 'connect ENOENT'],

@@ -1,17 +1,19 @@
 /** The command line: `serve` is the daemon, the others look, or ask the daemon to do what an engine did not. */
 import { parseArgs } from 'node:util';
-import { formatAddress, formatInterfaceAddress, parseAddress } from './address.ts';
+import { formatAddress, parseAddress } from './address.ts';
 import type { FoundLeak } from './collector.ts';
+import { conflictsOf } from './contested.ts';
 import * as errors from './errors.ts';
-import type { Network, Pool } from './model.ts';
+import type { Lease, Network, Pool } from './model.ts';
 import { PROFILES } from './lan/timing.ts';
 import { drawMap } from './map.ts';
 import { nearest } from './nearest.ts';
 import { SETTINGS, readSettings } from './settings.ts';
-import { askDaemon, COLLECT_LEAKS, filteredParents } from './server/client.ts';
+import { askDaemon, CLEAR_CONFLICTS, COLLECT_LEAKS, filteredParents } from './server/client.ts';
 import { writtenEndpoint } from './store/codec.ts';
 import { readLocalStore, type ReadonlyStore } from './store/local.ts';
 import type { Move, SharedAddress } from './store/etcd/migrate.ts';
+import { type Row, conflictRow, endpointRow, leaseRow, networkRow, poolRow, table } from './tables.ts';
 import { VERSION } from './version.ts';
 
 interface Command {
@@ -27,6 +29,7 @@ interface Command {
 interface Flags {
   readonly json: boolean;
   readonly isDryRun: boolean;
+  readonly isClearing: boolean;
   readonly parent: string | undefined;
   readonly profile: string | undefined;
   readonly isCluster: boolean;
@@ -49,8 +52,10 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     run: (flags) => (flags.isCluster ? sharedAddresses(flags) : leases(flags)),
   },
   conflicts: {
-    summary: 'list addresses that strangers on the LAN have',
-    run: (flags) => list(flags, (store) => store.conflicts.list(), conflictRow),
+    summary: 'list addresses that strangers on the LAN have, or forget what was recorded',
+    argument: '[ADDRESS]',
+    options: '[--clear]',
+    run: conflicts,
   },
   probe: {
     summary: 'ask the LAN who has an address; exit code 0 nobody, 3 somebody',
@@ -89,6 +94,7 @@ export async function main(words: readonly string[]): Promise<number> {
         version: { type: 'boolean', short: 'v' },
         json: { type: 'boolean' },
         'dry-run': { type: 'boolean' },
+        clear: { type: 'boolean' },
         parent: { type: 'string' },
         profile: { type: 'string' },
         cluster: { type: 'boolean' },
@@ -100,9 +106,9 @@ export async function main(words: readonly string[]): Promise<number> {
     const [name, argument = '', ...rest] = positionals;
     if (values.help || name === undefined || name === 'help') return print(usage());
     const command = commandNamed(name, [argument, ...rest]);
-    const { json = false, 'dry-run': isDryRun = false, cluster: isCluster = false } = values;
+    const { json = false, 'dry-run': isDryRun = false, clear: isClearing = false, cluster: isCluster = false } = values;
     const { parent, profile, from, to } = values;
-    return (await command.run({ json, isDryRun, isCluster, parent, profile, from, to }, argument)) ?? 0;
+    return (await command.run({ json, isDryRun, isClearing, isCluster, parent, profile, from, to }, argument)) ?? 0;
   } catch (error) {
     process.stderr.write(`tsmacvlan: ${error instanceof Error ? error.message : String(error)}\n`);
     return error instanceof errors.PluginError && error.code !== 'USAGE' ? 1 : 2;
@@ -161,20 +167,11 @@ async function map({ json }: Flags): Promise<void> {
   const filtered = await filteredParents(readSettings(process.env).sockets[0] ?? '');
   await withStore(async (store) => {
     const [networks, endpoints] = [await store.networks.list(), await store.endpoints.list()];
-    if (json) printJson({ networks, endpoints: endpoints.map(writtenEndpoint), filteredParents: filtered });
-    else print(drawMap(networks, endpoints, filtered) || 'no networks\n');
+    const conflicts = (await store.conflicts.list()).filter(({ endedAt }) => endedAt === null);
+    const written = endpoints.map(writtenEndpoint);
+    if (json) printJson({ networks, endpoints: written, conflicts, filteredParents: filtered });
+    else print(drawMap(networks, endpoints, { filtered, conflicts }) || 'no networks\n');
   });
-}
-
-async function networks(flags: Flags): Promise<void> {
-  const filtered = await filteredParents(readSettings(process.env).sockets[0] ?? '');
-  const isFiltered = ({ parent }: Network) => filtered.includes(parent.name);
-  await list(
-    flags,
-    (store) => store.networks.list(),
-    (network) => networkRow(network, isFiltered(network)),
-    (network) => ({ ...network, isPortFiltered: isFiltered(network) }),
-  );
 }
 
 async function list<T>(
@@ -188,13 +185,31 @@ async function list<T>(
   else print(table(records.map(row)));
 }
 
-/** Each with the conflict that was seen while its container had it. */
-async function leases({ json }: Flags): Promise<void> {
-  const { records, conflicts } = await withStore(async (store) => ({
-    records: await store.leases.list(),
-    conflicts: conflictsByEndpoint(await store.endpoints.list(), await store.conflicts.list()),
+async function networks({ json }: Flags): Promise<void> {
+  const filtered = await filteredParents(readSettings(process.env).sockets[0] ?? '');
+  const isFiltered = ({ parent }: Network) => filtered.includes(parent.name);
+  const { records, endpoints, conflicts } = await withStore(async (store) => ({
+    records: await store.networks.list(),
+    endpoints: await store.endpoints.list(),
+    conflicts: await store.conflicts.list(),
   }));
-  const conflictOf = ({ endpointId, address }: Records['leases']) => conflicts.get(`${endpointId} ${address}`) ?? null;
+  const conflictsIn = ({ id }: Network) =>
+    endpoints.filter(({ networkId }) => networkId === id).flatMap((endpoint) => conflictsOf(endpoint, conflicts));
+  if (json) printJson(records.map((network) => ({ ...network, isPortFiltered: isFiltered(network) })));
+  else print(table(records.map((network) => networkRow(network, isFiltered(network), conflictsIn(network)))));
+}
+
+/** Each with the conflict that its container has. */
+async function leases({ json }: Flags): Promise<void> {
+  const { records, endpoints, conflicts } = await withStore(async (store) => ({
+    records: await store.leases.list(),
+    endpoints: new Map((await store.endpoints.list()).map((endpoint) => [endpoint.id, endpoint])),
+    conflicts: await store.conflicts.list(),
+  }));
+  const conflictOf = ({ endpointId, address }: Lease) => {
+    const endpoint = endpoints.get(endpointId ?? '');
+    return (endpoint && conflictsOf(endpoint, conflicts).find((one) => one.address === address)) ?? null;
+  };
   if (json) printJson(records.map((lease) => ({ ...lease, conflict: conflictOf(lease) })));
   else print(table(records.map((lease) => leaseRow(lease, conflictOf(lease)))));
 }
@@ -221,20 +236,23 @@ async function migrate({ json, isDryRun, from, to }: Flags, argument: string): P
   return moves.some(({ outcome }) => outcome === 'taken') ? 3 : 0;
 }
 
-function conflictsByEndpoint(
-  endpoints: readonly Records['endpoints'][],
-  conflicts: readonly Records['conflicts'][],
-): Map<string, Records['conflicts']> {
-  const found = new Map<string, Records['conflicts']>();
-  for (const { id, parent, macAddress, addresses, changedAt } of endpoints) {
-    for (const own of addresses.map(formatAddress)) {
-      const isIts = (one: Records['conflicts']) =>
-        one.parent === parent && one.address === own && one.ourMacAddress === macAddress && one.seenAt >= changedAt;
-      const conflict = conflicts.find(isIts);
-      if (conflict !== undefined) found.set(`${id} ${own}`, conflict);
-    }
-  }
-  return found;
+/** Of all addresses, or of one; `--clear` has the daemon forget them. */
+async function conflicts({ json, isClearing }: Flags, argument: string): Promise<void> {
+  const typed = argument === '' ? null : parseAddress(argument);
+  if (typed === undefined) throw errors.conflictsUsage(argument);
+  const address = typed && formatAddress(typed);
+  if (!isClearing) return showConflicts(json, address);
+  const socket = readSettings(process.env).sockets[0] ?? '';
+  const { Cleared } = (await askDaemon(socket, CLEAR_CONFLICTS, { Address: address })) as { Cleared: number };
+  if (json) printJson({ cleared: Cleared });
+  else print(`${Cleared} ${Cleared === 1 ? 'conflict is' : 'conflicts are'} forgotten; what lasts is reported again\n`);
+}
+
+async function showConflicts(json: boolean, address: string | null): Promise<void> {
+  const known = await withStore((store) => store.conflicts.list());
+  const shown = address === null ? known : known.filter((conflict) => conflict.address === address);
+  if (json) printJson(shown);
+  else print(table(shown.map(conflictRow)));
 }
 
 async function settings({ json }: Flags): Promise<void> {
@@ -313,57 +331,6 @@ function printJson(data: unknown): void {
   print(`${JSON.stringify(data, null, 2)}\n`);
 }
 
-type Row = Readonly<Record<string, string>>;
-type Records = {
-  [K in 'networks' | 'endpoints' | 'pools' | 'leases' | 'conflicts']: Awaited<
-    ReturnType<ReadonlyStore[K]['list']>
-  >[number];
-};
-
-function networkRow({ id, parent, options, internal, subnets }: Records['networks'], isFiltered: boolean): Row {
-  return {
-    NETWORK: errors.short(id),
-    PARENT: isFiltered ? `${parent.name} (filtered)` : parent.name,
-    MODE: options.mode,
-    INTERNAL: internal ? 'yes' : 'no',
-    SUBNETS: subnets.map(({ subnet }) => subnet).join(' '),
-  };
-}
-
-function endpointRow({ id, networkId, parent, macAddress, addresses, state }: Records['endpoints']): Row {
-  return {
-    ENDPOINT: errors.short(id),
-    NETWORK: errors.short(networkId),
-    PARENT: parent,
-    MAC: macAddress,
-    ADDRESSES: addresses.map(formatInterfaceAddress).join(' ') || '-',
-    STATE: state,
-  };
-}
-
-function poolRow({ subnet, range, networkId, addressSpace }: Records['pools']): Row {
-  return {
-    SUBNET: subnet,
-    RANGE: range ?? '-',
-    NETWORK: networkId === null ? '-' : errors.short(networkId),
-    SPACE: addressSpace,
-  };
-}
-
-function leaseRow(
-  { address, kind, endpointId, realm, changedAt }: Records['leases'],
-  conflict: Records['conflicts'] | null,
-): Row {
-  return {
-    ADDRESS: address,
-    KIND: kind,
-    ENDPOINT: endpointId === null ? '-' : errors.short(endpointId),
-    REALM: realm,
-    SINCE: changedAt,
-    'ALSO USED BY': conflict === null ? '-' : `${conflict.macAddress} (${conflict.count} times)`,
-  };
-}
-
 function sharedRow({ address, kind, nodes, isAlive, realm }: SharedAddress): Row {
   return { ADDRESS: address, KIND: kind, HOST: nodes.join(' '), STATE: isAlive ? 'alive' : 'lost', REALM: realm };
 }
@@ -377,32 +344,4 @@ function moveRow({ address, kind, outcome, nodes, realm }: Move, isDryRun: boole
     OUTCOME: isDryRun && isChange ? `would be ${verdict}` : verdict,
     REALM: realm,
   };
-}
-
-function conflictRow({ address, parent, macAddress, ourMacAddress, count, seenAt }: Records['conflicts']): Row {
-  return {
-    ADDRESS: address,
-    PARENT: parent,
-    'HELD BY': macAddress,
-    OURS: ourMacAddress ?? '-',
-    TIMES: String(count),
-    'LAST SEEN': seenAt,
-  };
-}
-
-/** Columns as wide as their widest cell; the header alone when there are no rows is no use, so a word instead. */
-function table(rows: readonly Row[]): string {
-  const headers = Object.keys(rows[0] ?? {});
-  if (headers.length === 0) return 'none\n';
-  const lines = [headers, ...rows.map((row) => headers.map((header) => row[header] ?? ''))];
-  const widths = headers.map((_, column) => Math.max(...lines.map((cells) => (cells[column] ?? '').length)));
-  return lines
-    .map(
-      (cells) =>
-        `${cells
-          .map((cell, column) => cell.padEnd(widths[column] ?? 0))
-          .join('  ')
-          .trimEnd()}\n`,
-    )
-    .join('');
 }

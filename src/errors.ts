@@ -555,6 +555,9 @@ export const surplusArgument = (argument: string, command: string) =>
 export const probeUsage = (argument: string) =>
   mistake('USAGE', `${quote(argument)} is not an IP address; call tsmacvlan probe ADDRESS --parent LINK`);
 
+export const conflictsUsage = (argument: string) =>
+  mistake('USAGE', `${quote(argument)} is not an IP address; call tsmacvlan conflicts [ADDRESS] [--clear]`);
+
 export const probeNeedsParent = () =>
   mistake('USAGE', 'probe needs to know where to ask; name the interface with --parent LINK');
 

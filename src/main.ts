@@ -1,6 +1,6 @@
 /** The daemon from start to end: settings → store → kernel → drivers → socket → recovery; stops cleanly on a signal. */
 import { setFlagsFromString } from 'node:v8';
-import { type Address, formatAddress } from './address.ts';
+import { type Address, formatAddress, parseAddress } from './address.ts';
 import { Collector } from './collector.ts';
 import { IpamDriver } from './ipam/driver.ts';
 import { PoolLan } from './ipam/poollan.ts';
@@ -13,10 +13,10 @@ import { createLog, type Log } from './log.ts';
 import { NetworkDriver } from './network/driver.ts';
 import { EndpointLan } from './network/endpointlan.ts';
 import { Endpoints } from './network/endpoints.ts';
-import { createCalls } from './server/calls.ts';
+import { type ConflictVerbs, createCalls } from './server/calls.ts';
 import { PluginServer } from './server/server.ts';
 import type { Settings } from './settings.ts';
-import { recordConflict } from './store/conflicts.ts';
+import { Conflicts } from './store/conflicts.ts';
 import { openLocalStore } from './store/local.ts';
 import type { Store } from './store/store.ts';
 import { VERSION } from './version.ts';
@@ -48,6 +48,7 @@ async function openStore({ stateDirectory, cluster }: Settings, log: Log): Promi
 async function startWithStore(settings: Settings, log: Log, store: Store): Promise<Daemon> {
   const links = Links.open(settings.logsNetlink ? (line) => log.info(`netlink: ${line}`) : null);
   const endpoints = new Endpoints(store.endpoints);
+  const conflicts = new Conflicts(store.conflicts);
   const lan = new Lan({
     links,
     usualProfile: settings.probe,
@@ -57,7 +58,8 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
       const endpoint = endpoints.speaker(parentName, macAddress, address);
       return endpoint && { isLeaving: endpoint.state === 'deleting' };
     },
-    record: (conflict) => record(conflict, store),
+    record: (conflict) => record(conflict, conflicts),
+    ended: (parent, address) => conflicts.end({ parent, address: formatAddress(address) }),
     onBack: () => startStandby(),
     log,
   });
@@ -102,6 +104,7 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
     .then(() => network.recover())
     .then(() => {
       leaks.start();
+      conflicts.start();
       startStandby();
     });
   const server = new PluginServer({
@@ -109,6 +112,7 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
       network,
       ipam,
       leaks,
+      conflicts: clearing(conflicts, lan),
       scope: settings.scope,
       filteredParents: () => lan.filteredParents(),
     }),
@@ -123,6 +127,7 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
     await network.close();
     await ipam.close();
     await lan.close();
+    await conflicts.stop();
     links.close();
     await store.close();
   };
@@ -141,10 +146,28 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
   return { stop };
 }
 
-async function record(found: FoundConflict, store: Store): Promise<void> {
-  const { parentName: parent, macAddress, ourMacAddress, count } = found;
+async function record(found: FoundConflict, conflicts: Conflicts): Promise<void> {
+  const {
+    kind = 'address',
+    parentName: parent,
+    macAddress,
+    ourMacAddress,
+    hostLinkName: hostLink = null,
+    count,
+  } = found;
   const address = formatAddress(found.address);
-  await recordConflict(store.conflicts, { parent, address, macAddress, ourMacAddress }, new Date(), count);
+  await conflicts.record({ kind, parent, address, macAddress, ourMacAddress, hostLink }, count);
+}
+
+/** What is forgotten is news when it shows again. */
+function clearing(conflicts: Conflicts, lan: Lan): ConflictVerbs {
+  return {
+    async clear({ address }) {
+      const known = address === null ? null : parseAddress(address);
+      if (known !== undefined) lan.forgetConflicts(known);
+      return { count: await conflicts.clear(address) };
+    },
+  };
 }
 
 /**

@@ -1,24 +1,30 @@
 /** The picture of `tsmacvlan map`: which container address is on which network, VLAN and interface. Pure. */
 import { formatInterfaceAddress } from './address.ts';
+import { conflictsOf, describeConflict } from './contested.ts';
 import { short } from './errors.ts';
-import type { Endpoint, Network } from './model.ts';
+import type { Conflict, Endpoint, Network } from './model.ts';
 
 interface Branch {
   readonly label: string;
   readonly children: Branch[];
 }
 
+/** What stands beside what is drawn. */
+interface MapRemarks {
+  /** Parents whose network port delivers to their own MAC address only. */
+  readonly filtered: readonly string[];
+  /** Those that last. */
+  readonly conflicts: readonly Conflict[];
+}
+
 /** Beside a parent whose network port delivers to the parent's MAC address only. */
 const FILTERS = "  (its network port lets no container's MAC address through)";
 
-/**
- * A tree in box-drawing characters, one root per base interface; ends with a newline unless there is nothing. `filtered`:
- * parents whose network port delivers to their own MAC address only.
- */
+/** A tree in box-drawing characters, one root per base interface; ends with a newline unless there is nothing. */
 export function drawMap(
   networks: readonly Network[],
   endpoints: readonly Endpoint[],
-  filtered: readonly string[] = [],
+  { filtered = [], conflicts = [] }: Partial<MapRemarks> = {},
 ): string {
   const roots = new Map<string, Branch>();
   for (const network of networks) {
@@ -26,7 +32,7 @@ export function drawMap(
     const containers = endpoints.filter(({ networkId, state }) => networkId === network.id && state !== 'deleting');
     branch.children.push({
       label: networkLabel(network),
-      children: containers.map((endpoint) => ({ label: endpointLabel(endpoint), children: [] })),
+      children: containers.map((endpoint) => ({ label: endpointLabel(endpoint, conflicts), children: [] })),
     });
   }
   return [...roots.values()].map((root) => `${[root.label, ...lines(root.children)].join('\n')}\n`).join('');
@@ -56,11 +62,14 @@ function networkLabel({ id, options, internal, subnets }: Network): string {
   return [`network ${short(id)}`, options.mode, ...(internal ? ['internal'] : []), ...ranges].join('  ');
 }
 
-function endpointLabel({ id, addresses, macAddress, state }: Endpoint): string {
+function endpointLabel(endpoint: Endpoint, conflicts: readonly Conflict[]): string {
+  const { id, addresses, macAddress, state } = endpoint;
   const written = addresses.map(formatInterfaceAddress).join(' ') || 'no address';
-  return [written, macAddress, `endpoint ${short(id)}`, ...(state === 'created' ? ['(not joined yet)'] : [])].join(
-    '  ',
-  );
+  const remarks = [
+    ...(state === 'created' ? ['not joined yet'] : []),
+    ...conflictsOf(endpoint, conflicts).map(describeConflict),
+  ];
+  return [written, macAddress, `endpoint ${short(id)}`, ...remarks.map((remark) => `(${remark})`)].join('  ');
 }
 
 function lines(branches: readonly Branch[]): string[] {

@@ -204,17 +204,28 @@ export interface Holder {
   readonly isAlive: boolean;
 }
 
-/** An address of a network in a stranger's hands. Key: parent and address. */
+/**
+ * `address`: an address of a network is in a stranger's hands. `mac`: another host has the MAC address of a container, with an
+ * address of its own.
+ */
+export type ConflictKind = 'address' | 'mac';
+
+/** What somebody else on the LAN has and a container should. Key: parent and address, or parent and MAC address. */
 export interface Conflict {
+  readonly kind: ConflictKind;
   readonly parent: string;
-  /** Canonical, without prefix length. */
+  /** Canonical, without prefix length. Of kind `mac`: one that the other has. */
   readonly address: string;
-  /** The stranger's. */
+  /** The other's. */
   readonly macAddress: string;
   /** The container's that had the address at that moment; null when it was found out before one got it. */
   readonly ourMacAddress: string | null;
+  /** The host's own link that has the address too; null when it is in another machine's hands. */
+  readonly hostLink: string | null;
   /** How often it was seen since the first time. */
   readonly count: number;
   readonly firstSeenAt: string;
   readonly seenAt: string;
+  /** When it was found that nobody uses it any more; null while it lasts. */
+  readonly endedAt: string | null;
 }

@@ -9,9 +9,11 @@ import { type InterfaceAddress, PROBE_PROFILES, type ProbeProfile, type Segment 
 import type { CallLimit } from '../requests.ts';
 import { isStandbyMac, isProbeMac } from './frames/mac.ts';
 import { Interruptions } from './interruptions.ts';
-import { type ConflictSeen, Monitor } from './monitor.ts';
+import { Monitor } from './monitor.ts';
 import { type LateConflict, Prober, type ProxyReport } from './prober.ts';
 import { type Question, Questions } from './questions.ts';
+import { conflictLine } from './report.ts';
+import type { ConflictSeen } from './takers.ts';
 import { type Kept, type Loss, type LossListener, NOT_HELD, type Verdict } from './verdict.ts';
 
 /** An address that somebody wants to use, or to have on standby. */
@@ -43,6 +45,10 @@ export interface FoundConflict {
   readonly ourMacAddress: string | null;
   /** Frames since the last report, 1 at least. */
   readonly count: number;
+  /** `mac`: another host uses the MAC address of the container, with an address that is not the container's. */
+  readonly kind?: ConflictSeen['kind'];
+  /** This host's own link that has the address too. */
+  readonly hostLinkName?: string | null;
 }
 
 /** What the room works with. */
@@ -59,6 +65,8 @@ export interface LanParts {
   readonly record: (conflict: FoundConflict) => Promise<void>;
   /** A parent's LAN can be asked again after it could not: addresses may be kept on standby there. */
   readonly onBack: (parentName: string) => void;
+  /** Notes in it that nobody else uses the address any more. */
+  readonly ended: (parentName: string, address: Address) => Promise<void>;
   readonly log: Log;
 }
 
@@ -102,13 +110,16 @@ export class Lan {
     this.#monitor = new Monitor({
       links,
       onConflict: (seen) => this.#tellConflict(seen),
+      onEnd: (parentName, address) => this.#endConflict(parentName, address),
+      onLost: (parent, count) =>
+        parts.log.warn('more was said about addresses of running containers than could be read', { parent, count }),
     });
     this.#interruptions = new Interruptions<LanEndpoint>({
       links,
       log: parts.log,
       outdate: (parentName) => this.voidParent(parentName),
       onBack: parts.onBack,
-      recheck: (endpoint, address) => this.#recheck(endpoint, address),
+      recheck: async (endpoint, address) => void (await this.#recheck(endpoint, address)),
     });
     this.#questions = new Questions({ prober, interruptions: this.#interruptions, log: parts.log });
   }
@@ -219,8 +230,14 @@ export class Lan {
       return this.#prober.answersForAll({ parentName, mode, address, subnet, macAddress: answerer });
     };
     const defence = this.#parts.defends ? defend : null;
-    this.#monitor.watch(id, { parentName, macAddress, addresses, defend: defence, answersForAll });
+    const ask = (address: InterfaceAddress) => this.#recheck(endpoint, address);
+    this.#monitor.watch(id, { parentName, macAddress, addresses, defend: defence, answersForAll, ask });
     this.#interruptions.watch(endpoint);
+  }
+
+  /** Who used the address of a container, or any (null), is news when he does it again. */
+  forgetConflicts(address: Address | null): void {
+    this.#monitor.forgetConflicts(address);
   }
 
   /** The endpoint goes: its addresses are not watched over any more. */
@@ -272,15 +289,20 @@ export class Lan {
     await this.#prober.close();
   }
 
-  /** The parent's LAN was out of reach: somebody else may have taken the container's address meanwhile. */
-  async #recheck(endpoint: LanEndpoint, address: InterfaceAddress): Promise<void> {
+  /** Somebody else may have taken the container's address; the watch is told. False when the LAN cannot be asked. */
+  async #recheck(endpoint: LanEndpoint, address: InterfaceAddress): Promise<boolean> {
     const { parentName, macAddress } = endpoint;
     const probe = this.#question({ ...endpoint, address, subnet: prefixOf(address, address.length) });
-    if (probe === null) return;
+    if (probe === null) return false;
     const isOwn = (mac: string, isGiven: boolean) => mac === macAddress || probe.isOwn(mac, isGiven);
-    // A parent that cannot be asked is asked again when it is back.
-    const verdict = await this.#prober.recheck({ ...probe, isOwn }).catch(() => NOT_HELD);
-    if (verdict.held && !verdict.simultaneous) this.#monitor.hear(parentName, address, verdict.macAddress);
+    try {
+      const verdict = await this.#prober.recheck({ ...probe, isOwn });
+      if (verdict.held && !verdict.simultaneous) this.#monitor.hear(parentName, address, verdict.macAddress);
+      return true;
+    } catch {
+      // A parent that cannot be asked is asked again when it is back.
+      return false;
+    }
   }
 
   // --- what is heard ------------------------------------------------------------------------------------------------
@@ -291,13 +313,15 @@ export class Lan {
     await this.#recordHolder(request, verdict.macAddress, ourMacAddress);
   }
 
-  /** Unless it is a container of ours or another daemon. */
+  /** Unless it is this host, one of its containers, or another daemon. */
   async #recordHolder(
     { parentName, address }: AddressCheck,
     macAddress: string,
     ourMacAddress: string | null,
   ): Promise<void> {
     if (isDaemon(macAddress) || this.#parts.speaker(parentName, macAddress, address) !== undefined) return;
+    // On another parent of the same LAN they are heard like anybody else.
+    if (await this.#prober.isOfHost(macAddress)) return;
     await this.#parts.record({ parentName, address, macAddress, ourMacAddress, count: 1 });
   }
 
@@ -319,13 +343,12 @@ export class Lan {
   }
 
   /** A conflict after the start; logged once, and counted as often as it shows. */
-  #tellConflict({ isNews, ...conflict }: ConflictSeen): void {
+  #tellConflict(seen: ConflictSeen): void {
     const { log, record } = this.#parts;
-    const { parentName: parent, macAddress: by, ourMacAddress: container } = conflict;
-    const address = formatAddress(conflict.address);
-    if (isNews) log.warn('somebody else uses the address of a running container', { address, parent, by, container });
-    void record(conflict).catch((error: unknown) =>
-      log.error('a conflict was not recorded', { address, error: String(error) }),
+    const line = conflictLine(seen);
+    if (line !== null) log.warn(...line);
+    void record(seen).catch((error: unknown) =>
+      log.error('a conflict was not recorded', { address: formatAddress(seen.address), error: String(error) }),
     );
   }
 
@@ -335,6 +358,16 @@ export class Lan {
       this.#parts.log.info('the network port of the parent lets frames for other MAC addresses through now', {
         parent,
       });
+  }
+
+  #endConflict(parentName: string, address: Address): void {
+    const text = formatAddress(address);
+    this.#parts.log.info('nobody else uses the address of a container any more', { address: text, parent: parentName });
+    void this.#parts
+      .ended(parentName, address)
+      .catch((error: unknown) =>
+        this.#parts.log.error('the end of a conflict was not recorded', { address: text, error: String(error) }),
+      );
   }
 
   #tellProxy({ parentName: parent, macAddress: device }: ProxyReport): void {

@@ -6,84 +6,66 @@
  * send out passes there too, so our containers' own frames are seen and known. The socket's filter knows the addresses:
  * what else passes by costs this process nothing. Nothing is sent, except in defence.
  *
+ * Whoever speaks for an address is judged by what he may speak for, not by the look of his MAC address: takers.ts finds out
+ * whether it is the container's own, and remembers those of strangers.
+ *
  * Two Docker hosts make the same MAC address from the same IP address. So a frame that comes in with our own MAC is a
  * conflict too, unless it is one that went out a moment ago: some switches (vepa), bonds and bridges send frames back.
  * Only frames to all count there: what one child of a parent sends to another alone is shown to the parent as if it
- * came in (macvlan_queue_xmit, dev_forward_skb). And a container with two interfaces on a parent speaks for all its
- * addresses on both, as Linux does.
+ * came in (macvlan_queue_xmit, dev_forward_skb).
  */
 import { type Address, formatAddress, isMulticastMac, isSameAddress } from '../address.ts';
-import { CappedMap } from '../bounded.ts';
+import { LatestMap } from '../bounded.ts';
 import type { BpfInstruction } from '../kernel/bpf.ts';
 import type { Links } from '../kernel/link.ts';
 import { PacketSocket } from '../kernel/packet.ts';
 import { type Clock, systemClock } from '../clock.ts';
-import type { InterfaceAddress } from '../model.ts';
+import { DuplicateMacs } from './duplicatemac.ts';
 import { ETHERTYPE_ARP, HEADER_BYTES, etherTypeOf } from './frames/ethernet.ts';
-import { awaitingFilter } from './frames/filter.ts';
+import { watchingFilter } from './frames/filter.ts';
 import { ALL_NODES_MAC } from './frames/nd.ts';
-import { isStandbyMac, isProbeMac } from './frames/mac.ts';
+import { isStandbyMac, standbyMac } from './frames/mac.ts';
 import { type Sighting, decodePacket, readSighting } from './frames/sighting.ts';
-
-/** An endpoint whose addresses are watched over. */
-export interface MonitoredEndpoint {
-  readonly parentName: string;
-  readonly macAddress: string;
-  readonly addresses: readonly InterfaceAddress[];
-  /** Called at most every ten seconds while somebody else speaks for an address; null without defence. */
-  readonly defend: ((address: Address) => void) | null;
-  /** Whether this MAC address, which answered for the address, answers for every address (proxyarp.ts). */
-  readonly answersForAll: (address: InterfaceAddress, macAddress: string) => Promise<boolean>;
-}
-
-/** A conflict to be reported, at most every ten seconds for each address and MAC address. */
-export interface ConflictSeen {
-  readonly parentName: string;
-  readonly address: Address;
-  /** The other's; equal to ours when another host made the same. */
-  readonly macAddress: string;
-  readonly ourMacAddress: string;
-  /** Frames since the last report. */
-  readonly count: number;
-  /** Not reported in the last ten minutes. */
-  readonly isNews: boolean;
-}
+import { LastingConflicts, type LastingParts } from './lasting.ts';
+import { type OwnershipLinks, findOwners } from './ownership.ts';
+import { type MonitoredEndpoint, Takers, type TakersParts } from './takers.ts';
 
 /** What a monitor works with. */
-export interface MonitorParts {
-  readonly links: Pick<Links, 'byName'>;
-  readonly onConflict: (conflict: ConflictSeen) => void;
+export interface MonitorParts extends Pick<TakersParts, 'onConflict'>, Pick<LastingParts, 'onEnd'> {
+  readonly links: Pick<Links, 'byName'> & OwnershipLinks;
+  /** So many frames about addresses of containers were lost on a parent, because they came too fast. Told once in ten minutes. */
+  readonly onLost: (parentName: string, count: number) => void;
   readonly clock?: Clock;
 }
 
 /** How often the sockets are read: whoever takes an address notices himself within seconds. */
-const READ_MS = 500;
+const READ_MS = 250;
+/** In one reading, of 1,024 frames each: all that can wait. */
+const MOST_BATCHES = 3;
 /** A parent that is down or gone is looked for this often. */
 const RETRY_MS = 2000;
-/** RFC 5227 1.1: DEFEND_INTERVAL. Reports keep to it as well. */
-const DEFEND_INTERVAL_MS = 10_000;
-const NEWS_MS = 600_000;
-/** Conflicts remembered at a time; more are an attack. */
-const MOST_CONFLICTS = 256;
 /** Frames that were sent back come within this time. */
 const ECHO_MS = 3000;
+const MOST_SENT = 4096;
+/** What a container said before it went was read and judged by then. */
+const LEFT_MS = 3000;
+const MOST_LEFT = 1024;
+/** The kernel doubles it, and a short frame takes some 800 bytes: 2,600 frames between two readings. */
+const RECEIVE_BUFFER_BYTES = 1024 * 1024;
+const LOSS_INTERVAL_MS = 600_000;
 
 interface MonitoredParent {
-  /** By address. */
+  /** By address, and by MAC address. */
   readonly endpoints: Map<string, MonitoredEndpoint>;
-  /** What our containers sent, and when. */
-  readonly sent: Map<string, number>;
+  readonly byMac: Map<string, MonitoredEndpoint>;
+  /** What this host sent to all about them, and when. */
+  readonly sent: LatestMap<string, number>;
   socket: PacketSocket | undefined;
+  linkIndex: number;
   isFilterStale: boolean;
   isOpening: boolean;
   retryAtMs: number;
-}
-
-/** What is remembered of a conflict. */
-interface ConflictMemory {
-  count: number;
-  seenAtMs: number;
-  reportedAtMs: number;
+  lossToldAtMs: number;
 }
 
 /** Listens on each parent that has endpoints, and reports conflicts. */
@@ -92,13 +74,27 @@ export class Monitor {
   readonly #clock: Clock;
   readonly #parents = new Map<string, MonitoredParent>();
   readonly #endpoints = new Map<string, MonitoredEndpoint>();
-  /** By parent, address and MAC. */
-  readonly #conflicts = new CappedMap<string, ConflictMemory>(MOST_CONFLICTS);
+  readonly #takers: Takers;
+  readonly #lasting: LastingConflicts;
+  /** When the watch over an endpoint ended, by its MAC address. */
+  readonly #leftAtMs = new LatestMap<string, number>(MOST_LEFT);
+  readonly #duplicateMacs: DuplicateMacs;
   #timer: NodeJS.Timeout | undefined;
 
   constructor(parts: MonitorParts) {
+    const { links, onConflict, onEnd, clock = systemClock } = parts;
     this.#parts = parts;
-    this.#clock = parts.clock ?? systemClock;
+    this.#clock = clock;
+    this.#duplicateMacs = new DuplicateMacs(clock, onConflict);
+    this.#takers = new Takers({
+      owners: (questions) => findOwners(links, questions),
+      isWatched: (endpoint) => this.#isWatched(endpoint),
+      isEndpoint: (macAddress) => this.#ofMac(macAddress).length > 0,
+      hasLeft: (macAddress) => clock.nowMs() - (this.#leftAtMs.get(macAddress) ?? Number.NEGATIVE_INFINITY) < LEFT_MS,
+      onConflict,
+      clock,
+    });
+    this.#lasting = new LastingConflicts({ takers: this.#takers, onEnd, clock });
   }
 
   /** Begins the watch over an endpoint. `id` names it in forget(); given again it replaces the first. */
@@ -107,8 +103,9 @@ export class Monitor {
     if (endpoint.addresses.length === 0) return;
     const parent = this.#parents.get(endpoint.parentName) ?? this.#begin(endpoint.parentName);
     // What waits there was said before: perhaps by the container that had the address until now.
-    this.#read(parent);
+    this.#read(endpoint.parentName, parent);
     for (const address of endpoint.addresses) parent.endpoints.set(formatAddress(address), endpoint);
+    parent.byMac.set(endpoint.macAddress, endpoint);
     parent.isFilterStale = true;
     this.#endpoints.set(id, endpoint);
     this.#timer ??= setInterval(() => this.#round(), READ_MS).unref();
@@ -120,40 +117,45 @@ export class Monitor {
     const parent = endpoint && this.#parents.get(endpoint.parentName);
     this.#endpoints.delete(id);
     if (endpoint === undefined || parent === undefined) return;
+    this.#leftAtMs.put(endpoint.macAddress, this.#clock.nowMs());
     for (const address of endpoint.addresses.map(formatAddress)) {
       if (parent.endpoints.get(address) === endpoint) parent.endpoints.delete(address);
     }
+    if (parent.byMac.get(endpoint.macAddress) === endpoint) parent.byMac.delete(endpoint.macAddress);
     parent.isFilterStale = true;
     if (parent.endpoints.size === 0) this.#end(endpoint.parentName, parent);
   }
 
   /**
-   * Another socket of ours heard somebody use an address. Told as if it was heard here, where the filter learns of a new
-   * address only at the next round. False when the address is not watched over.
+   * Another socket of ours heard somebody use an address, and it was found out that he does not answer for all. Told as if it
+   * was heard here, where the filter learns of a new address only at the next round. False when the address is not watched
+   * over.
    */
   hear(parentName: string, address: Address, macAddress: string): boolean {
     const parent = this.#parents.get(parentName);
     const endpoint = parent?.endpoints.get(formatAddress(address));
-    if (parent === undefined || endpoint === undefined) return false;
-    this.#read(parent);
-    const known = this.#conflicts.get(conflictKey(parentName, address, macAddress));
-    const isHeard = known !== undefined && this.#clock.nowMs() - known.seenAtMs < READ_MS;
-    if (!isHeard && !this.isMonitored(parentName, macAddress)) this.#report(endpoint, { address, macAddress });
+    const own = endpoint?.addresses.find((one) => isSameAddress(one, address));
+    if (parent === undefined || endpoint === undefined || own === undefined) return false;
+    if (macAddress === endpoint.macAddress) return true;
+    this.#read(parentName, parent);
+    const isHeard = this.#clock.nowMs() - this.#takers.lastSeenOf(parentName, address, macAddress) < READ_MS;
+    const { linkIndex: parentIndex } = parent;
+    if (!isHeard)
+      this.#takers.note({ endpoint, parentIndex, address: own, macAddress, isAnswer: false, origin: 'segment' });
+    void this.#takers.settle();
     return true;
   }
 
   /** Somebody else spoke for the address not long ago. */
   isContested(parentName: string, address: Address): boolean {
-    const prefix = conflictKey(parentName, address, '');
-    for (const key of this.#conflicts.keys()) if (key.startsWith(prefix)) return true;
-    return false;
+    return this.#takers.isContested(parentName, address);
   }
 
-  /** The MAC address is that of an endpoint on this parent. */
-  isMonitored(parentName: string, macAddress: string): boolean {
-    return [...this.#endpoints.values()].some(
-      (endpoint) => endpoint.parentName === parentName && endpoint.macAddress === macAddress,
-    );
+  /** Conflicts of an address, or of any (null), are news when they show again. */
+  forgetConflicts(address: Address | null): void {
+    this.#duplicateMacs.clear();
+    if (address === null) this.#takers.clear();
+    else for (const parentName of this.#parents.keys()) this.#takers.forget(parentName, address);
   }
 
   /** Ends every watch. */
@@ -163,14 +165,26 @@ export class Monitor {
     this.#endpoints.clear();
   }
 
+  #isWatched(endpoint: MonitoredEndpoint): boolean {
+    const { endpoints } = this.#parents.get(endpoint.parentName) ?? {};
+    return endpoint.addresses.some((address) => endpoints?.get(formatAddress(address)) === endpoint);
+  }
+
+  #ofMac(macAddress: string): MonitoredEndpoint[] {
+    return [...this.#parents.values()].flatMap(({ byMac }) => byMac.get(macAddress) ?? []);
+  }
+
   #begin(parentName: string): MonitoredParent {
     const parent: MonitoredParent = {
       endpoints: new Map(),
-      sent: new Map(),
+      byMac: new Map(),
+      sent: new LatestMap(MOST_SENT),
       socket: undefined,
+      linkIndex: 0,
       isFilterStale: false,
       isOpening: false,
       retryAtMs: 0,
+      lossToldAtMs: Number.NEGATIVE_INFINITY,
     };
     this.#parents.set(parentName, parent);
     void this.#open(parentName, parent);
@@ -188,11 +202,13 @@ export class Monitor {
 
   #round(): void {
     const nowMs = this.#clock.nowMs();
-    for (const [key, { seenAtMs }] of this.#conflicts) if (nowMs - seenAtMs > NEWS_MS) this.#conflicts.delete(key);
+    this.#takers.expire();
     for (const [parentName, parent] of this.#parents) {
-      if (parent.socket !== undefined) this.#read(parent);
+      if (parent.socket !== undefined) this.#read(parentName, parent);
       else if (nowMs >= parent.retryAtMs) void this.#open(parentName, parent);
     }
+    void this.#takers.settle();
+    this.#lasting.review();
   }
 
   /** Until it succeeds the parent is looked for again and again. */
@@ -203,8 +219,13 @@ export class Monitor {
     try {
       const link = await this.#parts.links.byName(parentName);
       if (!link?.isUp || this.#parents.get(parentName) !== parent) return;
-      const [linkIndex, filter] = [link.index, filterFor(parent)];
-      parent.socket = PacketSocket.open({ linkIndex, filter, memberships: [ALL_NODES_MAC] });
+      parent.linkIndex = link.index;
+      parent.socket = PacketSocket.open({
+        linkIndex: link.index,
+        filter: filterFor(parent),
+        memberships: [ALL_NODES_MAC],
+        receiveBufferBytes: RECEIVE_BUFFER_BYTES,
+      });
       parent.isFilterStale = false;
     } catch {
       // It went away just now.
@@ -213,11 +234,16 @@ export class Monitor {
     }
   }
 
-  #read(parent: MonitoredParent): void {
+  #read(parentName: string, parent: MonitoredParent): void {
     try {
       if (parent.isFilterStale) parent.socket?.setFilter(filterFor(parent));
       parent.isFilterStale = false;
-      for (const { frame, outgoing } of parent.socket?.receive() ?? []) this.#judge(parent, frame, outgoing);
+      for (let batch = 0; batch < MOST_BATCHES; batch++) {
+        const frames = parent.socket?.receive() ?? [];
+        for (const { frame, outgoing } of frames) this.#judge(parent, frame, outgoing);
+        if (frames.length === 0) break;
+      }
+      this.#tellLost(parentName, parent);
     } catch {
       // The parent went down or away.
       parent.socket?.close();
@@ -227,64 +253,65 @@ export class Monitor {
     for (const [key, atMs] of parent.sent) if (nowMs - atMs > ECHO_MS) parent.sent.delete(key);
   }
 
+  #tellLost(parentName: string, parent: MonitoredParent): void {
+    const count = parent.socket?.dropped() ?? 0;
+    const nowMs = this.#clock.nowMs();
+    if (count === 0 || nowMs - parent.lossToldAtMs < LOSS_INTERVAL_MS) return;
+    parent.lossToldAtMs = nowMs;
+    this.#parts.onLost(parentName, count);
+  }
+
   #judge(parent: MonitoredParent, frame: Buffer, outgoing: boolean): void {
     const packet = decodePacket(frame);
     const sighting = packet && readSighting(packet);
     if (sighting?.kind !== 'use') return;
-    const endpoint = parent.endpoints.get(formatAddress(sighting.address));
-    if (endpoint === undefined || isStandbyMac(sighting.macAddress)) return;
-    if (outgoing ? this.#isFromHere(parent, endpoint, sighting, frame) : parent.sent.has(echoKey(frame))) return;
-    if (this.#isOfSibling(endpoint, sighting)) return;
-    if (sighting.isAnswer) void this.#reportUnlessProxy(endpoint, sighting);
-    else this.#report(endpoint, sighting);
+    const origin = originOf(sighting, outgoing);
+    const isToAll = isMulticastMac(sighting.packet.destinationMac);
+    if (isToAll && origin === 'here') parent.sent.put(echoKey(frame), this.#clock.nowMs());
+    if (origin === 'wire' && parent.sent.has(echoKey(frame))) return;
+    if (origin === 'wire') this.#findDuplicateMac(parent, sighting);
+    const { address, macAddress, isAnswer } = sighting;
+    const endpoint = parent.endpoints.get(formatAddress(address));
+    const own = endpoint?.addresses.find((one) => isSameAddress(one, address));
+    if (endpoint === undefined || own === undefined || isStandbyNotice(sighting)) return;
+    if (macAddress === endpoint.macAddress && (origin !== 'wire' || this.#isOnOtherParent(endpoint))) return;
+    this.#takers.note({ endpoint, parentIndex: parent.linkIndex, address: own, macAddress, isAnswer, origin });
   }
 
-  /** An answer may be given for others too. It counts when that cannot be found out. */
-  async #reportUnlessProxy(endpoint: MonitoredEndpoint, sighting: Sighting): Promise<void> {
-    const { parentName, addresses, answersForAll } = endpoint;
-    const address = addresses.find((one) => isSameAddress(one, sighting.address));
-    const isProxy = address !== undefined && (await answersForAll(address, sighting.macAddress).catch(() => false));
-    const isWatched = this.#parents.get(parentName)?.endpoints.get(formatAddress(sighting.address)) === endpoint;
-    if (!isProxy && isWatched) this.#report(endpoint, sighting);
+  /** The frame, or the sender that an ARP packet names, has a container's MAC address. */
+  #findDuplicateMac(parent: MonitoredParent, { address, macAddress, packet }: Sighting): void {
+    const endpoint = parent.byMac.get(packet.sourceMac) ?? parent.byMac.get(macAddress);
+    if (endpoint === undefined || this.#isOnOtherParent(endpoint)) return;
+    if (endpoint.addresses.some((one) => isSameAddress(one, address))) return;
+    this.#duplicateMacs.note(endpoint, address);
   }
 
-  #isOfSibling(endpoint: MonitoredEndpoint, { macAddress, packet }: Sighting): boolean {
-    if (macAddress === endpoint.macAddress) return !isMulticastMac(packet.destinationMac);
-    return this.isMonitored(endpoint.parentName, macAddress);
-  }
-
-  /** Sent by this host: by the container, or by us in its stead. */
-  #isFromHere(parent: MonitoredParent, { macAddress }: MonitoredEndpoint, sighting: Sighting, frame: Buffer): boolean {
-    if (sighting.macAddress !== macAddress) return isProbeMac(sighting.macAddress);
-    parent.sent.set(echoKey(frame), this.#clock.nowMs());
-    return true;
-  }
-
-  #report(endpoint: MonitoredEndpoint, { address, macAddress }: Pick<Sighting, 'address' | 'macAddress'>): void {
-    const { parentName, macAddress: ourMacAddress } = endpoint;
-    const key = conflictKey(parentName, address, macAddress);
-    const nowMs = this.#clock.nowMs();
-    const known = this.#conflicts.get(key);
-    const memory = known ?? { count: 0, seenAtMs: nowMs, reportedAtMs: Number.NEGATIVE_INFINITY };
-    if (!this.#conflicts.put(key, memory)) return;
-    memory.count++;
-    memory.seenAtMs = nowMs;
-    if (nowMs - memory.reportedAtMs < DEFEND_INTERVAL_MS) return;
-    memory.reportedAtMs = nowMs;
-    const { count } = memory;
-    memory.count = 0;
-    this.#parts.onConflict({ parentName, address, macAddress, ourMacAddress, count, isNews: known === undefined });
-    // An announcement of the same MAC would tell nobody anything.
-    if (macAddress !== ourMacAddress) endpoint.defend?.(address);
+  /** A container that has this MAC address on two parents of one LAN is heard on each from the other. */
+  #isOnOtherParent({ macAddress, parentName }: MonitoredEndpoint): boolean {
+    return this.#ofMac(macAddress).some((endpoint) => endpoint.parentName !== parentName);
   }
 }
 
-function conflictKey(parentName: string, address: Address, macAddress: string): string {
-  return `${parentName} ${formatAddress(address)} ${macAddress}`;
+function originOf({ packet }: Sighting, outgoing: boolean): 'here' | 'segment' | 'wire' {
+  if (outgoing) return 'here';
+  return isMulticastMac(packet.destinationMac) ? 'wire' : 'segment';
+}
+
+/**
+ * What a daemon tells another one that asks for an address which it has on standby (standbyFrame): it names an address made
+ * from its own, and no interface has such a one. Who has one all the same, and uses it, sends from it.
+ */
+function isStandbyNotice({ macAddress, packet }: Sighting): boolean {
+  return (
+    isStandbyMac(macAddress) &&
+    !isMulticastMac(packet.destinationMac) &&
+    packet.sourceMac !== macAddress &&
+    standbyMac(packet.sourceMac) === macAddress
+  );
 }
 
 function filterFor({ endpoints }: MonitoredParent): readonly BpfInstruction[] {
-  return awaitingFilter([...endpoints.values()].flatMap(({ addresses }) => addresses));
+  return watchingFilter([...new Set(endpoints.values())]);
 }
 
 /** An ARP packet has 28 bytes; the wire pads it to what Ethernet needs. */

@@ -50,6 +50,12 @@ export interface LeakVerbs {
   hurry(): void;
 }
 
+/** What the table needs of the records of conflicts. */
+export interface ConflictVerbs {
+  /** Null forgets those of all addresses. */
+  clear(request: { address: string | null }): Promise<{ count: number }>;
+}
+
 /** A row of the table. */
 export interface Call {
   /** False for the calls without arguments, which come with an empty body. */
@@ -93,13 +99,14 @@ interface Parts {
   readonly network: NetworkVerbs;
   readonly ipam: IpamVerbs;
   readonly leaks: LeakVerbs;
+  readonly conflicts: ConflictVerbs;
   readonly scope: Scope;
   /** Parents whose network port delivers to their own MAC address only, as far as that is known. */
   readonly filteredParents: () => string[];
 }
 
-/** The table, over the verbs of the two drivers and of the collector. */
-export function createCalls({ network, ipam, leaks, scope, filteredParents }: Parts): Calls {
+/** The table, over the verbs of the two drivers, of the collector and of the records of conflicts. */
+export function createCalls({ network, ipam, leaks, conflicts, scope, filteredParents }: Parts): Calls {
   const { writeNothing: empty } = wire;
 
   const plugin = {
@@ -151,6 +158,7 @@ export function createCalls({ network, ipam, leaks, scope, filteredParents }: Pa
   const tsmacvlan = {
     CollectLeaks: call(wire.readCollection, (r) => leaks.collect(r), wire.writeLeaks),
     FilteredParents: atOnce(() => wire.writeParents(filteredParents())),
+    ClearConflicts: call(wire.readClearance, (r) => conflicts.clear(r), wire.writeCleared),
   };
 
   return new Map([

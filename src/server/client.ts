@@ -4,6 +4,7 @@ import { text } from 'node:stream/consumers';
 import * as errors from '../errors.ts';
 
 export const COLLECT_LEAKS = 'Tsmacvlan.CollectLeaks';
+export const CLEAR_CONFLICTS = 'Tsmacvlan.ClearConflicts';
 const FILTERED_PARENTS = 'Tsmacvlan.FilteredParents';
 
 /** What is only good to know is not waited for longer. */

@@ -371,6 +371,18 @@ export function writeParents(parents: readonly string[]) {
   return { Parents: parents };
 }
 
+export const readClearance = reader(
+  v.pipe(
+    object({ Address: v.nullish(text, null) }),
+    v.transform(({ Address }) => ({ address: Address })),
+  ),
+);
+
+/** How many. */
+export function writeCleared({ count }: { count: number }) {
+  return { Cleared: count };
+}
+
 // --- both --------------------------------------------------------------------------------------------------------
 
 /** The answer of a call that only succeeds. */

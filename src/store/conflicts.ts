@@ -1,21 +1,122 @@
-/** Keeps one record per parent and address, however often the conflict shows. */
+/**
+ * One record for each conflict, however often it shows; and the end of those that show no longer.
+ *
+ * Time is monotonic where a span is measured: a clock that is set ends no conflict and keeps none.
+ */
+import { type Clock, systemClock } from '../clock.ts';
 import type { Conflict } from '../model.ts';
+import { Serial } from '../serial.ts';
 import { conflictKey, type Table } from './store.ts';
 
-export type ConflictReport = Pick<Conflict, 'parent' | 'address' | 'macAddress' | 'ourMacAddress'>;
+/** What was seen, without the times. */
+export type ConflictReport = Omit<Conflict, 'count' | 'firstSeenAt' | 'seenAt' | 'endedAt'>;
 
-/** Resolves with the record as it is now. `times`: how often it was seen. Gives up without an error when others change the record all the time. */
-export async function recordConflict(
-  conflicts: Table<Conflict>,
-  report: ConflictReport,
-  now: Date,
-  times = 1,
-): Promise<Conflict> {
-  const seenAt = now.toISOString();
-  const first: Conflict = { ...report, count: times, firstSeenAt: seenAt, seenAt };
-  if (await conflicts.insert(first)) return first;
-  const known = await conflicts.get(conflictKey(report));
-  const next = { ...first, count: (known?.count ?? 0) + times, firstSeenAt: known?.firstSeenAt ?? seenAt };
-  if (known !== undefined) await conflicts.replace(known, next);
-  return next;
+/** A conflict that was not seen for so long has ended, whatever it was. */
+const SILENCE_MS = 600_000;
+/** How often is looked for those. */
+const PERIOD_MS = 30_000;
+/** Of records that are kept; the LAN can have more to tell than is of any use. */
+const MOST_CONFLICTS = 1000;
+
+/** The only one who writes conflicts, one change after the other, so that no count is lost. */
+export class Conflicts {
+  readonly #table: Table<Conflict>;
+  readonly #clock: Clock;
+  readonly #now: () => Date;
+  readonly #serial = new Serial();
+  /** By key, since this process began. */
+  readonly #seenAtMs = new Map<string, number>();
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(table: Table<Conflict>, clock: Clock = systemClock, now: () => Date = () => new Date()) {
+    this.#table = table;
+    this.#clock = clock;
+    this.#now = now;
+  }
+
+  /** Looks for silent conflicts from time to time until stop(). */
+  start(): void {
+    this.#timer = setInterval(() => void this.endSilent().catch(() => undefined), PERIOD_MS).unref();
+  }
+
+  /** Changes under way are finished. */
+  async stop(): Promise<void> {
+    clearInterval(this.#timer);
+    await this.#inTurn(async () => undefined);
+  }
+
+  /** Durable when it resolves. `times`: how often it was seen. What had ended begins anew. */
+  record(report: ConflictReport, times = 1): Promise<void> {
+    return this.#inTurn(async () => {
+      const key = conflictKey(report);
+      const seenAt = this.#now().toISOString();
+      const known = await this.#table.get(key);
+      const lasting = known?.endedAt === null ? known : undefined;
+      const { count = 0, firstSeenAt = seenAt } = lasting ?? {};
+      this.#seenAtMs.set(key, this.#clock.nowMs());
+      const next: Conflict = { ...report, count: count + times, firstSeenAt, seenAt, endedAt: null };
+      if (known !== undefined) await this.#table.replace(known, next);
+      else if (await this.#table.insert(next)) await this.#makeRoom(key);
+    });
+  }
+
+  /** Nobody else has the address any more. */
+  end({ parent, address }: Pick<Conflict, 'parent' | 'address'>): Promise<void> {
+    return this.#inTurn(async () => {
+      const known = await this.#table.get(conflictKey({ kind: 'address', parent, address, macAddress: '' }));
+      if (known !== undefined) await this.#end(known);
+    });
+  }
+
+  /** Ends what was not seen for ten minutes; of an earlier process's, since this one began. */
+  endSilent(): Promise<void> {
+    return this.#inTurn(async () => {
+      const nowMs = this.#clock.nowMs();
+      for (const conflict of (await this.#table.list()).filter(({ endedAt }) => endedAt === null)) {
+        const key = conflictKey(conflict);
+        const seenAtMs = this.#seenAtMs.get(key);
+        if (seenAtMs === undefined) this.#seenAtMs.set(key, nowMs);
+        else if (nowMs - seenAtMs >= SILENCE_MS) await this.#end(conflict);
+      }
+    });
+  }
+
+  /** Forgets those of an address, as its text, or all; answers how many. */
+  clear(address: string | null): Promise<number> {
+    return this.#inTurn(async () => {
+      const known = await this.#table.list();
+      const cleared = known.filter((conflict) => address === null || conflict.address === address);
+      for (const conflict of cleared) await this.#remove(conflict);
+      return cleared.length;
+    });
+  }
+
+  async #end(conflict: Conflict): Promise<void> {
+    this.#seenAtMs.delete(conflictKey(conflict));
+    if (conflict.endedAt === null)
+      await this.#table.replace(conflict, { ...conflict, endedAt: this.#now().toISOString() });
+  }
+
+  async #remove(conflict: Conflict): Promise<void> {
+    this.#seenAtMs.delete(conflictKey(conflict));
+    await this.#table.remove(conflict);
+  }
+
+  /** Those that have ended go first, then those seen longest ago. */
+  async #makeRoom(newKey: string): Promise<void> {
+    const known = await this.#table.list();
+    if (known.length <= MOST_CONFLICTS) return;
+    const others = known.filter((conflict) => conflictKey(conflict) !== newKey).sort(byUse);
+    for (const conflict of others.slice(0, known.length - MOST_CONFLICTS)) await this.#remove(conflict);
+  }
+
+  #inTurn<T>(change: () => Promise<T>): Promise<T> {
+    return this.#serial.run('conflicts', change);
+  }
+}
+
+function byUse(one: Conflict, other: Conflict): number {
+  const [hasEnded, hasOtherEnded] = [one.endedAt !== null, other.endedAt !== null];
+  if (hasEnded !== hasOtherEnded) return hasEnded ? -1 : 1;
+  return one.seenAt < other.seenAt ? -1 : 1;
 }

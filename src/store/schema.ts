@@ -56,6 +56,21 @@ export const MIGRATIONS: readonly string[] = [
     record->>'changedAt' AS changed_at
     FROM endpoint_records;
   `,
+  // A conflict has a kind and an end. The record is written anew with its keys sorted, for the same reason.
+  `
+  UPDATE conflict_records SET record = json_object('address', record->>'address', 'count', record->'count',
+    'endedAt', NULL, 'firstSeenAt', record->>'firstSeenAt', 'hostLink', NULL, 'kind', 'address',
+    'macAddress', record->>'macAddress', 'ourMacAddress', record->>'ourMacAddress', 'parent', record->>'parent',
+    'seenAt', record->>'seenAt');
+
+  DROP VIEW conflicts;
+  CREATE VIEW conflicts AS SELECT
+    record->>'kind' AS kind, record->>'parent' AS parent, record->>'address' AS address,
+    record->>'macAddress' AS mac_address, record->>'ourMacAddress' AS our_mac_address,
+    record->>'hostLink' AS host_link, record->>'count' AS count, record->>'seenAt' AS seen_at,
+    record->>'endedAt' AS ended_at
+    FROM conflict_records;
+  `,
 ];
 
 /** 0 for a file that was just made. */

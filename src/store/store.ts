@@ -59,7 +59,8 @@ export function realmOf({ addressSpace, options }: Pick<Pool, 'addressSpace' | '
   return parent === undefined ? addressSpace : `${addressSpace}@${parent}`;
 }
 
-/** The key of a conflict: one for each parent and address. */
-export function conflictKey({ parent, address }: Pick<Conflict, 'parent' | 'address'>): string {
-  return `${parent}/${address}`;
+/** The key of a conflict: one for each parent and address, or MAC address. */
+export function conflictKey(conflict: Pick<Conflict, 'kind' | 'parent' | 'address' | 'macAddress'>): string {
+  const { kind, parent, address, macAddress } = conflict;
+  return `${parent}/${kind === 'mac' ? macAddress : address}`;
 }

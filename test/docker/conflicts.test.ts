@@ -10,6 +10,7 @@ import { after, afterEach, before, describe, test } from 'node:test';
 import { type Address, formatAddress, parseAddress } from '../../src/address.ts';
 import { arpAnnouncement, arpReply, encodeArp } from '../../src/lan/frames/arp.ts';
 import { isProbeMac } from '../../src/lan/frames/mac.ts';
+import type { Conflict } from '../../src/model.ts';
 import { Capture, type Frame } from '../lab/capture.ts';
 import { attachment, runIdle } from '../lab/container.ts';
 import { follow } from '../lab/document.ts';
@@ -87,7 +88,10 @@ for (const version of VERSIONS) {
 
     const typed = (engine: Engine, command: string) => engine.must(...command.split(' '));
     const conflictsOf = async (machine: Machine) =>
-      JSON.parse(await machine.plugin.command('conflicts', '--json')) as { address: string; ourMacAddress: string }[];
+      JSON.parse(await machine.plugin.command('conflicts', '--json')) as Pick<
+        Conflict,
+        'kind' | 'address' | 'ourMacAddress'
+      >[];
 
     test('the same --ip on both hosts: the second is refused, and told who has it', async () => {
       for (const { engine } of [one, two]) await typed(engine, network(10));
@@ -169,6 +173,26 @@ for (const version of VERSIONS) {
       assert.match(one.plugin.log(), new RegExp(`somebody else uses the address of a running container.*${STRANGER}`));
       await until(() => ours(capture.frames()).length > before);
       assert.equal(ours(await capture.stop()).length, before + 1, 'one announcement in defence');
+      assert.match(await one.plugin.command('map'), new RegExp(`172\\.16\\.14\\.30 also used by ${STRANGER}`));
+      assert.match(await one.plugin.command('conflicts', '--clear', '172.16.14.30'), /^1 conflict is forgotten/);
+    });
+
+    test('containers of two hosts with one MAC address are reported on both', async () => {
+      const mac = '02:42:ac:10:11:11';
+      for (const [position, { engine }] of [one, two].entries()) {
+        await typed(engine, network(17));
+        await runIdle(engine, 'web', `--net lan --mac-address ${mac} --ip 172.16.17.${20 + position}`);
+      }
+      for (const { engine } of [one, two]) await engine.docker(...'exec web ping -c 1 -W 1 172.16.17.99'.split(' '));
+      for (const machine of [one, two]) {
+        await until(async () =>
+          (await conflictsOf(machine)).some(({ kind, ourMacAddress }) => kind === 'mac' && ourMacAddress === mac),
+        );
+        assert.match(
+          machine.plugin.log(),
+          new RegExp(`another host uses the MAC address of a running container.*${mac}`),
+        );
+      }
     });
 
     test('a restart brings the same address, and clean starts raise no alarm', async () => {

@@ -78,6 +78,7 @@ describe('an address is asked for at the moment it is given', { skip: outsideLab
       speaker: (_parent, macAddress) => speakers.get(macAddress),
       record: async (conflict) => void records.push(conflict),
       onBack: () => undefined,
+      ended: async () => undefined,
       log: QUIET,
     });
   });

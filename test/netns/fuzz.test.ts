@@ -23,7 +23,7 @@ import { randomOf } from '../lab/drill.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { Fuzzer, type Hostile } from '../lab/fuzz.ts';
 import { quietDriver } from '../lab/networkdriver.ts';
-import { type Line, logInto, quietLeaks } from '../unit/server/door.ts';
+import { type Line, logInto, quietConflicts, quietLeaks } from '../unit/server/door.ts';
 import { temporaryDirectory } from '../unit/temporary.ts';
 import { KEEPS_NOTHING, NOBODY_ANSWERS } from '../lab/quiet.ts';
 
@@ -57,7 +57,14 @@ describe('fuzz', { skip: outsideLab(), timeout: 3_600_000 }, () => {
     const ipam = new IpamDriver({ store, probe: NOBODY_ANSWERS, keeper: KEEPS_NOTHING });
     const log = logInto(lines);
     const network = quietDriver({ store, links, hostAddresses: ipam, parentAliases: new Map(), log });
-    const calls = createCalls({ network, ipam, leaks: quietLeaks, scope: 'local', filteredParents: () => [] });
+    const calls = createCalls({
+      network,
+      ipam,
+      leaks: quietLeaks,
+      conflicts: quietConflicts,
+      scope: 'local',
+      filteredParents: () => [],
+    });
     const server = new PluginServer({ calls, log });
     const socketPath = join(directory, 's.sock');
     await server.listen(socketPath);

@@ -9,13 +9,17 @@ import { readFileSync } from 'node:fs';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Address, parseAddress } from '../../src/address.ts';
+import { ARP_AND_NEIGHBOUR_DISCOVERY } from '../../src/kernel/bpf.ts';
 import { Links } from '../../src/kernel/link.ts';
+import { PacketSocket } from '../../src/kernel/packet.ts';
 import type { InterfaceAddress } from '../../src/model.ts';
 import { arpAnnouncement, arpProbe, arpReply, encodeArp } from '../../src/lan/frames/arp.ts';
-import { encodeNd, ndDefence } from '../../src/lan/frames/nd.ts';
-import { standbyMac } from '../../src/lan/frames/mac.ts';
-import { type ConflictSeen, Monitor } from '../../src/lan/monitor.ts';
-import { output } from '../lab/command.ts';
+import { encodeNd, ndDefence, ndProbe } from '../../src/lan/frames/nd.ts';
+import { standbyFrame } from '../../src/lan/frames/outgoing.ts';
+import { decodePacket } from '../../src/lan/frames/sighting.ts';
+import { Monitor } from '../../src/lan/monitor.ts';
+import type { ConflictSeen } from '../../src/lan/takers.ts';
+import { output, run } from '../lab/command.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { Lan, Namespace } from '../lab/namespace.ts';
 import { Neighbour } from '../lab/neighbour.ts';
@@ -24,11 +28,10 @@ import { until } from '../lab/patience.ts';
 const timeout = 120_000;
 const SQUATTER = '3c:22:fb:10:aa:01';
 const CONTAINER = '02:42:0a:09:00:05';
-const [IPV4, IPV6, OTHER] = ['10.9.0.5', 'fd00::5', '10.9.0.6'].map((text) => parseAddress(text) as Address) as [
-  Address,
-  Address,
-  Address,
-];
+const SIBLING = '02:42:0a:09:00:06';
+const [IPV4, IPV6, OTHER, NINTH] = ['10.9.0.5', 'fd00::5', '10.9.0.6', '10.9.0.9'].map(
+  (text) => parseAddress(text) as Address,
+) as [Address, Address, Address, Address];
 
 const on = (address: Address, length: number): InterfaceAddress => ({ ...address, length });
 const ip = (words: string) => output(['ip', ...words.split(' ')]);
@@ -41,6 +44,7 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 500_0
   let monitor: Monitor;
   const seen: ConflictSeen[] = [];
   const defended: Address[] = [];
+  const lost: number[] = [];
   const proxies = new Set<string>();
 
   before(async () => {
@@ -57,6 +61,8 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 500_0
     monitor = new Monitor({
       links,
       onConflict: (one) => seen.push(one),
+      onLost: (_parent, count) => lost.push(count),
+      onEnd: () => undefined,
     });
     watch();
     await watching();
@@ -66,6 +72,7 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 500_0
     monitor.close();
     seen.length = 0;
     defended.length = 0;
+    lost.length = 0;
     proxies.clear();
   });
 
@@ -75,7 +82,7 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 500_0
   });
 
   const answersForAll = async (_address: Address, macAddress: string) => Promise.resolve(proxies.has(macAddress));
-  const endpoint = { parentName: 'par', defend: null, answersForAll };
+  const endpoint = { parentName: 'par', defend: null, answersForAll, ask: async () => Promise.resolve(true) };
 
   function watch(): void {
     const defend = (address: Address) => void defended.push(address);
@@ -106,13 +113,23 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 500_0
     await box.ip('address add fd00::5/64 dev box0 nodad');
   }
 
+  async function addSibling(name: string, macAddress: string): Promise<Namespace> {
+    const sibling = await Namespace.create(name);
+    await ip(`link add ${name} link par address ${macAddress} type macvlan mode bridge`);
+    await ip(`link set ${name} netns ${name} name eth0`);
+    await sibling.ip('link set eth0 up');
+    return sibling;
+  }
+
   const fromSquatter = (address: Address, ourMacAddress = CONTAINER, macAddress = SQUATTER) => ({
+    kind: 'address',
     parentName: 'par',
-    address,
+    address: on(address, address.family === 'IPv4' ? 24 : 64),
     macAddress,
     ourMacAddress,
+    hostLinkName: null,
     count: 1,
-    isNews: true,
+    news: 'new',
   });
 
   /** Once there are so many. */
@@ -126,8 +143,12 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 500_0
   }, async () => {
     for (let count = 0; count < 20; count++) squatter.send(encodeArp(arpAnnouncement(IPV4, SQUATTER)));
     squatter.send(encodeNd(ndDefence(IPV6, SQUATTER)));
-    assert.deepEqual(await reports(2), [fromSquatter(IPV4), fromSquatter(IPV6)]);
-    assert.deepEqual(defended, [IPV4, IPV6]);
+    assert.deepEqual(
+      (await reports(2)).map((conflict) => ({ ...conflict, count: 1 })),
+      [fromSquatter(IPV4), fromSquatter(IPV6)],
+    );
+    assert.ok(seen.every(({ count }) => count <= 20));
+    assert.deepEqual(defended, [on(IPV4, 24), on(IPV6, 64)]);
     assert.ok(monitor.isContested('par', IPV4));
     assert.ok(!monitor.isContested('par', OTHER));
   });
@@ -137,7 +158,7 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 500_0
     monitor.watch('db', { ...endpoint, macAddress: '02:42:0a:09:00:06', addresses: [on(OTHER, 24)] });
     assert.ok(monitor.hear('par', OTHER, SQUATTER));
     assert.ok(monitor.hear('par', OTHER, SQUATTER));
-    assert.ok(monitor.hear('par', OTHER, CONTAINER), 'a sibling');
+    assert.ok(monitor.hear('par', OTHER, '02:42:0a:09:00:06'), 'the container itself');
     squatter.send(encodeArp(arpAnnouncement(IPV4, SQUATTER)));
     await reports(2);
     monitor.hear('par', IPV4, SQUATTER);
@@ -149,7 +170,7 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 500_0
     await box.run(['ping', '-c', '2', '-i', '0.2', '-W', '1', '10.9.0.77']);
     squatter.send(encodeArp(arpProbe(IPV4, SQUATTER)));
     squatter.send(encodeArp(arpAnnouncement(OTHER, SQUATTER)));
-    squatter.send(encodeArp(arpReply(arpProbe(IPV4, SQUATTER), standbyMac('02:74:73:00:00:01'))));
+    squatter.send(standbyFrame(arpProbe(IPV4, '02:74:73:00:00:01'), IPV4, '02:74:73:00:00:02'));
     await sleep(1500);
     assert.deepEqual(seen, []);
   });
@@ -199,8 +220,7 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 500_0
     squatter.send(encodeArp({ ...arpReply(arpProbe(IPV4, CONTAINER), SQUATTER), destinationMac: 'ff:ff:ff:ff:ff:ff' }));
     await sleep(1200);
     assert.deepEqual(seen, []);
-    proxies.clear();
-    squatter.send(encodeArp({ ...arpReply(arpProbe(IPV4, CONTAINER), SQUATTER), destinationMac: 'ff:ff:ff:ff:ff:ff' }));
+    squatter.send(encodeArp(arpAnnouncement(IPV4, SQUATTER)));
     assert.deepEqual(await reports(1), [fromSquatter(IPV4)]);
   });
 
@@ -224,8 +244,207 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 500_0
     await ip('link delete par');
     await sleep(1200);
     await addParent();
+    await addContainer();
     await watching();
     squatter.send(encodeArp(arpAnnouncement(IPV4, SQUATTER)));
     assert.deepEqual(await reports(1), [fromSquatter(IPV4)]);
+  });
+
+  // --- by what they may speak for -----------------------------------------------------------------------------------
+
+  for (const [whose, macAddress] of [
+    ['that another daemon would name for an address on standby', '02:74:6b:00:00:07'],
+    ['from which another daemon would ask', '02:74:73:00:00:07'],
+  ] as const) {
+    test(`who takes the address with a MAC address ${whose} is reported`, { timeout }, async () => {
+      squatter.send(encodeArp(arpAnnouncement(IPV4, macAddress)));
+      squatter.send(encodeNd(ndDefence(IPV6, macAddress)));
+      squatter.send(standbyFrame(arpProbe(OTHER, SQUATTER), OTHER, '02:74:73:00:00:01'));
+      assert.deepEqual(await reports(2), [
+        fromSquatter(IPV4, CONTAINER, macAddress),
+        fromSquatter(IPV6, CONTAINER, macAddress),
+      ]);
+    });
+  }
+
+  test('a sibling that takes the address and announces it is reported, and so is who forges its MAC address', {
+    timeout,
+  }, async () => {
+    const sibling = await addSibling('sibling', SIBLING);
+    monitor.watch('db', { ...endpoint, macAddress: SIBLING, addresses: [on(OTHER, 24)] });
+    await sleep(700);
+    // The kernel announces what it has when the link comes up.
+    await sibling.run(['sh', '-c', 'echo 1 > /proc/sys/net/ipv4/conf/all/arp_notify']);
+    await sibling.ip('link set eth0 down');
+    await sibling.ip('address add 10.9.0.5/24 dev eth0');
+    await sibling.ip('link set eth0 up');
+    const [first] = await reports(1);
+    assert.deepEqual({ ...first, count: 1 }, fromSquatter(IPV4, CONTAINER, SIBLING));
+    await sibling.delete();
+    monitor.close();
+    seen.length = 0;
+    watch();
+    monitor.watch('db', { ...endpoint, macAddress: SIBLING, addresses: [on(OTHER, 24)] });
+    await watching();
+    monitor.forgetConflicts(null);
+    squatter.send(encodeNd(ndDefence(IPV6, SIBLING)));
+    const [one, other] = (await reports(2)).toSorted((a, b) => a.kind.localeCompare(b.kind));
+    assert.deepEqual(one, fromSquatter(IPV6, CONTAINER, SIBLING));
+    assert.deepEqual(other, { ...fromSquatter(IPV6, SIBLING, SIBLING), kind: 'mac', address: IPV6 });
+  });
+
+  test('256 MAC addresses come first, then one that stays', { timeout }, async () => {
+    for (let number = 0; number < 256; number++)
+      squatter.send(encodeArp(arpAnnouncement(IPV4, `3c:22:fb:11:00:${number.toString(16).padStart(2, '0')}`)));
+    squatter.send(encodeArp(arpAnnouncement(IPV4, SQUATTER)));
+    await until(() => seen.some(({ macAddress }) => macAddress === SQUATTER));
+    assert.ok(seen.length <= 8, `${seen.length} reports`);
+    assert.deepEqual(lost, []);
+  });
+
+  test('10,000 frames a second that say nothing about who has the address cost nothing and hide nothing', {
+    timeout,
+  }, async () => {
+    const nobody = { family: 'IPv4', value: 0n } as const;
+    const meaningless = [
+      encodeArp(arpProbe(IPV4, SQUATTER)),
+      encodeArp({ ...arpProbe(IPV4, SQUATTER), operation: 'reply' }),
+      encodeArp({ ...arpReply(arpProbe(IPV4, CONTAINER), SQUATTER), senderAddress: nobody, targetAddress: IPV4 }),
+      encodeArp({ ...arpAnnouncement(OTHER, SQUATTER), targetAddress: IPV4 }),
+      encodeNd(ndProbe(IPV6, SQUATTER, '000000000001')),
+      encodeNd(ndDefence({ family: 'IPv6', value: 77n }, SQUATTER)),
+    ];
+    for (let round = 0; round < 50; round++) {
+      for (let count = 0; count < 200; count++) squatter.send(meaningless[count % meaningless.length] as Buffer);
+      if (round === 25) squatter.send(encodeArp(arpAnnouncement(IPV4, SQUATTER)));
+      await sleep(10);
+    }
+    assert.deepEqual(await reports(1), [fromSquatter(IPV4)]);
+    await sleep(700);
+    assert.deepEqual([seen.length, lost], [1, []]);
+  });
+
+  test('what came too fast to be read is told once, and the watch goes on', { timeout }, async () => {
+    for (let count = 0; count < 20_000; count++) squatter.send(encodeArp(arpAnnouncement(IPV4, SQUATTER)));
+    await until(() => lost.length > 0);
+    await sleep(3000);
+    assert.equal(lost.length, 1);
+    assert.equal(seen.length, 1);
+    squatter.send(encodeNd(ndDefence(IPV6, SQUATTER)));
+    assert.deepEqual((await reports(2)).at(1), fromSquatter(IPV6));
+  });
+
+  test('four hundred frames from as many MAC addresses are answered by one defence (RFC 5227 2.4)', {
+    timeout,
+  }, async () => {
+    for (let number = 0; number < 400; number++) {
+      const [high, low] = [number >> 8, number & 255].map((byte) => byte.toString(16).padStart(2, '0'));
+      squatter.send(encodeArp(arpAnnouncement(IPV4, `3c:22:fb:12:${high}:${low}`)));
+      if (number % 20 === 0) await sleep(100);
+    }
+    await until(() => seen.length >= 8);
+    assert.deepEqual(defended, [on(IPV4, 24)]);
+  });
+
+  test('interfaces of the same container on another parent of the LAN, and of another driver, are its own', {
+    timeout,
+  }, async () => {
+    await ip('link add par2 type veth peer name port-par2 netns lan');
+    await lan.namespace.ip('link set port-par2 master br0 up');
+    await ip('link set par2 up');
+    const second = '02:42:0a:09:00:09';
+    await ip(`link add box9 link par2 address ${second} type macvlan mode bridge`);
+    await ip('link set box9 netns box');
+    await ip('link add box8 type veth peer name port-box8 netns lan');
+    await lan.namespace.ip('link set port-box8 master br0 up');
+    await ip('link set box8 netns box');
+    for (const name of ['box9', 'box8']) await box.ip(`link set ${name} up`);
+    await box.ip('address add 10.9.0.9/24 dev box9');
+    monitor.watch('web9', { ...endpoint, parentName: 'par2', macAddress: second, addresses: [on(NINTH, 24)] });
+    await sleep(700);
+    await squatter.namespace.ip('address add 10.9.0.50/24 dev lan0');
+    squatter.reset();
+    for (const address of ['10.9.0.5', '10.9.0.9'])
+      await squatter.namespace.run(['ping', '-c', '1', '-W', '5', address]);
+    for (const from of ['10.9.0.5', '10.9.0.9']) await box.run(['ping', '-c', '1', '-W', '1', '-I', from, '10.9.0.88']);
+    await sleep(1500);
+    squatter.drain();
+    const answering = squatter.heard.flatMap(({ packet }) =>
+      packet.protocol === 'ARP' && packet.operation === 'reply' ? packet.senderMac : [],
+    );
+    await squatter.namespace.ip('address del 10.9.0.50/24 dev lan0');
+    for (const name of ['box9', 'box8']) await box.ip(`link delete ${name}`);
+    await ip('link delete par2');
+    assert.ok(new Set(answering).size >= 3, `answers from ${[...new Set(answering)].join(' ')}`);
+    assert.deepEqual(seen, []);
+  });
+
+  test('another host with the MAC address of a container is reported, whatever it says', { timeout }, async () => {
+    const toOne = { destinationMac: SIBLING };
+    squatter.send(encodeArp({ ...arpAnnouncement(OTHER, CONTAINER), ...toOne }));
+    squatter.send(encodeArp(arpProbe(OTHER, CONTAINER)));
+    await sleep(700);
+    assert.deepEqual(seen, [], 'a sibling looks the same, and who only asks has no address');
+    squatter.send(encodeArp(arpAnnouncement(OTHER, CONTAINER)));
+    const expected = { ...fromSquatter(OTHER, CONTAINER, CONTAINER), kind: 'mac', address: OTHER };
+    assert.deepEqual(await reports(1), [expected]);
+    assert.deepEqual(defended, []);
+    assert.ok(!monitor.isContested('par', IPV4));
+  });
+
+  test('what a container says about an address of its own choice, and a switch sends back, is no conflict', {
+    timeout,
+  }, async () => {
+    await lan.namespace.ip('link set port-par type bridge_slave hairpin on');
+    await box.ip('address add 10.9.0.55/24 dev box0');
+    await box.ip('address add fd00::55/64 dev box0 nodad');
+    const [{ ifindex = 0 } = {}] = JSON.parse(await ip('-j link show par')) as { ifindex: number }[];
+    const observer = PacketSocket.open({ linkIndex: ifindex, filter: ARP_AND_NEIGHBOUR_DISCOVERY });
+    for (const [from, to] of [
+      ['10.9.0.55', '10.9.0.88'],
+      ['fd00::55', 'fd00::88'],
+    ] as const)
+      await box.run(['ping', '-c', '2', '-i', '0.2', '-W', '1', '-I', from, to]);
+    await sleep(1500);
+    const back = observer.receive().filter(({ outgoing }) => !outgoing);
+    observer.close();
+    await box.ip('address del 10.9.0.55/24 dev box0');
+    await box.ip('address del fd00::55/64 dev box0');
+    await lan.namespace.ip('link set port-par type bridge_slave hairpin off');
+    const protocols = new Set(back.map(({ frame }) => decodePacket(frame)?.protocol));
+    assert.ok(protocols.has('ARP') && protocols.has('NS'), [...protocols].join());
+    assert.deepEqual(seen, []);
+  });
+
+  test('the host itself is named, when it has the address of a container', { timeout }, async () => {
+    await ip('address add 10.9.0.5/24 dev par');
+    await run(['ping', '-c', '1', '-W', '1', '-I', 'par', '10.9.0.99']);
+    const [first] = await reports(1);
+    await ip('address del 10.9.0.5/24 dev par');
+    const [{ address: parMac = '' } = {}] = JSON.parse(await ip('-j link show par')) as { address: string }[];
+    assert.deepEqual({ ...first, count: 1 }, { ...fromSquatter(IPV4, CONTAINER, parMac), hostLinkName: 'par' });
+  });
+
+  test('the daemon that defends the address from a link of its own, or from the parent, is no conflict', {
+    timeout,
+  }, async () => {
+    await ip('link add tsmp0 link par address 02:74:73:00:00:09 type macvlan mode bridge');
+    await ip('link set tsmp0 up arp off');
+    const [tsmp, par] = (await Promise.all(['tsmp0', 'par'].map((name) => ip(`-j link show ${name}`)))).map((text) => {
+      const [link] = JSON.parse(text) as { ifindex: number; address: string }[];
+      assert.ok(link);
+      return link;
+    });
+    assert.ok(tsmp && par);
+    for (const link of [tsmp, par]) {
+      const socket = PacketSocket.open({ linkIndex: link.ifindex });
+      socket.send(encodeArp(arpReply(arpProbe(IPV4, SQUATTER), link.address)));
+      socket.send(encodeArp(arpReply(arpProbe(IPV4, CONTAINER), link.address)));
+      socket.send(encodeNd(ndDefence(IPV6, link.address)));
+      socket.close();
+    }
+    await sleep(1200);
+    await ip('link delete tsmp0');
+    assert.deepEqual(seen, []);
   });
 });

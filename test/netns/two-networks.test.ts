@@ -70,6 +70,7 @@ describe('two networks of one host on one LAN', { skip: outsideLab(), timeout: 5
     for (let count = 0; count < 3; count++) await engine.run(networks[1] as FakeNetwork);
     const used = await Promise.all(Array.from(engine.containers, ({ namespace }) => addressesOf(namespace, 'eth0')));
     assert.deepEqual([used.flat().length, doubles(used.flat())], [6, []]);
+    assert.equal(await engine.plugin.command('conflicts'), 'none', 'nor are those on another parent of the LAN');
   });
 
   for (const parents of [

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { drawMap } from '../../src/map.ts';
-import type { Endpoint, Network } from '../../src/model.ts';
+import type { Conflict, Endpoint, Network } from '../../src/model.ts';
 import { readNetworkOptions } from '../../src/network/options.ts';
 import { interfaceAddress } from '../lab/addresses.ts';
 
@@ -79,7 +79,7 @@ test('a parent whose network port filters MAC addresses says so', () => {
   ];
   const remark = "(its network port lets no container's MAC address through)";
   assert.equal(
-    drawMap(networks, [], ['eth0', 'eth1.50', 'eth2']),
+    drawMap(networks, [], { filtered: ['eth0', 'eth1.50', 'eth2'] }),
     [
       `eth0  ${remark}`,
       '└─ network aaaaaaaaaaaa  bridge  10.0.0.0/24',
@@ -89,6 +89,44 @@ test('a parent whose network port filters MAC addresses says so', () => {
       '',
     ].join('\n'),
   );
+});
+
+test('a conflict that lasts stands beside its container', () => {
+  const networks = [
+    network('a', { name: 'eth0', made: false, promiscuous: false, recipe: null }, '10.0.0.0/24', '10.0.0.1'),
+  ];
+  const conflict: Conflict = {
+    kind: 'address',
+    parent: 'eth0',
+    address: '10.0.0.2',
+    macAddress: '3c:22:fb:10:aa:01',
+    ourMacAddress: '02:42:0a:00:00:02',
+    hostLink: null,
+    count: 3,
+    firstSeenAt: when,
+    seenAt: when,
+    endedAt: null,
+  };
+  const shown = (...conflicts: Partial<Conflict>[]) =>
+    drawMap(networks, [endpoint('1', 'a', '10.0.0.2/24')], {
+      conflicts: conflicts.map((one) => ({ ...conflict, ...one })),
+    })
+      .split('\n')[2]
+      ?.split('endpoint 111111111111')[1];
+  assert.equal(shown({}), '  (10.0.0.2 also used by 3c:22:fb:10:aa:01)');
+  assert.equal(shown({ hostLink: 'eth0' }), '  (10.0.0.2 also used by this host (eth0))');
+  assert.equal(
+    shown({ kind: 'mac', address: '10.0.0.77' }),
+    '  (MAC address also used by another host, with 10.0.0.77)',
+  );
+  const others = [
+    { endedAt: when },
+    { parent: 'eth1' },
+    { address: '10.0.0.3' },
+    { ourMacAddress: null },
+    { ourMacAddress: '02:42:0a:00:00:03' },
+  ];
+  assert.equal(shown(...others), '');
 });
 
 test('nothing to draw is no text', () => {

@@ -6,7 +6,7 @@ import { interfaceAddress } from '../lab/addresses.ts';
 import { ADDRESS_SPACES } from '../../src/ipam/pool.ts';
 import { type Call, createCalls } from '../../src/server/calls.ts';
 import { openLocalStore } from '../../src/store/local.ts';
-import { ask, openDoor, quietIpam, quietLeaks, quietNetwork, remembering } from './server/door.ts';
+import { ask, openDoor, quietConflicts, quietIpam, quietLeaks, quietNetwork, remembering } from './server/door.ts';
 import {
   describeExchange,
   type Exchange,
@@ -32,6 +32,7 @@ const calls = createCalls({
   ipam: remembering(asked, quietIpam),
   leaks: quietLeaks,
   filteredParents: () => ['eth0'],
+  conflicts: quietConflicts,
   scope: 'local',
 });
 

@@ -5,7 +5,13 @@ import type { TestContext } from 'node:test';
 import supertest from 'supertest';
 import type { Fields, Log } from '../../../src/log.ts';
 import type { CallLimit } from '../../../src/requests.ts';
-import { createCalls, type IpamVerbs, type LeakVerbs, type NetworkVerbs } from '../../../src/server/calls.ts';
+import {
+  type ConflictVerbs,
+  createCalls,
+  type IpamVerbs,
+  type LeakVerbs,
+  type NetworkVerbs,
+} from '../../../src/server/calls.ts';
 import { PluginServer, type ServerOptions } from '../../../src/server/server.ts';
 import { temporaryDirectory } from '../temporary.ts';
 
@@ -43,6 +49,7 @@ export async function openDoor(
     ipam: remembering(asked, quietIpam, ipam, limits),
     leaks: { ...quietLeaks, ...leaks },
     filteredParents: () => ['eth0'],
+    conflicts: quietConflicts,
     scope: 'local',
   });
   const server = new PluginServer({ calls, log: logInto(lines), ...options });
@@ -75,6 +82,7 @@ export const quietIpam: IpamVerbs = {
 };
 
 export const quietLeaks: LeakVerbs = { collect: async () => [], hurry: () => undefined };
+export const quietConflicts: ConflictVerbs = { clear: async () => ({ count: 0 }) };
 
 /** The verbs of `chosen`, those it lacks from `quiet`; what is asked of them is written down, its limit apart. */
 export function remembering<T extends object>(

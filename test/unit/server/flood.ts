@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { Agent, type IncomingMessage, request } from 'node:http';
 import { createCalls } from '../../../src/server/calls.ts';
 import { PluginServer } from '../../../src/server/server.ts';
-import { type Line, logInto, quietIpam, quietLeaks, quietNetwork, remembering } from './door.ts';
+import { type Line, logInto, quietConflicts, quietIpam, quietLeaks, quietNetwork, remembering } from './door.ts';
 
 const [socket = '', requests, connections] = process.argv.slice(2);
 const asked: unknown[][] = [];
@@ -13,6 +13,7 @@ const calls = createCalls({
   ipam: remembering(asked, quietIpam),
   leaks: quietLeaks,
   filteredParents: () => ['eth0'],
+  conflicts: quietConflicts,
   scope: 'local',
 });
 const server = new PluginServer({ calls, log: logInto(lines) });

@@ -285,6 +285,43 @@ test(
   },
 );
 
+test('a conflict of the second schema gets a kind and no end, and its record can be changed', options, async (t) => {
+  const directory = temporaryDirectory(t);
+  const database = new DatabaseSync(databaseOf(directory));
+  migrate(database, MIGRATIONS.slice(0, 2));
+  const old = {
+    address: '10.9.0.5',
+    count: 7,
+    firstSeenAt: '2026-11-20T10:00:00.000Z',
+    macAddress: '3c:22:fb:10:aa:01',
+    ourMacAddress: null as string | null,
+    parent: 'lan0',
+    seenAt: '2026-11-20T10:00:01.000Z',
+  };
+  const cases = [old, { ...old, address: 'fd00::5', ourMacAddress: '02:42:0a:09:00:05' }];
+  for (const one of cases)
+    database.prepare('INSERT INTO conflict_records VALUES (?, ?)').run(`lan0/${one.address}`, JSON.stringify(one));
+  database.close();
+
+  const store = openLocalStore(directory);
+  const known = await store.conflicts.list();
+  assert.deepEqual(
+    known,
+    cases.map((one) => ({ ...one, kind: 'address', hostLink: null, endedAt: null })),
+  );
+  for (const one of known)
+    assert.ok(await store.conflicts.replace(one, { ...one, endedAt: one.seenAt }), 'its text is the canonical one');
+  await store.close();
+
+  const reader = new DatabaseSync(databaseOf(directory), { readOnly: true });
+  t.after(() => reader.close());
+  const rows = reader.prepare('SELECT kind, address, count, ended_at FROM conflicts').all();
+  assert.deepEqual(
+    rows.map((row) => ({ ...row })),
+    cases.map(({ address, count, seenAt }) => ({ kind: 'address', address, count, ended_at: seenAt })),
+  );
+});
+
 test('an endpoint whose address is none is a damaged state', options, async (t) => {
   const directory = temporaryDirectory(t);
   const store = openLocalStore(directory);

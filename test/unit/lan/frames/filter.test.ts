@@ -2,21 +2,27 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import type { BpfInstruction } from '../../../../src/kernel/bpf.ts';
-import { type ArpPacket, encodeArp } from '../../../../src/lan/frames/arp.ts';
-import { awaitingFilter } from '../../../../src/lan/frames/filter.ts';
+import { formatMac, isMulticastMac, macBytes } from '../../../../src/address.ts';
+import { type ArpPacket, arpAnnouncement, arpProbe, encodeArp } from '../../../../src/lan/frames/arp.ts';
+import { type WatchedContainer, awaitingFilter, watchingFilter } from '../../../../src/lan/frames/filter.ts';
 import { encodeNd, ndDefence, ndProbe } from '../../../../src/lan/frames/nd.ts';
 import { decodePacket, readSighting } from '../../../../src/lan/frames/sighting.ts';
 import { address, frameBytes, mac, plain } from './arbitraries.ts';
 
 const options = { timeout: 20_000 };
+const STRANGER = '3c:22:fb:10:aa:01';
 
 /** What the kernel does with a program (Documentation/networking/filter.rst), as far as ours use it. */
 function run(program: readonly BpfInstruction[], frame: Buffer, vlan: number | null = null): boolean {
   let accumulator = 0;
+  let index = 0;
   for (let at = 0; at < program.length; at++) {
     const { code, jt, jf, k } = program[at] as BpfInstruction;
     if (code === 0x06) return k !== 0;
-    if (code === 0x15) at += accumulator === k ? jt : jf;
+    if (code === 0x01) index = k;
+    else if (code === 0x05) at += k;
+    else if (code === 0x15) at += accumulator === k ? jt : jf;
+    else if (code === 0x1d) at += accumulator === index ? jt : jf;
     else if (code === 0x45) at += accumulator & k ? jt : jf;
     else if (k >= 0xfffff000) accumulator = k === 0xfffff000 + 48 ? Number(vlan !== null) : (vlan ?? 0);
     else {
@@ -105,3 +111,124 @@ test('more addresses than a program can hold let every ARP and neighbour discove
   assert.ok(program.length <= 4096);
   fc.assert(fc.property(arp, (bytes) => assert.ok(run(program, bytes))));
 });
+
+// --- the watch over running containers ------------------------------------------------------------------------------
+
+const crowd: fc.Arbitrary<WatchedContainer[]> = fc.array(
+  fc.record({ macAddress: mac, addresses: fc.array(fc.oneof(address('IPv4'), address('IPv6')), { maxLength: 2 }) }),
+  { maxLength: 200, size: 'max' },
+);
+const toOne = '3c:22:fb:10:aa:09';
+
+test('who uses an address of another passes, in a crowd of containers too', options, () => {
+  fc.assert(
+    fc.property(frame, crowd, mac, (bytes, others, own) => {
+      const packet = decodePacket(bytes);
+      const sighting = packet && readSighting(packet);
+      fc.pre(sighting?.kind === 'use' && end(sighting.packet.sourceMac) !== end(own));
+      const owner = { macAddress: own, addresses: [sighting.address] };
+      fc.pre(
+        others.every(({ addresses }) => addresses.every(({ value }) => low(value) !== low(sighting.address.value))),
+      );
+      assert.ok(run(watchingFilter([...others, owner]), bytes));
+    }),
+    { numRuns: 300 },
+  );
+});
+
+test('what a container itself says to one does not pass, and what it says to all does', options, () => {
+  fc.assert(
+    fc.property(
+      address('IPv4'),
+      address('IPv6'),
+      mac,
+      fc.constantFrom(...['02:42', '02:50']),
+      (ipv4, ipv6, own, prefix) => {
+        const container = { macAddress: own, addresses: [ipv4, ipv6] };
+        fc.pre(!isMulticastMac(own) && ipv4.value > 0n && ipv6.value > 0n && low(ipv4.value) !== low(ipv6.value));
+        const said = [
+          encodeArp({ ...arpAnnouncement(ipv4, own), destinationMac: toOne }),
+          encodeNd({ ...ndDefence(ipv6, own), destinationMac: toOne }),
+        ];
+        for (const bytes of said) {
+          assert.ok(!run(watchingFilter([container]), bytes));
+          const other = Buffer.from(bytes);
+          other.set(macBytes(`${prefix}:${own.slice(6)}`), 6);
+          fc.pre(!own.startsWith(prefix));
+          assert.ok(run(watchingFilter([container]), other), 'whose MAC address ends alike');
+        }
+        assert.ok(run(watchingFilter([container]), encodeArp(arpAnnouncement(ipv4, own))));
+        assert.ok(run(watchingFilter([container]), encodeNd(ndDefence(ipv6, own))));
+      },
+    ),
+    { numRuns: 200 },
+  );
+});
+
+test("frames to all pass that come from a container's MAC address, whatever address they are about", options, () => {
+  fc.assert(
+    fc.property(arp, crowd, (bytes, others) => {
+      const packet = decodePacket(bytes);
+      const sighting = packet && readSighting(packet);
+      fc.pre(sighting?.kind === 'use' && isMulticastMac(sighting.packet.destinationMac));
+      for (const macAddress of [sighting.packet.sourceMac, sighting.macAddress])
+        assert.ok(run(watchingFilter([...others, { macAddress, addresses: [] }]), bytes));
+    }),
+    { numRuns: 300 },
+  );
+});
+
+test('nothing else passes to the watch: neither questions nor what others say about other addresses', options, () => {
+  fc.assert(
+    fc.property(frame, fc.oneof(address('IPv4'), address('IPv6')), mac, (bytes, watched, own) => {
+      const packet = decodePacket(bytes);
+      fc.pre(packet !== undefined);
+      const about = { ARP: 'senderAddress', NA: 'target', NS: 'source' }[packet.protocol] as keyof typeof packet;
+      const { value } = packet[about] as unknown as { value: bigint };
+      const froms = [packet.sourceMac, packet.protocol === 'ARP' ? packet.senderMac : packet.sourceMac].map(end);
+      fc.pre(low(value) !== low(watched.value) && !froms.includes(end(own)));
+      assert.ok(!run(watchingFilter([{ addresses: [watched], macAddress: own }]), bytes));
+    }),
+    { numRuns: 500 },
+  );
+  const asked = { family: 'IPv4' as const, value: 5n };
+  for (const operation of ['request', 'reply'] as const) {
+    const question = { ...arpProbe(asked, '02:42:00:00:00:05'), operation };
+    assert.ok(!run(watchingFilter([{ addresses: [asked], macAddress: '02:42:00:00:00:05' }]), encodeArp(question)));
+  }
+});
+
+test('hundreds of containers fit into one program, with as many MAC addresses as there is room for', options, () => {
+  for (const count of [285, 286, 400, 401, 666, 5000]) {
+    const containers = Array.from({ length: count }, (_, number) => ({
+      macAddress: macOf(number + 1),
+      addresses: [{ family: 'IPv4' as const, value: BigInt(number + 1) }],
+    }));
+    const program = watchingFilter(containers);
+    assert.ok(program.length <= 2100, `${program.length} instructions`);
+    const last = { family: 'IPv4' as const, value: BigInt(count) };
+    assert.ok(run(program, encodeArp(arpAnnouncement(last, STRANGER))));
+    // What a container's MAC address says about another address, as long as there is room.
+    const others = arpAnnouncement({ family: 'IPv4', value: 0xffffn }, macOf(count));
+    const isWhole = count > 666;
+    assert.equal(run(program, encodeArp(others)), count <= 400 || isWhole, `${count} as source`);
+    assert.equal(
+      run(program, encodeArp({ ...others, sourceMac: STRANGER })),
+      count <= 285 || isWhole,
+      `${count} as sender`,
+    );
+  }
+});
+
+function macOf(number: number): string {
+  return `02:42:00:00:${formatMac(Uint8Array.of(number >> 8, number & 255))}`;
+}
+
+/** The bytes that are compared. */
+function end(macAddress: string): string {
+  return macAddress.slice(6);
+}
+
+function low(value: bigint): bigint {
+  return value % 2n ** 32n;
+}

@@ -1,0 +1,90 @@
+/** The tables that the command line prints: a row for each record, and how rows become text. Pure. */
+import { formatInterfaceAddress } from './address.ts';
+import { holderOf } from './contested.ts';
+import { short } from './errors.ts';
+import type { Conflict, Endpoint, Lease, Network, Pool } from './model.ts';
+
+/** Cells by the heading of their column, in order. */
+export type Row = Readonly<Record<string, string>>;
+
+/** `conflicts`: those of its containers that last. */
+export function networkRow(
+  { id, parent, options, internal, subnets }: Network,
+  isFiltered: boolean,
+  conflicts: readonly Conflict[],
+): Row {
+  return {
+    NETWORK: short(id),
+    PARENT: isFiltered ? `${parent.name} (filtered)` : parent.name,
+    MODE: options.mode,
+    INTERNAL: internal ? 'yes' : 'no',
+    SUBNETS: subnets.map(({ subnet }) => subnet).join(' '),
+    CONFLICTS: conflicts.length === 0 ? '-' : String(conflicts.length),
+  };
+}
+
+/** Addresses with prefix length, as a link has them. */
+export function endpointRow({ id, networkId, parent, macAddress, addresses, state }: Endpoint): Row {
+  return {
+    ENDPOINT: short(id),
+    NETWORK: short(networkId),
+    PARENT: parent,
+    MAC: macAddress,
+    ADDRESSES: addresses.map(formatInterfaceAddress).join(' ') || '-',
+    STATE: state,
+  };
+}
+
+/** A range, where it is narrower than the subnet. */
+export function poolRow({ subnet, range, networkId, addressSpace }: Pool): Row {
+  return {
+    SUBNET: subnet,
+    RANGE: range ?? '-',
+    NETWORK: networkId === null ? '-' : short(networkId),
+    SPACE: addressSpace,
+  };
+}
+
+/** `conflict`: one that lasts; null without. */
+export function leaseRow({ address, kind, endpointId, realm, changedAt }: Lease, conflict: Conflict | null): Row {
+  return {
+    ADDRESS: address,
+    KIND: kind,
+    ENDPOINT: endpointId === null ? '-' : short(endpointId),
+    REALM: realm,
+    SINCE: changedAt,
+    'ALSO USED BY': conflict === null ? '-' : `${holderOf(conflict)} (${conflict.count} times)`,
+  };
+}
+
+/** Also one that has ended. */
+export function conflictRow(conflict: Conflict): Row {
+  const { kind, address, parent, ourMacAddress, count, seenAt, endedAt } = conflict;
+  return {
+    ADDRESS: address,
+    PARENT: parent,
+    'HELD BY': holderOf(conflict),
+    OURS: ourMacAddress ?? '-',
+    WHAT: kind === 'mac' ? 'MAC address' : 'address',
+    TIMES: String(count),
+    'LAST SEEN': seenAt,
+    ENDED: endedAt ?? '-',
+  };
+}
+
+/** Columns as wide as their widest cell; the header alone when there are no rows is no use, so a word instead. */
+export function table(rows: readonly Row[]): string {
+  const headers = Object.keys(rows[0] ?? {});
+  if (headers.length === 0) return 'none\n';
+  const lines = [headers, ...rows.map((row) => headers.map((header) => row[header] ?? ''))];
+  const widths = headers.map((_, column) => Math.max(...lines.map((cells) => (cells[column] ?? '').length)));
+  return lines
+    .map(
+      (cells) =>
+        `${cells
+          .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+          .join('  ')
+          .trimEnd()}\n`,
+    )
+    .join('');
+}
