@@ -10,6 +10,7 @@ import type { CallLimit } from '../requests.ts';
 import { isStandbyMac, isProbeMac } from './frames/mac.ts';
 import { Interruptions } from './interruptions.ts';
 import { Monitor } from './monitor.ts';
+import { isOfHost } from './ownership.ts';
 import { type LateConflict, Prober, type ProxyReport } from './prober.ts';
 import { type Question, Questions } from './questions.ts';
 import { conflictLine } from './report.ts';
@@ -321,7 +322,7 @@ export class Lan {
   ): Promise<void> {
     if (isDaemon(macAddress) || this.#parts.speaker(parentName, macAddress, address) !== undefined) return;
     // On another parent of the same LAN they are heard like anybody else.
-    if (await this.#prober.isOfHost(macAddress)) return;
+    if (this.#monitor.isOwn(macAddress, address) || (await isOfHost(this.#parts.links, macAddress))) return;
     await this.#parts.record({ parentName, address, macAddress, ourMacAddress, count: 1 });
   }
 

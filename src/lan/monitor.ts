@@ -151,6 +151,12 @@ export class Monitor {
     return this.#takers.isContested(parentName, address);
   }
 
+  /** An endpoint of this host, on whatever parent, has this MAC address and this address. */
+  isOwn(macAddress: string, address: Address): boolean {
+    const hasIt = ({ addresses }: MonitoredEndpoint) => addresses.some((one) => isSameAddress(one, address));
+    return this.#ofMac(macAddress).some(hasIt);
+  }
+
   /** Conflicts of an address, or of any (null), are news when they show again. */
   forgetConflicts(address: Address | null): void {
     this.#duplicateMacs.clear();

@@ -41,6 +41,16 @@ export async function findOwners(links: OwnershipLinks, questions: readonly Owne
   return questions.map((question) => (reading === undefined ? { kind: 'unknown' } : judge(question, reading)));
 }
 
+/** Whether it is that of a link in the host's own namespace. False when that cannot be read. */
+export async function isOfHost(links: Pick<OwnershipLinks, 'list'>, macAddress: string): Promise<boolean> {
+  return links
+    .list((link) => link.macAddress === macAddress)
+    .then(
+      (found) => found.length > 0,
+      () => false,
+    );
+}
+
 async function read(links: OwnershipLinks, questions: readonly OwnerQuestion[]): Promise<Reading> {
   const macs = new Set(questions.flatMap(({ macAddress, ourMacAddress }) => [macAddress, ourMacAddress]));
   const isAskedFor = ({ macAddress }: Link) => macs.has(macAddress);

@@ -237,11 +237,6 @@ export class Prober {
     });
   }
 
-  /** Whether a link of this host, or of a container on it, has the MAC address. */
-  isOfHost(macAddress: string): Promise<boolean> {
-    return this.#ownHost.hasMac(macAddress);
-  }
-
   /** Ends the guard of an address that was found free and is not wanted any more. */
   release(request: Pick<ProbeRequest, 'parentName' | 'address'>): void {
     this.#guards.get(keyOf(request))?.end(new Error('released'));
