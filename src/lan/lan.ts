@@ -13,7 +13,7 @@ import { Monitor } from './monitor.ts';
 import { isOfHost } from './ownership.ts';
 import { type LateConflict, Prober, type ProxyReport } from './prober.ts';
 import { type Question, Questions } from './questions.ts';
-import { conflictLine } from './report.ts';
+import { conflictReports } from './report.ts';
 import type { ConflictSeen } from './takers.ts';
 import { type Kept, type Loss, type LossListener, NOT_HELD, type Verdict } from './verdict.ts';
 
@@ -110,10 +110,7 @@ export class Lan {
     this.#prober = prober;
     this.#monitor = new Monitor({
       links,
-      onConflict: (seen) => this.#tellConflict(seen),
-      onEnd: (parentName, address) => this.#endConflict(parentName, address),
-      onLost: (parent, count) =>
-        parts.log.warn('more was said about addresses of running containers than could be read', { parent, count }),
+      ...conflictReports(parts),
     });
     this.#interruptions = new Interruptions<LanEndpoint>({
       links,
@@ -343,32 +340,12 @@ export class Lan {
     void this.#parts.record(conflict).catch(() => undefined);
   }
 
-  /** A conflict after the start; logged once, and counted as often as it shows. */
-  #tellConflict(seen: ConflictSeen): void {
-    const { log, record } = this.#parts;
-    const line = conflictLine(seen);
-    if (line !== null) log.warn(...line);
-    void record(seen).catch((error: unknown) =>
-      log.error('a conflict was not recorded', { address: formatAddress(seen.address), error: String(error) }),
-    );
-  }
-
   #tellPortFilter(parent: string, isFiltered: boolean): void {
     if (isFiltered) this.#parts.log.warn(PORT_FILTERS, { parent });
     else
       this.#parts.log.info('the network port of the parent lets frames for other MAC addresses through now', {
         parent,
       });
-  }
-
-  #endConflict(parentName: string, address: Address): void {
-    const text = formatAddress(address);
-    this.#parts.log.info('nobody else uses the address of a container any more', { address: text, parent: parentName });
-    void this.#parts
-      .ended(parentName, address)
-      .catch((error: unknown) =>
-        this.#parts.log.error('the end of a conflict was not recorded', { address: text, error: String(error) }),
-      );
   }
 
   #tellProxy({ parentName: parent, macAddress: device }: ProxyReport): void {

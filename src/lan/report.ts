@@ -1,10 +1,40 @@
-/** What the log says of a conflict of a running container. */
-import { formatAddress } from '../address.ts';
-import type { Fields } from '../log.ts';
+/** What becomes of a conflict of a running container: a record, and a line in the log. */
+import { type Address, formatAddress } from '../address.ts';
+import type { Fields, Log } from '../log.ts';
+import type { MonitorParts } from './monitor.ts';
 import type { ConflictSeen } from './takers.ts';
 
+interface ReportParts {
+  readonly log: Log;
+  readonly record: (conflict: ConflictSeen) => Promise<void>;
+  readonly ended: (parentName: string, address: Address) => Promise<void>;
+}
+
+/** What the watch tells, written down. */
+export function conflictReports({
+  log,
+  record,
+  ended,
+}: ReportParts): Pick<MonitorParts, 'onConflict' | 'onEnd' | 'onLost'> {
+  const failed = (what: string, address: Address) => (error: unknown) =>
+    log.error(what, { address: formatAddress(address), error: String(error) });
+  return {
+    onConflict(seen) {
+      const line = conflictLine(seen);
+      if (line !== null) log.warn(...line);
+      void record(seen).catch(failed('a conflict was not recorded', seen.address));
+    },
+    onEnd(parent, address) {
+      log.info('nobody else uses the address of a container any more', { address: formatAddress(address), parent });
+      void ended(parent, address).catch(failed('the end of a conflict was not recorded', address));
+    },
+    onLost: (parent, count) =>
+      log.warn('more was said about addresses of running containers than could be read', { parent, count }),
+  };
+}
+
 /** A message with its fields; null for what was told not long ago. */
-export function conflictLine(conflict: ConflictSeen): readonly [string, Fields] | null {
+function conflictLine(conflict: ConflictSeen): readonly [string, Fields] | null {
   const { kind, news, hostLinkName: link, parentName: parent, macAddress: by, ourMacAddress: container } = conflict;
   const address = formatAddress(conflict.address);
   if (news === null) return null;

@@ -3,7 +3,8 @@ import { beforeEach, describe, test } from 'node:test';
 import { type Address, formatAddress, parseInterfaceAddress } from '../../../src/address.ts';
 import { DuplicateMacs } from '../../../src/lan/duplicatemac.ts';
 import type { Owner, OwnerQuestion } from '../../../src/lan/ownership.ts';
-import { conflictLine } from '../../../src/lan/report.ts';
+import { conflictReports } from '../../../src/lan/report.ts';
+import type { Fields } from '../../../src/log.ts';
 import { type AddressUse, type ConflictSeen, type MonitoredEndpoint, Takers } from '../../../src/lan/takers.ts';
 import type { InterfaceAddress } from '../../../src/model.ts';
 
@@ -17,6 +18,16 @@ const [IPV4, IPV6] = ['10.9.0.5/24', 'fd00::5/64'].map((text) => parseInterfaceA
 /** The n-th MAC address of a flood. */
 const mac = (number: number) =>
   `3c:22:fb:11:${(number >> 8).toString(16).padStart(2, '0')}:${(number & 255).toString(16).padStart(2, '0')}`;
+
+/** What the log says of it. */
+function lineOf(conflict: ConflictSeen): [string, Fields | undefined] | null {
+  const lines: [string, Fields | undefined][] = [];
+  const say = (message: string, fields?: Fields) => void lines.push([message, fields]);
+  const nothing = async () => undefined;
+  const log = { debug: say, info: say, warn: say, error: say };
+  conflictReports({ log, record: nothing, ended: nothing }).onConflict(conflict);
+  return lines[0] ?? null;
+}
 
 describe('who takes an address of a container', { timeout: 20_000 }, () => {
   let nowMs: number;
@@ -126,9 +137,9 @@ describe('who takes an address of a container', { timeout: 20_000 }, () => {
       for (let count = 0; count < 5; count++) await hear(mac(number++ % 65_536));
     }
     assert.ok(seen.length <= 8 * 361, `${seen.length} reports`);
-    const lines = seen.filter((conflict) => conflictLine(conflict) !== null);
+    const lines = seen.filter((conflict) => lineOf(conflict) !== null);
     assert.ok(lines.length <= 7 * 9, `${lines.length} lines`);
-    assert.match(String(conflictLine({ ...(seen[0] as ConflictSeen), news: 'many' })?.[0]), /too many MAC addresses/);
+    assert.match(String(lineOf({ ...(seen[0] as ConflictSeen), news: 'many' })?.[0]), /too many MAC addresses/);
   });
 
   test('four hundred MAC addresses in two seconds are answered by one defence (RFC 5227 2.4)', async () => {
@@ -270,7 +281,7 @@ describe('who takes an address of a container', { timeout: 20_000 }, () => {
         ['mac', 20, null],
       ],
     );
-    const line = conflictLine(seen[0] as ConflictSeen);
+    const line = lineOf(seen[0] as ConflictSeen);
     assert.deepEqual(line, [
       'another host uses the MAC address of a running container',
       { container: CONTAINER, parent: 'par', with: 'fd00::5' },
