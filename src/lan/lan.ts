@@ -12,7 +12,7 @@ import { Interruptions } from './interruptions.ts';
 import { Monitor } from './monitor.ts';
 import { isOfHost } from './ownership.ts';
 import { type LateConflict, Prober, type ProxyReport } from './prober.ts';
-import { type Question, Questions } from './questions.ts';
+import { type LanQuestion, Questions } from './questions.ts';
 import { conflictReports } from './report.ts';
 import type { ConflictSeen } from './takers.ts';
 import { type Kept, type Loss, type LossListener, NOT_HELD, type Verdict } from './verdict.ts';
@@ -355,7 +355,7 @@ export class Lan {
   // --- parts --------------------------------------------------------------------------------------------------------
 
   /** Null where the LAN is not to be asked. */
-  #question(request: AddressCheck): Question | null {
+  #question(request: AddressCheck): LanQuestion | null {
     const { parentName, mode, address, subnet, signal, atMs } = request;
     const profile = thorough(this.#profileOf(request), request.leastProfile ?? 'off');
     if (profile === 'off') return null;

@@ -14,7 +14,7 @@ import { TIMINGS, longestMs } from './timing.ts';
 import { NOT_HELD, type Verdict } from './verdict.ts';
 
 /** One address to be asked for. `atMs`: when the engine is answered at the latest, as performance.now(). */
-export interface Question extends ProbeRequest {
+export interface LanQuestion extends ProbeRequest {
   readonly subnet: Prefix;
   readonly atMs?: number | undefined;
 }
@@ -53,20 +53,20 @@ export class Questions {
   }
 
   /** The whole procedure, or a fresh question to an address on standby. Who took it before counts no more. */
-  check(question: Question): Promise<Verdict> {
+  check(question: LanQuestion): Promise<Verdict> {
     this.forgetTaker(question);
     return this.#whenHeard(question, () => this.#ask(question));
   }
 
   /** One more question, for an address that was found free; the answer is there at once when somebody was heard to take it. */
-  async confirm(question: Question): Promise<Verdict> {
+  async confirm(question: LanQuestion): Promise<Verdict> {
     const taker = this.takerOf(question);
     if (taker !== null) return heldBy(taker, question.parentName);
     return this.#whenHeard(question, () => this.#parts.prober.confirm(question));
   }
 
   /** Asks on about every second, as long as somebody else has the address and there is time until `atMs`. */
-  async askAgain(question: Question, first: Verdict, atMs: number): Promise<Verdict> {
+  async askAgain(question: LanQuestion, first: Verdict, atMs: number): Promise<Verdict> {
     const { signal } = question;
     const lastAtMs = lastMoment(question, atMs);
     let verdict = first;
@@ -95,13 +95,13 @@ export class Questions {
   }
 
   /** Asks when the parent's LAN can be asked, or when there is no more time to wait for it. */
-  #whenHeard(question: Question, ask: () => Promise<Verdict>): Promise<Verdict> {
+  #whenHeard(question: LanQuestion, ask: () => Promise<Verdict>): Promise<Verdict> {
     const untilMs = lastMoment(question, question.atMs ?? performance.now() + USUAL_WAIT_MS);
     return this.#unlessDown(question, this.#parts.interruptions.uninterrupted(question, untilMs, ask));
   }
 
   /** Of two daemons that ask at once one gives way, perhaps to one that only wanted it on standby: so it asks once more. */
-  async #ask(question: Question): Promise<Verdict> {
+  async #ask(question: LanQuestion): Promise<Verdict> {
     const { prober } = this.#parts;
     const first = await prober.probe(question);
     const isContended = first.held && first.simultaneous && isProbeMac(first.macAddress);
@@ -109,7 +109,7 @@ export class Questions {
   }
 
   /** Below a parent that is down no container talks to anybody: it may start, as with the built-in driver. */
-  async #unlessDown({ parentName: parent, isProof }: Question, asked: Promise<Verdict>): Promise<Verdict> {
+  async #unlessDown({ parentName: parent, isProof }: LanQuestion, asked: Promise<Verdict>): Promise<Verdict> {
     try {
       const verdict = await asked;
       this.#parentsDown.delete(parent);
@@ -125,7 +125,7 @@ export class Questions {
 }
 
 /** A question that is asked later has no time for its answer. */
-function lastMoment({ profile, address }: Question, atMs: number): number {
+function lastMoment({ profile, address }: LanQuestion, atMs: number): number {
   return atMs - RESERVED_MS - longestMs(TIMINGS[profile][address.family]);
 }
 
