@@ -128,6 +128,25 @@ describe('a crowded LAN', { skip: outsideLab(), timeout: 600_000 }, () => {
     assert.equal((await start(network)).answer, '10.62.0.9');
   });
 
+  test('with conflict=warn a named address that somebody has is given and told of, and one to choose is another', async () => {
+    await settle(hosts('10.66.0', 1, 3));
+    const network = await one.createNetwork({ subnet: '10.66.0.0/24', options: { conflict: 'warn' } });
+    const { answer, ms } = await timed(() => one.run(network, { address: '10.66.0.2' }));
+    table['named, used, conflict=warn'] = { ms };
+    assert.equal(typeof answer === 'string' ? answer : answer.address, '10.66.0.2/24');
+    const said = one.plugin
+      .log()
+      .split('\n')
+      .filter((line) => line.includes('although somebody else has it'));
+    assert.equal(said.filter((line) => line.includes('10.66.0.2') && line.includes(MACHINE)).length, 1);
+    const listed = JSON.parse(await one.plugin.command('conflicts', '--json')) as {
+      address: string;
+      macAddress: string;
+    }[];
+    assert.ok(listed.some(({ address, macAddress }) => address === '10.66.0.2' && macAddress === MACHINE));
+    assert.equal((await start(network)).answer, '10.66.0.4');
+  });
+
   test('somebody asks for a whole /24 over and over (arp-scan without an address): the pool is not full', async () => {
     const network = await one.createNetwork({ subnet: '10.63.0.0/24' });
     let isOver = false;
