@@ -343,7 +343,8 @@ export class Allocator {
   /** Gateways are expected to answer, and auxiliary addresses belong to others. */
   async #ask(pool: Pool, address: Address, lease: Lease, question: Question): Promise<Verdict> {
     if (lease.kind === 'gateway' || lease.kind === 'auxiliary') return NOT_HELD;
-    const verdict = await this.#probe(pool, address, question).catch(async (error: unknown) => {
+    const asked = this.#leases.underway(lease, () => this.#probe(pool, address, question));
+    const verdict = await asked.catch(async (error: unknown) => {
       // The first error goes on; a lease left behind by a second one is reclaimed later.
       await this.#leases.giveUp(address, lease.realm, pool.id).catch(() => undefined);
       throw error;

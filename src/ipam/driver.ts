@@ -79,6 +79,7 @@ export class IpamDriver {
   /** The engine takes up with the plugin; a swarm's manager does so too when it begins to lead. */
   register(): void {
     this.#swarmPools.register();
+    this.#leases.takeUp();
   }
 
   /** Sent to a swarm's leader, after RequestPool and the gateway. */

@@ -54,6 +54,10 @@ export class Leases {
   readonly #ages: Ages;
   readonly #clock: Pick<Clock, 'nowMs'>;
   readonly #endpoints: EndpointWitness;
+  /** Leases whose calls are not answered yet, and how many those are. */
+  readonly #underway = new Map<string, number>();
+  /** When an engine took up with the plugin last, by the clock. */
+  #takenUpAtMs = Number.NEGATIVE_INFINITY;
   /** One claim of an address at a time: what makes room for one is not for the other. */
   readonly #claims = new Serial();
   readonly #realms = new Map<string, Promise<Realm>>();
@@ -70,6 +74,24 @@ export class Leases {
       if (address !== undefined)
         void this.#realms.get(lease.realm)?.then((realm) => realm.hear(address, isTaken, other));
     });
+  }
+
+  /** An engine takes up with the plugin: what it was about when it ended before is over. */
+  takeUp(): void {
+    this.#takenUpAtMs = this.#clock.nowMs();
+  }
+
+  /** While `act` runs a call is about the lease. */
+  async underway<T>(lease: Lease, act: () => Promise<T>): Promise<T> {
+    const key = leaseKey(lease);
+    this.#underway.set(key, (this.#underway.get(key) ?? 0) + 1);
+    try {
+      return await act();
+    } finally {
+      const others = (this.#underway.get(key) ?? 1) - 1;
+      if (others > 0) this.#underway.set(key, others);
+      else this.#underway.delete(key);
+    }
   }
 
   /** The store is read once per realm; from then on its index follows our own changes, and those of other hosts. */
@@ -140,9 +162,21 @@ export class Leases {
     if (existing.holder !== undefined) throw errors.addressOfNode(existing.address, existing.holder.node, option);
     const evidence = await readEvidence(this.#store);
     if (isManagersLease(existing, evidence)) return successorInSwarm(existing, wanted, option);
-    if (isStale(existing, evidence, this.#ages)) return wanted;
+    if (isStale(existing, evidence, this.#ages) || this.#isCutShort(existing, evidence)) return wanted;
     const pool = existing.poolIds.map((id) => evidence.pools.get(id)).find((found) => found !== undefined);
     throw this.#refusal(existing, pool?.networkId ?? null, option);
+  }
+
+  /**
+   * An engine that was killed in a start, or between the end of an endpoint and the release of its address, says nothing more
+   * of the address. Who names it is mostly the same container.
+   */
+  #isCutShort(lease: Lease, evidence: Evidence): boolean {
+    const { kind, endpointId, changedAt } = lease;
+    const key = leaseKey(lease);
+    if (kind !== 'container' || endpointId !== null || this.#underway.has(key)) return false;
+    const sinceMs = this.#clock.nowMs() - this.#takenUpAtMs;
+    return isUnused(lease, evidence) && this.#ages.ageMs({ key, changedAt }, 0) > sinceMs;
   }
 
   #refusal(lease: Lease, networkId: string | null, option: string): errors.PluginError {

@@ -95,6 +95,49 @@ test('a lease that another living endpoint needs is not free though its own is g
   await sentence(f.address(pool, '192.168.1.40'));
 });
 
+test(
+  'what an engine left that was killed in a start is free for who names it, once it takes up again',
+  options,
+  async () => {
+    const f = new Fixture(new MemoryStore());
+    const pool = await f.network('192.168.1.0/24');
+    await f.address(pool, '192.168.1.40');
+    f.pass(1);
+    assert.match(await sentence(f.address(pool, '192.168.1.40')), /is starting or was stopped/);
+    f.ipam.register();
+    f.pass(1);
+    assert.equal(await f.address(pool, '192.168.1.40'), '192.168.1.40/24');
+    assert.match(await sentence(f.address(pool, '192.168.1.40')), /is starting or was stopped/, 'not twice');
+    // Engine and daemon, as in a power cut.
+    f.restart();
+    f.pass(1);
+    f.ipam.register();
+    assert.equal(await f.address(pool, '192.168.1.40'), '192.168.1.40/24');
+  },
+);
+
+test('what is asked for at this moment, and what another driver may have, is not free for that', options, async () => {
+  const asked = Promise.withResolvers<void>();
+  const f = new Fixture(new MemoryStore(), async () => {
+    await asked.promise;
+    return { held: false };
+  });
+  const pool = await f.network('192.168.1.0/24');
+  const first = f.address(pool, '192.168.1.40');
+  f.pass(1);
+  f.ipam.register();
+  assert.match(await sentence(f.address(pool, '192.168.1.40')), /is starting or was stopped/);
+  asked.resolve();
+  await first;
+
+  const other = await f.pool('10.0.0.0/24');
+  f.pass(61);
+  await f.address(other, '10.0.0.9');
+  f.pass(1);
+  f.ipam.register();
+  await sentence(f.address(other, '10.0.0.9'));
+});
+
 test('a release counts while the endpoint lives if its link does not have the address', options, async () => {
   const { kernel, f, pool } = await running();
   kernel.missing.add('192.168.1.40');
