@@ -27,7 +27,7 @@ import type { Standby } from './standby.ts';
 import { isManagers, shareSwarmNetwork } from './swarm.ts';
 
 /** How an address is to be asked for. */
-export interface Question {
+export interface PoolQuestion {
   /** Null for what no engine waits for. */
   readonly limit: CallLimit | null;
   /** No other address will do: whoever has it is asked again until the limit is near. */
@@ -35,7 +35,7 @@ export interface Question {
 }
 
 /** Asks the LAN of the pool whether a stranger uses the address. Throws when the limit's signal fires or nothing can be asked. */
-export type Probe = (pool: Pool, address: Address, question: Question) => Promise<Verdict>;
+export type Probe = (pool: Pool, address: Address, question: PoolQuestion) => Promise<Verdict>;
 
 interface Parts {
   readonly store: Store;
@@ -341,7 +341,7 @@ export class Allocator {
   }
 
   /** Gateways are expected to answer, and auxiliary addresses belong to others. */
-  async #ask(pool: Pool, address: Address, lease: Lease, question: Question): Promise<Verdict> {
+  async #ask(pool: Pool, address: Address, lease: Lease, question: PoolQuestion): Promise<Verdict> {
     if (lease.kind === 'gateway' || lease.kind === 'auxiliary') return NOT_HELD;
     const asked = this.#leases.underway(lease, () => this.#probe(pool, address, question));
     const verdict = await asked.catch(async (error: unknown) => {

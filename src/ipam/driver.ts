@@ -15,7 +15,7 @@ import { Pools } from './pools.ts';
 import { type Keeper, Standby } from './standby.ts';
 import { SwarmPools } from './swarm.ts';
 
-export type { Probe, Question } from './allocator.ts';
+export type { Probe, PoolQuestion } from './allocator.ts';
 export type { EndpointWitness } from './leases.ts';
 export type { Keeper } from './standby.ts';
 

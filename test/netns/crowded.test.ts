@@ -137,7 +137,7 @@ describe('a crowded LAN', { skip: outsideLab(), timeout: 600_000 }, () => {
     const said = one.plugin
       .log()
       .split('\n')
-      .filter((line) => line.includes('although somebody else has it'));
+      .filter((line) => line.includes('is given out although'));
     assert.equal(said.filter((line) => line.includes('10.66.0.2') && line.includes(MACHINE)).length, 1);
     const listed = JSON.parse(await one.plugin.command('conflicts', '--json')) as {
       address: string;
