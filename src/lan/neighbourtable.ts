@@ -4,7 +4,7 @@
  * for a while; so the MAC address is asked, from the parent's own, and only its answer counts. What an administrator wrote
  * there counts as it stands.
  */
-import type { Address, Prefix } from '../address.ts';
+import { type Address, type Prefix, formatAddress } from '../address.ts';
 import type { Link, Links } from '../kernel/link.ts';
 import type { Ports } from './ports.ts';
 
@@ -37,5 +37,11 @@ export async function holderInTable(
   const answerer = await port.ask(address, macAddress);
   if (answerer === null || isOwn(answerer, false)) return null;
   const isProxy = subnet !== undefined && (await port.answersForAll({ macAddress: answerer, address, subnet }));
-  return isProxy ? null : answerer;
+  return isProxy && !(await isGateway(links, parent, address)) ? null : answerer;
+}
+
+/** A router that answers for every address has addresses of its own. Those that this host's routes name are known. */
+async function isGateway(links: Links, { index }: Link, address: Address): Promise<boolean> {
+  const text = formatAddress(address);
+  return (await links.routes()).some(({ linkIndex, gateway }) => linkIndex === index && gateway === text);
 }

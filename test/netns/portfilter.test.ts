@@ -166,6 +166,22 @@ describe('ports that filter MAC addresses, and the neighbour table', { skip: out
     assert.deepEqual(told, []);
   });
 
+  test('of a router that answers for every address only that is known which the host routes through', {
+    timeout,
+  }, async () => {
+    const [own, other] = [next(), next()];
+    sleeper.react = (packet) => {
+      if (packet.protocol === 'ARP' && packet.operation === 'request')
+        sleeper.send(encodeArp(arpReply(packet, SLEEPER)));
+    };
+    for (const one of [own, other])
+      await ip(`neighbour replace ${formatAddress(one)} lladdr ${SLEEPER} dev par nud stale`);
+    await ip(`route add 10.7.0.0/16 via ${formatAddress(own)} dev par`);
+    assert.deepEqual(await probe(own), heldBy(SLEEPER));
+    assert.deepEqual(await probe(other), { held: false });
+    await ip('route delete 10.7.0.0/16');
+  });
+
   for (const [family, free] of [
     ['IPv4', next],
     ['IPv6', nextIPv6],

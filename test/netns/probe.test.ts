@@ -539,6 +539,22 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 500_000 }, ()
     for (const one of used) await machine.namespace.ip(`address delete ${formatAddress(one)}/24 dev lan0`);
   });
 
+  for (const [family, free, subnet] of [
+    ['IPv4', next, parsePrefix('10.9.0.0/24')],
+    ['IPv6', nextIPv6, parsePrefix('fd00::/64')],
+  ] as const) {
+    test(`a Linux host is soon known to answer for its own ${family} address only`, { timeout }, async () => {
+      const used = free();
+      await machine.namespace.ip(`address add ${formatAddress(used)}/24 dev lan0 nodad`);
+      await probe(free(), { subnet });
+      const { tookMs, ...verdict } = await timed(probe(used, { subnet }));
+      assert.deepEqual(verdict, heldBy(MACHINE));
+      // Less than the whole wait of 60 ms, on a machine that is not busy.
+      assert.ok(tookMs < 150, `${tookMs} ms`);
+      console.log(`held by a Linux host, judged (${family}): ${Math.round(tookMs)} ms`);
+    });
+  }
+
   test('a Linux router with proxy ARP answers no probe', { timeout }, async () => {
     const settings = ['ip_forward=1', 'conf/lan0/proxy_arp=1', 'conf/lan0/proxy_arp_pvlan=1'];
     for (const setting of settings) await machine.namespace.run(['sysctl', '-qw', `net/ipv4/${setting}`]);
