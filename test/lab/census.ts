@@ -24,13 +24,27 @@ export async function addressesOf(namespace: Namespace, link: string): Promise<s
   return (await all()).filter(({ dadfailed, tentative }) => !dadfailed && !tentative).map(({ local }) => local);
 }
 
+/** A frame in which somebody speaks for an address. */
+export interface Statement {
+  readonly address: string;
+  readonly macAddress: string;
+  /** Since the epoch. */
+  readonly atMs: number;
+}
+
+/** In the order of the frames. */
+export function statements(frames: readonly Frame[]): Statement[] {
+  return frames.flatMap((frame) => {
+    const address = subjectOf(frame);
+    return address === undefined ? [] : [{ address, macAddress: frame.sourceMac, atMs: frame.atMs }];
+  });
+}
+
 /** Addresses, each with the MAC addresses that spoke for it. */
 export function speakers(frames: readonly Frame[]): Map<string, Set<string>> {
   const found = new Map<string, Set<string>>();
-  for (const frame of frames) {
-    const address = subjectOf(frame);
-    if (address !== undefined) found.set(address, (found.get(address) ?? new Set()).add(frame.sourceMac));
-  }
+  for (const { address, macAddress } of statements(frames))
+    found.set(address, (found.get(address) ?? new Set()).add(macAddress));
   return found;
 }
 

@@ -77,4 +77,14 @@ export class Lan {
   async setHairpin(port: string, isOn: boolean): Promise<void> {
     await this.namespace.ip(`link set ${port} type bridge_slave hairpin ${isOn ? 'on' : 'off'}`);
   }
+
+  /** A switch that is turned off, or a cable pulled out: the host at the port loses its carrier. */
+  async setCarrier(port: string, isOn: boolean): Promise<void> {
+    await this.namespace.ip(`link set ${port} ${isOn ? 'up' : 'down'}`);
+  }
+
+  /** With spanning tree a port forwards nothing for some time although there is a carrier (IEEE 802.1D: BR_STATE_DISABLED). */
+  async setForwarding(port: string, isOn: boolean): Promise<void> {
+    await this.namespace.ip(`link set ${port} type bridge_slave state ${isOn ? 3 : 0}`);
+  }
 }

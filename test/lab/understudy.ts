@@ -39,7 +39,18 @@ export interface Wish {
   macAddress?: string | undefined;
 }
 
+/** What else happens while a container starts. Each is told the address, with prefix length. */
+export interface Moments {
+  /** Between RequestAddress and CreateEndpoint. */
+  chosen?: (address: string) => Promise<unknown>;
+  /** Between CreateEndpoint and Join. */
+  created?: (address: string) => Promise<unknown>;
+}
+
 export class Refusal extends Error {}
+
+/** What a start has until it has a namespace. */
+type Beginning = Omit<Container, 'namespace'>;
 
 const SPACE = 'TsmacvlanLocal';
 const ATTEMPTS = 5;
@@ -90,43 +101,33 @@ export class Understudy {
   }
 
   /** Throws a Refusal with the sentence that the user would see; nothing is left then. */
-  async run(network: FakeNetwork, wish: Wish = {}): Promise<Container> {
+  async run(network: FakeNetwork, wish: Wish = {}, moments: Moments = {}): Promise<Container> {
     const address = await this.requestAddress(network, wish);
-    const endpointId = randomBytes(32).toString('hex');
-    const namespace = await Namespace.create(`c${++containers}`);
-    const container = { namespace, network, endpointId, address };
+    const beginning = { network, endpointId: randomBytes(32).toString('hex'), address };
+    let linkName: string;
     try {
-      await this.start(container, wish.macAddress);
-      this.containers.add(container);
-      return container;
+      await moments.chosen?.(address);
+      await this.createEndpoint(beginning, wish.macAddress);
+      await moments.created?.(address);
+      linkName = await this.join(beginning);
     } catch (error) {
-      await this.remove(container);
+      await this.giveBack(beginning);
       throw error;
     }
+    const container = { ...beginning, namespace: await Namespace.create(`c${++containers}`) };
+    this.containers.add(container);
+    await this.bringUp(container, linkName);
+    return container;
   }
 
   async remove(container: Container): Promise<void> {
     this.containers.delete(container);
-    const { namespace, network, endpointId, address } = container;
-    const ids = { NetworkID: network.id, EndpointID: endpointId };
-    const hostName = this.plugin.host.namespace.name;
-    await this.call('NetworkDriver.Leave', ids);
-    // It has none when the start failed.
-    await namespace.run([
-      'ip',
-      'link',
-      'set',
-      'eth0',
-      'down',
-      'netns',
-      hostName,
-      'name',
-      `tsm${endpointId.slice(0, 12)}`,
-    ]);
+    const { namespace, network, endpointId } = container;
+    await this.call('NetworkDriver.Leave', { NetworkID: network.id, EndpointID: endpointId });
+    const back = ['netns', this.plugin.host.namespace.name, 'name', `tsm${endpointId.slice(0, 12)}`];
+    await namespace.run(['ip', 'link', 'set', 'eth0', 'down', ...back]);
     await namespace.delete();
-    await this.call('NetworkDriver.DeleteEndpoint', ids);
-    if (network.poolId !== null)
-      await this.call('IpamDriver.ReleaseAddress', { PoolID: network.poolId, Address: address.split('/')[0] });
+    await this.giveBack(container);
   }
 
   async requestAddress({ poolId }: FakeNetwork, { address = '' }: Wish = {}): Promise<string> {
@@ -150,19 +151,34 @@ export class Understudy {
     return answer;
   }
 
-  private async start({ namespace, network, endpointId, address }: Container, macAddress = ''): Promise<void> {
-    const ids = { NetworkID: network.id, EndpointID: endpointId };
+  private async createEndpoint({ network, endpointId, address }: Beginning, macAddress = ''): Promise<void> {
     const field = network.isIPv6 ? 'AddressIPv6' : 'Address';
     await this.call('NetworkDriver.CreateEndpoint', {
-      ...ids,
+      NetworkID: network.id,
+      EndpointID: endpointId,
       Interface: { [field]: address, MacAddress: macAddress },
     });
-    const { InterfaceName } = (await this.call('NetworkDriver.Join', ids)) as { InterfaceName: { SrcName: string } };
-    await this.plugin.host.namespace.ip(`link set ${InterfaceName.SrcName} netns ${namespace.name} name eth0`);
+  }
+
+  /** Answers the name of the link that is to be moved into the container. */
+  private async join({ network, endpointId }: Beginning): Promise<string> {
+    const answer = await this.call('NetworkDriver.Join', { NetworkID: network.id, EndpointID: endpointId });
+    return (answer as { InterfaceName: { SrcName: string } }).InterfaceName.SrcName;
+  }
+
+  private async bringUp({ namespace, network, address }: Container, linkName: string): Promise<void> {
+    await this.plugin.host.namespace.ip(`link set ${linkName} netns ${namespace.name} name eth0`);
     // The container's own kernel is to say on the LAN which address it has.
     const speak = 'echo 1 > /proc/sys/net/ipv4/conf/all/arp_notify; echo 1 > /proc/sys/net/ipv6/conf/all/ndisc_notify';
     // Engines forgo the kernel's own detection (IFA_F_NODAD).
     const bring = `ip address add ${address} dev eth0${network.isIPv6 ? ' nodad' : ''} && ip link set eth0 up`;
     await output(namespace.enter(['sh', '-c', `${speak}; ${bring}`]));
+  }
+
+  /** What an engine does after a container's end, and after a start that failed. */
+  private async giveBack({ network, endpointId, address }: Beginning): Promise<void> {
+    await this.call('NetworkDriver.DeleteEndpoint', { NetworkID: network.id, EndpointID: endpointId });
+    if (network.poolId !== null)
+      await this.call('IpamDriver.ReleaseAddress', { PoolID: network.poolId, Address: address.split('/')[0] });
   }
 }

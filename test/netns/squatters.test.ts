@@ -29,12 +29,14 @@ import { Neighbour } from '../lab/neighbour.ts';
 import { undisturbed, until } from '../lab/patience.ts';
 import { Plugin } from '../lab/plugin.ts';
 import { Taker } from '../lab/taker.ts';
+import { Turns } from '../lab/turns.ts';
 import { type Container, type FakeNetwork, Refusal, Understudy } from '../lab/understudy.ts';
 
 const ROUNDS = Number(process.env.ROUNDS ?? 4);
 const CLEAN = ROUNDS * 10;
-/** Starts at a time. */
+/** Starts at a time. Those by name ask for eight seconds before they are refused. */
 const AT_ONCE = 8;
+const NAMED_AT_ONCE = 50;
 const MACHINE = '3c:22:fb:10:aa:01';
 const STRANGER = '3c:22:fb:10:aa:02';
 const ROUTER = '3c:22:fb:10:aa:03';
@@ -104,14 +106,9 @@ function count(macs: ReadonlySet<string>): number {
 const parsed = (text: string) => parseAddress(text) as Address;
 
 /** Starts that many at a time; answers in order. */
-async function inTurns<T, R>(all: readonly T[], act: (one: T, round: number) => Promise<R>): Promise<R[]> {
-  const results: R[] = [];
-  let begun = 0;
-  const work = async () => {
-    for (let round = begun++; round < all.length; round = begun++) results[round] = await act(all[round] as T, round);
-  };
-  await Promise.all(Array.from({ length: AT_ONCE }, work));
-  return results;
+function inTurns<T, R>(all: readonly T[], act: (one: T, round: number) => Promise<R>, atOnce = AT_ONCE): Promise<R[]> {
+  const turns = new Turns(atOnce);
+  return Promise.all(all.map((one, round) => turns.run(() => act(one, round))));
 }
 
 const times = (count: number) => Array.from({ length: count }, (_, round) => round);
@@ -186,7 +183,7 @@ describe('squatters', { skip: outsideLab(), timeout: 3_600_000 }, () => {
   /** Containers choose among all addresses, and each of the squatters' is asked for by name. */
   async function besiege(network: FakeNetwork, squatted: readonly string[], macAddress: string): Promise<void> {
     await inTurns(times(ROUNDS), () => one.run(network));
-    const words = await inTurns(squatted, (address) => refusal(one.run(network, { address })));
+    const words = await inTurns(squatted, (address) => refusal(one.run(network, { address })), NAMED_AT_ONCE);
     const option = network.isIPv6 ? '--ip6' : '--ip';
     const sentence = (address: string) =>
       `address ${address} is already used on the LAN by ${macAddress}, which answered on lan0; choose another ${option}`;
@@ -245,7 +242,7 @@ describe('squatters', { skip: outsideLab(), timeout: 3_600_000 }, () => {
     };
     const network = await one.createNetwork(place);
     await inTurns(times(ROUNDS), () => one.run(network));
-    await inTurns(place.squatted, (address) => refusal(one.run(network, { address })));
+    await inTurns(place.squatted, (address) => refusal(one.run(network, { address })), NAMED_AT_ONCE);
     await sleep(2 * HALF_WINDOW_MS);
     const squatted = place.squatted.filter(answeredInTime(await capture.stop()));
     const excused = place.squatted.filter((address) => !squatted.includes(address));
