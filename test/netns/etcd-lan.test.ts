@@ -9,6 +9,7 @@
 import assert from 'node:assert/strict';
 import { mkdtempSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
+import { Capture } from '../lab/capture.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { EtcdCluster } from '../lab/etcd.ts';
 import { Host } from '../lab/host.ts';
@@ -16,11 +17,17 @@ import { Lan } from '../lab/namespace.ts';
 import { Neighbour } from '../lab/neighbour.ts';
 import { until } from '../lab/patience.ts';
 import { Plugin } from '../lab/plugin.ts';
+import { Questions } from '../lab/questions.ts';
 import { type FakeNetwork, Refusal, Understudy } from '../lab/understudy.ts';
 
 const ETCD = '192.0.2.254';
 const MACHINE = '3c:22:fb:10:aa:01';
 const PLAN = { subnet: '10.9.0.0/24', parent: 'lan0' };
+/** RFC 5227 1.1: between two probes, and from the last one to the verdict. */
+const [PROBE_MIN_MS, PROBE_MAX_MS, ANNOUNCE_WAIT_MS] = [1000, 2000, 2000];
+/** Of the clocks that are compared here; a daemon on a busy machine is late. */
+const EARLY_MS = 10;
+const LATE_MS = 1000;
 
 describe('the LAN where etcd promises nothing', { skip: outsideLab(), timeout: 300_000 }, () => {
   let lan: Lan;
@@ -131,6 +138,36 @@ describe('the LAN where etcd promises nothing', { skip: outsideLab(), timeout: 3
     await etcd.ready();
     await until(async () => (await claimant('10.9.0.2')) === 'two');
     assert.equal(await claimant('10.9.0.1'), undefined);
+  });
+
+  test('without etcd every address is asked for as RFC 5227 says, also those that were on standby', async () => {
+    const kept = await two.createNetwork({ subnet: '10.10.0.0/24', options: { probe: 'fast' } });
+    const questions = new Questions(machine);
+    await two.run(kept, { address: '10.10.0.100' });
+    const onStandby = () => questions.answered((address) => /^10\.10\.0\.\d$/.test(address));
+    await until(() => onStandby().length >= 4);
+    await etcd.stopMember(0);
+    const capture = await Capture.start(lan.namespace, 'br0', 'arp');
+    const ask = async (address?: string) => {
+      const typed = await two.requestAddress(kept, { address });
+      return { address: typed.split('/')[0] ?? '', atMs: Date.now() };
+    };
+    const given = await Promise.all([ask(), ask(), ask('10.10.0.4'), ask('10.10.0.50')]);
+    const frames = await capture.stop();
+    etcd.startMember(0);
+    await etcd.ready();
+
+    assert.deepEqual(given.map(({ address }) => address).sort(), ['10.10.0.1', '10.10.0.2', '10.10.0.4', '10.10.0.50']);
+    for (const { address, atMs } of given) {
+      const probes = frames.filter(({ arp }) => arp?.senderAddress === '0.0.0.0' && arp.targetAddress === address);
+      const times = [...probes.map((probe) => probe.atMs), atMs];
+      const [first = 0, second = 0, last = 0] = times.slice(1).map((time, place) => time - (times[place] ?? 0));
+      const told = `${address}: ${times.map((time) => Math.round(time - (times[0] ?? 0))).join(', ')} ms`;
+      assert.equal(probes.length, 3, told);
+      for (const gapMs of [first, second])
+        assert.ok(gapMs >= PROBE_MIN_MS - EARLY_MS && gapMs <= PROBE_MAX_MS + LATE_MS, told);
+      assert.ok(last >= ANNOUNCE_WAIT_MS - EARLY_MS, told);
+    }
   });
 
   async function endLeaseOf(host: string): Promise<void> {
