@@ -240,6 +240,7 @@ export class Detection {
       macAddress === own ||
       macAddress === standbyMac(own) ||
       nonce === this.#nonce ||
+      this.#standby?.isLeaver?.(macAddress) === true ||
       this.#spec.isOwn(macAddress, this.#phase === 'guarding' && this.#confirmations === 0)
     );
   }

@@ -262,11 +262,11 @@ export class Lan {
       const probe = this.#question({ ...endpoint, address, subnet: prefixOf(address, address.length) });
       if (probe === null || this.#monitor.isContested(parentName, address)) continue;
       if (this.#interruptions.isDeaf(parentName)) continue;
-      const isLeaving = () =>
-        performance.now() - sinceMs < LEAVING_MS || this.#parts.speaker(parentName, macAddress, address) !== undefined;
-      const isOwn = (mac: string, isGiven: boolean) => (mac === macAddress && isLeaving()) || probe.isOwn(mac, isGiven);
+      const isThere = () => this.#parts.speaker(parentName, macAddress, address) !== undefined;
+      // Only on standby: who answers for it with this MAC address when it is given out again is another host's container.
+      const isLeaver = (mac: string) => mac === macAddress && (performance.now() - sinceMs < LEAVING_MS || isThere());
       // Without standby the next start takes a little longer.
-      await this.#prober.keepLeft({ ...probe, isOwn }).catch(() => undefined);
+      await this.#prober.keepLeft(probe, isLeaver).catch(() => undefined);
     }
   }
 

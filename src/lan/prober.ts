@@ -194,14 +194,15 @@ export class Prober {
    * An address that a container of ours is just leaving, whose kernel has answered for it until now: kept on standby at
    * once for two minutes, and asked for meanwhile, so that the container can start again without waiting.
    */
-  keepLeft(request: ProbeRequest): Promise<void> {
+  keepLeft(request: ProbeRequest, isLeaver: (macAddress: string) => boolean): Promise<void> {
     return this.#onParent(request, async (parent, stop) => {
       const key = keyOf(request);
       if (!parent.hasCarrier) return;
       const port = await this.#port(request, parent, stop);
       if (this.#standby.has(key)) return;
       const isOfHost = (macAddress: string) => this.#ownHost.hasMac(macAddress);
-      const detection = this.#detection(request, parent, port, { refreshMs: REFRESH_MS, isOurs: true, isOfHost });
+      const terms = { refreshMs: REFRESH_MS, isOurs: true, isLeaver, isOfHost };
+      const detection = this.#detection(request, parent, port, terms);
       if (!this.#standby.addLeft(key, detection)) return;
       port.add(detection);
       detection.start();

@@ -253,6 +253,19 @@ test('an address that a container is leaving is kept from the first moment, and 
   assert.equal(trial.sent().length, 1, 'it is asked for when it is given out, and then no more');
 });
 
+test(
+  'the container that leaves is no stranger on standby; who answers with its MAC address when it is given out is one',
+  options,
+  async () => {
+    const trial = new Trial(IPV4, { isOurs: true, isLeaver: (mac) => mac === STRANGER });
+    trial.hear(arpReply(probes.IPv4(OUR_MAC), STRANGER));
+    trial.world.run(100);
+    assert.ok(trial.detection.grant());
+    trial.hear(arpReply(probes.IPv4(OUR_MAC), STRANGER));
+    assert.equal((await trial.detection.verdict).held, true);
+  },
+);
+
 test('asking again gives way to a daemon that asks', options, () => {
   const trial = new Trial(IPV4, { isOurs: true });
   trial.world.run(100);
