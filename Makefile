@@ -74,8 +74,13 @@ lifecycle: build $(PINNED) ## CYCLES=200 networks and containers that come and g
 parity: build $(PINNED) ## the built-in driver and tsmacvlan play the same scenarios on ENGINES=20.10.24,26.1.5,28.5.2 (root)
 	FILE_MINUTES=40 ENGINES=$(or $(ENGINES),20.10.24,26.1.5,28.5.2) node test/run.ts test/docker/parity.test.ts
 
-squatters: build ## ROUNDS=100 strangers of each kind on the LAN of a pool, and ten times as many starts without any (root)
-	FILE_MINUTES=60 ROUNDS=$(or $(ROUNDS),100) node test/run.ts test/netns/squatters.test.ts
+squatters: export ROUNDS := $(or $(ROUNDS),100)
+squatters: export ATTACK_SECONDS := $(or $(ATTACK_SECONDS),60)
+squatters: build $(PINNED) ## ROUNDS=100 strangers of each kind on the LAN, and twenty times as many starts without any (root)
+	FILE_MINUTES=90 node test/run.ts test/netns/squatters.test.ts
+	FILE_MINUTES=90 node test/run.ts test/netns/attackers.test.ts
+	FILE_MINUTES=90 node test/run.ts test/netns/takers.test.ts
+	FILE_MINUTES=90 node test/run.ts test/docker/takers.test.ts
 
 races: build $(PINNED) ## RACES=200 starts at the same time on two hosts, on each of two engines (root)
 	FILE_MINUTES=60 RACES=$(or $(RACES),200) node test/run.ts test/docker/conflicts.test.ts
