@@ -375,6 +375,7 @@ describe('takers', { skip: outsideLab(), timeout: 3_600_000 }, () => {
   describe('while addresses are on standby', { concurrency: true }, () => {
     for (const kind of KINDS.filter(({ moment }) => moment === 'standby'))
       test(nameOf(kind), () => play(kind, one, 'lan0'));
+    for (const failure of FAILURES) test(`${failure.title} meanwhile`, () => playFailure(failure));
   });
 
   describe('at other moments', { concurrency: true }, () => {
@@ -392,23 +393,16 @@ describe('takers', { skip: outsideLab(), timeout: 3_600_000 }, () => {
     readonly starts: Starts;
   }
 
-  describe('while the link is away', { concurrency: true }, () => {
-    for (const failure of FAILURES) {
-      const kinds = STANDBY.map((kind) => ({ ...kind, failure: failure.title }));
-      test(failure.title, async () => {
-        const engine = await boot(failure.name);
-        const outcomes = new Map<Kind, Outcome[]>(kinds.map((kind) => [kind, []]));
-        for (let left = ROUNDS; left > 0; left -= NETWORKS_AT_ONCE)
-          for (const ground of await failOnce(
-            failure,
-            engine,
-            times(Math.min(left, NETWORKS_AT_ONCE)).flatMap(() => kinds),
-          ))
-            outcomes.get(ground.kind)?.push(await endOf(ground));
-        for (const [kind, all] of outcomes) judge(kind, all);
-      });
+  async function playFailure(failure: Failure): Promise<void> {
+    const engine = await boot(failure.name);
+    const kinds = STANDBY.map((kind) => ({ ...kind, failure: failure.title }));
+    const outcomes = new Map<Kind, Outcome[]>(kinds.map((kind) => [kind, []]));
+    for (let left = ROUNDS; left > 0; left -= NETWORKS_AT_ONCE) {
+      const all = times(Math.min(left, NETWORKS_AT_ONCE)).flatMap(() => kinds);
+      for (const ground of await failOnce(failure, engine, all)) outcomes.get(ground.kind)?.push(await endOf(ground));
     }
-  });
+    for (const [kind, all] of outcomes) judge(kind, all);
+  }
 
   async function failOnce(failure: Failure, engine: Understudy, kinds: readonly Kind[]): Promise<Ground[]> {
     const grounds = await Promise.all(kinds.map((kind) => prepare(kind, engine)));
