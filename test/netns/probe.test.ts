@@ -551,7 +551,6 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 500_000 }, ()
       assert.deepEqual(verdict, heldBy(MACHINE));
       // Less than the whole wait of 60 ms, on a machine that is not busy.
       assert.ok(tookMs < 150, `${tookMs} ms`);
-      console.log(`held by a Linux host, judged (${family}): ${Math.round(tookMs)} ms`);
     });
   }
 
