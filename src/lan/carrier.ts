@@ -5,8 +5,8 @@
  * A VLAN keeps its own state when its base loses its carrier for less than the kernel needs to tell of it, and one with
  * loose binding even when the base goes down (vlan_device_event, net/8021q/vlan.c). So the chain of links down to the
  * base is followed, and the kernel's count of carrier changes: linkwatch (net/core/link_watch.c) tells of a loss and a return
- * within a second as one change in which nothing seems to have happened. Of a bridge or bond the members count, because its own
- * carrier stays as long as one of them has one.
+ * within a second as one change in which nothing seems to have happened. Of a bridge or bond the members count that were
+ * without a carrier, because its own stays as long as one of them has one.
  */
 import { LatestMap } from '../bounded.ts';
 import type { Link, LinkEvent, Links } from '../kernel/link.ts';
@@ -33,8 +33,10 @@ interface FollowedParent {
   readonly name: string;
   /** From the parent itself down to its base, by index; empty while it is not known, or not there. */
   chain: readonly number[];
-  /** Of the chain, and of the members of bridges and bonds in it. */
+  /** Of the chain, by index. */
   readonly states: Map<number, LinkState>;
+  /** Of the members of bridges and bonds in the chain that were running at some time, by index. */
+  readonly members: Map<number, LinkState>;
   /** The last that was seen, also while the parent is gone. */
   baseIndex: number | undefined;
   /** Undefined until the kernel was asked for the first time. */
@@ -49,8 +51,8 @@ interface FollowedParent {
 
 /** More parents than a host has; of those the ones used longest ago are not followed any more. */
 const MOST_PARENTS = 1024;
-/** A member's state is remembered; more are an attack or a bridge of a thousand guests. */
-const MOST_STATES = 4096;
+/** More members than any bridge of the kernel has (BR_MAX_PORTS). */
+const MOST_MEMBERS = 1024;
 /** QinQ has two levels; deeper chains are followed this far. */
 const MOST_LEVELS = 8;
 /** Kinds that never had a cable. */
@@ -146,7 +148,9 @@ export class Carrier {
     if (base !== undefined && !stateOf(base).isRunning) parent.isNewCable = !WITHOUT_CABLE.has(base.kind ?? '');
     parent.chain = chain.map(({ index }) => index);
     parent.baseIndex = base?.index ?? parent.baseIndex;
-    for (const link of [...chain, ...members]) parent.states.set(link.index, stateOf(link));
+    for (const index of parent.states.keys()) if (index !== parent.baseIndex) parent.states.delete(index);
+    for (const link of chain) parent.states.set(link.index, stateOf(link));
+    for (const link of members) remember(parent, link.index, stateOf(link));
     if (isFirst) {
       parent.isThere = this.#isThere(parent);
       return;
@@ -173,15 +177,12 @@ export class Carrier {
     const isOfChain = chain.includes(link.index);
     if (isTop !== isNamed(link, parent.name) || (type === 'deleted' && isOfChain))
       return this.#lookAgain(parent, link, isOfChain);
-    const isMember = link.masterIndex !== null && chain.includes(link.masterIndex);
-    if (!isOfChain && !isMember) return;
-    const [before, now] = [states.get(link.index), type === 'deleted' ? NOT_RUNNING : stateOf(link)];
+    if (!isOfChain) return this.#hearMember(parent, type, link);
+    const [before, now] = [states.get(link.index), stateOf(link)];
     // Told up to 50 ms late: the kernel was asked since.
-    if (type === 'new' && before !== undefined && now.carrierChanges < before.carrierChanges) return;
-    if (states.size < MOST_STATES || before !== undefined) states.set(link.index, now);
-    if (before === undefined || isSame(before, now)) return;
-    if (isMember) this.#memberChanged(parent, link, now);
-    else this.#linkChanged(parent, link, before.isRunning && now.isRunning);
+    if (before === undefined || now.carrierChanges < before.carrierChanges || isSame(before, now)) return;
+    states.set(link.index, now);
+    this.#linkChanged(parent, link, before.isRunning && now.isRunning);
   }
 
   /** The parent is gone, was renamed, or is another link now. */
@@ -193,11 +194,17 @@ export class Carrier {
     void this.#learn(parent);
   }
 
-  /** A port of a bridge, or of a bond: a part of the LAN is or was away, and nobody knows which. */
-  #memberChanged(parent: FollowedParent, link: Link, now: LinkState): void {
+  /** A port of a bridge or bond that was without carrier and is back: a part of the LAN was away, and nobody knows which. */
+  #hearMember(parent: FollowedParent, type: 'new' | 'deleted', link: Link): void {
+    if (type === 'deleted') parent.members.delete(link.index);
+    if (type === 'deleted' || link.masterIndex === null || !parent.chain.includes(link.masterIndex)) return;
+    const [before, now] = [parent.members.get(link.index), stateOf(link)];
+    if (before !== undefined && now.carrierChanges < before.carrierChanges) return;
+    remember(parent, link.index, now);
+    if (before === undefined || isSame(before, now) || !now.isRunning || parent.isThere !== true) return;
     this.#lose(parent);
-    // What is behind a virtual one, as a machine that begins to run, needs no time to be reached.
-    if (parent.isThere === true) this.#return(parent, now.isRunning && link.kind === null);
+    // Behind a virtual one is no switch with spanning tree.
+    this.#return(parent, link.kind === null);
   }
 
   /** `wasAway`: the kernel counted a loss and a return, and tells of both at once. */
@@ -237,13 +244,12 @@ export class Carrier {
   }
 }
 
-const NOT_RUNNING: LinkState = { isRunning: false, carrierChanges: 0 };
-
 function newParent(name: string): FollowedParent {
   return {
     name,
     chain: [],
     states: new Map(),
+    members: new Map(),
     baseIndex: undefined,
     isThere: undefined,
     isNewCable: false,
@@ -251,6 +257,11 @@ function newParent(name: string): FollowedParent {
     isStale: false,
     era: 0,
   };
+}
+
+/** One that never ran is no part of the LAN that was away: a machine that is switched on. */
+function remember({ members }: FollowedParent, index: number, now: LinkState): void {
+  if (members.has(index) || (now.isRunning && members.size < MOST_MEMBERS)) members.set(index, now);
 }
 
 function isNamed({ name, alternativeNames }: Link, wanted: string): boolean {

@@ -31,6 +31,8 @@ export interface InterruptionsParts<Endpoint extends OnInterruptedParent> {
   readonly onBack: (parentName: string) => void;
   /** Whether somebody else has the address of this container by now; tells if so. Never throws. */
   readonly recheck: (endpoint: Endpoint, address: InterfaceAddress) => Promise<void>;
+  /** Whether a frame may be sent on the link of this index now. */
+  readonly spare: (linkIndex: number) => boolean;
   readonly clock?: Clock;
   readonly sleepless?: readonly SleeplessClock[];
   readonly listen?: (parentName: string) => Promise<LifeSign | undefined>;
@@ -60,7 +62,7 @@ export class Interruptions<Endpoint extends OnInterruptedParent> {
     this.#parts = parts;
     this.#clock = parts.clock ?? backgroundClock;
     const clock = this.#clock;
-    const { links, listen = (name) => listenOn(links, name) } = parts;
+    const { links, listen = (name) => listenOn(parts, name) } = parts;
     this.#carrier = new Carrier({
       links,
       onLost: (name) => this.#lost(name),
@@ -167,9 +169,12 @@ export class Interruptions<Endpoint extends OnInterruptedParent> {
   }
 }
 
-async function listenOn(links: Pick<Links, 'byName'>, parentName: string): Promise<LifeSign | undefined> {
+async function listenOn(
+  { links, spare }: Pick<InterruptionsParts<never>, 'links' | 'spare'>,
+  parentName: string,
+): Promise<LifeSign | undefined> {
   const link = await links.byName(parentName);
-  return link && openLifeSign(link);
+  return link && openLifeSign(link, () => spare(link.index));
 }
 
 /** Where routers stand: at the beginning or the end of their subnet. */

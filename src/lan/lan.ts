@@ -117,6 +117,7 @@ export class Lan {
       log: parts.log,
       outdate: (parentName) => this.voidParent(parentName),
       onBack: parts.onBack,
+      spare: (linkIndex) => prober.spare(linkIndex),
       recheck: async (endpoint, address) => void (await this.#recheck(endpoint, address)),
     });
     this.#questions = new Questions({ prober, interruptions: this.#interruptions, log: parts.log });

@@ -31,7 +31,7 @@ import { makeNonce, probeFrames } from './frames/outgoing.ts';
 export interface LifeSign {
   /** Whether another host was heard since it was opened. Throws when the parent went down or away. */
   isHeard(): boolean;
-  /** Asks for the address, in which somebody who has it answers. Throws as isHeard(). */
+  /** Asks for the address, unless other questions need all that may be sent now. Throws as isHeard(). */
   ask(address: Address): void;
   close(): void;
 }
@@ -46,13 +46,14 @@ const ICMPV6 = 58;
 const ROUTER_SOLICITATION = 133;
 const NEIGHBOUR_SOLICITATION = 135;
 
-/** Throws a KernelError where the parent cannot be listened to. */
-export function openLifeSign({ index, macAddress }: Link): LifeSign {
+/** `spare`: whether a frame may go now (pacer.ts). Throws a KernelError where the parent cannot be listened to. */
+export function openLifeSign({ index, macAddress }: Link, spare: () => boolean): LifeSign {
   const filter = fromOthers(macAddress);
   const socket = PacketSocket.open({ linkIndex: index, filter, memberships: [ALL_NODES_MAC], ignoreOutgoing: true });
   return {
     isHeard: () => socket.receive().length > 0,
     ask: (address) => {
+      if (!spare()) return;
       for (const frame of probeFrames(address, macAddress, makeNonce(Math.random))) socket.send(frame);
     },
     close: () => socket.close(),

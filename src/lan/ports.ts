@@ -1,4 +1,5 @@
 /** The open ports: one for each parent, opened with the first detection and closed when nobody has asked for a while. */
+import { LatestMap } from '../bounded.ts';
 import { isKernelError } from '../kernel/errno.ts';
 import type { Link, Links } from '../kernel/link.ts';
 import { makeProbeLinkName } from '../linknames.ts';
@@ -18,6 +19,9 @@ export interface PortsSpec {
   readonly onProxy: (parent: Link, macAddress: string) => void;
 }
 
+/** More parents than a host has: those of VLANs that were made anew are left. */
+const MOST_PACERS = 1024;
+
 /** A port is on the parent itself, or on a link of our own where the kernel allows one. */
 type Position = 'parent' | 'link';
 
@@ -29,7 +33,7 @@ export class Ports {
   /** By parent index, and kept, so that a switch learns one MAC for all our probes on a port. */
   readonly #macAddresses = new Map<number, string>();
   /** By parent index, and kept, so that a port that is opened again begins with no new burst. */
-  readonly #pacers = new Map<number, Pacer>();
+  readonly #pacers = new LatestMap<number, Pacer>(MOST_PACERS);
 
   constructor(spec: PortsSpec) {
     this.#spec = spec;
@@ -46,6 +50,14 @@ export class Ports {
     this.#open.set(key, opening);
     opening.catch(() => this.#open.delete(key));
     return opening;
+  }
+
+  /** Of all that is sent on a parent. */
+  pacer(parentIndex: number): Pacer {
+    const { clock, mostFrames } = this.#spec;
+    const pacer = this.#pacers.get(parentIndex) ?? new Pacer(clock, mostFrames);
+    this.#pacers.put(parentIndex, pacer);
+    return pacer;
   }
 
   /** Takes our own link off a parent. */
@@ -71,7 +83,7 @@ export class Ports {
       random,
       parent,
       macAddress: this.#macAddress(parent),
-      pacer: this.#pacer(parent),
+      pacer: this.pacer(parent.index),
       linkName: makeProbeLinkName(),
       onProxy: (macAddress) => onProxy(parent, macAddress),
       onEnd: (reason) => this.#retire(key, reason),
@@ -83,13 +95,6 @@ export class Ports {
     const macAddress = this.#macAddresses.get(index) ?? makeProbeMac(this.#spec.random);
     this.#macAddresses.set(index, macAddress);
     return macAddress;
-  }
-
-  #pacer({ index }: Link): Pacer {
-    const { clock, mostFrames } = this.#spec;
-    const pacer = this.#pacers.get(index) ?? new Pacer(clock, mostFrames);
-    this.#pacers.set(index, pacer);
-    return pacer;
   }
 
   #retire(key: string, reason: Error): void {

@@ -238,6 +238,11 @@ export class Prober {
     });
   }
 
+  /** Whether a frame that can as well be left out may be sent on this parent now. */
+  spare(parentIndex: number): boolean {
+    return this.#ports.pacer(parentIndex).spare();
+  }
+
   /** Ends the guard of an address that was found free and is not wanted any more. */
   release(request: Pick<ProbeRequest, 'parentName' | 'address'>): void {
     this.#guards.get(keyOf(request))?.end(new Error('released'));

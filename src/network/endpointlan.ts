@@ -142,7 +142,7 @@ export class EndpointLan {
 }
 
 /** What lies in no subnet of the network was refused before. */
-function questionsFor(network: Network, { id: endpointId, addresses }: Endpoint, { signal }: CallLimit): Question[] {
+function questionsFor(network: Network, { id: endpointId, addresses }: Endpoint, limit: CallLimit): Question[] {
   const segment = segmentOf(network);
   if (segment === null) return [];
   return addresses.flatMap((address) => {
@@ -150,7 +150,7 @@ function questionsFor(network: Network, { id: endpointId, addresses }: Endpoint,
     const subnet = known && parsePrefix(known.subnet);
     return subnet === undefined
       ? []
-      : [{ ...segment, endpointId, address, subnet, signal, isOurs: known?.realm !== null }];
+      : [{ ...segment, ...limit, endpointId, address, subnet, isOurs: known?.realm !== null }];
   });
 }
 

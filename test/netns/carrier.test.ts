@@ -5,11 +5,13 @@
  *     host: tsmacvlan, containers ── lan0 ── port ── br0 (ns "lan") ── machine (a Linux kernel with addresses)
  */
 import assert from 'node:assert/strict';
-import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
+import { type TestContext, after, afterEach, before, beforeEach, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { type Address, formatAddress, parseAddress } from '../../src/address.ts';
 import { Links } from '../../src/kernel/link.ts';
 import { isProbeMac } from '../../src/lan/frames/mac.ts';
 import { Carrier } from '../../src/lan/carrier.ts';
+import { Interruptions } from '../../src/lan/interruptions.ts';
 import { Capture } from '../lab/capture.ts';
 import { output } from '../lab/command.ts';
 import { outsideLab } from '../lab/enclosure.ts';
@@ -111,6 +113,46 @@ describe('the carrier of a parent', { skip: outsideLab(), timeout: 120_000 }, ()
     assert.deepEqual((await news(1)).at(-1), 'cable back');
   });
 
+  /** Undefined, and the test skipped, when the kernel has no VLANs. */
+  async function addVlan(t: TestContext, ...options: string[]): Promise<boolean> {
+    try {
+      await output(['ip', 'link', 'add', 'par.7', 'link', 'par', 'type', 'vlan', 'id', '7', ...options]);
+    } catch (error) {
+      t.skip(`this kernel cannot: ${(error as Error).message}`);
+      return false;
+    }
+    await ip('link set par.7 up');
+    carrier.close();
+    await follow('par.7');
+    return true;
+  }
+
+  test('a VLAN whose base has its cable out', { timeout }, async (t) => {
+    if (!(await addVlan(t))) return;
+    await ip('-n wire link set plug down');
+    assert.deepEqual(await news(1), ['lost']);
+    await ip('-n wire link set plug up');
+    assert.deepEqual(await news(1), ['cable back']);
+  });
+
+  test('a VLAN with loose binding, which stays up when its base goes down', { timeout }, async (t) => {
+    if (!(await addVlan(t, 'loose_binding', 'on'))) return;
+    await ip('link set par down');
+    assert.deepEqual((await news(1))[0], 'lost');
+    assert.ok(carrier.isAway('par.7'));
+    await ip('link set par up');
+    assert.deepEqual((await news(1)).at(-1), 'cable back');
+  });
+
+  test('a VLAN that is made anew while the cable stays in', { timeout }, async (t) => {
+    if (!(await addVlan(t))) return;
+    await ip('link delete par.7');
+    assert.deepEqual(await news(1), ['lost']);
+    await ip('link add par.7 link par type vlan id 7');
+    await ip('link set par.7 up');
+    assert.deepEqual(await news(1), ['back']);
+  });
+
   test('whatever else happens to the parent, or on it, is no news', { timeout }, async () => {
     await ip('link set par alias uplink');
     await ip('link set par mtu 1400');
@@ -138,14 +180,54 @@ describe('the carrier of a parent', { skip: outsideLab(), timeout: 120_000 }, ()
     carrier.close();
     await follow('br7');
     await ip('-n wire link set plug down');
-    assert.deepEqual(await news(2), ['lost', 'back']);
+    await sleep(1200);
+    assert.deepEqual(told, []);
     assert.ok(!carrier.isAway('br7'));
     await ip('-n wire link set plug up');
     assert.deepEqual(await news(2), ['lost', 'back']);
+    await ip('link add other type veth peer name other0 netns wire');
+    await ip('link set other master br7 up');
+    await ip('-n wire link set other0 up');
+    await sleep(500);
+    assert.deepEqual(told, [], 'a machine that was switched on was no part of the LAN before');
+    await ip('link delete other');
+    assert.deepEqual(told, []);
     await ip('link delete br7');
     assert.deepEqual((await news(1)).at(-1), 'lost');
     await ip('link delete guest');
   });
+});
+
+test('a host that slept asks again for what is in use, and nothing stays on standby', {
+  skip: outsideLab(),
+  timeout,
+}, async () => {
+  await ip('link add par type veth peer name plug');
+  await ip('link set plug up');
+  await ip('link set par up');
+  const links = Links.open();
+  const told: string[] = [];
+  let sleptMs = 0;
+  const interruptions = new Interruptions({
+    links,
+    log: { warn: () => undefined },
+    outdate: () => void told.push('outdated'),
+    onBack: () => void told.push('back'),
+    recheck: async (_endpoint, address) => void told.push(formatAddress(address)),
+    spare: () => true,
+    sleepless: [() => performance.now() + sleptMs],
+  });
+  const address = { ...(parseAddress('10.9.0.5') as Address), length: 24 };
+  interruptions.watch({ id: 'web', parentName: 'par', addresses: [address] });
+  await sleep(300);
+  assert.deepEqual(told, []);
+  sleptMs = 60_000;
+  interruptions.follow('par');
+  await until(() => told.length >= 4);
+  assert.deepEqual(told, ['outdated', 'outdated', 'back', '10.9.0.5']);
+  interruptions.close();
+  links.close();
+  await ip('link delete par');
 });
 
 interface ConflictRecord {

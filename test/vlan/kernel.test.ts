@@ -6,3 +6,4 @@ const NETNS = join(import.meta.dirname, '../netns');
 
 runInVlanKernel(join(NETNS, 'link.test.ts'), { pattern: 'a.VLAN|a.dummy|isolated' });
 runInVlanKernel(join(NETNS, 'network.test.ts'), {});
+runInVlanKernel(join(NETNS, 'carrier.test.ts'), { pattern: 'a.VLAN' });
