@@ -1,0 +1,100 @@
+/**
+ * What the daemon costs the LAN, counted in a capture on the switch; docs/lan.md has the figures.
+ *
+ *     host: tsmacvlan, containers ── lan0 ── br0 (ns "lan", where everything is captured)
+ */
+import assert from 'node:assert/strict';
+import { after, afterEach, before, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { isProbeMac } from '../../src/lan/frames/mac.ts';
+import { Capture, type Frame } from '../lab/capture.ts';
+import { outsideLab } from '../lab/enclosure.ts';
+import { Host } from '../lab/host.ts';
+import { Lan } from '../lab/namespace.ts';
+import { Plugin } from '../lab/plugin.ts';
+import { type FakeNetwork, Understudy } from '../lab/understudy.ts';
+
+const timeout = 60_000;
+const RATE = 100;
+const BURST = 40;
+/** A refill begins 2 s after the last start, and three probes take 0.65 s. */
+const REFILLED_MS = 3500;
+/** tcpdump stamps a frame where it enters the switch, some time after it was sent. */
+const TOLERANCE = 1.1;
+
+describe('frames on the LAN', { skip: outsideLab(), timeout: 200_000 }, () => {
+  let lan: Lan;
+  let engine: Understudy;
+  let capture: Capture;
+
+  before(async () => {
+    lan = await Lan.create([]);
+    engine = new Understudy(await Plugin.start(await Host.boot('one', lan), { PROBE_RATE: String(RATE) }));
+    capture = await Capture.start(lan.namespace, 'br0', 'arp or icmp6');
+  });
+
+  afterEach(() => engine.clear());
+  after(() => engine.plugin.stop());
+
+  /** ARP and neighbour discovery that the daemon sent while that was done. */
+  async function framesOf(act: () => Promise<unknown>): Promise<Frame[]> {
+    await capture.settle();
+    const before = capture.frames().length;
+    await act();
+    await capture.settle();
+    const all = capture.frames().slice(before);
+    return all.filter(({ arp, neighbour, sourceMac }) => (arp ?? neighbour) && isProbeMac(sourceMac));
+  }
+
+  /** The most frames in any one second. */
+  function busiest(frames: readonly Frame[]): number {
+    const times = frames.map(({ atMs }) => atMs).sort((a, b) => a - b);
+    return Math.max(...times.map((from) => times.filter((at) => at >= from && at < from + 1000).length));
+  }
+
+  for (const [family, subnet] of [
+    ['IPv4', '10.60.1.0/24'],
+    ['IPv6', 'fd00:60::/64'],
+  ] as const) {
+    test(`the first start of a network with its addresses on standby, and the next start, ${family}`, {
+      timeout,
+    }, async () => {
+      let network: FakeNetwork | undefined;
+      const first = await framesOf(async () => {
+        network = await engine.createNetwork({ subnet });
+        await engine.run(network);
+        await sleep(REFILLED_MS);
+      });
+      const next = await framesOf(() => engine.run(network as FakeNetwork));
+      const asked = new Set(first.map(({ arp, neighbour }) => arp?.targetAddress ?? neighbour?.target)).size;
+      console.log(
+        `${family}: ${first.length} for the first start and ${asked - 1} on standby, ${next.length} for the next`,
+      );
+      // Three probes each, and two more for the one that was given.
+      assert.ok(asked >= 5 && asked <= 6, `${asked} addresses`);
+      assert.ok(first.length <= 3 * asked + 2, `${first.length} for the first start and its standby`);
+      // One as the address is given, one as the endpoint is made, one as it is joined.
+      assert.ok(next.length >= 3 && next.length <= 5, `${next.length} for the next start`);
+    });
+  }
+
+  test('many starts at once have their addresses, and no second has more frames than PROBE_RATE says', {
+    timeout,
+  }, async () => {
+    const network = await engine.createNetwork({ subnet: '10.60.2.0/24' });
+    const startedMs = performance.now();
+    let addresses: string[] = [];
+    const ours = await framesOf(async () => {
+      addresses = await Promise.all(Array.from({ length: BURST }, () => engine.requestAddress(network)));
+    });
+    const tookMs = performance.now() - startedMs;
+    console.log(
+      `${BURST} addresses at once: ${ours.length} frames, ${busiest(ours)} in the busiest second, ${Math.round(tookMs)} ms`,
+    );
+    assert.equal(new Set(addresses).size, BURST);
+    assert.ok(busiest(ours) <= RATE * TOLERANCE, `${busiest(ours)} frames in one second`);
+    assert.ok(ours.length >= BURST * 3, `${ours.length} frames`);
+    for (const address of addresses)
+      await engine.call('IpamDriver.ReleaseAddress', { PoolID: network.poolId, Address: address.split('/')[0] });
+  });
+});
