@@ -207,6 +207,42 @@ for (const [address, probe, reply] of [
   });
 
   test(
+    `while a kept ${family} address is asked for freshly the lower MAC goes on, and waits as long as anybody`,
+    options,
+    async () => {
+      const loser = kept(address);
+      assert.ok(loser.detection.grant());
+      loser.hear(probe('02:74:73:00:00:01'));
+      const verdict = await loser.detection.verdict;
+      assert.ok(verdict.held && verdict.simultaneous);
+
+      const winner = kept(address);
+      assert.ok(winner.detection.grant());
+      winner.world.run(5010);
+      winner.hear(probe(RIVAL));
+      assert.equal(winner.sent().length, 2, 'it reasserts itself at once');
+      winner.world.run(5010 + 400);
+      assert.ok(winner.detection.isAsking);
+      winner.world.run(5010 + 470);
+      assert.equal(winner.sent().length, 1, 'and asks once more');
+      assert.deepEqual(await winner.detection.verdict, { held: false });
+    },
+  );
+
+  test(
+    `a kept ${family} address for which another daemon asked within five seconds is asked for thoroughly`,
+    options,
+    () => {
+      const trial = kept(address);
+      trial.hear(probe(RIVAL));
+      trial.world.run(9900);
+      assert.equal(trial.detection.grant(), false);
+      trial.world.run(10_100);
+      assert.equal(trial.detection.grant(), true);
+    },
+  );
+
+  test(
     `a kept ${family} address that is given out is asked for at that moment, and then guarded`,
     options,
     async () => {
@@ -295,6 +331,40 @@ test('while the sender of an answer is being judged, the address is not given ou
   trial.world.run(200);
   assert.ok(trial.detection.isAsking);
   trial.judgement.resolve(false);
+  await settle();
+  assert.equal((await trial.detection.verdict).held, true);
+});
+
+test(
+  'other interfaces of this host that answer for an address that was left are borne with, not for ever',
+  options,
+  async () => {
+    const OTHER = '02:42:ac:11:00:02';
+    const trial = new Trial(IPV4, { isOurs: true, isOfHost: async (mac) => mac === OTHER });
+    for (let second = 0; second < 5; second++) {
+      trial.world.run(second * 1000 + 500);
+      trial.hear(arpReply(probes.IPv4(OUR_MAC), OTHER));
+      await settle();
+      assert.ok(trial.detection.isOnStandby);
+    }
+    trial.hear(arpReply(probes.IPv4(OUR_MAC), OTHER));
+    await settle();
+    assert.deepEqual(trial.losses, [['ended', null]], 'it is nobody else’s');
+
+    const stranger = new Trial(IPV4, { isOurs: true, isOfHost: async (mac) => mac === OTHER });
+    stranger.world.run(100);
+    stranger.hear(arpReply(probes.IPv4(OUR_MAC), STRANGER));
+    await settle();
+    assert.deepEqual(stranger.losses, [['used', STRANGER]]);
+  },
+);
+
+test('what answers while the address is being given out has it, be it of this host', options, async () => {
+  const OTHER = '02:42:ac:11:00:02';
+  const trial = new Trial(IPV4, { isOurs: true, isOfHost: async (mac) => mac === OTHER });
+  trial.world.run(100);
+  trial.hear(arpReply(probes.IPv4(OUR_MAC), OTHER));
+  assert.ok(trial.detection.grant());
   await settle();
   assert.equal((await trial.detection.verdict).held, true);
 });
