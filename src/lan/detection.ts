@@ -16,7 +16,7 @@ import { defenceFrame, makeNonce, membershipFrames, probeFrames, standbyFrame } 
 import type { Sighting } from './frames/sighting.ts';
 import type { DetectionContext, DetectionSpec, StandbyTerms } from './detectionspec.ts';
 import { Contenders, TieBreak } from './tiebreak.ts';
-import { CONFIRM_MS, FRESH_TIMINGS, TIMINGS, type Timing } from './timing.ts';
+import { CONFIRM_MS, FRESH_TIMINGS, LATE_MS, LATE_WAIT_MS, TIMINGS, type Timing } from './timing.ts';
 import { type Loss, NOT_HELD, type Verdict } from './verdict.ts';
 
 /** A verdict that is due waits this long, again and again, while an answer is being judged. */
@@ -70,6 +70,8 @@ export class Detection {
   /** Probes sent since asking began; 0 while an address on standby is only listened for. */
   #sent = 0;
   #sentAtMs = 0;
+  /** It was listened longer since the last probe because the machine is busy. */
+  #isProlonged = false;
   /** They answered, and are being asked whether they answer for every address. */
   readonly #judged = new Set<string>();
   /** How often in a row only links of this host answered. */
@@ -149,6 +151,7 @@ export class Detection {
       await this.#pause(wire.turn());
       this.#probe();
       await this.#pause(CONFIRM_MS);
+      if (this.#isLate(CONFIRM_MS)) await this.#pause(LATE_WAIT_MS);
       wire.drain();
       while (this.#judged.size > 0) await this.#pause(JUDGEMENT_TICK_MS);
       this.#confirmations--;
@@ -195,7 +198,13 @@ export class Detection {
     if (this.#sent < this.#timing.probes) return this.#probeInTurn();
     const restMs = this.#restMs();
     if (restMs > 0) this.#in(restMs, () => this.#step());
+    else if (!this.#isProlonged && this.#isLate(this.#timing.lastWaitMs)) this.#prolong();
     else this.#conclude();
+  }
+
+  #prolong(): void {
+    this.#isProlonged = true;
+    this.#in(LATE_WAIT_MS, () => this.#step());
   }
 
   /** The wait for the answers begins when the probe is really sent. */
@@ -209,6 +218,7 @@ export class Detection {
     this.#context.wire.drain();
     if (this.#phase !== 'asking' && this.#phase !== 'standby') return;
     this.#sent = Math.min(this.#sent + 1, this.#timing.probes);
+    this.#isProlonged = false;
     this.#probe();
     this.#in(this.#restMs(), () => this.#step());
   }
@@ -217,6 +227,11 @@ export class Detection {
   #restMs(): number {
     if (this.#sent < this.#timing.probes) return this.#gapMs();
     return this.#sentAtMs + this.#timing.lastWaitMs - this.#context.clock.nowMs();
+  }
+
+  /** The wait since the last probe was to be over some time ago: the machine is busy. */
+  #isLate(waitMs: number): boolean {
+    return this.#context.clock.nowMs() - this.#sentAtMs > waitMs + LATE_MS;
   }
 
   #gapMs(): number {

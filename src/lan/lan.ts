@@ -138,7 +138,7 @@ export class Lan {
   }
 
   /**
-   * Asks once more for an address that check() found free, while its endpoint is made or joined, and judges some 12 ms
+   * Asks once more for an address that check() found free, while its endpoint is made or joined, and judges some milliseconds
    * later; at once when somebody was heard to take it since. An answer counts whatever MAC address it names: no container
    * of ours speaks before Join is answered. Cheap. Throws as check() does.
    */

@@ -42,12 +42,19 @@ export const TIMINGS: Readonly<Record<Profile, Readonly<Record<Family, Timing>>>
  * address on standby is one daemon's alone. What answers later is judged when the endpoint is made and joined.
  */
 export const FRESH_TIMINGS: Readonly<Record<Profile, Timing>> = {
-  fast: { ...FAST, firstWaitMs: 0, probes: 1, lastWaitMs: 25 },
+  fast: { ...FAST, firstWaitMs: 0, probes: 1, lastWaitMs: 12 },
   rfc: { ...FAST, firstWaitMs: 0 },
 };
 
-/** From the question asked while an endpoint is made or joined to the verdict, in milliseconds; the call has its own work meanwhile. */
-export const CONFIRM_MS = 12;
+/**
+ * From the question asked while an endpoint is made or joined to the verdict, in milliseconds. The engine calls so fast that each
+ * of them is a wait for the user. Answers to the questions before count too: at the end of Join the fresh one is 20 ms old.
+ */
+export const CONFIRM_MS = 4;
+/** When this process was woken later than this, in milliseconds, the machine is busy, and answers from it may be late as well: */
+export const LATE_MS = 4;
+/** then so much longer is listened. */
+export const LATE_WAIT_MS = 25;
 
 /** The longest that a detection without rivals takes, in milliseconds. */
 export function longestMs({ firstWaitMs, probes, maxGapMs, lastWaitMs }: Timing): number {

@@ -249,9 +249,9 @@ for (const [address, probe, reply] of [
       const trial = kept(address);
       assert.ok(trial.detection.grant());
       assert.equal(trial.sent().length, 1);
-      trial.world.run(5024);
+      trial.world.run(5011);
       assert.ok(trial.detection.isAsking);
-      trial.world.run(5026);
+      trial.world.run(5013);
       assert.deepEqual(await trial.detection.verdict, { held: false });
       assert.ok(trial.detection.isGuarding);
       trial.hear(probe(RIVAL));
@@ -270,6 +270,32 @@ for (const [address, probe, reply] of [
 async function settle(): Promise<void> {
   await new Promise((resolve) => setImmediate(resolve));
 }
+
+test('on a machine that is busy a fresh question is listened to for longer', options, async () => {
+  const world = new World();
+  const stall = { fromMs: 5005, forMs: 60 };
+  const host = new Host(world, { macAddress: OUR_MAC, latencyMs: 1, stall }, []);
+  const detection = new Detection(
+    {
+      address: IPV4,
+      parentName: 'lan0',
+      profile: 'fast',
+      guardMs: 10_000,
+      isOwn: () => false,
+      onLateConflict: () => undefined,
+      onOver: () => undefined,
+      standby: { refreshMs: REFRESH_MS, isOurs: false, isOfHost: null },
+    },
+    { wire: host, clock: host.clock, random: () => 0.5, answersForAll: undefined },
+  );
+  detection.start();
+  world.run(5000);
+  assert.ok(detection.grant());
+  world.run(5065 + 24);
+  assert.ok(detection.isAsking, 'woken 53 ms late');
+  world.run(5065 + 26);
+  assert.ok(detection.isGuarding);
+});
 
 test('what waits in the socket when a container comes counts first', options, () => {
   const trial = kept();
