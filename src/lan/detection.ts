@@ -38,6 +38,8 @@ const HOST_CHECK_MS = 1000;
 /** A daemon that wants the address asks us again within a second or not at all. */
 const MAKE_ROOM_MS = 5000;
 
+type Judge = (macAddress: string) => Promise<boolean>;
+
 /** What is learnt of the verdict before anybody reads it is no unhandled rejection. */
 function newVerdict(): PromiseWithResolvers<Verdict> {
   const settle = Promise.withResolvers<Verdict>();
@@ -268,17 +270,17 @@ export class Detection {
     if (this.#judged.has(macAddress)) return;
     if (this.#judged.size === MOST_JUDGED) return this.#take(macAddress);
     this.#judged.add(macAddress);
-    void this.#isExcused(macAddress, answersForAll, isOfHost).then((isExcused) => {
+    const judgement = this.#isExcused(macAddress, answersForAll, isOfHost).catch(() => false);
+    void judgement.then((isExcused) => {
       this.#judged.delete(macAddress);
       if (!isExcused) this.#take(macAddress);
     });
   }
 
-  async #isExcused(macAddress: string, ...judges: (((macAddress: string) => Promise<boolean>) | undefined)[]) {
-    const [answersForAll, isOfHost] = judges;
+  async #isExcused(macAddress: string, answersForAll?: Judge, isOfHost?: Judge): Promise<boolean> {
     if (await answersForAll?.(macAddress)) return true;
     if (isOfHost === undefined || !(await isOfHost(macAddress))) return false;
-    // Once a container is to get the address, who has it in the next one has it.
+    // Once a container is to get the address, whoever answers for it has it.
     if (this.#phase !== 'standby') return false;
     if (++this.#hostChecks > HOST_CHECKS) this.#over();
     else this.#rest(HOST_CHECK_MS);
