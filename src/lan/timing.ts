@@ -54,7 +54,7 @@ export const CONFIRM_MS = 4;
 /** When this process was woken later than this, in milliseconds, the machine is busy, and answers from it may be late as well: */
 export const LATE_MS = 4;
 /** then so much longer is listened. */
-export const LATE_WAIT_MS = 25;
+export const LATE_WAIT_MS = 12;
 
 /** The longest that a detection without rivals takes, in milliseconds. */
 export function longestMs({ firstWaitMs, probes, maxGapMs, lastWaitMs }: Timing): number {

@@ -291,9 +291,9 @@ test('on a machine that is busy a fresh question is listened to for longer', opt
   detection.start();
   world.run(5000);
   assert.ok(detection.grant());
-  world.run(5065 + 24);
+  world.run(5065 + 11);
   assert.ok(detection.isAsking, 'woken 53 ms late');
-  world.run(5065 + 26);
+  world.run(5065 + 13);
   assert.ok(detection.isGuarding);
 });
 
