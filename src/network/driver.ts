@@ -188,7 +188,12 @@ export class NetworkDriver implements LeakSource {
     // Others may have begun to leave meanwhile.
     await this.#occupants.awaitDepartures(wanted, network.options);
     const endpoint = this.#occupants.admit(wanted, network, parent, isMacChosen);
-    await this.#endpoints.arrive(endpoint, () => this.#attach(network, parent, endpoint, request.limit));
+    try {
+      await this.#endpoints.arrive(endpoint, () => this.#attach(network, parent, endpoint, request.limit));
+    } catch (error) {
+      this.#lan.forget(endpoint);
+      throw error;
+    }
     this.#warnOfPorts(request);
     return { macAddress: request.macAddress === null ? endpoint.macAddress : null };
   }
@@ -224,18 +229,21 @@ export class NetworkDriver implements LeakSource {
     return parent.macAddress;
   }
 
-  /** Link, then ties, then record: a link without a record is what recovery removes. The LAN is asked meanwhile. */
+  /**
+   * Link, then ties, then record: a link without a record is what recovery removes. The LAN is asked meanwhile; what is not
+   * answered when all that is done is waited for in Join.
+   */
   async #attach(network: Network, parent: Link, endpoint: Endpoint, limit: CallLimit): Promise<void> {
     // A passthru child wants the parent for itself, so that nobody can ask from there while it is made.
     const isAlone = network.options.mode === 'passthru';
-    const confirmed = this.#lan.confirm(network, endpoint, limit);
-    confirmed.catch(() => undefined);
-    if (isAlone) await confirmed;
+    const asked = this.#lan.ask(network, endpoint, limit);
+    asked.answer.catch(() => undefined);
+    if (isAlone) await asked.answer;
     const link = await this.#addSubInterface(network, parent, endpoint);
     try {
       await this.#host.addRoutes(network, parent.name, endpoint);
       await this.#ties.tieLeases(network, endpoint);
-      await confirmed;
+      if (asked.isDoubtful()) await asked.answer;
       await this.#store.endpoints.insert(endpoint);
       this.#lan.watch(endpoint, network);
     } catch (error) {

@@ -26,6 +26,14 @@ type LanRoom = Pick<
   'check' | 'insist' | 'confirm' | 'watch' | 'forget' | 'announce' | 'keepLeft' | 'endLeft' | 'vacate'
 >;
 
+/** What is asked of the LAN while something else is done. */
+export interface Inquiry {
+  /** Rejects with ADDRESS_LOST, and with what Lan.confirm() throws. */
+  readonly answer: Promise<void>;
+  /** Somebody has answered by now, or the LAN cannot be asked: the answer is worth waiting for. */
+  readonly isDoubtful: () => boolean;
+}
+
 type Holder = Extract<Verdict, { held: true }>;
 
 /** More conflicts than this at a time are said more than once. */
@@ -38,6 +46,8 @@ export class EndpointLan {
   readonly #log: Log;
   /** Who was said to have an address with which a container starts all the same; by endpoint and address. */
   readonly #warned = new LatestMap<string, string>(MOST_WARNINGS);
+  /** By endpoint id, what is asked since CreateEndpoint; until it is answered well, or the endpoint goes. */
+  readonly #asked = new Map<string, Promise<void>>();
 
   /** `usualPolicy`: of networks whose `-o conflict=` says nothing. */
   constructor(lan: LanRoom, usualPolicy: ConflictPolicy, log: Log) {
@@ -57,13 +67,29 @@ export class EndpointLan {
   }
 
   /**
-   * Asks once more for all of them, some milliseconds before the container has them. Throws ADDRESS_LOST as check() throws
-   * ADDRESS_HELD.
+   * Asks once more for all of them, without waiting: confirm() has the answer too, whenever it comes.
    */
+  ask(network: Network, endpoint: Endpoint, limit: CallLimit): Inquiry {
+    const { id } = endpoint;
+    let isDoubtful = false;
+    const doubt = () => {
+      isDoubtful = true;
+    };
+    const answer = this.#confirmAll(network, endpoint, limit, doubt);
+    this.#asked.set(id, answer);
+    answer.then(() => this.#asked.get(id) === answer && this.#asked.delete(id), doubt);
+    return { answer, isDoubtful: () => isDoubtful };
+  }
+
+  /** Asks for the last time, some milliseconds before the container has its addresses. Throws ADDRESS_LOST. */
   async confirm(network: Network, endpoint: Endpoint, limit: CallLimit): Promise<void> {
+    await Promise.all([this.#asked.get(endpoint.id), this.#confirmAll(network, endpoint, limit)]);
+  }
+
+  async #confirmAll(network: Network, endpoint: Endpoint, limit: CallLimit, doubt = () => {}): Promise<void> {
     const { macAddress } = endpoint;
-    const questions = questionsFor(network, endpoint, limit);
-    await Promise.all(questions.map((question) => this.#confirm(network, { ...question, macAddress }, limit)));
+    const questions = questionsFor(network, endpoint, limit).map((question) => ({ ...question, macAddress }));
+    await Promise.all(questions.map((question) => this.#confirm(network, question, limit, doubt)));
   }
 
   async #check(network: Network, question: Question, limit: CallLimit): Promise<void> {
@@ -76,9 +102,15 @@ export class EndpointLan {
     if (verdict.held) this.#warn(network, question, verdict);
   }
 
-  async #confirm(network: Network, question: Question & { macAddress: string }, limit: CallLimit): Promise<void> {
+  async #confirm(
+    network: Network,
+    question: Question & { macAddress: string },
+    limit: CallLimit,
+    doubt: () => void,
+  ): Promise<void> {
     const first = await this.#lan.confirm(question);
     if (!first.held) return;
+    doubt();
     if (this.#policyOf(network) === 'warn' && !first.isOnHost) return this.#warn(network, question, first);
     const verdict = first.isOnHost ? first : await this.#lan.insist(question, limit);
     if (verdict.held)
@@ -112,6 +144,7 @@ export class EndpointLan {
 
   /** The endpoint goes: its addresses are not watched over any more. */
   forget({ id }: Pick<Endpoint, 'id'>): void {
+    this.#asked.delete(id);
     this.#lan.forget(id);
   }
 

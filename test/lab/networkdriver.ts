@@ -6,6 +6,7 @@ import { Endpoints } from '../../src/network/endpoints.ts';
 /** Every address is free, nobody watches, nobody is told. */
 const QUIET_LAN: LanOfEndpoints = {
   check: async () => undefined,
+  ask: () => ({ answer: Promise.resolve(), isDoubtful: () => false }),
   confirm: async () => undefined,
   watch: () => undefined,
   forget: () => undefined,

@@ -405,6 +405,10 @@ describe('squatters', { skip: outsideLab(), timeout: 3_600_000 }, () => {
     const network = await one.createNetwork(nextSubnet());
     const typed = await one.requestAddress(network);
     const [address = ''] = typed.split('/');
+    stranger.react = (packet) => {
+      if (packet.protocol !== 'ARP' || packet.operation !== 'request') return;
+      if (formatAddress(packet.targetAddress) === address) stranger.send(encodeArp(arpReply(packet, STRANGER)));
+    };
     stranger.send(encodeArp(arpAnnouncement(parsed(address), STRANGER)));
     const isListed = async () =>
       (await conflicts(one)).some(
@@ -418,6 +422,7 @@ describe('squatters', { skip: outsideLab(), timeout: 3_600_000 }, () => {
     assert.ok(words.startsWith(sentence), words);
     await one.call('IpamDriver.ReleaseAddress', { PoolID: network.poolId, Address: address });
     // The stranger says nothing more.
+    stranger.reset();
     await one.run(network, { address });
   });
 

@@ -23,7 +23,7 @@ const OWN_HOST: Verdict = { ...STRANGER, isOnHost: true };
 interface Answers {
   readonly check?: Verdict;
   readonly insist?: Verdict;
-  readonly confirm?: Verdict;
+  readonly confirm?: Verdict | Promise<Verdict>;
 }
 
 function lanThatSays(answers: Answers) {
@@ -91,6 +91,26 @@ test('who has it since is the reason of a refusal; this host itself at once', op
   await assert.rejects(open('refuse').confirm(network(null), endpoint, callLimit()), isLost);
   assert.deepEqual(asked, ['confirm 10.9.0.2', 'confirm fd09::2']);
 });
+
+test(
+  'what is asked in CreateEndpoint is answered in Join at the latest, unless the endpoint is gone',
+  options,
+  async () => {
+    const late = Promise.withResolvers<Verdict>();
+    const { open } = lanThatSays({ confirm: late.promise, insist: STRANGER });
+    const lan = open('refuse');
+    const { answer, isDoubtful } = lan.ask(network(null), endpoint, callLimit());
+    const confirmed = lan.confirm(network(null), endpoint, callLimit());
+    assert.equal(isDoubtful(), false, 'nobody waits for it');
+    late.resolve(STRANGER);
+    await Promise.all([answer, confirmed].map((one) => assert.rejects(one, { code: 'ADDRESS_LOST' })));
+    assert.equal(isDoubtful(), true);
+
+    const again = lanThatSays({}).open('refuse');
+    await again.ask(network(null), endpoint, callLimit()).answer;
+    await again.confirm(network(null), endpoint, callLimit());
+  },
+);
 
 test('with the policy to warn nobody is waited for or refused; it is said once a start', options, async () => {
   for (const [usual, own] of [
