@@ -95,8 +95,9 @@ export class Recovery {
     if (event.type === 'overflow') this.#noticed.set(null, 'new');
     else if (event.link.kind !== 'macvlan' && this.#isNews(event)) this.#noticed.set(event.link.name, event.type);
     if (this.#noticed.size === 0 || this.#noticing !== undefined) return;
-    const { networks } = this.#parts;
-    this.#noticing = setTimeout(() => void networks.inTurn(() => this.#lookAtParents()), FOLLOW_DELAY_MS).unref();
+    const { networks, log } = this.#parts;
+    const look = () => undo(log, 'what stands on a parent', () => networks.inTurn(() => this.#lookAtParents()));
+    this.#noticing = setTimeout(() => void look(), FOLLOW_DELAY_MS).unref();
   }
 
   /** The kernel also tells of a parent whenever a link comes or goes on it (NETDEV_CHANGEUPPER, net/core/rtnetlink.c). */

@@ -12,6 +12,7 @@ import { type Address, formatAddress, parseAddress, parsePrefix } from '../../sr
 import { Links } from '../../src/kernel/link.ts';
 import { arpProbe, arpReply, encodeArp } from '../../src/lan/frames/arp.ts';
 import { isProbeMac } from '../../src/lan/frames/mac.ts';
+import { solicitedNodeGroup } from '../../src/lan/frames/nd.ts';
 import { type FoundConflict, Lan as LanRoom, type Speaker } from '../../src/lan/lan.ts';
 import type { Kept, Loss } from '../../src/lan/verdict.ts';
 import { MODES, type ProbeProfile } from '../../src/model.ts';
@@ -123,8 +124,13 @@ describe('an address is asked for at the moment it is given', { skip: outsideLab
   }
 
   /** Linux announces nothing: nobody hears of it who does not ask. */
-  const take = (one: Address, namespace = machine.namespace, link = 'lan0') =>
-    namespace.ip(`address add ${formatAddress(one)}/${FAMILIES[one.family].length} dev ${link} nodad`);
+  async function take(one: Address, namespace = machine.namespace, link = 'lan0'): Promise<void> {
+    await namespace.ip(`address add ${formatAddress(one)}/${FAMILIES[one.family].length} dev ${link} nodad`);
+    if (one.family === 'IPv4') return;
+    // The kernel joins the group of an address's solicitations a moment later (addrconf_dad_work, net/ipv6/addrconf.c).
+    const group = formatAddress(solicitedNodeGroup(one));
+    await until(async () => (await namespace.run(['ip', 'maddress', 'show', 'dev', link])).stdout.includes(group));
+  }
   const leave = (one: Address) =>
     machine.namespace.ip(`address delete ${formatAddress(one)}/${FAMILIES[one.family].length} dev lan0`);
 
@@ -226,7 +232,7 @@ describe('an address is asked for at the moment it is given', { skip: outsideLab
     test(`another host whose container has the same ${family} address and MAC is found by confirm()`, {
       timeout,
     }, async () => {
-      const wanted = next();
+      const [wanted, again] = [next(), next()];
       assert.deepEqual(await room.check(request(wanted)), { held: false });
       // The endpoint is made, and not in its sandbox yet.
       speakers.set(CONTAINER, { isLeaving: false });
@@ -236,6 +242,14 @@ describe('an address is asked for at the moment it is given', { skip: outsideLab
       await machine.namespace.ip('link set twin up');
       await take(wanted, machine.namespace, 'twin');
       assert.deepEqual(await room.confirm({ ...request(wanted), macAddress: CONTAINER }), heldBy(CONTAINER));
+
+      // Nor is it the container that has just left and starts again.
+      speakers.set(CONTAINER, { isLeaving: true });
+      await room.keepLeft(endpoint(again));
+      assert.ok(room.isOnStandby(request(again)));
+      speakers.clear();
+      await take(again, machine.namespace, 'twin');
+      assert.deepEqual(await room.check(request(again)), heldBy(CONTAINER));
       await machine.namespace.ip('link delete twin');
       await machine.namespace.run(['sh', '-c', 'echo 0 > /proc/sys/net/ipv4/conf/lan0/arp_ignore']);
     });

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { formatAddress } from '../../../src/address.ts';
+import type { AddressCheck } from '../../../src/lan/lan.ts';
 import { NOT_HELD, type Verdict } from '../../../src/lan/verdict.ts';
 import type { ConflictPolicy, Network } from '../../../src/model.ts';
 import { EndpointLan } from '../../../src/network/endpointlan.ts';
@@ -28,8 +29,10 @@ interface Answers {
 
 function lanThatSays(answers: Answers) {
   const asked: string[] = [];
+  const limits = new Set<number | undefined>();
   const lines: Line[] = [];
-  const says = (question: keyof Answers) => async (request: { address: Parameters<typeof formatAddress>[0] }) => {
+  const says = (question: keyof Answers) => async (request: AddressCheck) => {
+    limits.add(request.atMs);
     asked.push(`${question} ${formatAddress(request.address)}`);
     return answers[question] ?? NOT_HELD;
   };
@@ -40,7 +43,7 @@ function lanThatSays(answers: Answers) {
     ...{ endLeft: () => undefined, vacate: nothing },
   };
   const open = (usual: ConflictPolicy) => new EndpointLan(room, usual, logInto(lines));
-  return { asked, lines, open };
+  return { asked, limits, lines, open };
 }
 
 /** Its IPv4 addresses are chosen by Docker's IPAM and its IPv6 addresses by ours. */
@@ -66,6 +69,16 @@ test('what Docker’s IPAM chose is asked for until just under the limit, all ad
   await lan.confirm(network(null), endpoint, callLimit());
   assert.deepEqual(asked, ['insist 10.9.0.2', 'confirm 10.9.0.2', 'confirm fd09::2']);
   assert.deepEqual(lines, []);
+});
+
+test('nothing is waited for longer than the engine waits', options, async () => {
+  const { limits, open } = lanThatSays({});
+  const limit = callLimit();
+  for (const policy of ['refuse', 'warn'] as const) {
+    await open(policy).check(network(null), endpoint, limit);
+    await open(policy).confirm(network(null), endpoint, limit);
+  }
+  assert.deepEqual([...limits], [limit.atMs]);
 });
 
 test('who goes on having the address is the reason of a refusal that names a way out', options, async () => {
