@@ -7,6 +7,7 @@
  */
 import assert from 'node:assert/strict';
 import { before, beforeEach, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { PROBE_ALIAS } from '../../src/linknames.ts';
 import { Capture } from '../lab/capture.ts';
 import { assertPings, attachment, runIdle } from '../lab/container.ts';
@@ -15,6 +16,7 @@ import { assertNothingLeft, lastOf } from '../lab/invariant.ts';
 import { Namespace } from '../lab/namespace.ts';
 import { fileOf } from '../lab/packages.ts';
 import { until } from '../lab/patience.ts';
+import { SilentTaker } from '../lab/silenttaker.ts';
 import { bootMachine, type Machine, Site } from '../lab/site.ts';
 import { inVlanKernel } from '../lab/uml.ts';
 
@@ -28,6 +30,9 @@ interface Shown {
 }
 
 const timeout = 180_000;
+const TAKER = '3c:22:fb:10:aa:04';
+/** From the last probe to the verdict, and more on a slow kernel. */
+const VERDICT_MS = 1000;
 /** What one network may add to the price of another. */
 const DEAREST_NEIGHBOUR_MS = 0.2;
 
@@ -90,6 +95,14 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 1_000_000 }, () 
       assert.equal(code, 0, stderr);
     };
     const remove = (...numbers: number[]) => engine.must('network', 'rm', ...numbers.map((number) => `net${number}`));
+
+    /** Addresses for which the daemon has sent all its probes, in the order of their numbers. */
+    function probedThrice(capture: Capture): string[] {
+      const probes = capture.frames().filter(({ arp }) => arp?.senderAddress === '0.0.0.0');
+      const counts = Map.groupBy(probes, ({ arp }) => arp?.targetAddress ?? '');
+      const all = [...counts].filter(([, frames]) => frames.length >= 3).map(([address]) => address);
+      return all.sort((a, b) => a.localeCompare(b, 'en', { numeric: true }));
+    }
 
     /** A container of `netN` pings the neighbour through these VLANs; answers the tags seen on the wire. */
     async function tagsOfPing(number: number, stack: { id: number; protocol?: string }[]): Promise<number[]> {
@@ -295,6 +308,28 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 1_000_000 }, () 
       await site.lan.plug(host, 'eth0');
       await appears('eth0.50');
       assert.deepEqual(await tagsOfPing(1, [{ id: 50 }]), [50]);
+    });
+
+    test('an address on standby that somebody takes quietly on an idle VLAN is passed over, and refused by its name', {
+      timeout,
+    }, async () => {
+      const taker = await SilentTaker.plug(site.lan, 'taker', TAKER);
+      await taker.namespace.ip('link add lan0.60 link lan0 type vlan id 60');
+      await taker.namespace.ip('link set lan0.60 up');
+      await mustCreate(60, 'parent=eth1', 'vlan=60');
+      const capture = await Capture.start(taker.namespace, 'lan0.60', 'arp');
+      await runIdle(engine, 'first', '--net net60 --ip 10.50.60.99');
+      await until(() => probedThrice(capture).length >= 5);
+      await sleep(VERDICT_MS);
+      const [lowest = '', other = ''] = probedThrice(capture).filter((address) => address !== '10.50.60.99');
+      await capture.stop();
+      for (const address of [lowest, other]) await taker.take(address, 'lan0.60');
+
+      await runIdle(engine, 'second', '--net net60');
+      const { IPAddress } = await attachment(engine, 'second', 'net60');
+      assert.ok(![lowest, other].includes(IPAddress), IPAddress);
+      const { stderr } = await engine.docker(...`run --rm --net net60 --ip ${other} busybox true`.split(' '));
+      assert.match(stderr, new RegExp(`address ${other} .*${TAKER}`));
     });
 
     test('host and container of a VLAN reach each other with host_access', { timeout }, async () => {
