@@ -287,14 +287,22 @@ const optionsOf = ({ profile, way }: Kind, macvlanMode: string) => ({
   ipamOptions: way === DOCKERS ? null : {},
 });
 
-function judge(kind: Kind, outcomes: readonly Outcome[]): void {
+/** What the daemon wrote about these addresses. */
+function logOf({ plugin }: Understudy, addresses: readonly string[]): string {
+  const lines = plugin.log().split('\n');
+  return lines
+    .filter((line) => addresses.some((address) => `${line} `.includes(`${address} `) || line.includes(`${address}/`)))
+    .join('\n');
+}
+
+function judge(kind: Kind, engine: Understudy, outcomes: readonly Outcome[]): void {
   const all = (what: keyof Outcome) => outcomes.flatMap((outcome) => outcome[what]);
   const [had, refused, taken] = [all('had'), all('refused'), all('taken')];
   const duplicates = doubles([...had, ...taken]);
   const also = `${taken.length - refused.length - duplicates.length} passed over, ${refused.length} refused`;
   table[nameOf(kind)] = { rounds: taken.length, duplicates: duplicates.length, also };
   assert.equal(taken.length, kind.rounds);
-  assert.deepEqual(duplicates, []);
+  assert.deepEqual(duplicates, [], logOf(engine, duplicates));
   if (kind.way === 'dynamic' && !['chosen', 'created'].includes(kind.moment))
     return assert.deepEqual(refused, [], 'another address was free');
   const isSaid = (address: string) =>
@@ -353,7 +361,7 @@ describe('takers', { skip: outsideLab(), timeout: 3_600_000 }, () => {
       const playing = modes.map((mode, place) => playIn(kind, engine, { parent, mode, count: countOf(place) }));
       outcomes.push(...(await Promise.all(playing)));
     }
-    judge(kind, outcomes);
+    judge(kind, engine, outcomes);
   }
 
   interface Share {
@@ -401,7 +409,7 @@ describe('takers', { skip: outsideLab(), timeout: 3_600_000 }, () => {
       const all = times(Math.min(left, NETWORKS_AT_ONCE)).flatMap(() => kinds);
       for (const ground of await failOnce(failure, engine, all)) outcomes.get(ground.kind)?.push(await endOf(ground));
     }
-    for (const [kind, all] of outcomes) judge(kind, all);
+    for (const [kind, all] of outcomes) judge(kind, engine, all);
   }
 
   async function failOnce(failure: Failure, engine: Understudy, kinds: readonly Kind[]): Promise<Ground[]> {
