@@ -11,9 +11,9 @@
  * the moment at which the address is given out, and again while its endpoint is made and joined.
  */
 import type { Address } from '../address.ts';
-import { isStandbyMac, standbyMac } from './frames/mac.ts';
+import { standbyMac } from './frames/mac.ts';
 import { defenceFrame, makeNonce, membershipFrames, probeFrames, standbyFrame } from './frames/outgoing.ts';
-import type { Sighting } from './frames/sighting.ts';
+import { type Sighting, isStandbyNotice } from './frames/sighting.ts';
 import type { DetectionContext, DetectionSpec, StandbyTerms } from './detectionspec.ts';
 import { Contenders, TieBreak } from './tiebreak.ts';
 import { CONFIRM_MS, FRESH_TIMINGS, LATE_MS, LATE_WAIT_MS, TIMINGS, type Timing } from './timing.ts';
@@ -174,7 +174,7 @@ export class Detection {
   /** A sighting of this address. */
   hear(sighting: Sighting): void {
     if (this.#phase === 'over' || this.#isOurs(sighting)) return;
-    if (isStandbyMac(sighting.macAddress)) this.#hearStandby(sighting.macAddress);
+    if (isStandbyNotice(sighting)) this.#hearStandby(sighting.macAddress);
     else if (sighting.kind === 'use') this.#hearUse(sighting);
     else if (this.#phase === 'asking') this.#hearRival(sighting.macAddress);
     else if (this.#phase === 'standby') this.#hearContender(sighting);
@@ -251,11 +251,12 @@ export class Detection {
     for (const frame of probeFrames(this.address, wire.macAddress, this.#nonce)) wire.send(frame);
   }
 
-  #isOurs({ macAddress, nonce }: Sighting): boolean {
+  #isOurs(sighting: Sighting): boolean {
+    const { macAddress, nonce } = sighting;
     const own = this.#context.wire.macAddress;
     return (
       macAddress === own ||
-      macAddress === standbyMac(own) ||
+      (macAddress === standbyMac(own) && isStandbyNotice(sighting)) ||
       nonce === this.#nonce ||
       this.#standby?.isLeaver?.(macAddress) === true ||
       this.#spec.isOwn(macAddress, this.#phase === 'guarding' && this.#confirmations === 0)

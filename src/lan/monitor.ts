@@ -24,8 +24,7 @@ import { DuplicateMacs } from './duplicatemac.ts';
 import { ETHERTYPE_ARP, HEADER_BYTES, etherTypeOf } from './frames/ethernet.ts';
 import { watchingFilter } from './frames/filter.ts';
 import { ALL_NODES_MAC } from './frames/nd.ts';
-import { isStandbyMac, standbyMac } from './frames/mac.ts';
-import { type Sighting, decodePacket, readSighting } from './frames/sighting.ts';
+import { type Sighting, decodePacket, isStandbyNotice, readSighting } from './frames/sighting.ts';
 import { LastingConflicts, type LastingParts } from './lasting.ts';
 import { type OwnershipLinks, findOwners } from './ownership.ts';
 import { type MonitoredEndpoint, Takers, type TakersParts } from './takers.ts';
@@ -301,19 +300,6 @@ export class Monitor {
 function originOf({ packet }: Sighting, outgoing: boolean): 'here' | 'segment' | 'wire' {
   if (outgoing) return 'here';
   return isMulticastMac(packet.destinationMac) ? 'wire' : 'segment';
-}
-
-/**
- * What a daemon tells another one that asks for an address which it has on standby (standbyFrame): it names an address made
- * from its own, and no interface has such a one. Who has one all the same, and uses it, sends from it.
- */
-function isStandbyNotice({ macAddress, packet }: Sighting): boolean {
-  return (
-    isStandbyMac(macAddress) &&
-    !isMulticastMac(packet.destinationMac) &&
-    packet.sourceMac !== macAddress &&
-    standbyMac(packet.sourceMac) === macAddress
-  );
 }
 
 function filterFor({ endpoints }: MonitoredParent): readonly BpfInstruction[] {

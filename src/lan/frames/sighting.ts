@@ -1,7 +1,8 @@
 /** What a frame on the LAN says about who has an address. Pure. */
-import type { Address } from '../../address.ts';
+import { type Address, isMulticastMac } from '../../address.ts';
 import { type ArpPacket, decodeArp, isUnspecified } from './arp.ts';
 import { BROADCAST_MAC, ETHERTYPE_ARP, ETHERTYPE_IPV6, etherTypeOf, isStationMac } from './ethernet.ts';
+import { isStandbyMac, standbyMac } from './mac.ts';
 import { type NeighborAdvertisement, type NeighborSolicitation, decodeNd } from './nd.ts';
 
 /**
@@ -65,4 +66,17 @@ function ndSubject(packet: NeighborSolicitation | NeighborAdvertisement): Subjec
   if (packet.protocol === 'NA') return { kind: 'use', address: packet.target, isAnswer: true };
   if (isUnspecified(packet.source)) return { kind: 'probe', address: packet.target, isAnswer: false };
   return { kind: 'use', address: packet.source, isAnswer: false };
+}
+
+/**
+ * What a daemon tells another one that asks for an address which it has on standby (standbyFrame): it names an address made
+ * from its own, and no interface has such a one. Who has one all the same, and uses it, sends from it.
+ */
+export function isStandbyNotice({ macAddress, packet }: Sighting): boolean {
+  return (
+    isStandbyMac(macAddress) &&
+    !isMulticastMac(packet.destinationMac) &&
+    packet.sourceMac !== macAddress &&
+    standbyMac(packet.sourceMac) === macAddress
+  );
 }

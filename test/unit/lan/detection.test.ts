@@ -4,6 +4,7 @@ import fc from 'fast-check';
 import { type Address, parseAddress } from '../../../src/address.ts';
 import { arpAnnouncement, arpProbe, arpReply, encodeArp } from '../../../src/lan/frames/arp.ts';
 import { Detection } from '../../../src/lan/detection.ts';
+import { standbyMac } from '../../../src/lan/frames/mac.ts';
 import type { Verdict } from '../../../src/lan/verdict.ts';
 import { ndDefence, ndProbe } from '../../../src/lan/frames/nd.ts';
 import { type Packet, readSighting } from '../../../src/lan/frames/sighting.ts';
@@ -560,4 +561,23 @@ test('of two daemons that do not stall exactly one gets it', options, async () =
     }),
     { numRuns: 400 },
   );
+});
+
+test('only a notice of a daemon is no answer: who sends from such a MAC address has the address', options, async () => {
+  for (const daemon of [OUR_MAC, HIGHER]) {
+    const keeper = standbyMac(daemon);
+    const question = arpProbe(IPV4, OUR_MAC);
+    for (const [address, notice, use] of [
+      [IPV4, { ...arpReply(question, keeper), sourceMac: daemon }, arpReply(question, keeper)],
+      [IPV6, { ...ndDefence(IPV6, keeper), sourceMac: daemon, destinationMac: OUR_MAC }, ndDefence(IPV6, keeper)],
+    ] as const) {
+      const trial = ask(address);
+      trial.world.run(100);
+      trial.hear(notice);
+      assert.ok(trial.detection.isAsking);
+      trial.hear(use);
+      const verdict = await trial.detection.verdict;
+      assert.equal(verdict.held && verdict.macAddress, keeper);
+    }
+  }
 });
