@@ -113,6 +113,11 @@ export class Detection {
     return this.#phase === 'guarding';
   }
 
+  /** It leaves neither guard nor standby behind when it is over. */
+  get isPassing(): boolean {
+    return this.#spec.guardMs === 0;
+  }
+
   /** The address is kept for a container to come. */
   get isOnStandby(): boolean {
     return this.#phase === 'standby';

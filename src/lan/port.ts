@@ -117,8 +117,9 @@ export class Port implements Wire {
     this.drain();
     const key = formatAddress(detection.address);
     const others = this.#detections.get(key);
-    // A new detection replaces the guard left by an earlier one.
-    for (const other of others ?? []) if (!other.isAsking) other.end(new Error('asked again'));
+    // A new detection replaces the guard left by an earlier one, unless it would leave the address without any.
+    if (!detection.isPassing)
+      for (const other of others ?? []) if (!other.isAsking) other.end(new Error('asked again'));
     if (this.#detections.get(key)?.add(detection) === undefined) {
       this.#listen(detection.address);
       this.#detections.set(key, new Set([detection]));

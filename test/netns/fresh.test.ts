@@ -14,6 +14,7 @@ import { arpProbe, arpReply, encodeArp } from '../../src/lan/frames/arp.ts';
 import { isProbeMac } from '../../src/lan/frames/mac.ts';
 import { solicitedNodeGroup } from '../../src/lan/frames/nd.ts';
 import { type FoundConflict, Lan as LanRoom, type Speaker } from '../../src/lan/lan.ts';
+import { Prober } from '../../src/lan/prober.ts';
 import type { Kept, Loss } from '../../src/lan/verdict.ts';
 import { MODES, type ProbeProfile } from '../../src/model.ts';
 import { output } from '../lab/command.ts';
@@ -334,6 +335,24 @@ describe('an address is asked for at the moment it is given', { skip: outsideLab
     assert.deepEqual(await room.confirm({ ...request(guarded), macAddress: CONTAINER }), { held: false });
     machine.drain();
     assert.equal(probesFor(guarded).length, 3);
+  });
+
+  test('who is only asked about goes on being guarded', { timeout }, async () => {
+    const guarded = FAMILIES.IPv4.next();
+    const prober = new Prober({ links });
+    const question = { ...request(guarded), profile: 'fast' as const, isOwn: () => false };
+    assert.deepEqual(await prober.probe(question), { held: false });
+    assert.deepEqual(await prober.recheck(question), { held: false });
+    squatter.drain();
+    squatter.heard.length = 0;
+    squatter.send(encodeArp(arpProbe(guarded, SQUATTER)));
+    const isDefence = ({ packet }: (typeof squatter.heard)[number]) =>
+      packet.protocol === 'ARP' && packet.operation === 'reply' && packet.senderAddress.value === guarded.value;
+    await until(() => {
+      squatter.drain();
+      return squatter.heard.some(isDefence);
+    });
+    await prober.close();
   });
 
   test('below a parent without carrier nothing is kept, since silence says nothing there', { timeout }, async () => {
