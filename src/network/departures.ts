@@ -65,6 +65,27 @@ export class Departures {
     await Promise.all(Array.from(this.#leaving.values(), ({ done }) => done));
   }
 
+  /**
+   * Ends an endpoint of which no DeleteEndpoint told, because it looks dead. False, and it stays as it is, when its link is
+   * in a container or on its way there by now. The link goes before the record says so: what is recorded as `deleting` is
+   * removed from wherever it is, also by the next process. Throws what the kernel or the store refuses.
+   */
+  async removeDead(endpoint: Endpoint): Promise<boolean> {
+    if (!(await this.#hasNoLink(endpoint))) return false;
+    this.beginRemoval(await this.#parts.endpoints.change(endpoint, { state: 'deleting' }));
+    return true;
+  }
+
+  /** Whether its link is nowhere; one that lies here, down, is deleted first. The engine may move it at any moment. */
+  async #hasNoLink({ id }: Endpoint): Promise<boolean> {
+    const { links } = this.#parts;
+    const alias = endpointAlias(id);
+    const isIts = (link: Link) => link.alias === alias;
+    const [link] = await links.list(isIts);
+    if (link !== undefined && (link.isUp || !(await links.deleteLink(link.index)))) return false;
+    return ((await links.foreignLinks(isIts)) ?? []).length === 0;
+  }
+
   /** Removes the link and then the record of an endpoint in the state `deleting`; what fails is logged. */
   beginRemoval(endpoint: Endpoint): void {
     const { lan, announcements, log } = this.#parts;

@@ -74,9 +74,8 @@ export class NetworkLeaks implements LeakSource {
     const { endpoints, departures } = this.#parts;
     if (endpoints.get(endpoint.id) !== endpoint || departures.has(endpoint)) return false;
     if (endpoint.state !== 'deleting' && (await this.#findDead([endpoint]))[0]?.cause !== cause) return false;
-    departures.beginRemoval(
-      endpoint.state === 'deleting' ? endpoint : await endpoints.change(endpoint, { state: 'deleting' }),
-    );
+    if (endpoint.state === 'deleting') departures.beginRemoval(endpoint);
+    else if (!(await departures.removeDead(endpoint))) return false;
     await departures.untilDone(endpoint);
     return endpoints.get(endpoint.id) === undefined;
   }

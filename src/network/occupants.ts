@@ -62,7 +62,7 @@ export class Occupants {
   async isInUse(networkId: string): Promise<boolean> {
     const { endpoints, departures, witness, serial } = this.#parts;
     for (const endpoint of endpoints.ofNetwork(networkId)) {
-      if (await witness.isGone(endpoint, null)) await serial.run(endpoint.id, () => this.#remove(endpoint.id));
+      if (await witness.isGone(endpoint, null)) await serial.run(endpoint.id, () => this.#remove(endpoint));
       const known = endpoints.get(endpoint.id);
       if (known?.state === 'deleting') await departures.untilDone(known);
     }
@@ -130,18 +130,20 @@ export class Occupants {
     for (const address of sharedAddresses(other, wanted))
       if (other.state === 'joined' && !(await witness.hasAddress(other, address))) released.push(address);
     if (released.length > 0) await serial.run(other.id, () => this.withdraw(other.id, released));
-    else if (await witness.isGone(other, limit)) await serial.run(other.id, () => this.#remove(other.id));
+    else if (await witness.isGone(other, limit)) await serial.run(other.id, () => this.#remove(other));
   }
 
-  /** Its leases stay tied to what is no endpoint any more: by that the IPAM knows that they are free. */
-  async #remove(endpointId: string): Promise<void> {
+  /**
+   * Unless its record or its link has moved on since it was looked at. Its leases stay tied to what is no endpoint any more:
+   * by that the IPAM knows that they are free.
+   */
+  async #remove(endpoint: Endpoint): Promise<void> {
     const { endpoints, departures, log } = this.#parts;
-    const endpoint = endpoints.get(endpointId);
-    if (endpoint === undefined || endpoint.state === 'deleting') return;
+    if (endpoints.get(endpoint.id) !== endpoint || endpoint.state === 'deleting') return;
+    if (!(await departures.removeDead(endpoint))) return;
     log.warn('removing an endpoint whose container is gone, since another one starts in its place', {
       endpoint: describe(endpoint),
     });
-    departures.beginRemoval(await endpoints.change(endpoint, { state: 'deleting' }));
   }
 
   /**

@@ -10,12 +10,17 @@ import { endpointAlias } from '../linknames.ts';
 import type { Endpoint } from '../model.ts';
 import type { CallLimit } from '../requests.ts';
 import type { Store } from '../store/store.ts';
-import { RECENT_MS, isUnoccupied } from './dead.ts';
+import { isUnoccupied } from './dead.ts';
 import type { Endpoints } from './endpoints.ts';
 
 /** `unsettled`: its link is on its way between namespaces, or its namespace is ending, or cannot be seen from here. */
 export type Whereabouts = 'present' | 'unsettled' | 'gone';
 
+/**
+ * A link lies here, down, from CreateEndpoint until the engine moves it, and again when it came back. With many containers
+ * at once (a boot) the move follows Join by half a minute, and the two look alike.
+ */
+const MOVED_MS = 60_000;
 /** A container that was killed is seen so long, at most, before the kernel begins to end its namespace. */
 const ENDING_MS = 800;
 /** A call that waited for a witness still has to ask the LAN and to make its link. */
@@ -43,8 +48,7 @@ export class Witness {
     const { links, endpoints, networks } = this.#parts;
     const isIts = ofEndpoint(endpoint);
     const [here] = await links.list(isIts);
-    // Between its making and the engine's move it lies here as one that came back does.
-    if (here !== undefined) return here.isUp || endpoints.ageMs(endpoint) < RECENT_MS ? 'present' : 'gone';
+    if (here !== undefined) return here.isUp || endpoints.ageMs(endpoint) < MOVED_MS ? 'present' : 'gone';
     const elsewhere = (await links.foreignLinks(isIts)) ?? [];
     if (elsewhere.length > 0) return 'present';
     // It may have come back between the two readings.

@@ -37,8 +37,8 @@ const NETWORK = id('a');
 const SHORT_MS = 2500;
 /** Who lives is refused in less; who may live is waited for longer. */
 const SOON_MS = 2000;
-/** Longer than an engine needs to move a link. */
-const SETTLED_MS = 10_000;
+/** Longer than an engine needs to move a link, with many containers at once. */
+const SETTLED_MS = 60_000;
 
 /** Time that a test lets pass instead of waiting for it. */
 let passedMs = 0;
@@ -122,13 +122,19 @@ describe('who is in the way of a start, on real links', { skip: outsideLab(), ti
 
   /** Join, and what the engine does after it. */
   async function enter(digit: string, ...addresses: string[]): Promise<void> {
-    const { linkName } = await driver.join(NETWORK, id(digit), callLimit());
+    await driver.join(NETWORK, id(digit), callLimit());
+    const container = move(digit);
+    for (const address of addresses) ip(`-n ${container} address add ${address} dev eth0${noDad(address)}`);
+    ip(`-n ${container} link set eth0 up`);
+  }
+
+  /** The engine puts the link into the container; its name there is answered. */
+  function move(digit: string): string {
     const container = `c${digit}`;
     ip(`netns add ${container}`);
     containers.push(container);
-    ip(`link set ${linkName} netns ${container} name eth0`);
-    for (const address of addresses) ip(`-n ${container} address add ${address} dev eth0${noDad(address)}`);
-    ip(`-n ${container} link set eth0 up`);
+    ip(`link set tsm${digit.repeat(12)} netns ${container} name eth0`);
+    return container;
   }
 
   const noDad = (address: string) => (address.includes(':') ? ' nodad' : '');
@@ -243,6 +249,58 @@ describe('who is in the way of a start, on real links', { skip: outsideLab(), ti
     assert.equal(code, 'ADDRESS_TAKEN');
     assert.deepEqual(await recorded(), ['1']);
   });
+
+  test('a link that waits for its container for half a minute is not one that came back', async () => {
+    await makeNetwork();
+    await create('1', '10.9.0.2/24');
+    await driver.join(NETWORK, id('1'), callLimit());
+    passedMs += SETTLED_MS / 2;
+    assert.equal(await driver.isGone(id('1')), false);
+    assert.equal(await refusal(create('2', '10.9.0.2/24', { limitMs: SHORT_MS })), 'ADDRESS_TAKEN');
+    ip(`-n ${move('1')} link show eth0`);
+    assert.deepEqual(await recorded(), ['1']);
+  });
+
+  for (const moment of ['look', 'deletion'] as const) {
+    test(`a link that its engine moves at last, at the ${moment}, is not deleted in the container`, async () => {
+      await makeNetwork();
+      await create('1', '10.9.0.2/24');
+      await driver.join(NETWORK, id('1'), callLimit());
+      passedMs += SETTLED_MS;
+      moveAt(moment, '1');
+      assert.equal(await refusal(create('2', '10.9.0.2/24', { limitMs: SHORT_MS })), 'ADDRESS_TAKEN');
+      ip('-n c1 link show eth0');
+      assert.equal((await store.endpoints.get(id('1')))?.state, 'joined');
+    });
+  }
+
+  test('nor is it by who looks for leaks', async () => {
+    await makeNetwork();
+    await create('1', '10.9.0.2/24');
+    await driver.join(NETWORK, id('1'), callLimit());
+    passedMs += SETTLED_MS;
+    const [leak, ...others] = await driver.leaks();
+    assert.deepEqual(others, []);
+    moveAt('deletion', '1');
+    assert.equal(await leak?.collect(), false);
+    ip('-n c1 link show eth0');
+    assert.equal((await store.endpoints.get(id('1')))?.state, 'joined');
+  });
+
+  /** Between the first look and the next step, or when the deletion of the link is on its way to the kernel. */
+  function moveAt(moment: 'look' | 'deletion', digit: string): void {
+    const [list, deleteLink] = [links.list.bind(links), links.deleteLink.bind(links)];
+    const isMoved = () => containers.includes(`c${digit}`);
+    links.list = async (keep) => {
+      const found = await list(keep);
+      if (moment === 'look' && !isMoved()) move(digit);
+      return found;
+    };
+    links.deleteLink = async (index) => {
+      if (moment === 'deletion' && !isMoved()) move(digit);
+      return deleteLink(index);
+    };
+  }
 
   test('whatever the clock is set to, a link is not older than it is, nor younger than this process', async () => {
     await makeNetwork();
