@@ -26,6 +26,8 @@ const MOST_JUDGED = 16;
 /** Defences against a flood of probes are held to 100 a second. */
 const DEFENCE_PERIOD_MS = 100;
 const DEFENCES_PER_PERIOD = 10;
+/** So many of one guard go whatever else is to be sent, as a rival that asks is told once or twice; the rest if frames are left. */
+const ASSURED_DEFENCES = 3;
 /**
  * Switches forget who wants a group's frames 260 s after the last report (RFC 3810 9.4), and this link does not answer
  * when they ask for reports.
@@ -79,6 +81,7 @@ export class Detection {
   /** How often in a row only links of this host answered. */
   #hostChecks = 0;
   #defences = { sinceMs: Number.NEGATIVE_INFINITY, count: 0 };
+  #assuredDefences = 0;
   #cancelTimer: () => void = () => undefined;
 
   constructor(spec: DetectionSpec, context: DetectionContext) {
@@ -383,9 +386,17 @@ export class Detection {
   }
 
   #defend({ packet }: Sighting): void {
-    const { wire } = this.#context;
-    if (this.#isFlooded() || !wire.spare()) return;
-    wire.send(defenceFrame(packet, this.address, wire.macAddress));
+    const { wire, clock } = this.#context;
+    if (this.#isFlooded()) return;
+    const frame = defenceFrame(packet, this.address, wire.macAddress);
+    if (this.#assuredDefences === ASSURED_DEFENCES) {
+      if (wire.spare()) wire.send(frame);
+      return;
+    }
+    this.#assuredDefences++;
+    const waitMs = wire.turn();
+    if (waitMs === 0) wire.send(frame);
+    else clock.after(waitMs, () => this.#phase === 'guarding' && wire.send(frame));
   }
 
   #isFlooded(): boolean {

@@ -14,7 +14,7 @@ export interface Wire {
   drain(): void;
   /** Reserves the next frame; how many milliseconds from now it has to be sent (pacer.ts). */
   turn(): number;
-  /** Whether an answer to somebody else's frame may go now. */
+  /** Whether a frame that can as well be left out may go now. */
   spare(): boolean;
 }
 

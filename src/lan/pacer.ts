@@ -35,7 +35,7 @@ export class Pacer {
   }
 
   /**
-   * Whether an answer to somebody else's frame may go now. False where it would take from our own questions what they
+   * Whether a frame that can as well be left out may go now, as most answers to others. False where it would take from our own questions what they
    * need: others must not be able to keep us from asking.
    */
   spare(): boolean {

@@ -44,6 +44,7 @@ interface Circumstances {
   readonly answersForAll?: (macAddress: string) => Promise<boolean>;
   readonly random?: () => number;
   readonly isOwn?: (macAddress: string, isGiven: boolean) => boolean;
+  readonly mostFrames?: number;
 }
 
 function ask(
@@ -54,10 +55,12 @@ function ask(
     answersForAll,
     random = () => 0.5,
     isOwn = (mac) => mac === CONTAINER,
+    mostFrames = 0,
   }: Circumstances = {},
 ): Trial {
   const world = new World();
-  const host = new Host(world, { macAddress: OUR_MAC, latencyMs: 1, stall: { fromMs: 0, forMs: 0 } }, []);
+  const stall = { fromMs: 0, forMs: 0 };
+  const host = new Host(world, { macAddress: OUR_MAC, latencyMs: 1, stall, mostFrames }, []);
   const late: string[] = [];
   const detection = new Detection(
     {
@@ -334,6 +337,34 @@ test('defences against a flood of probes are bounded', options, () => {
   const before = trial.host.sent.length;
   for (let count = 0; count < 1000; count++) trial.hear(arpProbe(IPV4, STRANGER));
   assert.equal(trial.host.sent.length, before + 10);
+});
+
+test(
+  'a guard defends three times although questions of our own need the frames, and then only with those left',
+  options,
+  () => {
+    const trial = ask(IPV4, { mostFrames: 100 });
+    trial.world.run(2000);
+    // Of the 20 that may go at once eight are left: less than half.
+    for (let count = 0; count < 12; count++) assert.equal(trial.host.turn(), 0);
+    const before = trial.host.sent.length;
+    for (let count = 0; count < 5; count++) trial.hear(arpProbe(IPV4, STRANGER));
+    assert.equal(trial.host.sent.length, before + 3);
+  },
+);
+
+test('a defence for which no frame is left goes in its turn, unless the guard is over by then', options, () => {
+  for (const isOver of [false, true]) {
+    const trial = ask(IPV4, { mostFrames: 100 });
+    trial.world.run(2000);
+    for (let count = 0; count < 24; count++) trial.host.turn();
+    const before = trial.host.sent.length;
+    trial.hear(arpProbe(IPV4, STRANGER));
+    assert.equal(trial.host.sent.length, before);
+    if (isOver) trial.detection.end(new Error('released'));
+    trial.world.run(2070);
+    assert.equal(trial.host.sent.length, isOver ? before : before + 1);
+  }
 });
 
 test('reassertions against a flood of rivals are bounded', options, async () => {
