@@ -24,7 +24,7 @@ export interface DeadEndpoint {
 }
 
 /** What an engine is doing with an endpoint at this moment is left alone. */
-export const RECENT_MS = 10_000;
+const RECENT_MS = 10_000;
 /** Each is a link made and deleted, and the kernel deletes many at once in the time of one. */
 const TRIALS_AT_ONCE = 32;
 
