@@ -65,7 +65,7 @@ export const SETTINGS = {
     name: 'PROBE_RATE',
     fallback: '500',
     meaning:
-      'most ARP and neighbour discovery frames a second that are sent on a parent, 0 for no limit: less than at what a switch with ARP inspection shuts the port',
+      'most ARP and neighbour discovery frames a second that are sent on a parent, 10 to 100000, or 0 for no limit; set it below what a switch with ARP inspection allows before it shuts the port',
     allowed: null,
   },
   DEFEND: {

@@ -260,7 +260,7 @@ for (const version of VERSIONS) {
         );
         assert.equal(await isRunning('web'), false);
         callOff();
-        await follow(one.engine, 'conflicts.md', 'A start is refused last: `CONFLICT`, `-o conflict=`');
+        await follow(one.engine, 'conflicts.md', 'Refusals are the last resort: `CONFLICT`, `-o conflict=`');
         assert.equal(await inside(one.engine, 'web'), address);
       });
 
