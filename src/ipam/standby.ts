@@ -1,6 +1,6 @@
 /**
  * The next addresses of each pool in use, probed on the LAN ahead of need and then kept on standby (lan/standby.ts), so that
- * the usual container start waits for no probe. Nothing is stored: after a start of the daemon they are probed anew.
+ * the usual container start waits for one short question. Nothing is stored: after a start of the daemon they are probed anew.
  *
  * Cost on the LAN of one pool: 3 frames for each of its 4 addresses in nine to ten minutes, thus at most 1.4 a minute; for
  * IPv6 also one multicast report each in two minutes.

@@ -31,10 +31,10 @@ import { type Sighting, decodePacket, readSighting } from './frames/sighting.ts'
 const PROBE_MTU = 576;
 
 /** How often the socket is read: just after a frame of ours, when most answers come; while a verdict is awaited or an
- * address is guarded, as a fresh question of another daemon waits no longer than 12 ms for our defence; and while addresses
+ * address is guarded, as a fresh question of another daemon waits no longer than 9 ms for our defence; and while addresses
  * are only on standby. */
 const PROMPT_TICK_MS = 2;
-const ASKING_TICK_MS = 10;
+const ASKING_TICK_MS = 5;
 const STANDBY_TICK_MS = 100;
 const PROMPT_MS = 10;
 /** The link stays for the next detection, because the kernel takes 16 ms to delete it. */

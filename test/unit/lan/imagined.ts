@@ -121,7 +121,7 @@ export class Host implements Wire, Station {
   /** As often as the port does at least. */
   tick(): void {
     this.drain();
-    this.clock.after(this.detection?.isOnStandby ? 100 : 10, () => this.tick());
+    this.clock.after(this.detection?.isOnStandby ? 100 : 5, () => this.tick());
   }
 
   drain(): void {

@@ -218,12 +218,12 @@ for (const [address, probe, reply] of [
 
       const winner = kept(address);
       assert.ok(winner.detection.grant());
-      winner.world.run(5010);
+      winner.world.run(5005);
       winner.hear(probe(RIVAL));
       assert.equal(winner.sent().length, 2, 'it reasserts itself at once');
-      winner.world.run(5010 + 400);
+      winner.world.run(5005 + 400);
       assert.ok(winner.detection.isAsking);
-      winner.world.run(5010 + 470);
+      winner.world.run(5005 + 470);
       assert.equal(winner.sent().length, 1, 'and asks once more');
       assert.deepEqual(await winner.detection.verdict, { held: false });
     },
@@ -249,9 +249,9 @@ for (const [address, probe, reply] of [
       const trial = kept(address);
       assert.ok(trial.detection.grant());
       assert.equal(trial.sent().length, 1);
-      trial.world.run(5011);
+      trial.world.run(5008);
       assert.ok(trial.detection.isAsking);
-      trial.world.run(5013);
+      trial.world.run(5010);
       assert.deepEqual(await trial.detection.verdict, { held: false });
       assert.ok(trial.detection.isGuarding);
       trial.hear(probe(RIVAL));
