@@ -45,7 +45,8 @@ export class PoolLan implements Keeper {
     if (request === null && leastProfile !== null && !(await this.#isOnNoLan(pool))) throw clusterUnproven(text);
     if (request === null) return NOT_HELD;
     const check = { ...request, leastProfile };
-    const policy = isNamed ? await this.#policyOf(pool) : 'refuse';
+    // A container of a lost host may have it and go on: nothing but its silence promises that it is free.
+    const policy = isNamed && leastProfile === null ? await this.#policyOf(pool) : 'refuse';
     const isFirm = isNamed && policy === 'refuse' && limit !== null;
     const asked = isFirm ? this.#lan.insist(check, limit) : this.#lan.check(check);
     const verdict = await asked.catch((error: unknown) => {
