@@ -27,6 +27,8 @@ export interface AddressCheck extends Segment {
   readonly atMs?: number | undefined;
   /** Nothing else promises that the address is free: the LAN is asked at least so, or it is an error. Null: as is usual. */
   readonly leastProfile?: ProbeProfile | null;
+  /** Of the container that is to have the address, where that is known by now. */
+  readonly macAddress?: string | null;
 }
 
 /** One of our endpoints, as far as the LAN sees it. */
@@ -88,6 +90,8 @@ const PORT_FILTERS =
   'the network port of the parent delivers frames to its own MAC address only: containers on it get no answers; have it let other MAC addresses through (VMware: promiscuous mode, MAC address changes and forged transmits; Hyper-V: MAC address spoofing; a switch: port security)';
 /** What a container said that is leaving was read by then. */
 const LEAVING_MS = 1000;
+/** What cannot be recorded is said once in this time. */
+const UNRECORDED_MS = 60_000;
 
 /** The LANs below all parents of this host. */
 export class Lan {
@@ -96,6 +100,7 @@ export class Lan {
   readonly #monitor: Monitor;
   readonly #interruptions: Interruptions<LanEndpoint>;
   readonly #questions: Questions;
+  #unrecordedAtMs = Number.NEGATIVE_INFINITY;
 
   constructor(parts: LanParts) {
     this.#parts = parts;
@@ -306,10 +311,21 @@ export class Lan {
 
   // --- what is heard ------------------------------------------------------------------------------------------------
 
-  /** Who only asks for an address does not have it, and this host is no stranger. */
+  /**
+   * Who only asks for an address does not have it, and this host is no stranger. A verdict that cannot be recorded, on a disk
+   * that is full, is none the less true.
+   */
   async #tellHolder(request: AddressCheck, verdict: Verdict, ourMacAddress: string | null): Promise<void> {
     if (!verdict.held || verdict.simultaneous || verdict.isOnHost) return;
-    await this.#recordHolder(request, verdict.macAddress, ourMacAddress);
+    const { macAddress: by } = verdict;
+    await this.#recordHolder(request, by, ourMacAddress).catch((error: unknown) => this.#tellUnrecorded(error));
+  }
+
+  /** Once a minute: a search for an address may meet with many that somebody has. */
+  #tellUnrecorded(error: unknown): void {
+    if (performance.now() < this.#unrecordedAtMs + UNRECORDED_MS) return;
+    this.#unrecordedAtMs = performance.now();
+    this.#parts.log.error('somebody has an address, which could not be recorded', { error: String(error) });
   }
 
   /** Unless it is this host, one of its containers, or another daemon. */
@@ -357,17 +373,17 @@ export class Lan {
 
   /** Null where the LAN is not to be asked. */
   #question(request: AddressCheck): LanQuestion | null {
-    const { parentName, mode, address, subnet, signal, atMs } = request;
+    const { parentName, mode, address, subnet, macAddress, signal, atMs } = request;
     const profile = thorough(this.#profileOf(request), request.leastProfile ?? 'off');
     if (profile === 'off') return null;
     this.#interruptions.follow(parentName);
     // Before the address is given out, only the endpoint that had it until now: networks whose addresses are not chosen by
     // one and the same can meet on a parent. After that, the one it was for.
-    const isOwn = (macAddress: string, isGiven: boolean) => {
-      const speaker = this.#parts.speaker(parentName, macAddress, address);
+    const isOwn = (mac: string, isGiven: boolean) => {
+      const speaker = this.#parts.speaker(parentName, mac, address);
       return speaker !== undefined && (isGiven || speaker.isLeaving);
     };
-    return { parentName, mode, address, profile, subnet, isOwn, signal, atMs, isProof: isProof(request) };
+    return { parentName, mode, address, profile, subnet, isOwn, macAddress, signal, atMs, isProof: isProof(request) };
   }
 
   #profileOf({ profile }: Segment): ProbeProfile {

@@ -43,6 +43,8 @@ export interface ProbeRequest extends OnParent {
   readonly guardMs?: number | undefined;
   /** Nothing else promises that the address is free: the whole procedure runs, also for what is on standby. */
   readonly isProof?: boolean | undefined;
+  /** Of the container that is to have the address, where that is known by now. */
+  readonly macAddress?: string | null | undefined;
 }
 
 /** An address to be announced. `macAddress`: the container's. */

@@ -16,6 +16,7 @@ export type LanOfEndpoints = Pick<EndpointLan, keyof EndpointLan>;
 interface Question extends AddressCheck {
   readonly address: InterfaceAddress;
   readonly endpointId: string;
+  readonly macAddress: string;
   /** Our own IPAM chose it, and asked for it then. */
   readonly isOurs: boolean;
 }
@@ -62,7 +63,7 @@ export class EndpointLan {
    * refused with either policy. Throws also what Lan.check() throws.
    */
   async check(network: Network, endpoint: Endpoint, limit: CallLimit): Promise<void> {
-    const questions = questionsFor(network, endpoint, limit).filter(({ isOurs }) => !isOurs);
+    const questions = questionsOf(network, endpoint, limit).filter(({ isOurs }) => !isOurs);
     await Promise.all(questions.map((question) => this.#check(network, question, limit)));
   }
 
@@ -87,8 +88,7 @@ export class EndpointLan {
   }
 
   async #confirmAll(network: Network, endpoint: Endpoint, limit: CallLimit, doubt = () => {}): Promise<void> {
-    const { macAddress } = endpoint;
-    const questions = questionsFor(network, endpoint, limit).map((question) => ({ ...question, macAddress }));
+    const questions = questionsOf(network, endpoint, limit);
     await Promise.all(questions.map((question) => this.#confirm(network, question, limit, doubt)));
   }
 
@@ -102,12 +102,7 @@ export class EndpointLan {
     if (verdict.held) this.#warn(network, question, verdict);
   }
 
-  async #confirm(
-    network: Network,
-    question: Question & { macAddress: string },
-    limit: CallLimit,
-    doubt: () => void,
-  ): Promise<void> {
+  async #confirm(network: Network, question: Question, limit: CallLimit, doubt: () => void): Promise<void> {
     const first = await this.#lan.confirm(question);
     if (!first.held) return;
     doubt();
@@ -175,15 +170,16 @@ export class EndpointLan {
 }
 
 /** What lies in no subnet of the network was refused before. */
-function questionsFor(network: Network, { id: endpointId, addresses }: Endpoint, limit: CallLimit): Question[] {
+function questionsOf(network: Network, endpoint: Endpoint, limit: CallLimit): Question[] {
   const segment = segmentOf(network);
   if (segment === null) return [];
+  const { id: endpointId, macAddress, addresses } = endpoint;
   return addresses.flatMap((address) => {
     const known = subnetOf(address, network.subnets);
     const subnet = known && parsePrefix(known.subnet);
     return subnet === undefined
       ? []
-      : [{ ...segment, ...limit, endpointId, address, subnet, isOurs: known?.realm !== null }];
+      : [{ ...segment, ...limit, endpointId, macAddress, address, subnet, isOurs: known?.realm !== null }];
   });
 }
 

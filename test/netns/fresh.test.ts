@@ -22,6 +22,7 @@ import { outsideLab } from '../lab/enclosure.ts';
 import { Lan, Namespace } from '../lab/namespace.ts';
 import { Neighbour } from '../lab/neighbour.ts';
 import { callLimit, inTime, until } from '../lab/patience.ts';
+import { type Line, logInto } from '../unit/server/door.ts';
 
 const timeout = 60_000;
 const MACHINE = '3c:22:fb:10:aa:02';
@@ -30,8 +31,6 @@ const CONTAINER = '02:42:0a:09:00:32';
 const OTHER = '02:42:ac:11:00:02';
 /** What the kernel and this process take beside the waits. */
 const PROMPT_MS = 200;
-
-const QUIET = { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined };
 
 const ip = (words: string) => output(['ip', ...words.split(' ')]);
 
@@ -54,6 +53,8 @@ describe('an address is asked for at the moment it is given', { skip: outsideLab
   let links: Links;
   let room: LanRoom;
   const records: FoundConflict[] = [];
+  const lines: Line[] = [];
+  let isDiskFull = false;
   /** Of our endpoints, by MAC address. */
   const speakers = new Map<string, Speaker>();
 
@@ -71,6 +72,8 @@ describe('an address is asked for at the moment it is given', { skip: outsideLab
 
   beforeEach(() => {
     records.length = 0;
+    lines.length = 0;
+    isDiskFull = false;
     speakers.clear();
     room = new LanRoom({
       links,
@@ -78,10 +81,13 @@ describe('an address is asked for at the moment it is given', { skip: outsideLab
       mostFrames: 0,
       defends: false,
       speaker: (_parent, macAddress) => speakers.get(macAddress),
-      record: async (conflict) => void records.push(conflict),
+      record: async (conflict) => {
+        if (isDiskFull) throw new Error('database or disk is full');
+        records.push(conflict);
+      },
       onBack: () => undefined,
       ended: async () => undefined,
-      log: QUIET,
+      log: logInto(lines),
     });
   });
   afterEach(async () => {
@@ -253,6 +259,24 @@ describe('an address is asked for at the moment it is given', { skip: outsideLab
       assert.deepEqual(await room.check(request(again)), heldBy(CONTAINER));
       await machine.namespace.ip('link delete twin');
       await machine.namespace.run(['sh', '-c', 'echo 0 > /proc/sys/net/ipv4/conf/lan0/arp_ignore']);
+    });
+
+    test(`who has an ${family} address has it also when that cannot be recorded, which is said once`, {
+      timeout,
+    }, async () => {
+      isDiskFull = true;
+      const [wanted, named] = [next(), next()];
+      for (const one of [wanted, named]) await take(one);
+      assert.deepEqual(await room.check(request(wanted)), heldBy(MACHINE));
+      assert.deepEqual(await room.insist(request(named), callLimit(1500)), heldBy(MACHINE));
+      assert.deepEqual(await room.confirm({ ...request(wanted), macAddress: CONTAINER }), heldBy(MACHINE));
+      assert.equal(await room.keep(request(wanted), () => undefined), 'used');
+      const errors = lines.filter(({ level }) => level === 'error');
+      assert.deepEqual(
+        errors.map(({ fields }) => fields['error']),
+        ['Error: database or disk is full'],
+      );
+      for (const one of [wanted, named]) await leave(one);
     });
 
     test(`an ${family} address whose guard is over is confirmed by the whole procedure`, { timeout }, async () => {

@@ -11,7 +11,7 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Address, formatAddress, parseAddress, parsePrefix } from '../../src/address.ts';
+import { type Address, formatAddress, macFromIPv4, macFromIPv6, parseAddress, parsePrefix } from '../../src/address.ts';
 import { Links } from '../../src/kernel/link.ts';
 import { arpReply, encodeArp } from '../../src/lan/frames/arp.ts';
 import { encodeNd, ndDefence } from '../../src/lan/frames/nd.ts';
@@ -26,6 +26,8 @@ const timeout = 60_000;
 const GATEWAY = '3c:22:fb:10:aa:01';
 const PRINTER = '3c:22:fb:10:aa:02';
 const SLEEPER = '3c:22:fb:10:aa:03';
+/** Of a container, named by its user. */
+const NAMED = '02:00:00:00:00:09';
 
 const ip = (words: string) => output(['ip', ...words.split(' ')]);
 
@@ -187,17 +189,17 @@ describe('ports that filter MAC addresses, and the neighbour table', { skip: out
     ['IPv6', nextIPv6],
   ] as const) {
     /** Asleep, it answers only what is meant for it alone. */
-    const answerAlone = (one: Address) => {
+    const answerAlone = (one: Address, macAddress = SLEEPER) => {
       sleeper.react = (packet: Packet) => {
-        if (packet.destinationMac !== SLEEPER) return;
+        if (packet.destinationMac !== macAddress) return;
         if (packet.protocol === 'ARP' && packet.targetAddress.value === one.value)
-          sleeper.send(encodeArp(arpReply(packet, SLEEPER)));
+          sleeper.send(encodeArp(arpReply(packet, macAddress)));
         else if (packet.protocol === 'NS' && packet.target.value === one.value)
-          sleeper.send(encodeNd(ndDefence(one, SLEEPER)));
+          sleeper.send(encodeNd(ndDefence(one, macAddress)));
       };
     };
-    const enter = (one: Address, state: string) =>
-      ip(`neighbour replace ${formatAddress(one)} lladdr ${SLEEPER} dev par nud ${state}`);
+    const enter = (one: Address, state: string, macAddress = SLEEPER) =>
+      ip(`neighbour replace ${formatAddress(one)} lladdr ${macAddress} dev par nud ${state}`);
 
     for (const state of ['reachable', 'stale'])
       test(`a host that the neighbour table has as ${state}, and that answers when asked alone, holds its ${family} address`, {
@@ -223,6 +225,21 @@ describe('ports that filter MAC addresses, and the neighbour table', { skip: out
       await enter(written, 'permanent');
       assert.deepEqual(await probe(written), heldBy(SLEEPER));
       await ip(`neighbour delete ${formatAddress(written)} dev par`);
+    });
+
+    test(`what an administrator wrote of the container to come is no other holder of its ${family} address, unless it answers`, {
+      timeout,
+    }, async () => {
+      const own = free();
+      const derived = own.family === 'IPv4' ? macFromIPv4('02:9a', own) : macFromIPv6('02:9a', own);
+      for (const macAddress of [derived, NAMED]) {
+        await enter(own, 'permanent', macAddress);
+        assert.deepEqual(await probe(own, { macAddress: NAMED }), { held: false }, macAddress);
+      }
+      answerAlone(own, NAMED);
+      assert.deepEqual(await probe(own, { macAddress: NAMED }), heldBy(NAMED), 'another host has its twin');
+      assert.deepEqual(await probe(own), heldBy(NAMED), 'of whom nothing is known yet');
+      await ip(`neighbour delete ${formatAddress(own)} dev par`);
     });
 
     test(`an entry of the container that has just left is no other holder (${family})`, { timeout }, async () => {
