@@ -9,6 +9,11 @@
  * - Its MTU is below 1280, where the kernel gives a link no IPv6 at all (addrconf_notify, net/ipv6/addrconf.c): no
  *   address, no routes from router advertisements. That needs no write to /proc/sys, which a plugin's container has not.
  *
+ * An advertisement of an IPv6 address goes to all nodes, because who asks from `::` cannot be addressed (RFC 4861 7.2.4).
+ * Such frames reach macvlan links by a queue that serves all of them (macvlan_broadcast_enqueue): with 60 containers on the
+ * parent one in a hundred came 7 ms late on a calm machine, and under load some are dropped. So advertisements are
+ * heard on the parent as well.
+ *
  * In passthru mode the parent's one child would be kept out by such a link, and beside a foreign passthru child or an
  * ipvlan the kernel refuses it. Then the port is the parent itself, with its own MAC.
  */
@@ -18,6 +23,7 @@ import type { Link, Links } from '../kernel/link.ts';
 import { PacketSocket } from '../kernel/packet.ts';
 import { PROBE_ALIAS } from '../linknames.ts';
 import type { Clock } from '../clock.ts';
+import { ETHERTYPE_IPV6 } from './frames/ethernet.ts';
 import { awaitingFilter } from './frames/filter.ts';
 import type { Detection } from './detection.ts';
 import type { Wire } from './detectionspec.ts';
@@ -64,6 +70,8 @@ export class Port implements Wire {
   readonly #socket: PacketSocket;
   /** Undefined on the parent itself. */
   readonly #link: Link | undefined;
+  /** On the parent, beside a link of our own, once an IPv6 address is asked for. */
+  #advertisements: PacketSocket | undefined;
   readonly #detections = new Map<string, Set<Detection>>();
   readonly #judge: ProxyJudge;
   readonly #inquiries: Inquiries;
@@ -204,7 +212,8 @@ export class Port implements Wire {
     if (this.#isClosed) return;
     try {
       this.#refreshFilter();
-      this.#hear(this.#socket.receive().flatMap(({ frame }) => toSighting(frame)));
+      const advertised = this.#receiveAdvertisements();
+      this.#hear([...advertised, ...this.#socket.receive().flatMap(({ frame }) => toSighting(frame))]);
     } catch (error) {
       this.#spec.onEnd(error as Error);
     }
@@ -219,6 +228,7 @@ export class Port implements Wire {
     this.#judge.close();
     this.#inquiries.close();
     this.#socket.close();
+    this.#advertisements?.close();
     if (this.#link !== undefined) await this.#spec.links.deleteLink(this.#link.index);
   }
 
@@ -233,6 +243,34 @@ export class Port implements Wire {
   #listen(address: Address): void {
     this.#isFilterStale = true;
     for (const mac of groups(address)) this.#socket.join(mac);
+    if (address.family === 'IPv6' && this.#link !== undefined) this.#advertisements ??= this.#openAdvertisements();
+  }
+
+  /** Undefined when the parent has just gone down or away, which the other socket tells. */
+  #openAdvertisements(): PacketSocket | undefined {
+    try {
+      const { index: linkIndex } = this.#spec.parent;
+      return PacketSocket.open({
+        linkIndex,
+        protocol: ETHERTYPE_IPV6,
+        filter: awaitingFilter([]),
+        ignoreOutgoing: true,
+      });
+    } catch {
+      return undefined;
+    }
+  }
+
+  #receiveAdvertisements(): Sighting[] {
+    try {
+      const frames = this.#advertisements?.receive() ?? [];
+      // What else is heard there is heard on our own link too, and a question must not count twice.
+      return frames.flatMap(({ frame }) => toSighting(frame)).filter(({ packet }) => packet.protocol === 'NA');
+    } catch {
+      this.#advertisements?.close();
+      this.#advertisements = undefined;
+      return [];
+    }
   }
 
   #ignore(address: Address): void {
@@ -245,13 +283,13 @@ export class Port implements Wire {
   #refreshFilter(): void {
     if (!this.#isFilterStale) return;
     this.#isFilterStale = false;
-    this.#socket.setFilter(
-      awaitingFilter([
-        ...this.#all().map(({ address }) => address),
-        ...this.#judge.addresses,
-        ...this.#inquiries.addresses,
-      ]),
-    );
+    const filter = awaitingFilter([
+      ...this.#all().map(({ address }) => address),
+      ...this.#judge.addresses,
+      ...this.#inquiries.addresses,
+    ]);
+    this.#socket.setFilter(filter);
+    this.#advertisements?.setFilter(filter);
   }
 
   /** Reads the socket as often as those who wait need it; with nobody waiting, counts down to the end. */
