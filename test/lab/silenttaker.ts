@@ -59,10 +59,14 @@ export class SilentTaker {
     await this.#settle(address, { namespace: container, linkName: 'eth0', macAddress });
   }
 
+  /** A container goes with its address. */
   async giveUp(address: string): Promise<void> {
     const owner = this.#owner.get(address);
-    await owner?.namespace.ip(`address delete ${withLength(address)} dev ${owner.linkName}`);
     this.#owner.delete(address);
+    if (owner === undefined) return;
+    if (owner.namespace === this.namespace)
+      await this.namespace.ip(`address delete ${withLength(address)} dev ${owner.linkName}`);
+    else await owner.namespace.delete();
   }
 
   async #settle(address: string, owner: Owner): Promise<void> {
