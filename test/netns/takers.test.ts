@@ -41,6 +41,8 @@ const LISTENER = '3c:22:fb:10:aa:05';
 const NETWORKS_AT_ONCE = 10;
 /** What the daemon has ready for each pool. */
 const ON_STANDBY = 4;
+/** In one network, as it asks on for those that are taken and has the fewer addresses ready. */
+const MOST_ON_STANDBY = 6;
 /** How long a port does not forward after its carrier is back. */
 const SILENT_MS = 1500;
 
@@ -306,8 +308,12 @@ function judge(kind: Kind, engine: Understudy, outcomes: readonly Outcome[]): vo
   table[nameOf(kind)] = { rounds: taken.length, duplicates: duplicates.length, also };
   assert.equal(taken.length, kind.rounds);
   assert.deepEqual(duplicates, [], logOf(engine, duplicates));
-  if (kind.way === 'dynamic' && !['chosen', 'created'].includes(kind.moment))
-    return assert.deepEqual(refused, [], 'another address was free');
+  const isBefore = !['chosen', 'created'].includes(kind.moment);
+  if (kind.way === 'dynamic' && isBefore) {
+    // Broadcasts reach a container's macvlan link by a queue of its host: its answer may come after the fresh question.
+    if (!kind.isTwin) assert.deepEqual(refused, [], 'another address was free');
+    return;
+  }
   const isSaid = (address: string) =>
     refused.some((words) => words.includes(`address ${address} `) && (kind.isTwin === true || words.includes(TAKER)));
   assert.deepEqual(
@@ -355,15 +361,15 @@ describe('takers', { skip: outsideLab(), timeout: 3_600_000 }, () => {
 
   async function play(kind: Kind, engine: Understudy, parent: string): Promise<void> {
     const { modes, rounds } = kind;
-    const outcomes: Outcome[] = [];
-    // There is room for one at a time.
-    if (modes[0] === 'passthru')
-      for (const _ of times(rounds)) outcomes.push(await playIn(kind, engine, { parent, mode: 'passthru', count: 1 }));
-    else {
-      const countOf = (place: number) => times(rounds).filter((round) => round % modes.length === place).length;
-      const playing = modes.map((mode, place) => playIn(kind, engine, { parent, mode, count: countOf(place) }));
-      outcomes.push(...(await Promise.all(playing)));
-    }
+    const most = modes[0] === 'passthru' ? 1 : kind.moment === 'standby' ? MOST_ON_STANDBY : rounds;
+    const playMode = async (mode: string, place: number) => {
+      const outcomes: Outcome[] = [];
+      const share = times(rounds).filter((round) => round % modes.length === place).length;
+      for (let left = share; left > 0; left -= most)
+        outcomes.push(await playIn(kind, engine, { parent, mode, count: Math.min(left, most) }));
+      return outcomes;
+    };
+    const outcomes = (await Promise.all(modes.map(playMode))).flat();
     judge(kind, engine, outcomes);
   }
 
