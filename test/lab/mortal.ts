@@ -85,9 +85,12 @@ Server.prototype.emit = function (this: Server, event: string, ...given: unknown
   const hand = () => emit.apply(this, [event, ...given] as never);
   return event === 'request' ? cause.run('call', hand) : hand();
 } as typeof emit;
-const { start: startCollector } = Collector.prototype;
+const { start: startCollector, hurry } = Collector.prototype;
 Collector.prototype.start = function (this: Collector) {
   cause.run('collector', () => startCollector.call(this));
+};
+Collector.prototype.hurry = function (this: Collector) {
+  cause.run('collector', () => hurry.call(this));
 };
 // Whether a container is announced before it ends, and between which steps, is for the machine to say.
 const { start } = Announcements.prototype;
