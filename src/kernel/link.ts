@@ -52,7 +52,7 @@ import { type ForeignLink, Namespaces } from './namespaces.ts';
 import { type Neighbour, RTM_GETNEIGH, decodeNeighbour, neighbourBody, neighbourDumpBody } from './neighbour.ts';
 import { type Answer, type Message, NLM_F_CREATE, NLM_F_EXCL, type Request } from './netlink.ts';
 import { RtnetlinkSocket } from './rtnetlink.ts';
-import { isWirelessName, upperNames, writeIPv6Switch } from './sysfs.ts';
+import { carriedFrames, isWirelessName, upperNames, writeIPv6Switch } from './sysfs.ts';
 import { NetlinkTrace } from './trace.ts';
 import { type LinkEvent, LinkWatch } from './watch.ts';
 
@@ -159,6 +159,11 @@ export class Links {
       );
     const found = await Promise.all(names.map((name) => this.byName(name)));
     return found.filter((upper) => upper !== undefined);
+  }
+
+  /** A frame came in or went out by it, so that it was up once. False too where sysfs does not show this namespace. */
+  hasCarriedFrames(link: Link): boolean {
+    return (carriedFrames(link) ?? 0) > 0;
   }
 
   /** By sysfs, which shows the namespace it was mounted in. */

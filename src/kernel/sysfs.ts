@@ -3,14 +3,26 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import type { Link } from './message.ts';
 
 /** Names of the links that sit on this one; null where sysfs shows another namespace, or is not there. */
-export function upperNames({ name, index, macAddress }: Link): string[] | null {
+export function upperNames(link: Link): string[] | null {
+  return inSysfs(link, (directory) =>
+    readdirSync(directory).flatMap((entry) => (entry.startsWith('upper_') ? [entry.slice('upper_'.length)] : [])),
+  );
+}
+
+/** Received and sent since it was made, wherever it was moved; null where sysfs shows another namespace, or is not there. */
+export function carriedFrames(link: Link): number | null {
+  const count = (file: string) => Number(readFileSync(file, 'utf8'));
+  return inSysfs(
+    link,
+    (directory) => count(`${directory}/statistics/rx_packets`) + count(`${directory}/statistics/tx_packets`),
+  );
+}
+
+function inSysfs<T>({ name, index, macAddress }: Link, read: (directory: string) => T): T | null {
   const directory = `/sys/class/net/${name}`;
-  const read = (file: string) => readFileSync(`${directory}/${file}`, 'utf8').trim();
+  const text = (file: string) => readFileSync(`${directory}/${file}`, 'utf8').trim();
   try {
-    if (read('ifindex') !== String(index) || read('address') !== macAddress) return null;
-    return readdirSync(directory).flatMap((entry) =>
-      entry.startsWith('upper_') ? [entry.slice('upper_'.length)] : [],
-    );
+    return text('ifindex') === String(index) && text('address') === macAddress ? read(directory) : null;
   } catch {
     return null;
   }

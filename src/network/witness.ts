@@ -18,7 +18,7 @@ export type Whereabouts = 'present' | 'unsettled' | 'gone';
 
 /**
  * A link lies here, down, from CreateEndpoint until the engine moves it, and again when it came back. With many containers
- * at once (a boot) the move follows Join by half a minute, and the two look alike.
+ * at once (a boot) the move follows Join by half a minute, and the two look alike unless it was up and carried frames.
  */
 const MOVED_MS = 60_000;
 /** A container that was killed is seen so long, at most, before the kernel begins to end its namespace. */
@@ -48,7 +48,9 @@ export class Witness {
     const { links, endpoints, networks } = this.#parts;
     const isIts = ofEndpoint(endpoint);
     const [here] = await links.list(isIts);
-    if (here !== undefined) return here.isUp || endpoints.ageMs(endpoint) < MOVED_MS ? 'present' : 'gone';
+    if (here?.isUp) return 'present';
+    if (here !== undefined)
+      return links.hasCarriedFrames(here) || endpoints.ageMs(endpoint) >= MOVED_MS ? 'gone' : 'present';
     const elsewhere = (await links.foreignLinks(isIts)) ?? [];
     if (elsewhere.length > 0) return 'present';
     // It may have come back between the two readings.

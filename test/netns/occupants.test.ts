@@ -238,6 +238,25 @@ describe('who is in the way of a start, on real links', { skip: outsideLab(), ti
     await enter('2', '10.9.0.2/24');
   });
 
+  test('a link that carried frames was in a container, however short ago that was', async () => {
+    await makeNetwork();
+    await create('1', '10.9.0.2/24');
+    await enter('1', '10.9.0.2/24');
+    speak('c1');
+    giveBack('1');
+    await create('2', '10.9.0.2/24', { limitMs: SHORT_MS });
+    await untilOnly('2');
+  });
+
+  /** At least one frame goes out, which nobody answers. */
+  function speak(container: string): void {
+    try {
+      execFileSync('ip', ['netns', 'exec', container, 'ping', '-c', '1', '-W', '1', '10.9.0.99'], { stdio: 'ignore' });
+    } catch {
+      // Nobody is there.
+    }
+  }
+
   test('a link that an engine is about to move is waited for: who gets it into a container lives', async () => {
     await makeNetwork();
     await create('1', '10.9.0.2/24');
