@@ -376,6 +376,7 @@ export class NetworkDriver implements LeakSource {
   /** Resolves when every acknowledged deletion is done. */
   async close(): Promise<void> {
     this.#announcements.close();
+    this.#lan.close();
     await this.#recovery.close();
     await Promise.all([this.#departures.untilAllDone(), this.#networks.untilVacated()]);
   }

@@ -48,7 +48,7 @@ export class EndpointLan {
   /** Who was said to have an address with which a container starts all the same; by endpoint and address. */
   readonly #warned = new LatestMap<string, string>(MOST_WARNINGS);
   /** By endpoint id, what is asked since CreateEndpoint; until it is answered well, or the endpoint goes. */
-  readonly #asked = new Map<string, Promise<void>>();
+  readonly #asked = new Map<string, { readonly answer: Promise<void>; readonly callOff: () => void }>();
 
   /** `usualPolicy`: of networks whose `-o conflict=` says nothing. */
   constructor(lan: LanRoom, usualPolicy: ConflictPolicy, log: Log) {
@@ -76,15 +76,24 @@ export class EndpointLan {
     const doubt = () => {
       isDoubtful = true;
     };
-    const answer = this.#confirmAll(network, endpoint, limit, doubt);
-    this.#asked.set(id, answer);
-    answer.then(() => this.#asked.get(id) === answer && this.#asked.delete(id), doubt);
+    const controller = new AbortController();
+    const signal = AbortSignal.any([limit.signal, controller.signal]);
+    const answer = this.#confirmAll(network, endpoint, { ...limit, signal }, doubt);
+    const asked = { answer, callOff: () => controller.abort() };
+    this.#asked.set(id, asked);
+    answer.then(() => this.#asked.get(id) === asked && this.#asked.delete(id), doubt);
     return { answer, isDoubtful: () => isDoubtful };
+  }
+
+  /** Calls off what ask() asks; nobody will hear the answer. */
+  close(): void {
+    for (const { callOff } of this.#asked.values()) callOff();
+    this.#asked.clear();
   }
 
   /** Asks for the last time, some milliseconds before the container has its addresses. Throws ADDRESS_LOST. */
   async confirm(network: Network, endpoint: Endpoint, limit: CallLimit): Promise<void> {
-    await Promise.all([this.#asked.get(endpoint.id), this.#confirmAll(network, endpoint, limit)]);
+    await Promise.all([this.#asked.get(endpoint.id)?.answer, this.#confirmAll(network, endpoint, limit)]);
   }
 
   async #confirmAll(network: Network, endpoint: Endpoint, limit: CallLimit, doubt = () => {}): Promise<void> {
@@ -139,6 +148,7 @@ export class EndpointLan {
 
   /** The endpoint goes: its addresses are not watched over any more. */
   forget({ id }: Pick<Endpoint, 'id'>): void {
+    this.#asked.get(id)?.callOff();
     this.#asked.delete(id);
     this.#lan.forget(id);
   }

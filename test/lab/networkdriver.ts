@@ -9,6 +9,7 @@ const QUIET_LAN: LanOfEndpoints = {
   ask: () => ({ answer: Promise.resolve(), isDoubtful: () => false }),
   confirm: async () => undefined,
   watch: () => undefined,
+  close: () => undefined,
   forget: () => undefined,
   announce: async () => undefined,
   keepLeft: async () => undefined,

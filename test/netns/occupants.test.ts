@@ -69,7 +69,12 @@ describe('who is in the way of a start, on real links', { skip: outsideLab(), ti
   });
 
   afterEach(async () => {
-    for (const name of containers) ip(`netns delete ${name}`);
+    for (const name of containers) {
+      // The kernel may take its time for a namespace, and its links have the MAC addresses of the next test.
+      for (const [, link = ''] of ip(`-n ${name} -o link show type macvlan`).matchAll(/^\d+: ([^:@]+)/gm))
+        ip(`-n ${name} link delete ${link}`);
+      ip(`netns delete ${name}`);
+    }
     await driver.deleteNetwork(NETWORK);
     await stop();
     rmSync(directory, { recursive: true });

@@ -30,9 +30,11 @@ interface Answers {
 function lanThatSays(answers: Answers) {
   const asked: string[] = [];
   const limits = new Set<number | undefined>();
+  const signals: (AbortSignal | undefined)[] = [];
   const lines: Line[] = [];
   const says = (question: keyof Answers) => async (request: AddressCheck) => {
     limits.add(request.atMs);
+    signals.push(request.signal);
     asked.push(`${question} ${formatAddress(request.address)}`);
     return answers[question] ?? NOT_HELD;
   };
@@ -43,7 +45,7 @@ function lanThatSays(answers: Answers) {
     ...{ endLeft: () => undefined, vacate: nothing },
   };
   const open = (usual: ConflictPolicy) => new EndpointLan(room, usual, logInto(lines));
-  return { asked, limits, lines, open };
+  return { asked, limits, signals, lines, open };
 }
 
 /** Its IPv4 addresses are chosen by Docker's IPAM and its IPv6 addresses by ours. */
@@ -105,25 +107,32 @@ test('who has it since is the reason of a refusal; this host itself at once', op
   assert.deepEqual(asked, ['confirm 10.9.0.2', 'confirm fd09::2']);
 });
 
-test(
-  'what is asked in CreateEndpoint is answered in Join at the latest, unless the endpoint is gone',
-  options,
-  async () => {
-    const late = Promise.withResolvers<Verdict>();
-    const { open } = lanThatSays({ confirm: late.promise, insist: STRANGER });
-    const lan = open('refuse');
-    const { answer, isDoubtful } = lan.ask(network(null), endpoint, callLimit());
-    const confirmed = lan.confirm(network(null), endpoint, callLimit());
-    assert.equal(isDoubtful(), false, 'nobody waits for it');
-    late.resolve(STRANGER);
-    await Promise.all([answer, confirmed].map((one) => assert.rejects(one, { code: 'ADDRESS_LOST' })));
-    assert.equal(isDoubtful(), true);
+test('what is asked in CreateEndpoint is answered in Join at the latest', options, async () => {
+  const late = Promise.withResolvers<Verdict>();
+  const lan = lanThatSays({ confirm: late.promise, insist: STRANGER }).open('refuse');
+  const { answer, isDoubtful } = lan.ask(network(null), endpoint, callLimit());
+  const confirmed = lan.confirm(network(null), endpoint, callLimit());
+  assert.equal(isDoubtful(), false, 'nobody waits for it');
+  late.resolve(STRANGER);
+  await Promise.all([answer, confirmed].map((one) => assert.rejects(one, { code: 'ADDRESS_LOST' })));
+  assert.equal(isDoubtful(), true);
 
-    const again = lanThatSays({}).open('refuse');
-    await again.ask(network(null), endpoint, callLimit()).answer;
-    await again.confirm(network(null), endpoint, callLimit());
-  },
-);
+  const free = lanThatSays({}).open('refuse');
+  await free.ask(network(null), endpoint, callLimit()).answer;
+  await free.confirm(network(null), endpoint, callLimit());
+});
+
+test('what is asked is called off when the endpoint goes, and all of it when the daemon ends', options, async () => {
+  const { promise: never } = Promise.withResolvers<Verdict>();
+  const { signals, open } = lanThatSays({ confirm: never });
+  const lan = open('refuse');
+  for (const id of ['e1', 'e2']) lan.ask(network(null), { ...endpoint, id }, callLimit());
+  const areAborted = () => signals.map((signal) => signal?.aborted);
+  lan.forget({ id: 'e1' });
+  assert.deepEqual(areAborted(), [true, true, false, false]);
+  lan.close();
+  assert.deepEqual(areAborted(), [true, true, true, true]);
+});
 
 test('with the policy to warn nobody is waited for or refused; it is said once a start', options, async () => {
   for (const [usual, own] of [
