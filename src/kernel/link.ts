@@ -344,6 +344,11 @@ export class Links {
     };
   }
 
+  /** Tells the listeners now of all changes that the kernel has announced until this moment. */
+  readChanges(): void {
+    for (const watch of this.#watches) watch.read();
+  }
+
   /**
    * Creates a link together with its alias, so that none of ours is ever without its mark, even when this process is
    * killed. RTM_NEWLINK ignores IFLA_IFALIAS while it creates (rtnl_create_link), so a second message of the same

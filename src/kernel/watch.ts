@@ -19,13 +19,14 @@ const DRAIN_INTERVAL_MS = 50;
 /** Events taken in one go, so that a storm of them leaves the event loop time for requests. */
 const DRAIN_LIMIT = 512;
 
-/** Tells a listener of every change of a link, in order, at most 50 ms late. It does not keep the process alive. */
+/** Tells a listener of every change of a link, in order, at most 50 ms late, or when it is read. It does not keep the process alive. */
 export class LinkWatch {
   readonly #fd: number;
   readonly #listener: (event: LinkEvent) => void;
   readonly #trace: NetlinkTrace | null;
   readonly #timer: NodeJS.Timeout;
   readonly #buffer = Buffer.alloc(RECEIVE_SIZE);
+  #isReading = false;
 
   /** `receiveBufferBytes`: how much may wait between two readings, before changes are lost. */
   constructor(
@@ -36,13 +37,24 @@ export class LinkWatch {
     this.#listener = listener;
     this.#trace = trace;
     this.#fd = openSocket(RTMGRP_LINK, receiveBufferBytes);
-    this.#timer = setInterval(() => this.#drain(), DRAIN_INTERVAL_MS).unref();
+    this.#timer = setInterval(() => this.read(), DRAIN_INTERVAL_MS).unref();
   }
 
   /** Nothing is told any more. */
   close(): void {
     clearInterval(this.#timer);
     libc.close(this.#fd);
+  }
+
+  /** Tells now what waits. Nothing when a listener calls it: it is being told already, in order. */
+  read(): void {
+    if (this.#isReading) return;
+    this.#isReading = true;
+    try {
+      this.#drain();
+    } finally {
+      this.#isReading = false;
+    }
   }
 
   #drain(): void {

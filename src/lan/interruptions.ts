@@ -23,7 +23,7 @@ export interface OnInterruptedParent {
 
 /** What it works with, and whom it tells. */
 export interface InterruptionsParts<Endpoint extends OnInterruptedParent> {
-  readonly links: Pick<Links, 'byName' | 'byIndex' | 'list' | 'onChange'>;
+  readonly links: Pick<Links, 'byName' | 'byIndex' | 'list' | 'onChange' | 'readChanges'>;
   readonly log: Pick<Log, 'warn'>;
   /** All that is known of the parent's LAN is void, and so is what is being asked at this moment. */
   readonly outdate: (parentName: string) => void;
@@ -83,9 +83,13 @@ export class Interruptions<Endpoint extends OnInterruptedParent> {
     this.#suspend = new SuspendWatch(clock, () => this.#carrier.wake(), parts.sleepless);
   }
 
-  /** The parent's LAN is about to be asked. What happened to it until now is known when this returns. */
+  /**
+   * The parent's LAN is about to be asked. What the kernel has told of it until now is known when this returns; of a parent that
+   * was not followed before the first reading follows.
+   */
   follow(parentName: string): void {
     this.#suspend.look();
+    this.#parts.links.readChanges();
     this.#carrier.follow(parentName);
   }
 
@@ -111,10 +115,14 @@ export class Interruptions<Endpoint extends OnInterruptedParent> {
    * it throws, and the signal's reason.
    */
   async uninterrupted(awaited: AwaitedAddress, untilMs: number, ask: () => Promise<Verdict>): Promise<Verdict> {
+    const { links } = this.#parts;
     for (;;) {
+      links.readChanges();
       await this.#settle(awaited, untilMs);
+      links.readChanges();
       const era = this.#carrier.era(awaited.parentName);
       const verdict = await ask();
+      links.readChanges();
       const isSame = this.#carrier.era(awaited.parentName) === era;
       if (verdict.held || isSame || this.#clock.nowMs() >= untilMs) return verdict;
     }

@@ -83,6 +83,8 @@ export interface Speaker {
 export interface AddressConfirmation extends AddressCheck {
   /** The endpoint's that is to have the address; null when it has none yet. */
   readonly macAddress: string | null;
+  /** Nobody asks again before the container has it: this host's kernel is asked as well. */
+  readonly isLast?: boolean;
 }
 
 /** For the administrator of the switch or hypervisor. */
@@ -150,7 +152,8 @@ export class Lan {
   async confirm(request: AddressConfirmation): Promise<Verdict> {
     const question = this.#question(request);
     if (question === null) return NOT_HELD;
-    const verdict = await this.#questions.confirm(question);
+    const givenTo = request.isLast ? request.macAddress : null;
+    const verdict = await this.#questions.confirm({ ...question, givenTo });
     await this.#tellHolder(request, verdict, request.macAddress);
     return verdict;
   }

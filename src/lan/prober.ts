@@ -154,11 +154,16 @@ export class Prober {
 
   /**
    * Asks once more for an address that probe() found free; the verdict is there some milliseconds later. Where it is guarded
-   * no longer, as probe().
+   * no longer, as probe(). Given the MAC address of the endpoint that gets it now, the kernel is read meanwhile too.
    */
-  async confirm(request: ProbeRequest): Promise<Verdict> {
+  async confirm(request: ProbeRequest, givenTo: string | null = null): Promise<Verdict> {
     request.signal?.throwIfAborted();
-    return (await this.#guards.get(keyOf(request))?.confirm()) ?? this.probe(request);
+    const guard = this.#guards.get(keyOf(request));
+    if (guard === undefined) return this.probe(request);
+    const isOwn = (mac: string) => mac === givenTo || request.isOwn(mac, false);
+    const read = () => this.#onParent(request, (parent) => this.#ownHost.holderOf({ ...request, isOwn }, parent));
+    const [asked, here] = await Promise.all([guard.confirm(), givenTo === null ? undefined : read()]);
+    return here ?? asked ?? this.probe(request);
   }
 
   /** Asks, thoroughly, who else than those that `isOwn` names has an address of a container that runs. Guards nothing. */

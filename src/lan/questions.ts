@@ -17,6 +17,8 @@ import { NOT_HELD, type Verdict } from './verdict.ts';
 export interface LanQuestion extends ProbeRequest {
   readonly subnet: Prefix;
   readonly atMs?: number | undefined;
+  /** The MAC address of the endpoint that gets the address after it: what this host has by now counts as well. */
+  readonly givenTo?: string | null;
 }
 
 /** What they work with. */
@@ -37,6 +39,9 @@ const MOST_TAKERS = 256;
 const AGAIN_MS = 1000;
 /** Of a call's time this much is left for what follows the last verdict. */
 const RESERVED_MS = 500;
+/** How long a parent that is down is waited for, and how often it is tried meanwhile. */
+const DOWN_WAIT_MS = 1000;
+const DOWN_STEP_MS = 50;
 /** How long a question without a limit waits for a LAN that can be asked. */
 const USUAL_WAIT_MS = 5000;
 
@@ -62,7 +67,7 @@ export class Questions {
   async confirm(question: LanQuestion): Promise<Verdict> {
     const taker = this.takerOf(question);
     if (taker !== null) return heldBy(taker, question.parentName);
-    return this.#whenHeard(question, () => this.#parts.prober.confirm(question));
+    return this.#whenHeard(question, () => this.#parts.prober.confirm(question, question.givenTo));
   }
 
   /** Asks on about every second, as long as somebody else has the address and there is time until `atMs`. */
@@ -97,7 +102,7 @@ export class Questions {
   /** Asks when the parent's LAN can be asked, or when there is no more time to wait for it. */
   #whenHeard(question: LanQuestion, ask: () => Promise<Verdict>): Promise<Verdict> {
     const untilMs = lastMoment(question, question.atMs ?? performance.now() + USUAL_WAIT_MS);
-    return this.#unlessDown(question, this.#parts.interruptions.uninterrupted(question, untilMs, ask));
+    return this.#parts.interruptions.uninterrupted(question, untilMs, () => this.#unlessDown(question, untilMs, ask));
   }
 
   /** Of two daemons that ask at once one gives way, perhaps to one that only wanted it on standby: so it asks once more. */
@@ -108,18 +113,33 @@ export class Questions {
     return isContended ? prober.probe(question) : first;
   }
 
-  /** Below a parent that is down no container talks to anybody: it may start, as with the built-in driver. */
-  async #unlessDown({ parentName: parent, isProof }: LanQuestion, asked: Promise<Verdict>): Promise<Verdict> {
+  /**
+   * Below a parent that is down no container talks to anybody: it may start, as with the built-in driver. The first start waits a
+   * moment for the parent, which may be set down and up again.
+   */
+  async #unlessDown(question: LanQuestion, untilMs: number, ask: () => Promise<Verdict>): Promise<Verdict> {
+    const { parentName: parent, signal } = question;
+    const lastAtMs = Math.min(untilMs, performance.now() + DOWN_WAIT_MS);
+    for (;;) {
+      const verdict = await this.#askBelow(question, ask);
+      if (verdict !== 'down') return verdict;
+      if (this.#parentsDown.has(parent)) return NOT_HELD;
+      if (performance.now() >= lastAtMs) break;
+      await sleep(DOWN_STEP_MS, undefined, { signal }).catch(() => signal?.throwIfAborted());
+    }
+    this.#parts.log.warn('parent is down: addresses are given out without asking the LAN', { parent });
+    this.#parentsDown.add(parent);
+    return NOT_HELD;
+  }
+
+  async #askBelow({ parentName, isProof }: LanQuestion, ask: () => Promise<Verdict>): Promise<Verdict | 'down'> {
     try {
-      const verdict = await asked;
-      this.#parentsDown.delete(parent);
+      const verdict = await ask();
+      this.#parentsDown.delete(parentName);
       return verdict;
     } catch (error) {
       if (isProof || !(error instanceof PluginError) || error.code !== 'PROBE_PARENT_DOWN') throw error;
-      if (!this.#parentsDown.has(parent))
-        this.#parts.log.warn('parent is down: addresses are given out without asking the LAN', { parent });
-      this.#parentsDown.add(parent);
-      return NOT_HELD;
+      return 'down';
     }
   }
 }

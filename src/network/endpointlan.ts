@@ -93,11 +93,13 @@ export class EndpointLan {
 
   /** Asks for the last time, some milliseconds before the container has its addresses. Throws ADDRESS_LOST. */
   async confirm(network: Network, endpoint: Endpoint, limit: CallLimit): Promise<void> {
-    await Promise.all([this.#asked.get(endpoint.id)?.answer, this.#confirmAll(network, endpoint, limit)]);
+    await Promise.all([this.#asked.get(endpoint.id)?.answer, this.#confirmAll(network, endpoint, limit, null)]);
   }
 
-  async #confirmAll(network: Network, endpoint: Endpoint, limit: CallLimit, doubt = () => {}): Promise<void> {
-    const questions = questionsOf(network, endpoint, limit);
+  /** `doubt`: told when somebody has one; null when nobody asks again before the container has them. */
+  async #confirmAll(network: Network, endpoint: Endpoint, limit: CallLimit, doubt: (() => void) | null): Promise<void> {
+    const isLast = doubt === null;
+    const questions = questionsOf(network, endpoint, limit).map((question) => ({ ...question, isLast }));
     await Promise.all(questions.map((question) => this.#confirm(network, question, limit, doubt)));
   }
 
@@ -111,10 +113,15 @@ export class EndpointLan {
     if (verdict.held) this.#warn(network, question, verdict);
   }
 
-  async #confirm(network: Network, question: Question, limit: CallLimit, doubt: () => void): Promise<void> {
+  async #confirm(
+    network: Network,
+    question: Question & { isLast: boolean },
+    limit: CallLimit,
+    doubt: (() => void) | null,
+  ): Promise<void> {
     const first = await this.#lan.confirm(question);
     if (!first.held) return;
-    doubt();
+    doubt?.();
     if (this.#policyOf(network) === 'warn' && !first.isOnHost) return this.#warn(network, question, first);
     const verdict = first.isOnHost ? first : await this.#lan.insist(question, limit);
     if (verdict.held)

@@ -583,6 +583,18 @@ describe('links', { skip: outsideLab(), timeout: 500_000 }, () => {
       assert.ok(!events.some((event) => event.type === 'deleted'));
     });
 
+    test('are told at once when they are asked for, in order, also by a listener', { timeout }, () => {
+      const told: string[] = [];
+      const stop = links.onChange((event) => {
+        if (event.type !== 'overflow') told.push(event.link.name);
+        links.readChanges();
+      });
+      for (const name of ['read0', 'read1']) ip(`link add ${name} type bridge`);
+      links.readChanges();
+      stop();
+      assert.deepEqual([...new Set(told)], ['read0', 'read1']);
+    });
+
     test('wait while the event loop is away', { timeout }, async () => {
       const changes = new Set<string>();
       let overflows = 0;

@@ -237,6 +237,18 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 500_000 }, ()
       });
     }
 
+    test(`a private sibling that took the ${family} address since is found at the last question`, {
+      timeout,
+    }, async () => {
+      const used = free();
+      assert.deepEqual(await probe(used), { held: false });
+      const sibling = await addSibling('private', used);
+      assert.deepEqual(await prober.confirm(request(used)), { held: false });
+      assert.deepEqual(await prober.confirm(request(used), CONTAINER), heldOnHost(sibling.macAddress));
+      assert.deepEqual(await prober.confirm(request(used), sibling.macAddress), { held: false });
+      await sibling.remove();
+    });
+
     test(`a sibling made right in a namespace without a number answers our probe (${family})`, {
       timeout,
     }, async () => {
