@@ -26,6 +26,8 @@ const MOST_JUDGED = 16;
 /** Defences against a flood of probes are held to 100 a second. */
 const DEFENCE_PERIOD_MS = 100;
 const DEFENCES_PER_PERIOD = 10;
+/** Answers that were lost in a flood are asked for again so often; longer a flood must not keep a start waiting. */
+const MOST_REPEATS = 3;
 /** So many of one guard go whatever else is to be sent, as a rival that asks is told once or twice; the rest if frames are left. */
 const ASSURED_DEFENCES = 3;
 /**
@@ -76,6 +78,9 @@ export class Detection {
   #sentAtMs = 0;
   /** It was listened longer since the last probe because the machine is busy. */
   #isProlonged = false;
+  /** Frames lost before the last probe, and probes sent once more because others were lost since. */
+  #lostBefore = 0;
+  #repeats = 0;
   /** They answered, and are being asked whether they answer for every address. */
   readonly #judged = new Set<string>();
   /** How often in a row only links of this host answered. */
@@ -144,7 +149,7 @@ export class Detection {
     this.#standby = null;
     this.#settle = newVerdict();
     this.#timing = FRESH_TIMINGS[this.#spec.profile];
-    this.#sent = 0;
+    [this.#sent, this.#repeats] = [0, 0];
     this.#step();
     return true;
   }
@@ -158,11 +163,14 @@ export class Detection {
     wire.drain();
     if (this.#phase === 'guarding') {
       this.#confirmations++;
-      await this.#pause(wire.turn());
-      this.#probe();
-      await this.#pause(CONFIRM_MS);
-      if (this.#isLate(CONFIRM_MS)) await this.#pause(LATE_WAIT_MS);
-      wire.drain();
+      this.#repeats = 0;
+      do {
+        await this.#pause(wire.turn());
+        this.#probe();
+        await this.#pause(CONFIRM_MS);
+        if (this.#isLate(CONFIRM_MS)) await this.#pause(LATE_WAIT_MS);
+        wire.drain();
+      } while (this.#phase === 'guarding' && this.#isToRepeat());
       while (this.#judged.size > 0) await this.#pause(JUDGEMENT_TICK_MS);
       this.#confirmations--;
     }
@@ -197,7 +205,7 @@ export class Detection {
 
   #askAnew(): void {
     this.#timing = this.#thorough;
-    this.#sent = 0;
+    [this.#sent, this.#repeats] = [0, 0];
     this.#in(this.#timing.firstWaitMs * this.#context.random(), () => this.#step());
   }
 
@@ -209,6 +217,7 @@ export class Detection {
     const restMs = this.#restMs();
     if (restMs > 0) this.#in(restMs, () => this.#step());
     else if (!this.#isProlonged && this.#isLate(this.#timing.lastWaitMs)) this.#prolong();
+    else if (this.#isToRepeat()) this.#probeInTurn();
     else this.#conclude();
   }
 
@@ -244,6 +253,11 @@ export class Detection {
     return this.#context.clock.nowMs() - this.#sentAtMs > waitMs + LATE_MS;
   }
 
+  /** An answer may be among the frames that were lost since the last probe. */
+  #isToRepeat(): boolean {
+    return this.#context.wire.lostFrames > this.#lostBefore && this.#repeats++ < MOST_REPEATS;
+  }
+
   #gapMs(): number {
     const { minGapMs, maxGapMs } = this.#timing;
     return minGapMs + (maxGapMs - minGapMs) * this.#context.random();
@@ -256,6 +270,7 @@ export class Detection {
   #probe(): void {
     const { wire, clock } = this.#context;
     this.#sentAtMs = clock.nowMs();
+    this.#lostBefore = wire.lostFrames;
     for (const frame of probeFrames(this.address, wire.macAddress, this.#nonce)) wire.send(frame);
   }
 
@@ -375,7 +390,7 @@ export class Detection {
 
   /** Only listens for so long, and then asks again. */
   #rest(restMs: number): void {
-    this.#sent = 0;
+    [this.#sent, this.#repeats] = [0, 0];
     const { wire } = this.#context;
     const memberships = membershipFrames(this.address, wire.macAddress);
     if (memberships.length === 0 || restMs <= MEMBERSHIP_MS) return this.#in(restMs, () => this.#step());

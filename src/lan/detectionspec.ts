@@ -12,6 +12,8 @@ export interface Wire {
   send(frame: Buffer): void;
   /** Hands the frames that wait to those concerned, before it returns. */
   drain(): void;
+  /** How many frames about awaited addresses were lost until now, because too many came at once; as of the last drain(). */
+  readonly lostFrames: number;
   /** Reserves the next frame; how many milliseconds from now it has to be sent (pacer.ts). */
   turn(): number;
   /** Whether a frame that can as well be left out may go now. */

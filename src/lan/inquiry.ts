@@ -53,13 +53,18 @@ export class Inquiries {
 
   /**
    * Asks the host of this MAC address (all, if it is that of all) whether it has the address. The MAC address that answers,
-   * null when none does within 100 ms.
+   * null when none does within 100 ms. Throws what `listen` throws.
    */
-  ask(address: Address, to: string): Promise<string | null> {
+  async ask(address: Address, to: string): Promise<string | null> {
     const { clock, listen, turn } = this.#spec;
     const inquiry: Inquiry = { address, answer: Promise.withResolvers<string | null>(), cancel: () => undefined };
     this.#open.add(inquiry);
-    listen([address]);
+    try {
+      listen([address]);
+    } catch (error) {
+      this.#open.delete(inquiry);
+      throw error;
+    }
     const waitMs = turn(1);
     if (waitMs > 0) inquiry.cancel = clock.after(waitMs, () => this.#send(inquiry, to));
     else this.#send(inquiry, to);

@@ -53,8 +53,9 @@ export function openLifeSign({ index, macAddress }: Link, spare: () => boolean):
   return {
     isHeard: () => socket.receive().length > 0,
     ask: (address) => {
-      if (!spare()) return;
-      for (const frame of probeFrames(address, macAddress, makeNonce(Math.random))) socket.send(frame);
+      // For IPv6 there are two.
+      const frames = probeFrames(address, macAddress, makeNonce(Math.random));
+      if (frames.every(() => spare())) for (const frame of frames) socket.send(frame);
     },
     close: () => socket.close(),
   };

@@ -46,6 +46,11 @@ export class Pacer {
     return true;
   }
 
+  /** Frames that turn() has just reserved are not sent. */
+  giveBack(frames: number): void {
+    this.#left = Math.min(this.#burst, this.#left + frames);
+  }
+
   #fill(): void {
     const nowMs = this.#clock.nowMs();
     this.#left = Math.min(this.#burst, this.#left + (nowMs - this.#atMs) * this.#perMs);

@@ -43,6 +43,13 @@ const PROMPT_TICK_MS = 2;
 const ASKING_TICK_MS = 5;
 const STANDBY_TICK_MS = 100;
 const PROMPT_MS = 10;
+/** The kernel doubles it, and a short frame takes some 800 bytes: 2,600 frames between two readings, */
+const RECEIVE_BUFFER_BYTES = 1024 * 1024;
+/** which so many times 1,024 hold. */
+const MOST_BATCHES = 3;
+const BATCH_FRAMES = 1024;
+/** With fewer in one reading none was lost, whatever their size and the buffer's. */
+const LEAST_FLOOD_FRAMES = 16;
 /** The link stays for the next detection, because the kernel takes 16 ms to delete it. */
 const LINGER_MS = 2000;
 
@@ -63,6 +70,8 @@ export interface PortSpec {
   readonly onEnd: (reason: Error) => void;
 }
 
+const EARS = { filter: awaitingFilter([]), receiveBufferBytes: RECEIVE_BUFFER_BYTES };
+
 /** One socket on one parent, and the detections that share it. */
 export class Port implements Wire {
   readonly macAddress: string;
@@ -77,6 +86,9 @@ export class Port implements Wire {
   readonly #inquiries: Inquiries;
   #holds = 0;
   #isFilterStale = false;
+  /** The filter lets pass what is said about addresses that are awaited no longer. */
+  #isFilterWide = false;
+  #lostFrames = 0;
   #sentAtMs = Number.NEGATIVE_INFINITY;
   #isClosed = false;
   #next = NOTHING;
@@ -105,7 +117,7 @@ export class Port implements Wire {
     try {
       await spec.links.setArp(link.index, false);
       await spec.links.setUp(link.index);
-      const socket = PacketSocket.open({ linkIndex: link.index, filter: awaitingFilter([]), ignoreOutgoing: true });
+      const socket = PacketSocket.open({ linkIndex: link.index, ...EARS, ignoreOutgoing: true });
       return new Port(spec, link, socket);
     } catch (error) {
       await spec.links.deleteLink(link.index).catch(() => false);
@@ -115,7 +127,7 @@ export class Port implements Wire {
 
   /** The parent itself. What it sends is heard too, because its children send through it. */
   static openParent(spec: PortSpec): Port {
-    const socket = PacketSocket.open({ linkIndex: spec.parent.index, filter: awaitingFilter([]) });
+    const socket = PacketSocket.open({ linkIndex: spec.parent.index, ...EARS });
     return new Port(spec, undefined, socket);
   }
 
@@ -164,6 +176,7 @@ export class Port implements Wire {
       random,
       send: (frame: Buffer) => this.send(frame),
       turn: (frames: number) => pacer.turn(frames),
+      giveBack: (frames: number) => pacer.giveBack(frames),
       listen: (addresses: readonly Address[]) => {
         for (const address of addresses) this.#listen(address);
         this.#schedule();
@@ -212,11 +225,21 @@ export class Port implements Wire {
     if (this.#isClosed) return;
     try {
       this.#refreshFilter();
-      const advertised = this.#receiveAdvertisements();
-      this.#hear([...advertised, ...this.#socket.receive().flatMap(({ frame }) => toSighting(frame))]);
+      this.#hear(this.#receiveAdvertisements());
+      let count = BATCH_FRAMES;
+      for (let batch = 0; count >= BATCH_FRAMES && batch < MOST_BATCHES; batch++) {
+        const frames = this.#socket.receive();
+        count = frames.length;
+        if (count >= LEAST_FLOOD_FRAMES) this.#lostFrames += this.#socket.dropped();
+        this.#hear(frames.flatMap(({ frame }) => toSighting(frame)));
+      }
     } catch (error) {
       this.#spec.onEnd(error as Error);
     }
+  }
+
+  get lostFrames(): number {
+    return this.#lostFrames;
   }
 
   /** Ends everything asked here with `reason`, and removes the link. */
@@ -233,11 +256,15 @@ export class Port implements Wire {
   }
 
   #hear(sightings: readonly Sighting[]): void {
+    let unawaited = 0;
     for (const sighting of sightings) {
       this.#judge.hear(sighting);
       this.#inquiries.hear(sighting);
-      for (const detection of this.#detections.get(formatAddress(sighting.address)) ?? []) detection.hear(sighting);
+      const detections = this.#detections.get(formatAddress(sighting.address));
+      if (detections === undefined) unawaited++;
+      else for (const detection of detections) detection.hear(sighting);
     }
+    this.#isFilterStale ||= this.#isFilterWide && unawaited >= LEAST_FLOOD_FRAMES;
   }
 
   #listen(address: Address): void {
@@ -274,7 +301,8 @@ export class Port implements Wire {
   }
 
   #ignore(address: Address): void {
-    // A filter that lets too much pass does no harm, and a new program costs more than a few frames.
+    // A filter that lets too much pass does no harm unless it is much, and a new program costs more than a few frames.
+    this.#isFilterWide = true;
     this.#isFilterStale ||= this.#detections.size === 0;
     for (const mac of groups(address)) this.#socket.leave(mac);
   }
@@ -282,7 +310,7 @@ export class Port implements Wire {
   /** Before the next frame goes out or comes in, so that many changes at once cost one program. */
   #refreshFilter(): void {
     if (!this.#isFilterStale) return;
-    this.#isFilterStale = false;
+    [this.#isFilterStale, this.#isFilterWide] = [false, false];
     const filter = awaitingFilter([
       ...this.#all().map(({ address }) => address),
       ...this.#judge.addresses,

@@ -42,6 +42,8 @@ interface ProxyJudgeSpec {
   readonly send: (frame: Buffer) => void;
   /** Reserves so many frames; how many milliseconds from now they have to be sent (pacer.ts). */
   readonly turn: (frames: number) => number;
+  /** So many that were just reserved are not sent. */
+  readonly giveBack: (frames: number) => void;
   /** From now on hear() is called with what is said about these addresses. */
   readonly listen: (addresses: readonly Address[]) => void;
   /** No longer. */
@@ -194,7 +196,7 @@ export class ProxyJudge {
   }
 
   #begin(key: string, answer: GivenAnswer): Judgement | undefined {
-    const { clock, random, listen, turn } = this.#spec;
+    const { clock, random, turn, giveBack } = this.#spec;
     const controls = controlAddresses(answer.subnet, answer.address, random);
     if (controls === undefined || clock.nowMs() < this.#idleUntilMs || this.#isFlooded()) return undefined;
     const judgement: Judgement = {
@@ -208,12 +210,25 @@ export class ProxyJudge {
     const questions = questionsOf(judgement);
     const turnMs = turn(questions.length);
     this.#idleUntilMs = clock.nowMs() + TURNS_BETWEEN * turnMs;
-    if (turnMs > MOST_TURN_MS) return undefined;
-    this.#running.set(key, judgement);
-    listen(awaited(judgement));
+    if (turnMs > MOST_TURN_MS || !this.#listenFor(key, judgement)) {
+      giveBack(questions.length);
+      return undefined;
+    }
     if (turnMs > 0) judgement.cancel = clock.after(turnMs, () => this.#ask(key, judgement, questions));
     else this.#ask(key, judgement, questions);
     return judgement;
+  }
+
+  /** False where that cannot be: it is not asked either. */
+  #listenFor(key: string, judgement: Judgement): boolean {
+    this.#running.set(key, judgement);
+    try {
+      this.#spec.listen(awaited(judgement));
+      return true;
+    } catch {
+      this.#running.delete(key);
+      return false;
+    }
   }
 
   #ask(key: string, judgement: Judgement, questions: readonly Address[]): void {

@@ -367,6 +367,35 @@ test('a defence for which no frame is left goes in its turn, unless the guard is
   }
 });
 
+test('an answer that may be among frames lost in a flood is asked for again, for a bounded time', options, async () => {
+  const trial = ask(IPV4);
+  trial.world.run(500);
+  trial.host.lostFrames = 7;
+  trial.world.run(740);
+  assert.ok(trial.detection.isAsking);
+  trial.world.run(1000);
+  await settle();
+  assert.equal(trial.verdict?.held, false);
+  assert.equal(trial.host.sent.length, 4);
+  const flooded = ask(IPV4);
+  for (let ms = 0; ms < 1600; ms += 10, flooded.host.lostFrames++) flooded.world.run(ms);
+  await settle();
+  assert.equal(flooded.verdict?.held, false);
+  assert.equal(flooded.host.sent.length, 6);
+});
+
+test('the question asked while an endpoint is joined is asked again when frames were lost since', options, async () => {
+  const trial = ask(IPV4);
+  trial.world.run(1000);
+  const before = trial.host.sent.length;
+  const confirmed = trial.detection.confirm();
+  await settle();
+  trial.host.lostFrames = 7;
+  await trial.world.live(1100);
+  assert.deepEqual(await confirmed, { held: false });
+  assert.equal(trial.host.sent.length, before + 2);
+});
+
 test('reassertions against a flood of rivals are bounded', options, async () => {
   const trial = ask(IPV4);
   trial.world.run(100);

@@ -81,6 +81,7 @@ export class Host implements Wire, Station {
   readonly macAddress: string;
   readonly clock: Clock;
   detection: Detection | undefined;
+  lostFrames = 0;
   /** Multicast listener reports are left out. */
   readonly sent: { readonly atMs: number; readonly frame: Buffer }[] = [];
   #waiting: Buffer[] = [];

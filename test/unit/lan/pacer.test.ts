@@ -51,6 +51,14 @@ test('0 is no limit', () => {
   assert.equal(paced(0).pacer.spare(), true);
 });
 
+test('frames that were reserved and are not sent go to others', () => {
+  const { pacer } = paced(100);
+  assert.equal(pacer.turn(20), 0);
+  const waitMs = pacer.turn(5);
+  pacer.giveBack(5);
+  assert.equal(pacer.turn(5), waitMs);
+});
+
 test('answers to others leave half of the burst to our own questions, however many are wanted', () => {
   const { world, pacer } = paced(100);
   for (let atMs = 0; atMs < 2000; atMs += 1) {

@@ -39,6 +39,7 @@ class Trial {
   react: (question: Packet) => Packet[] = () => [];
   afterMs = 1;
   turn: (frames: number) => number = () => 0;
+  givenBack = 0;
   #seed: number;
 
   constructor(seed = 1) {
@@ -49,6 +50,9 @@ class Trial {
       random: () => this.#random(),
       send: (frame) => this.#send(frame),
       turn: (frames) => this.turn(frames),
+      giveBack: (frames) => {
+        this.givenBack += frames;
+      },
       listen: (addresses) => this.listening.push(...addresses.map(formatAddress)),
       ignore: (addresses) =>
         addresses.forEach((one) => this.listening.splice(this.listening.indexOf(formatAddress(one)), 1)),
