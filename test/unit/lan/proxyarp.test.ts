@@ -254,6 +254,7 @@ test('where frames are rationed the questions wait for their turn, and leave the
   slow.turn = () => 1000;
   assert.equal((await slow.verdict())[0], false);
   assert.deepEqual(slow.asked, []);
+  assert.equal(slow.givenBack, 5);
 });
 
 test('when it ends, what is being judged is no proxy', options, async () => {
