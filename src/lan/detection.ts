@@ -302,8 +302,10 @@ export class Detection {
   }
 
   async #isExcused(macAddress: string, answersForAll?: Judge, isOfHost?: Judge): Promise<boolean> {
-    if (await answersForAll?.(macAddress)) return true;
-    if (isOfHost === undefined || !(await isOfHost(macAddress))) return false;
+    // Both at once: a container that ends is soon not to be seen any more.
+    const [isForAll, isHosts] = await Promise.all([answersForAll?.(macAddress), isOfHost?.(macAddress)]);
+    if (isForAll === true) return true;
+    if (isHosts !== true) return false;
     // Once a container is to get the address, whoever answers for it has it.
     if (this.#phase !== 'standby') return false;
     if (++this.#hostChecks > HOST_CHECKS) this.#over();

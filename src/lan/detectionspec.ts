@@ -44,7 +44,7 @@ export interface StandbyTerms {
   readonly refreshMs: number;
   /** It has been a container's of ours until now: on standby from the first moment, and asked for meanwhile. */
   readonly isOurs: boolean;
-  /** Whether it is the container that leaves the address: what it said until now may be read a little later. */
+  /** Whether it is the container that leaves the address, by whatever interface: what it said until now may be read a little later. */
   readonly isLeaver?: (macAddress: string) => boolean;
   /**
    * Whether the MAC address is that of a link of this host or of its containers. Linux answers for an address on all

@@ -9,6 +9,7 @@ import { type InterfaceAddress, PROBE_PROFILES, type ProbeProfile, type Segment 
 import type { CallLimit } from '../requests.ts';
 import { isStandbyMac, isProbeMac } from './frames/mac.ts';
 import { Interruptions } from './interruptions.ts';
+import { Leavers } from './leavers.ts';
 import { Monitor } from './monitor.ts';
 import { isOfHost } from './ownership.ts';
 import { type LateConflict, Prober, type ProxyReport } from './prober.ts';
@@ -90,8 +91,6 @@ export interface AddressConfirmation extends AddressCheck {
 /** For the administrator of the switch or hypervisor. */
 const PORT_FILTERS =
   'the network port of the parent delivers frames to its own MAC address only: containers on it get no answers; have it let other MAC addresses through (VMware: promiscuous mode, MAC address changes and forged transmits; Hyper-V: MAC address spoofing; a switch: port security)';
-/** What a container said that is leaving was read by then. */
-const LEAVING_MS = 1000;
 /** What cannot be recorded is said once in this time. */
 const UNRECORDED_MS = 60_000;
 
@@ -102,6 +101,7 @@ export class Lan {
   readonly #monitor: Monitor;
   readonly #interruptions: Interruptions<LanEndpoint>;
   readonly #questions: Questions;
+  readonly #leavers: Leavers;
   #unrecordedAtMs = Number.NEGATIVE_INFINITY;
 
   constructor(parts: LanParts) {
@@ -115,9 +115,14 @@ export class Lan {
       onPortFilter: (parentName, isFiltered) => this.#tellPortFilter(parentName, isFiltered),
     });
     this.#prober = prober;
+    this.#leavers = new Leavers(links);
+    const reports = conflictReports(parts);
     this.#monitor = new Monitor({
       links,
-      ...conflictReports(parts),
+      ...reports,
+      onConflict: (seen) => {
+        if (!this.#leavers.has(seen, seen.macAddress)) reports.onConflict(seen);
+      },
     });
     this.#interruptions = new Interruptions<LanEndpoint>({
       links,
@@ -127,7 +132,12 @@ export class Lan {
       spare: (linkIndex) => prober.spare(linkIndex),
       recheck: async (endpoint, address) => void (await this.#recheck(endpoint, address)),
     });
-    this.#questions = new Questions({ prober, interruptions: this.#interruptions, log: parts.log });
+    this.#questions = new Questions({
+      prober,
+      interruptions: this.#interruptions,
+      isLeaver: (place, macAddress) => this.#leavers.has(place, macAddress),
+      log: parts.log,
+    });
   }
 
   // --- before an address is used ------------------------------------------------------------------------------------
@@ -266,14 +276,15 @@ export class Lan {
    */
   async keepLeft(endpoint: LanEndpoint): Promise<void> {
     const { parentName, macAddress } = endpoint;
-    const sinceMs = performance.now();
+    if (this.asks(endpoint)) await this.#leavers.note(parentName, macAddress, endpoint.addresses);
     for (const address of endpoint.addresses) {
       const probe = this.#question({ ...endpoint, address, subnet: prefixOf(address, address.length) });
       if (probe === null || this.#monitor.isContested(parentName, address)) continue;
       if (this.#interruptions.isDeaf(parentName)) continue;
       const isThere = () => this.#parts.speaker(parentName, macAddress, address) !== undefined;
-      // Only on standby: who answers for it with this MAC address when it is given out again is another host's container.
-      const isLeaver = (mac: string) => mac === macAddress && (performance.now() - sinceMs < LEAVING_MS || isThere());
+      // Only on standby: who answers for it with such a MAC address when it is given out again is another host's container.
+      const isLeaver = (mac: string) =>
+        this.#leavers.has({ parentName, address }, mac) || (mac === macAddress && isThere());
       // Without standby the next start takes a little longer.
       await this.#prober.keepLeft(probe, isLeaver).catch(() => undefined);
     }
@@ -337,6 +348,7 @@ export class Lan {
     macAddress: string,
     ourMacAddress: string | null,
   ): Promise<void> {
+    if (this.#leavers.has({ parentName, address }, macAddress)) return;
     if (isDaemon(macAddress) || this.#parts.speaker(parentName, macAddress, address) !== undefined) return;
     // On another parent of the same LAN they are heard like anybody else.
     if (this.#monitor.isOwn(macAddress, address) || (await isOfHost(this.#parts.links, macAddress))) return;
@@ -348,6 +360,7 @@ export class Lan {
    * container begins to hear up to half a second after it was asked for.
    */
   #hearLate({ parentName, address, macAddress }: LateConflict): void {
+    if (this.#leavers.has({ parentName, address }, macAddress)) return;
     if (this.#monitor.hear(parentName, address, macAddress)) return;
     this.#parts.log.warn('somebody began to use an address that was just given out', {
       parent: parentName,

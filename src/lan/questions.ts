@@ -25,6 +25,8 @@ export interface LanQuestion extends ProbeRequest {
 interface QuestionsParts {
   readonly prober: Pick<Prober, 'probe' | 'confirm'>;
   readonly interruptions: Pick<Interruptions<OnInterruptedParent>, 'uninterrupted'>;
+  /** The MAC address is that of an interface of a container of ours that has just left the address. */
+  readonly isLeaver: (place: Place, macAddress: string) => boolean;
   readonly log: Pick<Log, 'warn'>;
 }
 
@@ -37,6 +39,9 @@ interface Place {
 const MOST_TAKERS = 256;
 /** How long until an address that somebody has is asked for again. */
 const AGAIN_MS = 1000;
+/** A container that has just left it is waited for so long, and the LAN asked again as often. */
+const LEAVER_MS = 1500;
+const LEAVER_AGAIN_MS = 75;
 /** Of a call's time this much is left for what follows the last verdict. */
 const RESERVED_MS = 500;
 /** How long a parent that is down is waited for, and how often it is tried meanwhile. */
@@ -60,7 +65,7 @@ export class Questions {
   /** The whole procedure, or a fresh question to an address on standby. Who took it before counts no more. */
   check(question: LanQuestion): Promise<Verdict> {
     this.forgetTaker(question);
-    return this.#whenHeard(question, () => this.#ask(question));
+    return this.#whenHeard(question, () => this.#askWithoutLeaver(question));
   }
 
   /** One more question, for an address that was found free; the answer is there at once when somebody was heard to take it. */
@@ -103,6 +108,19 @@ export class Questions {
   #whenHeard(question: LanQuestion, ask: () => Promise<Verdict>): Promise<Verdict> {
     const untilMs = lastMoment(question, question.atMs ?? performance.now() + USUAL_WAIT_MS);
     return this.#parts.interruptions.uninterrupted(question, untilMs, () => this.#unlessDown(question, untilMs, ask));
+  }
+
+  /** A container that has just left the address may answer still, until its engine has taken it apart. */
+  async #askWithoutLeaver(question: LanQuestion): Promise<Verdict> {
+    const { signal } = question;
+    const isLeavers = (one: Verdict) => one.held && !one.simultaneous && this.#parts.isLeaver(question, one.macAddress);
+    const untilMs = performance.now() + LEAVER_MS;
+    let verdict = await this.#ask(question);
+    while (isLeavers(verdict) && performance.now() < untilMs) {
+      await sleep(LEAVER_AGAIN_MS, undefined, { signal }).catch(() => signal?.throwIfAborted());
+      verdict = await this.#ask(question);
+    }
+    return verdict.held && isLeavers(verdict) ? { ...verdict, isOnHost: true } : verdict;
   }
 
   /** Of two daemons that ask at once one gives way, perhaps to one that only wanted it on standby: so it asks once more. */

@@ -101,6 +101,29 @@ describe('two networks of one host on one LAN', { skip: outsideLab(), timeout: 5
     });
   }
 
+  test('a container with interfaces on two parents of the LAN starts again with its address', async () => {
+    const network = await engine.createNetwork({ subnet });
+    let container = await engine.run(network);
+    for (let round = 0; round < 3; round++) {
+      // Of another driver: the kernel alone knows that it is the container's.
+      await host.namespace.ip('link add other link lan1 type macvlan mode bridge');
+      await host.namespace.ip(`link set other netns ${container.namespace.name} name eth1`);
+      await container.namespace.ip('link set eth1 up');
+      await sleep(100);
+      const {
+        network: { id },
+        endpointId,
+      } = container;
+      await engine.call('NetworkDriver.Leave', { NetworkID: id, EndpointID: endpointId });
+      // By then eth1 has answered, and it is gone before anybody can find out whose it was.
+      await sleep(20);
+      await engine.remove(container);
+      container = await engine.run(network);
+      assert.equal(container.address, `${at(1)}/24`);
+    }
+    assert.equal(await engine.plugin.command('conflicts'), 'none', 'its other interface is no stranger');
+  });
+
   test('the same address is given out on two LANs, and again when its container is gone', async () => {
     const networks = await Promise.all(
       ['lan0', 'lan2'].map((parent) => engine.createNetwork({ subnet, parent, ipamOptions: { parent } })),

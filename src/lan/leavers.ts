@@ -1,0 +1,67 @@
+/**
+ * Containers that leave an address at this moment, by the MAC addresses of all their interfaces. Linux answers for an address on
+ * each interface of its namespace (ip-sysctl: arp_ignore 0), so what one on another parent of the same LAN said last is heard
+ * when the namespace is gone, and nobody can tell any more whose it was: it is read before the engine is told that it may
+ * take the container apart.
+ */
+import { type Address, formatAddress } from '../address.ts';
+import { LatestMap } from '../bounded.ts';
+import type { Link, Links } from '../kernel/link.ts';
+import { SharedReadings } from '../once.ts';
+
+/** One address that a container leaves. */
+interface LeftPlace {
+  readonly parentName: string;
+  readonly address: Address;
+}
+
+interface Leaving {
+  readonly macs: ReadonlySet<string>;
+  readonly sinceMs: number;
+}
+
+type ForeignLinks = Awaited<ReturnType<Links['foreignLinks']>>;
+
+/** What a container said that is leaving was read and judged by then. */
+const LEAVING_MS = 3000;
+/** More that end within that time are remembered no longer. */
+const MOST_LEAVING = 1024;
+
+/** Those of this host. */
+export class Leavers {
+  readonly #links: Pick<Links, 'byName' | 'foreignLinks'>;
+  readonly #readings = new SharedReadings<ForeignLinks>();
+  readonly #leaving = new LatestMap<string, Leaving>(MOST_LEAVING);
+
+  constructor(links: Pick<Links, 'byName' | 'foreignLinks'>) {
+    this.#links = links;
+  }
+
+  /** The container whose link on the parent has this MAC address leaves these addresses. Never throws. */
+  async note(parentName: string, macAddress: string, addresses: readonly Address[]): Promise<void> {
+    const others = await this.#othersOf(parentName, macAddress).catch(() => []);
+    const leaving = { macs: new Set([macAddress, ...others]), sinceMs: performance.now() };
+    for (const address of addresses) this.#leaving.put(keyOf({ parentName, address }), leaving);
+  }
+
+  /** Whether the MAC address is that of an interface of the container that left the address a moment ago. */
+  has(place: LeftPlace, macAddress: string): boolean {
+    const leaving = this.#leaving.get(keyOf(place));
+    return leaving !== undefined && performance.now() - leaving.sinceMs < LEAVING_MS && leaving.macs.has(macAddress);
+  }
+
+  async #othersOf(parentName: string, macAddress: string): Promise<string[]> {
+    const parent = await this.#links.byName(parentName);
+    const links = (await this.#readings.get('', () => this.#links.foreignLinks(isEthernet))) ?? [];
+    const own = links.find((link) => link.macAddress === macAddress && link.parentIndex === parent?.index);
+    return links.filter((link) => link.namespaceId === own?.namespaceId).map((link) => link.macAddress);
+  }
+}
+
+function isEthernet({ isLoopback }: Link): boolean {
+  return !isLoopback;
+}
+
+function keyOf({ parentName, address }: LeftPlace): string {
+  return `${parentName} ${formatAddress(address)}`;
+}
