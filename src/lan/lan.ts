@@ -93,6 +93,8 @@ const PORT_FILTERS =
   'the network port of the parent delivers frames to its own MAC address only: containers on it get no answers; have it let other MAC addresses through (VMware: promiscuous mode, MAC address changes and forged transmits; Hyper-V: MAC address spoofing; a switch: port security)';
 /** What cannot be recorded is said once in this time. */
 const UNRECORDED_MS = 60_000;
+/** What a container said that is leaving was read by then. */
+const LEAVING_MS = 1000;
 
 /** The LANs below all parents of this host. */
 export class Lan {
@@ -276,6 +278,7 @@ export class Lan {
    */
   async keepLeft(endpoint: LanEndpoint): Promise<void> {
     const { parentName, macAddress } = endpoint;
+    const sinceMs = performance.now();
     if (this.asks(endpoint)) await this.#leavers.note(parentName, macAddress, endpoint.addresses);
     for (const address of endpoint.addresses) {
       const probe = this.#question({ ...endpoint, address, subnet: prefixOf(address, address.length) });
@@ -284,7 +287,8 @@ export class Lan {
       const isThere = () => this.#parts.speaker(parentName, macAddress, address) !== undefined;
       // Only on standby: who answers for it with such a MAC address when it is given out again is another host's container.
       const isLeaver = (mac: string) =>
-        this.#leavers.has({ parentName, address }, mac) || (mac === macAddress && isThere());
+        this.#leavers.has({ parentName, address }, mac) ||
+        (mac === macAddress && (performance.now() - sinceMs < LEAVING_MS || isThere()));
       // Without standby the next start takes a little longer.
       await this.#prober.keepLeft(probe, isLeaver).catch(() => undefined);
     }

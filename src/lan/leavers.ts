@@ -1,8 +1,9 @@
 /**
- * Containers that leave an address at this moment, by the MAC addresses of all their interfaces. Linux answers for an address on
+ * Containers that leave an address at this moment, by the MAC addresses of their other interfaces. Linux answers for an address on
  * each interface of its namespace (ip-sysctl: arp_ignore 0), so what one on another parent of the same LAN said last is heard
  * when the namespace is gone, and nobody can tell any more whose it was: it is read before the engine is told that it may
- * take the container apart.
+ * take the container apart. The MAC address of the interface that had the address is not among them: another Docker host makes
+ * the same from the same address.
  */
 import { type Address, formatAddress } from '../address.ts';
 import { LatestMap } from '../bounded.ts';
@@ -40,11 +41,11 @@ export class Leavers {
   /** The container whose link on the parent has this MAC address leaves these addresses. Never throws. */
   async note(parentName: string, macAddress: string, addresses: readonly Address[]): Promise<void> {
     const others = await this.#othersOf(parentName, macAddress).catch(() => []);
-    const leaving = { macs: new Set([macAddress, ...others]), sinceMs: performance.now() };
+    const leaving = { macs: new Set(others), sinceMs: performance.now() };
     for (const address of addresses) this.#leaving.put(keyOf({ parentName, address }), leaving);
   }
 
-  /** Whether the MAC address is that of an interface of the container that left the address a moment ago. */
+  /** Whether the MAC address is that of another interface of the container that left the address a moment ago. */
   has(place: LeftPlace, macAddress: string): boolean {
     const leaving = this.#leaving.get(keyOf(place));
     return leaving !== undefined && performance.now() - leaving.sinceMs < LEAVING_MS && leaving.macs.has(macAddress);
@@ -54,7 +55,8 @@ export class Leavers {
     const parent = await this.#links.byName(parentName);
     const links = (await this.#readings.get('', () => this.#links.foreignLinks(isEthernet))) ?? [];
     const own = links.find((link) => link.macAddress === macAddress && link.parentIndex === parent?.index);
-    return links.filter((link) => link.namespaceId === own?.namespaceId).map((link) => link.macAddress);
+    const others = links.filter((link) => link.namespaceId === own?.namespaceId && link.macAddress !== macAddress);
+    return others.map((link) => link.macAddress);
   }
 }
 

@@ -25,7 +25,7 @@ export interface LanQuestion extends ProbeRequest {
 interface QuestionsParts {
   readonly prober: Pick<Prober, 'probe' | 'confirm'>;
   readonly interruptions: Pick<Interruptions<OnInterruptedParent>, 'uninterrupted'>;
-  /** The MAC address is that of an interface of a container of ours that has just left the address. */
+  /** The MAC address is that of another interface of a container of ours that has just left the address. */
   readonly isLeaver: (place: Place, macAddress: string) => boolean;
   readonly log: Pick<Log, 'warn'>;
 }
@@ -75,16 +75,22 @@ export class Questions {
     return this.#whenHeard(question, () => this.#parts.prober.confirm(question, question.givenTo));
   }
 
-  /** Asks on about every second, as long as somebody else has the address and there is time until `atMs`. */
+  /**
+   * Asks on about every second, as long as somebody else has the address and there is time until `atMs`. When the procedure
+   * of `rfc` has no more time that of `fast` decides, unless nothing else promises that the address is free.
+   */
   async askAgain(question: LanQuestion, first: Verdict, atMs: number): Promise<Verdict> {
-    const { signal } = question;
-    const lastAtMs = lastMoment(question, atMs);
+    const { signal, isProof } = question;
+    const shortest: LanQuestion = isProof ? question : { ...question, profile: 'fast' };
+    const lastAtMs = lastMoment(shortest, atMs);
     let verdict = first;
     while (verdict.held && !verdict.isOnHost) {
       const pauseMs = Math.min(AGAIN_MS, lastAtMs - performance.now());
       if (pauseMs <= 0) break;
       await sleep(pauseMs, undefined, { signal }).catch(() => signal?.throwIfAborted());
-      verdict = await unlessLate(this.check(question), verdict, atMs - RESERVED_MS / 2);
+      const isTimeForAll = performance.now() <= lastMoment(question, atMs);
+      const asked = this.check(isTimeForAll ? question : shortest);
+      verdict = await unlessLate(asked, verdict, atMs - RESERVED_MS / 2);
     }
     return verdict;
   }
@@ -114,7 +120,10 @@ export class Questions {
   async #askWithoutLeaver(question: LanQuestion): Promise<Verdict> {
     const { signal } = question;
     const isLeavers = (one: Verdict) => one.held && !one.simultaneous && this.#parts.isLeaver(question, one.macAddress);
-    const untilMs = performance.now() + LEAVER_MS;
+    const untilMs = Math.min(
+      performance.now() + LEAVER_MS,
+      lastMoment(question, question.atMs ?? Number.POSITIVE_INFINITY),
+    );
     let verdict = await this.#ask(question);
     while (isLeavers(verdict) && performance.now() < untilMs) {
       await sleep(LEAVER_AGAIN_MS, undefined, { signal }).catch(() => signal?.throwIfAborted());

@@ -313,6 +313,14 @@ describe('an address is asked for at the moment it is given', { skip: outsideLab
     assert.equal(records.length, 1, 'and is recorded once');
   });
 
+  test('so it is with the profile rfc, though its own procedure has no more time then', { timeout }, async () => {
+    const wanted = FAMILIES.IPv4.next();
+    await take(wanted);
+    const insisted = room.insist(request(wanted, { profile: 'rfc' }), callLimit(9000));
+    setTimeout(() => void leave(wanted), 3000);
+    assert.deepEqual(await insisted, { held: false });
+  });
+
   test('an address that stays in use is refused while there is still time to say so', { timeout }, async () => {
     const wanted = FAMILIES.IPv4.next();
     await take(wanted);
