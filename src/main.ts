@@ -10,6 +10,7 @@ import { Prober } from './lan/prober.ts';
 import type { Profile } from './lan/timing.ts';
 import type { Verdict } from './lan/verdict.ts';
 import { createLog, type Log } from './log.ts';
+import type { Conflict } from './model.ts';
 import { NetworkDriver } from './network/driver.ts';
 import { EndpointLan } from './network/endpointlan.ts';
 import { Endpoints } from './network/endpoints.ts';
@@ -105,6 +106,7 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
     .then(() => {
       leaks.start();
       conflicts.start();
+      void askAgain(conflicts, lan).catch(() => undefined);
       startStandby();
     });
   const server = new PluginServer({
@@ -165,9 +167,26 @@ function clearing(conflicts: Conflicts, lan: Lan): ConflictVerbs {
     async clear({ address }) {
       const known = address === null ? null : parseAddress(address);
       if (known !== undefined) lan.forgetConflicts(known);
-      return { count: await conflicts.clear(address) };
+      const cleared = await conflicts.clear(address);
+      suspectAll(cleared, lan);
+      return { count: cleared.length };
     },
   };
+}
+
+/** Nobody listened until now: who took an address meanwhile, and who has one still. */
+async function askAgain(conflicts: Conflicts, lan: Lan): Promise<void> {
+  lan.recheck();
+  suspectAll(await conflicts.lasting(), lan);
+}
+
+/** Who had an address may have it still. With the container's own MAC address his answer would look like the container's. */
+function suspectAll(conflicts: readonly Conflict[], lan: Lan): void {
+  for (const { kind, parent, address: text, macAddress, ourMacAddress, endedAt } of conflicts) {
+    const address = parseAddress(text);
+    if (address === undefined || kind !== 'address' || macAddress === ourMacAddress || endedAt !== null) continue;
+    lan.suspect(parent, address);
+  }
 }
 
 /**

@@ -99,6 +99,12 @@ export class Interruptions<Endpoint extends OnInterruptedParent> {
     this.#carrier.follow(endpoint.parentName);
   }
 
+  /** Nobody listened for a while: the addresses in use are asked for, as on parents that are back. */
+  recheck(): void {
+    const parentNames = new Set([...this.#endpoints.values()].map(({ parentName }) => parentName));
+    for (const parentName of parentNames) this.#rechecks.begin(parentName);
+  }
+
   /** The endpoint goes. */
   forget(endpointId: string): void {
     this.#endpoints.delete(endpointId);

@@ -249,9 +249,20 @@ export class Lan {
       return this.#prober.answersForAll({ parentName, mode, address, subnet, macAddress: answerer });
     };
     const defence = this.#parts.defends ? defend : null;
-    const ask = (address: InterfaceAddress) => this.#recheck(endpoint, address);
+    const ask = async (address: InterfaceAddress) =>
+      (await this.#recheck(endpoint, address)) && !this.#interruptions.isDeaf(parentName);
     this.#monitor.watch(id, { parentName, macAddress, addresses, defend: defence, answersForAll, ask });
     this.#interruptions.watch(endpoint);
+  }
+
+  /** Nobody listened until now: the LAN is asked who else has the addresses that are watched over. */
+  recheck(): void {
+    this.#interruptions.recheck();
+  }
+
+  /** Somebody had the address of a container, and may have it still: he is asked soon. Nothing where no container has it. */
+  suspect(parentName: string, address: Address): void {
+    this.#monitor.suspect(parentName, address);
   }
 
   /** Who used the address of a container, or any (null), is news when he does it again. */

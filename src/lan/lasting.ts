@@ -1,17 +1,20 @@
 /**
  * Whether a conflict lasts: most hosts announce nothing and say little, so one of whom nothing is heard any more may still
- * have the address. He is asked, and only when nobody answers twice the conflict has ended.
+ * have the address. He is asked, and only when nobody answers twice the conflict has ended. So is whoever is suspected only: of an
+ * earlier process's records, or of those that were cleared.
  *
  * A host with the container's own MAC address cannot be asked: its answer looks like the container's. The record of such a
  * conflict ends when it has not been seen for long (store/conflicts.ts).
  */
 import { type Address, formatAddress } from '../address.ts';
 import type { Clock } from '../clock.ts';
-import type { LastingContest, Takers } from './takers.ts';
+import type { LastingContest, MonitoredEndpoint, Takers } from './takers.ts';
 
 /** What it works with. */
 export interface LastingParts {
   readonly takers: Pick<Takers, 'lasting' | 'lastSeenMs' | 'settle' | 'forget'>;
+  /** The endpoint is watched over still. */
+  readonly isWatched: (endpoint: MonitoredEndpoint) => boolean;
   /** Nobody else uses the address any more. */
   readonly onEnd: (parentName: string, address: Address) => void;
   readonly clock: Clock;
@@ -38,15 +41,26 @@ export class LastingConflicts {
   readonly #parts: LastingParts;
   /** By parent and address. */
   readonly #inquiries = new Map<string, Inquiry>();
+  /** Asked at once, until somebody answers or nobody does twice. */
+  readonly #suspected = new Map<string, LastingContest>();
 
   constructor(parts: LastingParts) {
     this.#parts = parts;
   }
 
+  /** Somebody may have the address although nothing was heard of him lately. */
+  suspect({ endpoint, address }: Pick<LastingContest, 'endpoint' | 'address'>): void {
+    const contest = { endpoint, address, seenAtMs: Number.NEGATIVE_INFINITY };
+    this.#suspected.set(keyOf(contest), contest);
+    this.#inquiries.delete(keyOf(contest));
+  }
+
   /** Asks for what is due. Call it from time to time. */
   review(): void {
-    const { takers, clock } = this.#parts;
-    const lasting = new Map(takers.lasting().map((contest) => [keyOf(contest), contest]));
+    const { takers, isWatched, clock } = this.#parts;
+    for (const [key, { endpoint }] of this.#suspected) if (!isWatched(endpoint)) this.#suspected.delete(key);
+    const heard = takers.lasting().map((contest) => [keyOf(contest), contest] as const);
+    const lasting = new Map([...heard, ...this.#suspected]);
     for (const key of this.#inquiries.keys()) if (!lasting.has(key)) this.#inquiries.delete(key);
     for (const [key, contest] of lasting) {
       const inquiry = this.#inquiries.get(key) ?? { askAtMs: 0, silences: 0, isAsking: false };
@@ -64,7 +78,8 @@ export class LastingConflicts {
     return [...this.#inquiries.values()].filter(({ isAsking }) => isAsking).length;
   }
 
-  async #ask({ endpoint, address }: LastingContest, inquiry: Inquiry): Promise<void> {
+  async #ask(contest: LastingContest, inquiry: Inquiry): Promise<void> {
+    const { endpoint, address } = contest;
     const { takers, onEnd, clock } = this.#parts;
     const beganAtMs = clock.nowMs();
     const wasAsked = await endpoint.ask(address).catch(() => false);
@@ -73,7 +88,11 @@ export class LastingConflicts {
     const isAnswered = takers.lastSeenMs(endpoint.parentName, address) >= beganAtMs;
     inquiry.silences = wasAsked && !isAnswered ? inquiry.silences + 1 : 0;
     inquiry.askAtMs = clock.nowMs() + (inquiry.silences > 0 ? UNANSWERED_MS : ANSWERED_MS);
-    if (inquiry.silences < ENOUGH_SILENCE) return;
+    const isOver = inquiry.silences >= ENOUGH_SILENCE;
+    // It may be suspected anew by now.
+    if ((isAnswered || isOver) && this.#suspected.get(keyOf(contest)) === contest)
+      this.#suspected.delete(keyOf(contest));
+    if (!isOver) return;
     takers.forget(endpoint.parentName, address);
     onEnd(endpoint.parentName, address);
   }

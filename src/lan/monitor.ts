@@ -91,9 +91,11 @@ export class Monitor {
       isEndpoint: (macAddress) => this.#ofMac(macAddress).length > 0,
       hasLeft: (macAddress) => clock.nowMs() - (this.#leftAtMs.get(macAddress) ?? Number.NEGATIVE_INFINITY) < LEFT_MS,
       onConflict,
+      onExcused: (contest) => this.#lasting.suspect(contest),
       clock,
     });
-    this.#lasting = new LastingConflicts({ takers: this.#takers, onEnd, clock });
+    const isWatched = (endpoint: MonitoredEndpoint) => this.#isWatched(endpoint);
+    this.#lasting = new LastingConflicts({ takers: this.#takers, isWatched, onEnd, clock });
   }
 
   /** Begins the watch over an endpoint. `id` names it in forget(); given again it replaces the first. */
@@ -143,6 +145,13 @@ export class Monitor {
       this.#takers.note({ endpoint, parentIndex, address: own, macAddress, isAnswer: false, origin: 'segment' });
     void this.#takers.settle();
     return true;
+  }
+
+  /** Somebody may have the address, if a container has it: he is asked, and whether he answers is told like anything heard. */
+  suspect(parentName: string, address: Address): void {
+    const endpoint = this.#parents.get(parentName)?.endpoints.get(formatAddress(address));
+    const own = endpoint?.addresses.find((one) => isSameAddress(one, address));
+    if (endpoint !== undefined && own !== undefined) this.#lasting.suspect({ endpoint, address: own });
   }
 
   /** Somebody else spoke for the address not long ago. */

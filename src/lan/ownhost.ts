@@ -25,7 +25,24 @@ export class OwnHost {
 
   /** A verdict that the address is held on this host; undefined when it is not. */
   async holderOf(wanted: OwnAddress, parent: Link): Promise<Verdict | undefined> {
-    return (await this.#heldByHost(wanted, parent)) ?? this.#heldBySibling(wanted, parent);
+    return (await this.addressOf(wanted, parent)) ?? this.#heldBySibling(wanted, parent);
+  }
+
+  /**
+   * A verdict that the host itself has the address, which no probe from its own links can hear; undefined when it has not.
+   * IPv4: on whatever link, because Linux answers ARP for all of them on all links (ip-sysctl: arp_ignore 0). IPv6: on this
+   * segment, because it answers link by link.
+   */
+  async addressOf({ address, isOwn }: OwnAddress, parent: Link): Promise<Verdict | undefined> {
+    const text = formatAddress(address);
+    const all = await this.#addresses.get('', () => this.#links.addresses());
+    for (const { linkIndex } of all.filter((one) => one.address === text)) {
+      const link = await this.#links.byIndex(linkIndex);
+      if (link === undefined || isOwn(link.macAddress, false)) continue;
+      if (address.family === 'IPv6' && link.index !== parent.index && link.parentIndex !== parent.index) continue;
+      return onHost((link.isLoopback ? parent : link).macAddress, link.name);
+    }
+    return undefined;
   }
 
   /** Whether a link of this host, or of a container of whatever driver, has this MAC address. False if it cannot be read. */
@@ -36,22 +53,6 @@ export class OwnHost {
       return ((await this.#links.foreignLinks(isIt)) ?? []).length > 0;
     };
     return this.#macs.get(macAddress, read).catch(() => false);
-  }
-
-  /**
-   * The host's own addresses, which no probe from its own links can hear. IPv4: on whatever link, because Linux answers
-   * ARP for all of them on all links (ip-sysctl: arp_ignore 0). IPv6: on this segment, because it answers link by link.
-   */
-  async #heldByHost({ address, isOwn }: OwnAddress, parent: Link): Promise<Verdict | undefined> {
-    const text = formatAddress(address);
-    const all = await this.#addresses.get('', () => this.#links.addresses());
-    for (const { linkIndex } of all.filter((one) => one.address === text)) {
-      const link = await this.#links.byIndex(linkIndex);
-      if (link === undefined || isOwn(link.macAddress, false)) continue;
-      if (address.family === 'IPv6' && link.index !== parent.index && link.parentIndex !== parent.index) continue;
-      return onHost((link.isLoopback ? parent : link).macAddress, link.name);
-    }
-    return undefined;
   }
 
   /** Siblings in modes private and vepa hear no probe of another sibling; their addresses can be read all the same. */

@@ -166,11 +166,15 @@ export class Prober {
     return here ?? asked ?? this.probe(request);
   }
 
-  /** Asks, thoroughly, who else than those that `isOwn` names has an address of a container that runs. Guards nothing. */
+  /**
+   * Asks, thoroughly, who else than those that `isOwn` names has an address of a container that runs: on the LAN, or else this
+   * host itself. Guards nothing.
+   */
   recheck(request: ProbeRequest): Promise<Verdict> {
     return this.#onParent(request, async (parent, stop) => {
       const detection = await this.#begin({ ...request, guardMs: 0 }, parent, stop);
-      return detection.verdict;
+      const [onLan, onHost] = await Promise.all([detection.verdict, this.#ownHost.addressOf(request, parent)]);
+      return onLan.held && !onLan.simultaneous ? onLan : (onHost ?? onLan);
     });
   }
 

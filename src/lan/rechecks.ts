@@ -1,6 +1,6 @@
 /**
- * The addresses of running containers, asked for again when their parent is back (RFC 5227 2.1): at once, and 15 and 35 s
- * later, because a switch port with spanning tree forwards only then.
+ * The addresses of running containers, asked for again when their parent is back (RFC 5227 2.1), or the daemon: at once, and
+ * 15 and 35 s later, because a switch port with spanning tree forwards only then.
  */
 import type { Clock } from '../clock.ts';
 
@@ -32,7 +32,7 @@ export class Rechecks<InUse> {
     this.#parts = parts;
   }
 
-  /** The parent is back. */
+  /** The parent is back, or there is somebody to listen again. */
   begin(parentName: string): void {
     this.end(parentName);
     const round: Round = { controller: new AbortController(), running: Promise.resolve(), cancelTimers: [] };

@@ -69,6 +69,8 @@ export interface TakersParts {
   /** It was until a moment ago: what it said then is heard when its link is gone. */
   readonly hasLeft: (macAddress: string) => boolean;
   readonly onConflict: (conflict: ConflictSeen) => void;
+  /** What was reported is none any more: a link of this host, say, that has lost the address. */
+  readonly onExcused: (contest: Omit<LastingContest, 'seenAtMs'>) => void;
   readonly clock: Clock;
 }
 
@@ -308,8 +310,9 @@ export class Takers {
     return kind === 'daemon' ? origin !== 'wire' : origin === 'here' && isProbeMac(macAddress);
   }
 
-  #excuse({ contest, use }: Taker, key: string): void {
+  #excuse({ contest, use, reportedAtMs }: Taker, key: string): void {
     contest.takers.delete(use.macAddress);
+    if (reportedAtMs !== Number.NEGATIVE_INFINITY) this.#parts.onExcused(use);
     this.#excused.put(key, this.#parts.clock.nowMs() + DEFEND_INTERVAL_MS);
   }
 

@@ -72,7 +72,7 @@ export class Conflicts {
   endSilent(): Promise<void> {
     return this.#inTurn(async () => {
       const nowMs = this.#clock.nowMs();
-      for (const conflict of (await this.#table.list()).filter(({ endedAt }) => endedAt === null)) {
+      for (const conflict of await this.lasting()) {
         const key = conflictKey(conflict);
         const seenAtMs = this.#seenAtMs.get(key);
         if (seenAtMs === undefined) this.#seenAtMs.set(key, nowMs);
@@ -81,13 +81,18 @@ export class Conflicts {
     });
   }
 
-  /** Forgets those of an address, as its text, or all; answers how many. */
-  clear(address: string | null): Promise<number> {
+  /** Those that last, as far as is known. */
+  async lasting(): Promise<Conflict[]> {
+    return (await this.#table.list()).filter(({ endedAt }) => endedAt === null);
+  }
+
+  /** Forgets those of an address, as its text, or all; answers what they were. */
+  clear(address: string | null): Promise<Conflict[]> {
     return this.#inTurn(async () => {
       const known = await this.#table.list();
       const cleared = known.filter((conflict) => address === null || conflict.address === address);
       for (const conflict of cleared) await this.#remove(conflict);
-      return cleared.length;
+      return cleared;
     });
   }
 

@@ -111,6 +111,54 @@ describe('conflicts of running containers', { skip: outsideLab(), timeout: 600_0
     assert.match(await shell('networks'), /CONFLICTS\n.* -$/m);
   });
 
+  test('a Linux host that keeps the address and says nothing more is recorded again after --clear', {
+    timeout,
+  }, async () => {
+    await stranger.namespace.ip(`address add ${text}/24 dev lan0`);
+    announce();
+    await conflict();
+    assert.match(await shell('conflicts', '--clear', text), /^1 conflict is forgotten/);
+    assert.equal((await conflict()).macAddress, STRANGER);
+    await stranger.namespace.ip(`address del ${text}/24 dev lan0`);
+  });
+
+  test('a daemon that was killed asks who has the addresses of its containers, and who had them', {
+    timeout,
+  }, async () => {
+    announce();
+    const gone = await conflict();
+    const other = await engine.run(container.network);
+    const second = other.address.split('/')[0] ?? '';
+    await engine.plugin.stop('SIGKILL');
+    // While nobody listens.
+    await stranger.namespace.ip(`address add ${second}/24 dev lan0`);
+    await engine.plugin.start();
+    const of = async (one: string) => (await known()).find((record) => record.address === one);
+    await until(async () => (await of(second)) !== undefined && (await of(text))?.endedAt !== null);
+    assert.deepEqual([(await of(second))?.macAddress, (await of(second))?.endedAt], [STRANGER, null]);
+    assert.equal((await of(text))?.count, gone.count);
+    await engine.plugin.restart('SIGKILL');
+    const { count = 0 } = (await of(second)) ?? {};
+    await until(async () => Number((await of(second))?.count) > count);
+    await stranger.namespace.ip(`address del ${second}/24 dev lan0`);
+  });
+
+  test("the host's own conflict lasts while the host has the address, and ends when it has dropped it", {
+    timeout,
+  }, async () => {
+    const { namespace } = host;
+    await namespace.ip(`address add ${text}/24 dev lan0`);
+    await namespace.run(['ping', '-c', '4', '-W', '1', '-I', 'lan0', '10.99.0.99']);
+    const first = await conflict();
+    assert.equal(first.hostLink, 'lan0');
+    // The host says nothing more, and its own kernel is asked.
+    await until(async () => Number((await known())[0]?.count) > first.count);
+    assert.equal((await known())[0]?.endedAt, null);
+    await namespace.run(['ping', '-c', '2', '-W', '1', '-I', 'lan0', '10.99.0.98']);
+    await namespace.ip(`address del ${text}/24 dev lan0`);
+    await until(async () => (await known())[0]?.endedAt !== null);
+  });
+
   test('another host with the MAC address of the container is recorded, shown, and told once', {
     timeout,
   }, async () => {

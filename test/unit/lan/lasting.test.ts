@@ -27,11 +27,12 @@ describe('whether a conflict lasts', { timeout: 20_000 }, () => {
   let ended: string[];
   let lasting: LastingConflicts;
   let isStuck: boolean;
+  let isWatched: boolean;
 
   beforeEach(() => {
     nowMs = 0;
     [seen, answering, asked, ended] = [new Map<InterfaceAddress, number>(), new Set<InterfaceAddress>(), [], []];
-    [canAsk, isStuck] = [true, false];
+    [canAsk, isStuck, isWatched] = [true, false, true];
     const find = (text: string) => [...seen.keys()].find((one) => formatAddress(one) === text) as InterfaceAddress;
     lasting = new LastingConflicts({
       takers: {
@@ -43,6 +44,7 @@ describe('whether a conflict lasts', { timeout: 20_000 }, () => {
         settle: async () => undefined,
         forget: (_parent, one) => void seen.delete(find(formatAddress(one))),
       },
+      isWatched: () => isWatched,
       onEnd: (_parent, one) => ended.push(formatAddress(one)),
       clock: { nowMs: () => nowMs, after: () => () => undefined },
     });
@@ -113,5 +115,52 @@ describe('whether a conflict lasts', { timeout: 20_000 }, () => {
     for (let number = 1; number <= 100; number++) seen.set(address(number), 0);
     await pass(60_000);
     assert.equal(asked.length, 8);
+  });
+
+  const suspect = (one: InterfaceAddress) => lasting.suspect({ endpoint: { ...endpoint, ask }, address: one });
+
+  test('who is only suspected is asked at once, and lasts when he answers', async () => {
+    const own = address(5);
+    answering.add(own);
+    suspect(own);
+    await pass(1000);
+    assert.deepEqual(asked, [[250, '10.9.0.5']]);
+    await pass(600_000);
+    assert.deepEqual([ended, asked.length], [[], 11]);
+  });
+
+  test('a suspicion ends when nobody answers twice, and is no other one then', async () => {
+    suspect(address(5));
+    await pass(600_000);
+    assert.deepEqual(
+      [asked, ended],
+      [
+        [
+          [250, '10.9.0.5'],
+          [10_250, '10.9.0.5'],
+        ],
+        ['10.9.0.5'],
+      ],
+    );
+  });
+
+  test('who is suspected anew is asked at once, whenever he answered last', async () => {
+    const own = address(5);
+    answering.add(own);
+    suspect(own);
+    await pass(20_000);
+    seen.delete(own);
+    suspect(own);
+    await pass(1000);
+    assert.equal(asked.length, 2);
+  });
+
+  test('nobody is asked for an address that no container has any more', async () => {
+    suspect(address(5));
+    isWatched = false;
+    await pass(60_000);
+    isWatched = true;
+    await pass(60_000);
+    assert.deepEqual([asked, ended], [[], []]);
   });
 });

@@ -41,11 +41,12 @@ describe('who takes an address of a container', { timeout: 20_000 }, () => {
   let readingMs: number;
   let watched: Set<MonitoredEndpoint>;
   let takers: Takers;
+  let excused: string[];
   let web: MonitoredEndpoint;
 
   beforeEach(() => {
     nowMs = 0;
-    [seen, defended, asked, judged] = [[], [], [], []];
+    [seen, defended, asked, judged, excused] = [[], [], [], [], []];
     [owners, routers, readingMs] = [new Map<string, Owner>(), new Set<string>(), 0];
     web = {
       parentName: 'par',
@@ -69,6 +70,7 @@ describe('who takes an address of a container', { timeout: 20_000 }, () => {
       isEndpoint: (macAddress) => macAddress === '02:42:0a:09:00:06',
       hasLeft: (macAddress) => macAddress === '02:42:0a:09:00:07',
       onConflict: (conflict) => seen.push(conflict),
+      onExcused: ({ address }) => excused.push(formatAddress(address)),
       clock: { nowMs: () => nowMs, after: () => () => undefined },
     });
   });
@@ -195,6 +197,20 @@ describe('who takes an address of a container', { timeout: 20_000 }, () => {
       assert.equal(takers.isContested('par', IPV4), isConflict);
     });
   }
+
+  test('what was reported and is excused later may be over: a link of this host that lost the address', async () => {
+    owners.set(SQUATTER, { kind: 'host', linkName: 'eth0' });
+    await hear(SQUATTER, { origin: 'here' });
+    await hear(SQUATTER, { origin: 'here' });
+    owners.set(SQUATTER, { kind: 'daemon' });
+    assert.deepEqual(excused, []);
+    nowMs = 10_000;
+    await takers.settle();
+    assert.deepEqual([excused, takers.lasting()], [['10.9.0.5'], []]);
+    nowMs = 30_000;
+    await hear(SQUATTER, { origin: 'here' });
+    assert.deepEqual(excused, ['10.9.0.5'], 'who was not reported ends nothing');
+  });
 
   test('the kernel is asked about each MAC address at most once in ten seconds', async () => {
     owners.set(SQUATTER, { kind: 'container' });

@@ -117,13 +117,13 @@ test('those of one address are cleared, or all', options, async (t) => {
   const { store, conflicts } = open(t);
   for (const parent of ['lan0', 'lan1'])
     for (const address of ['10.9.0.5', '10.9.0.6']) await conflicts.record({ ...REPORT, parent, address });
-  assert.equal(await conflicts.clear('10.9.0.7'), 0);
-  assert.equal(await conflicts.clear('10.9.0.5'), 2);
+  assert.equal((await conflicts.clear('10.9.0.7')).length, 0);
+  assert.equal((await conflicts.clear('10.9.0.5')).length, 2);
   assert.deepEqual(
     (await store.conflicts.list()).map(({ address }) => address),
     ['10.9.0.6', '10.9.0.6'],
   );
-  assert.equal(await conflicts.clear(null), 2);
+  assert.equal((await conflicts.clear(null)).length, 2);
   await conflicts.record(REPORT);
   assert.equal((await only(store)).count, 1);
 });
