@@ -84,11 +84,16 @@ export class Search {
   meet(address: Address, verdict: Verdict & { held: true }): void {
     const text = formatAddress(address);
     const { macAddress, linkName, simultaneous } = verdict;
-    const before = this.#holders.get(text);
-    if (before !== undefined && before !== macAddress) this.#isChanging = true;
-    this.#holders.set(text, macAddress);
+    // Who only asks, perhaps for all of them (a scan), answered for none.
+    if (!simultaneous) this.#noteHolder(text, macAddress);
     this.#last = { address: text, macAddress, linkName, isWanted: simultaneous };
     this.#batch = Math.min(2 * this.#batch, LARGEST_BATCH);
+  }
+
+  #noteHolder(address: string, macAddress: string): void {
+    const before = this.#holders.get(address);
+    if (before !== undefined && before !== macAddress) this.#isChanging = true;
+    this.#holders.set(address, macAddress);
   }
 
   /** Where one device seems to answer for everything: its MAC address, or in words that it has many. Null where it looks like many. */
