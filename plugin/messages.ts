@@ -103,6 +103,7 @@ const SAMPLES: { readonly [Name in MakerName]: Parameters<Makers[Name]> } = {
   migrateUsage: [],
   settingsApart: ['STORE=etcd', 'SCOPE=global', 'use SCOPE=local'],
   unknownCommand: ['leses', 'leases'],
+  unknownCommandOption: ['--clera', '--clear'],
   surplusArgument: ['extra', 'leases'],
   addressSpaceUnknown: ['Elsewhere', ['TsmacvlanLocal', 'TsmacvlanGlobal']],
   ipamOptionUnknown: ['exclud', 'exclude', ['exclude', 'order', 'parent', 'probe']],

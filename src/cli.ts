@@ -83,25 +83,23 @@ const COMMANDS: Readonly<Record<string, Command>> = {
   settings: { summary: 'list the settings with their defaults', run: settings },
 };
 
+const OPTIONS = {
+  help: { type: 'boolean', short: 'h' },
+  version: { type: 'boolean', short: 'v' },
+  json: { type: 'boolean' },
+  'dry-run': { type: 'boolean' },
+  clear: { type: 'boolean' },
+  parent: { type: 'string' },
+  profile: { type: 'string' },
+  cluster: { type: 'boolean' },
+  from: { type: 'string' },
+  to: { type: 'string' },
+} as const;
+
 /** Resolves with the exit code: 0 done, 1 failed, 2 called wrongly; `probe` adds 3. */
 export async function main(words: readonly string[]): Promise<number> {
   try {
-    const { values, positionals } = parseArgs({
-      args: [...words],
-      allowPositionals: true,
-      options: {
-        help: { type: 'boolean', short: 'h' },
-        version: { type: 'boolean', short: 'v' },
-        json: { type: 'boolean' },
-        'dry-run': { type: 'boolean' },
-        clear: { type: 'boolean' },
-        parent: { type: 'string' },
-        profile: { type: 'string' },
-        cluster: { type: 'boolean' },
-        from: { type: 'string' },
-        to: { type: 'string' },
-      },
-    });
+    const { values, positionals } = parseWords(words);
     if (values.version) return print(`tsmacvlan ${VERSION}\n`);
     const [name, argument = '', ...rest] = positionals;
     if (values.help || name === undefined || name === 'help') return print(usage());
@@ -113,6 +111,22 @@ export async function main(words: readonly string[]): Promise<number> {
     process.stderr.write(`tsmacvlan: ${error instanceof Error ? error.message : String(error)}\n`);
     return error instanceof errors.PluginError && error.code !== 'USAGE' ? 1 : 2;
   }
+}
+
+function parseWords(words: readonly string[]) {
+  const { tokens } = parseArgs({
+    args: [...words],
+    allowPositionals: true,
+    strict: false,
+    options: OPTIONS,
+    tokens: true,
+  });
+  for (const token of tokens) {
+    if (token.kind !== 'option' || Object.hasOwn(OPTIONS, token.name)) continue;
+    const near = nearest(token.name, Object.keys(OPTIONS));
+    throw errors.unknownCommandOption(token.rawName, near && `--${near}`);
+  }
+  return parseArgs({ args: [...words], allowPositionals: true, options: OPTIONS });
 }
 
 function commandNamed(name: string, given: readonly string[]): Command {
@@ -245,6 +259,7 @@ async function conflicts({ json, isClearing }: Flags, argument: string): Promise
   const socket = readSettings(process.env).sockets[0] ?? '';
   const { Cleared } = (await askDaemon(socket, CLEAR_CONFLICTS, { Address: address })) as { Cleared: number };
   if (json) printJson({ cleared: Cleared });
+  else if (Cleared === 0) print(`nothing was recorded${address === null ? '' : ` of ${address}`}\n`);
   else print(`${Cleared} ${Cleared === 1 ? 'conflict is' : 'conflicts are'} forgotten; what lasts is reported again\n`);
 }
 

@@ -549,6 +549,9 @@ export const settingsApart = (one: string, other: string, remedy: string) =>
 export const unknownCommand = (name: string, near: string | undefined) =>
   mistake('USAGE', `unknown command ${quote(name)}${didYouMean(near)}; see tsmacvlan --help`);
 
+export const unknownCommandOption = (option: string, near: string | undefined) =>
+  mistake('USAGE', `unknown option ${quote(option)}${didYouMean(near)}; see tsmacvlan --help`);
+
 export const surplusArgument = (argument: string, command: string) =>
   mistake('USAGE', `argument ${quote(argument)} is one too many for tsmacvlan ${command}; see tsmacvlan --help`);
 
@@ -754,7 +757,7 @@ export const addressOfTask = (address: string, option: string) =>
 export const addressHeld = (address: string, macAddress: string, link: string, option: string) =>
   mistake(
     'ADDRESS_HELD',
-    `address ${address} is already used on the LAN by ${macAddress}, which answered on ${link}; choose another ${option}`,
+    `address ${address} is already used on the LAN by ${macAddress}, which answered on ${link}; choose another ${option}, or give that device another address and start again; a network made with -o conflict=warn lets containers start all the same`,
   );
 
 /** `option`: the option that names an address. */
@@ -809,11 +812,18 @@ interface Holder {
 }
 
 /** The search went on until its time was used up. */
-export const rangeHeld = (ranges: readonly string[], uses: Uses, last: Holder) =>
-  mistake(
+export const rangeHeld = (ranges: readonly string[], uses: Uses, last: Holder) => {
+  const [verb, remedy] = last.isWanted
+    ? ['asked for', 'try again in some seconds, or keep --ip-range apart from other hosts']
+    : [
+        'used',
+        'keep --ip-range apart from other hosts, name them in --ipam-opt exclude=, or try again when some are gone',
+      ];
+  return mistake(
     'RANGE_HELD',
-    `no free address found in ${ranges.join(', ')}: ${counted(uses)}, the last one tried (${last.address}) ${last.isWanted ? 'asked for' : 'used'} by ${last.macAddress}, seen on ${last.linkName}; keep --ip-range apart from other hosts, name them in --ipam-opt exclude=, or try again when some are gone`,
+    `no free address found in ${ranges.join(', ')}: ${counted(uses)}, the last one tried (${last.address}) ${verb} by ${last.macAddress}, seen on ${last.linkName}; ${remedy}`,
   );
+};
 
 /** `suspect`: its MAC address, or in words that it has many. */
 export const rangeAnsweredByOne = (ranges: readonly string[], uses: Uses, last: Holder, suspect: string) =>
