@@ -30,6 +30,7 @@ function belowParent(downs: number) {
   const questions = new Questions({
     prober: { probe, confirm: probe },
     interruptions: { uninterrupted: (_awaited, _untilMs, ask) => ask() },
+    isLeaver: () => false,
     log: { warn: (text: string) => void warnings.push(text) },
   });
   return { questions, warnings, asked: () => asked };
