@@ -118,13 +118,10 @@ export class Lan {
     });
     this.#prober = prober;
     this.#leavers = new Leavers(links);
-    const reports = conflictReports(parts);
     this.#monitor = new Monitor({
       links,
-      ...reports,
-      onConflict: (seen) => {
-        if (!this.#leavers.has(seen, seen.macAddress)) reports.onConflict(seen);
-      },
+      ...conflictReports(parts),
+      isLeaver: (parentName, address, macAddress) => this.#leavers.has({ parentName, address }, macAddress),
     });
     this.#interruptions = new Interruptions<LanEndpoint>({
       links,

@@ -34,6 +34,8 @@ export interface MonitorParts extends Pick<TakersParts, 'onConflict'>, Pick<Last
   readonly links: Pick<Links, 'byName'> & OwnershipLinks;
   /** So many frames about addresses of containers were lost on a parent, because they came too fast. Told once in ten minutes. */
   readonly onLost: (parentName: string, count: number) => void;
+  /** The MAC address is that of another interface of a container that has just left the address: what it says is not noted. */
+  readonly isLeaver?: (parentName: string, address: Address, macAddress: string) => boolean;
   readonly clock?: Clock;
 }
 
@@ -137,7 +139,7 @@ export class Monitor {
     const endpoint = parent?.endpoints.get(formatAddress(address));
     const own = endpoint?.addresses.find((one) => isSameAddress(one, address));
     if (parent === undefined || endpoint === undefined || own === undefined) return false;
-    if (macAddress === endpoint.macAddress) return true;
+    if (macAddress === endpoint.macAddress || this.#isLeaver(endpoint, own, macAddress)) return true;
     this.#read(parentName, parent);
     const isHeard = this.#clock.nowMs() - this.#takers.lastSeenOf(parentName, address, macAddress) < READ_MS;
     const { linkIndex: parentIndex } = parent;
@@ -289,7 +291,12 @@ export class Monitor {
     const own = endpoint?.addresses.find((one) => isSameAddress(one, address));
     if (endpoint === undefined || own === undefined || isStandbyNotice(sighting)) return;
     if (macAddress === endpoint.macAddress && (origin !== 'wire' || this.#isOnOtherParent(endpoint))) return;
+    if (this.#isLeaver(endpoint, own, macAddress)) return;
     this.#takers.note({ endpoint, parentIndex: parent.linkIndex, address: own, macAddress, isAnswer, origin });
+  }
+
+  #isLeaver({ parentName }: MonitoredEndpoint, address: Address, macAddress: string): boolean {
+    return this.#parts.isLeaver?.(parentName, address, macAddress) ?? false;
   }
 
   /** The frame, or the sender that an ARP packet names, has a container's MAC address. */
