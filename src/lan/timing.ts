@@ -48,7 +48,7 @@ export const FRESH_TIMINGS: Readonly<Record<Profile, Timing>> = {
 
 /**
  * From the question asked while an endpoint is made or joined to the verdict, in milliseconds. Only Join waits for it. With 4 ms, two
- * of 160 hosts that took an address quietly just before Join answered too late, on a machine that had other work.
+ * of 180 hosts that took an address quietly just before Join answered too late, on a machine that had other work.
  */
 export const CONFIRM_MS = 10;
 /** When this process was woken later than this, in milliseconds, the machine is busy, and answers from it may be late as well: */
