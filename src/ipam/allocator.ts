@@ -121,7 +121,7 @@ export class Allocator {
     const pool = await this.#poolWith(address, named, kind, option);
     refuseReserved(pool, address, option);
     const wanted = this.#newLease(pool, address, kind);
-    const lease = await this.#leases.claim(address, wanted, option);
+    const lease = await this.#leases.claim(address, wanted, option, limit);
     await this.#confirm(pool, address);
     // What a swarm's manager claims by address is mostly a running container's: the node that gets it asks.
     const isAsked = lease === wanted && !isManagers(pool);
@@ -242,10 +242,11 @@ export class Allocator {
       const { address } = candidate;
       if (isSequential(layout, search)) this.#lastGiven.set(pool.id, address.value);
       const lease = this.#newLease(pool, address, search.kind);
-      if (await realm.insert(address, lease)) {
-        if (await this.#isFree(pool, realm, candidate, lease, search))
-          return formatInterfaceAddress({ ...address, length: layout.subnet.length });
-      } else {
+      const tried = await this.#leases.underway(lease, async () =>
+        (await realm.insert(address, lease)) ? this.#isFree(pool, realm, candidate, lease, search) : 'taken',
+      );
+      if (tried === true) return formatInterfaceAddress({ ...address, length: layout.subnet.length });
+      if (tried === 'taken') {
         // Others write to the same store.
         await realm.catchUp();
         beyond = address.value + distance(misses++);
@@ -343,8 +344,11 @@ export class Allocator {
   /** Gateways are expected to answer, and auxiliary addresses belong to others. */
   async #ask(pool: Pool, address: Address, lease: Lease, question: PoolQuestion): Promise<Verdict> {
     if (lease.kind === 'gateway' || lease.kind === 'auxiliary') return NOT_HELD;
-    const asked = this.#leases.underway(lease, () => this.#probe(pool, address, question));
-    const verdict = await asked.catch(async (error: unknown) => {
+    return this.#leases.underway(lease, () => this.#askFor(pool, address, lease, question));
+  }
+
+  async #askFor(pool: Pool, address: Address, lease: Lease, question: PoolQuestion): Promise<Verdict> {
+    const verdict = await this.#probe(pool, address, question).catch(async (error: unknown) => {
       // The first error goes on; a lease left behind by a second one is reclaimed later.
       await this.#leases.giveUp(address, lease.realm, pool.id).catch(() => undefined);
       throw error;

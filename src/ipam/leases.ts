@@ -6,6 +6,7 @@ import type { Clock } from '../clock.ts';
 import * as errors from '../errors.ts';
 import type { Leak } from '../leak.ts';
 import type { Lease } from '../model.ts';
+import type { CallLimit } from '../requests.ts';
 import { Serial } from '../serial.ts';
 import { leaseKey, type Store } from '../store/store.ts';
 import type { Ages } from './ages.ts';
@@ -35,6 +36,10 @@ const BY_THE_RECORDS: EndpointWitness = {
 const ATTEMPTS = 8;
 /** So many leases are read sooner one by one than together with all the others of their realm. */
 const FEW = 2000;
+/** What a call that waited for another still has to do: to ask the LAN. */
+const RESERVE_MS = 1200;
+/** How often it is looked whether the other is over. */
+const LOOK_MS = 10;
 const NO_ADDRESSES = { IPv4: new Occupancy(), IPv6: new Occupancy() };
 
 interface Parts {
@@ -43,7 +48,7 @@ interface Parts {
   readonly now: () => Date;
   readonly ages: Ages;
   /** For spans of time. */
-  readonly clock: Pick<Clock, 'nowMs'>;
+  readonly clock: Clock;
   readonly endpoints?: EndpointWitness;
 }
 
@@ -52,7 +57,7 @@ export class Leases {
   readonly #store: Store;
   readonly #now: () => Date;
   readonly #ages: Ages;
-  readonly #clock: Pick<Clock, 'nowMs'>;
+  readonly #clock: Clock;
   readonly #endpoints: EndpointWitness;
   /** Leases whose calls are not answered yet, and how many those are. */
   readonly #underway = new Map<string, number>();
@@ -122,11 +127,24 @@ export class Leases {
 
   /**
    * The address as `wanted`, or the lease that already serves the wish: a gateway is shared by the networks of its
-   * subnet.
+   * subnet. Another call that is about it, and may let go of it, is waited for while there is time.
    * Throws ADDRESS_TAKEN, naming the holder. `option`: where the user named it, for the sentence.
    */
-  async claim(address: Address, wanted: Lease, option: string): Promise<Lease> {
-    return this.#claims.run(leaseKey(wanted), () => this.#claim(address, wanted, option));
+  async claim(address: Address, wanted: Lease, option: string, limit: CallLimit | null = null): Promise<Lease> {
+    const key = leaseKey(wanted);
+    return this.#claims.run(key, async () => {
+      // A search holds a lease on each address that it asks for, and lets most of them go.
+      if (wanted.kind === 'container') await this.#whileUnderway(key, limit);
+      return this.#claim(address, wanted, option);
+    });
+  }
+
+  async #whileUnderway(key: string, limit: CallLimit | null): Promise<void> {
+    if (limit === null) return;
+    while (this.#underway.has(key) && this.#clock.nowMs() < limit.atMs - RESERVE_MS) {
+      limit.signal.throwIfAborted();
+      await new Promise<void>((resolve) => void this.#clock.after(LOOK_MS, resolve));
+    }
   }
 
   async #claim(address: Address, wanted: Lease, option: string): Promise<Lease> {

@@ -152,6 +152,32 @@ test(
   },
 );
 
+test(
+  'an --ip that a search is just asking for waits for it, and is refused when the search takes it',
+  options,
+  async () => {
+    const lan = new Lan(['192.168.1.1']);
+    const f = lan.fixture();
+    const pool = await f.network('192.168.1.0/24');
+    let named: Promise<string> | undefined;
+    lan.onAsked = () => {
+      named ??= f.address(pool, '192.168.1.1');
+      // The stranger answers the search, and is gone when the other asks.
+      if (lan.asked.length > 1) lan.strangers.clear();
+    };
+    assert.equal(await f.address(pool), '192.168.1.2/24');
+    assert.ok(named);
+    assert.equal(await named, '192.168.1.1/24');
+    let refused: Promise<string> | undefined;
+    lan.onAsked = () => {
+      refused ??= sentence(f.address(pool, lan.asked.at(-1) ?? ''));
+    };
+    const chosen = (await f.address(pool)).split('/')[0] ?? '';
+    assert.ok(refused);
+    assert.match(await refused, new RegExp(`^address ${chosen} is leased to a container `));
+  },
+);
+
 test('one device that answers for all is named, and so is one whose MAC address changes', options, async () => {
   const all = new Lan(range(1, 254));
   let f = all.fixture();
