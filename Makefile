@@ -103,7 +103,7 @@ durations: build $(PINNED) ## every test, and the table of durations that the ru
 scale: build ## hosts that share addresses through etcd, measured: clients, leases, listeners (root)
 	node test/scale.ts
 
-bench: build ## the built-in macvlan driver and tsmacvlan, measured side by side (root)
+bench: build ## the built-in macvlan driver, tsmacvlan and the least a plugin costs, side by side (root); ROWS= a part of a row's name, ENGINES= ROUNDS=
 	node test/bench.ts
 
 tables: $(READY) ## config.json, docs/reference.md, docs/messages.md and docs/differences.md, from the tables of the sources

@@ -1,16 +1,17 @@
-/** Many values in a few words, and how far a measurement has come. */
+/** Many values in a few words, tasks side by side and by turns, and how far a measurement has come. */
 export interface Spread {
   readonly median: number;
   readonly p10: number;
   readonly p90: number;
   readonly p99: number;
+  readonly max: number;
   readonly count: number;
 }
 
 export function spread(values: readonly number[]): Spread {
   const sorted = values.toSorted((a, b) => a - b);
   const at = (share: number) => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? Number.NaN;
-  return { median: at(0.5), p10: at(0.1), p90: at(0.9), p99: at(0.99), count: sorted.length };
+  return { median: at(0.5), p10: at(0.1), p90: at(0.9), p99: at(0.99), max: at(1), count: sorted.length };
 }
 
 export function digits(value: number): string {
@@ -23,11 +24,32 @@ export function progress(what: string, done: number, total: number): void {
   else if (done === total) console.log(`${what}: ${total} done`);
 }
 
-/** Runs `count` tasks, at most `width` at once. */
-export async function inTurns(count: number, width: number, task: () => Promise<void>): Promise<void> {
+/** Runs `count` tasks, numbered from 0, at most `width` at once. */
+export async function inTurns(count: number, width: number, task: (number: number) => Promise<void>): Promise<void> {
   let begun = 0;
   const work = async () => {
-    while (begun++ < count) await task();
+    while (begun < count) await task(begun++);
   };
   await Promise.all(Array.from({ length: width }, work));
+}
+
+/** Lets every one act once a round. The first of each round changes, so that none has the warmer machine. */
+export async function inRotation<T>(
+  what: string,
+  rounds: number,
+  all: readonly T[],
+  act: (one: T, round: number) => Promise<void>,
+): Promise<void> {
+  for (let round = 0; round < rounds; round++) {
+    const first = round % all.length;
+    for (const one of [...all.slice(first), ...all.slice(0, first)]) await act(one, round);
+    progress(what, round + 1, rounds);
+  }
+}
+
+/** How long a task took, in milliseconds. */
+export async function timeOf(task: () => Promise<unknown>): Promise<number> {
+  const begin = performance.now();
+  await task();
+  return performance.now() - begin;
 }

@@ -1,6 +1,7 @@
 /** What asking the LAN costs: cold, in a crowd, and in a storm of ARP. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { BusyLan, address, measured } from '../lab/busy.ts';
+import { progress, timeOf } from './figures.ts';
 
 /** One value for each round. */
 export interface LanFigures {
@@ -17,21 +18,21 @@ const ROUNDS = 10;
 const LOOK_MS = 2000;
 const GUARD_MS = 60_000;
 
-export async function measureLan(progress: (what: string, done: number, total: number) => void): Promise<LanFigures> {
+export async function measureLan(): Promise<LanFigures> {
   const lan = await BusyLan.open();
   try {
-    const cold = await repeated(progress, 'cold probe', async () => {
+    const cold = await repeated('cold probe', async () => {
       await lan.cool();
       return timeOf(() => lan.probe(address(1)));
     });
-    const crowd = await repeated(progress, 'probes at once', async () => ({
+    const crowd = await repeated('probes at once', async () => ({
       oneMs: await timeOf(() => lan.probe(address(1))),
       hundredMs: await timeOf(() => Promise.all(Array.from({ length: 100 }, (_, at) => lan.probe(address(at + 2))))),
     }));
     await lan.probe(address(1), GUARD_MS);
-    const quietPercent = await repeated(progress, 'quiet LAN', share);
+    const quietPercent = await repeated('quiet LAN', share);
     await lan.blow(null);
-    const stormPercent = await repeated(progress, 'storm of ARP', share);
+    const stormPercent = await repeated('storm of ARP', share);
     return {
       coldMs: cold,
       oneMs: crowd.map(({ oneMs }) => oneMs),
@@ -44,21 +45,13 @@ export async function measureLan(progress: (what: string, done: number, total: n
   }
 }
 
-async function repeated<T>(
-  progress: (what: string, done: number, total: number) => void,
-  what: string,
-  act: () => Promise<T>,
-): Promise<T[]> {
+async function repeated<T>(what: string, act: () => Promise<T>): Promise<T[]> {
   const values: T[] = [];
   for (let round = 1; round <= ROUNDS; round++) {
     values.push(await act());
     progress(what, round, ROUNDS);
   }
   return values;
-}
-
-async function timeOf(act: () => Promise<unknown>): Promise<number> {
-  return (await measured(act)).tookMs;
 }
 
 async function share(): Promise<number> {
