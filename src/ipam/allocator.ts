@@ -291,6 +291,7 @@ export class Allocator {
     await this.#confirm(pool, address);
     this.#standby.refill(pool);
     const asked = this.#ask(pool, address, lease, { limit: search.limit, isNamed: false });
+    this.#standby.askAhead(pool, realm);
     if (!isReady && search.kind === 'container') this.#standby.askBeside(pool, realm, search.batch - 1);
     const verdict = await asked;
     if (verdict.held) search.meet(address, verdict);

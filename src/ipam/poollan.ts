@@ -95,6 +95,12 @@ export class PoolLan implements Keeper {
     if (request !== null) this.#lan.release(request);
   }
 
+  /** See Keeper. */
+  async askAhead(pool: Pool, addresses: readonly Address[]): Promise<void> {
+    const segment = await this.#segmentOf(pool);
+    if (segment !== null) this.#lan.askAhead(segment.parentName, addresses);
+  }
+
   async #request(pool: Pool, address: Address, signal?: AbortSignal, atMs?: number): Promise<AddressCheck | null> {
     const segment = await this.#segmentOf(pool);
     return segment && { ...segment, address, subnet: known(pool.subnet), signal, atMs };

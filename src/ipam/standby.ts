@@ -23,6 +23,8 @@ export interface Keeper {
   keep(pool: Pool, address: Address, lost: (loss: Loss) => void, signal: AbortSignal): Promise<Kept | Loss | null>;
   /** Whether somebody has the address kept. */
   isKept(pool: Pool, address: Address): Promise<boolean>;
+  /** An address was given out; these are likely to follow soon. See Lan.askAhead(). */
+  askAhead(pool: Pool, addresses: readonly Address[]): Promise<void>;
   /** Ends the guard of an address that nobody got. */
   release(pool: Pool, address: Address): Promise<void>;
 }
@@ -86,6 +88,8 @@ const LEAST_WAIT_MS = 50;
 const RETRY_MS = 15_000;
 /** The longest time between two refills of a pool all of whose addresses turn out to be used. */
 const LONGEST_RETRY_MS = 300_000;
+/** Of those on standby so many are asked for ahead when one before them is given out. */
+const ASKED_AHEAD = 2;
 /** How long an address is left alone that another host wanted, up to twice as long. */
 const AVOID_MS = 20_000;
 
@@ -137,9 +141,15 @@ export class Standby {
     if (standby === undefined) return undefined;
     standby.after = after;
     if (!standby.isFilled && !isDecided(standby, realm)) return undefined;
-    const free = Array.from(standby.ready.values(), ({ address }) => address).filter((one) => realm.isFree(one));
-    free.sort((a, b) => (a.value < b.value ? -1 : 1));
-    return free.find(({ value }) => after !== null && value > after) ?? free[0];
+    return inOrder(standby, realm)[0];
+  }
+
+  /** One was chosen: the next of those on standby are likely to follow. */
+  askAhead(pool: Pool, realm: Realm): void {
+    const standby = this.#pools.get(pool.id);
+    if (standby === undefined) return;
+    const next = inOrder(standby, realm).slice(0, ASKED_AHEAD);
+    void this.#keeper.askAhead(pool, next).catch(() => undefined);
   }
 
   // --- without a ready address ----------------------------------------------------------------------------------------
@@ -390,6 +400,14 @@ export class Standby {
       else next();
     }
   }
+}
+
+/** Those on standby, the one to give out next first. */
+function inOrder({ ready, after }: PoolStandby, realm: Realm): Address[] {
+  const free = Array.from(ready.values(), ({ address }) => address).filter((one) => realm.isFree(one));
+  free.sort((a, b) => (a.value < b.value ? -1 : 1));
+  const isLater = ({ value }: Address) => after !== null && value > after;
+  return [...free.filter(isLater), ...free.filter((one) => !isLater(one))];
 }
 
 /** One is ready, and none below it is being asked for; or none is being asked for at all. */

@@ -16,7 +16,16 @@ import { defenceFrame, makeNonce, membershipFrames, probeFrames, standbyFrame } 
 import { type Sighting, isStandbyNotice } from './frames/sighting.ts';
 import type { DetectionContext, DetectionSpec, StandbyTerms } from './detectionspec.ts';
 import { Contenders, TieBreak } from './tiebreak.ts';
-import { CONFIRM_MS, FRESH_TIMINGS, LATE_MS, LATE_WAIT_MS, TIMINGS, type Timing } from './timing.ts';
+import {
+  AHEAD_LEAST_MS,
+  AHEAD_MOST_MS,
+  CONFIRM_MS,
+  FRESH_TIMINGS,
+  LATE_MS,
+  LATE_WAIT_MS,
+  TIMINGS,
+  type Timing,
+} from './timing.ts';
 import { type Loss, NOT_HELD, type Verdict } from './verdict.ts';
 
 /** A verdict that is due waits this long, again and again, while an answer is being judged. */
@@ -76,6 +85,8 @@ export class Detection {
   /** Probes sent since asking began; 0 while an address on standby is only listened for. */
   #sent = 0;
   #sentAtMs = 0;
+  /** The last question asked ahead; null before one, and when anybody was heard to use the address since. */
+  #ahead: { readonly atMs: number; readonly lostFrames: number } | null = null;
   /** It was listened longer since the last probe because the machine is busy. */
   #isProlonged = false;
   /** Frames lost before the last probe, and probes sent once more because others were lost since. */
@@ -148,10 +159,24 @@ export class Detection {
     this.#phase = 'asking';
     this.#standby = null;
     this.#settle = newVerdict();
-    this.#timing = FRESH_TIMINGS[this.#spec.profile];
+    this.#timing = this.#freshTiming();
     [this.#sent, this.#repeats] = [0, 0];
     this.#step();
     return true;
+  }
+
+  /**
+   * A container may get the address soon, which is on standby: unless that was done just now, the LAN is asked at this moment, so
+   * that a grant has no answer to wait for. Who answers has the address, and it is on standby no longer.
+   */
+  askAhead(): void {
+    const { wire, clock } = this.#context;
+    const nowMs = clock.nowMs();
+    const isRecent = this.#ahead !== null && nowMs - this.#ahead.atMs < AHEAD_MOST_MS / 2;
+    if (this.#phase !== 'standby' || isRecent || this.#contenders.areAround()) return;
+    if (FRESH_TIMINGS[this.#spec.profile].probes > 1 || !wire.spare()) return;
+    this.#ahead = { atMs: nowMs, lostFrames: wire.lostFrames };
+    this.#probe();
   }
 
   /**
@@ -189,6 +214,7 @@ export class Detection {
 
   /** A sighting of this address. */
   hear(sighting: Sighting): void {
+    if (sighting.kind === 'use') this.#ahead = null;
     if (this.#phase === 'over' || this.#isOurs(sighting)) return;
     if (isStandbyNotice(sighting)) this.#hearStandby(sighting.macAddress);
     else if (sighting.kind === 'use') this.#hearUse(sighting);
@@ -207,6 +233,17 @@ export class Detection {
     this.#timing = this.#thorough;
     [this.#sent, this.#repeats] = [0, 0];
     this.#in(this.#timing.firstWaitMs * this.#context.random(), () => this.#step());
+  }
+
+  /** The grant's own question is asked in any case; but when one asked just before had no answer, nothing is waited for. */
+  #freshTiming(): Timing {
+    const { wire, clock } = this.#context;
+    const fresh = FRESH_TIMINGS[this.#spec.profile];
+    const ahead = this.#ahead;
+    if (ahead === null || wire.lostFrames > ahead.lostFrames) return fresh;
+    const ageMs = clock.nowMs() - ahead.atMs;
+    if (ageMs > AHEAD_MOST_MS) return fresh;
+    return { ...fresh, lastWaitMs: Math.min(fresh.lastWaitMs, Math.max(0, AHEAD_LEAST_MS - ageMs)) };
   }
 
   #step(): void {
@@ -239,7 +276,9 @@ export class Detection {
     this.#sent = Math.min(this.#sent + 1, this.#timing.probes);
     this.#isProlonged = false;
     this.#probe();
-    this.#in(this.#restMs(), () => this.#step());
+    const restMs = this.#restMs();
+    if (restMs > 0) this.#in(restMs, () => this.#step());
+    else this.#step();
   }
 
   /** Until the next step. The last wait counts from the last frame, be it one of the timing or a reassertion. */

@@ -3,6 +3,7 @@
  * addresses on standby; and a watch over those in use. What the drivers keep records of is unknown here.
  */
 import { type Address, type Prefix, formatAddress, prefixOf } from '../address.ts';
+import { LatestMap } from '../bounded.ts';
 import type { Links } from '../kernel/link.ts';
 import type { Log } from '../log.ts';
 import { type InterfaceAddress, PROBE_PROFILES, type ProbeProfile, type Segment } from '../model.ts';
@@ -95,6 +96,10 @@ const PORT_FILTERS =
 const UNRECORDED_MS = 60_000;
 /** What a container said that is leaving was read by then. */
 const LEAVING_MS = 1000;
+/** Two addresses given out on a parent within this time are the beginning of more. */
+const BURST_MS = 1000;
+/** More than a host has. */
+const MOST_PARENTS = 1024;
 
 /** The LANs below all parents of this host. */
 export class Lan {
@@ -104,6 +109,8 @@ export class Lan {
   readonly #interruptions: Interruptions<LanEndpoint>;
   readonly #questions: Questions;
   readonly #leavers: Leavers;
+  /** When an address was last given out on a parent. */
+  readonly #givenAtMs = new LatestMap<string, number>(MOST_PARENTS);
   #unrecordedAtMs = Number.NEGATIVE_INFINITY;
 
   constructor(parts: LanParts) {
@@ -231,6 +238,18 @@ export class Lan {
   /** Whether check() would have only one short question to ask. */
   isOnStandby(request: Pick<AddressCheck, 'parentName' | 'address'>): boolean {
     return this.#prober.isOnStandby(request);
+  }
+
+  /**
+   * An address was given out on this parent, and these are the ones that are likely to follow. In a burst, when the last was
+   * given out less than a second ago, those of them that are on standby are asked for, so that their own grants have no answer
+   * to wait for. Each is asked for again when it is given out.
+   */
+  askAhead(parentName: string, addresses: readonly Address[]): void {
+    const nowMs = performance.now();
+    const isBurst = nowMs - (this.#givenAtMs.get(parentName) ?? Number.NEGATIVE_INFINITY) < BURST_MS;
+    this.#givenAtMs.put(parentName, nowMs);
+    if (isBurst) for (const address of addresses) this.#prober.askAhead({ parentName, address });
   }
 
   // --- while it is used ---------------------------------------------------------------------------------------------

@@ -196,6 +196,11 @@ export class Prober {
     this.#standby.leave(keyOf(request), lost);
   }
 
+  /** A container may get it soon: where it is on standby, it is asked for once, unless the pacer leaves no frame for that. */
+  askAhead(request: Pick<ProbeRequest, 'parentName' | 'address'>): void {
+    this.#standby.askAhead(keyOf(request));
+  }
+
   /** Whether probe() would have only one short question to ask. */
   isOnStandby(request: Pick<ProbeRequest, 'parentName' | 'address'>): boolean {
     return this.#standby.has(keyOf(request));

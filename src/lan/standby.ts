@@ -85,6 +85,11 @@ export class StandbyList {
     return undefined;
   }
 
+  /** A container may get it soon: see Detection.askAhead(). Nothing where it is not kept. */
+  askAhead(key: string): void {
+    this.#entries.get(key)?.detection.askAhead();
+  }
+
   /** The address is kept no longer, because it is asked for as if nothing was known of it. */
   end(key: string): void {
     this.#entries.get(key)?.detection.end(new Error('asked anew'));

@@ -43,6 +43,10 @@
  * (6) B asked before A kept: then A was asking too, heard B and gave way; or the address was that of A's container until then,
  *     whose kernel answered B.
  *
+ * Asked ahead (timing.ts), a grant waits for no answer. That takes nothing from the proof: until the grant the question is one
+ * of a keeper, whom (4) and (5) allow to ask at any time, and whoever answers it or asks too is known; from the grant on A
+ * defends, as after any verdict. It leaves less open than (5), since the other keeper has heard a question some time before.
+ *
  * What is weaker than the thorough procedure: in (5) a frame that takes more than 9 ms, or a daemon that stands still that
  * long while it defends, gives both the verdict. But whatever answers later counts until Join is answered, and both
  * ask twice more, while the endpoint is made and while it is joined; then both are refused rather than both started. One lost

@@ -56,6 +56,17 @@ export const LATE_MS = 4;
 /** then so much longer is listened. */
 export const LATE_WAIT_MS = 12;
 
+/**
+ * In a burst the addresses that are likely to be given out next are asked for a little ahead. An answer to that question has come
+ * after so many milliseconds, be the machine busy or not, so that a grant waits for none any more;
+ */
+export const AHEAD_LEAST_MS = FRESH_TIMINGS.fast.lastWaitMs + LATE_WAIT_MS;
+/**
+ * and so many milliseconds long it counts. Who takes the address after it is found by the grant's own question, but only when the
+ * endpoint is made or joined, which ends a start that could have had another address; so not longer than a burst needs.
+ */
+export const AHEAD_MOST_MS = 250;
+
 /** The longest that a detection without rivals takes, in milliseconds. */
 export function longestMs({ firstWaitMs, probes, maxGapMs, lastWaitMs }: Timing): number {
   return firstWaitMs + (probes - 1) * maxGapMs + lastWaitMs;

@@ -9,5 +9,6 @@ export const KEEPS_NOTHING: Keeper = {
   keeps: async () => false,
   keep: async () => null,
   isKept: async () => false,
+  askAhead: async () => undefined,
   release: async () => undefined,
 };

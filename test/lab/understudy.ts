@@ -143,6 +143,12 @@ export class Understudy {
     }
   }
 
+  /** `address`: as it was given. */
+  async releaseAddress({ poolId }: FakeNetwork, address: string): Promise<void> {
+    if (poolId === null) return;
+    await this.call('IpamDriver.ReleaseAddress', { PoolID: poolId, Address: address.split('/')[0] });
+  }
+
   async call(name: string, body: object): Promise<Record<string, unknown>> {
     const socketPath = this.plugin.host.file('/run/docker/plugins/tsmacvlan.sock');
     const { status, text } = await exchange(socketPath, { path: `/${name}`, body: JSON.stringify(body) });
@@ -178,7 +184,6 @@ export class Understudy {
   /** What an engine does after a container's end, and after a start that failed. */
   private async giveBack({ network, endpointId, address }: Beginning): Promise<void> {
     await this.call('NetworkDriver.DeleteEndpoint', { NetworkID: network.id, EndpointID: endpointId });
-    if (network.poolId !== null)
-      await this.call('IpamDriver.ReleaseAddress', { PoolID: network.poolId, Address: address.split('/')[0] });
+    await this.releaseAddress(network, address);
   }
 }

@@ -47,6 +47,8 @@ class Lan implements Keeper {
     return this.kept.has(formatAddress(address));
   }
 
+  async askAhead(): Promise<void> {}
+
   async release(): Promise<void> {}
 
   lose(address: string, loss: Loss): void {

@@ -20,6 +20,8 @@ interface DaemonSpec {
   readonly startMs: number;
   /** Null: a container needs the address from the start. Else it is kept on standby, and needed that much later. */
   readonly keepMs: number | null;
+  /** It is asked for ahead that long before. */
+  readonly aheadMs: number | null;
   /** What the engine does between our answers. */
   readonly createMs: number;
   readonly joinMs: number;
@@ -60,12 +62,15 @@ class Daemon {
 
   /** When the LAN was asked first for the container that runs now; null when none does. */
   async live(): Promise<number | null> {
-    const { startMs, keepMs, createMs, joinMs, upMs } = this.#spec;
+    const { startMs, keepMs, aheadMs, createMs, joinMs, upMs } = this.#spec;
     await this.#pause(startMs);
     const kept =
       keepMs === null ? undefined : this.#detect({ standby: { refreshMs: 3000, isOurs: false, isOfHost: null } });
     this.#host.tick();
-    await this.#pause(keepMs ?? 0);
+    const leadMs = Math.min(aheadMs ?? 0, keepMs ?? 0);
+    await this.#pause((keepMs ?? 0) - leadMs);
+    if (aheadMs !== null) kept?.askAhead();
+    await this.#pause(leadMs);
     let detection = this.#given(kept);
     let verdict = await detection.verdict;
     if (verdict.held && verdict.simultaneous && isProbeMac(verdict.macAddress)) {
@@ -160,6 +165,7 @@ function races({ stallMs, latencyMs, joinMs }: Most) {
     mac: ms(255),
     startMs: ms(2000),
     keepMs: fc.option(ms(6000)),
+    aheadMs: fc.option(ms(300)),
     createMs: ms(40),
     joinMs: ms(40),
     upMs: ms(300),

@@ -31,7 +31,7 @@ function ip(text: string): Address {
 
 class Trial {
   readonly world = new World();
-  readonly host = new Host(this.world, { macAddress: OUR_MAC, latencyMs: 1, stall: { fromMs: 0, forMs: 0 } }, []);
+  readonly host: Host;
   /** Each as it was told: why, and by whom. */
   readonly losses: Parameters<LossListener>[] = [];
   readonly late: string[] = [];
@@ -41,7 +41,12 @@ class Trial {
   verdict: Verdict | undefined;
 
   /** `isJudged`: an answer counts only when the test says what its sender is. */
-  constructor(address: Address, terms: Partial<StandbyTerms> = {}, isJudged = false) {
+  constructor(address: Address, terms: Partial<StandbyTerms> = {}, isJudged = false, mostFrames = 0) {
+    this.host = new Host(
+      this.world,
+      { macAddress: OUR_MAC, latencyMs: 1, stall: { fromMs: 0, forMs: 0 }, mostFrames },
+      [],
+    );
     this.detection = new Detection(
       {
         address,
@@ -328,6 +333,108 @@ test(
   },
 );
 
+// --- asked ahead --------------------------------------------------------------------------------------------------------
+
+test('an address that was asked for ahead is given out at once, and asked for again then', options, async () => {
+  for (const one of [IPV4, IPV6]) {
+    const trial = kept(one);
+    trial.detection.askAhead();
+    assert.equal(trial.sent().length, 1);
+    trial.world.run(5050);
+    assert.ok(trial.detection.grant());
+    assert.ok(trial.detection.isGuarding);
+    assert.equal(trial.sent().length, 1);
+    assert.deepEqual(await trial.detection.verdict, { held: false });
+    // Who took it in between is found before Join is answered.
+    trial.hear(probes[one.family](STRANGER));
+    trial.hear(one.family === 'IPv4' ? arpReply(probes.IPv4(OUR_MAC), STRANGER) : ndDefence(IPV6, STRANGER));
+    assert.deepEqual(trial.late, [STRANGER]);
+    assert.equal((await trial.detection.confirm())?.held, true);
+  }
+});
+
+test(
+  'the answer to a question asked ahead takes the address off standby before anybody needs it',
+  options,
+  async () => {
+    const trial = kept(IPV4, {}, true);
+    trial.detection.askAhead();
+    trial.world.run(5002);
+    trial.hear(arpReply(probes.IPv4(OUR_MAC), STRANGER));
+    assert.ok(trial.detection.grant());
+    assert.ok(trial.detection.isAsking, 'while it is being judged who answered, no address is given out');
+    trial.judgement.resolve(false);
+    await settle();
+    assert.equal((await trial.detection.verdict).held, true);
+
+    const later = kept();
+    later.detection.askAhead();
+    later.world.run(5100);
+    later.hear(arpReply(probes.IPv4(OUR_MAC), STRANGER));
+    assert.deepEqual(later.losses, [['used', STRANGER]]);
+    assert.ok(!later.detection.grant());
+  },
+);
+
+test(
+  'a question asked ahead counts once its answer had time, not for long, and only when nothing was heard or lost',
+  options,
+  () => {
+    /** How long the grant waits. */
+    const waits = (agoMs: number, meanwhile: (trial: Trial) => void = () => undefined): number => {
+      const trial = kept();
+      trial.detection.askAhead();
+      meanwhile(trial);
+      trial.world.run(5000 + agoMs);
+      assert.ok(trial.detection.grant());
+      const waitedMs = Array.from({ length: 30 }, (_, ms) => ms).find((ms) => {
+        trial.world.run(5000 + agoMs + ms);
+        return trial.detection.isGuarding;
+      });
+      return waitedMs ?? assert.fail();
+    };
+    assert.deepEqual(
+      [5, 15, 21, 100, 250, 251, 2000].map((agoMs) => waits(agoMs)),
+      [9, 6, 0, 0, 0, 9, 9],
+    );
+    assert.equal(
+      waits(100, ({ host }) => (host.lostFrames += 20)),
+      9,
+    );
+    assert.equal(
+      waits(100, (trial) => trial.hear(arpReply(probes.IPv4(OUR_MAC), CONTAINER))),
+      9,
+      'its own container',
+    );
+  },
+);
+
+test(
+  'nothing is asked ahead twice at a time, nor when another daemon asks, nor where the profile wants more',
+  options,
+  () => {
+    const trial = kept();
+    for (let time = 0; time < 3; time++) trial.detection.askAhead();
+    assert.equal(trial.sent().length, 1);
+    trial.world.run(5200);
+    trial.detection.askAhead();
+    assert.equal(trial.sent().length, 1, 'a burst goes on');
+
+    const contended = kept();
+    contended.hear(probes.IPv4(RIVAL));
+    contended.sent();
+    contended.detection.askAhead();
+    assert.equal(contended.sent().length, 0);
+
+    const busy = new Trial(IPV4, {}, false, 15);
+    busy.world.run(5000);
+    busy.sent();
+    for (let frame = 0; frame < 3; frame++) busy.host.turn();
+    busy.detection.askAhead();
+    assert.equal(busy.sent().length, 0, 'and takes no frame from the questions of those who wait');
+  },
+);
+
 test('asking again gives way to a daemon that asks', options, () => {
   const trial = new Trial(IPV4, { isOurs: true });
   trial.world.run(100);
@@ -456,6 +563,8 @@ interface DaemonSpec {
   readonly startMs: number;
   /** Null: a container waits from the start. Else it looks for a reserve, and a container comes that much later. */
   readonly containerAfterMs: number | null;
+  /** It is asked for ahead that long before the container comes. */
+  readonly aheadMs: number | null;
   /** Its container had the address until it starts. */
   readonly wasOurs: boolean;
   readonly latencyMs: number;
@@ -497,7 +606,7 @@ async function race(
         onLateConflict: () => reports++,
         onOver: () => undefined,
       };
-      const { containerAfterMs, wasOurs } = spec;
+      const { containerAfterMs, aheadMs, wasOurs } = spec;
       const standby = { refreshMs, isOurs: wasOurs, isOfHost: null };
       const detect = (terms: Partial<typeof wanted & { standby: StandbyTerms }>) => {
         const context = { wire: host, clock: host.clock, random, answersForAll: undefined };
@@ -510,7 +619,10 @@ async function race(
       const need = (detection: Detection) => count(detection.grant() ? detection : detect({}));
       const detection = detect(containerAfterMs === null ? {} : { standby });
       if (containerAfterMs === null) count(detection);
-      else host.clock.after(containerAfterMs, () => need(detection));
+      else {
+        if (aheadMs !== null) host.clock.after(Math.max(0, containerAfterMs - aheadMs), () => detection.askAhead());
+        host.clock.after(containerAfterMs, () => need(detection));
+      }
       host.tick();
     };
     // Who had the address was there before it could stall.
@@ -532,6 +644,7 @@ function races(stallForMs: number, latencyMs: number, least: number, most: numbe
           mac: fc.integer({ min: 0, max: 255 }),
           startMs: fc.integer({ min: 0, max: 4000 }),
           containerAfterMs: fc.option(fc.integer({ min: 0, max: 6000 })),
+          aheadMs: fc.option(fc.integer({ min: 0, max: 300 })),
           wasOurs: fc.boolean(),
           latencyMs: fc.integer({ min: 0, max: latencyMs }),
           stallFromMs: fc.integer({ min: 0, max: 6000 }),
