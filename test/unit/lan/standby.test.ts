@@ -349,7 +349,7 @@ test('an address that was asked for ahead is given out at once, and asked for ag
     trial.hear(probes[one.family](STRANGER));
     trial.hear(one.family === 'IPv4' ? arpReply(probes.IPv4(OUR_MAC), STRANGER) : ndDefence(IPV6, STRANGER));
     assert.deepEqual(trial.late, [STRANGER]);
-    assert.equal((await trial.detection.confirm())?.held, true);
+    assert.equal((await trial.detection.confirm(null))?.held, true);
   }
 });
 
