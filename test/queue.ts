@@ -1,5 +1,5 @@
 /**
- * The order in which test files run: one queue over all levels, the longest first, and as many at once as the machine
+ * The order in which test files run: one queue over all levels, the largest first, and as many at once as the machine
  * carries. What a file takes is known from a run before (test/durations.json); a file that is new there gets its level's share.
  */
 
@@ -24,12 +24,12 @@ export class Queue<J extends Job> {
   readonly #running = new Set<J>();
 
   constructor(jobs: readonly J[], capacity: Load) {
-    this.#waiting = [...jobs].sort((one, other) => other.seconds - one.seconds || (one.file < other.file ? -1 : 1));
+    this.#waiting = [...jobs].sort((one, other) => sizeOf(other) - sizeOf(one) || (one.file < other.file ? -1 : 1));
     this.#capacity = capacity;
   }
 
   /**
-   * The longest waiting file that is ready and fits beside those that run; it counts as running from now on. What is too
+   * The largest waiting file that is ready and fits beside those that run; it counts as running from now on. What is too
    * big for the machine runs alone. Undefined when none may begin now.
    */
   next(isReady: (job: J) => boolean = () => true): J | undefined {
@@ -55,4 +55,12 @@ export class Queue<J extends Job> {
     };
     return isRoom('cores') && isRoom('memoryMb');
   }
+}
+
+/**
+ * Files that keep a core busy would not fit beside each other at the end: they begin while those that only wait fill what
+ * they leave. But a long one that only waits must not be the last either.
+ */
+function sizeOf({ seconds, cores }: Job): number {
+  return seconds * (0.5 + cores);
 }

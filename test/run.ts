@@ -115,7 +115,7 @@ function skipWhatCannotRun(files: readonly TestFile[]): TestFile[] {
 }
 
 async function runAll(files: readonly TestFile[]): Promise<void> {
-  if (files.length > 1) console.log(`${files.length} files, the longest first`);
+  if (files.length > 1) console.log(`${files.length} files, the largest first`);
   const queue = new Queue(files, { cores: files.length > 1 ? await idleCores() : 1, memoryMb: MEMORY_MB });
   const downloads = new Downloads(files.flatMap(({ level }) => level.needs));
   const running = new Set<Promise<void>>();

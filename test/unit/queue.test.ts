@@ -31,6 +31,11 @@ describe('the queue of test files', () => {
     assert.equal(names(begin(queue)), 'short');
   });
 
+  test('takes one that keeps a core busy before a somewhat longer one that waits, and a long one that waits before both', () => {
+    const jobs = [job('waits', 10, 0.1), job('busy', 8, 1), job('waits long', 30, 0.1)];
+    assert.equal(names(begin(new Queue(jobs, TWO_CORES))), 'waits long,busy,waits');
+  });
+
   test('fills what a big one leaves with files that mostly wait', () => {
     const jobs = [
       job('swarm', 90, 1.5),
@@ -52,7 +57,7 @@ describe('the queue of test files', () => {
   });
 
   test('what is too big for the machine runs alone', () => {
-    const queue = new Queue([job('giant', 9, 4, 64_000), job('small', 10)], TWO_CORES);
+    const queue = new Queue([job('giant', 9, 4, 64_000), job('small', 30)], TWO_CORES);
     const [small] = begin(queue) as [Job];
     assert.equal(small.file, 'small');
     queue.ended(small);
