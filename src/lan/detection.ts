@@ -81,6 +81,7 @@ export class Detection {
   readonly #nonce: string;
   #settle = newVerdict();
   readonly #thorough: Timing;
+  readonly #fresh: Timing;
   /** The procedure that applies: the thorough one, or the question at the moment at which an address on standby is given out. */
   #timing: Timing;
   /** Null while a container waits for the address or has it. */
@@ -115,6 +116,7 @@ export class Detection {
     this.#contenders = new Contenders(context.clock);
     this.#nonce = makeNonce(context.random);
     this.#thorough = TIMINGS[spec.profile][spec.address.family];
+    this.#fresh = FRESH_TIMINGS[spec.profile][spec.address.family];
     this.#timing = this.#thorough;
     this.#standby = spec.standby ?? null;
   }
@@ -181,7 +183,7 @@ export class Detection {
     const nowMs = clock.nowMs();
     const isRecent = this.#ahead !== null && nowMs - this.#ahead.atMs < AHEAD_MOST_MS / 2;
     if (this.#phase !== 'standby' || isRecent || this.#contenders.areAround()) return;
-    if (FRESH_TIMINGS[this.#spec.profile].probes > 1 || !wire.spare()) return;
+    if (this.#fresh.probes > 1 || !wire.spare()) return;
     this.#ahead = { atMs: nowMs, lostFrames: wire.lostFrames };
     this.#probe();
   }
@@ -196,6 +198,7 @@ export class Detection {
    */
   async confirm(twinMac: string | null): Promise<Verdict | null> {
     const { wire } = this.#context;
+    const waitMs = CONFIRM_MS[this.address.family];
     wire.drain();
     if (this.#phase === 'guarding') {
       this.#confirmations++;
@@ -204,8 +207,8 @@ export class Detection {
         await this.#pause(wire.turn());
         this.#probe();
         this.#askTwin(twinMac);
-        await this.#pause(CONFIRM_MS);
-        if (this.#isLate(CONFIRM_MS)) await this.#pause(LATE_WAIT_MS);
+        await this.#pause(waitMs);
+        if (this.#isLate(waitMs)) await this.#pause(LATE_WAIT_MS);
         wire.drain();
       } while (this.#phase === 'guarding' && this.#isToRepeat());
       while (this.#judged.size > 0) await this.#pause(JUDGEMENT_TICK_MS);
@@ -250,7 +253,7 @@ export class Detection {
   /** The grant's own question is asked in any case; but when one asked just before had no answer, nothing is waited for. */
   #freshTiming(): Timing {
     const { wire, clock } = this.#context;
-    const fresh = FRESH_TIMINGS[this.#spec.profile];
+    const fresh = this.#fresh;
     const ahead = this.#ahead;
     if (ahead === null || wire.lostFrames > ahead.lostFrames) return fresh;
     const ageMs = clock.nowMs() - ahead.atMs;
@@ -299,9 +302,10 @@ export class Detection {
     return this.#sentAtMs + this.#timing.lastWaitMs - this.#context.clock.nowMs();
   }
 
-  /** The wait since the last probe was to be over some time ago: the machine is busy. */
+  /** Since the last probe this process was not woken when it was to be: the machine is busy. */
   #isLate(waitMs: number): boolean {
-    return this.#context.clock.nowMs() - this.#sentAtMs > waitMs + LATE_MS;
+    const { wire, clock } = this.#context;
+    return wire.lateAtMs >= this.#sentAtMs || clock.nowMs() - this.#sentAtMs > waitMs + LATE_MS;
   }
 
   /** An answer may be among the frames that were lost since the last probe. */

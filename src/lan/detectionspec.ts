@@ -14,6 +14,8 @@ export interface Wire {
   drain(): void;
   /** How many frames about awaited addresses were lost until now, because too many came at once; as of the last drain(). */
   readonly lostFrames: number;
+  /** When this process was last woken too late to read the frames (LATE_MS in timing.ts), by the clock; -Infinity for never. */
+  readonly lateAtMs: number;
   /** Reserves the next frame; how many milliseconds from now it has to be sent (pacer.ts). */
   turn(): number;
   /** Whether a frame that can as well be left out may go now. */

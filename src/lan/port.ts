@@ -31,13 +31,14 @@ import { Inquiries } from './inquiry.ts';
 import type { Pacer } from './pacer.ts';
 import { ALL_NODES_MAC, multicastMac, solicitedNodeGroup } from './frames/nd.ts';
 import { type GivenAnswer, ProxyJudge } from './proxyarp.ts';
+import { LATE_MS } from './timing.ts';
 import { type Sighting, decodePacket, readSighting } from './frames/sighting.ts';
 
 /** The least MTU that IPv4 hosts must cope with (RFC 791); our longest frame has 94 bytes. */
 const PROBE_MTU = 576;
 
 /** How often the socket is read: just after a frame of ours, when most answers come; while a verdict is awaited or an
- * address is guarded, as a fresh question of another daemon waits no longer than 9 ms for our defence; and while addresses
+ * address is guarded, as a fresh question of another daemon waits no longer than 5 or 10 ms for our defence; and while addresses
  * are only on standby. */
 const PROMPT_TICK_MS = 2;
 const ASKING_TICK_MS = 5;
@@ -89,6 +90,7 @@ export class Port implements Wire {
   /** The filter lets pass what is said about addresses that are awaited no longer. */
   #isFilterWide = false;
   #lostFrames = 0;
+  #lateAtMs = Number.NEGATIVE_INFINITY;
   #sentAtMs = Number.NEGATIVE_INFINITY;
   #isClosed = false;
   #next = NOTHING;
@@ -238,6 +240,10 @@ export class Port implements Wire {
     }
   }
 
+  get lateAtMs(): number {
+    return this.#lateAtMs;
+  }
+
   get lostFrames(): number {
     return this.#lostFrames;
   }
@@ -338,6 +344,8 @@ export class Port implements Wire {
   }
 
   #tick(): void {
+    const nowMs = this.#spec.clock.nowMs();
+    if (nowMs - this.#next.dueMs > LATE_MS) this.#lateAtMs = nowMs;
     this.#next = NOTHING;
     this.drain();
     this.#schedule();

@@ -29,7 +29,7 @@
  * address for a container takes no notice and asks on, and at its second probe the keeper lets go in silence. So two
  * daemons keep different addresses, and neither keeps the other from the last free one or from one the user named.
  *
- * The fresh question. A keeper that needs the address itself reads what waits in its socket and sends one probe; after 9 ms
+ * The fresh question. A keeper that needs the address itself reads what waits in its socket and sends one probe; after 5 ms (IPv6: 10)
  * in silence the address is its container's, and it defends it. Whoever was heard to probe for it within 5 s may still be
  * asking: then the keeper asks as thoroughly as anybody. 5 s after another's probe a keeper asks again in any case.
  *
@@ -38,7 +38,7 @@
  *     A asked thoroughly, and (1) to (3) hold. If the first came later, A was asking, and the rule holds, with A waiting as
  *     long as anybody once it had to reassert itself; or A was defending, and B, which waits after each probe, heard that.
  * (5) B asks freshly too: it also had the address on standby, as after two LANs were joined. If one heard the other's probe
- *     before its own question, it asks thoroughly: (4). If both probes were under way at once and came within 9 ms, both were
+ *     before its own question, it asks thoroughly: (4). If both probes were under way at once and came within that time, both were
  *     still asking: the higher MAC gives up, and the lower, which waits on, hears a defence if the other was done already.
  * (6) B asked before A kept: then A was asking too, heard B and gave way; or the address was that of A's container until then,
  *     whose kernel answered B.
@@ -47,7 +47,7 @@
  * of a keeper, whom (4) and (5) allow to ask at any time, and whoever answers it or asks too is known; from the grant on A
  * defends, as after any verdict. It leaves less open than (5), since the other keeper has heard a question some time before.
  *
- * What is weaker than the thorough procedure: in (5) a frame that takes more than 9 ms, or a daemon that stands still that
+ * What is weaker than the thorough procedure: in (5) a frame that takes longer, or a daemon that stands still that
  * long while it defends, gives both the verdict. But whatever answers later counts until Join is answered, and both
  * ask twice more, while the endpoint is made and while it is joined; then both are refused rather than both started. One lost
  * frame spoils one question of three. What is heard after Join is a conflict, and is reported.

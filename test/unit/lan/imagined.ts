@@ -82,6 +82,7 @@ export class Host implements Wire, Station {
   readonly clock: Clock;
   detection: Detection | undefined;
   lostFrames = 0;
+  lateAtMs = Number.NEGATIVE_INFINITY;
   /** Multicast listener reports are left out. */
   readonly sent: { readonly atMs: number; readonly frame: Buffer }[] = [];
   #waiting: Buffer[] = [];

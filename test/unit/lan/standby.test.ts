@@ -223,12 +223,12 @@ for (const [address, probe, reply] of [
 
       const winner = kept(address);
       assert.ok(winner.detection.grant());
-      winner.world.run(5005);
+      winner.world.run(5003);
       winner.hear(probe(RIVAL));
       assert.equal(winner.sent().length, 2, 'it reasserts itself at once');
-      winner.world.run(5005 + 400);
+      winner.world.run(5003 + 400);
       assert.ok(winner.detection.isAsking);
-      winner.world.run(5005 + 470);
+      winner.world.run(5003 + 470);
       assert.equal(winner.sent().length, 1, 'and asks once more');
       assert.deepEqual(await winner.detection.verdict, { held: false });
     },
@@ -254,9 +254,10 @@ for (const [address, probe, reply] of [
       const trial = kept(address);
       assert.ok(trial.detection.grant());
       assert.equal(trial.sent().length, 1);
-      trial.world.run(5008);
+      const waitMs = { IPv4: 5, IPv6: 10 }[family];
+      trial.world.run(5000 + waitMs - 1);
       assert.ok(trial.detection.isAsking);
-      trial.world.run(5010);
+      trial.world.run(5000 + waitMs);
       assert.deepEqual(await trial.detection.verdict, { held: false });
       assert.ok(trial.detection.isGuarding);
       trial.hear(probe(RIVAL));
@@ -333,6 +334,24 @@ test(
   },
 );
 
+test('where this process was woken late since the question, answers are waited for longer', options, async () => {
+  const trial = kept();
+  assert.ok(trial.detection.grant());
+  trial.host.lateAtMs = 5002;
+  trial.world.run(5016);
+  assert.ok(trial.detection.isAsking);
+  trial.world.run(5017);
+  assert.ok(trial.detection.isGuarding);
+  let isConfirmed = false;
+  void trial.detection.confirm(null).then(() => (isConfirmed = true));
+  await trial.world.live(5018);
+  trial.host.lateAtMs = 5018;
+  await trial.world.live(5033);
+  assert.ok(!isConfirmed);
+  await trial.world.live(5035);
+  assert.ok(isConfirmed);
+});
+
 // --- asked ahead --------------------------------------------------------------------------------------------------------
 
 test('an address that was asked for ahead is given out at once, and asked for again then', options, async () => {
@@ -394,16 +413,16 @@ test(
       return waitedMs ?? assert.fail();
     };
     assert.deepEqual(
-      [5, 15, 21, 100, 250, 251, 2000].map((agoMs) => waits(agoMs)),
-      [9, 6, 0, 0, 0, 9, 9],
+      [5, 19, 22, 100, 250, 251, 2000].map((agoMs) => waits(agoMs)),
+      [5, 3, 0, 0, 0, 5, 5],
     );
     assert.equal(
       waits(100, ({ host }) => (host.lostFrames += 20)),
-      9,
+      5,
     );
     assert.equal(
       waits(100, (trial) => trial.hear(arpReply(probes.IPv4(OUR_MAC), CONTAINER))),
-      9,
+      5,
       'its own container',
     );
   },
