@@ -30,6 +30,7 @@ import {
   FRESH_TIMINGS,
   LATE_MS,
   LATE_WAIT_MS,
+  type Profile,
   TIMINGS,
   type Timing,
 } from './timing.ts';
@@ -171,6 +172,16 @@ export class Detection {
     this.#timing = this.#freshTiming();
     [this.#sent, this.#repeats] = [0, 0];
     this.#step();
+    return true;
+  }
+
+  /**
+   * A container is to get the address, which is just being asked for to be kept on standby: from here on it is asked for the
+   * container, and `verdict` is about that. False when it is not, or not by this profile.
+   */
+  join(profile: Profile): boolean {
+    if (this.#phase !== 'asking' || this.#standby === null || profile !== this.#spec.profile) return false;
+    this.#standby = null;
     return true;
   }
 

@@ -109,6 +109,8 @@ export class Prober {
   readonly #ownHost: OwnHost;
   readonly #standby: StandbyList;
   readonly #detections = new Set<Detection>();
+  /** What is asked to be kept on standby, by parent and address. */
+  readonly #beingKept = new Map<string, Detection>();
   /** The last detection that found an address free for a container, by parent and address, until its guard ends. */
   readonly #guards = new Map<string, Detection>();
   readonly #parents = new SharedReadings<Link | undefined>();
@@ -350,10 +352,11 @@ export class Prober {
     return verdict;
   }
 
-  /** Undefined where only the whole procedure can tell. */
+  /** A question that is under way, or a fresh one; undefined where only the whole procedure, begun now, can tell. */
   #granted(request: ProbeRequest): Detection | undefined {
     const key = keyOf(request);
-    if (!request.isProof) return this.#standby.grant(key);
+    const beingKept = this.#beingKept.get(key);
+    if (!request.isProof) return beingKept?.join(request.profile) ? beingKept : this.#standby.grant(key);
     this.#standby.end(key);
     return undefined;
   }
@@ -390,12 +393,18 @@ export class Prober {
   ): Promise<Verdict | 'ended'> {
     const terms = { refreshMs: REFRESH_MS, isOurs: false, isOfHost: null };
     const detection = await this.#begin(request, parent, stop, terms);
-    const verdict = await this.#verdict(request, detection);
+    this.#beingKept.set(keyOf(request), detection);
+    const verdict = await this.#verdict(request, detection).finally(() => this.#endKeeping(request, detection));
     if (verdict.held) return verdict;
     await this.#refuseDown(request, detection);
     if (!detection.isOnStandby) return 'ended';
     if (!this.#standby.add(keyOf(request), detection, lost)) detection.end(new Error('kept already'));
     return verdict;
+  }
+
+  #endKeeping(request: ProbeRequest, detection: Detection): void {
+    const key = keyOf(request);
+    if (this.#beingKept.get(key) === detection) this.#beingKept.delete(key);
   }
 
   async #verdict({ signal }: ProbeRequest, detection: Detection): Promise<Verdict> {

@@ -196,6 +196,34 @@ describe('an address is asked for at the moment it is given', { skip: outsideLab
       assert.equal(probesFor(wanted).length, 1);
     });
 
+    test(`who needs an ${family} address that is just being asked for waits for that question`, {
+      timeout,
+    }, async () => {
+      const [wanted, held] = [next(), next()];
+      await take(held);
+      for (const [one, verdict] of [
+        [wanted, { held: false }],
+        [held, heldBy(MACHINE)],
+      ] as const) {
+        // The port is open by then.
+        await keep(next());
+        machine.drain();
+        machine.heard.length = 0;
+        const keeping = room.keep(request(one), () => undefined);
+        await until(() => {
+          machine.drain();
+          return probesFor(one).length === (verdict.held ? 0 : 2);
+        });
+        const checked = room.check(request(one));
+        assert.deepEqual(await checked, verdict);
+        assert.equal(await keeping, verdict.held ? 'used' : 'ended');
+        machine.drain();
+        if (!verdict.held) assert.equal(probesFor(one).length, 3);
+        assert.ok(!room.isOnStandby(request(one)));
+      }
+      assert.deepEqual(await room.confirm({ ...request(wanted), macAddress: CONTAINER }), { held: false });
+    });
+
     test(`where nothing else promises that an ${family} address is free the whole procedure runs, on standby or not`, {
       timeout,
     }, async () => {

@@ -94,7 +94,7 @@ class Daemon {
   /** As Prober.probe(): what is not on standby, or not surely, is asked for thoroughly. */
   #given(kept: Detection | undefined): Detection {
     this.#firstMs = this.#host.clock.nowMs();
-    return kept?.grant() ? kept : this.#detect({});
+    return kept?.join('fast') || kept?.grant() ? kept : this.#detect({});
   }
 
   #detect(terms: Pick<DetectionSpec, 'standby'>): Detection {

@@ -7,6 +7,7 @@ import { Detection } from '../../../src/lan/detection.ts';
 import type { StandbyTerms } from '../../../src/lan/detectionspec.ts';
 import type { LossListener, Verdict } from '../../../src/lan/verdict.ts';
 import { decodeNd, ndDefence, ndProbe } from '../../../src/lan/frames/nd.ts';
+import { standbyFrame } from '../../../src/lan/frames/outgoing.ts';
 import { StandbyList } from '../../../src/lan/standby.ts';
 import { isStandbyMac, standbyMac } from '../../../src/lan/frames/mac.ts';
 import { type Packet, decodePacket, readSighting } from '../../../src/lan/frames/sighting.ts';
@@ -352,6 +353,26 @@ test('where this process was woken late since the question, answers are waited f
   assert.ok(isConfirmed);
 });
 
+test(
+  'a container that needs what is just being asked for waits for that verdict, by the same rule as any',
+  options,
+  async () => {
+    const trial = new Trial(IPV4);
+    trial.world.run(300);
+    assert.ok(!trial.detection.join('rfc'));
+    assert.ok(trial.detection.join('fast'));
+    trial.hear(probes.IPv4(RIVAL));
+    assert.ok(trial.detection.isAsking, 'the lower MAC goes on');
+    trial.hear(decodePacket(standbyFrame(probes.IPv4(OUR_MAC), IPV4, RIVAL)) as Packet);
+    assert.ok(trial.detection.isAsking, 'and who only keeps it gives way');
+    trial.world.run(2000);
+    assert.deepEqual(await trial.detection.verdict, { held: false });
+    assert.ok(trial.detection.isGuarding);
+    assert.ok(!trial.detection.join('fast'));
+    assert.equal(trial.sent().length, 4);
+  },
+);
+
 // --- asked ahead --------------------------------------------------------------------------------------------------------
 
 test('an address that was asked for ahead is given out at once, and asked for again then', options, async () => {
@@ -635,7 +656,8 @@ async function race(
       };
       const count = ({ verdict }: Detection) => void verdict.then(({ held }) => !held && given++);
       // As Prober.probe(): what is not on standby, or not surely, is asked for thoroughly.
-      const need = (detection: Detection) => count(detection.grant() ? detection : detect({}));
+      const need = (detection: Detection) =>
+        count(detection.join('fast') || detection.grant() ? detection : detect({}));
       const detection = detect(containerAfterMs === null ? {} : { standby });
       if (containerAfterMs === null) count(detection);
       else {
