@@ -42,6 +42,11 @@ const c = {
   recvfrom: libc.func(
     'intptr_t recvfrom(int fd, uint8_t *into, size_t size, int flags, uint8_t *address, uint8_t *length)',
   ) as Call<[number, Buffer, number, number, Buffer, Buffer]>,
+  recvmsg: libc.func('intptr_t recvmsg(int fd, uint8_t *header, int flags)') as (
+    fd: number,
+    header: Buffer,
+    flags: number,
+  ) => Size,
 };
 
 interface Call<Args extends unknown[]> {
@@ -143,6 +148,58 @@ export function receive(fd: number, into: Buffer): Received {
   const address = Buffer.alloc(ADDRESS_SIZE);
   const length = lengthOf(address);
   return { length: negated(c.recvfrom(fd, into, into.length, MSG_DONTWAIT | MSG_TRUNC, address, length)), address };
+}
+
+/** Offsets in the one buffer that recvmsg(2) works in: struct msghdr, struct iovec, sender, control data, message. */
+const IOVEC_AT = 56;
+const SENDER_AT = 72;
+const CONTROL_AT = SENDER_AT + ADDRESS_SIZE;
+const CONTROL_SIZE = 64;
+const MESSAGE_AT = CONTROL_AT + CONTROL_SIZE;
+/** struct cmsghdr {size_t length; int level; int type}. */
+const CONTROL_HEADER_SIZE = 16;
+
+/**
+ * Takes messages together with what the kernel says beside them (cmsg). The structures point into the buffer they stand
+ * in, which is made once: it is too large for V8 to move it.
+ */
+export class MessageReceiver {
+  readonly #buffer: Buffer;
+  /** The message taken last, from its beginning. */
+  readonly data: Buffer;
+  /** Its sender as a raw struct sockaddr. */
+  readonly sender: Buffer;
+
+  /** `size`: bytes of the longest message. */
+  constructor(size: number) {
+    const buffer = Buffer.alloc(MESSAGE_AT + size);
+    this.#buffer = buffer;
+    this.data = buffer.subarray(MESSAGE_AT);
+    this.sender = buffer.subarray(SENDER_AT, CONTROL_AT);
+    const address = BigInt(koffi.address(buffer));
+    buffer.writeBigUInt64LE(address + BigInt(SENDER_AT), 0);
+    buffer.writeBigUInt64LE(address + BigInt(IOVEC_AT), 16);
+    buffer.writeBigUInt64LE(1n, 24);
+    buffer.writeBigUInt64LE(address + BigInt(CONTROL_AT), 32);
+    buffer.writeBigUInt64LE(address + BigInt(MESSAGE_AT), IOVEC_AT);
+    buffer.writeBigUInt64LE(BigInt(size), IOVEC_AT + 8);
+  }
+
+  /** One message; answers its bytes, more than its size when it was cut, or a negated errno: -EAGAIN when none waits. */
+  receive(fd: number): number {
+    this.#buffer.writeUInt32LE(ADDRESS_SIZE, 8);
+    this.#buffer.writeBigUInt64LE(BigInt(CONTROL_SIZE), 40);
+    return negated(c.recvmsg(fd, this.#buffer, MSG_DONTWAIT | MSG_TRUNC));
+  }
+
+  /** The number that the kernel gave beside the message, if it gave one of this kind; else null. */
+  control(level: number, type: number): number | null {
+    const length = Number(this.#buffer.readBigUInt64LE(40));
+    if (length < CONTROL_HEADER_SIZE + 4) return null;
+    const isIt =
+      this.#buffer.readInt32LE(CONTROL_AT + 8) === level && this.#buffer.readInt32LE(CONTROL_AT + 12) === type;
+    return isIt ? this.#buffer.readInt32LE(CONTROL_AT + CONTROL_HEADER_SIZE) : null;
+  }
 }
 
 /** As receive, in a thread of the pool. */

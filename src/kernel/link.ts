@@ -53,8 +53,8 @@ import { type Neighbour, RTM_GETNEIGH, decodeNeighbour, neighbourBody, neighbour
 import { type Answer, type Message, NLM_F_CREATE, NLM_F_EXCL, type Request } from './netlink.ts';
 import { RtnetlinkSocket } from './rtnetlink.ts';
 import { carriedFrames, isWirelessName, upperNames, writeIPv6Switch } from './sysfs.ts';
+import { type LinkEvent, LinkTable } from './table.ts';
 import { NetlinkTrace } from './trace.ts';
-import { type LinkEvent, LinkWatch } from './watch.ts';
 
 export type { LinkAddress, Link, LinkEvent, Neighbour, Route, RouteSpec, VlanKind };
 
@@ -99,21 +99,22 @@ const ISOLATED_KINDS = ['dummy', 'ifb', 'bridge'] as const;
  * says otherwise; each may be called while others are under way.
  */
 export class Links {
-  readonly #trace: NetlinkTrace | null;
+  /** What is known without asking the kernel. */
+  readonly table: LinkTable;
   readonly #requests: RtnetlinkSocket;
   readonly #deletions: Deletions;
   readonly #namespaces: Namespaces;
-  readonly #watches = new Set<LinkWatch>();
 
   private constructor(trace: NetlinkTrace | null) {
-    this.#trace = trace;
     this.#requests = RtnetlinkSocket.open(trace);
     this.#deletions = new Deletions(trace);
     this.#namespaces = new Namespaces(trace);
+    const readHere = async () => ({ links: await this.list(), addresses: await this.addresses() });
+    this.table = new LinkTable({ readHere, namespaces: this.#namespaces, trace });
   }
 
   /**
-   * Three sockets, in the network namespace of this thread; close() closes them. `tell` gets a line for each exchange with
+   * Four sockets, in the network namespace of this thread; close() closes them. `tell` gets a line for each exchange with
    * the kernel and each of its events (trace.ts); null, and nothing is spent on that.
    */
   static open(tell: ((line: string) => void) | null = null): Links {
@@ -125,14 +126,19 @@ export class Links {
     this.#requests.close();
     this.#deletions.close();
     this.#namespaces.close();
-    for (const watch of this.#watches) watch.close();
-    this.#watches.clear();
+    this.table.close();
   }
 
   /** By name or alternative name. */
   async byName(name: string): Promise<Link | undefined> {
     const attribute = nameAttribute(name);
     return attribute === undefined ? undefined : this.#get(`get link ${name}`, getLink({}, attribute));
+  }
+
+  /** As byName(), without asking the kernel where its events have told all: whether it has carrier may be a second old. */
+  async known(name: string): Promise<Link | undefined> {
+    await this.table.updateHere();
+    return this.table.byName(name) ?? this.byName(name);
   }
 
   /** Undefined when there is no such link. */
@@ -266,19 +272,6 @@ export class Links {
     return index === undefined ? addresses : addresses.filter(({ linkIndex }) => linkIndex === index);
   }
 
-  /**
-   * Sub-interfaces of a parent that were moved to other namespaces and have this address there, without prefix length.
-   * For what cannot be seen, see namespaces.ts.
-   */
-  async foreignSubInterfaces(parentIndex: number, address: string): Promise<Link[]> {
-    return this.#namespaces.subInterfaces(parentIndex, address);
-  }
-
-  /** Links of other namespaces that can be seen from here (namespaces.ts); null before Linux 5.0, where none can. */
-  async foreignLinks(keep: (link: Link) => boolean): Promise<ForeignLink[] | null> {
-    return this.#namespaces.links(linkIf(keep));
-  }
-
   /** It may be gone already, or its namespace may. */
   async deleteForeignLink(link: ForeignLink): Promise<void> {
     await this.#namespaces.deleteLink(link);
@@ -335,18 +328,14 @@ export class Links {
     return unlessGone(this.#requests.request(`delete route ${spec.destination}`, request), 'ESRCH', 'ENODEV');
   }
 
-  /** Tells of every change of a link from now on, at most 50 ms late. Returns how to stop it. */
+  /** See LinkTable.onChange(). */
   onChange(listener: (event: LinkEvent) => void): () => void {
-    const watch = new LinkWatch(listener, this.#trace);
-    this.#watches.add(watch);
-    return () => {
-      if (this.#watches.delete(watch)) watch.close();
-    };
+    return this.table.onChange(listener);
   }
 
   /** Tells the listeners now of all changes that the kernel has announced until this moment. */
   readChanges(): void {
-    for (const watch of this.#watches) watch.read();
+    this.table.drain();
   }
 
   /**

@@ -25,7 +25,7 @@ import {
   u32Attribute,
   u8Attribute,
 } from './netlink.ts';
-import { IFA, IFLA, IFLA_INFO, IFLA_MACVLAN, IFLA_VLAN, NETNSA, RTA } from './uapi.ts';
+import { IFA, IFLA, IFLA_INFO, IFLA_MACVLAN, IFLA_VLAN, RTA } from './uapi.ts';
 
 export const RTM_NEWLINK = 16;
 export const RTM_DELLINK = 17;
@@ -37,7 +37,6 @@ export const RTM_GETADDR = 22;
 export const RTM_NEWROUTE = 24;
 export const RTM_DELROUTE = 25;
 export const RTM_GETROUTE = 26;
-export const RTM_GETNSID = 90;
 
 export const IFF_UP = 0x1;
 export const IFF_NOARP = 0x80;
@@ -317,20 +316,6 @@ export function decodeAddress({ body }: Message): LinkAddress | undefined {
   const address = formatBytes(family, attributes.bytes(IFA.LOCAL) ?? attributes.bytes(IFA.ADDRESS));
   if (family === undefined || address === undefined) return undefined;
   return { linkIndex: body.readUInt32LE(4), address, prefixLength: body.readUInt8(1), family };
-}
-
-// --- namespaces ----------------------------------------------------------------------------------------------------
-
-const NAMESPACE_BODY_SIZE = 4;
-
-/** struct rtgenmsg {u8 family}, padded. All namespaces that have a number here, or the one open at `fd`. */
-export function namespaceBody(fd?: number): Buffer {
-  return Buffer.concat([Buffer.alloc(NAMESPACE_BODY_SIZE), ...(fd === undefined ? [] : [u32Attribute(NETNSA.FD, fd)])]);
-}
-
-/** -1 for a namespace without a number. */
-export function decodeNamespaceId({ body }: Message): number | null {
-  return new Attributes(body, NAMESPACE_BODY_SIZE).i32(NETNSA.NSID);
 }
 
 // --- routes --------------------------------------------------------------------------------------------------------

@@ -15,38 +15,36 @@ import {
   RTM_DELLINK,
   RTM_GETADDR,
   RTM_GETLINK,
-  RTM_GETNSID,
   addressDumpBody,
   decodeAddress,
   decodeLink,
-  decodeNamespaceId,
   linkBody,
   linkNamespace,
-  namespaceBody,
   withoutStatistics,
 } from './message.ts';
 import type { Message, Request } from './netlink.ts';
+import { RTM_GETNSID, RTM_NEWNSID, decodeNamespaceId, namespaceBody, numberingBody } from './nsid.ts';
 import { RtnetlinkSocket, openSocket } from './rtnetlink.ts';
 import type { NetlinkTrace } from './trace.ts';
 
 const SOL_NETLINK = 270;
 const NETLINK_GET_STRICT_CHK = 12;
-const SUB_INTERFACE_KINDS = ['macvlan', 'macvtap', 'ipvlan', 'ipvtap'];
 
 /** A link of another namespace, with the namespace's number here. */
 export interface ForeignLink extends Link {
   readonly namespaceId: number;
 }
 
-interface Place extends LinkAddress {
-  readonly namespaceId: number;
+/** What a namespace has. */
+export interface NamespaceContents {
+  readonly links: readonly Link[];
+  readonly addresses: readonly LinkAddress[];
 }
 
-/** Reads links and addresses of other namespaces on a socket with strict checks. */
+/** Reads links and addresses of other namespaces on a socket with strict checks. Its methods throw what the kernel refuses. */
 export class Namespaces {
   /** Null before Linux 5.0, which takes no notice of the namespace that a request names. */
   readonly #socket: RtnetlinkSocket | null;
-  #reading: Promise<Place[]> | undefined;
 
   constructor(trace: NetlinkTrace | null) {
     const fd = openSocket();
@@ -60,31 +58,61 @@ export class Namespaces {
     this.#socket?.close();
   }
 
-  /** Sub-interfaces of the parent that live in other namespaces and have the address, which has no prefix length. */
-  async subInterfaces(parentIndex: number, address: string): Promise<Link[]> {
-    const links: Link[] = [];
-    for (const place of (await this.#addresses()).filter((one) => one.address === address)) {
-      const link = await this.#link(place);
-      if (link?.parentIndex !== parentIndex || !SUB_INTERFACE_KINDS.includes(link.kind ?? '')) continue;
-      // Asked after the link, because that gives our own namespace its number.
-      if (link.parentNamespaceId === (await this.#ownId())) links.push(link);
-    }
-    return links;
+  /** False where other namespaces cannot be read. */
+  get canRead(): boolean {
+    return this.#socket !== null;
   }
 
-  /** The links of the other namespaces that have a number; null where they cannot be asked. */
-  async links(decode: (message: Message) => Link | undefined): Promise<ForeignLink[] | null> {
-    if (this.#socket === null) return null;
-    const links: ForeignLink[] = [];
-    // Our own has a number too, once #ownId() has made the kernel give it one.
-    const ownId = await this.#ownId();
-    for (const namespaceId of (await this.#ids()).filter((id) => id !== ownId)) {
-      const operation = `list links of namespace ${namespaceId}`;
-      const body = linkBody({}, withoutStatistics(), linkNamespace(namespaceId));
-      const found = await this.#dump(operation, { type: RTM_GETLINK, flags: 0, body }, decode);
-      links.push(...found.map((link) => ({ ...link, namespaceId })));
+  /** The numbers of all namespaces that have one here, this one's too once it has one. */
+  async ids(): Promise<number[]> {
+    const request = { type: RTM_GETNSID, flags: 0, body: namespaceBody() };
+    return (await this.#socket?.dump('list namespaces', request, decodeNamespaceId)) ?? [];
+  }
+
+  /** The number of this namespace, which gets one if it has none: a look at a link whose parent is here would give it one too. */
+  async ownId(): Promise<number | null> {
+    const fd = openSync('/proc/thread-self/ns/net', 'r');
+    try {
+      const number = { type: RTM_NEWNSID, flags: 0, body: numberingBody(fd) };
+      const get = { type: RTM_GETNSID, flags: 0, body: namespaceBody(fd) };
+      // The first is refused where it has one already.
+      const [, answer] = (await this.#socket?.batch('number own namespace', [number, get])) ?? [];
+      const [message] = answer?.messages ?? [];
+      return message === undefined ? null : decodeNamespaceId(message);
+    } finally {
+      closeSync(fd);
     }
-    return links;
+  }
+
+  /** Null for a namespace that is gone, or that another user owns. */
+  async contents(namespaceId: number): Promise<NamespaceContents | null> {
+    const ofNamespace = linkBody({}, withoutStatistics(), linkNamespace(namespaceId));
+    const getLinks = { type: RTM_GETLINK, flags: 0, body: ofNamespace };
+    const getAddresses = { type: RTM_GETADDR, flags: 0, body: addressDumpBody(namespaceId) };
+    const [links, addresses] = await Promise.all([
+      this.#dump(`list links of namespace ${namespaceId}`, getLinks, decodeLink),
+      this.#dump(`list addresses of namespace ${namespaceId}`, getAddresses, decodeAddress),
+    ]);
+    return links && addresses && { links, addresses };
+  }
+
+  /** Those of the links that are there still, as they are now. */
+  async again(links: readonly ForeignLink[]): Promise<ForeignLink[]> {
+    const found: ForeignLink[] = [];
+    for (let start = 0; start < links.length; start += RtnetlinkSocket.BATCH_LIMIT) {
+      const some = links.slice(start, start + RtnetlinkSocket.BATCH_LIMIT);
+      const requests = some.map(({ index, namespaceId }) => {
+        const body = linkBody({ index }, withoutStatistics(), linkNamespace(namespaceId));
+        return { type: RTM_GETLINK, flags: 0, body };
+      });
+      const answers = (await this.#socket?.batch('get links of other namespaces', requests)) ?? [];
+      some.forEach(({ namespaceId }, position) => {
+        const message = answers[position]?.messages[0];
+        const link = message && decodeLink(message);
+        if (link !== undefined) found.push({ ...link, namespaceId });
+      });
+    }
+    return found;
   }
 
   /** It may be gone already, or its namespace may. */
@@ -95,62 +123,16 @@ export class Namespaces {
     if (answer?.error && !isKernelError(answer.error, 'ENODEV', 'EINVAL')) throw answer.error;
   }
 
-  async #ids(): Promise<number[]> {
-    return this.#dump('list namespaces', { type: RTM_GETNSID, flags: 0, body: namespaceBody() }, decodeNamespaceId);
-  }
-
-  /** One reading serves all who ask while it lasts: it takes 0.15 ms for each namespace. */
-  #addresses(): Promise<Place[]> {
-    this.#reading ??= this.#readAddresses().finally(() => {
-      this.#reading = undefined;
-    });
-    return this.#reading;
-  }
-
-  async #readAddresses(): Promise<Place[]> {
-    const places: Place[] = [];
-    for (const namespaceId of await this.#ids()) {
-      const request = { type: RTM_GETADDR, flags: 0, body: addressDumpBody(namespaceId) };
-      const addresses = await this.#dump(`list addresses of namespace ${namespaceId}`, request, decodeAddress);
-      places.push(...addresses.map((one) => ({ ...one, namespaceId })));
-    }
-    return places;
-  }
-
-  /** Nothing for a namespace that is gone by now, or that another user owns. */
   async #dump<T>(
     operation: string,
     request: Request,
     decode: (message: Message) => T | null | undefined,
-  ): Promise<T[]> {
+  ): Promise<T[] | null> {
     try {
-      return (await this.#socket?.dump(operation, request, decode)) ?? [];
+      return (await this.#socket?.dump(operation, request, decode)) ?? null;
     } catch (error) {
-      if (isKernelError(error, 'EINVAL', 'ENOENT', 'EPERM', 'EACCES')) return [];
+      if (isKernelError(error, 'EINVAL', 'ENOENT', 'EPERM', 'EACCES')) return null;
       throw error;
     }
-  }
-
-  async #link({ namespaceId, linkIndex }: Place): Promise<Link | undefined> {
-    const operation = `get link ${linkIndex} of namespace ${namespaceId}`;
-    const body = linkBody({ index: linkIndex }, withoutStatistics(), linkNamespace(namespaceId));
-    const message = await this.#get(operation, { type: RTM_GETLINK, flags: 0, body });
-    return message && decodeLink(message);
-  }
-
-  async #ownId(): Promise<number | null> {
-    const fd = openSync('/proc/thread-self/ns/net', 'r');
-    try {
-      const body = namespaceBody(fd);
-      const message = await this.#get('get own namespace', { type: RTM_GETNSID, flags: 0, body });
-      return message ? decodeNamespaceId(message) : null;
-    } finally {
-      closeSync(fd);
-    }
-  }
-
-  async #get(operation: string, request: Request): Promise<Message | undefined> {
-    const [answer] = (await this.#socket?.batch(operation, [request])) ?? [];
-    return answer?.messages[0];
   }
 }

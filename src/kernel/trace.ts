@@ -25,6 +25,7 @@ import {
   decodeText,
 } from './netlink.ts';
 import * as neighbour from './neighbour.ts';
+import * as nsid from './nsid.ts';
 import { IFA, IFLA, IFLA_INFO, IFLA_MACVLAN, IFLA_VLAN, NDA, NETNSA, RTA } from './uapi.ts';
 
 /** Names of links that are remembered, because most messages only have their index. */
@@ -170,7 +171,6 @@ const ofAddress = { size: 8, head: addressHead, sent: ADDRESS, shown: ADDRESS };
 const ofRoute = { size: 12, head: routeHead, sent: ROUTE, shown: ROUTE };
 const ofNeighbour = { size: neighbour.NEIGHBOUR_BODY_SIZE, head: neighbourHead, sent: NEIGHBOUR, shown: NEIGHBOUR };
 const ofNamespace = { size: 4, head: () => [], sent: NAMESPACE, shown: NAMESPACE };
-const RTM_NEWNSID = 88;
 const MESSAGES: Readonly<Record<number, Kind>> = {
   [message.RTM_NEWLINK]: { name: 'newlink', ...ofLink },
   [message.RTM_DELLINK]: { name: 'dellink', ...ofLink },
@@ -184,8 +184,8 @@ const MESSAGES: Readonly<Record<number, Kind>> = {
   [message.RTM_GETROUTE]: { name: 'getroute', ...ofRoute },
   [neighbour.RTM_NEWNEIGH]: { name: 'newneigh', ...ofNeighbour },
   [neighbour.RTM_GETNEIGH]: { name: 'getneigh', ...ofNeighbour },
-  [RTM_NEWNSID]: { name: 'newnsid', ...ofNamespace },
-  [message.RTM_GETNSID]: { name: 'getnsid', ...ofNamespace },
+  [nsid.RTM_NEWNSID]: { name: 'newnsid', ...ofNamespace },
+  [nsid.RTM_GETNSID]: { name: 'getnsid', ...ofNamespace },
 };
 
 /** What every socket of the kernel room tells of its exchanges, when somebody wants to read it. */

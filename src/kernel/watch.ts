@@ -1,49 +1,84 @@
-/** Changes of links as the kernel announces them (RTNLGRP_LINK), on a socket of their own. */
+/**
+ * Changes of links and addresses as the kernel announces them, on a socket of their own: those of this network namespace,
+ * and those of every other one that has a number here (namespaces.ts) if the process may hear them (CAP_NET_BROADCAST,
+ * NETLINK_LISTEN_ALL_NSID in net/netlink/af_netlink.c).
+ *
+ * The kernel queues an event before the system call returns that made the change. What it tells later is whether a link
+ * has carrier (net/core/link_watch.c), and an IPv6 address that the kernel gave itself, once it was found unique. What it tells of
+ * a link only while that is up is a new alias or alternative name (netdev_state_change, net/core/dev.c).
+ */
 import { constants } from 'node:os';
 import { isKernelError } from './errno.ts';
 import * as libc from './libc.ts';
-import { type Link, RTM_DELLINK, RTM_NEWLINK, decodeLink } from './message.ts';
+import {
+  type Link,
+  type LinkAddress,
+  RTM_DELADDR,
+  RTM_DELLINK,
+  RTM_NEWADDR,
+  RTM_NEWLINK,
+  decodeAddress,
+  decodeLink,
+} from './message.ts';
 import { type Message, decodeMessages } from './netlink.ts';
+import { RTM_DELNSID, RTM_NEWNSID, decodeNamespaceId } from './nsid.ts';
 import { isFromKernel, openSocket } from './rtnetlink.ts';
 import type { NetlinkTrace } from './trace.ts';
 
-/** `overflow`: changes were lost, so whoever keeps a picture of the links has to list them again. */
-export type LinkEvent = { readonly type: 'new' | 'deleted'; readonly link: Link } | { readonly type: 'overflow' };
+/** One change. `namespaceId`: of the namespace it happened in; null for this one. `lost`: there were more than could wait. */
+export type KernelEvent =
+  | { readonly about: 'link'; readonly isGone: boolean; readonly link: Link; readonly namespaceId: number | null }
+  | {
+      readonly about: 'address';
+      readonly isGone: boolean;
+      readonly address: LinkAddress;
+      readonly namespaceId: number | null;
+    }
+  /** Another namespace has, or had, this number here from now on. */
+  | { readonly about: 'namespace'; readonly namespaceId: number }
+  | { readonly about: 'lost' };
 
-const RTMGRP_LINK = 1;
+const SOL_NETLINK = 270;
+const NETLINK_LISTEN_ALL_NSID = 8;
+/** RTNLGRP_LINK, _IPV4_IFADDR, _IPV6_IFADDR and _NSID as bits (linux/rtnetlink.h). */
+const GROUPS = 0x1 | 0x10 | 0x100 | 0x8000000;
 const RECEIVE_SIZE = 64 * 1024;
 /** Holds some thousand events: the event loop may be away for seconds. */
-const RECEIVE_BUFFER_BYTES = 8 * 1024 * 1024;
-/** A timer, because nothing that waits in recv() lets the process end (deps: koffi in a Worker, fs.read). */
-const DRAIN_INTERVAL_MS = 50;
-/** Events taken in one go, so that a storm of them leaves the event loop time for requests. */
-const DRAIN_LIMIT = 512;
+const RECEIVE_BUFFER_BYTES = 16 * 1024 * 1024;
+/** More at one time are a storm: reading everything anew costs less than following it. */
+const DRAIN_LIMIT = 20_000;
 
-/** Tells a listener of every change of a link, in order, at most 50 ms late, or when it is read. It does not keep the process alive. */
-export class LinkWatch {
+/** Tells of every change, in order, when it is read. */
+export class EventSocket {
   readonly #fd: number;
-  readonly #listener: (event: LinkEvent) => void;
+  readonly #tell: (event: KernelEvent) => void;
   readonly #trace: NetlinkTrace | null;
-  readonly #timer: NodeJS.Timeout;
-  readonly #buffer = Buffer.alloc(RECEIVE_SIZE);
+  readonly #receiver = new libc.MessageReceiver(RECEIVE_SIZE);
+  /** This namespace's own number; null while only its own events come. */
+  #ownId: number | null = null;
   #isReading = false;
 
   /** `receiveBufferBytes`: how much may wait between two readings, before changes are lost. */
   constructor(
-    listener: (event: LinkEvent) => void,
+    tell: (event: KernelEvent) => void,
     trace: NetlinkTrace | null,
     receiveBufferBytes = RECEIVE_BUFFER_BYTES,
   ) {
-    this.#listener = listener;
+    this.#tell = tell;
     this.#trace = trace;
-    this.#fd = openSocket(RTMGRP_LINK, receiveBufferBytes);
-    this.#timer = setInterval(() => this.read(), DRAIN_INTERVAL_MS).unref();
+    this.#fd = openSocket(GROUPS, receiveBufferBytes);
   }
 
   /** Nothing is told any more. */
   close(): void {
-    clearInterval(this.#timer);
     libc.close(this.#fd);
+  }
+
+  /** From now on the changes in other namespaces are told too, given this one's number. False where that is not allowed. */
+  hearAll(ownId: number): boolean {
+    if (libc.setsockopt(this.#fd, SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, 1) < 0) return false;
+    this.#ownId = ownId;
+    return true;
   }
 
   /** Tells now what waits. Nothing when a listener calls it: it is being told already, in order. */
@@ -59,32 +94,54 @@ export class LinkWatch {
 
   #drain(): void {
     for (let count = 0; count < DRAIN_LIMIT; count++) {
-      const { length, address } = libc.receive(this.#fd, this.#buffer);
+      const length = this.#receiver.receive(this.#fd);
       if (length === -libc.EAGAIN) return;
-      if (length < 0 || length > this.#buffer.length) this.#listener({ type: 'overflow' });
-      else if (isFromKernel(address)) this.#tell(this.#buffer.subarray(0, length));
+      if (length < 0 || length > this.#receiver.data.length) this.#tell({ about: 'lost' });
+      else if (isFromKernel(this.#receiver.sender)) this.#decode(this.#receiver.data.subarray(0, length));
       if (length < 0 && length !== -constants.errno.ENOBUFS) return;
+    }
+    this.#tell({ about: 'lost' });
+  }
+
+  #decode(datagram: Buffer): void {
+    for (const event of this.#eventsOf(datagram, this.#receiver.control(SOL_NETLINK, NETLINK_LISTEN_ALL_NSID)))
+      this.#tell(event);
+  }
+
+  #eventsOf(datagram: Buffer, from: number | null): KernelEvent[] {
+    // Some kernels tell this namespace's number with its own events, if it has one, and some do not.
+    const namespaceId = from === this.#ownId ? null : from;
+    try {
+      return decodeMessages(datagram).flatMap((message) => this.#eventOf(message, namespaceId));
+    } catch (error) {
+      if (!isKernelError(error, 'EBADMSG')) throw error;
+      return [{ about: 'lost' }];
     }
   }
 
-  #tell(datagram: Buffer): void {
-    for (const event of decodeEvents(datagram, this.#trace)) this.#listener(event);
+  #eventOf(message: Message, namespaceId: number | null): KernelEvent[] {
+    switch (message.type) {
+      case RTM_NEWLINK:
+      case RTM_DELLINK: {
+        if (namespaceId === null) this.#trace?.event(message);
+        const link = decodeLink(message);
+        return link === undefined ? [] : [{ about: 'link', isGone: message.type === RTM_DELLINK, link, namespaceId }];
+      }
+      case RTM_NEWADDR:
+      case RTM_DELADDR: {
+        const address = decodeAddress(message);
+        if (address === undefined) return [];
+        return [{ about: 'address', isGone: message.type === RTM_DELADDR, address, namespaceId }];
+      }
+      case RTM_NEWNSID:
+      case RTM_DELNSID: {
+        const numbered = decodeNamespaceId(message);
+        // Other namespaces number theirs too.
+        if (namespaceId !== null || numbered === null || numbered === this.#ownId) return [];
+        return [{ about: 'namespace', namespaceId: numbered }];
+      }
+      default:
+        return [];
+    }
   }
-}
-
-function decodeEvents(datagram: Buffer, trace: NetlinkTrace | null): LinkEvent[] {
-  try {
-    const messages = decodeMessages(datagram);
-    if (trace !== null) for (const message of messages) trace.event(message);
-    return messages.flatMap(decodeEvent);
-  } catch (error) {
-    if (!isKernelError(error, 'EBADMSG')) throw error;
-    return [{ type: 'overflow' }];
-  }
-}
-
-function decodeEvent(message: Message): LinkEvent[] {
-  if (message.type !== RTM_NEWLINK && message.type !== RTM_DELLINK) return [];
-  const link = decodeLink(message);
-  return link === undefined ? [] : [{ type: message.type === RTM_NEWLINK ? 'new' : 'deleted', link }];
 }

@@ -12,7 +12,7 @@ import { isStandbyMac, isProbeMac } from './frames/mac.ts';
 import { Interruptions } from './interruptions.ts';
 import { Leavers } from './leavers.ts';
 import { Monitor } from './monitor.ts';
-import { isOfHost } from './ownership.ts';
+import { isOfHost } from './ownhost.ts';
 import { type LateConflict, Prober, type ProxyReport } from './prober.ts';
 import { type LanQuestion, Questions } from './questions.ts';
 import { conflictReports } from './report.ts';
@@ -301,12 +301,13 @@ export class Lan {
 
   /**
    * The container is about to leave, and its kernel still answers for its addresses: from here on they are on standby, so
-   * that it can start again without waiting. Not an address that somebody else was heard to use.
+   * that it can start again without waiting. Not an address that somebody else was heard to use. All that is known of the
+   * container is read before this returns; nobody has to wait for what it resolves to.
    */
   async keepLeft(endpoint: LanEndpoint): Promise<void> {
     const { parentName, macAddress } = endpoint;
     const sinceMs = performance.now();
-    if (this.asks(endpoint)) await this.#leavers.note(parentName, macAddress, endpoint.addresses);
+    if (this.asks(endpoint)) this.#leavers.note(parentName, macAddress, endpoint.addresses);
     for (const address of endpoint.addresses) {
       const probe = this.#question({ ...endpoint, address, subnet: prefixOf(address, address.length) });
       if (probe === null || this.#monitor.isContested(parentName, address)) continue;

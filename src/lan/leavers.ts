@@ -1,14 +1,13 @@
 /**
  * Containers that leave an address at this moment, by the MAC addresses of their other interfaces. Linux answers for an address on
  * each interface of its namespace (ip-sysctl: arp_ignore 0), so what one on another parent of the same LAN said last is heard
- * when the namespace is gone, and nobody can tell any more whose it was: it is read before the engine is told that it may
+ * when the namespace is gone, and nobody can tell any more whose it was: it is noted before the engine is told that it may
  * take the container apart. The MAC address of the interface that had the address is not among them: another Docker host makes
  * the same from the same address.
  */
 import { type Address, formatAddress } from '../address.ts';
 import { LatestMap } from '../bounded.ts';
-import type { Link, Links } from '../kernel/link.ts';
-import { SharedReadings } from '../once.ts';
+import type { HasLinkTable } from './ownhost.ts';
 
 /** One address that a container leaves. */
 interface LeftPlace {
@@ -21,8 +20,6 @@ interface Leaving {
   readonly sinceMs: number;
 }
 
-type ForeignLinks = Awaited<ReturnType<Links['foreignLinks']>>;
-
 /** What a container said that is leaving was read and judged by then. */
 const LEAVING_MS = 3000;
 /** More that end within that time are remembered no longer. */
@@ -30,18 +27,16 @@ const MOST_LEAVING = 1024;
 
 /** Those of this host. */
 export class Leavers {
-  readonly #links: Pick<Links, 'byName' | 'foreignLinks'>;
-  readonly #readings = new SharedReadings<ForeignLinks>();
+  readonly #links: HasLinkTable;
   readonly #leaving = new LatestMap<string, Leaving>(MOST_LEAVING);
 
-  constructor(links: Pick<Links, 'byName' | 'foreignLinks'>) {
+  constructor(links: HasLinkTable) {
     this.#links = links;
   }
 
-  /** The container whose link on the parent has this MAC address leaves these addresses. Never throws. */
-  async note(parentName: string, macAddress: string, addresses: readonly Address[]): Promise<void> {
-    const others = await this.#othersOf(parentName, macAddress).catch(() => []);
-    const leaving = { macs: new Set(others), sinceMs: performance.now() };
+  /** The container whose link on the parent has this MAC address leaves these addresses. The kernel is not asked. */
+  note(parentName: string, macAddress: string, addresses: readonly Address[]): void {
+    const leaving = { macs: this.#othersOf(parentName, macAddress), sinceMs: performance.now() };
     for (const address of addresses) this.#leaving.put(keyOf({ parentName, address }), leaving);
   }
 
@@ -51,17 +46,15 @@ export class Leavers {
     return leaving !== undefined && performance.now() - leaving.sinceMs < LEAVING_MS && leaving.macs.has(macAddress);
   }
 
-  async #othersOf(parentName: string, macAddress: string): Promise<string[]> {
-    const parent = await this.#links.byName(parentName);
-    const links = (await this.#readings.get('', () => this.#links.foreignLinks(isEthernet))) ?? [];
-    const own = links.find((link) => link.macAddress === macAddress && link.parentIndex === parent?.index);
-    const others = links.filter((link) => link.namespaceId === own?.namespaceId && link.macAddress !== macAddress);
-    return others.map((link) => link.macAddress);
+  #othersOf(parentName: string, macAddress: string): Set<string> {
+    const { table } = this.#links;
+    table.drain();
+    const parentIndex = table.byName(parentName)?.index;
+    const own = table.withMac(macAddress).find((link) => link.namespaceId !== null && link.parentIndex === parentIndex);
+    const { links = [] } = own === undefined ? {} : (table.contentsOf(own.namespaceId) ?? {});
+    const others = links.filter((link) => !link.isLoopback && link.macAddress !== macAddress);
+    return new Set(others.map((link) => link.macAddress));
   }
-}
-
-function isEthernet({ isLoopback }: Link): boolean {
-  return !isLoopback;
 }
 
 function keyOf({ parentName, address }: LeftPlace): string {

@@ -26,12 +26,12 @@ import { watchingFilter } from './frames/filter.ts';
 import { ALL_NODES_MAC } from './frames/nd.ts';
 import { type Sighting, decodePacket, isStandbyNotice, readSighting } from './frames/sighting.ts';
 import { LastingConflicts, type LastingParts } from './lasting.ts';
-import { type OwnershipLinks, findOwners } from './ownership.ts';
+import { type HasLinkTable, findOwners } from './ownhost.ts';
 import { type MonitoredEndpoint, Takers, type TakersParts } from './takers.ts';
 
 /** What a monitor works with. */
 export interface MonitorParts extends Pick<TakersParts, 'onConflict'>, Pick<LastingParts, 'onEnd'> {
-  readonly links: Pick<Links, 'byName'> & OwnershipLinks;
+  readonly links: Pick<Links, 'byName'> & HasLinkTable;
   /** So many frames about addresses of containers were lost on a parent, because they came too fast. Told once in ten minutes. */
   readonly onLost: (parentName: string, count: number) => void;
   /** The MAC address is that of another interface of a container that has just left the address: what it says is not noted. */

@@ -1,10 +1,15 @@
 /**
- * What this host's kernel knows of an address that no probe from here can tell: the host's own addresses, and those of
- * sub-interfaces of the parent that were moved to other namespaces.
+ * What this host's kernel knows that no question to the LAN can tell: who on this host has an address, and whose a MAC
+ * address is. Linux answers ARP for all addresses of a namespace on each of its links (ip-sysctl: arp_ignore 0), so what a
+ * container says through another interface of its own, be it on another parent or of another driver, is told from what
+ * a stranger says by the namespace its link is in.
+ *
+ * All of it comes from the table that the kernel's events keep; the kernel itself is asked again for an address that the
+ * table finds, so that what goes at this very moment is no reason for a refusal.
  */
 import { type Address, formatAddress } from '../address.ts';
-import type { Link, LinkAddress, Links } from '../kernel/link.ts';
-import { SharedReadings } from '../once.ts';
+import type { Link, Links } from '../kernel/link.ts';
+import type { LinkTable } from '../kernel/table.ts';
 import type { DetectionSpec } from './detectionspec.ts';
 import type { Verdict } from './verdict.ts';
 
@@ -13,56 +18,114 @@ export interface OwnAddress extends Pick<DetectionSpec, 'isOwn'> {
   readonly address: Address;
 }
 
-/** What is read for one serves all who ask for it while it lasts. Its methods throw what the kernel refuses. */
-export class OwnHost {
-  readonly #links: Links;
-  readonly #addresses = new SharedReadings<LinkAddress[]>();
-  readonly #macs = new SharedReadings<boolean>();
+/** Somebody of this MAC address used the address of a container. */
+export interface OwnerQuestion {
+  /** Of the link that carries the container's. */
+  readonly parentIndex: number;
+  /** The container's. */
+  readonly ourMacAddress: string;
+  readonly macAddress: string;
+  readonly address: Address;
+}
 
-  constructor(links: Links) {
-    this.#links = links;
-  }
+/**
+ * `container`: an interface in the same namespace. `host`: a link of this host, which has the address as well. `daemon`: a
+ * link of this host that has not. `stranger`: nothing that can be seen here. `unknown`: the kernel could not be asked.
+ */
+export type Owner =
+  | { readonly kind: 'container' | 'daemon' | 'stranger' | 'unknown' }
+  | { readonly kind: 'host'; readonly linkName: string };
 
-  /** A verdict that the address is held on this host; undefined when it is not. */
-  async holderOf(wanted: OwnAddress, parent: Link): Promise<Verdict | undefined> {
-    return (await this.addressOf(wanted, parent)) ?? this.#heldBySibling(wanted, parent);
-  }
+/** What is needed where only MAC addresses are looked up. */
+export interface HasLinkTable {
+  readonly table: LinkTable;
+}
 
-  /**
-   * A verdict that the host itself has the address, which no probe from its own links can hear; undefined when it has not.
-   * IPv4: on whatever link, because Linux answers ARP for all of them on all links (ip-sysctl: arp_ignore 0). IPv6: on this
-   * segment, because it answers link by link.
-   */
-  async addressOf({ address, isOwn }: OwnAddress, parent: Link): Promise<Verdict | undefined> {
-    const text = formatAddress(address);
-    const all = await this.#addresses.get('', () => this.#links.addresses());
-    for (const { linkIndex } of all.filter((one) => one.address === text)) {
-      const link = await this.#links.byIndex(linkIndex);
-      if (link === undefined || isOwn(link.macAddress, false)) continue;
-      if (address.family === 'IPv6' && link.index !== parent.index && link.parentIndex !== parent.index) continue;
-      return onHost((link.isLoopback ? parent : link).macAddress, link.name);
-    }
-    return undefined;
-  }
+/** A verdict that the address is held on this host; undefined when it is not. Throws what the kernel refuses. */
+export async function holderOnHost(links: Links, wanted: OwnAddress, parent: Link): Promise<Verdict | undefined> {
+  return (await hostWith(links, wanted, parent)) ?? (await siblingWith(links, wanted, parent));
+}
 
-  /** Whether a link of this host, or of a container of whatever driver, has this MAC address. False if it cannot be read. */
-  hasMac(macAddress: string): Promise<boolean> {
-    const isIt = (link: Link) => link.macAddress === macAddress;
-    const read = async () => {
-      if ((await this.#links.list(isIt)).length > 0) return true;
-      return ((await this.#links.foreignLinks(isIt)) ?? []).length > 0;
-    };
-    return this.#macs.get(macAddress, read).catch(() => false);
+/**
+ * A verdict that the host itself has the address, which no probe from its own links can hear; undefined when it has not.
+ * IPv4: on whatever link, because Linux answers ARP for all of them on all links. IPv6: on this segment, because it answers
+ * link by link. Throws what the kernel refuses.
+ */
+export async function hostWith(
+  links: Links,
+  { address, isOwn }: OwnAddress,
+  parent: Link,
+): Promise<Verdict | undefined> {
+  await links.table.update();
+  const text = formatAddress(address);
+  for (const { linkIndex, namespaceId } of links.table.placesOf(text)) {
+    if (namespaceId !== null) continue;
+    const link = await links.byIndex(linkIndex);
+    if (link === undefined || isOwn(link.macAddress, false)) continue;
+    if (address.family === 'IPv6' && link.index !== parent.index && link.parentIndex !== parent.index) continue;
+    if (!(await links.addresses(linkIndex)).some((one) => one.address === text)) continue;
+    return onHost((link.isLoopback ? parent : link).macAddress, link.name);
   }
+  return undefined;
+}
 
-  /** Siblings in modes private and vepa hear no probe of another sibling; their addresses can be read all the same. */
-  async #heldBySibling({ address, isOwn }: OwnAddress, { index, name }: Link): Promise<Verdict | undefined> {
-    const siblings = await this.#links.foreignSubInterfaces(index, formatAddress(address));
-    const holder = siblings.find(({ macAddress }) => !isOwn(macAddress, false));
-    return holder && onHost(holder.macAddress, name);
-  }
+/** Siblings in modes private and vepa hear no probe of another sibling; their addresses can be read all the same. */
+async function siblingWith(
+  { table }: HasLinkTable,
+  { address, isOwn }: OwnAddress,
+  { index, name }: Link,
+): Promise<Verdict | undefined> {
+  const siblings = await table.subInterfacesElsewhere(index, formatAddress(address));
+  const holder = siblings.find(({ macAddress }) => !isOwn(macAddress, false));
+  return holder && onHost(holder.macAddress, name);
 }
 
 function onHost(macAddress: string, linkName: string): Verdict {
   return { held: true, macAddress, linkName, simultaneous: false, isOnHost: true };
+}
+
+/** Whether a link of this host, or of a container of whatever driver, has this MAC address. False if it cannot be read. */
+export function isOnHost(links: HasLinkTable, macAddress: string): Promise<boolean> {
+  return isKnown(links, macAddress, () => true);
+}
+
+/** Whether it is that of a link in the host's own namespace. False when that cannot be read. */
+export function isOfHost(links: HasLinkTable, macAddress: string): Promise<boolean> {
+  return isKnown(links, macAddress, (namespaceId) => namespaceId === null);
+}
+
+function isKnown(
+  { table }: HasLinkTable,
+  macAddress: string,
+  isWanted: (namespaceId: number | null) => boolean,
+): Promise<boolean> {
+  return table.update().then(
+    () => table.withMac(macAddress).some(({ namespaceId }) => isWanted(namespaceId)),
+    () => false,
+  );
+}
+
+/** One look for all questions; the answers in their order. Never throws. */
+export async function findOwners({ table }: HasLinkTable, questions: readonly OwnerQuestion[]): Promise<Owner[]> {
+  const canTell = await table.update().then(
+    () => true,
+    () => false,
+  );
+  return questions.map((question) => (canTell ? ownerOf(table, question) : { kind: 'unknown' }));
+}
+
+function ownerOf(table: LinkTable, { parentIndex, ourMacAddress, macAddress, address }: OwnerQuestion): Owner {
+  const found = table.withMac(macAddress);
+  const containers = table.withMac(ourMacAddress).filter((link) => link.parentIndex === parentIndex);
+  const isInSame = (namespaceId: number | null) =>
+    namespaceId !== null && containers.some((link) => link.namespaceId === namespaceId);
+  if (found.some(({ namespaceId }) => isInSame(namespaceId))) return { kind: 'container' };
+  if (found.some(({ namespaceId }) => namespaceId === null)) return hostOrDaemon(table, address);
+  return { kind: table.seesOthers ? 'stranger' : 'unknown' };
+}
+
+function hostOrDaemon(table: LinkTable, address: Address): Owner {
+  const place = table.placesOf(formatAddress(address)).find(({ namespaceId }) => namespaceId === null);
+  if (place === undefined) return { kind: 'daemon' };
+  return { kind: 'host', linkName: table.byIndex(place.linkIndex)?.name ?? `link ${place.linkIndex}` };
 }

@@ -13,9 +13,8 @@ import { type Announcement, announce } from './announce.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { Detection } from './detection.ts';
 import type { DetectionSpec, StandbyTerms } from './detectionspec.ts';
-import { OwnHost } from './ownhost.ts';
+import { holderOnHost, hostWith, isOnHost } from './ownhost.ts';
 import { StandbyList } from './standby.ts';
-import { SharedReadings } from '../once.ts';
 import type { Profile } from './timing.ts';
 import type { Port } from './port.ts';
 import { holderInTable } from './neighbourtable.ts';
@@ -106,14 +105,12 @@ export class Prober {
   readonly #random: () => number;
   /** When it was told last that a MAC address on a parent answers for every address. */
   readonly #proxyReports = new LatestMap<string, number>(MOST_REPORTS);
-  readonly #ownHost: OwnHost;
   readonly #standby: StandbyList;
   readonly #detections = new Set<Detection>();
   /** What is asked to be kept on standby, by parent and address. */
   readonly #beingKept = new Map<string, Detection>();
   /** The last detection that found an address free for a container, by parent and address, until its guard ends. */
   readonly #guards = new Map<string, Detection>();
-  readonly #parents = new SharedReadings<Link | undefined>();
   /** Of what was begun since the last close(): also what has not opened its port yet ends with it. */
   #stop = new AbortController();
 
@@ -125,7 +122,6 @@ export class Prober {
     this.#onProxy = onProxy ?? (() => undefined);
     this.#clock = clock;
     this.#random = random;
-    this.#ownHost = new OwnHost(links);
     this.#standby = new StandbyList(clock);
     const reportProxy = (parent: Link, mac: string) => this.#reportProxy(parent, mac);
     this.#ports = new Ports({ links, clock, random, mostFrames, onProxy: reportProxy });
@@ -163,7 +159,7 @@ export class Prober {
     const guard = this.#guards.get(keyOf(request));
     if (guard === undefined) return this.probe(request);
     const isOwn = (mac: string) => mac === givenTo || request.isOwn(mac, false);
-    const read = () => this.#onParent(request, (parent) => this.#ownHost.holderOf({ ...request, isOwn }, parent));
+    const read = () => this.#onParent(request, (parent) => holderOnHost(this.#links, { ...request, isOwn }, parent));
     const [asked, here] = await Promise.all([
       guard.confirm(request.macAddress ?? null),
       givenTo === null ? undefined : read(),
@@ -178,7 +174,7 @@ export class Prober {
   recheck(request: ProbeRequest): Promise<Verdict> {
     return this.#onParent(request, async (parent, stop) => {
       const detection = await this.#begin({ ...request, guardMs: 0 }, parent, stop);
-      const [onLan, onHost] = await Promise.all([detection.verdict, this.#ownHost.addressOf(request, parent)]);
+      const [onLan, onHost] = await Promise.all([detection.verdict, hostWith(this.#links, request, parent)]);
       return onLan.held && !onLan.simultaneous ? onLan : (onHost ?? onLan);
     });
   }
@@ -221,7 +217,7 @@ export class Prober {
       if (!parent.hasCarrier) return;
       const port = await this.#port(request, parent, stop);
       if (this.#standby.has(key)) return;
-      const isOfHost = (macAddress: string) => this.#ownHost.hasMac(macAddress);
+      const isOfHost = (macAddress: string) => isOnHost(this.#links, macAddress);
       const terms = { refreshMs: REFRESH_MS, isOurs: true, isLeaver, isOfHost };
       const detection = this.#detection(request, parent, port, terms);
       if (!this.#standby.addLeft(key, detection)) return;
@@ -312,7 +308,7 @@ export class Prober {
   }
 
   async #parent({ parentName, address }: OnParent): Promise<Link> {
-    const parent = await this.#parents.get(parentName, () => this.#links.byName(parentName));
+    const parent = await this.#links.known(parentName);
     if (parent === undefined) throw errors.probeParentGone(formatAddress(address), parentName);
     if (parent.type !== ETHERNET || parent.isLoopback) throw errors.parentNotEthernet(parentName);
     if (!parent.isUp) throw errors.probeParentDown(formatAddress(address), parentName);
@@ -363,7 +359,7 @@ export class Prober {
 
   /** What the kernel knows: of this host, and of others by its neighbour table. */
   async #heldHere(request: ProbeRequest, parent: Link, stop: AbortSignal): Promise<Verdict | undefined> {
-    const onHost = await this.#ownHost.holderOf(request, parent);
+    const onHost = await holderOnHost(this.#links, request, parent);
     if (onHost !== undefined) return onHost;
     const macAddress = await holderInTable({ links: this.#links, ports: this.#ports }, request, parent, stop);
     if (macAddress === null) return undefined;

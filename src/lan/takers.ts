@@ -11,7 +11,7 @@ import { LatestMap } from '../bounded.ts';
 import type { Clock } from '../clock.ts';
 import type { InterfaceAddress } from '../model.ts';
 import { isProbeMac } from './frames/mac.ts';
-import type { Owner, OwnerQuestion } from './ownership.ts';
+import type { Owner, OwnerQuestion } from './ownhost.ts';
 
 /** An endpoint whose addresses are watched over. */
 export interface MonitoredEndpoint {

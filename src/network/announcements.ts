@@ -1,7 +1,7 @@
 /**
  * Engines below 28 tell nobody that a container is there, and 28.5 does so for some containers and not for others (seen
  * in captures): neighbours and switches that knew the address elsewhere go on sending there. So we announce it, in the
- * background, when the engine has taken the link into the container.
+ * background, when the kernel tells that the engine has taken the link into the container.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Links } from '../kernel/link.ts';
@@ -10,7 +10,6 @@ import type { LanOfEndpoints } from './endpointlan.ts';
 
 /** From Join until the link is gone from here takes an engine some milliseconds, seconds on a busy machine. */
 const DEADLINE_MS = 10_000;
-const LOOK_MS = 50;
 /** From there until the interface has its address and is up. */
 const SETTLE_MS = 200;
 
@@ -48,11 +47,8 @@ export class Announcements {
   }
 
   async #announce(endpoint: Endpoint, network: Network, signal: AbortSignal): Promise<void> {
-    const deadlineMs = performance.now() + DEADLINE_MS;
-    while ((await this.#links.byName(endpoint.linkName)) !== undefined) {
-      if (performance.now() > deadlineMs) return;
-      await sleep(LOOK_MS, undefined, { signal, ref: false });
-    }
+    const deadline = AbortSignal.any([signal, AbortSignal.timeout(DEADLINE_MS)]);
+    await this.#links.table.untilGone(endpoint.linkName, deadline);
     await sleep(SETTLE_MS, undefined, { signal, ref: false });
     await this.#lan.announce(endpoint, network, signal);
   }

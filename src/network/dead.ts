@@ -54,7 +54,7 @@ async function findVanished(
   modes: ReadonlyMap<string, Mode>,
 ): Promise<Endpoint[]> {
   if (absent.length === 0) return [];
-  const elsewhere = byAlias((await links.foreignLinks(isEndpoints)) ?? []);
+  const elsewhere = byAlias((await links.table.linksElsewhere(isEndpoints)) ?? []);
   const unseen = absent.filter((endpoint) => !elsewhere.has(aliasOf(endpoint)));
   const vanished: Endpoint[] = [];
   for (let start = 0; start < unseen.length; start += TRIALS_AT_ONCE) {

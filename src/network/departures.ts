@@ -83,7 +83,7 @@ export class Departures {
     const isIts = (link: Link) => link.alias === alias;
     const [link] = await links.list(isIts);
     if (link !== undefined && (link.isUp || !(await links.deleteLink(link.index)))) return false;
-    return ((await links.foreignLinks(isIts)) ?? []).length === 0;
+    return ((await links.table.linksElsewhere(isIts)) ?? []).length === 0;
   }
 
   /** Removes the link and then the record of an endpoint in the state `deleting`; what fails is logged. */
@@ -127,7 +127,7 @@ export class Departures {
    */
   async #removeElsewhere(alias: string): Promise<undefined> {
     const { links, log } = this.#parts;
-    const left = (await links.foreignLinks((link) => link.alias === alias)) ?? [];
+    const left = (await links.table.linksElsewhere((link) => link.alias === alias)) ?? [];
     for (const link of left) {
       log.warn('removing a link from a namespace that its engine left behind', { link: link.name, alias });
       await links.deleteForeignLink(link);

@@ -332,12 +332,15 @@ export class NetworkDriver implements LeakSource {
     }
   }
 
-  /** The engine brings the link back, and DeleteEndpoint follows. Until then the container still has its addresses. */
+  /**
+   * The engine brings the link back, and DeleteEndpoint follows. Until then the container still has its addresses; that they are
+   * kept for its next start is nothing that it waits for.
+   */
   async leave(networkId: string, endpointId: string): Promise<void> {
     const network = await this.#store.networks.get(networkId);
     const endpoint = this.#endpoints.get(endpointId);
     if (network !== undefined && endpoint?.networkId === networkId && endpoint.state === 'joined')
-      await this.#lan.keepLeft(endpoint, network);
+      void this.#lan.keepLeft(endpoint, network);
   }
 
   // --- what the kernel says of an endpoint ---------------------------------------------------------------------------

@@ -5,38 +5,18 @@
 import type { Address } from '../address.ts';
 import * as errors from '../errors.ts';
 import type { Endpoint, InterfaceAddress } from '../model.ts';
+import { MultiMap } from '../multimap.ts';
 import type { Store } from '../store/store.ts';
-
-/** Ids of endpoints by what they have in common. */
-class Index {
-  readonly #ids = new Map<string, Set<string>>();
-
-  add(key: string, id: string): void {
-    const ids = this.#ids.get(key);
-    if (ids === undefined) this.#ids.set(key, new Set([id]));
-    else ids.add(id);
-  }
-
-  delete(key: string, id: string): void {
-    const ids = this.#ids.get(key);
-    ids?.delete(id);
-    if (ids?.size === 0) this.#ids.delete(key);
-  }
-
-  get(key: string): Iterable<string> {
-    return this.#ids.get(key) ?? [];
-  }
-}
 
 /** All endpoint records, and those on their way to be one. */
 export class Endpoints {
   readonly #table: Store['endpoints'];
   readonly #now: () => Date;
   readonly #byId = new Map<string, Endpoint>();
-  readonly #byNetwork = new Index();
-  readonly #byParent = new Index();
-  readonly #byMac = new Index();
-  readonly #byAddress = new Index();
+  readonly #byNetwork = new MultiMap<string, string>();
+  readonly #byParent = new MultiMap<string, string>();
+  readonly #byMac = new MultiMap<string, string>();
+  readonly #byAddress = new MultiMap<string, string>();
   /** Endpoints whose CreateEndpoint has not made their record durable yet. */
   readonly #arriving = new Set<string>();
   /** By id, as performance.now(). The wall clock may be set at any moment. */
@@ -148,12 +128,12 @@ export class Endpoints {
     for (const [index, key] of this.#keysOf(known)) index.delete(key, id);
   }
 
-  #keysOf({ networkId, parent, macAddress, addresses }: Endpoint): [Index, string][] {
+  #keysOf({ networkId, parent, macAddress, addresses }: Endpoint): [MultiMap<string, string>, string][] {
     return [
       [this.#byNetwork, networkId],
       [this.#byParent, parent],
       [this.#byMac, macKey(parent, macAddress)],
-      ...addresses.map((address): [Index, string] => [this.#byAddress, addressKey(parent, address)]),
+      ...addresses.map((address): [MultiMap<string, string>, string] => [this.#byAddress, addressKey(parent, address)]),
     ];
   }
 

@@ -51,7 +51,7 @@ export class Witness {
     if (here?.isUp) return 'present';
     if (here !== undefined)
       return links.hasCarriedFrames(here) || endpoints.ageMs(endpoint) >= MOVED_MS ? 'gone' : 'present';
-    const elsewhere = (await links.foreignLinks(isIts)) ?? [];
+    const elsewhere = (await links.table.linksElsewhere(isIts)) ?? [];
     if (elsewhere.length > 0) return 'present';
     // It may have come back between the two readings.
     if ((await links.list(isIts)).length > 0) return 'unsettled';
@@ -85,9 +85,10 @@ export class Witness {
     const { links } = this.#parts;
     const isIts = ofEndpoint(endpoint);
     const parent = await links.byName(endpoint.parent);
-    const [link] = (await links.foreignLinks(isIts)) ?? [];
+    const [link] = (await links.table.linksElsewhere(isIts)) ?? [];
     if (parent === undefined || link?.isUp !== true) return true;
-    const reads = async () => (await links.foreignSubInterfaces(parent.index, formatAddress(address))).some(isIts);
+    const reads = async () =>
+      (await links.table.subInterfacesElsewhere(parent.index, formatAddress(address))).some(isIts);
     // The first reading may be one that others began before the link was up.
     return (await reads()) || (await reads());
   }

@@ -5,6 +5,7 @@ import fc from 'fast-check';
 import { KernelError } from '../../../src/kernel/errno.ts';
 import * as message from '../../../src/kernel/message.ts';
 import { type Answer, NLM_F_CREATE, NLM_F_EXCL, type Request, encodeAttribute } from '../../../src/kernel/netlink.ts';
+import { RTM_GETNSID, namespaceBody } from '../../../src/kernel/nsid.ts';
 import { NetlinkTrace } from '../../../src/kernel/trace.ts';
 
 const timeout = 20_000;
@@ -52,7 +53,7 @@ test('each other request of the kernel room has its words', () => {
     request(message.RTM_NEWROUTE, message.routeBody({ destination: '10.9.0.2/32', linkIndex: 7, source: '10.9.0.1' })),
     request(message.RTM_GETROUTE, message.routeDumpBody()),
     request(message.RTM_GETADDR, message.addressDumpBody(4)),
-    request(message.RTM_GETNSID, message.namespaceBody(20)),
+    request(RTM_GETNSID, namespaceBody(20)),
     request(message.RTM_GETLINK, linkBody({}, encodeAttribute(999, Buffer.from('ab')))),
     request(4711, Buffer.alloc(3)),
   ].map((one) => trace.request(one));

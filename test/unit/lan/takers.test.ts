@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { beforeEach, describe, test } from 'node:test';
 import { type Address, formatAddress, parseInterfaceAddress } from '../../../src/address.ts';
 import { DuplicateMacs } from '../../../src/lan/duplicatemac.ts';
-import type { Owner, OwnerQuestion } from '../../../src/lan/ownership.ts';
+import type { Owner, OwnerQuestion } from '../../../src/lan/ownhost.ts';
 import { conflictReports } from '../../../src/lan/report.ts';
 import type { Fields } from '../../../src/log.ts';
 import { type AddressUse, type ConflictSeen, type MonitoredEndpoint, Takers } from '../../../src/lan/takers.ts';

@@ -1,0 +1,378 @@
+/**
+ * The links and addresses of this network namespace and of all others that can be seen from here (namespaces.ts), read
+ * once and kept by the kernel's events. The kernel queues an event before the system call returns that made the change, so
+ * a look after drain() finds what a reading at that moment would find (watch.ts names what is told later).
+ *
+ * A namespace is read when it gets its number, since nothing was told of it before, and when it loses it, since the number
+ * may be another's by then; all are read anew after events were lost. What is told while a namespace is read is
+ * applied once more after that. An event tells all that counts of its link or address, so whichever of the two is older,
+ * the last event that is applied makes it right.
+ *
+ * Where the events of other namespaces do not come (no CAP_NET_BROADCAST), those are read with each update().
+ */
+import { MultiMap } from '../multimap.ts';
+import type { Link, LinkAddress } from './message.ts';
+import type { ForeignLink, NamespaceContents, Namespaces } from './namespaces.ts';
+import type { NetlinkTrace } from './trace.ts';
+import { EventSocket, type KernelEvent } from './watch.ts';
+
+/** A change of a link of this namespace. `overflow`: changes were lost, so whoever keeps a picture of the links lists them again. */
+export type LinkEvent = { readonly type: 'new' | 'deleted'; readonly link: Link } | { readonly type: 'overflow' };
+
+/** A link, with the number of its namespace; null for this one. Of one elsewhere parentNamespaceId says nothing. */
+export interface KnownLink extends Link {
+  readonly namespaceId: number | null;
+}
+
+/** An address, with the number of its namespace; null for this one. */
+export interface KnownAddress extends LinkAddress {
+  readonly namespaceId: number | null;
+}
+
+/** What the table works with. */
+interface LinkTableParts {
+  /** Reads this namespace. */
+  readonly readHere: () => Promise<NamespaceContents>;
+  readonly namespaces: Namespaces;
+  readonly trace: NetlinkTrace | null;
+}
+
+/** What is known of one namespace. */
+interface Rows {
+  readonly id: number | null;
+  /** By index. */
+  readonly links: Map<number, KnownLink>;
+  /** By link, address and prefix length. */
+  readonly addresses: Map<string, KnownAddress>;
+  reading: Promise<void> | undefined;
+  /** Told while it is read. */
+  told: KernelEvent[];
+}
+
+const SUB_INTERFACE_KINDS: ReadonlySet<string | null> = new Set(['macvlan', 'macvtap', 'ipvlan', 'ipvtap']);
+/** A timer, because nothing that waits in recv() lets the process end (deps: koffi in a Worker, fs.read). */
+const DRAIN_INTERVAL_MS = 50;
+/** What the kernel refused to tell is asked for again so much later, unless somebody wants to know it before. */
+const RETRY_MS = 1000;
+
+/** Kept from the first use on until close(). It does not keep the process alive. */
+export class LinkTable {
+  readonly #parts: LinkTableParts;
+  readonly #listeners = new Set<(event: LinkEvent) => void>();
+  readonly #here = newRows(null);
+  readonly #others = new Map<number, Rows>();
+  readonly #byName = new MultiMap<string, KnownLink>();
+  readonly #byMac = new MultiMap<string, KnownLink>();
+  readonly #byAddress = new MultiMap<string, KnownAddress>();
+  /** To be read before the table can be believed. */
+  readonly #stale = new Set<Rows>();
+  #events: EventSocket | undefined;
+  /** Which other namespaces there are has to be read. */
+  #isUnlisted = true;
+  #listing: Promise<void> | undefined;
+  /** Null until it is known whether the events of other namespaces come. */
+  #hearsAll: boolean | null = null;
+  /** Somebody looks, so that what becomes stale is read in the background. */
+  #isWanted = false;
+  #restsUntilMs = 0;
+  #timer: NodeJS.Timeout | undefined;
+  #isClosed = false;
+
+  constructor(parts: LinkTableParts) {
+    this.#parts = parts;
+    this.#stale.add(this.#here);
+  }
+
+  /** Nothing is told or known any more. */
+  close(): void {
+    this.#isClosed = true;
+    this.#events?.close();
+    this.#events = undefined;
+    clearInterval(this.#timer);
+    this.#listeners.clear();
+  }
+
+  /** Tells of every change of a link of this namespace from now on, at most 50 ms late. Returns how to stop it. */
+  onChange(listener: (event: LinkEvent) => void): () => void {
+    this.#open();
+    // What waits was announced before.
+    this.drain();
+    this.#listeners.add(listener);
+    return () => void this.#listeners.delete(listener);
+  }
+
+  /** Takes in, and tells the listeners, all that the kernel has announced until this moment. */
+  drain(): void {
+    this.#events?.read();
+  }
+
+  /** False where other namespaces cannot be read. */
+  get seesOthers(): boolean {
+    return this.#parts.namespaces.canRead;
+  }
+
+  /**
+   * Resolves when a look finds all that a reading begun after this call would have found. Asks the kernel only for what its events
+   * have not told. Throws what the kernel refuses.
+   */
+  async update(): Promise<void> {
+    this.#isWanted = true;
+    this.#open();
+    this.drain();
+    if (this.#isUnlisted || this.#hearsAll === false) await this.#list();
+    if (this.#stale.size > 0) {
+      await Promise.all(Array.from(this.#stale, (rows) => this.#refresh(rows)));
+      this.drain();
+    }
+  }
+
+  /** As update(), for this namespace only. */
+  async updateHere(): Promise<void> {
+    this.#isWanted = true;
+    this.#open();
+    this.drain();
+    await this.#refresh(this.#here);
+  }
+
+  // --- looks, each at what is known at this moment ---------------------------------------------------------------------
+
+  /** A link of this namespace, by name or alternative name. */
+  byName(name: string): Link | undefined {
+    const [link] = this.#byName.get(name);
+    return link;
+  }
+
+  /** A link of this namespace. */
+  byIndex(index: number): Link | undefined {
+    return this.#here.links.get(index);
+  }
+
+  /** The links with this MAC address, in whatever namespace. */
+  withMac(macAddress: string): KnownLink[] {
+    return [...this.#byMac.get(macAddress)];
+  }
+
+  /** Where this address is, without prefix length and canonical, in whatever namespace. */
+  placesOf(address: string): KnownAddress[] {
+    return [...this.#byAddress.get(address)];
+  }
+
+  /** All that a namespace has; null where nothing is known of one. */
+  contentsOf(namespaceId: number | null): { links: KnownLink[]; addresses: KnownAddress[] } | null {
+    const rows = namespaceId === null ? this.#here : this.#others.get(namespaceId);
+    return rows === undefined ? null : { links: [...rows.links.values()], addresses: [...rows.addresses.values()] };
+  }
+
+  // --- looks that ask the kernel again for what they find, and for nothing else ------------------------------------------
+
+  /**
+   * Links of other namespaces; null where none can be read. A namespace that ends keeps its number for a while, but cannot be
+   * read any more: what is in it is not found.
+   */
+  async linksElsewhere(keep: (link: Link) => boolean): Promise<ForeignLink[] | null> {
+    await this.update();
+    const { namespaces } = this.#parts;
+    if (!namespaces.canRead) return null;
+    const known = Array.from(this.#others.values()).flatMap(({ links }) => Array.from(links.values()).filter(keep));
+    return (await namespaces.again(known.map(asForeign))).filter(keep);
+  }
+
+  /** Sub-interfaces of a parent of this namespace that are in others and have this address there, without prefix length. */
+  async subInterfacesElsewhere(parentIndex: number, address: string): Promise<ForeignLink[]> {
+    await this.update();
+    const { namespaces } = this.#parts;
+    const isOne = ({ kind, parentIndex: on }: Link) => on === parentIndex && SUB_INTERFACE_KINDS.has(kind);
+    const known = this.placesOf(address).flatMap((place) => this.#linkAt(place) ?? []);
+    const found = await namespaces.again(known.filter(isOne).map(asForeign));
+    const ownId = found.length > 0 ? await namespaces.ownId() : null;
+    return found.filter((link) => isOne(link) && link.parentNamespaceId === ownId);
+  }
+
+  #linkAt({ namespaceId, linkIndex }: KnownAddress): KnownLink | undefined {
+    return namespaceId === null ? undefined : this.#others.get(namespaceId)?.links.get(linkIndex);
+  }
+
+  /** Resolves when this namespace has no link of this name any more. Throws the signal's reason, and what the kernel refuses. */
+  async untilGone(name: string, signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const look = () => {
+      if (this.byName(name) === undefined) resolve();
+    };
+    const update = () => this.updateHere().then(look, reject);
+    const stop = this.onChange(({ type }) => (type === 'overflow' ? void update() : look()));
+    signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
+    void update();
+    await promise.finally(stop);
+  }
+
+  // --- events ------------------------------------------------------------------------------------------------------------
+
+  #open(): void {
+    if (this.#events !== undefined || this.#isClosed) return;
+    this.#events = new EventSocket((event) => this.#hear(event), this.#parts.trace);
+    this.#timer = setInterval(() => this.#tick(), DRAIN_INTERVAL_MS).unref();
+  }
+
+  /** What has to be read is read before somebody waits for it. */
+  #tick(): void {
+    this.drain();
+    const isStale = this.#isUnlisted || this.#stale.size > 0;
+    if (!isStale || !this.#isWanted || performance.now() < this.#restsUntilMs) return;
+    this.update().catch(() => {
+      this.#restsUntilMs = performance.now() + RETRY_MS;
+    });
+  }
+
+  #hear(event: KernelEvent): void {
+    switch (event.about) {
+      case 'lost':
+        this.#outdate();
+        return this.#tell({ type: 'overflow' });
+      case 'namespace':
+        if (this.#hearsAll === true) this.#stale.add(this.#rowsOf(event.namespaceId));
+        return;
+      default: {
+        const rows = event.namespaceId === null ? this.#here : this.#rowsOf(event.namespaceId);
+        if (rows.reading !== undefined) rows.told.push(event);
+        this.#apply(rows, event);
+        if (event.about === 'link' && event.namespaceId === null)
+          this.#tell({ type: event.isGone ? 'deleted' : 'new', link: event.link });
+      }
+    }
+  }
+
+  #tell(event: LinkEvent): void {
+    for (const listener of this.#listeners) listener(event);
+  }
+
+  #apply(rows: Rows, event: KernelEvent): void {
+    if (event.about === 'link') {
+      this.#removeLink(rows, event.link.index);
+      if (!event.isGone) this.#addLink(rows, event.link);
+      else
+        for (const [key, { linkIndex }] of rows.addresses)
+          if (linkIndex === event.link.index) this.#removeAddress(rows, key);
+    } else if (event.about === 'address') {
+      this.#removeAddress(rows, keyOf(event.address));
+      if (!event.isGone) this.#addAddress(rows, event.address);
+    }
+  }
+
+  // --- readings ----------------------------------------------------------------------------------------------------------
+
+  #outdate(): void {
+    this.#isUnlisted = true;
+    this.#stale.add(this.#here);
+  }
+
+  /** What is under way serves all who ask meanwhile. */
+  #list(): Promise<void> {
+    this.#listing ??= this.#readList().finally(() => {
+      this.#listing = undefined;
+    });
+    return this.#listing;
+  }
+
+  async #readList(): Promise<void> {
+    const { namespaces } = this.#parts;
+    const ownId = await namespaces.ownId();
+    this.#hearsAll ??= ownId !== null && this.#events?.hearAll(ownId) === true;
+    this.#isUnlisted = false;
+    try {
+      const ids = new Set([...(await namespaces.ids()), ...this.#others.keys()]);
+      for (const id of ids) if (id !== ownId) this.#stale.add(this.#rowsOf(id));
+      await Promise.all(Array.from(this.#stale, (rows) => this.#refresh(rows)));
+    } catch (error) {
+      this.#isUnlisted = true;
+      throw error;
+    }
+  }
+
+  /** Reads a namespace, unless that is no longer needed. One that is made stale while it is read is read again. */
+  async #refresh(rows: Rows): Promise<void> {
+    while (rows.reading !== undefined || this.#stale.has(rows)) {
+      rows.reading ??= this.#read(rows).finally(() => {
+        rows.reading = undefined;
+        rows.told = [];
+      });
+      await rows.reading;
+    }
+  }
+
+  async #read(rows: Rows): Promise<void> {
+    this.#stale.delete(rows);
+    try {
+      const contents = await (rows.id === null ? this.#parts.readHere() : this.#parts.namespaces.contents(rows.id));
+      this.#replace(rows, contents);
+      for (const event of rows.told) this.#apply(rows, event);
+    } catch (error) {
+      this.#stale.add(rows);
+      throw error;
+    }
+  }
+
+  /** Null for a namespace that is gone. */
+  #replace(rows: Rows, contents: NamespaceContents | null): void {
+    for (const index of rows.links.keys()) this.#removeLink(rows, index);
+    for (const key of rows.addresses.keys()) this.#removeAddress(rows, key);
+    if (contents === null && rows.id !== null && !this.#stale.has(rows)) this.#others.delete(rows.id);
+    for (const link of contents?.links ?? []) this.#addLink(rows, link);
+    for (const address of contents?.addresses ?? []) this.#addAddress(rows, address);
+  }
+
+  // --- rows --------------------------------------------------------------------------------------------------------------
+
+  #rowsOf(namespaceId: number): Rows {
+    const known = this.#others.get(namespaceId);
+    if (known !== undefined) return known;
+    const rows = newRows(namespaceId);
+    this.#others.set(namespaceId, rows);
+    this.#stale.add(rows);
+    return rows;
+  }
+
+  #addLink(rows: Rows, link: Link): void {
+    const known = { ...link, namespaceId: rows.id };
+    rows.links.set(link.index, known);
+    this.#byMac.add(link.macAddress, known);
+    if (rows.id === null) for (const name of namesOf(link)) this.#byName.add(name, known);
+  }
+
+  #removeLink(rows: Rows, index: number): void {
+    const known = rows.links.get(index);
+    if (known === undefined) return;
+    rows.links.delete(index);
+    this.#byMac.delete(known.macAddress, known);
+    if (rows.id === null) for (const name of namesOf(known)) this.#byName.delete(name, known);
+  }
+
+  #addAddress(rows: Rows, address: LinkAddress): void {
+    const known = { ...address, namespaceId: rows.id };
+    rows.addresses.set(keyOf(address), known);
+    this.#byAddress.add(address.address, known);
+  }
+
+  #removeAddress(rows: Rows, key: string): void {
+    const known = rows.addresses.get(key);
+    if (known === undefined) return;
+    rows.addresses.delete(key);
+    this.#byAddress.delete(known.address, known);
+  }
+}
+
+function newRows(id: number | null): Rows {
+  return { id, links: new Map(), addresses: new Map(), reading: undefined, told: [] };
+}
+
+function keyOf({ linkIndex, address, prefixLength }: LinkAddress): string {
+  return `${linkIndex} ${address}/${prefixLength}`;
+}
+
+function namesOf({ name, alternativeNames }: Link): string[] {
+  return [name, ...alternativeNames];
+}
+
+function asForeign(link: KnownLink): ForeignLink {
+  return { ...link, namespaceId: link.namespaceId as number };
+}

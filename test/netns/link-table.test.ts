@@ -1,0 +1,234 @@
+/**
+ * What the kernel's events leave of links and addresses is, after each change, what a reading at that moment finds: in this
+ * namespace and in those that have a number here. The changes are made by `ip`, so each is done when the look begins.
+ */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { after, before, describe, test } from 'node:test';
+import { Links, type Link, type LinkAddress } from '../../src/kernel/link.ts';
+import { type NamespaceContents, Namespaces } from '../../src/kernel/namespaces.ts';
+import { outsideLab } from '../lab/enclosure.ts';
+import { until } from '../lab/patience.ts';
+
+const timeout = 120_000;
+const ROUNDS = 1000;
+const NAMESPACES = ['ns0', 'ns1', 'ns2', 'ns3'];
+
+const run = (words: string) =>
+  execFileSync('ip', words.split(' '), { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
+
+describe('the table of links', { skip: outsideLab(), timeout: 500_000 }, () => {
+  let links: Links;
+  let fresh: Namespaces;
+  /** What was asked of the kernel since it was emptied last; its events left out. */
+  const asked: string[] = [];
+
+  before(async () => {
+    links = Links.open((line) => {
+      if (!line.startsWith('event')) asked.push(line);
+    });
+    fresh = new Namespaces(null);
+    run('link add wire0 type veth peer name far0');
+    for (const name of ['wire0', 'far0']) run(`link set ${name} up`);
+    await links.table.update();
+  });
+
+  after(() => {
+    links.close();
+    fresh.close();
+  });
+
+  test('is what a reading finds, after each of many changes at random', { timeout }, async (t) => {
+    const changes = new Changes(Number(process.env['SEED'] ?? Date.now() % 1_000_000));
+    t.diagnostic(`seed ${changes.seed}`);
+    for (let round = 0; round < ROUNDS; round++) {
+      const done = changes.next();
+      await links.table.update();
+      await checkAgainstReading(links, fresh, `round ${round}: ${done.join('; ')}`);
+    }
+    changes.clear();
+    await until(async () => {
+      await links.table.update();
+      return (await links.table.linksElsewhere(() => true))?.length === 0;
+    });
+  });
+
+  test('asks the kernel for nothing but what is new to it', { timeout }, async () => {
+    run('netns add quiet');
+    run('link add mv0 link wire0 type macvlan mode bridge');
+    run('link set mv0 netns quiet');
+    await links.table.update();
+    asked.length = 0;
+    run('-n quiet link set mv0 up');
+    run('-n quiet address add 10.4.0.1/24 dev mv0');
+    run('address add 10.4.0.2/24 dev wire0');
+    await links.table.update();
+    const places = ['10.4.0.1', '10.4.0.2'].map((address) => links.table.placesOf(address));
+    assert.deepEqual(asked, []);
+    assert.deepEqual(
+      places.map((found) => found.map(({ namespaceId }) => namespaceId === null)),
+      [[false], [true]],
+    );
+    run('netns delete quiet');
+    run('address delete 10.4.0.2/24 dev wire0');
+  });
+
+  test('is read anew when events were lost', { timeout }, async () => {
+    run('netns add storm');
+    run('link add mv0 link wire0 type macvlan mode bridge');
+    run('link set mv0 netns storm');
+    await links.table.update();
+    // Each change of an alias tells all about the link: more than the socket holds, while nobody reads.
+    const batch = Array.from({ length: 30_000 }, (_, count) => `link set mv0 alias a${count}`);
+    const input = [...batch, 'address add 10.5.0.1/24 dev mv0'].join('\n');
+    execFileSync('ip', ['-n', 'storm', '-batch', '-'], { input });
+    await links.table.update();
+    await checkAgainstReading(links, fresh, 'after the storm');
+    assert.equal(links.table.placesOf('10.5.0.1').length, 1);
+    run('netns delete storm');
+  });
+});
+
+/** Changes of links, addresses and namespaces, in an order that a seed makes. */
+class Changes {
+  readonly seed: number;
+  #state: number;
+  readonly #places: (string | null)[] = [null];
+  readonly #links = new Map<string, string | null>();
+  #count = 0;
+
+  constructor(seed: number) {
+    this.seed = seed;
+    this.#state = seed;
+  }
+
+  /** Makes one; what was done, in ip's words. */
+  next(): string[] {
+    const kinds = [
+      'add',
+      'add',
+      'move',
+      'move',
+      'address',
+      'address',
+      'up',
+      'alias',
+      'mac',
+      'rename',
+      'delete',
+      'space',
+    ];
+    const done: string[] = [];
+    while (done.length === 0) this.#make(this.#pick(kinds), done);
+    return done;
+  }
+
+  clear(): void {
+    for (const [name, place] of this.#links) if (place === null) run(`link delete ${name}`);
+    for (const place of this.#places) if (place !== null) run(`netns delete ${place}`);
+  }
+
+  #make(kind: string, done: string[]): void {
+    const act = (words: string) => {
+      run(words);
+      done.push(words);
+    };
+    if (kind === 'space') return this.#changeSpaces(act);
+    if (kind === 'add') return this.#add(act);
+    const [name, place] = this.#pick([...this.#links]) ?? [];
+    if (name === undefined || place === undefined) return;
+    const there = place === null ? '' : `-n ${place} `;
+    switch (kind) {
+      case 'move': {
+        const to = this.#pick(this.#places);
+        if (to === place) return;
+        act(`${there}link set ${name} netns ${to ?? 1}`);
+        return void this.#links.set(name, to);
+      }
+      case 'address': {
+        const address = `10.${this.#random(3)}.${this.#random(3)}.1/${this.#random(2) === 0 ? 24 : 16}`;
+        return this.#either(act, [`${there}address add`, `${there}address delete`], `${address} dev ${name}`);
+      }
+      case 'up':
+        return act(`${there}link set ${name} ${this.#random(2) === 0 ? 'up' : 'down'}`);
+      case 'alias':
+        return act(`${there}link set ${name} alias word${this.#random(9)}`);
+      case 'mac':
+        return act(`${there}link set ${name} address 02:00:00:00:0${this.#random(9)}:${10 + (this.#count++ % 80)}`);
+      case 'rename': {
+        const next = `n${this.#count++}`;
+        this.#either(act, [`${there}link set ${name} name ${next}`], '');
+        if (done.length === 0) return;
+        this.#links.delete(name);
+        return void this.#links.set(next, place);
+      }
+      case 'delete':
+        act(`${there}link delete ${name}`);
+        this.#links.delete(name);
+    }
+  }
+
+  /** The first that is not refused. */
+  #either(act: (words: string) => void, verbs: readonly string[], words: string): void {
+    for (const verb of verbs)
+      try {
+        return act(`${verb} ${words}`.trim());
+      } catch {
+        // A link that is up keeps its name, and an address is there once.
+      }
+  }
+
+  #changeSpaces(act: (words: string) => void): void {
+    const free = NAMESPACES.filter((name) => !this.#places.includes(name));
+    const name = this.#pick(NAMESPACES);
+    if (free.includes(name)) {
+      act(`netns add ${name}`);
+      this.#places.push(name);
+    } else if (this.#random(3) === 0) {
+      act(`netns delete ${name}`);
+      this.#places.splice(this.#places.indexOf(name), 1);
+      for (const [link, place] of this.#links) if (place === name) this.#links.delete(link);
+    }
+  }
+
+  #add(act: (words: string) => void): void {
+    if (this.#links.size >= 12) return;
+    const name = `n${this.#count++}`;
+    act(`link add ${name} link wire0 type macvlan mode ${this.#pick(['bridge', 'private'])}`);
+    this.#links.set(name, null);
+  }
+
+  #pick<T>(values: readonly T[]): T {
+    return values[this.#random(values.length)] as T;
+  }
+
+  /** 0 to `limit` - 1 (mulberry32). */
+  #random(limit: number): number {
+    this.#state = (this.#state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(this.#state ^ (this.#state >>> 15), 1 | this.#state);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) % limit;
+  }
+}
+
+async function checkAgainstReading({ table }: Links, fresh: Namespaces, when: string): Promise<void> {
+  const ownId = await fresh.ownId();
+  for (const id of await fresh.ids()) {
+    const contents = await fresh.contents(id);
+    // One that ends has its number still.
+    if (contents === null) continue;
+    const known = table.contentsOf(id === ownId ? null : id);
+    assert.deepEqual(known && shown(known), shown(contents), `${when}, namespace ${id === ownId ? 'here' : id}`);
+  }
+}
+
+/** What events tell at once: of a link that is down no new alias. */
+function shown({ links, addresses }: NamespaceContents): string[] {
+  const words = (link: Link) =>
+    [link.index, link.name, link.macAddress, link.isUp ? link.alias : '', link.kind, link.parentIndex, link.isUp].join(
+      ' ',
+    );
+  const isTold = ({ address }: LinkAddress) => !address.startsWith('fe80:');
+  const places = addresses.filter(isTold).map((one) => `${one.linkIndex} ${one.address}/${one.prefixLength}`);
+  return [...links.map(words), ...places].sort();
+}
