@@ -47,6 +47,8 @@ interface Rows {
   reading: Promise<void> | undefined;
   /** Told while it is read. */
   told: KernelEvent[];
+  /** While it is read it became another's number, or its events were lost. */
+  isOutdated: boolean;
 }
 
 const SUB_INTERFACE_KINDS: ReadonlySet<string | null> = new Set(['macvlan', 'macvtap', 'ipvlan', 'ipvtap']);
@@ -64,7 +66,7 @@ export class LinkTable {
   readonly #byName = new MultiMap<string, KnownLink>();
   readonly #byMac = new MultiMap<string, KnownLink>();
   readonly #byAddress = new MultiMap<string, KnownAddress>();
-  /** To be read before the table can be believed. */
+  /** To be read before the table can be believed, or being read. */
   readonly #stale = new Set<Rows>();
   #events: EventSocket | undefined;
   /** Which other namespaces there are has to be read. */
@@ -119,9 +121,10 @@ export class LinkTable {
     this.#isWanted = true;
     this.#open();
     this.drain();
-    if (this.#isUnlisted || this.#hearsAll === false) await this.#list();
+    if (this.#hearsAll === false) await this.#list();
+    else while (this.#isUnlisted || this.#listing !== undefined) await this.#list();
     if (this.#stale.size > 0) {
-      await Promise.all(Array.from(this.#stale, (rows) => this.#refresh(rows)));
+      await this.#refreshAll();
       this.drain();
     }
   }
@@ -227,10 +230,11 @@ export class LinkTable {
   #hear(event: KernelEvent): void {
     switch (event.about) {
       case 'lost':
-        this.#outdate();
+        this.#isUnlisted = true;
+        this.#outdate(this.#here);
         return this.#tell({ type: 'overflow' });
       case 'namespace':
-        if (this.#hearsAll === true) this.#stale.add(this.#rowsOf(event.namespaceId));
+        if (this.#hearsAll === true) this.#outdate(this.#rowsOf(event.namespaceId));
         return;
       default: {
         const rows = event.namespaceId === null ? this.#here : this.#rowsOf(event.namespaceId);
@@ -261,9 +265,9 @@ export class LinkTable {
 
   // --- readings ----------------------------------------------------------------------------------------------------------
 
-  #outdate(): void {
-    this.#isUnlisted = true;
-    this.#stale.add(this.#here);
+  #outdate(rows: Rows): void {
+    this.#stale.add(rows);
+    rows.isOutdated = true;
   }
 
   /** What is under way serves all who ask meanwhile. */
@@ -281,17 +285,21 @@ export class LinkTable {
     this.#isUnlisted = false;
     try {
       const ids = new Set([...(await namespaces.ids()), ...this.#others.keys()]);
-      for (const id of ids) if (id !== ownId) this.#stale.add(this.#rowsOf(id));
-      await Promise.all(Array.from(this.#stale, (rows) => this.#refresh(rows)));
+      for (const id of ids) if (id !== ownId) this.#outdate(this.#rowsOf(id));
+      await this.#refreshAll();
     } catch (error) {
       this.#isUnlisted = true;
       throw error;
     }
   }
 
-  /** Reads a namespace, unless that is no longer needed. One that is made stale while it is read is read again. */
+  async #refreshAll(): Promise<void> {
+    await Promise.all(Array.from(this.#stale, (rows) => this.#refresh(rows)));
+  }
+
+  /** Reads a namespace until what was read is not outdated. */
   async #refresh(rows: Rows): Promise<void> {
-    while (rows.reading !== undefined || this.#stale.has(rows)) {
+    while (this.#stale.has(rows)) {
       rows.reading ??= this.#read(rows).finally(() => {
         rows.reading = undefined;
         rows.told = [];
@@ -301,22 +309,19 @@ export class LinkTable {
   }
 
   async #read(rows: Rows): Promise<void> {
+    rows.isOutdated = false;
+    const contents = await (rows.id === null ? this.#parts.readHere() : this.#parts.namespaces.contents(rows.id));
+    this.#replace(rows, contents);
+    for (const event of rows.told) this.#apply(rows, event);
+    if (rows.isOutdated) return;
     this.#stale.delete(rows);
-    try {
-      const contents = await (rows.id === null ? this.#parts.readHere() : this.#parts.namespaces.contents(rows.id));
-      this.#replace(rows, contents);
-      for (const event of rows.told) this.#apply(rows, event);
-    } catch (error) {
-      this.#stale.add(rows);
-      throw error;
-    }
+    if (contents === null && rows.id !== null) this.#others.delete(rows.id);
   }
 
   /** Null for a namespace that is gone. */
   #replace(rows: Rows, contents: NamespaceContents | null): void {
     for (const index of rows.links.keys()) this.#removeLink(rows, index);
     for (const key of rows.addresses.keys()) this.#removeAddress(rows, key);
-    if (contents === null && rows.id !== null && !this.#stale.has(rows)) this.#others.delete(rows.id);
     for (const link of contents?.links ?? []) this.#addLink(rows, link);
     for (const address of contents?.addresses ?? []) this.#addAddress(rows, address);
   }
@@ -362,7 +367,7 @@ export class LinkTable {
 }
 
 function newRows(id: number | null): Rows {
-  return { id, links: new Map(), addresses: new Map(), reading: undefined, told: [] };
+  return { id, links: new Map(), addresses: new Map(), reading: undefined, told: [], isOutdated: false };
 }
 
 function keyOf({ linkIndex, address, prefixLength }: LinkAddress): string {

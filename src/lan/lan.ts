@@ -10,7 +10,7 @@ import { type InterfaceAddress, PROBE_PROFILES, type ProbeProfile, type Segment 
 import type { CallLimit } from '../requests.ts';
 import { isStandbyMac, isProbeMac } from './frames/mac.ts';
 import { Interruptions } from './interruptions.ts';
-import { Leavers } from './leavers.ts';
+import { type FindSpeaker, Leavers } from './leavers.ts';
 import { Monitor } from './monitor.ts';
 import { isOfHost } from './ownhost.ts';
 import { type LateConflict, Prober, type ProxyReport } from './prober.ts';
@@ -65,7 +65,7 @@ export interface LanParts {
   /** Addresses of running containers are defended (RFC 5227 2.4 b, c). */
   readonly defends: boolean;
   /** Our own endpoint on this parent with this MAC address and this address; undefined when there is none. */
-  readonly speaker: (parentName: string, macAddress: string, address: Address) => Speaker | undefined;
+  readonly speaker: FindSpeaker;
   /** Makes the conflict's record. */
   readonly record: (conflict: FoundConflict) => Promise<void>;
   /** A parent's LAN can be asked again after it could not: addresses may be kept on standby there. */
@@ -73,12 +73,6 @@ export interface LanParts {
   /** Notes in it that nobody else uses the address any more. */
   readonly ended: (parentName: string, address: Address) => Promise<void>;
   readonly log: Log;
-}
-
-/** An endpoint of ours that speaks for an address. */
-export interface Speaker {
-  /** It is being deleted: what it says counts until it is gone, but the address is not its any more. */
-  readonly isLeaving: boolean;
 }
 
 /** A question about an address that is to be confirmed. */
@@ -94,8 +88,6 @@ const PORT_FILTERS =
   'the network port of the parent delivers frames to its own MAC address only: containers on it get no answers; have it let other MAC addresses through (VMware: promiscuous mode, MAC address changes and forged transmits; Hyper-V: MAC address spoofing; a switch: port security)';
 /** What cannot be recorded is said once in this time. */
 const UNRECORDED_MS = 60_000;
-/** What a container said that is leaving was read by then. */
-const LEAVING_MS = 1000;
 /** Two addresses given out on a parent within this time are the beginning of more. */
 const BURST_MS = 1000;
 /** More than a host has. */
@@ -124,7 +116,7 @@ export class Lan {
       onPortFilter: (parentName, isFiltered) => this.#tellPortFilter(parentName, isFiltered),
     });
     this.#prober = prober;
-    this.#leavers = new Leavers(links);
+    this.#leavers = new Leavers(links, parts.speaker);
     this.#monitor = new Monitor({
       links,
       ...conflictReports(parts),
@@ -306,17 +298,12 @@ export class Lan {
    */
   async keepLeft(endpoint: LanEndpoint): Promise<void> {
     const { parentName, macAddress } = endpoint;
-    const sinceMs = performance.now();
     if (this.asks(endpoint)) this.#leavers.note(parentName, macAddress, endpoint.addresses);
     for (const address of endpoint.addresses) {
       const probe = this.#question({ ...endpoint, address, subnet: prefixOf(address, address.length) });
       if (probe === null || this.#monitor.isContested(parentName, address)) continue;
       if (this.#interruptions.isDeaf(parentName)) continue;
-      const isThere = () => this.#parts.speaker(parentName, macAddress, address) !== undefined;
-      // Only on standby: who answers for it with such a MAC address when it is given out again is another host's container.
-      const isLeaver = (mac: string) =>
-        this.#leavers.has({ parentName, address }, mac) ||
-        (mac === macAddress && (performance.now() - sinceMs < LEAVING_MS || isThere()));
+      const isLeaver = this.#leavers.judgeOf(endpoint, address);
       // Without standby the next start takes a little longer.
       await this.#prober.keepLeft(probe, isLeaver).catch(() => undefined);
     }
@@ -381,7 +368,7 @@ export class Lan {
     ourMacAddress: string | null,
   ): Promise<void> {
     if (this.#leavers.has({ parentName, address }, macAddress)) return;
-    if (isDaemon(macAddress) || this.#parts.speaker(parentName, macAddress, address) !== undefined) return;
+    if (isDaemon(macAddress) || this.#leavers.speaker(parentName, macAddress, address) !== undefined) return;
     // On another parent of the same LAN they are heard like anybody else.
     if (this.#monitor.isOwn(macAddress, address) || (await isOfHost(this.#parts.links, macAddress))) return;
     await this.#parts.record({ parentName, address, macAddress, ourMacAddress, count: 1 });
@@ -428,7 +415,7 @@ export class Lan {
     // Before the address is given out, only the endpoint that had it until now: networks whose addresses are not chosen by
     // one and the same can meet on a parent. After that, the one it was for.
     const isOwn = (mac: string, isGiven: boolean) => {
-      const speaker = this.#parts.speaker(parentName, mac, address);
+      const speaker = this.#leavers.speaker(parentName, mac, address);
       return speaker !== undefined && (isGiven || speaker.isLeaving);
     };
     return { parentName, mode, address, profile, subnet, isOwn, macAddress, signal, atMs, isProof: isProof(request) };

@@ -7,7 +7,16 @@
  */
 import { type Address, formatAddress } from '../address.ts';
 import { LatestMap } from '../bounded.ts';
-import type { HasLinkTable } from './ownhost.ts';
+import { type HasLinkTable, isSilent } from './ownhost.ts';
+
+/** An endpoint of ours that speaks for an address. */
+export interface Speaker {
+  /** It is being deleted: what it says counts until it is gone, but the address is not its any more. */
+  readonly isLeaving: boolean;
+}
+
+/** Our own endpoint on this parent with this MAC address and this address; undefined when there is none. */
+export type FindSpeaker = (parentName: string, macAddress: string, address: Address) => Speaker | undefined;
 
 /** One address that a container leaves. */
 interface LeftPlace {
@@ -15,23 +24,31 @@ interface LeftPlace {
   readonly address: Address;
 }
 
+interface LeavingEndpoint {
+  readonly parentName: string;
+  readonly macAddress: string;
+}
+
 interface Leaving {
   readonly macs: ReadonlySet<string>;
   readonly sinceMs: number;
 }
 
-/** What a container said that is leaving was read and judged by then. */
+/** What a container said that is leaving was read and judged by then: by the watch, and by what keeps the address on standby. */
 const LEAVING_MS = 3000;
+const LEFT_MS = 1000;
 /** More that end within that time are remembered no longer. */
 const MOST_LEAVING = 1024;
 
 /** Those of this host. */
 export class Leavers {
   readonly #links: HasLinkTable;
+  readonly #speaker: FindSpeaker;
   readonly #leaving = new LatestMap<string, Leaving>(MOST_LEAVING);
 
-  constructor(links: HasLinkTable) {
+  constructor(links: HasLinkTable, speaker: FindSpeaker) {
     this.#links = links;
+    this.#speaker = speaker;
   }
 
   /** The container whose link on the parent has this MAC address leaves these addresses. The kernel is not asked. */
@@ -44,6 +61,29 @@ export class Leavers {
   has(place: LeftPlace, macAddress: string): boolean {
     const leaving = this.#leaving.get(keyOf(place));
     return leaving !== undefined && performance.now() - leaving.sinceMs < LEAVING_MS && leaving.macs.has(macAddress);
+  }
+
+  /**
+   * Who of ours may speak for the address with this MAC address. Not an endpoint that leaves and whose link came back and is
+   * down: it cannot any more, so that is another host.
+   */
+  speaker(parentName: string, macAddress: string, address: Address): Speaker | undefined {
+    const speaker = this.#speaker(parentName, macAddress, address);
+    return speaker?.isLeaving && isSilent(this.#links, parentName, macAddress) ? undefined : speaker;
+  }
+
+  /**
+   * For an address that a container leaves now: whether a MAC address is the container's, while that can still answer. Only on
+   * standby: who answers for it with such a MAC address when it is given out again is another host's container.
+   */
+  judgeOf({ parentName, macAddress: own }: LeavingEndpoint, address: Address): (macAddress: string) => boolean {
+    const sinceMs = performance.now();
+    const isThere = () => this.speaker(parentName, own, address) !== undefined;
+    return (macAddress) => {
+      if (this.has({ parentName, address }, macAddress)) return true;
+      if (macAddress !== own || isSilent(this.#links, parentName, own)) return false;
+      return performance.now() - sinceMs < LEFT_MS || isThere();
+    };
   }
 
   #othersOf(parentName: string, macAddress: string): Set<string> {

@@ -94,6 +94,15 @@ export function isOfHost(links: HasLinkTable, macAddress: string): Promise<boole
   return isKnown(links, macAddress, (namespaceId) => namespaceId === null);
 }
 
+/** Whether a link with this MAC address lies on the parent in the host's own namespace, down: it says nothing. Asks nobody. */
+export function isSilent({ table }: HasLinkTable, parentName: string, macAddress: string): boolean {
+  table.drain();
+  const parent = table.byName(parentName);
+  return table
+    .withMac(macAddress)
+    .some((link) => link.namespaceId === null && link.parentIndex === parent?.index && !link.isUp);
+}
+
 function isKnown(
   { table }: HasLinkTable,
   macAddress: string,

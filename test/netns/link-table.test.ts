@@ -73,6 +73,26 @@ describe('the table of links', { skip: outsideLab(), timeout: 500_000 }, () => {
     run('address delete 10.4.0.2/24 dev wire0');
   });
 
+  test('is complete for all who ask while it is read for the first time', { timeout }, async () => {
+    run('netns add early');
+    run('link add mv0 link wire0 type macvlan mode bridge');
+    run('link set mv0 netns early');
+    run('-n early address add 10.6.0.1/24 dev mv0');
+    const other = Links.open();
+    const look = async () => {
+      await other.table.update();
+      return other.table.placesOf('10.6.0.1').length;
+    };
+    const first = look();
+    const later = Array.from({ length: 20 }, async (_, turns) => {
+      for (let turn = 0; turn < turns; turn++) await other.byIndex(1);
+      return look();
+    });
+    assert.deepEqual([...new Set(await Promise.all([first, ...later]))], [1]);
+    other.close();
+    run('netns delete early');
+  });
+
   test('is read anew when events were lost', { timeout }, async () => {
     run('netns add storm');
     run('link add mv0 link wire0 type macvlan mode bridge');
