@@ -134,7 +134,7 @@ export class Parents {
   }
 
   async #existing(name: string, networkId: string): Promise<Link> {
-    const link = await this.#links.byName(name);
+    const link = await this.#links.known(name);
     if (link === undefined) throw errors.parentGone(name, networkId, await this.candidates());
     return link;
   }

@@ -19,7 +19,8 @@ const QUIET_LAN: LanOfEndpoints = {
 
 type QuietParts = Omit<NetworkDriverParts, 'endpoints' | 'lan' | 'onCreated'>;
 
-export function quietDriver(parts: QuietParts): NetworkDriver {
+/** `lan`: what of it is not quiet. */
+export function quietDriver(parts: QuietParts, lan: Partial<LanOfEndpoints> = {}): NetworkDriver {
   const endpoints = new Endpoints(parts.store.endpoints, parts.now);
-  return new NetworkDriver({ ...parts, endpoints, lan: QUIET_LAN, onCreated: () => undefined });
+  return new NetworkDriver({ ...parts, endpoints, lan: { ...QUIET_LAN, ...lan }, onCreated: () => undefined });
 }

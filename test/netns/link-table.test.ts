@@ -93,6 +93,26 @@ describe('the table of links', { skip: outsideLab(), timeout: 500_000 }, () => {
     run('netns delete early');
   });
 
+  test('is right also where nothing is told of other namespaces, without CAP_NET_BROADCAST', { timeout }, async () => {
+    run('netns add weak');
+    run('link add mv0 link wire0 type macvlan mode bridge');
+    run('link set mv0 netns weak');
+    const code = `
+      import { execFileSync } from 'node:child_process';
+      import { Links } from ${JSON.stringify(import.meta.resolve('../../src/kernel/link.ts'))};
+      const { table } = Links.open();
+      await table.update();
+      execFileSync('ip', '-n weak address add 10.7.0.1/24 dev mv0'.split(' '));
+      execFileSync('ip', 'address add 10.7.0.2/24 dev wire0'.split(' '));
+      await table.update();
+      console.log(table.placesOf('10.7.0.1').length, table.placesOf('10.7.0.2').length);`;
+    const without = ['--bounding-set', '-net_broadcast', '--inh-caps', '-net_broadcast'];
+    const program = [...without, process.execPath, '--input-type=module', '-e', code];
+    assert.equal(execFileSync('setpriv', program, { encoding: 'utf8' }), '1 1\n');
+    run('address delete 10.7.0.2/24 dev wire0');
+    run('netns delete weak');
+  });
+
   test('is read anew when events were lost', { timeout }, async () => {
     run('netns add storm');
     run('link add mv0 link wire0 type macvlan mode bridge');

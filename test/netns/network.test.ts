@@ -12,12 +12,15 @@ import { Session } from 'node:inspector/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import { PluginError } from '../../src/errors.ts';
 import { IpamDriver } from '../../src/ipam/driver.ts';
 import { Links } from '../../src/kernel/link.ts';
+import { endpointLinkName } from '../../src/linknames.ts';
 import { createLog } from '../../src/log.ts';
 import type { NetworkDriver } from '../../src/network/driver.ts';
+import type { LanOfEndpoints } from '../../src/network/endpointlan.ts';
 import type { EndpointRequest, NetworkRequest } from '../../src/requests.ts';
 import { readCreateEndpoint } from '../../src/server/wire.ts';
 import { type LocalStore, openLocalStore } from '../../src/store/local.ts';
@@ -25,7 +28,7 @@ import { interfaceAddress, requestedAddresses } from '../lab/addresses.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { quietDriver } from '../lab/networkdriver.ts';
 import { KEEPS_NOTHING, NOBODY_ANSWERS } from '../lab/quiet.ts';
-import { callLimit } from '../lab/patience.ts';
+import { callLimit, until } from '../lab/patience.ts';
 
 interface KernelLink {
   ifname: string;
@@ -103,16 +106,11 @@ describe('the NetworkDriver on real links', { skip: outsideLab(), timeout: 300_0
   let links: Links;
   let driver: NetworkDriver;
 
-  async function start(): Promise<void> {
+  async function start(lan: Partial<LanOfEndpoints> = {}): Promise<void> {
     store = openLocalStore(join(directory, 'state'));
     links = Links.open();
-    driver = quietDriver({
-      store,
-      links,
-      hostAddresses: new IpamDriver({ store, probe: NOBODY_ANSWERS, keeper: KEEPS_NOTHING }),
-      parentAliases: new Map([['lan', 'eth0']]),
-      log,
-    });
+    const hostAddresses = new IpamDriver({ store, probe: NOBODY_ANSWERS, keeper: KEEPS_NOTHING });
+    driver = quietDriver({ store, links, hostAddresses, parentAliases: new Map([['lan', 'eth0']]), log }, lan);
     await driver.recover();
   }
 
@@ -132,7 +130,7 @@ describe('the NetworkDriver on real links', { skip: outsideLab(), timeout: 300_0
     for (const name of ['eth0', 'peer0', 'eth1', 'peer1', 'br0']) ip('link', 'set', name, 'up');
   });
 
-  beforeEach(start);
+  beforeEach(() => start());
 
   async function finish(): Promise<void> {
     for (const { id: networkId } of await store.networks.list()) await driver.deleteNetwork(networkId);
@@ -299,6 +297,31 @@ describe('the NetworkDriver on real links', { skip: outsideLab(), timeout: 300_0
     const settled = await Promise.allSettled(attempts);
     assert.equal(settled.filter(({ status }) => status === 'fulfilled').length, 1);
     assert.equal(ours().length, 1);
+    await finish();
+  });
+
+  test('Leave waits for nothing, and a container is announced once its link has left the host', {
+    timeout: 20_000,
+  }, async () => {
+    await finish();
+    const announced: string[] = [];
+    await start({
+      keepLeft: () => new Promise(() => undefined),
+      announce: async ({ id: endpointId }) => void announced.push(endpointId),
+    });
+    await driver.createNetwork(network(id('a'), { parent: 'eth0' }));
+    for (const digit of ['1', '2']) {
+      await driver.createEndpoint(endpoint(id('a'), id(digit), `10.9.0.${digit}/24`));
+      await driver.join(id('a'), id(digit), callLimit());
+    }
+    ip('netns', 'add', 'sandbox');
+    ip('link', 'set', endpointLinkName(id('1')), 'netns', 'sandbox');
+    await until(() => announced.length > 0);
+    // The other one's link never leaves.
+    await sleep(300);
+    assert.deepEqual(announced, [id('1')]);
+    await driver.leave(id('a'), id('1'));
+    ip('netns', 'delete', 'sandbox');
     await finish();
   });
 
