@@ -89,11 +89,10 @@ export class Namespaces {
     const ofNamespace = linkBody({}, withoutStatistics(), linkNamespace(namespaceId));
     const getLinks = { type: RTM_GETLINK, flags: 0, body: ofNamespace };
     const getAddresses = { type: RTM_GETADDR, flags: 0, body: addressDumpBody(namespaceId) };
-    const [links, addresses] = await Promise.all([
-      this.#dump(`list links of namespace ${namespaceId}`, getLinks, decodeLink),
-      this.#dump(`list addresses of namespace ${namespaceId}`, getAddresses, decodeAddress),
-    ]);
-    return links && addresses && { links, addresses };
+    const links = await this.#dump(`list links of namespace ${namespaceId}`, getLinks, decodeLink);
+    if (links === null) return null;
+    const addresses = await this.#dump(`list addresses of namespace ${namespaceId}`, getAddresses, decodeAddress);
+    return addresses && { links, addresses };
   }
 
   /** Those of the links that are there still, as they are now. */
