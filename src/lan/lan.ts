@@ -2,6 +2,7 @@
  * The room's door: what the drivers want of the LAN. Whether an address may be used, asked as thoroughly as was wished;
  * addresses on standby; and a watch over those in use. What the drivers keep records of is unknown here.
  */
+import { setImmediate as immediate } from 'node:timers/promises';
 import { type Address, type Prefix, formatAddress, prefixOf } from '../address.ts';
 import { LatestMap } from '../bounded.ts';
 import type { Links } from '../kernel/link.ts';
@@ -299,6 +300,8 @@ export class Lan {
   async keepLeft(endpoint: LanEndpoint): Promise<void> {
     const { parentName, macAddress } = endpoint;
     if (this.asks(endpoint)) this.#leavers.note(parentName, macAddress, endpoint.addresses);
+    // The engine is answered first, and others that leave at the same moment are noted.
+    await immediate();
     for (const address of endpoint.addresses) {
       const probe = this.#question({ ...endpoint, address, subnet: prefixOf(address, address.length) });
       if (probe === null || this.#monitor.isContested(parentName, address)) continue;
