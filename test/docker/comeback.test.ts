@@ -30,105 +30,112 @@ const OUTAGE_MS = 10_500;
 /** The calls by which an engine says that a container ends. */
 const ENDS = /\.(Leave|DeleteEndpoint|ReleaseAddress|RevokeExternalConnectivity)$/;
 
-for (const version of VERSIONS) {
-  describe(`coming back, engine ${version}`, { skip: outsideLab(), timeout: 900_000 }, () => {
-    let lan: Lan;
-    let host: Host;
-    let engine: Engine;
-    let plugin: Plugin;
-    let interposer: Interposer;
-    let isAway = false;
+const LIMITS = { skip: outsideLab(), timeout: 900_000 };
 
-    before(async () => {
-      lan = await Lan.create([`${ROUTER}/24`]);
-      await boot();
-    });
-    after(async () => {
-      interposer.close();
-      await host.scrap(lan);
-      await lan.namespace.delete();
-    });
-    afterEach(async () => {
-      isAway = false;
-      try {
-        await assertConsistent([{ host, engine, plugin }], lan);
-      } finally {
-        await removeAll();
-      }
-    });
+// Each on a LAN of its own: half of the time they wait.
+describe('coming back', { ...LIMITS, concurrency: true }, () => {
+  for (const version of VERSIONS) {
+    describe(`engine ${version}`, { ...LIMITS, concurrency: 1 }, () => {
+      let lan: Lan;
+      let host: Host;
+      let engine: Engine;
+      let plugin: Plugin;
+      let interposer: Interposer;
+      let isAway = false;
 
-    async function removeAll(): Promise<void> {
-      const containers = (await engine.must('ps', '-aq')).split('\n').filter(Boolean);
-      if (containers.length > 0) await engine.must('rm', '-f', ...containers);
-      await engine.must('network', 'prune', '-f');
-    }
-
-    async function boot(): Promise<void> {
-      host = await Host.boot('host', lan);
-      plugin = await Plugin.start(host, { SOCKET: '/run/tsmacvlan.sock' });
-      const engineSide = host.file('/run/docker/plugins/tsmacvlan.sock');
-      mkdirSync(dirname(engineSide), { recursive: true });
-      interposer = await Interposer.listen(engineSide, host.file('/run/tsmacvlan.sock'), async (call) => {
-        if (isAway && ENDS.test(call)) throw new Error(`${call}: nobody is there`);
-      });
-      engine = await Engine.start(host, version);
-    }
-
-    const create = (ipam: readonly string[], ...options: string[]) =>
-      engine.must('network', 'create', '-d', 'tsmacvlan', ...ipam, ...SUBNET, '-o', 'parent=lan0', ...options, 'lan');
-
-    /** Three containers that restart always, as they are wished for mostly. */
-    async function runThree(): Promise<void> {
-      await runIdle(engine, 'plain', '--net lan --restart always');
-      await runIdle(engine, 'named', '--net lan --restart always --ip 192.0.2.9');
-      await runIdle(engine, 'pinned', `--net lan --restart always --mac-address ${MAC}`);
-    }
-
-    async function assertAreBack(...names: string[]): Promise<void> {
-      for (const name of names) {
-        const isRunning = async () =>
-          (await engine.docker('inspect', '--format', '{{.State.Running}}', name)).stdout.trim() === 'true';
-        await until(isRunning, { detail: () => `${name}: ${engine.log().slice(-2000)}\n${plugin.log().slice(-2000)}` });
-        await assertPings(engine, name, ROUTER);
-      }
-    }
-
-    for (const [ipam, words] of Object.entries(IPAMS)) {
-      test(`${ipam}: after kill -9 of the engine`, async () => {
-        await create(words);
-        await runThree();
-        await engine.restart('SIGKILL');
-        await assertAreBack('plain', 'named', 'pinned');
-        assert.equal((await attachment(engine, 'named', 'lan')).IPAddress, '192.0.2.9');
-        assert.equal((await attachment(engine, 'pinned', 'lan')).MacAddress, MAC);
-      });
-
-      test(`${ipam}: after a power cut`, async () => {
-        await create(words);
-        await runThree();
-        interposer.close();
-        await host.cutPower(lan);
+      before(async () => {
+        lan = await Lan.create([`${ROUTER}/24`], `lan-${version}`);
         await boot();
-        await assertAreBack('plain', 'named', 'pinned');
       });
-
-      test(`${ipam}: docker restart while the plugin is away`, async () => {
-        await create(words);
-        await runThree();
-        await sleep(OUTAGE_MS);
-        isAway = true;
-        for (const name of ['named', 'pinned']) await engine.must('restart', '-t', '0', name);
+      after(async () => {
+        interposer.close();
+        await host.scrap(lan);
+        await lan.namespace.delete();
+      });
+      afterEach(async () => {
         isAway = false;
-        await assertAreBack('named', 'pinned');
-        assert.equal((await attachment(engine, 'named', 'lan')).IPAddress, '192.0.2.9');
+        try {
+          await assertConsistent([{ host, engine, plugin }], lan);
+        } finally {
+          await removeAll();
+        }
       });
 
-      test(`${ipam}: after kill -9 of the engine, in mode passthru`, async () => {
-        await create(words, '-o', 'macvlan_mode=passthru');
+      async function removeAll(): Promise<void> {
+        const containers = (await engine.must('ps', '-aq')).split('\n').filter(Boolean);
+        if (containers.length > 0) await engine.must('rm', '-f', ...containers);
+        await engine.must('network', 'prune', '-f');
+      }
+
+      async function boot(): Promise<void> {
+        host = await Host.boot(`host-${version}`, lan);
+        plugin = await Plugin.start(host, { SOCKET: '/run/tsmacvlan.sock' });
+        const engineSide = host.file('/run/docker/plugins/tsmacvlan.sock');
+        mkdirSync(dirname(engineSide), { recursive: true });
+        interposer = await Interposer.listen(engineSide, host.file('/run/tsmacvlan.sock'), async (call) => {
+          if (isAway && ENDS.test(call)) throw new Error(`${call}: nobody is there`);
+        });
+        engine = await Engine.start(host, version);
+      }
+
+      const create = (ipam: readonly string[], ...options: string[]) =>
+        engine.must('network', 'create', '-d', 'tsmacvlan', ...ipam, ...SUBNET, '-o', 'parent=lan0', ...options, 'lan');
+
+      /** Three containers that restart always, as they are wished for mostly. */
+      async function runThree(): Promise<void> {
         await runIdle(engine, 'plain', '--net lan --restart always');
-        await engine.restart('SIGKILL');
-        await assertAreBack('plain');
-      });
-    }
-  });
-}
+        await runIdle(engine, 'named', '--net lan --restart always --ip 192.0.2.9');
+        await runIdle(engine, 'pinned', `--net lan --restart always --mac-address ${MAC}`);
+      }
+
+      async function assertAreBack(...names: string[]): Promise<void> {
+        for (const name of names) {
+          const isRunning = async () =>
+            (await engine.docker('inspect', '--format', '{{.State.Running}}', name)).stdout.trim() === 'true';
+          await until(isRunning, {
+            detail: () => `${name}: ${engine.log().slice(-2000)}\n${plugin.log().slice(-2000)}`,
+          });
+          await assertPings(engine, name, ROUTER);
+        }
+      }
+
+      for (const [ipam, words] of Object.entries(IPAMS)) {
+        test(`${ipam}: after kill -9 of the engine`, async () => {
+          await create(words);
+          await runThree();
+          await engine.restart('SIGKILL');
+          await assertAreBack('plain', 'named', 'pinned');
+          assert.equal((await attachment(engine, 'named', 'lan')).IPAddress, '192.0.2.9');
+          assert.equal((await attachment(engine, 'pinned', 'lan')).MacAddress, MAC);
+        });
+
+        test(`${ipam}: after a power cut`, async () => {
+          await create(words);
+          await runThree();
+          interposer.close();
+          await host.cutPower(lan);
+          await boot();
+          await assertAreBack('plain', 'named', 'pinned');
+        });
+
+        test(`${ipam}: docker restart while the plugin is away`, async () => {
+          await create(words);
+          await runThree();
+          await sleep(OUTAGE_MS);
+          isAway = true;
+          for (const name of ['named', 'pinned']) await engine.must('restart', '-t', '0', name);
+          isAway = false;
+          await assertAreBack('named', 'pinned');
+          assert.equal((await attachment(engine, 'named', 'lan')).IPAddress, '192.0.2.9');
+        });
+
+        test(`${ipam}: after kill -9 of the engine, in mode passthru`, async () => {
+          await create(words, '-o', 'macvlan_mode=passthru');
+          await runIdle(engine, 'plain', '--net lan --restart always');
+          await engine.restart('SIGKILL');
+          await assertAreBack('plain');
+        });
+      }
+    });
+  }
+});

@@ -60,234 +60,243 @@ function announcements(frames: readonly Frame[], address: string): Frame[] {
   return frames.filter(({ arp }) => arp?.senderAddress === address && arp.targetAddress === address);
 }
 
-for (const version of VERSIONS) {
-  describe(`conflicts, engine ${version}`, { skip: outsideLab(), timeout: 900_000 + RACES * 5000 }, () => {
-    let site: Site;
-    let one: Machine;
-    let two: Machine;
-    let stranger: Neighbour;
+const LIMITS = { skip: outsideLab(), timeout: 900_000 + RACES * 5000 };
 
-    before(async () => {
-      site = await Site.open({ version, hosts: ['one', 'two'], settings: { DEFEND: 'on' } });
-      [one, two] = site.machines as [Machine, Machine];
-      stranger = await Neighbour.plug(site.lan, 'stranger', STRANGER);
-    });
-    after(async () => {
-      stranger.close();
-      await stranger.namespace.delete();
-      await site.close();
-    });
-    afterEach(async () => {
-      stranger.reset();
-      for (const machine of [one, two]) {
-        const containers = (await machine.engine.must('ps', '-aq')).split('\n').filter(Boolean);
-        if (containers.length > 0) await machine.engine.must('rm', '-f', ...containers);
-        await machine.engine.must('network', 'prune', '-f');
-      }
-    });
+// Each on a LAN of its own: most of the time they wait.
+describe('conflicts', { ...LIMITS, concurrency: true }, () => {
+  for (const version of VERSIONS) {
+    describe(`engine ${version}`, { ...LIMITS, concurrency: 1 }, () => {
+      let site: Site;
+      let one: Machine;
+      let two: Machine;
+      let stranger: Neighbour;
 
-    const typed = (engine: Engine, command: string) => engine.must(...command.split(' '));
-    const conflictsOf = async (machine: Machine) =>
-      JSON.parse(await machine.plugin.command('conflicts', '--json')) as Pick<
-        Conflict,
-        'kind' | 'address' | 'ourMacAddress'
-      >[];
-
-    test('the same --ip on both hosts: the second is refused, and told who has it', async () => {
-      for (const { engine } of [one, two]) await typed(engine, network(10));
-      await runIdle(one.engine, 'web', '--net lan --ip 172.16.10.10');
-      const { MacAddress } = await attachment(one.engine, 'web', 'lan');
-      const { code, stderr } = await two.engine.docker(
-        ...'run --rm --net lan --ip 172.16.10.10 busybox true'.split(' '),
-      );
-      assert.equal(code, 125);
-      const sentence = `address 172.16.10.10 is already used on the LAN by ${MacAddress}, which answered on lan0; choose another --ip`;
-      assert.ok(stderr.includes(sentence), stderr);
-    });
-
-    test('the same --ip with the IPAM of Docker is refused too', async () => {
-      for (const { engine } of [one, two]) {
-        await typed(engine, network(11, ''));
-      }
-      await runIdle(one.engine, 'web', '--net lan --ip 172.16.11.10');
-      const { code, stderr } = await two.engine.docker(
-        ...'run --rm --net lan --ip 172.16.11.10 busybox true'.split(' '),
-      );
-      assert.equal(code, 125);
-      assert.match(stderr, /address 172\.16\.11\.10 is already used on the LAN by 02:42:ac:10:0b:0a/);
-    });
-
-    test(`containers started on both hosts at the same time never get the same address (${RACES} rounds)`, async () => {
-      for (const { engine } of [one, two]) await typed(engine, network(12));
-      let duplicates = 0;
-      for (let round = 0; round < RACES; round++) {
-        const name = `c${round}`;
-        await Promise.all([one, two].map(({ engine }) => runIdle(engine, name, '--net lan')));
-        const given = await Promise.all([one, two].map(({ engine }) => inside(engine, name)));
-        if (given[0] === given[1]) duplicates++;
-        if (round % 10 === 9)
-          for (const { engine } of [one, two])
-            await engine.must('rm', '-f', ...(await engine.must('ps', '-q')).split('\n'));
-      }
-      console.log(`engine ${version}: ${duplicates} duplicates in ${RACES} rounds`);
-      assert.equal(duplicates, 0);
-    });
-
-    test('a squatter known only by ARP, late or early, never shares its address with a container', async () => {
-      const squatted = ['172.16.13.1', '172.16.13.2', '172.16.13.4', '172.16.13.7'];
-      stranger.react = (packet) => {
-        if (packet.protocol !== 'ARP' || packet.operation !== 'request') return;
-        const at = squatted.indexOf(formatAddress(packet.targetAddress));
-        if (at >= 0) setTimeout(() => stranger.send(encodeArp(arpReply(packet, STRANGER))), at * 100);
-      };
-      const capture = await Capture.start(site.lan.namespace, 'br0', 'arp');
-      await typed(one.engine, network(13));
-      for (let count = 0; count < 8; count++) await runIdle(one.engine, `c${count}`, '--net lan');
-      const given = await Promise.all(Array.from({ length: 8 }, (_, count) => inside(one.engine, `c${count}`)));
-      assert.equal(new Set(given).size, 8);
-      const frames = await capture.stop();
-      const seen = (await conflictsOf(one)).map((conflict) => conflict.address);
-      for (const taken of squatted.filter((one) => wasInTime(frames, one))) {
-        assert.ok(!given.includes(taken), taken);
-        assert.ok(seen.includes(taken), `${taken} is listed`);
-      }
-    });
-
-    test('who takes the address of a running container is reported with both MACs, and answered', async () => {
-      const capture = await Capture.start(site.lan.namespace, 'br0', 'arp');
-      await typed(one.engine, network(14));
-      await runIdle(one.engine, 'web', '--net lan --ip 172.16.14.30');
-      const { MacAddress } = await attachment(one.engine, 'web', 'lan');
-      const ours = (frames: Frame[]) => announcements(frames, '172.16.14.30').filter(isOurs);
-      const isOurs = ({ arp }: Frame) => arp?.senderMac === MacAddress;
-      await until(() => {
-        const seen = ours(capture.frames());
-        return seen.length >= 2 && Date.now() - (seen.at(-1)?.atMs ?? 0) > QUIET_MS;
+      before(async () => {
+        const names = { lan: `lan-${version}`, hosts: [`one-${version}`, `two-${version}`] };
+        site = await Site.open({ version, ...names, settings: { DEFEND: 'on' } });
+        [one, two] = site.machines as [Machine, Machine];
+        stranger = await Neighbour.plug(site.lan, `stranger-${version}`, STRANGER);
       });
-      const before = ours(capture.frames()).length;
-      for (let count = 0; count < 5; count++)
-        stranger.send(encodeArp(arpAnnouncement(address('172.16.14.30'), STRANGER)));
-      const isListed = async () => (await conflictsOf(one)).some((conflict) => conflict.ourMacAddress === MacAddress);
-      await until(isListed);
-      assert.match(await one.plugin.command('leases'), new RegExp(`172\\.16\\.14\\.30 .*${STRANGER}`));
-      assert.match(one.plugin.log(), new RegExp(`somebody else uses the address of a running container.*${STRANGER}`));
-      await until(() => ours(capture.frames()).length > before);
-      assert.equal(ours(await capture.stop()).length, before + 1, 'one announcement in defence');
-      assert.match(await one.plugin.command('map'), new RegExp(`172\\.16\\.14\\.30 also used by ${STRANGER}`));
-      assert.match(await one.plugin.command('conflicts', '--clear', '172.16.14.30'), /^1 conflict is forgotten/);
-    });
-
-    test('containers of two hosts with one MAC address are reported on both', async () => {
-      const mac = '02:42:ac:10:11:11';
-      for (const [position, { engine }] of [one, two].entries()) {
-        await typed(engine, network(17));
-        await runIdle(engine, 'web', `--net lan --mac-address ${mac} --ip 172.16.17.${20 + position}`);
-      }
-      for (const { engine } of [one, two]) await engine.docker(...'exec web ping -c 1 -W 1 172.16.17.99'.split(' '));
-      for (const machine of [one, two]) {
-        await until(async () =>
-          (await conflictsOf(machine)).some(({ kind, ourMacAddress }) => kind === 'mac' && ourMacAddress === mac),
-        );
-        assert.match(
-          machine.plugin.log(),
-          new RegExp(`another host uses the MAC address of a running container.*${mac}`),
-        );
-      }
-    });
-
-    test('a restart brings the same address, and clean starts raise no alarm', async () => {
-      await typed(one.engine, network(15));
-      await runIdle(one.engine, 'web', '--net lan');
-      const first = await inside(one.engine, 'web');
-      for (let count = 0; count < 5; count++) await typed(one.engine, 'run --rm --net lan busybox true');
-      for (let count = 0; count < 3; count++) await typed(one.engine, 'restart web');
-      assert.equal(await inside(one.engine, 'web'), first);
-      const alarms = (await conflictsOf(one)).filter((conflict) => conflict.address.startsWith('172.16.15.'));
-      assert.deepEqual(alarms, []);
-    });
-
-    test('neighbours hear of a container as soon as it is up', async () => {
-      await typed(one.engine, network(16));
-      const capture = await Capture.start(site.lan.namespace, 'br0', 'arp');
-      await runIdle(one.engine, 'web', '--net lan --ip 172.16.16.40');
-      const { MacAddress } = await attachment(one.engine, 'web', 'lan');
-      await until(() => announcements(capture.frames(), '172.16.16.40').length >= 2);
-      for (const { sourceMac } of announcements(await capture.stop(), '172.16.16.40'))
-        assert.equal(sourceMac, MacAddress);
-    });
-
-    /** Answers for the address from now on, until it is called off. */
-    function contest(contested: string): () => void {
-      let isOver = false;
-      stranger.react = (packet) => {
-        if (isOver || packet.protocol !== 'ARP' || packet.operation !== 'request') return;
-        if (formatAddress(packet.targetAddress) === contested) stranger.send(encodeArp(arpReply(packet, STRANGER)));
-      };
-      return () => {
-        isOver = true;
-      };
-    }
-
-    const isRunning = async (name: string) =>
-      (await one.engine.must('inspect', '--format', '{{.State.Running}}', name)).trim() === 'true';
-
-    for (const [subnet, ipam] of [
-      [17, '--ipam-driver tsmacvlan '],
-      [18, ''],
-    ] as const) {
-      const words = ipam === '' ? 'Docker’s IPAM' : 'our IPAM';
-      const contested = `172.16.${subnet}.50`;
-
-      test(`${words}: a restart whose address is contested for 8 s waits, and the container runs again`, async () => {
-        await typed(one.engine, network(subnet, ipam));
-        await runIdle(one.engine, 'web', `--net lan --restart always --ip ${contested}`);
-        const callOff = contest(contested);
-        setTimeout(callOff, 8000);
-        await typed(one.engine, 'restart -t 1 web');
-        assert.equal(await inside(one.engine, 'web'), contested);
+      after(async () => {
+        stranger.close();
+        await stranger.namespace.delete();
+        await site.close();
+      });
+      afterEach(async () => {
+        stranger.reset();
+        for (const machine of [one, two]) {
+          const containers = (await machine.engine.must('ps', '-aq')).split('\n').filter(Boolean);
+          if (containers.length > 0) await machine.engine.must('rm', '-f', ...containers);
+          await machine.engine.must('network', 'prune', '-f');
+        }
       });
 
-      test(`${words}: contested for longer it is refused, and starts by the watchdog of docs/conflicts.md`, async () => {
-        await typed(one.engine, network(subnet + 2, ipam));
-        const address = `172.16.${subnet + 2}.50`;
-        await runIdle(one.engine, 'web', `--net lan --restart always --ip ${address}`);
-        const callOff = contest(address);
-        const { code, stderr } = await one.engine.docker('restart', '-t', '0', 'web');
-        assert.equal(code, 1);
-        assert.match(
-          stderr,
-          new RegExp(`address ${address} (is already|was free .* is) used on the LAN by ${STRANGER}`),
+      const typed = (engine: Engine, command: string) => engine.must(...command.split(' '));
+      const conflictsOf = async (machine: Machine) =>
+        JSON.parse(await machine.plugin.command('conflicts', '--json')) as Pick<
+          Conflict,
+          'kind' | 'address' | 'ourMacAddress'
+        >[];
+
+      test('the same --ip on both hosts: the second is refused, and told who has it', async () => {
+        for (const { engine } of [one, two]) await typed(engine, network(10));
+        await runIdle(one.engine, 'web', '--net lan --ip 172.16.10.10');
+        const { MacAddress } = await attachment(one.engine, 'web', 'lan');
+        const { code, stderr } = await two.engine.docker(
+          ...'run --rm --net lan --ip 172.16.10.10 busybox true'.split(' '),
         );
-        assert.equal(await isRunning('web'), false);
-        callOff();
-        await follow(one.engine, 'conflicts.md', 'Refusals are the last resort: `CONFLICT`, `-o conflict=`');
-        assert.equal(await inside(one.engine, 'web'), address);
+        assert.equal(code, 125);
+        const sentence = `address 172.16.10.10 is already used on the LAN by ${MacAddress}, which answered on lan0; choose another --ip`;
+        assert.ok(stderr.includes(sentence), stderr);
       });
 
-      test(`${words}: with conflict=warn it starts at once however long that lasts, and it is said and recorded`, async () => {
-        const address = `172.16.${subnet + 4}.50`;
-        await typed(one.engine, network(subnet + 4, ipam).replace(/lan$/, '-o conflict=warn lan'));
-        contest(address);
-        const beginMs = performance.now();
-        await runIdle(one.engine, 'web', `--net lan --restart always --ip ${address}`);
-        await typed(one.engine, 'restart -t 0 web');
-        assert.ok(performance.now() - beginMs < 2 * IN_VAIN_MS, 'nobody waited for the stranger');
-        assert.equal(await inside(one.engine, 'web'), address);
-        assert.ok((await conflictsOf(one)).some((conflict) => conflict.address === address));
+      test('the same --ip with the IPAM of Docker is refused too', async () => {
+        for (const { engine } of [one, two]) {
+          await typed(engine, network(11, ''));
+        }
+        await runIdle(one.engine, 'web', '--net lan --ip 172.16.11.10');
+        const { code, stderr } = await two.engine.docker(
+          ...'run --rm --net lan --ip 172.16.11.10 busybox true'.split(' '),
+        );
+        assert.equal(code, 125);
+        assert.match(stderr, /address 172\.16\.11\.10 is already used on the LAN by 02:42:ac:10:0b:0a/);
+      });
+
+      test(`containers started on both hosts at the same time never get the same address (${RACES} rounds)`, async () => {
+        for (const { engine } of [one, two]) await typed(engine, network(12));
+        let duplicates = 0;
+        for (let round = 0; round < RACES; round++) {
+          const name = `c${round}`;
+          await Promise.all([one, two].map(({ engine }) => runIdle(engine, name, '--net lan')));
+          const given = await Promise.all([one, two].map(({ engine }) => inside(engine, name)));
+          if (given[0] === given[1]) duplicates++;
+          if (round % 10 === 9)
+            for (const { engine } of [one, two])
+              await engine.must('rm', '-f', ...(await engine.must('ps', '-q')).split('\n'));
+        }
+        console.log(`engine ${version}: ${duplicates} duplicates in ${RACES} rounds`);
+        assert.equal(duplicates, 0);
+      });
+
+      test('a squatter known only by ARP, late or early, never shares its address with a container', async () => {
+        const squatted = ['172.16.13.1', '172.16.13.2', '172.16.13.4', '172.16.13.7'];
+        stranger.react = (packet) => {
+          if (packet.protocol !== 'ARP' || packet.operation !== 'request') return;
+          const at = squatted.indexOf(formatAddress(packet.targetAddress));
+          if (at >= 0) setTimeout(() => stranger.send(encodeArp(arpReply(packet, STRANGER))), at * 100);
+        };
+        const capture = await Capture.start(site.lan.namespace, 'br0', 'arp');
+        await typed(one.engine, network(13));
+        for (let count = 0; count < 8; count++) await runIdle(one.engine, `c${count}`, '--net lan');
+        const given = await Promise.all(Array.from({ length: 8 }, (_, count) => inside(one.engine, `c${count}`)));
+        assert.equal(new Set(given).size, 8);
+        const frames = await capture.stop();
+        const seen = (await conflictsOf(one)).map((conflict) => conflict.address);
+        for (const taken of squatted.filter((one) => wasInTime(frames, one))) {
+          assert.ok(!given.includes(taken), taken);
+          assert.ok(seen.includes(taken), `${taken} is listed`);
+        }
+      });
+
+      test('who takes the address of a running container is reported with both MACs, and answered', async () => {
+        const capture = await Capture.start(site.lan.namespace, 'br0', 'arp');
+        await typed(one.engine, network(14));
+        await runIdle(one.engine, 'web', '--net lan --ip 172.16.14.30');
+        const { MacAddress } = await attachment(one.engine, 'web', 'lan');
+        const ours = (frames: Frame[]) => announcements(frames, '172.16.14.30').filter(isOurs);
+        const isOurs = ({ arp }: Frame) => arp?.senderMac === MacAddress;
+        await until(() => {
+          const seen = ours(capture.frames());
+          return seen.length >= 2 && Date.now() - (seen.at(-1)?.atMs ?? 0) > QUIET_MS;
+        });
+        const before = ours(capture.frames()).length;
+        for (let count = 0; count < 5; count++)
+          stranger.send(encodeArp(arpAnnouncement(address('172.16.14.30'), STRANGER)));
+        const isListed = async () => (await conflictsOf(one)).some((conflict) => conflict.ourMacAddress === MacAddress);
+        await until(isListed);
+        assert.match(await one.plugin.command('leases'), new RegExp(`172\\.16\\.14\\.30 .*${STRANGER}`));
         assert.match(
           one.plugin.log(),
-          new RegExp(`a container starts although somebody else has its address.*${address}.*${STRANGER}`),
+          new RegExp(`somebody else uses the address of a running container.*${STRANGER}`),
         );
+        await until(() => ours(capture.frames()).length > before);
+        assert.equal(ours(await capture.stop()).length, before + 1, 'one announcement in defence');
+        assert.match(await one.plugin.command('map'), new RegExp(`172\\.16\\.14\\.30 also used by ${STRANGER}`));
+        assert.match(await one.plugin.command('conflicts', '--clear', '172.16.14.30'), /^1 conflict is forgotten/);
       });
-    }
 
-    test('in the end no link is left from which the LAN was asked', async () => {
-      for (const machine of [one, two]) await assertNoLinkLeft(machine);
+      test('containers of two hosts with one MAC address are reported on both', async () => {
+        const mac = '02:42:ac:10:11:11';
+        for (const [position, { engine }] of [one, two].entries()) {
+          await typed(engine, network(17));
+          await runIdle(engine, 'web', `--net lan --mac-address ${mac} --ip 172.16.17.${20 + position}`);
+        }
+        for (const { engine } of [one, two]) await engine.docker(...'exec web ping -c 1 -W 1 172.16.17.99'.split(' '));
+        for (const machine of [one, two]) {
+          await until(async () =>
+            (await conflictsOf(machine)).some(({ kind, ourMacAddress }) => kind === 'mac' && ourMacAddress === mac),
+          );
+          assert.match(
+            machine.plugin.log(),
+            new RegExp(`another host uses the MAC address of a running container.*${mac}`),
+          );
+        }
+      });
+
+      test('a restart brings the same address, and clean starts raise no alarm', async () => {
+        await typed(one.engine, network(15));
+        await runIdle(one.engine, 'web', '--net lan');
+        const first = await inside(one.engine, 'web');
+        for (let count = 0; count < 5; count++) await typed(one.engine, 'run --rm --net lan busybox true');
+        for (let count = 0; count < 3; count++) await typed(one.engine, 'restart web');
+        assert.equal(await inside(one.engine, 'web'), first);
+        const alarms = (await conflictsOf(one)).filter((conflict) => conflict.address.startsWith('172.16.15.'));
+        assert.deepEqual(alarms, []);
+      });
+
+      test('neighbours hear of a container as soon as it is up', async () => {
+        await typed(one.engine, network(16));
+        const capture = await Capture.start(site.lan.namespace, 'br0', 'arp');
+        await runIdle(one.engine, 'web', '--net lan --ip 172.16.16.40');
+        const { MacAddress } = await attachment(one.engine, 'web', 'lan');
+        await until(() => announcements(capture.frames(), '172.16.16.40').length >= 2);
+        for (const { sourceMac } of announcements(await capture.stop(), '172.16.16.40'))
+          assert.equal(sourceMac, MacAddress);
+      });
+
+      /** Answers for the address from now on, until it is called off. */
+      function contest(contested: string): () => void {
+        let isOver = false;
+        stranger.react = (packet) => {
+          if (isOver || packet.protocol !== 'ARP' || packet.operation !== 'request') return;
+          if (formatAddress(packet.targetAddress) === contested) stranger.send(encodeArp(arpReply(packet, STRANGER)));
+        };
+        return () => {
+          isOver = true;
+        };
+      }
+
+      const isRunning = async (name: string) =>
+        (await one.engine.must('inspect', '--format', '{{.State.Running}}', name)).trim() === 'true';
+
+      for (const [subnet, ipam] of [
+        [17, '--ipam-driver tsmacvlan '],
+        [18, ''],
+      ] as const) {
+        const words = ipam === '' ? 'Docker’s IPAM' : 'our IPAM';
+        const contested = `172.16.${subnet}.50`;
+
+        test(`${words}: a restart whose address is contested for 8 s waits, and the container runs again`, async () => {
+          await typed(one.engine, network(subnet, ipam));
+          await runIdle(one.engine, 'web', `--net lan --restart always --ip ${contested}`);
+          const callOff = contest(contested);
+          setTimeout(callOff, 8000);
+          await typed(one.engine, 'restart -t 1 web');
+          assert.equal(await inside(one.engine, 'web'), contested);
+        });
+
+        test(`${words}: contested for longer it is refused, and starts by the watchdog of docs/conflicts.md`, async () => {
+          await typed(one.engine, network(subnet + 2, ipam));
+          const address = `172.16.${subnet + 2}.50`;
+          await runIdle(one.engine, 'web', `--net lan --restart always --ip ${address}`);
+          const callOff = contest(address);
+          const { code, stderr } = await one.engine.docker('restart', '-t', '0', 'web');
+          assert.equal(code, 1);
+          assert.match(
+            stderr,
+            new RegExp(`address ${address} (is already|was free .* is) used on the LAN by ${STRANGER}`),
+          );
+          assert.equal(await isRunning('web'), false);
+          callOff();
+          await follow(one.engine, 'conflicts.md', 'Refusals are the last resort: `CONFLICT`, `-o conflict=`');
+          assert.equal(await inside(one.engine, 'web'), address);
+        });
+
+        test(`${words}: with conflict=warn it starts at once however long that lasts, and it is said and recorded`, async () => {
+          const address = `172.16.${subnet + 4}.50`;
+          await typed(one.engine, network(subnet + 4, ipam).replace(/lan$/, '-o conflict=warn lan'));
+          contest(address);
+          const beginMs = performance.now();
+          await runIdle(one.engine, 'web', `--net lan --restart always --ip ${address}`);
+          await typed(one.engine, 'restart -t 0 web');
+          assert.ok(performance.now() - beginMs < 2 * IN_VAIN_MS, 'nobody waited for the stranger');
+          assert.equal(await inside(one.engine, 'web'), address);
+          assert.ok((await conflictsOf(one)).some((conflict) => conflict.address === address));
+          assert.match(
+            one.plugin.log(),
+            new RegExp(`a container starts although somebody else has its address.*${address}.*${STRANGER}`),
+          );
+        });
+      }
+
+      test('in the end no link is left from which the LAN was asked', async () => {
+        for (const machine of [one, two]) await assertNoLinkLeft(machine);
+      });
+
+      async function inside(engine: Engine, name: string): Promise<string> {
+        const shown = await engine.must('exec', name, 'ip', '-4', '-o', 'address', 'show', 'dev', 'eth0');
+        return /inet ([\d.]+)/.exec(shown)?.[1] ?? '';
+      }
     });
-
-    async function inside(engine: Engine, name: string): Promise<string> {
-      const shown = await engine.must('exec', name, 'ip', '-4', '-o', 'address', 'show', 'dev', 'eth0');
-      return /inet ([\d.]+)/.exec(shown)?.[1] ?? '';
-    }
-  });
-}
+  }
+});
