@@ -174,6 +174,7 @@ export class Allocator {
    * value of their own, which no plugin can answer (libnetwork endpoint.go assignAddressVersion).
    */
   async #choose(pool: Pool, search: Search): Promise<string> {
+    this.#standby.expect(pool);
     search.share(2);
     const found = await this.#firstFree(pool, search);
     if (found !== undefined) return found;
@@ -236,6 +237,7 @@ export class Allocator {
       const candidate = this.#candidate(pool, realm, search, beyond);
       if (candidate === undefined) return undefined;
       if (candidate === 'to come') {
+        this.#standby.missed(pool, realm, 0);
         await this.#standby.decided(pool, realm, search.waitUntilMs);
         continue;
       }
@@ -290,9 +292,13 @@ export class Allocator {
   ): Promise<boolean> {
     await this.#confirm(pool, address);
     this.#standby.refill(pool);
+    // First its own question, for which the call waits.
     const asked = this.#ask(pool, address, lease, { limit: search.limit, isNamed: false });
     this.#standby.askAhead(pool, realm);
-    if (!isReady && search.kind === 'container') this.#standby.askBeside(pool, realm, search.batch - 1);
+    if (search.kind === 'container') {
+      if (isReady) this.#standby.used(pool, realm);
+      else this.#standby.missed(pool, realm, search.batch - 1);
+    }
     const verdict = await asked;
     if (verdict.held) search.meet(address, verdict);
     return !verdict.held;

@@ -18,8 +18,13 @@ interface Parts {
   readonly aliases: ReadonlyMap<string, string>;
   /** Where the network says nothing: whether an address that was named is given although somebody has it. */
   readonly usualConflictPolicy: ConflictPolicy;
+  /** Frames a second on one parent, at most; 0 for no limit. */
+  readonly mostFrames: number;
   readonly log: Log;
 }
+
+/** Of the frames of a second, those that are due in the fifth of one from one probe of an address to its next (lan/pacer.ts). */
+const FRAMES_A_ROUND = 0.16;
 
 /** The network that CreateNetwork tied to the pool tells the parent, else `--ipam-opt parent=`; without either nobody is asked. */
 export class PoolLan implements Keeper {
@@ -27,13 +32,15 @@ export class PoolLan implements Keeper {
   readonly #store: Pick<Store, 'networks' | 'leases'>;
   readonly #aliases: ReadonlyMap<string, string>;
   readonly #usualConflictPolicy: ConflictPolicy;
+  readonly #mostFrames: number;
   readonly #log: Log;
 
-  constructor({ lan, store, aliases, usualConflictPolicy, log }: Parts) {
+  constructor({ lan, store, aliases, usualConflictPolicy, mostFrames, log }: Parts) {
     this.#lan = lan;
     this.#store = store;
     this.#aliases = aliases;
     this.#usualConflictPolicy = usualConflictPolicy;
+    this.#mostFrames = mostFrames;
     this.#log = log;
   }
 
@@ -65,11 +72,16 @@ export class PoolLan implements Keeper {
   }
 
   /** See Keeper. Only for pools of our own networks. */
-  async keeps(pool: Pool): Promise<boolean> {
+  async parentOf(pool: Pool): Promise<string | null> {
     const network = await this.#networkOf(pool);
     const segment = await this.#segmentOf(pool);
-    if (network === undefined || network.options.mode === 'passthru' || segment === null) return false;
-    return this.#lan.asks(segment);
+    if (network === undefined || network.options.mode === 'passthru' || segment === null) return null;
+    return this.#lan.asks(segment) ? segment.parentName : null;
+  }
+
+  /** See Keeper. */
+  get mostAtOnce(): number {
+    return this.#mostFrames === 0 ? Number.POSITIVE_INFINITY : Math.floor(this.#mostFrames * FRAMES_A_ROUND);
   }
 
   /** See Keeper. */

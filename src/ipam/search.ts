@@ -5,14 +5,12 @@ import type { Clock } from '../clock.ts';
 import type { Verdict } from '../lan/verdict.ts';
 import type { LeaseKind } from '../model.ts';
 import type { CallLimit } from '../requests.ts';
-import { ON_STANDBY } from './standby.ts';
+import { MOST_ON_STANDBY, ON_STANDBY } from './demand.ts';
 
 /** What a call keeps for the last address it asks for: a window of the profile `fast`, on a busy machine. */
 const LAST_WINDOW_MS = 1200;
 /** For what no engine waits for. */
 const UNLIMITED_MS = 6000;
-/** Addresses asked for at once when all before were held. */
-const LARGEST_BATCH = 64;
 /** So many addresses with one and the same holder are hardly a host's own. */
 const MANY = 4;
 
@@ -87,7 +85,7 @@ export class Search {
     // Who only asks, perhaps for all of them (a scan), answered for none.
     if (!simultaneous) this.#noteHolder(text, macAddress);
     this.#last = { address: text, macAddress, linkName, isWanted: simultaneous };
-    this.#batch = Math.min(2 * this.#batch, LARGEST_BATCH);
+    this.#batch = Math.min(2 * this.#batch, MOST_ON_STANDBY);
   }
 
   #noteHolder(address: string, macAddress: string): void {

@@ -1,9 +1,13 @@
 /**
  * The next addresses of each pool in use, probed on the LAN ahead of need and then kept on standby (lan/standby.ts), so that
- * the usual container start waits for one short question. Nothing is stored: after a start of the daemon they are probed anew.
+ * the usual container start waits for one short question, and many starts at once for one window together. Nothing is stored:
+ * after a start of the daemon they are probed anew.
  *
- * Cost on the LAN of one pool: 3 frames for each of its 4 addresses in nine to ten minutes, thus at most 1.4 a minute; for
- * IPv6 also one multicast report each in two minutes.
+ * A refill makes up for what was given two seconds later, a few addresses at a time. A batch goes out at once and as a whole,
+ * beside whatever a refill asks for: when nothing was ready, or when many are wanted (demand.ts) and a quarter is missing.
+ *
+ * Cost on the LAN of one pool while nothing happens: 3 frames for each of its 4 addresses in nine to ten minutes, thus at most
+ * 1.4 a minute; for IPv6 also one multicast report each in two minutes.
  */
 import { type Address, formatAddress } from '../address.ts';
 import { LatestMap } from '../bounded.ts';
@@ -11,14 +15,31 @@ import { backgroundClock, type Clock } from '../clock.ts';
 import type { Kept, Loss } from '../lan/verdict.ts';
 import { isOfSwarm, type Pool } from '../model.ts';
 import { realmOf, type Store } from '../store/store.ts';
+import { HOLD_MS, MOST_ON_STANDBY, ON_STANDBY } from './demand.ts';
 import type { Leases } from './leases.ts';
-import { type Layout, layoutOf } from './pool.ts';
+import { known, layoutOf } from './pool.ts';
+import {
+  type PoolStandby,
+  fairShare,
+  have,
+  inOrder,
+  isDecided,
+  missing,
+  newPoolStandby,
+  roomFor,
+  tooMany,
+} from './poolstandby.ts';
 import type { Realm } from './realm.ts';
 
 /** What it needs of the LANs of the pools. */
 export interface Keeper {
-  /** Whether addresses are kept for the pool at all: not where no LAN is asked, nor where a parent carries one container. */
-  keeps(pool: Pool): Promise<boolean>;
+  /**
+   * The parent on whose LAN the pool's addresses are kept; null where none are: where no LAN is asked, or a parent carries one
+   * container.
+   */
+  parentOf(pool: Pool): Promise<string | null>;
+  /** Addresses that may be asked for at a time on one LAN without going beyond its rate of frames; infinite without a limit. */
+  readonly mostAtOnce: number;
   /** Null when there is nothing to ask: an isolated network, the profile `off`. Throws while the parent is down or gone. */
   keep(pool: Pool, address: Address, lost: (loss: Loss) => void, signal: AbortSignal): Promise<Kept | Loss | null>;
   /** Whether somebody has the address kept. */
@@ -38,44 +59,14 @@ interface Parts {
   readonly random?: () => number;
 }
 
-/** An address on standby. */
-interface Ready {
-  readonly address: Address;
-  readonly kept: Kept;
-}
-
-/** What is on standby for one pool. */
-interface PoolStandby {
-  readonly poolId: string;
-  readonly ready: Map<string, Ready>;
-  /** Addresses that are being asked for, by text. */
-  readonly asked: Map<string, Address>;
-  /** Called when one of them is decided. */
-  readonly listeners: Set<() => void>;
-  /** Callers who wait for one of them. */
-  waiting: number;
-  /** The first of them have all been probed: until then a higher one may be ready while a lower one is not yet. */
-  isFilled: boolean;
-  /** Its LAN is not asked, or not so: there is nothing to keep. */
-  isWithout: boolean;
-  /** Addresses that others wanted, by text, and until when (ms of the clock) they are left alone. */
-  readonly avoided: Map<string, number>;
-  readonly controller: AbortController;
-  /** The last one given where the order is sequential. */
-  after: bigint | null;
-  /** Refills one after the other that found no free address. */
-  misses: number;
-  refilling: Promise<void> | undefined;
-  cancelTimer: () => void;
-  dueMs: number;
-}
-
 type Outcome = 'kept' | Loss;
 
-/** Addresses on standby for each pool while nothing happens. */
-export const ON_STANDBY = 4;
 /** Only the pools that were used last have addresses on standby. */
 const MOST_POOLS = 64;
+/** Of what is wanted, part that is missing before a call asks for it at once. */
+const SHORT = 1 / 4;
+/** How long no call asks for a batch after the LAN could not be asked. */
+const PAUSE_MS = 1000;
 /** Addresses that refills ask for at a time, of all pools together. Nobody waits for those. */
 const AT_ONCE = 8;
 /** How long a refill waits, so that a container that starts has the machine to itself first. */
@@ -118,9 +109,7 @@ export class Standby {
    * its managers choose the addresses, the nodes' questions would only be in the way of the one that needs the address.
    */
   async start(networkId?: string): Promise<void> {
-    const pools = (await this.#store.pools.list()).filter(
-      (pool) => pool.networkId !== null && !isOfSwarm(pool.networkId),
-    );
+    const pools = (await this.#store.pools.list()).filter(isOurs);
     const wanted = pools.filter((pool) => networkId === undefined || pool.networkId === networkId);
     const latest = wanted.sort((a, b) => a.changedAt.localeCompare(b.changedAt)).slice(-MOST_POOLS);
     for (const { id } of latest) {
@@ -152,25 +141,97 @@ export class Standby {
     void this.#keeper.askAhead(pool, next).catch(() => undefined);
   }
 
-  // --- without a ready address ----------------------------------------------------------------------------------------
+  // --- on demand ------------------------------------------------------------------------------------------------------
+
+  /** A container is to get an address of the pool, any. */
+  expect(pool: Pool): void {
+    if (isOurs(pool)) this.#ofPool(pool.id).demand.request(this.#clock.nowMs());
+  }
+
+  /** One that was ready is being given out: what is missing by now is asked for, if that is much. */
+  used(pool: Pool, realm: Realm): void {
+    if (isOurs(pool)) void this.#askMany(pool, realm, 0, false).catch(() => undefined);
+  }
 
   /**
-   * None was ready, and a caller asks for one: beside that one as many more are asked for at once, in the same window, so
-   * that further callers, and this one if its address turns out to be used, need no window of their own. Behind no refill.
+   * None was ready, and a caller asks for one itself or waits: a batch is asked for in the same window, so that further
+   * callers, and this one if its address turns out to be used, need no window of their own. Then `least` are on standby or
+   * asked for, or more. The network's pool of the other family needs as many.
    */
-  askBeside(pool: Pool, realm: Realm, many: number): void {
-    if (pool.networkId === null || isOfSwarm(pool.networkId)) return;
+  missed(pool: Pool, realm: Realm, least: number): void {
+    if (!isOurs(pool)) return;
+    this.#ofPool(pool.id).demand.miss(this.#clock.nowMs());
+    void this.#askMany(pool, realm, least, true).catch(() => undefined);
+  }
+
+  async #askMany(pool: Pool, realm: Realm, least: number, isForBoth: boolean): Promise<void> {
     const standby = this.#ofPool(pool.id);
-    void this.#isWith(standby, pool)
-      .then((isWith) => {
-        const missing = isWith ? this.#missing(standby, realm, layoutOf(pool), many) : [];
-        return Promise.all(missing.map((address) => this.#keep(standby, pool, realm, address)));
-      })
-      .catch(() => undefined);
+    if (standby.isWithout || standby.isChoosing || this.#clock.nowMs() < standby.pausedUntilMs) return;
+    if (this.#isStocked(standby, least)) return;
+    standby.isChoosing = true;
+    const finding = isForBoth ? this.#otherOf(pool) : Promise.resolve(undefined);
+    const choosing = finding.then((other) =>
+      this.#chooseBatch(standby, pool, realm, least, other === undefined ? 1 : 2),
+    );
+    const batch = await choosing.finally(() => (standby.isChoosing = false));
+    const asking = this.#askBatch(standby, pool, realm, batch);
+    const other = await finding;
+    if (other !== undefined) await this.#askForOther(other);
+    await asking;
+  }
+
+  async #askForOther(pool: Pool): Promise<void> {
+    this.#ofPool(pool.id).demand.miss(this.#clock.nowMs());
+    void this.#askMany(pool, await this.#leases.realm(realmOf(pool)), 0, false).catch(() => undefined);
+  }
+
+  /** The pool of the same network for addresses of the other family. */
+  async #otherOf({ networkId, subnet }: Pool): Promise<Pool | undefined> {
+    const { family } = known(subnet);
+    const pools = await this.#store.pools.list();
+    return pools.find((one) => one.networkId === networkId && known(one.subnet).family !== family);
+  }
+
+  /** Nothing is missing that is to be asked for at once. */
+  #isStocked(standby: PoolStandby, least: number): boolean {
+    const wanted = this.#wanted(standby);
+    return have(standby) >= least && (wanted === ON_STANDBY || have(standby) > wanted * (1 - SHORT));
+  }
+
+  #wanted({ demand }: PoolStandby): number {
+    return Math.min(demand.wanted(this.#clock.nowMs()), this.#mostAtOnce);
+  }
+
+  get #mostAtOnce(): number {
+    return Math.max(ON_STANDBY, Math.min(MOST_ON_STANDBY, this.#keeper.mostAtOnce));
+  }
+
+  async #chooseBatch(
+    standby: PoolStandby,
+    pool: Pool,
+    realm: Realm,
+    least: number,
+    parts: number,
+  ): Promise<readonly Address[]> {
+    if (!(await this.#isWith(standby, pool))) return [];
+    const layout = layoutOf(pool);
+    const room = roomFor(standby, [...this.#pools.values()], this.#mostAtOnce);
+    const many = Math.min(fairShare(realm, layout, this.#wanted(standby)), have(standby) + Math.floor(room / parts));
+    return missing(standby, realm, layout, Math.max(least, many), this.#clock.nowMs());
+  }
+
+  async #askBatch(standby: PoolStandby, pool: Pool, realm: Realm, batch: readonly Address[]): Promise<void> {
+    if (batch.length === 0) return;
+    const outcomes = await Promise.all(batch.map((address) => this.#keep(standby, pool, realm, address)));
+    standby.isFilled = true;
+    this.#refillIn(standby, REFILL_MS);
+    if (outcomes.includes('ended')) standby.pausedUntilMs = this.#clock.nowMs() + PAUSE_MS;
   }
 
   async #isWith(standby: PoolStandby, pool: Pool): Promise<boolean> {
-    standby.isWithout ||= !(await this.#keeper.keeps(pool));
+    if (standby.isWithout) return false;
+    standby.parentName = await this.#keeper.parentOf(pool);
+    standby.isWithout ||= standby.parentName === null;
     return !standby.isWithout;
   }
 
@@ -213,13 +274,23 @@ export class Standby {
 
   // --- given back -----------------------------------------------------------------------------------------------------
 
-  /** An address was given back. If the LAN room has kept it since its container left, it is on standby at once. */
+  /**
+   * An address was given back. If the LAN room has kept it since its container left, it is on standby soon; nobody waits for
+   * that. What ends its guard is done when this is answered, so that it cannot end the guard of the next who gets it.
+   */
   async released(pool: Pool, address: Address): Promise<void> {
     await this.#keeper.release(pool, address);
     const standby = this.#pools.get(pool.id);
-    if (standby === undefined || !(await this.#keeper.isKept(pool, address))) return;
+    if (standby !== undefined) void this.#comeBack(standby, pool, address).catch(() => undefined);
+  }
+
+  async #comeBack(standby: PoolStandby, pool: Pool, address: Address): Promise<void> {
+    if (!(await this.#keeper.isKept(pool, address))) return;
     await this.#keep(standby, pool, await this.#leases.realm(realmOf(pool)), address);
-    this.#trim(standby);
+    const ready = standby.ready.get(formatAddress(address));
+    if (ready !== undefined) ready.leftUntilMs = this.#clock.nowMs() + HOLD_MS;
+    this.#letGo(standby, tooMany(standby, MOST_ON_STANDBY, Number.POSITIVE_INFINITY));
+    this.#refillIn(standby, HOLD_MS);
   }
 
   /** The pool was released: nothing is on standby for it any more. */
@@ -244,29 +315,10 @@ export class Standby {
   }
 
   #ofPool(poolId: string): PoolStandby {
-    const standby = this.#pools.get(poolId) ?? this.#begin(poolId);
+    const standby = this.#pools.get(poolId) ?? newPoolStandby(poolId);
     const longestUnused = this.#pools.put(poolId, standby);
     if (longestUnused !== undefined) void this.#drop(longestUnused);
     return standby;
-  }
-
-  #begin(poolId: string): PoolStandby {
-    return {
-      poolId,
-      ready: new Map(),
-      asked: new Map(),
-      listeners: new Set(),
-      waiting: 0,
-      isFilled: false,
-      isWithout: false,
-      avoided: new Map(),
-      controller: new AbortController(),
-      after: null,
-      misses: 0,
-      refilling: undefined,
-      cancelTimer: () => undefined,
-      dueMs: Number.POSITIVE_INFINITY,
-    };
   }
 
   // --- refilling ------------------------------------------------------------------------------------------------------
@@ -292,46 +344,33 @@ export class Standby {
     const pool = await this.#store.pools.get(standby.poolId);
     if (pool === undefined || standby.controller.signal.aborted || !(await this.#isWith(standby, pool))) return;
     const realm = await this.#leases.realm(realmOf(pool));
-    this.#trim(standby);
-    const missing = this.#missing(standby, realm, layoutOf(pool), ON_STANDBY);
+    const nowMs = this.#clock.nowMs();
+    this.#letGo(standby, tooMany(standby, this.#wanted(standby), nowMs));
+    const layout = layoutOf(pool);
+    // Where all turn out to be used the LAN is not asked for more than always.
+    const many = standby.misses > 0 ? ON_STANDBY : fairShare(realm, layout, this.#wanted(standby));
     const ask = (address: Address) => this.#inTurn(() => this.#keep(standby, pool, realm, address));
-    const outcomes = await Promise.all(missing.map(ask));
+    const outcomes = await Promise.all(missing(standby, realm, layout, many, nowMs).map(ask));
     standby.isFilled = true;
     if (outcomes.includes('ended')) this.#retry(standby);
-    else this.#goOn(standby, outcomes);
+    else this.#goOn(standby, outcomes, many);
   }
 
   /**
    * Whatever is missing still is asked for after a while. Hosts that want the same addresses meet again only by chance; and
    * where all turn out to be used it takes longer each time, so that one device that answers for all does not drain a range.
    */
-  #goOn(standby: PoolStandby, outcomes: readonly Outcome[]): void {
-    if (standby.ready.size >= ON_STANDBY) {
+  #goOn(standby: PoolStandby, outcomes: readonly Outcome[], many: number): void {
+    if (have(standby) >= many) {
       standby.misses = 0;
+      // Until then less may be wanted.
+      if (standby.ready.size > ON_STANDBY) this.#refillIn(standby, HOLD_MS);
       return;
     }
     const isMiss = !outcomes.includes('kept');
     standby.misses = isMiss ? standby.misses + 1 : 0;
     const factor = 2 ** Math.max(0, standby.misses - 1);
     this.#refillIn(standby, Math.min(LONGEST_RETRY_MS, (1000 + START_SPREAD_MS * this.#random()) * factor));
-  }
-
-  /** The next free addresses that are neither on standby nor avoided nor asked for, as many as are missing to have `many`. */
-  #missing(standby: PoolStandby, realm: Realm, layout: Layout, many: number): Address[] {
-    const { ready, asked, avoided } = standby;
-    const nowMs = this.#clock.nowMs();
-    for (const [text, untilMs] of avoided) if (untilMs <= nowMs) avoided.delete(text);
-    const passed = ready.size + asked.size + avoided.size;
-    const found = new Map<string, Address>();
-    let after = layout.order === 'sequential' ? standby.after : null;
-    for (let step = 0; step < passed + many && ready.size + asked.size + found.size < many; step++) {
-      const address = realm.next(layout, after);
-      if (address === undefined || found.has(formatAddress(address))) break;
-      after = address.value;
-      const text = formatAddress(address);
-      if (!ready.has(text) && !asked.has(text) && !avoided.has(text)) found.set(text, address);
-    }
-    return [...found.values()];
   }
 
   /** Probes the address and keeps it; one that the LAN room keeps already joins at once. */
@@ -365,7 +404,7 @@ export class Standby {
 
   #take(standby: PoolStandby, realm: Realm, address: Address, kept: Kept): void {
     realm.foundFree(address);
-    standby.ready.set(formatAddress(address), { address, kept });
+    standby.ready.set(formatAddress(address), { address, kept, leftUntilMs: Number.NEGATIVE_INFINITY });
   }
 
   #lost(standby: PoolStandby, realm: Realm, address: Address, loss: Loss): void {
@@ -380,12 +419,11 @@ export class Standby {
       standby.avoided.set(formatAddress(address), this.#clock.nowMs() + AVOID_MS * (1 + this.#random()));
   }
 
-  /** What came back, or was asked for beside what a caller wanted, is too much: the last in order go. */
-  #trim(standby: PoolStandby): void {
-    const inOrder = [...standby.ready].sort(([, a], [, b]) => (a.address.value < b.address.value ? -1 : 1));
-    for (const [text, { kept }] of inOrder.slice(ON_STANDBY)) {
-      standby.ready.delete(text);
-      kept.release();
+  #letGo({ ready }: PoolStandby, texts: readonly string[]): void {
+    for (const text of texts) {
+      const one = ready.get(text);
+      ready.delete(text);
+      one?.kept.release();
     }
   }
 
@@ -402,18 +440,7 @@ export class Standby {
   }
 }
 
-/** Those on standby, the one to give out next first. */
-function inOrder({ ready, after }: PoolStandby, realm: Realm): Address[] {
-  const free = Array.from(ready.values(), ({ address }) => address).filter((one) => realm.isFree(one));
-  free.sort((a, b) => (a.value < b.value ? -1 : 1));
-  const isLater = ({ value }: Address) => after !== null && value > after;
-  return [...free.filter(isLater), ...free.filter((one) => !isLater(one))];
-}
-
-/** One is ready, and none below it is being asked for; or none is being asked for at all. */
-function isDecided({ ready, asked }: PoolStandby, realm: Realm): boolean {
-  if (asked.size === 0) return true;
-  const values = Array.from(asked.values(), ({ value }) => value);
-  const isLowest = (address: Address) => realm.isFree(address) && values.every((value) => value > address.value);
-  return Array.from(ready.values()).some(({ address }) => isLowest(address));
+/** Of a network of ours; not of a swarm's, of which more than always are on standby nowhere. */
+function isOurs({ networkId }: Pool): boolean {
+  return networkId !== null && !isOfSwarm(networkId);
 }

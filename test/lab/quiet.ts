@@ -6,7 +6,8 @@ export const NOBODY_ANSWERS: Probe = async () => ({ held: false });
 
 /** No address is kept on standby, as where the LAN is not asked. */
 export const KEEPS_NOTHING: Keeper = {
-  keeps: async () => false,
+  parentOf: async () => null,
+  mostAtOnce: Number.POSITIVE_INFINITY,
   keep: async () => null,
   isKept: async () => false,
   askAhead: async () => undefined,

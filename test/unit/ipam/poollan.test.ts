@@ -33,6 +33,7 @@ function poolLan({ isProof }: { isProof: boolean }) {
     } as never,
     aliases: new Map(),
     usualConflictPolicy: 'warn',
+    mostFrames: 0,
     log: logInto(lines),
   });
   return { lan, asked, lines };

@@ -1,0 +1,301 @@
+/** Standby follows demand: how many windows many starts wait, and what they ask of the LAN. Time is imagined; so is the LAN. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
+import { type Address, formatAddress } from '../../../src/address.ts';
+import { Ages } from '../../../src/ipam/ages.ts';
+import { Allocator } from '../../../src/ipam/allocator.ts';
+import type { Keeper, Probe } from '../../../src/ipam/driver.ts';
+import { Leases } from '../../../src/ipam/leases.ts';
+import { Standby } from '../../../src/ipam/standby.ts';
+import { type Kept, type Loss, NOT_HELD } from '../../../src/lan/verdict.ts';
+import type { Pool } from '../../../src/model.ts';
+import { World } from '../lan/imagined.ts';
+import { Fixture } from './fixture.ts';
+import { MemoryStore } from './memory.ts';
+
+const options = { timeout: 60_000 };
+/** A thorough question, and a fresh one. */
+const WINDOW_MS = 650;
+const FRESH_MS = 9;
+/** What an engine does besides until it asks for the next address. */
+const ENGINE_MS = 20;
+const MINUTE_MS = 60_000;
+
+/** A LAN on which each question takes its time, and what this host has on standby there. */
+class TimedLan implements Keeper {
+  mostAtOnce = Number.POSITIVE_INFINITY;
+  isDown = false;
+  readonly kept = new Map<string, Set<(loss: Loss) => void>>();
+  /** Questions ahead of need, and those that calls wait for. */
+  readonly asked: { readonly address: string; readonly atMs: number }[] = [];
+  windows = 0;
+  mostAsking = 0;
+  #asking = 0;
+  readonly #world: World;
+
+  constructor(world: World) {
+    this.#world = world;
+  }
+
+  async parentOf(): Promise<string> {
+    return 'eth0';
+  }
+
+  async keep(_pool: Pool, wanted: Address, lost: (loss: Loss) => void, signal: AbortSignal): Promise<Kept | Loss> {
+    const address = formatAddress(wanted);
+    if (!this.kept.has(address)) {
+      this.asked.push({ address, atMs: this.#world.nowMs });
+      if (this.isDown) throw new Error('parent is down');
+      this.mostAsking = Math.max(this.mostAsking, ++this.#asking);
+      await this.pass(WINDOW_MS);
+      this.#asking--;
+      if (signal.aborted) return 'ended';
+    }
+    this.kept.set(address, (this.kept.get(address) ?? new Set()).add(lost));
+    return { release: () => this.#letGo(address, lost) };
+  }
+
+  /** A container leaves the address: for two minutes it is kept whoever wants it. */
+  leave(address: string): void {
+    const left = () => undefined;
+    this.kept.set(address, new Set([left]));
+    this.#world.at(this.#world.nowMs + 2 * MINUTE_MS, () => this.#letGo(address, left));
+  }
+
+  #letGo(address: string, lost: (loss: Loss) => void): void {
+    if (this.kept.get(address)?.delete(lost) && this.kept.get(address)?.size === 0) this.kept.delete(address);
+  }
+
+  readonly probe: Probe = async (_pool, wanted) => {
+    const address = formatAddress(wanted);
+    const losts = this.kept.get(address);
+    this.kept.delete(address);
+    for (const lost of losts ?? []) lost('ended');
+    if (losts === undefined && !this.isDown) this.windows++;
+    await this.pass(losts === undefined && !this.isDown ? WINDOW_MS : FRESH_MS);
+    return NOT_HELD;
+  };
+
+  async isKept(_pool: Pool, address: Address): Promise<boolean> {
+    return this.kept.has(formatAddress(address));
+  }
+
+  async askAhead(): Promise<void> {}
+
+  async release(): Promise<void> {}
+
+  pass(ms: number): Promise<void> {
+    return new Promise((resolve) => void this.#world.at(this.#world.nowMs + ms, resolve));
+  }
+}
+
+async function host(...subnets: readonly string[]) {
+  const world = new World();
+  const lan = new TimedLan(world);
+  const store = new MemoryStore({ isSlow: false });
+  const fixture = new Fixture(store);
+  const pools: Pool[] = [];
+  for (const subnet of subnets)
+    pools.push(await fixture.record(await fixture.network(subnet, { v6: subnet.includes(':') })));
+  const clock = {
+    nowMs: () => world.nowMs,
+    after: (ms: number, run: () => void) => world.at(world.nowMs + ms, run),
+  };
+  const ages = new Ages(() => new Date(), clock);
+  const leases = new Leases({ store, now: () => new Date(), ages, clock });
+  const standby = new Standby({ store, leases, keeper: lan, clock, random: () => 0.5 });
+  const allocator = new Allocator({ store, leases, now: () => new Date(), ages, clock, probe: lan.probe, standby });
+  const [first] = pools as [Pool];
+
+  /** Answers what the act does, and how long it took. */
+  async function timed<T>(act: Promise<T>): Promise<{ answer: T; ms: number }> {
+    const beganMs = world.nowMs;
+    let isOver = false;
+    const over = act.finally(() => (isOver = true));
+    over.catch(() => undefined);
+    for (await setImmediate(); !isOver; await setImmediate()) world.run(world.nowMs + 1);
+    return { answer: await over, ms: world.nowMs - beganMs };
+  }
+  const pass = (ms: number) => timed(lan.pass(ms));
+  const request = async (pool: Pool = first) => {
+    const limit = { signal: new AbortController().signal, atMs: world.nowMs + 9000 };
+    const asked = { poolId: pool.id, address: null, isGateway: false, serial: false, limit };
+    return (await allocator.request(asked)).split('/')[0] ?? '';
+  };
+  /** As an engine starts containers of one network: it asks for one address after the other. */
+  const start = async (count: number, of: readonly Pool[] = [first]) => {
+    const given: string[] = [];
+    for (let n = 0; n < count; n++) {
+      for (const pool of of) given.push(await request(pool));
+      await lan.pass(ENGINE_MS);
+    }
+    return given;
+  };
+  const release = (address: string) => allocator.release({ poolId: first.id, address });
+  return { world, lan, standby, pools, timed, pass, request, start, release };
+}
+
+const startMs = (count: number) => count * (FRESH_MS + ENGINE_MS);
+
+test('forty starts of a cold pool wait for one window together, and get the lowest addresses', options, async () => {
+  const { lan, timed, start } = await host('192.168.1.0/24');
+  const { answer: given, ms } = await timed(start(40));
+  assert.deepEqual(
+    given,
+    Array.from({ length: 40 }, (_, n) => `192.168.1.${n + 1}`),
+  );
+  assert.equal(lan.windows, 1, 'questions that a call waited for');
+  assert.ok(ms <= WINDOW_MS + startMs(40), `${ms} ms`);
+  assert.ok(lan.asked.length <= 120, `${lan.asked.length} asked for ahead`);
+});
+
+test('of an engine without work of its own they wait for one window too', options, async () => {
+  const { lan, timed, request } = await host('192.168.1.0/24');
+  const { ms } = await timed(
+    (async () => {
+      for (let n = 0; n < 40; n++) await request();
+    })(),
+  );
+  assert.ok(ms <= WINDOW_MS + 40 * FRESH_MS + 10, `${ms} ms`);
+  assert.equal(lan.windows, 1);
+});
+
+test('with four on standby the second start begins a batch, and none waits longer than for that', options, async () => {
+  const { lan, timed, pass, start, standby } = await host('192.168.1.0/24');
+  await standby.start();
+  await pass(4000);
+  assert.equal(lan.asked.length, 4);
+  const { ms } = await timed(start(40));
+  assert.equal(lan.windows, 0);
+  assert.ok(ms <= WINDOW_MS + startMs(40), `${ms} ms`);
+});
+
+test('a batch goes out at once while a refill is under way, and asks for nothing twice', options, async () => {
+  const { lan, timed, pass, start, standby, world } = await host('192.168.1.0/24');
+  await standby.start();
+  // The refill of the start begins at 1500 ms.
+  await pass(1500 + WINDOW_MS / 2);
+  assert.equal(lan.asked.length, 4);
+  const beganMs = world.nowMs;
+  const starting = start(40);
+  await setImmediate();
+  const batch = lan.asked.slice(4);
+  assert.ok(batch.length >= 40 && batch.every(({ atMs }) => atMs === beganMs), `${batch.length} asked for at once`);
+  const { ms } = await timed(starting);
+  assert.equal(lan.windows, 0);
+  assert.ok(ms <= WINDOW_MS + startMs(40), `${ms} ms`);
+  assert.equal(new Set(lan.asked.map(({ address }) => address)).size, lan.asked.length);
+});
+
+test('a hundred starts in a row never wait again, and a minute later four are on standby', options, async () => {
+  const { lan, timed, pass, start } = await host('10.0.0.0/16');
+  const { ms } = await timed(start(100));
+  assert.equal(lan.windows, 1);
+  assert.ok(ms <= WINDOW_MS + startMs(100), `${ms} ms`);
+  await pass(10_000);
+  assert.equal(lan.kept.size, 64);
+  const asked = lan.asked.length;
+  await pass(2 * MINUTE_MS);
+  assert.equal(lan.kept.size, 4);
+  assert.equal(lan.asked.length, asked, 'nothing is asked for to have less');
+});
+
+test('starts one by one are no burst: one is asked for to take the place of one', options, async () => {
+  const { lan, timed, pass, start, standby } = await host('192.168.1.0/24');
+  await standby.start();
+  await pass(4000);
+  for (let n = 0; n < 5; n++) {
+    await timed(start(1));
+    await pass(5000);
+  }
+  assert.equal(lan.kept.size, 4);
+  assert.equal(lan.asked.length, 9);
+});
+
+test('of a small range no more than half of what is free is on standby', options, async () => {
+  const { lan, timed, request } = await host('192.168.1.0/27');
+  await timed(request());
+  assert.equal(lan.kept.size, 14, '29 are free');
+});
+
+test('both families of a network wait for one window together', options, async () => {
+  const { lan, timed, start, pools } = await host('192.168.1.0/24', 'fd00:1::/64');
+  const { ms } = await timed(start(40, pools));
+  assert.equal(lan.windows, 1);
+  assert.ok(ms <= WINDOW_MS + 40 * (2 * FRESH_MS + ENGINE_MS), `${ms} ms`);
+  assert.ok(lan.mostAsking <= 64, `${lan.mostAsking} asked for at a time`);
+});
+
+test('five hundred at once get different addresses in two windows', options, async () => {
+  const { lan, timed, request } = await host('10.0.0.0/16');
+  const { answer: given, ms } = await timed(Promise.all(Array.from({ length: 500 }, () => request())));
+  assert.equal(new Set(given).size, 500);
+  assert.ok(ms <= 2 * WINDOW_MS, `${ms} ms`);
+  assert.ok(lan.mostAsking <= 64, `${lan.mostAsking} asked for ahead at a time`);
+  assert.ok(lan.asked.length + lan.windows <= 500 + 64, `${lan.asked.length} and ${lan.windows} questions`);
+});
+
+test('where few frames may be sent no more are asked for than always', options, async () => {
+  const { lan, timed, pass, start } = await host('192.168.1.0/24');
+  lan.mostAtOnce = 2;
+  await timed(start(10));
+  assert.ok(lan.mostAsking <= 4, `${lan.mostAsking} asked for at a time`);
+  await pass(10_000);
+  assert.equal(lan.kept.size, 4);
+});
+
+test('a parent that goes down is not asked again with every start', options, async () => {
+  const { lan, timed, pass, start } = await host('192.168.1.0/24');
+  await timed(start(10));
+  const before = lan.asked.length;
+  lan.isDown = true;
+  for (const losts of [...lan.kept.values()]) for (const lost of losts) lost('ended');
+  lan.kept.clear();
+  await timed(start(100));
+  // Three seconds: a batch in each, and the refill's.
+  const asked = lan.asked.length - before;
+  assert.ok(asked <= 5 * 64, `${asked} asked for in vain`);
+  lan.isDown = false;
+  await pass(MINUTE_MS);
+  assert.ok(lan.kept.size >= 4);
+});
+
+test('what forty containers left is ready for the next forty, and none of it is asked for again', options, async () => {
+  const { lan, timed, pass, start, release } = await host('192.168.1.0/24');
+  const { answer: given } = await timed(start(40));
+  await pass(3 * MINUTE_MS);
+  assert.equal(lan.kept.size, 4);
+  const asked = lan.asked.length;
+  for (const address of given) {
+    lan.leave(address);
+    await timed(release(address));
+  }
+  await pass(10_000);
+  lan.windows = 0;
+  const { answer: again, ms } = await timed(start(40));
+  assert.deepEqual(again, given);
+  assert.equal(lan.windows, 0);
+  assert.ok(ms <= startMs(40) + 40, `${ms} ms`);
+  assert.deepEqual(
+    lan.asked.slice(asked).filter(({ address }) => given.includes(address)),
+    [],
+  );
+  await pass(3 * MINUTE_MS);
+  assert.equal(lan.kept.size, 4);
+});
+
+test('a container that comes and goes has its address on standby, and no other is asked for', options, async () => {
+  const { lan, timed, pass, start, release, standby } = await host('192.168.1.0/24');
+  await standby.start();
+  await pass(4000);
+  for (let n = 0; n < 5; n++) {
+    const { answer: given } = await timed(start(1));
+    assert.deepEqual(given, ['192.168.1.1']);
+    await pass(5000);
+    lan.leave('192.168.1.1');
+    await timed(release('192.168.1.1'));
+    await pass(5000);
+  }
+  assert.equal(lan.asked.length, 5, 'one, when the first container took its own');
+});
