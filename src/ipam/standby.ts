@@ -275,17 +275,13 @@ export class Standby {
   // --- given back -----------------------------------------------------------------------------------------------------
 
   /**
-   * An address was given back. If the LAN room has kept it since its container left, it is on standby soon; nobody waits for
-   * that. What ends its guard is done when this is answered, so that it cannot end the guard of the next who gets it.
+   * An address was given back. If the LAN room has kept it since its container left, it is on standby at once: whoever comes next
+   * gets it again. Asks neither the kernel nor the LAN.
    */
   async released(pool: Pool, address: Address): Promise<void> {
     await this.#keeper.release(pool, address);
     const standby = this.#pools.get(pool.id);
-    if (standby !== undefined) void this.#comeBack(standby, pool, address).catch(() => undefined);
-  }
-
-  async #comeBack(standby: PoolStandby, pool: Pool, address: Address): Promise<void> {
-    if (!(await this.#keeper.isKept(pool, address))) return;
+    if (standby === undefined || !(await this.#keeper.isKept(pool, address))) return;
     await this.#keep(standby, pool, await this.#leases.realm(realmOf(pool)), address);
     const ready = standby.ready.get(formatAddress(address));
     if (ready !== undefined) ready.leftUntilMs = this.#clock.nowMs() + HOLD_MS;

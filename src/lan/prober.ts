@@ -184,7 +184,9 @@ export class Prober {
    * for again every ten minutes, and left to whoever wants it. `lost` is told when that is over. Asked for again while it is
    * kept, it gets one more to be told. `ended` where the parent has no carrier, since silence says nothing there.
    */
-  keep(request: ProbeRequest, lost: LossListener): Promise<Verdict | 'ended'> {
+  async keep(request: ProbeRequest, lost: LossListener): Promise<Verdict | 'ended'> {
+    // Where the parent cannot be asked nothing is on standby, so the kernel is not.
+    if (this.#standby.join(keyOf(request), lost)) return NOT_HELD;
     return this.#onParent(request, async (parent, stop) => {
       if (!parent.hasCarrier) return 'ended';
       if (this.#standby.join(keyOf(request), lost)) return NOT_HELD;

@@ -159,7 +159,9 @@ describe('the LAN where etcd promises nothing', { skip: outsideLab(), timeout: 3
 
     assert.deepEqual(given.map(({ address }) => address).sort(), ['10.10.0.1', '10.10.0.2', '10.10.0.4', '10.10.0.50']);
     for (const { address, atMs } of given) {
-      const probes = frames.filter(({ arp }) => arp?.senderAddress === '0.0.0.0' && arp.targetAddress === address);
+      const asked = frames.filter(({ arp }) => arp?.senderAddress === '0.0.0.0' && arp.targetAddress === address);
+      // In a burst those that may be next are asked for once ahead, which is no part of it.
+      const probes = asked.slice(-3);
       const times = [...probes.map((probe) => probe.atMs), atMs];
       const [first = 0, second = 0, last = 0] = times.slice(1).map((time, place) => time - (times[place] ?? 0));
       const told = `${address}: ${times.map((time) => Math.round(time - (times[0] ?? 0))).join(', ')} ms`;
