@@ -23,13 +23,16 @@ INSTALLED := $(DESTDIR)$(PREFIX)
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
-# Without spaces and comments, V8 reads and keeps a third less: 4 MB and some milliseconds of every start. Names stay, for stack traces.
-build: $(READY) ## bundle dist/tsmacvlan.js and bin/tsmacvlan, its launcher
-	esbuild src/tsmacvlan.ts --bundle --platform=node --target=node22 --format=esm --external:koffi --log-level=warning \
+# Without spaces and comments V8 reads and keeps a third less. Names stay, for stack traces. CommonJS, because an import of node:http
+# looks at all that it exports, of which WebSocket loads a whole client (lib/internal/bootstrap/realm.js, getESMFacade). Left out is
+# what no call reaches and every start would load: code pages and file types of express, and winston's colours for developers.
+# docs/dependencies.md says what each of these is worth.
+build: $(READY) ## bundle dist/tsmacvlan.cjs and bin/tsmacvlan, its launcher
+	esbuild src/tsmacvlan.ts --bundle --platform=node --target=node22 --format=cjs --external:koffi --log-level=warning \
 	  --minify-whitespace --minify-syntax --line-limit=120 \
-	  --banner:js="import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" \
-	  --outfile=dist/tsmacvlan.js --metafile=dist/contents.json
-	chmod +x dist/tsmacvlan.js
+	  --external:../encodings --alias:mime-db=./plugin/empty.json --define:process.env.NODE_ENV=\"production\" \
+	  --outfile=dist/tsmacvlan.cjs --metafile=dist/contents.json
+	chmod +x dist/tsmacvlan.cjs
 	node plugin/contents.ts dist/contents.json > dist/LICENSES.txt
 	install -D plugin/launcher.sh bin/tsmacvlan
 
@@ -135,7 +138,7 @@ install: build $(PINNED) ## the daemon as a systemd service (root; PREFIX=/usr/l
 	install -D $(RUNTIME)/node-linux-$(NODE_ARCH)/bin/node $(INSTALLED)/lib/tsmacvlan/node
 	install -D -m 644 -t $(INSTALLED)/share/doc/tsmacvlan docs/install.md docs/reference.md
 	install -d $(INSTALLED)/bin $(DESTDIR)/etc/systemd/system
-	printf '#!/bin/sh\nexec $(PREFIX)/lib/tsmacvlan/node --max-semi-space-size=1 $(PREFIX)/lib/tsmacvlan/tsmacvlan.js "$$@"\n' > $(INSTALLED)/bin/tsmacvlan
+	printf '#!/bin/sh\nexec $(PREFIX)/lib/tsmacvlan/node --max-semi-space-size=1 $(PREFIX)/lib/tsmacvlan/tsmacvlan.cjs "$$@"\n' > $(INSTALLED)/bin/tsmacvlan
 	chmod 755 $(INSTALLED)/bin/tsmacvlan
 	sed 's|@PREFIX@|$(PREFIX)|' plugin/tsmacvlan.service > $(DESTDIR)/etc/systemd/system/tsmacvlan.service
 	$(if $(DESTDIR),,systemctl daemon-reload && systemctl enable tsmacvlan && systemctl restart tsmacvlan)

@@ -3,7 +3,7 @@
  *
  * Also a command, for `make install`: `node plugin/application.ts DIRECTORY`
  */
-import { chmodSync, copyFileSync, globSync, mkdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, globSync, mkdirSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { type Artefacts, CPU, ownArchitecture, provideArtefacts } from './artefacts.ts';
 
@@ -12,8 +12,7 @@ const BUNDLE = resolve(import.meta.dirname, '../dist');
 /** Answers the native libraries among what it wrote. */
 export function layApplication(directory: string, { modules, architecture }: Artefacts): string[] {
   const koffi = filesOfKoffi(modules, CPU[architecture]);
-  for (const name of ['tsmacvlan.js', 'LICENSES.txt']) copy(join(BUNDLE, name), join(directory, name));
-  writeFileSync(join(directory, 'package.json'), '{ "type": "module" }\n');
+  for (const name of ['tsmacvlan.cjs', 'LICENSES.txt']) copy(join(BUNDLE, name), join(directory, name));
   for (const path of koffi) copy(join(modules, path), join(directory, 'node_modules', path));
   return koffi.filter((path) => path.endsWith('.node')).map((path) => join(directory, 'node_modules', path));
 }

@@ -20,7 +20,7 @@ export function manifest(): object {
     description: 'tsmacvlan: containers straight on the LAN, each with an address nobody else has',
     documentation: 'docs/install.md',
     // As plugin/launcher.sh.
-    entrypoint: ['/bin/node', '--max-semi-space-size=1', '/app/managed.js', 'serve'],
+    entrypoint: ['/bin/node', '--max-semi-space-size=1', '/app/managed.cjs', 'serve'],
     workdir: '/',
     interface: { types: ['docker.networkdriver/1.0', 'docker.ipamdriver/1.0'], socket: 'tsmacvlan.sock' },
     network: { type: 'host' },

@@ -37,7 +37,7 @@ export async function buildRootfs(directory: string, architecture: Architecture)
   const node = copyProgram(artefacts.node, join(root, 'bin/node'), architecture);
   const application = join(root, 'app');
   const addons = layApplication(application, artefacts).map((path) => copyProgram(path, path, architecture));
-  copyFileSync(join(import.meta.dirname, 'managed.js'), join(application, 'managed.js'));
+  copyFileSync(join(import.meta.dirname, 'managed.cjs'), join(application, 'managed.cjs'));
   const interpreter = node.interpreter ?? '';
   copyProgram(join(artefacts.libraries, interpreter), join(root, interpreter), architecture);
   copyLibraries([node, ...addons], root, artefacts, new Set([basename(interpreter)]));

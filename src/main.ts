@@ -196,7 +196,7 @@ function suspectAll(conflicts: readonly Conflict[], lan: Lan): void {
  * grown by a fifth: V8 would let that of a thousand new endpoints lie, another 20 MB.
  */
 function stayLean(): void {
-  for (const flag of ['--no-opt', '--no-maglev', '--heap-growing-percent=20']) setFlagsFromString(flag);
+  for (const flag of ['--no-opt', '--heap-growing-percent=20']) setFlagsFromString(flag);
 }
 
 /** Runs until SIGTERM or SIGINT. */

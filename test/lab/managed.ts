@@ -20,7 +20,7 @@ export async function makePlugin(
   mkdirSync(directory, { recursive: true });
   await buildRootfs(join(directory, 'rootfs'), ownArchitecture());
   writeFileSync(join(directory, 'config.json'), JSON.stringify(change(manifest())));
-  if (version !== VERSION) renumber(join(directory, 'rootfs/app/tsmacvlan.js'), version);
+  if (version !== VERSION) renumber(join(directory, 'rootfs/app/tsmacvlan.cjs'), version);
   return directory;
 }
 
@@ -71,7 +71,7 @@ export class ManagedPlugin {
       '-c',
       'for p in /proc/[0-9]*; do echo ${p#/proc/} $(tr "\\0" " " <$p/cmdline); done',
     ]);
-    const found = stdout.match(/^(\d+) \/bin\/node .*\/app\/managed\.js serve$/m)?.[1];
+    const found = stdout.match(/^(\d+) \/bin\/node .*\/app\/managed\.cjs serve$/m)?.[1];
     assert.ok(found, `the plugin does not run:\n${stdout}`);
     await host.run(['kill', '-9', found]);
   }

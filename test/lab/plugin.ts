@@ -6,7 +6,7 @@ import { output } from './command.ts';
 import { exchange } from './exchange.ts';
 import type { Daemon, Host } from './host.ts';
 
-const BUNDLE = join(import.meta.dirname, '../../dist/tsmacvlan.js');
+const BUNDLE = join(import.meta.dirname, '../../dist/tsmacvlan.cjs');
 const SOCKET = '/run/docker/plugins/tsmacvlan.sock';
 const STATE_DIRECTORY = '/run/disk/tsmacvlan';
 const READY_TIMEOUT_MS = 60_000;
@@ -25,7 +25,7 @@ export class Plugin {
 
   /** Starts the daemon with these settings beside the lab's own; answers when it answers calls. */
   static async start(host: Host, settings: Record<string, string> = {}): Promise<Plugin> {
-    if (!existsSync(BUNDLE)) throw new Error('dist/tsmacvlan.js is missing; run make build');
+    if (!existsSync(BUNDLE)) throw new Error('dist/tsmacvlan.cjs is missing; run make build');
     const plugin = new Plugin(host, { SOCKET, STATE_DIR: STATE_DIRECTORY, LOG_LEVEL: 'debug', ...settings });
     await plugin.start();
     return plugin;

@@ -18,7 +18,7 @@ import { until } from '../lab/patience.ts';
 import { Plugin } from '../lab/plugin.ts';
 import { type Container, Understudy } from '../lab/understudy.ts';
 
-const BUNDLE = join(import.meta.dirname, '../../dist/tsmacvlan.js');
+const BUNDLE = join(import.meta.dirname, '../../dist/tsmacvlan.cjs');
 const timeout = 180_000;
 const STRANGER = '3c:22:fb:10:aa:03';
 /** What takes half a minute is looked for by a program of its own. */

@@ -19,7 +19,7 @@ import { until, untilSaid } from '../lab/patience.ts';
 import { Serving } from '../lab/serving.ts';
 import { SharedHost } from '../lab/shared.ts';
 
-const BUNDLE = join(import.meta.dirname, '../../dist/tsmacvlan.js');
+const BUNDLE = join(import.meta.dirname, '../../dist/tsmacvlan.cjs');
 /** One try: a second one begins after a pause of 100 ms. */
 const ONE_TRY_MS = 100;
 const KEY = '/tsmacvlan/lan/leases/TsmacvlanLocal/192.168.1.7';
@@ -354,7 +354,7 @@ describe('an endpoint that is no etcd', { skip: outsideLab(), timeout: 500_000 }
   });
 
   test('the daemon lives, answers, says what is wrong, and works when etcd does', options, async (t) => {
-    assert.ok(existsSync(BUNDLE), 'dist/tsmacvlan.js is missing; run make build');
+    assert.ok(existsSync(BUNDLE), 'dist/tsmacvlan.cjs is missing; run make build');
     const fake = await FakeEtcd.open();
     t.after(() => fake.close());
     const kinds = ['a message that is not percent-encoded', 'a length that is cut short', 'a page of HTML'] as const;

@@ -19,7 +19,7 @@ describe('kill -9', { skip: outsideLab(), timeout: 3_600_000 }, () => {
     for (const name of ['lan0', 'lan1']) ip(`link set ${name} up`);
     const directory = temporaryDirectory(t);
     const isLong = process.env.KILLS !== undefined;
-    const entry = join(import.meta.dirname, '../..', isLong ? 'dist/tsmacvlan.js' : 'src/tsmacvlan.ts');
+    const entry = join(import.meta.dirname, '../..', isLong ? 'dist/tsmacvlan.cjs' : 'src/tsmacvlan.ts');
     const plan = { directory, entry, kills: KILLS, workers: 6, seed: SEED, untilClean: isLong };
     const score = await new Drill(plan).run();
     console.log(JSON.stringify({ seed: SEED, ...score }, null, 2));

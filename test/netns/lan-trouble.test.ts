@@ -22,7 +22,7 @@ import { inTime } from '../lab/patience.ts';
 import { Plugin } from '../lab/plugin.ts';
 import { type FakeNetwork, Refusal, Understudy } from '../lab/understudy.ts';
 
-const BUNDLE = join(import.meta.dirname, '../../dist/tsmacvlan.js');
+const BUNDLE = join(import.meta.dirname, '../../dist/tsmacvlan.cjs');
 const STRANGER = '3c:22:fb:10:aa:02';
 /** Of the calls below none may take longer, the machine's other work included: at 9 s the server would give it up. */
 const PATIENCE_MS = 8000;

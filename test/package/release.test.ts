@@ -57,7 +57,7 @@ describe('release', { skip: missing ? 'needs make plugin' : false, timeout: 400_
     const archive = join(release, `tsmacvlan-${VERSION}-plugin-linux-amd64.tar.gz`);
     const listing = execFileSync('tar', ['-tzf', archive], { encoding: 'utf8' }).split('\n');
     const root = `tsmacvlan-${VERSION}-plugin-linux-amd64`;
-    for (const path of ['config.json', 'rootfs/bin/node', 'rootfs/app/tsmacvlan.js'])
+    for (const path of ['config.json', 'rootfs/bin/node', 'rootfs/app/tsmacvlan.cjs'])
       assert.ok(listing.includes(`${root}/${path}`), `${path} is missing`);
   });
 

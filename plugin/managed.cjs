@@ -6,8 +6,10 @@
 /** They look for the socket four times, 3 s apart, and then send SIGTERM. */
 const GIVEN_UP_MS = 20_000;
 
-await import('./tsmacvlan.js');
-if (process.exitCode) {
+process.once('beforeExit', (code) => {
+  if (code === 0) return;
   const patience = setTimeout(() => {}, GIVEN_UP_MS);
   process.once('SIGTERM', () => clearTimeout(patience));
-}
+});
+
+require('./tsmacvlan.cjs');
