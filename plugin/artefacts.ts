@@ -4,7 +4,7 @@
  */
 import { execFile } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
-import { copyFile, mkdir, rm } from 'node:fs/promises';
+import { copyFile, mkdir, realpath, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { fetchDebs, LAB } from './debian.ts';
@@ -66,8 +66,10 @@ async function installFor(architecture: Architecture, source: string, target: st
   await mkdir(target, { recursive: true });
   for (const name of ['package.json', 'package-lock.json']) await copyFile(join(source, name), join(target, name));
   const flags = ['--omit=dev', '--ignore-scripts', '--no-audit', '--no-fund', '--os=linux', '--libc=glibc'];
-  await promisify(execFile)('npm', ['ci', '--prefix', target, `--cpu=${CPU[architecture]}`, ...flags], {
-    cwd: target,
+  // Through a symbolic link npm would take the directory for a package that the lockfile does not have.
+  const directory = await realpath(target);
+  await promisify(execFile)('npm', ['ci', '--prefix', directory, `--cpu=${CPU[architecture]}`, ...flags], {
+    cwd: directory,
     timeout: NPM_TIMEOUT_MS,
   });
 }
