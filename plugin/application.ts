@@ -20,7 +20,7 @@ export function layApplication(directory: string, { modules, architecture }: Art
 /** What runs of it: neither its sources nor its build tool, and one native library of several. */
 function filesOfKoffi(modules: string, cpu: string): string[] {
   const native = `@koromix/koffi-linux-${cpu}`;
-  const script = ['koffi/{package.json,LICENSE.txt,index.js,src/**/*.js}', `${native}/{package.json,index.js}`];
+  const script = ['koffi/{package.json,LICENSE.txt,index.cjs,src/**/*.cjs}', `${native}/{package.json,index.js}`];
   return [...globSync(script, { cwd: modules }), `${native}/linux_${cpu}/koffi.node`];
 }
 

@@ -1,11 +1,12 @@
 /** The managed plugin's root file system: what is in it, for which machine, and that two builds are one. */
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, globSync, lstatSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import type { Architecture } from '../../plugin/artefacts.ts';
+import { type Architecture, ownArchitecture } from '../../plugin/artefacts.ts';
 import { readElf } from '../../plugin/elf.ts';
 import { buildRootfs } from '../../plugin/rootfs.ts';
 
@@ -52,6 +53,16 @@ for (const architecture of ['amd64', 'arm64'] satisfies Architecture[]) {
       const bytes = files.reduce((sum, path) => sum + lstatSync(join(roots[0] ?? '', path)).size, 0);
       t.diagnostic(`${(bytes / 1e6).toFixed(1)} MB`);
       assert.ok(bytes < LIMIT_BYTES, `${bytes} bytes`);
+    });
+
+    const foreign = architecture === ownArchitecture() ? false : 'for the other architecture';
+    test('the program finds all its files in it', {
+      skip: foreign || (process.getuid?.() !== 0 && 'needs root'),
+    }, () => {
+      // Asking the LAN takes the bundle, koffi and its library.
+      const asked = ['/bin/node', '/app/tsmacvlan.cjs', 'probe', '192.0.2.1', '--parent', 'absent0'];
+      const { stderr } = spawnSync('chroot', [roots[0] ?? '', ...asked], { encoding: 'utf8' });
+      assert.match(stderr, /^tsmacvlan: .*absent0/);
     });
 
     test('every program in it is for this machine and finds its libraries in it', () => {
