@@ -186,8 +186,9 @@ export class LinkTable {
     const { namespaces } = this.#parts;
     const isOne = ({ kind, parentIndex: on }: Link) => on === parentIndex && SUB_INTERFACE_KINDS.has(kind);
     const known = this.placesOf(address).flatMap((place) => this.#linkAt(place) ?? []);
+    if (!known.some(isOne)) return [];
     const found = await namespaces.again(known.filter(isOne).map(asForeign));
-    const ownId = found.length > 0 ? await namespaces.ownId() : null;
+    const ownId = await namespaces.ownId();
     return found.filter((link) => isOne(link) && link.parentNamespaceId === ownId);
   }
 
