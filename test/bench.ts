@@ -3,7 +3,7 @@
  * one run; then the probe and the daemon alone. Prints medians with their spread and the figures that are judged, and writes
  * bench.json. Machines are noisy: compare ratios of one run, never times of two.
  *
- * ROWS=TEXT measures only what brings a row with this in its name, ENGINES=28.5.2 one engine; ROUNDS=3 and CONTAINERS=40
+ * ROWS=TEXT measures only what brings a row with this in its name, ENGINES=28.5.2 one engine; ROUNDS=2 and CONTAINERS=40
  * say how much.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -29,7 +29,7 @@ import type { Version } from './lab/engine.ts';
 import { fetchEngines, installTools } from './lab/packages.ts';
 
 const REPORT = join(import.meta.dirname, '../bench.json');
-const { ENGINES = '28.5.2,20.10.24', ROWS = '', ROUNDS = '3', CONTAINERS = '40' } = process.env;
+const { ENGINES = '28.5.2,20.10.24', ROWS = '', ROUNDS = '2', CONTAINERS = '40' } = process.env;
 const SIZE = { count: Number(CONTAINERS), rounds: Number(ROUNDS) };
 
 /** What is measured together, and the names of the rows that it brings. */

@@ -11,7 +11,8 @@ export interface Spread {
 export function spread(values: readonly number[]): Spread {
   const sorted = values.toSorted((a, b) => a - b);
   const at = (share: number) => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? Number.NaN;
-  return { median: at(0.5), p10: at(0.1), p90: at(0.9), p99: at(0.99), max: at(1), count: sorted.length };
+  const median = sorted.length % 2 ? at(0.5) : (at(0.5) + (sorted[sorted.length / 2 - 1] ?? Number.NaN)) / 2;
+  return { median, p10: at(0.1), p90: at(0.9), p99: at(0.99), max: at(1), count: sorted.length };
 }
 
 export function digits(value: number): string {
