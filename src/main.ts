@@ -4,6 +4,7 @@ import { type Address, formatAddress, parseAddress } from './address.ts';
 import { Collector } from './collector.ts';
 import { IpamDriver } from './ipam/driver.ts';
 import { PoolLan } from './ipam/poollan.ts';
+import { returnFreedMemory } from './kernel/libc.ts';
 import { Links } from './kernel/link.ts';
 import { type FoundConflict, Lan } from './lan/lan.ts';
 import { Prober } from './lan/prober.ts';
@@ -27,6 +28,9 @@ export interface Daemon {
   /** Finishes calls in flight and acknowledged deletions, then closes everything. */
   stop(): Promise<void>;
 }
+
+/** How often freed memory is given back to the kernel. */
+const TRIM_MS = 20_000;
 
 /** Listens at once; calls wait until what the host lost is rebuilt. Throws a sentence when it cannot start. */
 export async function startDaemon(settings: Settings, log: Log): Promise<Daemon> {
@@ -191,7 +195,7 @@ function suspectAll(conflicts: readonly Conflict[], lan: Lan): void {
 }
 
 /**
- * Of V8's optimizing compilers the first, Maglev, makes a call 2.6 times as fast for some 13 MB; the second makes it no faster.
+ * Of V8's optimizing compilers the first, Maglev, makes a call 2.6 times as fast; the second makes it no faster.
  * Garbage is collected when the heap has grown by a fifth: V8 would let that of a thousand new endpoints lie, another
  * 20 MB. The machine has other work to do with its memory. docs/dependencies.md has the figures.
  */
@@ -204,6 +208,8 @@ export async function serveUntilSignal(settings: Settings): Promise<void> {
   stayLean();
   const log = createLog(settings.logLevel, settings.logFormat);
   const daemon = await startDaemon(settings, log);
+  // What Maglev allocated while it compiled, glibc would keep for ever.
+  setInterval(returnFreedMemory, TRIM_MS).unref();
   const signal = await new Promise<string>((resolve) => {
     for (const name of ['SIGTERM', 'SIGINT'] as const) process.once(name, resolve);
   });
