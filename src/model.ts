@@ -105,6 +105,8 @@ export interface Network {
   readonly hostAddresses: readonly string[];
   /** ISO 8601. */
   readonly createdAt: string;
+  /** From a stop of the daemon to its next start: addresses, as `192.168.1.2/24`, of containers that were stopped just before. */
+  readonly left?: readonly string[];
 }
 
 /** The LAN below a parent, as one network uses it. */

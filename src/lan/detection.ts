@@ -22,31 +22,17 @@ import {
 } from './frames/outgoing.ts';
 import { type Sighting, isStandbyNotice } from './frames/sighting.ts';
 import type { DetectionContext, DetectionSpec, StandbyTerms } from './detectionspec.ts';
+import { DefenceLimit } from './pacer.ts';
 import { Contenders, TieBreak } from './tiebreak.ts';
-import {
-  AHEAD_LEAST_MS,
-  AHEAD_MOST_MS,
-  CONFIRM_MS,
-  FRESH_TIMINGS,
-  LATE_MS,
-  LATE_WAIT_MS,
-  type Profile,
-  TIMINGS,
-  type Timing,
-} from './timing.ts';
+import { AskedAhead, CONFIRM_MS, FRESH_TIMINGS, LATE_MS, LATE_WAIT_MS, TIMINGS, type Timing } from './timing.ts';
 import { type Loss, NOT_HELD, type Verdict } from './verdict.ts';
 
 /** A verdict that is due waits this long, again and again, while an answer is being judged. */
 const JUDGEMENT_TICK_MS = 5;
 /** More who answer for one address are an attack, and at least one of them has it. */
 const MOST_JUDGED = 16;
-/** Defences against a flood of probes are held to 100 a second. */
-const DEFENCE_PERIOD_MS = 100;
-const DEFENCES_PER_PERIOD = 10;
 /** Answers that were lost in a flood are asked for again so often; longer a flood must not keep a start waiting. */
 const MOST_REPEATS = 3;
-/** So many of one guard go whatever else is to be sent, as a rival that asks is told once or twice; the rest if frames are left. */
-const ASSURED_DEFENCES = 3;
 /**
  * Switches forget who wants a group's frames 260 s after the last report (RFC 3810 9.4), and this link does not answer
  * when they ask for reports.
@@ -95,7 +81,7 @@ export class Detection {
   #sent = 0;
   #sentAtMs = 0;
   /** The last question asked ahead; null before one, and when anybody was heard to use the address since. */
-  #ahead: { readonly atMs: number; readonly lostFrames: number } | null = null;
+  #ahead: AskedAhead | null = null;
   /** It was listened longer since the last probe because the machine is busy. */
   #isProlonged = false;
   /** Frames lost before the last probe, and probes sent once more because others were lost since. */
@@ -105,8 +91,7 @@ export class Detection {
   readonly #judged = new Set<string>();
   /** How often in a row only links of this host answered. */
   #hostChecks = 0;
-  #defences = { sinceMs: Number.NEGATIVE_INFINITY, count: 0 };
-  #assuredDefences = 0;
+  readonly #defences: DefenceLimit;
   #cancelTimer: () => void = () => undefined;
 
   constructor(spec: DetectionSpec, context: DetectionContext) {
@@ -115,6 +100,7 @@ export class Detection {
     this.#context = context;
     this.#tieBreak = new TieBreak(context.wire.macAddress, context.clock);
     this.#contenders = new Contenders(context.clock);
+    this.#defences = new DefenceLimit(context.clock);
     this.#nonce = makeNonce(context.random);
     this.#thorough = TIMINGS[spec.profile][spec.address.family];
     this.#fresh = FRESH_TIMINGS[spec.profile][spec.address.family];
@@ -169,17 +155,19 @@ export class Detection {
     this.#phase = 'asking';
     this.#standby = null;
     this.#settle = newVerdict();
-    this.#timing = this.#freshTiming();
+    const { wire, clock } = this.#context;
+    // Its own question is asked in any case; but when one asked just before had no answer, nothing is waited for.
+    this.#timing = this.#ahead?.shorten(this.#fresh, clock.nowMs(), wire.lostFrames) ?? this.#fresh;
     [this.#sent, this.#repeats] = [0, 0];
     this.#step();
     return true;
   }
 
   /**
-   * A container is to get the address, which is just being asked for to be kept on standby: from here on it is asked for the
-   * container, and `verdict` is about that. False when it is not, or not by this profile.
+   * A container is to get the address, which is just being asked for to be kept on standby: `verdict` is about the container from
+   * here on. False when it is not, or not by this profile.
    */
-  join(profile: Profile): boolean {
+  join(profile: DetectionSpec['profile']): boolean {
     if (this.#phase !== 'asking' || this.#standby === null || profile !== this.#spec.profile) return false;
     this.#standby = null;
     return true;
@@ -192,10 +180,9 @@ export class Detection {
   askAhead(): void {
     const { wire, clock } = this.#context;
     const nowMs = clock.nowMs();
-    const isRecent = this.#ahead !== null && nowMs - this.#ahead.atMs < AHEAD_MOST_MS / 2;
-    if (this.#phase !== 'standby' || isRecent || this.#contenders.areAround()) return;
+    if (this.#phase !== 'standby' || this.#ahead?.isRecent(nowMs) === true || this.#contenders.areAround()) return;
     if (this.#fresh.probes > 1 || !wire.spare()) return;
-    this.#ahead = { atMs: nowMs, lostFrames: wire.lostFrames };
+    this.#ahead = new AskedAhead(nowMs, wire.lostFrames);
     this.#probe();
   }
 
@@ -259,17 +246,6 @@ export class Detection {
     this.#timing = this.#thorough;
     [this.#sent, this.#repeats] = [0, 0];
     this.#in(this.#timing.firstWaitMs * this.#context.random(), () => this.#step());
-  }
-
-  /** The grant's own question is asked in any case; but when one asked just before had no answer, nothing is waited for. */
-  #freshTiming(): Timing {
-    const { wire, clock } = this.#context;
-    const fresh = this.#fresh;
-    const ahead = this.#ahead;
-    if (ahead === null || wire.lostFrames > ahead.lostFrames) return fresh;
-    const ageMs = clock.nowMs() - ahead.atMs;
-    if (ageMs > AHEAD_MOST_MS) return fresh;
-    return { ...fresh, lastWaitMs: Math.min(fresh.lastWaitMs, Math.max(0, AHEAD_LEAST_MS - ageMs)) };
   }
 
   #step(): void {
@@ -476,23 +452,15 @@ export class Detection {
 
   #defend({ packet }: Sighting): void {
     const { wire, clock } = this.#context;
-    if (this.#isFlooded()) return;
+    if (!this.#defences.allows()) return;
     const frame = defenceFrame(packet, this.address, wire.macAddress);
-    if (this.#assuredDefences === ASSURED_DEFENCES) {
+    if (!this.#defences.isAssured()) {
       if (wire.spare()) wire.send(frame);
       return;
     }
-    this.#assuredDefences++;
     const waitMs = wire.turn();
     if (waitMs === 0) wire.send(frame);
     else clock.after(waitMs, () => this.#phase === 'guarding' && wire.send(frame));
-  }
-
-  #isFlooded(): boolean {
-    const nowMs = this.#context.clock.nowMs();
-    if (nowMs - this.#defences.sinceMs >= DEFENCE_PERIOD_MS) this.#defences = { sinceMs: nowMs, count: 0 };
-    this.#defences.count++;
-    return this.#defences.count > DEFENCES_PER_PERIOD;
   }
 
   #over(loss: Loss = 'ended', by: string | null = null): void {

@@ -57,3 +57,34 @@ export class Pacer {
     this.#atMs = nowMs;
   }
 }
+
+/** Defences against a flood of probes are held to 100 a second. */
+const DEFENCE_PERIOD_MS = 100;
+const DEFENCES_PER_PERIOD = 10;
+/** So many of one guard go whatever else is to be sent, as a rival that asks is told once or twice; the rest if frames are left. */
+const ASSURED_DEFENCES = 3;
+
+/** How often one address is defended, whoever asks for it and whatever the parent's rate. */
+export class DefenceLimit {
+  readonly #clock: Clock;
+  #sinceMs = Number.NEGATIVE_INFINITY;
+  #count = 0;
+  #assured = 0;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  /** Whether one goes also where no frame is left for it; each that is asked about counts. */
+  isAssured(): boolean {
+    return ++this.#assured <= ASSURED_DEFENCES;
+  }
+
+  /** Whether one more may go; it counts whether it goes or not. */
+  allows(): boolean {
+    const nowMs = this.#clock.nowMs();
+    if (nowMs - this.#sinceMs >= DEFENCE_PERIOD_MS) [this.#sinceMs, this.#count] = [nowMs, 0];
+    this.#count++;
+    return this.#count <= DEFENCES_PER_PERIOD;
+  }
+}

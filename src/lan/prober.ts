@@ -182,13 +182,13 @@ export class Prober {
   /**
    * Asks for an address that nobody needs yet, and keeps it on standby when it is free: listened for without a gap, asked
    * for again every ten minutes, and left to whoever wants it. `lost` is told when that is over. Asked for again while it is
-   * kept, it gets one more to be told. `ended` where the parent has no carrier, since silence says nothing there.
+   * kept, it gets one more to be told. `ended` where a container has it by now, and where the parent has no carrier, since silence says nothing there.
    */
   async keep(request: ProbeRequest, lost: LossListener): Promise<Verdict | 'ended'> {
     // Where the parent cannot be asked nothing is on standby, so the kernel is not.
     if (this.#standby.join(keyOf(request), lost)) return NOT_HELD;
     return this.#onParent(request, async (parent, stop) => {
-      if (!parent.hasCarrier) return 'ended';
+      if (!parent.hasCarrier || this.#guards.has(keyOf(request))) return 'ended';
       if (this.#standby.join(keyOf(request), lost)) return NOT_HELD;
       return (await this.#heldHere(request, parent, stop)) ?? this.#keepOnLan(request, parent, stop, lost);
     });

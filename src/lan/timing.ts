@@ -70,12 +70,35 @@ export const CONFIRM_MS = ANSWER_MS;
  * In a burst the addresses that are likely to be given out next are asked for a little ahead. An answer to that question has come
  * after so many milliseconds, be the machine busy or not, so that a grant waits for none any more;
  */
-export const AHEAD_LEAST_MS = ANSWER_MS.IPv6 + LATE_WAIT_MS;
+const AHEAD_LEAST_MS = ANSWER_MS.IPv6 + LATE_WAIT_MS;
 /**
  * and so many milliseconds long it counts. Who takes the address after it is found by the grant's own question, but only when the
  * endpoint is made or joined, which ends a start that could have had another address; so not longer than a burst needs.
  */
-export const AHEAD_MOST_MS = 250;
+const AHEAD_MOST_MS = 250;
+
+/** A question asked ahead that nobody has answered. Times in milliseconds of a monotonic clock. */
+export class AskedAhead {
+  readonly #atMs: number;
+  readonly #lostFrames: number;
+
+  /** `lostFrames`: of the wire, until now. */
+  constructor(atMs: number, lostFrames: number) {
+    [this.#atMs, this.#lostFrames] = [atMs, lostFrames];
+  }
+
+  /** It need not be asked again yet. */
+  isRecent(nowMs: number): boolean {
+    return nowMs - this.#atMs < AHEAD_MOST_MS / 2;
+  }
+
+  /** What is left of the waiting for the answer to a fresh question; none, once an answer to this one would be there. */
+  shorten(fresh: Timing, nowMs: number, lostFrames: number): Timing {
+    const ageMs = nowMs - this.#atMs;
+    if (lostFrames > this.#lostFrames || ageMs > AHEAD_MOST_MS) return fresh;
+    return { ...fresh, lastWaitMs: Math.min(fresh.lastWaitMs, Math.max(0, AHEAD_LEAST_MS - ageMs)) };
+  }
+}
 
 /** The longest that a detection without rivals takes, in milliseconds. */
 export function longestMs({ firstWaitMs, probes, maxGapMs, lastWaitMs }: Timing): number {

@@ -23,6 +23,7 @@ import { Occupants } from './occupants.ts';
 import { readNetworkOptions } from './options.ts';
 import { Parents } from './parent.ts';
 import { Recovery } from './recovery.ts';
+import { Returning } from './returning.ts';
 import { subInterfaceRefusal } from './refusal.ts';
 import { checkInside, checkRequest, derivedMac, gatewayFor, readMac, repeated } from './request.ts';
 import { Ties } from './ties.ts';
@@ -70,6 +71,7 @@ export class NetworkDriver implements LeakSource {
   readonly #witness: Witness;
   readonly #occupants: Occupants;
   readonly #recovery: Recovery;
+  readonly #returning: Returning;
   readonly #leaks: NetworkLeaks;
   /** Networks that the engine made since this process began. */
   readonly #created = new Set<string>();
@@ -102,6 +104,7 @@ export class NetworkDriver implements LeakSource {
       log,
     });
     this.#recovery = new Recovery({ store, endpoints, departures, networks, host, links, lan, log });
+    this.#returning = new Returning({ networks: store.networks, endpoints, links, lan, log });
     this.#leaks = new NetworkLeaks({ store, endpoints, departures, networks, ties, links, serial, wasCreated });
   }
 
@@ -339,8 +342,9 @@ export class NetworkDriver implements LeakSource {
   async leave(networkId: string, endpointId: string): Promise<void> {
     const network = await this.#store.networks.get(networkId);
     const endpoint = this.#endpoints.get(endpointId);
-    if (network !== undefined && endpoint?.networkId === networkId && endpoint.state === 'joined')
-      void this.#lan.keepLeft(endpoint, network);
+    if (network === undefined || endpoint?.networkId !== networkId || endpoint.state !== 'joined') return;
+    this.#returning.left(endpoint, network);
+    void this.#lan.keepLeft(endpoint, network);
   }
 
   // --- what the kernel says of an endpoint ---------------------------------------------------------------------------
@@ -369,6 +373,7 @@ export class NetworkDriver implements LeakSource {
   /** Rebuilds what the host lost and finishes what a crash interrupted. Errors are logged: one bad network stops none. */
   async recover(): Promise<void> {
     await this.#recovery.recover();
+    await this.#returning.begin();
   }
 
   /** What containers and networks left behind whose end nobody reported. */
@@ -380,6 +385,7 @@ export class NetworkDriver implements LeakSource {
   async close(): Promise<void> {
     this.#announcements.close();
     this.#lan.close();
+    await this.#returning.close();
     await this.#recovery.close();
     await Promise.all([this.#departures.untilAllDone(), this.#networks.untilVacated()]);
   }

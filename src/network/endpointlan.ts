@@ -3,7 +3,7 @@ import { formatAddress, parsePrefix } from '../address.ts';
 import { LatestMap } from '../bounded.ts';
 import * as errors from '../errors.ts';
 import type { AddressCheck, Lan, LanEndpoint } from '../lan/lan.ts';
-import type { Verdict } from '../lan/verdict.ts';
+import type { Kept, Loss, Verdict } from '../lan/verdict.ts';
 import type { Log } from '../log.ts';
 import { type ConflictPolicy, type Endpoint, type InterfaceAddress, type Network, segmentOf } from '../model.ts';
 import type { CallLimit } from '../requests.ts';
@@ -24,7 +24,7 @@ interface Question extends AddressCheck {
 /** What of the LAN room is used here. */
 type LanRoom = Pick<
   Lan,
-  'check' | 'insist' | 'confirm' | 'watch' | 'forget' | 'announce' | 'keepLeft' | 'endLeft' | 'vacate'
+  'check' | 'insist' | 'confirm' | 'keep' | 'watch' | 'forget' | 'announce' | 'keepLeft' | 'endLeft' | 'vacate'
 >;
 
 /** What is asked of the LAN while something else is done. */
@@ -164,6 +164,19 @@ export class EndpointLan {
   async announce(endpoint: Endpoint, network: Network, signal: AbortSignal): Promise<void> {
     const there = onLan(endpoint, network);
     if (there !== null) await this.#lan.announce(there, signal);
+  }
+
+  /** See Lan.keep(); null as well for an address that lies in no subnet of the network, and on no LAN. */
+  async keep(
+    network: Network,
+    address: InterfaceAddress,
+    lost: (loss: Loss) => void,
+    signal: AbortSignal,
+  ): Promise<Kept | Loss | null> {
+    const segment = segmentOf(network);
+    const subnet = parsePrefix(subnetOf(address, network.subnets)?.subnet ?? '');
+    if (segment === null || subnet === undefined) return null;
+    return this.#lan.keep({ ...segment, address, subnet, signal }, lost);
   }
 
   /** See Lan.keepLeft(). */

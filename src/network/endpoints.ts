@@ -67,9 +67,12 @@ export class Endpoints {
 
   /** Who speaks: the endpoint on this parent that has this MAC address and this address, also one that leaves. */
   speaker(parent: string, macAddress: string, address: Address): Endpoint | undefined {
-    return this.#known(this.#byAddress.get(addressKey(parent, address))).find(
-      (endpoint) => endpoint.macAddress === macAddress,
-    );
+    return this.withAddress(parent, address).find((endpoint) => endpoint.macAddress === macAddress);
+  }
+
+  /** Those on this parent that have the address, also those that are on their way out. */
+  withAddress(parent: string, address: Address): Endpoint[] {
+    return this.#known(this.#byAddress.get(addressKey(parent, address)));
   }
 
   /** Neither arriving nor unknown: its record is durable. */

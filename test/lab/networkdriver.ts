@@ -8,6 +8,7 @@ const QUIET_LAN: LanOfEndpoints = {
   check: async () => undefined,
   ask: () => ({ answer: Promise.resolve(), isDoubtful: () => false }),
   confirm: async () => undefined,
+  keep: async () => null,
   watch: () => undefined,
   close: () => undefined,
   forget: () => undefined,

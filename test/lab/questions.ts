@@ -27,6 +27,11 @@ export class Questions {
     return [...this.#asked].filter(([address, one]) => isMeant(address) && isOver(one)).map(([address]) => address);
   }
 
+  /** Probes for it since it was forgotten, or from the beginning. */
+  count(address: string): number {
+    return this.#asked.get(address)?.probes ?? 0;
+  }
+
   forget(address: string): void {
     this.#asked.delete(address);
   }

@@ -111,7 +111,7 @@ export class Understudy {
       await moments.created?.(address);
       linkName = await this.join(beginning);
     } catch (error) {
-      await this.giveBack(beginning);
+      await this.forget(beginning);
       throw error;
     }
     const container = { ...beginning, namespace: await Namespace.create(`c${++containers}`) };
@@ -127,7 +127,7 @@ export class Understudy {
     const back = ['netns', this.plugin.host.namespace.name, 'name', `tsm${endpointId.slice(0, 12)}`];
     await namespace.run(['ip', 'link', 'set', 'eth0', 'down', ...back]);
     await namespace.delete();
-    await this.giveBack(container);
+    await this.forget(container);
   }
 
   async requestAddress({ poolId }: FakeNetwork, { address = '' }: Wish = {}): Promise<string> {
@@ -182,7 +182,7 @@ export class Understudy {
   }
 
   /** What an engine does after a container's end, and after a start that failed. */
-  private async giveBack({ network, endpointId, address }: Beginning): Promise<void> {
+  async forget({ network, endpointId, address }: Beginning): Promise<void> {
     await this.call('NetworkDriver.DeleteEndpoint', { NetworkID: network.id, EndpointID: endpointId });
     await this.releaseAddress(network, address);
   }

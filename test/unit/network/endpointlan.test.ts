@@ -41,7 +41,13 @@ function lanThatSays(answers: Answers) {
   const nothing = async () => undefined;
   const room = {
     ...{ check: says('check'), insist: says('insist'), confirm: says('confirm') },
-    ...{ watch: () => undefined, forget: () => undefined, announce: nothing, keepLeft: nothing },
+    ...{
+      watch: () => undefined,
+      forget: () => undefined,
+      announce: nothing,
+      keepLeft: nothing,
+      keep: async () => null,
+    },
     ...{ endLeft: () => undefined, vacate: nothing },
   };
   const open = (usual: ConflictPolicy) => new EndpointLan(room, usual, logInto(lines));
