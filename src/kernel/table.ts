@@ -121,8 +121,9 @@ export class LinkTable {
     this.#isWanted = true;
     this.#open();
     this.drain();
-    if (this.#hearsAll === false) await this.#list();
-    else while (this.#isUnlisted || this.#listing !== undefined) await this.#list();
+    // One that began before this call may have looked too early, where no events tell of what came after.
+    await this.#listing;
+    if (this.#isUnlisted || this.#hearsAll === false) await this.#list();
     if (this.#stale.size > 0) {
       await this.#refreshAll();
       this.drain();
@@ -312,6 +313,8 @@ export class LinkTable {
   async #read(rows: Rows): Promise<void> {
     rows.isOutdated = false;
     const contents = await (rows.id === null ? this.#parts.readHere() : this.#parts.namespaces.contents(rows.id));
+    // What is older than the reading must not be left as the last that is applied.
+    this.drain();
     this.#replace(rows, contents);
     for (const event of rows.told) this.#apply(rows, event);
     if (rows.isOutdated) return;
