@@ -104,7 +104,10 @@ export class Lan {
   readonly #leavers: Leavers;
   /** When an address was last given out on a parent. */
   readonly #givenAtMs = new LatestMap<string, number>(MOST_PARENTS);
+  /** Begun by keepLeft() and not over. */
+  readonly #keepingLeft = new Set<Promise<void>>();
   #unrecordedAtMs = Number.NEGATIVE_INFINITY;
+  #isClosed = false;
 
   constructor(parts: LanParts) {
     this.#parts = parts;
@@ -297,12 +300,20 @@ export class Lan {
    * that it can start again without waiting. Not an address that somebody else was heard to use. All that is known of the
    * container is read before this returns; nobody has to wait for what it resolves to.
    */
-  async keepLeft(endpoint: LanEndpoint): Promise<void> {
+  keepLeft(endpoint: LanEndpoint): Promise<void> {
+    const keeping = this.#keepLeft(endpoint).finally(() => this.#keepingLeft.delete(keeping));
+    this.#keepingLeft.add(keeping);
+    return keeping;
+  }
+
+  async #keepLeft(endpoint: LanEndpoint): Promise<void> {
     const { parentName, macAddress } = endpoint;
     if (this.asks(endpoint)) this.#leavers.note(parentName, macAddress, endpoint.addresses);
     // The engine is answered first, and others that leave at the same moment are noted.
     await immediate();
     for (const address of endpoint.addresses) {
+      // Nobody would close a port that is opened now.
+      if (this.#isClosed) return;
       const probe = this.#question({ ...endpoint, address, subnet: prefixOf(address, address.length) });
       if (probe === null || this.#monitor.isContested(parentName, address)) continue;
       if (this.#interruptions.isDeaf(parentName)) continue;
@@ -314,7 +325,10 @@ export class Lan {
 
   /** The network with these subnets is gone, and with it the wish of its containers to come back. */
   endLeft(parentName: string, subnets: readonly Prefix[]): void {
-    for (const subnet of subnets) this.#prober.endLeft(parentName, subnet);
+    const end = () => subnets.forEach((subnet) => this.#prober.endLeft(parentName, subnet));
+    end();
+    // Leave has not waited for what its containers left.
+    if (this.#keepingLeft.size > 0) void Promise.allSettled(this.#keepingLeft).then(end);
   }
 
   /** Parents whose network port was found to deliver to the parent's MAC address only. */
@@ -324,6 +338,7 @@ export class Lan {
 
   /** Ends everything; no link or socket stays. What is being asked ends in an error. */
   async close(): Promise<void> {
+    this.#isClosed = true;
     this.#interruptions.close();
     this.#monitor.close();
     await this.#prober.close();

@@ -214,11 +214,14 @@ export class Prober {
    * once for two minutes, and asked for meanwhile, so that the container can start again without waiting.
    */
   keepLeft(request: ProbeRequest, isLeaver: (macAddress: string) => boolean): Promise<void> {
+    const key = keyOf(request);
+    const leaversGuard = this.#guards.get(key);
     return this.#onParent(request, async (parent, stop) => {
-      const key = keyOf(request);
       if (!parent.hasCarrier) return;
       const port = await this.#port(request, parent, stop);
-      if (this.#standby.has(key)) return;
+      const guard = this.#guards.get(key);
+      // Nobody waits for this, so another container may be about to get the address by now.
+      if (this.#standby.has(key) || (guard !== undefined && guard !== leaversGuard)) return;
       const isOfHost = (macAddress: string) => isOnHost(this.#links, macAddress);
       const terms = { refreshMs: REFRESH_MS, isOurs: true, isLeaver, isOfHost };
       const detection = this.#detection(request, parent, port, terms);
