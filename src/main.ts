@@ -73,7 +73,6 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
     store,
     aliases: settings.parents,
     usualConflictPolicy: settings.conflict,
-    mostFrames: settings.probeRate,
     log,
   });
   const ipam: IpamDriver = new IpamDriver({

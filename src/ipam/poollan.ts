@@ -18,13 +18,8 @@ interface Parts {
   readonly aliases: ReadonlyMap<string, string>;
   /** Where the network says nothing: whether an address that was named is given although somebody has it. */
   readonly usualConflictPolicy: ConflictPolicy;
-  /** Frames a second on one parent, at most; 0 for no limit. */
-  readonly mostFrames: number;
   readonly log: Log;
 }
-
-/** Of the frames of a second, those that are due in the fifth of one from one probe of an address to its next (lan/pacer.ts). */
-const FRAMES_A_ROUND = 0.16;
 
 /** The network that CreateNetwork tied to the pool tells the parent, else `--ipam-opt parent=`; without either nobody is asked. */
 export class PoolLan implements Keeper {
@@ -32,15 +27,13 @@ export class PoolLan implements Keeper {
   readonly #store: Pick<Store, 'networks' | 'leases'>;
   readonly #aliases: ReadonlyMap<string, string>;
   readonly #usualConflictPolicy: ConflictPolicy;
-  readonly #mostFrames: number;
   readonly #log: Log;
 
-  constructor({ lan, store, aliases, usualConflictPolicy, mostFrames, log }: Parts) {
+  constructor({ lan, store, aliases, usualConflictPolicy, log }: Parts) {
     this.#lan = lan;
     this.#store = store;
     this.#aliases = aliases;
     this.#usualConflictPolicy = usualConflictPolicy;
-    this.#mostFrames = mostFrames;
     this.#log = log;
   }
 
@@ -81,7 +74,7 @@ export class PoolLan implements Keeper {
 
   /** See Keeper. */
   get mostAtOnce(): number {
-    return this.#mostFrames === 0 ? Number.POSITIVE_INFINITY : Math.floor(this.#mostFrames * FRAMES_A_ROUND);
+    return this.#lan.mostAtOnce;
   }
 
   /** See Keeper. */

@@ -91,6 +91,8 @@ const PORT_FILTERS =
 const UNRECORDED_MS = 60_000;
 /** Two addresses given out on a parent within this time are the beginning of more. */
 const BURST_MS = 1000;
+/** Of the frames of a second, those that are due in the fifth of one from one probe of an address to its next (pacer.ts). */
+const FRAMES_A_ROUND = 0.16;
 /** More than a host has. */
 const MOST_PARENTS = 1024;
 
@@ -224,6 +226,12 @@ export class Lan {
     if (!verdict.held) return { release: () => this.#prober.letGo(probe, listener) };
     await this.#tellHolder(request, verdict, null);
     return verdict.simultaneous || isStandbyMac(verdict.macAddress) ? 'wanted' : 'used';
+  }
+
+  /** Addresses that may be asked for at a time on one LAN without going beyond its rate of frames; infinite without a limit. */
+  get mostAtOnce(): number {
+    const { mostFrames } = this.#parts;
+    return mostFrames === 0 ? Number.POSITIVE_INFINITY : Math.floor(mostFrames * FRAMES_A_ROUND);
   }
 
   /** Whether the LAN is asked for what is used on the segment. */

@@ -24,7 +24,17 @@ interface Question extends AddressCheck {
 /** What of the LAN room is used here. */
 type LanRoom = Pick<
   Lan,
-  'check' | 'insist' | 'confirm' | 'keep' | 'watch' | 'forget' | 'announce' | 'keepLeft' | 'endLeft' | 'vacate'
+  | 'check'
+  | 'insist'
+  | 'confirm'
+  | 'keep'
+  | 'mostAtOnce'
+  | 'watch'
+  | 'forget'
+  | 'announce'
+  | 'keepLeft'
+  | 'endLeft'
+  | 'vacate'
 >;
 
 /** What is asked of the LAN while something else is done. */
@@ -177,6 +187,11 @@ export class EndpointLan {
     const subnet = parsePrefix(subnetOf(address, network.subnets)?.subnet ?? '');
     if (segment === null || subnet === undefined) return null;
     return this.#lan.keep({ ...segment, address, subnet, signal }, lost);
+  }
+
+  /** See Lan.mostAtOnce. */
+  get mostAtOnce(): number {
+    return this.#lan.mostAtOnce;
   }
 
   /** See Lan.keepLeft(). */

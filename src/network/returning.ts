@@ -23,7 +23,7 @@ export interface ReturningParts {
   readonly networks: Store['networks'];
   readonly endpoints: Endpoints;
   readonly links: Links;
-  readonly lan: Pick<LanOfEndpoints, 'keep'>;
+  readonly lan: Pick<LanOfEndpoints, 'keep' | 'mostAtOnce'>;
   readonly log: Log;
 }
 
@@ -36,6 +36,8 @@ interface Place {
 
 /** More containers have to wait for a window. */
 const MOST = 256;
+/** With the lowest rates of frames so many are asked for at a time. */
+const LEAST_AT_ONCE = 4;
 /** Of containers that ended before the daemon did, those that ended in this time were stopped with their engine. */
 const STOPPING_MS = 120_000;
 /** An engine that starts many containers after a boot has done so by then. */
@@ -101,7 +103,8 @@ export class Returning {
     const places: Place[] = [];
     for (const network of networks.filter((one) => one.left !== undefined)) {
       const { left = [], ...rest } = network;
-      await this.#parts.networks.replace(network, rest);
+      // On a disk that is full they are asked for again after the next start as well.
+      await undo(this.#parts.log, 'addresses of containers', () => this.#parts.networks.replace(network, rest));
       places.push(...left.flatMap((text) => placeOf(rest, text)));
     }
     return places;
@@ -124,8 +127,14 @@ export class Returning {
   }
 
   async #ask(places: readonly Place[], [nextMs, ...laterMs]: readonly number[]): Promise<void> {
-    const outcomes = await Promise.all(places.map((place) => this.#keep(place).catch(() => 'ended' as const)));
-    const unasked = places.filter((place, at) => outcomes[at] === 'ended' && !this.#isUsed(place));
+    const unasked: Place[] = [];
+    // What is paced waits in line: a call about another address would come after all of these, and too late for its engine.
+    const many = Math.max(LEAST_AT_ONCE, this.#parts.lan.mostAtOnce);
+    for (let start = 0; start < places.length; start += many) {
+      const some = places.slice(start, start + many).filter((place) => !this.#isUsed(place));
+      const outcomes = await Promise.all(some.map((place) => this.#keep(place).catch(() => 'ended' as const)));
+      unasked.push(...some.filter((place, at) => outcomes[at] === 'ended' && !this.#isUsed(place)));
+    }
     if (nextMs !== undefined && unasked.length > 0) this.#in(nextMs, () => void this.#ask(unasked, laterMs));
   }
 

@@ -9,6 +9,7 @@ const QUIET_LAN: LanOfEndpoints = {
   ask: () => ({ answer: Promise.resolve(), isDoubtful: () => false }),
   confirm: async () => undefined,
   keep: async () => null,
+  mostAtOnce: Number.POSITIVE_INFINITY,
   watch: () => undefined,
   close: () => undefined,
   forget: () => undefined,

@@ -33,7 +33,6 @@ function poolLan({ isProof }: { isProof: boolean }) {
     } as never,
     aliases: new Map(),
     usualConflictPolicy: 'warn',
-    mostFrames: 0,
     log: logInto(lines),
   });
   return { lan, asked, lines };

@@ -47,6 +47,7 @@ function lanThatSays(answers: Answers) {
       announce: nothing,
       keepLeft: nothing,
       keep: async () => null,
+      mostAtOnce: Number.POSITIVE_INFINITY,
     },
     ...{ endLeft: () => undefined, vacate: nothing },
   };
