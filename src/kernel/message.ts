@@ -119,6 +119,8 @@ export interface LinkAddress {
   readonly address: string;
   readonly prefixLength: number;
   readonly family: Family;
+  /** Of a point-to-point link, the other end's; one link may have the address several times, with different ones. */
+  readonly peer?: string;
 }
 
 /** A unicast route, or one of its next hops. */
@@ -313,9 +315,11 @@ export function decodeAddress({ body }: Message): LinkAddress | undefined {
   const attributes = new Attributes(body, ADDRESS_BODY_SIZE);
   const family = FAMILIES[body.readUInt8()];
   // On a point-to-point link IFA_ADDRESS is the peer's.
-  const address = formatBytes(family, attributes.bytes(IFA.LOCAL) ?? attributes.bytes(IFA.ADDRESS));
+  const other = formatBytes(family, attributes.bytes(IFA.ADDRESS));
+  const address = formatBytes(family, attributes.bytes(IFA.LOCAL)) ?? other;
   if (family === undefined || address === undefined) return undefined;
-  return { linkIndex: body.readUInt32LE(4), address, prefixLength: body.readUInt8(1), family };
+  const peer = other === undefined || other === address ? {} : { peer: other };
+  return { linkIndex: body.readUInt32LE(4), address, prefixLength: body.readUInt8(1), family, ...peer };
 }
 
 // --- routes --------------------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ interface Rows {
   readonly id: number | null;
   /** By index. */
   readonly links: Map<number, KnownLink>;
-  /** By link, address and prefix length. */
+  /** By link, address, prefix length and peer. */
   readonly addresses: Map<string, KnownAddress>;
   reading: Promise<void> | undefined;
   /** Told while it is read. */
@@ -374,8 +374,8 @@ function newRows(id: number | null): Rows {
   return { id, links: new Map(), addresses: new Map(), reading: undefined, told: [], isOutdated: false };
 }
 
-function keyOf({ linkIndex, address, prefixLength }: LinkAddress): string {
-  return `${linkIndex} ${address}/${prefixLength}`;
+function keyOf({ linkIndex, address, prefixLength, peer = '' }: LinkAddress): string {
+  return `${linkIndex} ${address}/${prefixLength} ${peer}`;
 }
 
 function namesOf({ name, alternativeNames }: Link): string[] {

@@ -93,6 +93,19 @@ describe('the table of links', { skip: outsideLab(), timeout: 500_000 }, () => {
     run('netns delete early');
   });
 
+  test('has an address with two peers until both are gone', { timeout }, async () => {
+    for (const peer of ['10.8.0.2', '10.8.0.3']) run(`address add 10.8.0.1 peer ${peer}/32 dev wire0`);
+    for (const [peer, left] of [
+      ['10.8.0.2', 1],
+      ['10.8.0.3', 0],
+    ] as const) {
+      await links.table.update();
+      run(`address delete 10.8.0.1 peer ${peer}/32 dev wire0`);
+      await links.table.update();
+      assert.equal(links.table.placesOf('10.8.0.1').length, left);
+    }
+  });
+
   test('is right also where nothing is told of other namespaces, without CAP_NET_BROADCAST', { timeout }, async () => {
     run('netns add weak');
     run('link add mv0 link wire0 type macvlan mode bridge');

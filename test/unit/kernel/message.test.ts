@@ -229,6 +229,7 @@ test('the address of a point-to-point link is its own, not the peer’s', () => 
     address: '10.0.0.1',
     prefixLength: 32,
     family: 'IPv4',
+    peer: '10.0.0.2',
   });
 });
 
