@@ -45,6 +45,8 @@ interface Rows {
   /** By link, address, prefix length and peer. */
   readonly addresses: Map<string, KnownAddress>;
   reading: Promise<void> | undefined;
+  /** How many have begun. */
+  readings: number;
   /** Told while it is read. */
   told: KernelEvent[];
   /** While it is read it became another's number, or its events were lost. */
@@ -184,13 +186,22 @@ export class LinkTable {
   /** Sub-interfaces of a parent of this namespace that are in others and have this address there, without prefix length. */
   async subInterfacesElsewhere(parentIndex: number, address: string): Promise<ForeignLink[]> {
     await this.update();
-    const { namespaces } = this.#parts;
     const isOne = ({ kind, parentIndex: on }: Link) => on === parentIndex && SUB_INTERFACE_KINDS.has(kind);
+    if (address.includes(':')) await this.#readAgain(isOne);
+    const { namespaces } = this.#parts;
     const known = this.placesOf(address).flatMap((place) => this.#linkAt(place) ?? []);
-    if (!known.some(isOne)) return [];
     const found = await namespaces.again(known.filter(isOne).map(asForeign));
-    const ownId = await namespaces.ownId();
+    const ownId = found.length > 0 ? await namespaces.ownId() : null;
     return found.filter((link) => isOne(link) && link.parentNamespaceId === ownId);
+  }
+
+  /**
+   * The namespaces with such a link. An IPv6 address that is set without detection of duplicates, as engines do, is there
+   * before it is told: that waits for a work queue of the kernel (addrconf_dad_start, net/ipv6/addrconf.c).
+   */
+  async #readAgain(isOne: (link: Link) => boolean): Promise<void> {
+    const wanted = Array.from(this.#others.values()).filter(({ links }) => Array.from(links.values()).some(isOne));
+    await Promise.all(wanted.map((rows) => this.#readOnceMore(rows)));
   }
 
   #linkAt({ namespaceId, linkIndex }: KnownAddress): KnownLink | undefined {
@@ -301,17 +312,28 @@ export class LinkTable {
 
   /** Reads a namespace until what was read is not outdated. */
   async #refresh(rows: Rows): Promise<void> {
-    while (this.#stale.has(rows)) {
-      rows.reading ??= this.#read(rows).finally(() => {
-        rows.reading = undefined;
-        rows.told = [];
-      });
-      await rows.reading;
-    }
+    while (this.#stale.has(rows)) await this.#reading(rows);
+  }
+
+  /** One that begins after this call: one reading for all who asked before it began. */
+  async #readOnceMore(rows: Rows): Promise<void> {
+    const { readings } = rows;
+    await rows.reading?.catch(() => undefined);
+    if (rows.readings === readings || rows.reading !== undefined) await this.#reading(rows);
+  }
+
+  /** The one that is under way, or else a new one. */
+  #reading(rows: Rows): Promise<void> {
+    rows.reading ??= this.#read(rows).finally(() => {
+      rows.reading = undefined;
+      rows.told = [];
+    });
+    return rows.reading;
   }
 
   async #read(rows: Rows): Promise<void> {
     rows.isOutdated = false;
+    rows.readings++;
     const contents = await (rows.id === null ? this.#parts.readHere() : this.#parts.namespaces.contents(rows.id));
     // What is older than the reading must not be left as the last that is applied.
     this.drain();
@@ -371,7 +393,7 @@ export class LinkTable {
 }
 
 function newRows(id: number | null): Rows {
-  return { id, links: new Map(), addresses: new Map(), reading: undefined, told: [], isOutdated: false };
+  return { id, links: new Map(), addresses: new Map(), reading: undefined, readings: 0, told: [], isOutdated: false };
 }
 
 function keyOf({ linkIndex, address, prefixLength, peer = '' }: LinkAddress): string {

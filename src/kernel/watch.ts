@@ -4,7 +4,8 @@
  * NETLINK_LISTEN_ALL_NSID in net/netlink/af_netlink.c).
  *
  * The kernel queues an event before the system call returns that made the change. What it tells later is whether a link
- * has carrier (net/core/link_watch.c), and an IPv6 address that the kernel gave itself, once it was found unique. What it tells of
+ * has carrier (net/core/link_watch.c), and an IPv6 address that the kernel gave itself, once it was found unique, or that is
+ * to be used without that (IFA_F_NODAD), once a work queue gets to it (addrconf_dad_start, net/ipv6/addrconf.c). What it tells of
  * a link only while that is up is a new alias or alternative name (netdev_state_change, net/core/dev.c).
  */
 import { constants } from 'node:os';

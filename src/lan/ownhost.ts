@@ -8,7 +8,7 @@
  * table finds, so that what goes at this very moment is no reason for a refusal.
  */
 import { type Address, formatAddress } from '../address.ts';
-import type { Link, Links } from '../kernel/link.ts';
+import type { Link, LinkAddress, Links } from '../kernel/link.ts';
 import type { LinkTable } from '../kernel/table.ts';
 import type { DetectionSpec } from './detectionspec.ts';
 import type { Verdict } from './verdict.ts';
@@ -56,10 +56,8 @@ export async function hostWith(
   { address, isOwn }: OwnAddress,
   parent: Link,
 ): Promise<Verdict | undefined> {
-  await links.table.update();
   const text = formatAddress(address);
-  for (const { linkIndex, namespaceId } of links.table.placesOf(text)) {
-    if (namespaceId !== null) continue;
+  for (const linkIndex of await ownLinksWith(links, text)) {
     const link = await links.byIndex(linkIndex);
     if (link === undefined || isOwn(link.macAddress, false)) continue;
     if (address.family === 'IPv6' && link.index !== parent.index && link.parentIndex !== parent.index) continue;
@@ -67,6 +65,15 @@ export async function hostWith(
     return onHost((link.isLoopback ? parent : link).macAddress, link.name);
   }
   return undefined;
+}
+
+/** An IPv6 address that is set without detection of duplicates is told late (table.ts), so those are read. */
+async function ownLinksWith(links: Links, address: string): Promise<number[]> {
+  const isIt = (one: LinkAddress) => one.address === address;
+  if (address.includes(':')) return (await links.addresses()).filter(isIt).map(({ linkIndex }) => linkIndex);
+  await links.table.update();
+  const places = links.table.placesOf(address).filter(({ namespaceId }) => namespaceId === null);
+  return places.map(({ linkIndex }) => linkIndex);
 }
 
 /** Siblings in modes private and vepa hear no probe of another sibling; their addresses can be read all the same. */

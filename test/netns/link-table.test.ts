@@ -73,6 +73,28 @@ describe('the table of links', { skip: outsideLab(), timeout: 500_000 }, () => {
     run('address delete 10.4.0.2/24 dev wire0');
   });
 
+  test('finds an IPv6 address on a sub-interface that was set without detection of duplicates', {
+    timeout,
+  }, async () => {
+    run('netns add six');
+    run('link add mv0 link wire0 type macvlan mode private');
+    run('link set mv0 netns six');
+    run('-n six link set mv0 up');
+    const parent = await links.byName('wire0');
+    // The kernel tells of the address some time after it is there.
+    for (let count = 1; count <= 100; count++) {
+      const address = `fd00:6::${count.toString(16)}`;
+      run(`-n six address add ${address}/64 dev mv0 nodad`);
+      const found = await links.table.subInterfacesElsewhere(parent?.index ?? 0, address);
+      assert.deepEqual(
+        found.map(({ name }) => name),
+        ['mv0'],
+        address,
+      );
+    }
+    run('netns delete six');
+  });
+
   test('is complete for all who ask while it is read for the first time', { timeout }, async () => {
     run('netns add early');
     run('link add mv0 link wire0 type macvlan mode bridge');
