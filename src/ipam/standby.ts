@@ -395,6 +395,8 @@ export class Standby {
     else if (typeof kept === 'string') this.#avoid(standby, realm, address, kept);
     else if (signal.aborted) kept.release();
     else if (!isLost) this.#take(standby, realm, address, kept);
+    // That a container got it while it was asked for says nothing about the LAN.
+    if (kept === 'ended' && !realm.isFree(address)) return 'kept';
     return typeof kept === 'string' ? kept : 'kept';
   }
 
