@@ -312,19 +312,18 @@ export class Prober {
     }
   }
 
-  async #parent({ parentName, address }: OnParent): Promise<Link> {
-    const parent = await this.#links.known(parentName);
-    if (parent === undefined) throw errors.probeParentGone(formatAddress(address), parentName);
-    if (parent.type !== ETHERNET || parent.isLoopback) throw errors.parentNotEthernet(parentName);
-    if (!parent.isUp) throw errors.probeParentDown(formatAddress(address), parentName);
-    return parent;
+  async #parent(request: OnParent): Promise<Link> {
+    return usable(request, await this.#links.known(request.parentName));
   }
 
-  /** The kernel's words for a parent that went down or away are many; its state says which it was. */
+  /**
+   * The kernel's words for a parent that went down or away are many; its state says which it was. It is asked itself, as it
+   * tells of a link that is deleted as of one that went down first.
+   */
   async #refusal(request: OnParent, error: KernelError): Promise<Error> {
     if (error.code === 'EPERM') return errors.notPermitted('watch a network link', error);
     try {
-      await this.#parent(request);
+      usable(request, await this.#links.byName(request.parentName));
       return errors.probeFailed(formatAddress(request.address), request.parentName, error.code, error);
     } catch (sentence) {
       return sentence as Error;
@@ -463,6 +462,14 @@ export class Prober {
     this.#proxyReports.put(key, nowMs);
     this.#onProxy({ parentName, macAddress });
   }
+}
+
+/** The parent, if it can be asked on. Throws a PluginError. */
+function usable({ parentName, address }: OnParent, parent: Link | undefined): Link {
+  if (parent === undefined) throw errors.probeParentGone(formatAddress(address), parentName);
+  if (parent.type !== ETHERNET || parent.isLoopback) throw errors.parentNotEthernet(parentName);
+  if (!parent.isUp) throw errors.probeParentDown(formatAddress(address), parentName);
+  return parent;
 }
 
 function keyOf({ parentName, address }: Pick<ProbeRequest, 'parentName' | 'address'>): string {
