@@ -7,7 +7,10 @@
  * base is followed, and the kernel's count of carrier changes: linkwatch (net/core/link_watch.c) tells of a loss and a return
  * within a second as one change in which nothing seems to have happened. Of a bridge or bond the members count that were
  * without a carrier, because its own stays as long as one of them has one.
+ *
+ * A host that has just booted brought its cables up a moment ago, before anybody followed them.
  */
+import { uptime } from 'node:os';
 import { LatestMap } from '../bounded.ts';
 import type { Link, LinkEvent, Links } from '../kernel/link.ts';
 
@@ -21,6 +24,8 @@ export interface CarrierParts {
    * on it was gone, as a VLAN that was made anew.
    */
   readonly onBack: (parentName: string, isNewCable: boolean) => void;
+  /** Seconds since the host booted; left out, as the kernel counts them. */
+  readonly uptimeS?: () => number;
 }
 
 /** What counts of a link. */
@@ -55,6 +60,8 @@ const MOST_PARENTS = 1024;
 const MOST_MEMBERS = 1024;
 /** QinQ has two levels; deeper chains are followed this far. */
 const MOST_LEVELS = 8;
+/** So long after its boot, in seconds, a host's ports may still be blocked: it boots in some 20 s, spanning tree takes 30 s more. */
+const BOOT_S = 90;
 /** Kinds that never had a cable. */
 const WITHOUT_CABLE: ReadonlySet<string> = new Set(['dummy', 'ifb']);
 /** Kinds whose carrier is that of any of their members. */
@@ -145,18 +152,24 @@ export class Carrier {
     const base = chain.at(-1);
     const isChanged = String(chain.map(({ index }) => index)) !== String(parent.chain) || chain.some(isNews(parent));
     if (base !== undefined && !isFirst && isOtherCable(parent, base, chain.length)) parent.isNewCable = true;
-    if (base !== undefined && !stateOf(base).isRunning) parent.isNewCable = !WITHOUT_CABLE.has(base.kind ?? '');
+    if (base !== undefined && !stateOf(base).isRunning) parent.isNewCable = true;
+    // What had the parent's name before may have had one.
+    if (WITHOUT_CABLE.has(base?.kind ?? '')) parent.isNewCable = false;
     parent.chain = chain.map(({ index }) => index);
     parent.baseIndex = base?.index ?? parent.baseIndex;
     for (const index of parent.states.keys()) if (index !== parent.baseIndex) parent.states.delete(index);
     for (const link of chain) parent.states.set(link.index, stateOf(link));
     for (const link of members) remember(parent, link.index, stateOf(link));
-    if (isFirst) {
-      parent.isThere = this.#isThere(parent);
-      return;
-    }
+    if (isFirst) return this.#begin(parent, [...chain, ...members]);
     if (isChanged) this.#depart(parent);
     this.#judge(parent);
+  }
+
+  /** What was up before is no return, unless the host has just booted. Behind a virtual link is no switch with spanning tree. */
+  #begin(parent: FollowedParent, links: readonly Link[]): void {
+    parent.isThere = this.#isThere(parent);
+    const { uptimeS = uptime } = this.#parts;
+    if (parent.isThere && uptimeS() < BOOT_S && links.some(isNic)) this.#return(parent, true);
   }
 
   #hear(event: LinkEvent): void {
@@ -203,8 +216,7 @@ export class Carrier {
     remember(parent, link.index, now);
     if (before === undefined || isSame(before, now) || !now.isRunning || parent.isThere !== true) return;
     this.#lose(parent);
-    // Behind a virtual one is no switch with spanning tree.
-    this.#return(parent, link.kind === null);
+    this.#return(parent, isNic(link));
   }
 
   /** `wasAway`: the kernel counted a loss and a return, and tells of both at once. */
@@ -274,6 +286,11 @@ function isOtherCable({ baseIndex, states }: FollowedParent, base: Link, levels:
   if (baseIndex === undefined) return levels === 1;
   const before = states.get(base.index);
   return baseIndex !== base.index || (before !== undefined && !isSame(before, stateOf(base)));
+}
+
+/** One that the kernel names no kind of is no virtual link. */
+function isNic({ kind }: Link): boolean {
+  return kind === null;
 }
 
 function isNews({ states }: FollowedParent): (link: Link) => boolean {
