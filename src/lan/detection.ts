@@ -12,7 +12,14 @@
  */
 import type { Address } from '../address.ts';
 import { standbyMac } from './frames/mac.ts';
-import { defenceFrame, makeNonce, membershipFrames, probeFrames, standbyFrame } from './frames/outgoing.ts';
+import {
+  defenceFrame,
+  makeNonce,
+  membershipFrames,
+  probeFrames,
+  standbyFrame,
+  unicastProbeFrame,
+} from './frames/outgoing.ts';
 import { type Sighting, isStandbyNotice } from './frames/sighting.ts';
 import type { DetectionContext, DetectionSpec, StandbyTerms } from './detectionspec.ts';
 import { Contenders, TieBreak } from './tiebreak.ts';
@@ -157,8 +164,12 @@ export class Detection {
   /**
    * Asks once more for an address that is guarded. Null when it is guarded no longer, though nobody took it. No container
    * of ours can speak for the address meanwhile, so whoever does is somebody else, whatever his MAC address.
+   *
+   * `twinMac`: of the endpoint that gets the address. Another Docker host makes the same from the same address, and hands its
+   * containers what is sent to all by a queue (macvlan_broadcast_enqueue, drivers/net/macvlan.c), which a busy machine delays;
+   * what is sent to the container alone passes that by.
    */
-  async confirm(): Promise<Verdict | null> {
+  async confirm(twinMac: string | null): Promise<Verdict | null> {
     const { wire } = this.#context;
     wire.drain();
     if (this.#phase === 'guarding') {
@@ -167,6 +178,7 @@ export class Detection {
       do {
         await this.#pause(wire.turn());
         this.#probe();
+        this.#askTwin(twinMac);
         await this.#pause(CONFIRM_MS);
         if (this.#isLate(CONFIRM_MS)) await this.#pause(LATE_WAIT_MS);
         wire.drain();
@@ -272,6 +284,12 @@ export class Detection {
     this.#sentAtMs = clock.nowMs();
     this.#lostBefore = wire.lostFrames;
     for (const frame of probeFrames(this.address, wire.macAddress, this.#nonce)) wire.send(frame);
+  }
+
+  #askTwin(twinMac: string | null): void {
+    const { wire } = this.#context;
+    if (twinMac === null || twinMac === wire.macAddress || !wire.spare()) return;
+    wire.send(unicastProbeFrame(this.address, wire.macAddress, twinMac, this.#nonce));
   }
 
   #isOurs(sighting: Sighting): boolean {

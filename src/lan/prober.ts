@@ -162,7 +162,10 @@ export class Prober {
     if (guard === undefined) return this.probe(request);
     const isOwn = (mac: string) => mac === givenTo || request.isOwn(mac, false);
     const read = () => this.#onParent(request, (parent) => this.#ownHost.holderOf({ ...request, isOwn }, parent));
-    const [asked, here] = await Promise.all([guard.confirm(), givenTo === null ? undefined : read()]);
+    const [asked, here] = await Promise.all([
+      guard.confirm(request.macAddress ?? null),
+      givenTo === null ? undefined : read(),
+    ]);
     return here ?? asked ?? this.probe(request);
   }
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { type Address, parseAddress } from '../../../src/address.ts';
+import { type Address, formatMac, parseAddress } from '../../../src/address.ts';
 import { arpAnnouncement, arpProbe, arpReply, encodeArp } from '../../../src/lan/frames/arp.ts';
 import { Detection } from '../../../src/lan/detection.ts';
 import { standbyMac } from '../../../src/lan/frames/mac.ts';
@@ -388,13 +388,33 @@ test('the question asked while an endpoint is joined is asked again when frames 
   const trial = ask(IPV4);
   trial.world.run(1000);
   const before = trial.host.sent.length;
-  const confirmed = trial.detection.confirm();
+  const confirmed = trial.detection.confirm(null);
   await settle();
   trial.host.lostFrames = 7;
   await trial.world.live(1100);
   assert.deepEqual(await confirmed, { held: false });
   assert.equal(trial.host.sent.length, before + 2);
 });
+
+test(
+  'the MAC address that the endpoint has is asked alone as well, as another host may have made the same',
+  options,
+  async () => {
+    const twin = '02:42:c0:a8:01:02';
+    const trial = ask(IPV4);
+    trial.world.run(1000);
+    const before = trial.host.sent.length;
+    const confirmed = trial.detection.confirm(twin);
+    await settle();
+    await trial.world.live(1100);
+    assert.deepEqual(await confirmed, { held: false });
+    const frames = trial.host.sent.slice(before);
+    assert.deepEqual(
+      frames.map(({ frame }) => formatMac(frame.subarray(0, 6))),
+      ['ff:ff:ff:ff:ff:ff', twin],
+    );
+  },
+);
 
 test('reassertions against a flood of rivals are bounded', options, async () => {
   const trial = ask(IPV4);

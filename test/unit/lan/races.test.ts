@@ -83,7 +83,7 @@ class Daemon {
   }
 
   async #confirm(detection: Detection): Promise<Verdict> {
-    return (await detection.confirm()) ?? this.#given(undefined).verdict;
+    return (await detection.confirm(null)) ?? this.#given(undefined).verdict;
   }
 
   /** As Prober.probe(): what is not on standby, or not surely, is asked for thoroughly. */
