@@ -24,7 +24,7 @@ export function manifest(): object {
     workdir: '/',
     interface: { types: ['docker.networkdriver/1.0', 'docker.ipamdriver/1.0'], socket: 'tsmacvlan.sock' },
     network: { type: 'host' },
-    linux: { capabilities: ['CAP_NET_ADMIN', 'CAP_NET_RAW', 'CAP_NET_BROADCAST'] },
+    linux: { capabilities: ['CAP_NET_ADMIN', 'CAP_NET_BROADCAST', 'CAP_NET_RAW'] },
     // Survives disable, upgrade and reboot; only `docker plugin rm` removes it.
     propagatedMount: SETTINGS.STATE_DIR.fallback,
     mounts: [

@@ -38,7 +38,7 @@ import { type Sighting, decodePacket, readSighting } from './frames/sighting.ts'
 const PROBE_MTU = 576;
 
 /** How often the socket is read: just after a frame of ours, when most answers come; while a verdict is awaited or an
- * address is guarded, as a fresh question of another daemon waits no longer than 6 or 10 ms for our defence; and while addresses
+ * address is guarded, as a fresh question of another daemon waits no longer than 9 or 10 ms for our defence; and while addresses
  * are only on standby. */
 const PROMPT_TICK_MS = 2;
 const ASKING_TICK_MS = 5;

@@ -29,7 +29,7 @@
  * address for a container takes no notice and asks on, and at its second probe the keeper lets go in silence. So two
  * daemons keep different addresses, and neither keeps the other from the last free one or from one the user named.
  *
- * The fresh question. A keeper that needs the address itself reads what waits in its socket and sends one probe; after 6 ms (IPv6: 10)
+ * The fresh question. A keeper that needs the address itself reads what waits in its socket and sends one probe; after 9 ms (IPv6: 10)
  * in silence the address is its container's, and it defends it. Whoever was heard to probe for it within 5 s may still be
  * asking: then the keeper asks as thoroughly as anybody. 5 s after another's probe a keeper asks again in any case.
  *

@@ -49,8 +49,11 @@ export const LATE_MS = 1.5;
 /** then so much longer is listened. */
 export const LATE_WAIT_MS = 12;
 
+/** Another daemon that guards the address reads its socket every 5 ms (port.ts) before it can defend it. */
+const DEFENCE_MS = 9;
+
 function fresh(family: Family): Timing {
-  return { ...FAST, firstWaitMs: 0, probes: 1, lastWaitMs: ANSWER_MS[family] };
+  return { ...FAST, firstWaitMs: 0, probes: 1, lastWaitMs: Math.max(DEFENCE_MS, ANSWER_MS[family]) };
 }
 
 /**
