@@ -255,7 +255,7 @@ for (const [address, probe, reply] of [
       const trial = kept(address);
       assert.ok(trial.detection.grant());
       assert.equal(trial.sent().length, 1);
-      const waitMs = { IPv4: 6, IPv6: 10 }[family];
+      const waitMs = { IPv4: 9, IPv6: 10 }[family];
       trial.world.run(5000 + waitMs - 1);
       assert.ok(trial.detection.isAsking);
       trial.world.run(5000 + waitMs);
@@ -339,17 +339,17 @@ test('where this process was woken late since the question, answers are waited f
   const trial = kept();
   assert.ok(trial.detection.grant());
   trial.host.lateAtMs = 5002;
-  trial.world.run(5017);
+  trial.world.run(5020);
   assert.ok(trial.detection.isAsking);
-  trial.world.run(5018);
+  trial.world.run(5021);
   assert.ok(trial.detection.isGuarding);
   let isConfirmed = false;
   void trial.detection.confirm(null).then(() => (isConfirmed = true));
-  await trial.world.live(5019);
-  trial.host.lateAtMs = 5019;
-  await trial.world.live(5035);
+  await trial.world.live(5022);
+  trial.host.lateAtMs = 5022;
+  await trial.world.live(5038);
   assert.ok(!isConfirmed);
-  await trial.world.live(5037);
+  await trial.world.live(5040);
   assert.ok(isConfirmed);
 });
 
@@ -435,15 +435,15 @@ test(
     };
     assert.deepEqual(
       [5, 19, 22, 100, 250, 251, 2000].map((agoMs) => waits(agoMs)),
-      [6, 3, 0, 0, 0, 6, 6],
+      [9, 3, 0, 0, 0, 9, 9],
     );
     assert.equal(
       waits(100, ({ host }) => (host.lostFrames += 20)),
-      6,
+      9,
     );
     assert.equal(
       waits(100, (trial) => trial.hear(arpReply(probes.IPv4(OUR_MAC), CONTAINER))),
-      6,
+      9,
       'its own container',
     );
   },
