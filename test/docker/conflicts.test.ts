@@ -102,7 +102,9 @@ for (const version of VERSIONS) {
       );
       assert.equal(code, 125);
       const sentence = `address 172.16.10.10 is already used on the LAN by ${MacAddress}, which answered on lan0; choose another --ip`;
-      assert.ok(stderr.includes(sentence), stderr);
+      // On a busy machine host one hands its container our questions to all too late: then that to the container alone finds it.
+      const later = `address 172.16.10.10 was free when it was chosen, and is used on the LAN by ${MacAddress} since, seen on lan0`;
+      assert.ok(stderr.includes(sentence) || stderr.includes(later), stderr);
     });
 
     test('the same --ip with the IPAM of Docker is refused too', async () => {
