@@ -8,7 +8,7 @@ import assert from 'node:assert/strict';
 import { type TestContext, after, afterEach, before, beforeEach, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Address, formatAddress, parseAddress } from '../../src/address.ts';
-import { type Link, Links } from '../../src/kernel/link.ts';
+import { type Link, type LinkEvent, Links } from '../../src/kernel/link.ts';
 import { isProbeMac } from '../../src/lan/frames/mac.ts';
 import { Carrier } from '../../src/lan/carrier.ts';
 import { Interruptions } from '../../src/lan/interruptions.ts';
@@ -92,6 +92,40 @@ describe('the carrier of a parent', { skip: outsideLab(), timeout: 120_000 }, ()
     assert.deepEqual(await news(1), ['lost']);
     await ip('link set par up');
     assert.deepEqual(await news(1), ['cable back']);
+  });
+
+  test('a cable that came in while the links were read is back once, whatever was read before', {
+    timeout,
+  }, async () => {
+    carrier.close();
+    let tell: (event: LinkEvent) => void = () => undefined;
+    const held = Promise.withResolvers<void>();
+    let isHeld = false;
+    carrier = new Carrier({
+      links: {
+        byName: async (name) => {
+          const link = await links.byName(name);
+          if (isHeld) await held.promise;
+          return link;
+        },
+        byIndex: (index) => links.byIndex(index),
+        list: (keep) => links.list(keep),
+        onChange: (listener) => links.onChange((tell = listener)),
+      },
+      uptimeS: () => 3600,
+      onLost: () => told.push('lost'),
+      onBack: () => told.push('back'),
+    });
+    carrier.follow('par');
+    await ip('-n wire link set plug down');
+    assert.deepEqual(await news(1), ['lost']);
+    isHeld = true;
+    tell({ type: 'overflow' });
+    await sleep(100);
+    await ip('-n wire link set plug up');
+    await until(() => told.length > 0);
+    held.resolve();
+    assert.deepEqual(await news(1), ['back']);
   });
 
   test('a cable that was in when the host booted, a moment ago', { timeout }, async () => {
