@@ -79,7 +79,7 @@ parity: build $(PINNED) ## the built-in driver and tsmacvlan play the same scena
 
 squatters: export ROUNDS := $(or $(ROUNDS),100)
 squatters: export ATTACK_SECONDS := $(or $(ATTACK_SECONDS),60)
-squatters: build $(PINNED) ## ROUNDS=100 strangers of each kind on the LAN, and twenty times as many starts without any; KIND="before Join": those takers only (root)
+squatters: build $(PINNED) ## ROUNDS=100 strangers of each kind on the LAN, and twenty times as many starts without any; KIND="before Join": of the takers only those (root)
 	FILE_MINUTES=90 node test/run.ts test/netns/squatters.test.ts
 	FILE_MINUTES=90 node test/run.ts test/netns/attackers.test.ts
 	FILE_MINUTES=90 node test/run.ts test/netns/takers.test.ts

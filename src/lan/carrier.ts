@@ -120,7 +120,9 @@ export class Carrier {
       while (parent.isStale && this.#parents.get(parent.name) === parent) {
         parent.isStale = false;
         const chain = await this.#chainOf(parent.name);
-        this.#adopt(parent, chain, await this.#membersOf(chain));
+        const members = await this.#membersOf(chain);
+        // What was told meanwhile counts, and not what was read before that: it is read again.
+        if (!parent.isStale || !chain.some(isOlder(parent))) this.#adopt(parent, chain, members);
       }
     } catch {
       // The next event or the next use asks again.
@@ -291,6 +293,11 @@ function isOtherCable({ baseIndex, states }: FollowedParent, base: Link, levels:
 /** One that the kernel names no kind of is no virtual link. */
 function isNic({ kind }: Link): boolean {
   return kind === null;
+}
+
+/** The kernel has told of changes of the link that had not happened when it was read. */
+function isOlder({ states }: FollowedParent): (link: Link) => boolean {
+  return ({ index, carrierChanges }) => carrierChanges < (states.get(index)?.carrierChanges ?? 0);
 }
 
 function isNews({ states }: FollowedParent): (link: Link) => boolean {

@@ -8,9 +8,9 @@ import assert from 'node:assert/strict';
 import { type TestContext, after, afterEach, before, beforeEach, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Address, formatAddress, parseAddress } from '../../src/address.ts';
-import { type Link, Links } from '../../src/kernel/link.ts';
+import { type Link, type LinkEvent, Links } from '../../src/kernel/link.ts';
 import { isProbeMac } from '../../src/lan/frames/mac.ts';
-import { Carrier } from '../../src/lan/carrier.ts';
+import { Carrier, type CarrierParts } from '../../src/lan/carrier.ts';
 import { Interruptions } from '../../src/lan/interruptions.ts';
 import { Capture } from '../lab/capture.ts';
 import { output } from '../lab/command.ts';
@@ -48,17 +48,25 @@ describe('the carrier of a parent', { skip: outsideLab(), timeout: 120_000 }, ()
 
   after(() => links.close());
 
-  /** Until what the kernel told of the making of the links is told. */
-  async function follow(name: string, uptimeS = 3600): Promise<void> {
+  /** Once what the kernel told of the making of the links is told, and the carrier has read them. */
+  async function follow(name: string, uptimeS = 3600, seen: CarrierParts['links'] = links): Promise<void> {
     await sleep(100);
+    told.length = 0;
+    let reads = 0;
     carrier = new Carrier({
-      links,
+      links: {
+        byName: (wanted) => seen.byName(wanted).finally(() => reads++),
+        byIndex: (index) => seen.byIndex(index),
+        list: (keep) => seen.list(keep),
+        onChange: (listener) => seen.onChange(listener),
+      },
       uptimeS: () => uptimeS,
       onLost: () => told.push('lost'),
       onBack: (_name, isNewCable) => told.push(isNewCable ? 'cable back' : 'back'),
     });
     carrier.follow(name);
-    await sleep(150);
+    await until(() => reads > 0);
+    await sleep(100);
     if (uptimeS > 90) told.length = 0;
   }
 
@@ -94,6 +102,34 @@ describe('the carrier of a parent', { skip: outsideLab(), timeout: 120_000 }, ()
     assert.deepEqual(await news(1), ['cable back']);
   });
 
+  test('a cable that came in while the links were read is back once, whatever was read before', {
+    timeout,
+  }, async () => {
+    carrier.close();
+    let tell: (event: LinkEvent) => void = () => undefined;
+    const held = Promise.withResolvers<void>();
+    let isHeld = false;
+    await follow('par', 3600, {
+      byName: async (name) => {
+        const link = await links.byName(name);
+        if (isHeld) await held.promise;
+        return link;
+      },
+      byIndex: (index) => links.byIndex(index),
+      list: (keep) => links.list(keep),
+      onChange: (listener) => links.onChange((tell = listener)),
+    });
+    await ip('-n wire link set plug down');
+    assert.deepEqual(await news(1), ['lost']);
+    isHeld = true;
+    tell({ type: 'overflow' });
+    await sleep(100);
+    await ip('-n wire link set plug up');
+    await until(() => told.length > 0);
+    held.resolve();
+    assert.deepEqual(await news(1), ['cable back']);
+  });
+
   test('a cable that was in when the host booted, a moment ago', { timeout }, async () => {
     carrier.close();
     await follow('par', 20);
@@ -104,18 +140,12 @@ describe('the carrier of a parent', { skip: outsideLab(), timeout: 120_000 }, ()
       const found = await link;
       return found && { ...found, kind: null };
     };
-    carrier = new Carrier({
-      links: {
-        byName: (name) => asNic(links.byName(name)),
-        byIndex: (index) => asNic(links.byIndex(index)),
-        list: (keep) => links.list(keep),
-        onChange: (listener) => links.onChange(listener),
-      },
-      uptimeS: () => 20,
-      onLost: () => told.push('lost'),
-      onBack: (_name, isNewCable) => told.push(isNewCable ? 'cable back' : 'back'),
+    await follow('par', 20, {
+      byName: (name) => asNic(links.byName(name)),
+      byIndex: (index) => asNic(links.byIndex(index)),
+      list: (keep) => links.list(keep),
+      onChange: (listener) => links.onChange(listener),
     });
-    carrier.follow('par');
     assert.deepEqual(await news(1), ['cable back']);
   });
 

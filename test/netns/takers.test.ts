@@ -354,6 +354,9 @@ function judge(kind: Kind, engine: Understudy, outcomes: readonly Outcome[]): vo
   );
 }
 
+const ALL = [...KINDS, ...SINGLE.map(({ kind }) => kind)];
+if (!ALL.some(isPlayed)) throw new Error(`no kind is called like "${KIND}"; one of ${ALL.map(nameOf).join('; ')}`);
+
 describe('takers', { skip: outsideLab(), timeout: 3_600_000 }, () => {
   let lan: Lan;
   let world: World;
