@@ -3,6 +3,7 @@
  * JSON, and the rooms take them as they are. Whatever has a form is read here at the latest; what only a room can judge
  * (`-o` options, `--ip` of a pool) stays as it was typed, for that room's sentence.
  */
+import type { PluginError } from './errors.ts';
 import type { InterfaceAddress, Subnet } from './model.ts';
 
 /** By when a call is to be answered; whoever waits for the world outside goes by it. */
@@ -11,6 +12,11 @@ export interface CallLimit {
   readonly signal: AbortSignal;
   /** When the engine is answered at the latest, as performance.now(): milliseconds. */
   readonly atMs: number;
+  /**
+   * What the engine is told if the answer is not there by then: who asks on and on for an address that somebody has knows more
+   * than that the time is over. Null takes that back.
+   */
+  readonly ifLate: (sentence: PluginError | null) => void;
 }
 
 /** A request as it was read, before the server says by when it is to be answered. */

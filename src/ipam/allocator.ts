@@ -4,7 +4,7 @@
 import { type Address, contains, formatAddress, formatInterfaceAddress, parseAddress } from '../address.ts';
 import type { Clock } from '../clock.ts';
 import * as errors from '../errors.ts';
-import { NOT_HELD, type Verdict } from '../lan/verdict.ts';
+import { type Holder, NOT_HELD, type Verdict } from '../lan/verdict.ts';
 import type { Lease, LeaseKind, Pool } from '../model.ts';
 import type { AddressRequest, CallLimit } from '../requests.ts';
 import { leaseKey, realmOf, type Store } from '../store/store.ts';
@@ -30,8 +30,11 @@ import { isManagers, shareSwarmNetwork } from './swarm.ts';
 export interface PoolQuestion {
   /** Null for what no engine waits for. */
   readonly limit: CallLimit | null;
-  /** No other address will do: whoever has it is asked again until the limit is near. */
-  readonly isNamed: boolean;
+  /**
+   * What is said of who has it, where no other address will do: he is asked again until the limit is near. Null where another
+   * one does.
+   */
+  readonly refusal: ((holder: Holder) => errors.PluginError) | null;
 }
 
 /** Asks the LAN of the pool whether a stranger uses the address. Throws when the limit's signal fires or nothing can be asked. */
@@ -125,10 +128,11 @@ export class Allocator {
     await this.#confirm(pool, address);
     // What a swarm's manager claims by address is mostly a running container's: the node that gets it asks.
     const isAsked = lease === wanted && !isManagers(pool);
-    const verdict = isAsked ? await this.#ask(pool, address, lease, { limit, isNamed: true }) : NOT_HELD;
+    const refusal = ({ simultaneous, macAddress, linkName }: Holder) =>
+      (simultaneous ? errors.addressWanted : errors.addressHeld)(lease.address, macAddress, linkName, option);
+    const verdict = isAsked ? await this.#ask(pool, address, lease, { limit, refusal }) : NOT_HELD;
     if (!verdict.held) return formatInterfaceAddress({ ...address, length: known(pool.subnet).length });
-    const sentence = verdict.simultaneous ? errors.addressWanted : errors.addressHeld;
-    throw sentence(lease.address, verdict.macAddress, verdict.linkName, option);
+    throw refusal(verdict);
   }
 
   /** Swarm's allocator tries its pools in any order, so the address may be that of a sister pool (cnmallocator). */
@@ -293,7 +297,7 @@ export class Allocator {
     await this.#confirm(pool, address);
     this.#standby.refill(pool);
     // First its own question, for which the call waits.
-    const asked = this.#ask(pool, address, lease, { limit: search.limit, isNamed: false });
+    const asked = this.#ask(pool, address, lease, { limit: search.limit, refusal: null });
     this.#standby.askAhead(pool, realm);
     if (search.kind === 'container') {
       if (isReady) this.#standby.used(pool, realm);

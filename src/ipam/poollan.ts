@@ -38,7 +38,7 @@ export class PoolLan implements Keeper {
   }
 
   /** See Probe. Throws CLUSTER_UNPROVEN where only the LAN could tell, and there is none to ask. */
-  readonly probe: Probe = async (pool, address, { limit, isNamed }): Promise<Verdict> => {
+  readonly probe: Probe = async (pool, address, { limit, refusal }): Promise<Verdict> => {
     const text = formatAddress(address);
     const leastProfile = this.#store.leases.needsProof?.({ realm: realmOf(pool), address: text }) ?? null;
     const request = await this.#request(pool, address, limit?.signal, limit?.atMs);
@@ -46,9 +46,9 @@ export class PoolLan implements Keeper {
     if (request === null) return NOT_HELD;
     const check = { ...request, leastProfile };
     // A container of a lost host may have it and go on: nothing but its silence promises that it is free.
-    const policy = isNamed && leastProfile === null ? await this.#policyOf(pool) : 'refuse';
-    const isFirm = isNamed && policy === 'refuse' && limit !== null;
-    const asked = isFirm ? this.#lan.insist(check, limit) : this.#lan.check(check);
+    const policy = refusal !== null && leastProfile === null ? await this.#policyOf(pool) : 'refuse';
+    const isFirm = policy === 'refuse' && refusal !== null && limit !== null;
+    const asked = isFirm ? this.#lan.insist(check, limit, refusal) : this.#lan.check(check);
     const verdict = await asked.catch((error: unknown) => {
       // A manager of a swarm need not be on the LAN itself: the node that gets the task asks.
       if (isManagers(pool) && error instanceof PluginError && error.code === 'PROBE_PARENT_GONE') return NOT_HELD;

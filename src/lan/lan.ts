@@ -5,6 +5,7 @@
 import { setImmediate as immediate } from 'node:timers/promises';
 import { type Address, type Prefix, formatAddress, prefixOf } from '../address.ts';
 import { LatestMap } from '../bounded.ts';
+import type { PluginError } from '../errors.ts';
 import type { Links } from '../kernel/link.ts';
 import type { Log } from '../log.ts';
 import { type InterfaceAddress, PROBE_PROFILES, type ProbeProfile, type Segment } from '../model.ts';
@@ -18,7 +19,7 @@ import { type LateConflict, Prober, type ProxyReport } from './prober.ts';
 import { type LanQuestion, Questions } from './questions.ts';
 import { conflictReports } from './report.ts';
 import type { ConflictSeen } from './takers.ts';
-import { type Kept, type Loss, type LossListener, NOT_HELD, type Verdict } from './verdict.ts';
+import { type Holder, type Kept, type Loss, type LossListener, NOT_HELD, type Verdict } from './verdict.ts';
 
 /** An address that somebody wants to use, or to have on standby. */
 export interface AddressCheck extends Segment {
@@ -174,13 +175,17 @@ export class Lan {
 
   /**
    * As check(), but asks again about every second while somebody else has the address, as long as there is time: a start
-   * that was refused is not tried again by the engine. What this host itself has is refused at once.
+   * that was refused is not tried again by the engine. What this host itself has is refused at once. `refusal`: what is said
+   * of who has it, also where the time is over before the last question is answered.
    */
-  async insist(request: AddressCheck, { signal, atMs }: CallLimit): Promise<Verdict> {
+  async insist(request: AddressCheck, limit: CallLimit, refusal: (holder: Holder) => PluginError): Promise<Verdict> {
+    const { signal, atMs, ifLate } = limit;
     const limited = { ...request, signal, atMs };
     const first = await this.check(limited);
     const question = this.#question(limited);
-    return first.held && question !== null ? this.#questions.askAgain(question, first, atMs) : first;
+    if (question === null || !first.held) return first;
+    const tell = (verdict: Verdict) => ifLate(verdict.held ? refusal(verdict) : null);
+    return this.#questions.askAgain(question, first, { atMs, tell });
   }
 
   /** Who was heard to use an address since it was found free, and before watch(). Null when nobody was. */

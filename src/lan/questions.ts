@@ -35,6 +35,12 @@ interface Place {
   readonly address: Address;
 }
 
+/** Until when askAgain() goes on, as performance.now(), and who is told what it finds out. */
+interface Insistence {
+  readonly atMs: number;
+  readonly tell: (verdict: Verdict) => void;
+}
+
 /** More are an attack. */
 const MOST_TAKERS = 256;
 /** How long until an address that somebody has is asked for again. */
@@ -77,13 +83,15 @@ export class Questions {
 
   /**
    * Asks on about every second, as long as somebody else has the address and there is time until `atMs`. When the procedure
-   * of `rfc` has no more time that of `fast` decides, unless nothing else promises that the address is free.
+   * of `rfc` has no more time that of `fast` decides, unless nothing else promises that the address is free. `tell` hears
+   * each verdict, the first too.
    */
-  async askAgain(question: LanQuestion, first: Verdict, atMs: number): Promise<Verdict> {
+  async askAgain(question: LanQuestion, first: Verdict, { atMs, tell }: Insistence): Promise<Verdict> {
     const { signal, isProof } = question;
     const shortest: LanQuestion = isProof ? question : { ...question, profile: 'fast' };
     const lastAtMs = lastMoment(shortest, atMs);
     let verdict = first;
+    tell(verdict);
     while (verdict.held && !verdict.isOnHost) {
       const pauseMs = Math.min(AGAIN_MS, lastAtMs - performance.now());
       if (pauseMs <= 0) break;
@@ -91,6 +99,7 @@ export class Questions {
       const isTimeForAll = performance.now() <= lastMoment(question, atMs);
       const asked = this.check(isTimeForAll ? question : shortest);
       verdict = await unlessLate(asked, verdict, atMs - RESERVED_MS / 2);
+      tell(verdict);
     }
     return verdict;
   }

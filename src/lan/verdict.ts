@@ -15,6 +15,9 @@ export type Verdict =
       readonly isOnHost: boolean;
     };
 
+/** One that says who has it. */
+export type Holder = Extract<Verdict, { held: true }>;
+
 /** Nobody else has the address. */
 export const NOT_HELD: Verdict = { held: false };
 

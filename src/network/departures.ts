@@ -137,8 +137,8 @@ export class Departures {
   async #remove(endpoint: Endpoint, down: Promise<Link | undefined>): Promise<void> {
     const { networks, host, links, endpoints } = this.#parts;
     const network = await networks.get(endpoint.networkId);
-    if (network !== undefined) await host.deleteRoutes(network, endpoint);
     const link = await down;
+    if (network !== undefined) await host.deleteRoutes(network, endpoint);
     if (link !== undefined) await links.deleteLink(link.index);
     await endpoints.remove(endpoint);
   }

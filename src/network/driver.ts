@@ -354,7 +354,11 @@ export class NetworkDriver implements LeakSource {
   async isGone(endpointId: string): Promise<boolean> {
     const endpoint = this.#endpoints.get(endpointId);
     if (endpoint === undefined) return true;
-    const limit = { signal: AbortSignal.timeout(CERTAIN_MS), atMs: performance.now() + CERTAIN_MS };
+    const limit = {
+      signal: AbortSignal.timeout(CERTAIN_MS),
+      atMs: performance.now() + CERTAIN_MS,
+      ifLate: () => undefined,
+    };
     return this.#witness.isGone(endpoint, limit);
   }
 

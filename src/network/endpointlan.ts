@@ -3,7 +3,7 @@ import { formatAddress, parsePrefix } from '../address.ts';
 import { LatestMap } from '../bounded.ts';
 import * as errors from '../errors.ts';
 import type { AddressCheck, Lan, LanEndpoint } from '../lan/lan.ts';
-import type { Kept, Loss, Verdict } from '../lan/verdict.ts';
+import type { Holder, Kept, Loss } from '../lan/verdict.ts';
 import type { Log } from '../log.ts';
 import { type ConflictPolicy, type Endpoint, type InterfaceAddress, type Network, segmentOf } from '../model.ts';
 import type { CallLimit } from '../requests.ts';
@@ -44,8 +44,6 @@ export interface Inquiry {
   /** Somebody has answered by now, or the LAN cannot be asked: the answer is worth waiting for. */
   readonly isDoubtful: () => boolean;
 }
-
-type Holder = Extract<Verdict, { held: true }>;
 
 /** More conflicts than this at a time are said more than once. */
 const MOST_WARNINGS = 256;
@@ -115,11 +113,10 @@ export class EndpointLan {
 
   async #check(network: Network, question: Question, limit: CallLimit): Promise<void> {
     const isFirm = this.#policyOf(network) === 'refuse';
-    const verdict = await (isFirm ? this.#lan.insist(question, limit) : this.#lan.check(question));
-    if (verdict.held && (isFirm || verdict.isOnHost)) {
-      const sentence = verdict.simultaneous ? errors.addressWanted : errors.addressOffered;
-      throw sentence(formatAddress(question.address), verdict.macAddress, verdict.linkName, optionOf(question));
-    }
+    const refusal = (holder: Holder) =>
+      sentenceOf(holder.simultaneous ? errors.addressWanted : errors.addressOffered, question, holder);
+    const verdict = await (isFirm ? this.#lan.insist(question, limit, refusal) : this.#lan.check(question));
+    if (verdict.held && (isFirm || verdict.isOnHost)) throw refusal(verdict);
     if (verdict.held) this.#warn(network, question, verdict);
   }
 
@@ -133,14 +130,11 @@ export class EndpointLan {
     if (!first.held) return;
     doubt?.();
     if (this.#policyOf(network) === 'warn' && !first.isOnHost) return this.#warn(network, question, first);
-    const verdict = first.isOnHost ? first : await this.#lan.insist(question, limit);
-    if (verdict.held)
-      throw errors.addressLost(
-        formatAddress(question.address),
-        verdict.macAddress,
-        verdict.linkName,
-        optionOf(question),
-      );
+    const refusal = (holder: Holder) => sentenceOf(errors.addressLost, question, holder);
+    limit.ifLate(refusal(first));
+    const verdict = first.isOnHost ? first : await this.#lan.insist(question, limit, refusal);
+    if (verdict.held) throw refusal(verdict);
+    limit.ifLate(null);
   }
 
   #policyOf({ options }: Network): ConflictPolicy {
@@ -226,6 +220,12 @@ function questionsOf(network: Network, endpoint: Endpoint, limit: CallLimit): Qu
       ? []
       : [{ ...segment, ...limit, endpointId, macAddress, address, subnet, isOurs: known?.realm !== null }];
   });
+}
+
+type Sentence = (address: string, macAddress: string, link: string, option: string) => errors.PluginError;
+
+function sentenceOf(sentence: Sentence, question: Question, { macAddress, linkName }: Holder): errors.PluginError {
+  return sentence(formatAddress(question.address), macAddress, linkName, optionOf(question));
 }
 
 function optionOf({ address }: Question): string {

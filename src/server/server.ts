@@ -235,11 +235,15 @@ function startDeadline(name: string, ms: number): Deadline {
   const controller = new AbortController();
   const atMs = performance.now() + ms;
   const { promise: expiry, reject } = Promise.withResolvers<never>();
+  let known: errors.PluginError | null = null;
+  const ifLate = (sentence: errors.PluginError | null) => {
+    known = sentence;
+  };
   const timer = setTimeout(() => {
-    controller.abort(errors.callTooSlow(name, ms));
+    controller.abort(known ?? errors.callTooSlow(name, ms));
     reject(controller.signal.reason as Error);
   }, ms);
-  return { limit: { signal: controller.signal, atMs }, expiry, stop: () => clearTimeout(timer) };
+  return { limit: { signal: controller.signal, atMs, ifLate }, expiry, stop: () => clearTimeout(timer) };
 }
 
 async function atMost(ms: number, work: Promise<unknown>): Promise<void> {

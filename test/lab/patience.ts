@@ -36,7 +36,7 @@ export async function until(
 
 /** As the server gives with each call. */
 export function callLimit(ms = 9000): CallLimit {
-  return { signal: new AbortController().signal, atMs: performance.now() + ms };
+  return { signal: new AbortController().signal, atMs: performance.now() + ms, ifLate: () => undefined };
 }
 
 /** Waits for words in a text that grows. */

@@ -9,6 +9,7 @@ import assert from 'node:assert/strict';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Address, formatAddress, parseAddress, parsePrefix } from '../../src/address.ts';
+import { type PluginError, addressHeld } from '../../src/errors.ts';
 import { Links } from '../../src/kernel/link.ts';
 import { arpProbe, arpReply, encodeArp } from '../../src/lan/frames/arp.ts';
 import { isProbeMac } from '../../src/lan/frames/mac.ts';
@@ -16,7 +17,7 @@ import { solicitedNodeGroup } from '../../src/lan/frames/nd.ts';
 import { type FoundConflict, Lan as LanRoom } from '../../src/lan/lan.ts';
 import type { Speaker } from '../../src/lan/leavers.ts';
 import { Prober } from '../../src/lan/prober.ts';
-import type { Kept, Loss } from '../../src/lan/verdict.ts';
+import type { Holder, Kept, Loss } from '../../src/lan/verdict.ts';
 import { MODES, type ProbeProfile } from '../../src/model.ts';
 import { output } from '../lab/command.ts';
 import { outsideLab } from '../lab/enclosure.ts';
@@ -32,6 +33,8 @@ const CONTAINER = '02:42:0a:09:00:32';
 const OTHER = '02:42:ac:11:00:02';
 /** What the kernel and this process take beside the waits. */
 const PROMPT_MS = 200;
+
+const refusal = ({ macAddress, linkName }: Holder) => addressHeld('wanted', macAddress, linkName, '--ip');
 
 const ip = (words: string) => output(['ip', ...words.split(' ')]);
 
@@ -300,7 +303,7 @@ describe('an address is asked for at the moment it is given', { skip: outsideLab
       const [wanted, named] = [next(), next()];
       for (const one of [wanted, named]) await take(one);
       assert.deepEqual(await room.check(request(wanted)), heldBy(MACHINE));
-      assert.deepEqual(await room.insist(request(named), callLimit(1500)), heldBy(MACHINE));
+      assert.deepEqual(await room.insist(request(named), callLimit(1500), refusal), heldBy(MACHINE));
       assert.deepEqual(await room.confirm({ ...request(wanted), macAddress: CONTAINER }), heldBy(MACHINE));
       assert.equal(await room.keep(request(wanted), () => undefined), 'used');
       const errors = lines.filter(({ level }) => level === 'error');
@@ -337,7 +340,7 @@ describe('an address is asked for at the moment it is given', { skip: outsideLab
     const wanted = FAMILIES.IPv4.next();
     await take(wanted);
     const beginMs = performance.now();
-    const insisted = room.insist(request(wanted), callLimit(9000));
+    const insisted = room.insist(request(wanted), callLimit(9000), refusal);
     setTimeout(() => void leave(wanted), 3000);
     assert.deepEqual(await insisted, { held: false });
     const tookMs = performance.now() - beginMs;
@@ -348,7 +351,7 @@ describe('an address is asked for at the moment it is given', { skip: outsideLab
   test('so it is with the profile rfc, though its own procedure has no more time then', { timeout }, async () => {
     const wanted = FAMILIES.IPv4.next();
     await take(wanted);
-    const insisted = room.insist(request(wanted, { profile: 'rfc' }), callLimit(9000));
+    const insisted = room.insist(request(wanted, { profile: 'rfc' }), callLimit(9000), refusal);
     setTimeout(() => void leave(wanted), 3000);
     assert.deepEqual(await insisted, { held: false });
   });
@@ -356,8 +359,10 @@ describe('an address is asked for at the moment it is given', { skip: outsideLab
   test('an address that stays in use is refused while there is still time to say so', { timeout }, async () => {
     const wanted = FAMILIES.IPv4.next();
     await take(wanted);
-    const limit = callLimit(4000);
-    assert.deepEqual(await room.insist(request(wanted), limit), heldBy(MACHINE));
+    const said: (PluginError | null)[] = [];
+    const limit = { ...callLimit(4000), ifLate: (sentence: PluginError | null) => void said.push(sentence) };
+    assert.deepEqual(await room.insist(request(wanted), limit, refusal), heldBy(MACHINE));
+    assert.ok(said.length > 1 && said.every((sentence) => sentence?.message.includes(MACHINE)), 'were it late');
     const leftMs = limit.atMs - performance.now();
     assert.ok(leftMs > 400 && leftMs < 2000, `${leftMs} ms before the limit`);
   });
@@ -366,7 +371,7 @@ describe('an address is asked for at the moment it is given', { skip: outsideLab
     const wanted = FAMILIES.IPv4.next();
     await ip(`address add ${formatAddress(wanted)}/24 dev par`);
     const limit = callLimit(9000);
-    const verdict = await room.insist(request(wanted), limit);
+    const verdict = await room.insist(request(wanted), limit, refusal);
     assert.ok(verdict.held && verdict.isOnHost);
     assert.ok(limit.atMs - performance.now() > 7000);
     assert.deepEqual(records, []);

@@ -347,11 +347,8 @@ function judge(kind: Kind, engine: Understudy, outcomes: readonly Outcome[]): vo
   }
   const isSaid = (address: string) =>
     refused.some((words) => words.includes(`address ${address} `) && (kind.isTwin === true || words.includes(TAKER)));
-  assert.deepEqual(
-    taken.filter((address) => !isSaid(address)),
-    [],
-    `who has the address is told: ${refused.join('\n')}`,
-  );
+  const unsaid = taken.filter((address) => !isSaid(address));
+  assert.deepEqual(unsaid, [], `who has the address is told: ${refused.join('\n')}\n${logOf(engine, unsaid)}`);
 }
 
 const ALL = [...KINDS, ...SINGLE.map(({ kind }) => kind)];

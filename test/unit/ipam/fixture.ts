@@ -96,7 +96,7 @@ export class Fixture {
 
   /** As a server's that answers within nine seconds. */
   get #limit(): CallLimit {
-    return { signal: new AbortController().signal, atMs: this.#passedMs + 9000 };
+    return { signal: new AbortController().signal, atMs: this.#passedMs + 9000, ifLate: () => undefined };
   }
 
   /** RequestPool; answers the pool's id. */

@@ -1,6 +1,7 @@
 /** What the LAN's verdict means for a pool's address. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { PluginError } from '../../../src/errors.ts';
 import { PoolLan } from '../../../src/ipam/poollan.ts';
 import type { Verdict } from '../../../src/lan/verdict.ts';
 import { interfaceAddress } from '../../lab/addresses.ts';
@@ -40,7 +41,10 @@ function poolLan({ isProof }: { isProof: boolean }) {
 
 const pool = { ...poolRecord('p1'), networkId: 'n1' };
 const ask = ({ lan }: ReturnType<typeof poolLan>, isNamed: boolean) =>
-  lan.probe(pool, interfaceAddress('192.168.1.40/24'), { limit: callLimit(), isNamed });
+  lan.probe(pool, interfaceAddress('192.168.1.40/24'), {
+    limit: callLimit(),
+    refusal: isNamed ? () => new Error('somebody has it') as PluginError : null,
+  });
 
 test(
   'with the policy to warn a named address is given although somebody has it, another one is not',

@@ -278,7 +278,7 @@ async function cold(used: readonly string[] = [], prepare = (_lan: Lan) => {}) {
     probe,
     standby,
   });
-  const limit = { signal: new AbortController().signal, atMs: 9000 };
+  const limit = { signal: new AbortController().signal, atMs: 9000, ifLate: () => undefined };
   const request = () => allocator.request({ poolId: pool.id, address: null, isGateway: false, serial: false, limit });
   return { ...parts, request, questions, answers };
 }

@@ -56,11 +56,12 @@ for (const [isProof, profiles] of [
 ] as const) {
   test(`without time for the whole procedure of rfc ${isProof ? 'nothing' : 'the fast one'} is asked`, async () => {
     const { asking, asked } = questions([heldBy(STRANGER), NOT_HELD]);
-    const verdict = await asking.askAgain(
-      { ...QUESTION, profile: 'rfc', isProof },
-      heldBy(STRANGER),
-      performance.now() + 2300,
-    );
+    const told: Verdict[] = [];
+    const verdict = await asking.askAgain({ ...QUESTION, profile: 'rfc', isProof }, heldBy(STRANGER), {
+      atMs: performance.now() + 2300,
+      tell: (one) => told.push(one),
+    });
+    assert.deepEqual(told, isProof ? [heldBy(STRANGER)] : [heldBy(STRANGER), heldBy(STRANGER), NOT_HELD]);
     assert.deepEqual(verdict, isProof ? heldBy(STRANGER) : NOT_HELD);
     assert.deepEqual(
       asked.map(({ profile }) => profile),
@@ -71,8 +72,8 @@ for (const [isProof, profiles] of [
 
 test('with time for the whole procedure of rfc it is asked', async () => {
   const { asking, asked } = questions([NOT_HELD]);
-  const limitMs = performance.now() + 9000;
-  assert.deepEqual(await asking.askAgain({ ...QUESTION, profile: 'rfc' }, heldBy(STRANGER), limitMs), NOT_HELD);
+  const terms = { atMs: performance.now() + 9000, tell: () => undefined };
+  assert.deepEqual(await asking.askAgain({ ...QUESTION, profile: 'rfc' }, heldBy(STRANGER), terms), NOT_HELD);
   assert.deepEqual(
     asked.map(({ profile }) => profile),
     ['rfc'],

@@ -136,6 +136,19 @@ test('a call that hangs is answered with a fault at its deadline, and its signal
   assert.equal(door.lines[0]?.level, 'error');
 });
 
+test('a call that hangs says at its deadline what it has found out, unless that was taken back', options, async (t) => {
+  const heldBy = (name: string) => new PluginError('mistake', 'ADDRESS_HELD', `${name} has it; take another`);
+  const join = (_network: string, endpoint: string, { ifLate }: CallLimit) => {
+    ifLate(heldBy('one'));
+    ifLate(endpoint === BOTH.EndpointID ? heldBy('another') : null);
+    return new Promise<never>(() => undefined);
+  };
+  const door = await openDoor(t, { network: { join }, deadlineMs: 100 });
+  const reply = await ask(door, 'NetworkDriver.Join', BOTH);
+  assert.deepEqual([reply.status, sentenceOf(reply)], [400, 'another has it; take another']);
+  assert.match(sentenceOf(await ask(door, 'NetworkDriver.Join', { ...BOTH, EndpointID: 'f' })), /was not done within/);
+});
+
 test('other calls do not wait for one that hangs', options, async (t) => {
   const gate = Promise.withResolvers<void>();
   const door = await openDoor(t, { network: { leave: () => gate.promise } });
