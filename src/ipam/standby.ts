@@ -1,7 +1,8 @@
 /**
  * The next addresses of each pool in use, probed on the LAN ahead of need and then kept on standby (lan/standby.ts), so that
  * the usual container start waits for one short question, and many starts at once for one window together. Nothing is stored:
- * after a start of the daemon they are probed anew.
+ * after a start of the daemon they are probed anew. What others want kept as well, as the network room does for containers that
+ * come back, is asked for and kept once: whoever lets go of it leaves it to the others (lan/standby.ts).
  *
  * A refill makes up for what was given two seconds later, a few addresses at a time. A batch goes out at once and as a whole,
  * beside whatever a refill asks for: when nothing was ready, or when many are wanted (demand.ts) and a quarter is missing.
@@ -156,7 +157,8 @@ export class Standby {
   /**
    * None was ready, and a caller asks for one itself or waits: a batch is asked for in the same window, so that further
    * callers, and this one if its address turns out to be used, need no window of their own. Then `least` are on standby or
-   * asked for, or more. The network's pool of the other family needs as many.
+   * asked for, or more, but no more are asked for than the LAN's rate of frames lets out in one window: beyond that they
+   * would only wait in line, and the caller's own question behind them. The network's pool of the other family needs as many.
    */
   missed(pool: Pool, realm: Realm, least: number): void {
     if (!isOurs(pool)) return;
@@ -199,11 +201,8 @@ export class Standby {
   }
 
   #wanted({ demand }: PoolStandby): number {
-    return Math.min(demand.wanted(this.#clock.nowMs()), this.#mostAtOnce);
-  }
-
-  get #mostAtOnce(): number {
-    return Math.max(ON_STANDBY, Math.min(MOST_ON_STANDBY, this.#keeper.mostAtOnce));
+    const most = Math.max(ON_STANDBY, Math.min(MOST_ON_STANDBY, this.#keeper.mostAtOnce));
+    return Math.min(demand.wanted(this.#clock.nowMs()), most);
   }
 
   async #chooseBatch(
@@ -215,9 +214,10 @@ export class Standby {
   ): Promise<readonly Address[]> {
     if (!(await this.#isWith(standby, pool))) return [];
     const layout = layoutOf(pool);
-    const room = roomFor(standby, [...this.#pools.values()], this.#mostAtOnce);
-    const many = Math.min(fairShare(realm, layout, this.#wanted(standby)), have(standby) + Math.floor(room / parts));
-    return missing(standby, realm, layout, Math.max(least, many), this.#clock.nowMs());
+    const atOnce = Math.min(MOST_ON_STANDBY, this.#keeper.mostAtOnce);
+    const most = have(standby) + Math.floor(roomFor(standby, [...this.#pools.values()], atOnce) / parts);
+    const many = Math.max(least, fairShare(realm, layout, this.#wanted(standby)));
+    return missing(standby, realm, layout, Math.min(many, most), this.#clock.nowMs());
   }
 
   async #askBatch(standby: PoolStandby, pool: Pool, realm: Realm, batch: readonly Address[]): Promise<void> {

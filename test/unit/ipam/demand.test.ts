@@ -8,7 +8,7 @@ import { Allocator } from '../../../src/ipam/allocator.ts';
 import type { Keeper, Probe } from '../../../src/ipam/driver.ts';
 import { Leases } from '../../../src/ipam/leases.ts';
 import { Standby } from '../../../src/ipam/standby.ts';
-import { type Kept, type Loss, NOT_HELD } from '../../../src/lan/verdict.ts';
+import { type Kept, type Loss, NOT_HELD, type Verdict } from '../../../src/lan/verdict.ts';
 import type { Pool } from '../../../src/model.ts';
 import { World } from '../lan/imagined.ts';
 import { Fixture } from './fixture.ts';
@@ -21,11 +21,20 @@ const FRESH_MS = 9;
 /** What an engine does besides until it asks for the next address. */
 const ENGINE_MS = 20;
 const MINUTE_MS = 60_000;
+const HELD: Verdict = {
+  held: true,
+  macAddress: '3c:22:fb:10:aa:01',
+  linkName: 'eth0',
+  simultaneous: false,
+  isOnHost: false,
+};
 
 /** A LAN on which each question takes its time, and what this host has on standby there. */
 class TimedLan implements Keeper {
   mostAtOnce = Number.POSITIVE_INFINITY;
   isDown = false;
+  /** What somebody else has. */
+  readonly held = new Set<string>();
   readonly kept = new Map<string, Set<(loss: Loss) => void>>();
   /** Questions ahead of need, and those that calls wait for. */
   readonly asked: { readonly address: string; readonly atMs: number }[] = [];
@@ -51,6 +60,7 @@ class TimedLan implements Keeper {
       await this.pass(WINDOW_MS);
       this.#asking--;
       if (signal.aborted) return 'ended';
+      if (this.held.has(address)) return 'used';
     }
     this.kept.set(address, (this.kept.get(address) ?? new Set()).add(lost));
     return { release: () => this.#letGo(address, lost) };
@@ -74,7 +84,7 @@ class TimedLan implements Keeper {
     for (const lost of losts ?? []) lost('ended');
     if (losts === undefined && !this.isDown) this.windows++;
     await this.pass(losts === undefined && !this.isDown ? WINDOW_MS : FRESH_MS);
-    return NOT_HELD;
+    return this.held.has(address) ? HELD : NOT_HELD;
   };
 
   async isKept(_pool: Pool, address: Address): Promise<boolean> {
@@ -243,6 +253,26 @@ test('where few frames may be sent no more are asked for than always', options, 
   assert.ok(lan.mostAsking <= 4, `${lan.mostAsking} asked for at a time`);
   await pass(10_000);
   assert.equal(lan.kept.size, 4);
+});
+
+test(
+  'a search that meets with addresses of others asks for no more at once than the frames allow',
+  options,
+  async () => {
+    const { lan, timed, request } = await host('192.168.1.0/24');
+    lan.mostAtOnce = 8;
+    for (let n = 1; n <= 40; n++) lan.held.add(`192.168.1.${n}`);
+    const { answer } = await timed(request());
+    assert.equal(answer, '192.168.1.41');
+    assert.ok(lan.mostAsking <= 8, `${lan.mostAsking} asked for at a time`);
+  },
+);
+
+test('where few frames may be sent the first question of a cold pool has two beside it', options, async () => {
+  const { lan, timed, request } = await host('192.168.1.0/24');
+  lan.mostAtOnce = 2;
+  await timed(request());
+  assert.equal(lan.mostAsking, 2);
 });
 
 test('a parent that goes down is not asked again with every start', options, async () => {
