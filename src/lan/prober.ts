@@ -4,7 +4,6 @@
  * question is left.
  */
 import { type Address, type Prefix, formatAddress } from '../address.ts';
-import { LatestMap } from '../bounded.ts';
 import * as errors from '../errors.ts';
 import { KernelError } from '../kernel/errno.ts';
 import type { Link, Links } from '../kernel/link.ts';
@@ -14,13 +13,13 @@ import { type Clock, systemClock } from '../clock.ts';
 import { Detection } from './detection.ts';
 import type { DetectionSpec, StandbyTerms } from './detectionspec.ts';
 import { holderOnHost, hostWith, isOnHost } from './ownhost.ts';
-import { StandbyList } from './standby.ts';
+import { StandbyList, type StandbyQuestion } from './standby.ts';
 import type { Profile } from './timing.ts';
 import type { Port } from './port.ts';
 import { holderInTable } from './neighbourtable.ts';
 import { PortFilters } from './portfilter.ts';
 import { Ports } from './ports.ts';
-import type { GivenAnswer } from './proxyarp.ts';
+import { type GivenAnswer, type ProxyReport, ProxyReports } from './proxyarp.ts';
 import { type LossListener, NOT_HELD, type Verdict } from './verdict.ts';
 
 interface OnParent {
@@ -56,12 +55,6 @@ export interface LateConflict {
   readonly macAddress: string;
 }
 
-/** A device, of this MAC address, answers for every address. */
-export interface ProxyReport {
-  readonly parentName: string;
-  readonly macAddress: string;
-}
-
 /** What a prober works with. Left out are reports that nobody wants to hear. */
 export interface ProberParts {
   readonly links: Links;
@@ -85,11 +78,6 @@ export const REFRESH_MS = 600_000;
 /** ARPHRD_ETHER (linux/if_arp.h). */
 const ETHERNET = 1;
 
-/** It is told again after an hour that a device answers for every address. */
-const PROXY_REPORT_MS = 3_600_000;
-/** More are an attack. */
-const MOST_REPORTS = 256;
-
 /** The reason that ends what is asked when the daemon stops. */
 class Stopped extends Error {}
 
@@ -99,16 +87,11 @@ export class Prober {
   readonly #ports: Ports;
   readonly #filters: PortFilters;
   readonly #onLateConflict: (conflict: LateConflict) => void;
-  readonly #onProxy: (report: ProxyReport) => void;
   readonly #onPortFilter: (parentName: string, isFiltered: boolean) => void;
   readonly #clock: Clock;
   readonly #random: () => number;
-  /** When it was told last that a MAC address on a parent answers for every address. */
-  readonly #proxyReports = new LatestMap<string, number>(MOST_REPORTS);
   readonly #standby: StandbyList;
   readonly #detections = new Set<Detection>();
-  /** What is asked to be kept on standby, by parent and address. */
-  readonly #beingKept = new Map<string, Detection>();
   /** The last detection that found an address free for a container, by parent and address, until its guard ends. */
   readonly #guards = new Map<string, Detection>();
   /** Of what was begun since the last close(): also what has not opened its port yet ends with it. */
@@ -119,11 +102,11 @@ export class Prober {
     const { clock = systemClock, random = Math.random, mostFrames = 0 } = parts;
     this.#links = links;
     this.#onLateConflict = onLateConflict ?? (() => undefined);
-    this.#onProxy = onProxy ?? (() => undefined);
     this.#clock = clock;
     this.#random = random;
     this.#standby = new StandbyList(clock);
-    const reportProxy = (parent: Link, mac: string) => this.#reportProxy(parent, mac);
+    const proxies = new ProxyReports(clock, onProxy ?? (() => undefined));
+    const reportProxy = ({ name: parentName }: Link, macAddress: string) => proxies.note({ parentName, macAddress });
     this.#ports = new Ports({ links, clock, random, mostFrames, onProxy: reportProxy });
     this.#filters = new PortFilters({
       links,
@@ -182,16 +165,19 @@ export class Prober {
   /**
    * Asks for an address that nobody needs yet, and keeps it on standby when it is free: listened for without a gap, asked
    * for again every ten minutes, and left to whoever wants it. `lost` is told when that is over. Asked for again while it is
-   * kept, it gets one more to be told. `ended` where a container has it by now, and where the parent has no carrier, since silence says nothing there.
+   * kept or asked for, it gets one more to be told (standby.ts). `ended` where a container has it by now, and where the parent
+   * has no carrier, since silence says nothing there.
    */
   async keep(request: ProbeRequest, lost: LossListener): Promise<Verdict | 'ended'> {
-    // Where the parent cannot be asked nothing is on standby, so the kernel is not.
-    if (this.#standby.join(keyOf(request), lost)) return NOT_HELD;
-    return this.#onParent(request, async (parent, stop) => {
-      if (!parent.hasCarrier || this.#guards.has(keyOf(request))) return 'ended';
-      if (this.#standby.join(keyOf(request), lost)) return NOT_HELD;
-      return (await this.#heldHere(request, parent, stop)) ?? this.#keepOnLan(request, parent, stop, lost);
-    });
+    const key = keyOf(request);
+    return this.#standby.keep(key, lost, request.signal, (question) =>
+      this.#onParent(request, async (parent, stop) => {
+        if (!parent.hasCarrier || this.#guards.has(key)) return 'ended';
+        if (this.#standby.join(key, lost)) return NOT_HELD;
+        const here = await this.#heldHere(request, parent, stop);
+        return here ?? this.#keepOnLan(request, parent, stop, { question, lost });
+      }),
+    );
   }
 
   /** The one who gave `lost` wants it kept no longer. */
@@ -346,17 +332,22 @@ export class Prober {
       return here;
     }
     const verdict = await this.#verdict(request, detection);
-    if (detection.isGuarding) this.#guards.set(keyOf(request), detection);
+    if (detection.isGuarding) this.#guard(keyOf(request), detection);
     // The parent was read while the fresh question was out.
     if (granted === undefined && !verdict.held) await this.#refuseDown(request, detection);
     return verdict;
   }
 
+  /** An address is guarded or on standby, not both: somebody else may have asked for it meanwhile to keep it. */
+  #guard(key: string, detection: Detection): void {
+    this.#guards.set(key, detection);
+    this.#standby.end(key);
+  }
+
   /** A question that is under way, or a fresh one; undefined where only the whole procedure, begun now, can tell. */
   #granted(request: ProbeRequest): Detection | undefined {
     const key = keyOf(request);
-    const beingKept = this.#beingKept.get(key);
-    if (!request.isProof) return beingKept?.join(request.profile) ? beingKept : this.#standby.grant(key);
+    if (!request.isProof) return this.#standby.joinQuestion(key, request.profile) ?? this.#standby.grant(key);
     this.#standby.end(key);
     return undefined;
   }
@@ -375,10 +366,18 @@ export class Prober {
     return this.#ports.get(parent, this.#filters.isFiltered(parent.name) ? 'passthru' : mode, stop);
   }
 
-  async #begin(request: ProbeRequest, parent: Link, stop: AbortSignal, standby?: StandbyTerms): Promise<Detection> {
+  async #begin(request: ProbeRequest, parent: Link, stop: AbortSignal): Promise<Detection> {
+    return this.#start(request, parent, await this.#askingPort(request, parent, stop));
+  }
+
+  async #askingPort(request: ProbeRequest, parent: Link, stop: AbortSignal): Promise<Port> {
     if (request.mode !== 'passthru') await this.#filters.check(parent, stop);
     const port = await this.#port(request, parent, stop);
     request.signal?.throwIfAborted();
+    return port;
+  }
+
+  #start(request: ProbeRequest, parent: Link, port: Port, standby?: StandbyTerms): Detection {
     const detection = this.#detection(request, parent, port, standby);
     port.add(detection);
     detection.start();
@@ -389,26 +388,28 @@ export class Prober {
     request: ProbeRequest,
     parent: Link,
     stop: AbortSignal,
-    lost: LossListener,
+    { question, lost }: { question: StandbyQuestion; lost: LossListener },
   ): Promise<Verdict | 'ended'> {
-    const terms = { refreshMs: REFRESH_MS, isOurs: false, isOfHost: null };
-    const detection = await this.#begin(request, parent, stop, terms);
-    this.#beingKept.set(keyOf(request), detection);
-    const verdict = await this.#verdict(request, detection).finally(() => this.#endKeeping(request, detection));
+    const key = keyOf(request);
+    const port = await this.#askingPort(request, parent, stop);
+    if (this.#guards.has(key)) return 'ended';
+    const detection = this.#start(request, parent, port, { refreshMs: REFRESH_MS, isOurs: false, isOfHost: null });
+    question.detection = detection;
+    const verdict = await this.#verdict(request, detection, () => !question.isJoined);
     if (verdict.held) return verdict;
     await this.#refuseDown(request, detection);
+    // It may be the container's own guard by now, or stand beside one.
+    if (detection.isOnStandby && this.#guards.has(key)) detection.end(new Error('a container has it'));
     if (!detection.isOnStandby) return 'ended';
-    if (!this.#standby.add(keyOf(request), detection, lost)) detection.end(new Error('kept already'));
+    if (!this.#standby.add(key, detection, lost)) detection.end(new Error('kept already'));
     return verdict;
   }
 
-  #endKeeping(request: ProbeRequest, detection: Detection): void {
-    const key = keyOf(request);
-    if (this.#beingKept.get(key) === detection) this.#beingKept.delete(key);
-  }
-
-  async #verdict({ signal }: ProbeRequest, detection: Detection): Promise<Verdict> {
-    const abort = () => detection.end(signal?.reason as Error);
+  /** `isOwn`: it ends with this request's signal. */
+  async #verdict({ signal }: ProbeRequest, detection: Detection, isOwn = () => true): Promise<Verdict> {
+    const abort = () => {
+      if (isOwn()) detection.end(signal?.reason as Error);
+    };
     if (signal?.aborted) abort();
     signal?.addEventListener('abort', abort, { once: true });
     return detection.verdict.finally(() => signal?.removeEventListener('abort', abort));
@@ -453,14 +454,6 @@ export class Prober {
     for (const detection of this.#detections)
       if (isFiltered && detection.parentName === parentName && !detection.isAsking) detection.outdate();
     this.#onPortFilter(parentName, isFiltered);
-  }
-
-  #reportProxy({ name: parentName }: Link, macAddress: string): void {
-    const key = `${parentName} ${macAddress}`;
-    const nowMs = this.#clock.nowMs();
-    if (nowMs - (this.#proxyReports.get(key) ?? Number.NEGATIVE_INFINITY) < PROXY_REPORT_MS) return;
-    this.#proxyReports.put(key, nowMs);
-    this.#onProxy({ parentName, macAddress });
   }
 }
 

@@ -32,6 +32,12 @@ export interface GivenAnswer {
   readonly subnet: Prefix;
 }
 
+/** A device, of this MAC address, answers for every address. */
+export interface ProxyReport {
+  readonly parentName: string;
+  readonly macAddress: string;
+}
+
 /** What a judge works with. */
 interface ProxyJudgeSpec {
   /** Questions come from it, and answers have to go to it. */
@@ -291,4 +297,31 @@ function isDecided({ controls: { certain, likely, leastLikely }, answered }: Jud
 
 function includes(addresses: readonly Address[], address: Address): boolean {
   return addresses.some((one) => isSameAddress(one, address));
+}
+
+/** It is told again after an hour that a device answers for every address. */
+const REPORT_MS = 3_600_000;
+/** More are an attack. */
+const MOST_REPORTS = 256;
+
+/** Tells of devices that answer for every address, of each once an hour at most. */
+export class ProxyReports {
+  readonly #clock: Clock;
+  readonly #tell: (report: ProxyReport) => void;
+  /** When it was told last, by parent and MAC address. */
+  readonly #toldAtMs = new LatestMap<string, number>(MOST_REPORTS);
+
+  constructor(clock: Clock, tell: (report: ProxyReport) => void) {
+    this.#clock = clock;
+    this.#tell = tell;
+  }
+
+  /** One was found. */
+  note(report: ProxyReport): void {
+    const key = `${report.parentName} ${report.macAddress}`;
+    const nowMs = this.#clock.nowMs();
+    if (nowMs - (this.#toldAtMs.get(key) ?? Number.NEGATIVE_INFINITY) < REPORT_MS) return;
+    this.#toldAtMs.put(key, nowMs);
+    this.#tell(report);
+  }
 }

@@ -1,11 +1,31 @@
 /**
  * Addresses on standby, by parent: those that somebody wants kept, and those that a container has just left and may want
  * back. The detection of each listens; here is who is to be told when it ends, and for how long it goes on.
+ *
+ * Several may want one address kept: at a boot the network room, for the container that had it, and the pool's own standby,
+ * whose next address it is. It is asked for once and kept once. Each who wants it says so with a listener of his own and takes
+ * back nothing but that; a container that has left it counts as one more for two minutes. It is over when nobody is left who
+ * wants it, or for all of them at once: when a container is to get it, when somebody uses or wants it, when the LAN is gone.
+ * A question belongs to who began it, until a container waits for it. When it ends with its owner, whose pool or network is gone, the
+ * others who want the address ask anew.
  */
 import { type Prefix, contains } from '../address.ts';
 import type { Clock } from '../clock.ts';
 import type { Detection } from './detection.ts';
-import type { Loss, LossListener } from './verdict.ts';
+import type { Profile } from './timing.ts';
+import { type Loss, type LossListener, NOT_HELD, type Verdict } from './verdict.ts';
+
+/** A question whose address is to be kept on standby. */
+export interface StandbyQuestion {
+  /** Null until it is asked. */
+  detection: Detection | null;
+  /** A container waits for the answer, so that it is not its owner's any more. */
+  isJoined: boolean;
+}
+
+interface Asked extends StandbyQuestion {
+  outcome: Promise<Verdict | 'ended'>;
+}
 
 interface Entry {
   readonly detection: Detection;
@@ -23,6 +43,7 @@ const MOST_LEFT = 256;
 export class StandbyList {
   readonly #clock: Clock;
   readonly #entries = new Map<string, Entry>();
+  readonly #asked = new Map<string, Asked>();
   #left = 0;
 
   constructor(clock: Clock) {
@@ -32,6 +53,41 @@ export class StandbyList {
   /** Whether the address is on standby. */
   has(key: string): boolean {
     return this.#entries.has(key);
+  }
+
+  /**
+   * The one who gave `lost` wants the address kept: answers as soon as it is, else why it is not. `ask` puts it on standby by add();
+   * it is not called while another's question about the address is under way. Throws what it throws, and the signal's reason.
+   */
+  async keep(
+    key: string,
+    lost: LossListener,
+    signal: AbortSignal | undefined,
+    ask: (question: StandbyQuestion) => Promise<Verdict | 'ended'>,
+  ): Promise<Verdict | 'ended'> {
+    for (;;) {
+      if (this.join(key, lost)) return NOT_HELD;
+      const other = this.#asked.get(key);
+      if (other === undefined) return this.#ask(key, ask);
+      const outcome = await other.outcome.catch(() => null);
+      signal?.throwIfAborted();
+      if (outcome === 'ended' || outcome?.held) return outcome;
+    }
+  }
+
+  #ask(key: string, ask: (question: StandbyQuestion) => Promise<Verdict | 'ended'>): Promise<Verdict | 'ended'> {
+    const asked: Asked = { detection: null, isJoined: false, outcome: Promise.resolve('ended') };
+    this.#asked.set(key, asked);
+    asked.outcome = ask(asked).finally(() => this.#asked.delete(key));
+    return asked.outcome;
+  }
+
+  /** A container is to get an address that is being asked for to be kept: the question that is its own from here on. See Detection.join(). */
+  joinQuestion(key: string, profile: Profile): Detection | undefined {
+    const asked = this.#asked.get(key);
+    if (!asked?.detection?.join(profile)) return undefined;
+    asked.isJoined = true;
+    return asked.detection;
   }
 
   /** Keeps an address that was just found free. False when it is kept already: then the detection is one too many. */
@@ -90,9 +146,9 @@ export class StandbyList {
     this.#entries.get(key)?.detection.askAhead();
   }
 
-  /** The address is kept no longer, because it is asked for as if nothing was known of it. */
+  /** The address is kept no longer: a container has it by now, or it is asked for as if nothing was known of it. */
   end(key: string): void {
-    this.#entries.get(key)?.detection.end(new Error('asked anew'));
+    this.#entries.get(key)?.detection.end(new Error('not on standby any more'));
   }
 
   /** The detection is over, or a container has the address: whoever wanted it kept is told. */

@@ -5,6 +5,9 @@
  *
  * Who comes back is in the records after a crash: endpoints that have no link any more. An engine that was stopped has ended its
  * containers before; which addresses those had is written to the records of their networks when the daemon stops.
+ *
+ * An address without a lease may be on standby for its pool as well (ipam/standby.ts). It is asked for and kept once for both
+ * (lan/standby.ts), and each of the two lets go of it by itself: here when the time of a boot is over.
  */
 import { formatInterfaceAddress, parseInterfaceAddress } from '../address.ts';
 import { LatestMap } from '../bounded.ts';

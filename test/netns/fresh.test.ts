@@ -228,6 +228,89 @@ describe('an address is asked for at the moment it is given', { skip: outsideLab
       assert.deepEqual(await room.confirm({ ...request(wanted), macAddress: CONTAINER }), { held: false });
     });
 
+    test(`a start that waits for a question about an ${family} address goes on when the pool that asked is dropped`, {
+      timeout,
+    }, async () => {
+      const wanted = next();
+      const dropping = new AbortController();
+      const keeping = room.keep({ ...request(wanted), signal: dropping.signal }, () => undefined);
+      await until(() => {
+        machine.drain();
+        return probesFor(wanted).length > 0;
+      });
+      const checked = room.check(request(wanted));
+      // By then it is the start's question.
+      await sleep(50);
+      dropping.abort(new Error('the pool is gone'));
+      assert.deepEqual(await checked, { held: false });
+      assert.equal(await keeping, 'ended');
+      machine.drain();
+      assert.equal(probesFor(wanted).length, 3);
+    });
+
+    test(`an ${family} address that two want on standby is asked for once, and is kept until both let go`, {
+      timeout,
+    }, async () => {
+      const wanted = next();
+      machine.drain();
+      machine.heard.length = 0;
+      const [first, second] = await Promise.all([keep(wanted), keep(wanted)]);
+      machine.drain();
+      assert.equal(probesFor(wanted).length, 3);
+      first.kept.release();
+      assert.ok(room.isOnStandby(request(wanted)), 'the other wants it still');
+      second.kept.release();
+      assert.ok(!room.isOnStandby(request(wanted)));
+      assert.deepEqual([first.losses, second.losses], [[], []], 'who lets go is told nothing');
+
+      const both = await Promise.all([keep(wanted), keep(wanted)]);
+      assert.deepEqual(await room.check(request(wanted)), { held: false });
+      assert.deepEqual(
+        both.map(({ losses }) => losses),
+        [['ended'], ['ended']],
+        'a container is to get it',
+      );
+    });
+
+    test(`when one of two who want an ${family} address on standby goes while it is asked for, the other has it kept`, {
+      timeout,
+    }, async () => {
+      const wanted = next();
+      const dropping = new AbortController();
+      const going = room.keep({ ...request(wanted), signal: dropping.signal }, () => undefined);
+      const staying = keep(wanted);
+      await until(() => {
+        machine.drain();
+        return probesFor(wanted).length > 0;
+      });
+      dropping.abort(new Error('the pool is gone'));
+      await assert.rejects(going, /the pool is gone/);
+      const { kept } = await staying;
+      assert.ok(room.isOnStandby(request(wanted)));
+      kept.release();
+      assert.ok(!room.isOnStandby(request(wanted)));
+    });
+
+    test(`an ${family} address that is asked for at one moment for a container and for standby is the container's`, {
+      timeout,
+    }, async () => {
+      for (const isKeepFirst of [true, false]) {
+        const wanted = next();
+        const early = isKeepFirst ? room.keep(request(wanted), () => undefined) : null;
+        const checked = room.check(request(wanted));
+        const keeping = early ?? room.keep(request(wanted), () => undefined);
+        assert.deepEqual(await checked, { held: false });
+        await keeping;
+        assert.ok(!room.isOnStandby(request(wanted)));
+        machine.drain();
+        machine.heard.length = 0;
+        // It is guarded: one question is enough.
+        assert.deepEqual(await room.confirm({ ...request(wanted), macAddress: CONTAINER }), { held: false });
+        machine.drain();
+        assert.ok(probesFor(wanted).length <= 2, `${probesFor(wanted).length} questions`);
+      }
+    });
+
     test(`where nothing else promises that an ${family} address is free the whole procedure runs, on standby or not`, {
       timeout,
     }, async () => {

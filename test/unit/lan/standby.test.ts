@@ -5,7 +5,7 @@ import { type Address, parseAddress } from '../../../src/address.ts';
 import { arpAnnouncement, arpProbe, arpReply, decodeArp, encodeArp } from '../../../src/lan/frames/arp.ts';
 import { Detection } from '../../../src/lan/detection.ts';
 import type { StandbyTerms } from '../../../src/lan/detectionspec.ts';
-import type { LossListener, Verdict } from '../../../src/lan/verdict.ts';
+import { type LossListener, NOT_HELD, type Verdict } from '../../../src/lan/verdict.ts';
 import { decodeNd, ndDefence, ndProbe } from '../../../src/lan/frames/nd.ts';
 import { standbyFrame } from '../../../src/lan/frames/outgoing.ts';
 import { StandbyList } from '../../../src/lan/standby.ts';
@@ -583,6 +583,37 @@ test('an address that a container left is kept for two minutes, or as long as on
     assert.ok(!trial.detection.isOnStandby);
   }
 });
+
+test(
+  'who wants an address that is being asked for has it by that question, and asks anew when it went with its owner',
+  options,
+  async () => {
+    const trial = kept();
+    const list = new StandbyList(trial.host.clock);
+    const answers = [0, 1, 2].map(() => Promise.withResolvers<Verdict | 'ended'>());
+    let asked = 0;
+    const keep = (key: string, lost: LossListener) =>
+      list.keep(key, lost, undefined, () => (answers[asked++] as (typeof answers)[0]).promise);
+    const told: string[] = [];
+    const [first, second] = ['first', 'second'].map((name) => keep('k', () => told.push(name)));
+    assert.equal(asked, 1);
+    answers[0]?.reject(new Error('the pool is gone'));
+    await assert.rejects(first as Promise<unknown>, /the pool is gone/);
+    await settle();
+    assert.equal(asked, 2);
+    list.add('k', trial.detection, () => told.push('second'));
+    answers[1]?.resolve(NOT_HELD);
+    assert.deepEqual(await second, NOT_HELD);
+    assert.deepEqual(await keep('k', () => told.push('third')), NOT_HELD);
+    assert.equal(asked, 2, 'it is kept already');
+    assert.ok(list.grant('k'));
+    assert.deepEqual(told, ['second', 'third'], 'a container is to get it');
+
+    const both = [keep('k', () => undefined), keep('k', () => undefined)];
+    answers[2]?.resolve('ended');
+    assert.deepEqual(await Promise.all(both), ['ended', 'ended']);
+  },
+);
 
 test('many containers that end together leave room for those after them', options, () => {
   const world = kept();
