@@ -4,7 +4,7 @@
 import { type Address, contains, formatAddress, formatInterfaceAddress, parseAddress } from '../address.ts';
 import type { Clock } from '../clock.ts';
 import * as errors from '../errors.ts';
-import { type Holder, NOT_HELD, type Verdict } from '../lan/verdict.ts';
+import { type HeldVerdict, NOT_HELD, type Verdict } from '../lan/verdict.ts';
 import type { Lease, LeaseKind, Pool } from '../model.ts';
 import type { AddressRequest, CallLimit } from '../requests.ts';
 import { leaseKey, realmOf, type Store } from '../store/store.ts';
@@ -34,7 +34,7 @@ export interface PoolQuestion {
    * What is said of who has it, where no other address will do: he is asked again until the limit is near. Null where another
    * one does.
    */
-  readonly refusal: ((holder: Holder) => errors.PluginError) | null;
+  readonly refusal: ((holder: HeldVerdict) => errors.PluginError) | null;
 }
 
 /** Asks the LAN of the pool whether a stranger uses the address. Throws when the limit's signal fires or nothing can be asked. */
@@ -128,7 +128,7 @@ export class Allocator {
     await this.#confirm(pool, address);
     // What a swarm's manager claims by address is mostly a running container's: the node that gets it asks.
     const isAsked = lease === wanted && !isManagers(pool);
-    const refusal = ({ simultaneous, macAddress, linkName }: Holder) =>
+    const refusal = ({ simultaneous, macAddress, linkName }: HeldVerdict) =>
       (simultaneous ? errors.addressWanted : errors.addressHeld)(lease.address, macAddress, linkName, option);
     const verdict = isAsked ? await this.#ask(pool, address, lease, { limit, refusal }) : NOT_HELD;
     if (!verdict.held) return formatInterfaceAddress({ ...address, length: known(pool.subnet).length });

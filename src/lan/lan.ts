@@ -20,7 +20,7 @@ import type { ProxyReport } from './proxyarp.ts';
 import { type LanQuestion, Questions } from './questions.ts';
 import { conflictReports } from './report.ts';
 import type { ConflictSeen } from './takers.ts';
-import { type Holder, type Kept, type Loss, type LossListener, NOT_HELD, type Verdict } from './verdict.ts';
+import { type HeldVerdict, type Kept, type Loss, type LossListener, NOT_HELD, type Verdict } from './verdict.ts';
 
 /** An address that somebody wants to use, or to have on standby. */
 export interface AddressCheck extends Segment {
@@ -179,7 +179,11 @@ export class Lan {
    * that was refused is not tried again by the engine. What this host itself has is refused at once. `refusal`: what is said
    * of who has it, also where the time is over before the last question is answered.
    */
-  async insist(request: AddressCheck, limit: CallLimit, refusal: (holder: Holder) => PluginError): Promise<Verdict> {
+  async insist(
+    request: AddressCheck,
+    limit: CallLimit,
+    refusal: (holder: HeldVerdict) => PluginError,
+  ): Promise<Verdict> {
     const { signal, atMs, ifLate } = limit;
     const limited = { ...request, signal, atMs };
     const first = await this.check(limited);

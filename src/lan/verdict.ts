@@ -16,7 +16,7 @@ export type Verdict =
     };
 
 /** One that says who has it. */
-export type Holder = Extract<Verdict, { held: true }>;
+export type HeldVerdict = Extract<Verdict, { held: true }>;
 
 /** Nobody else has the address. */
 export const NOT_HELD: Verdict = { held: false };

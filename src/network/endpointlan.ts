@@ -3,7 +3,7 @@ import { formatAddress, parsePrefix } from '../address.ts';
 import { LatestMap } from '../bounded.ts';
 import * as errors from '../errors.ts';
 import type { AddressCheck, Lan, LanEndpoint } from '../lan/lan.ts';
-import type { Holder, Kept, Loss } from '../lan/verdict.ts';
+import type { HeldVerdict, Kept, Loss } from '../lan/verdict.ts';
 import type { Log } from '../log.ts';
 import { type ConflictPolicy, type Endpoint, type InterfaceAddress, type Network, segmentOf } from '../model.ts';
 import type { CallLimit } from '../requests.ts';
@@ -113,7 +113,7 @@ export class EndpointLan {
 
   async #check(network: Network, question: Question, limit: CallLimit): Promise<void> {
     const isFirm = this.#policyOf(network) === 'refuse';
-    const refusal = (holder: Holder) =>
+    const refusal = (holder: HeldVerdict) =>
       sentenceOf(holder.simultaneous ? errors.addressWanted : errors.addressOffered, question, holder);
     const verdict = await (isFirm ? this.#lan.insist(question, limit, refusal) : this.#lan.check(question));
     if (verdict.held && (isFirm || verdict.isOnHost)) throw refusal(verdict);
@@ -130,7 +130,7 @@ export class EndpointLan {
     if (!first.held) return;
     doubt?.();
     if (this.#policyOf(network) === 'warn' && !first.isOnHost) return this.#warn(network, question, first);
-    const refusal = (holder: Holder) => sentenceOf(errors.addressLost, question, holder);
+    const refusal = (holder: HeldVerdict) => sentenceOf(errors.addressLost, question, holder);
     limit.ifLate(refusal(first));
     const verdict = first.isOnHost ? first : await this.#lan.insist(question, limit, refusal);
     if (verdict.held) throw refusal(verdict);
@@ -142,7 +142,7 @@ export class EndpointLan {
   }
 
   /** Once for each start, in which it is found out two or three times. */
-  #warn({ id }: Network, question: Question, { macAddress: by, linkName }: Holder): void {
+  #warn({ id }: Network, question: Question, { macAddress: by, linkName }: HeldVerdict): void {
     const address = formatAddress(question.address);
     const key = `${question.endpointId} ${address}`;
     if (this.#warned.get(key) === by) return;
@@ -224,7 +224,7 @@ function questionsOf(network: Network, endpoint: Endpoint, limit: CallLimit): Qu
 
 type Sentence = (address: string, macAddress: string, link: string, option: string) => errors.PluginError;
 
-function sentenceOf(sentence: Sentence, question: Question, { macAddress, linkName }: Holder): errors.PluginError {
+function sentenceOf(sentence: Sentence, question: Question, { macAddress, linkName }: HeldVerdict): errors.PluginError {
   return sentence(formatAddress(question.address), macAddress, linkName, optionOf(question));
 }
 

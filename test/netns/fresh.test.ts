@@ -17,7 +17,7 @@ import { solicitedNodeGroup } from '../../src/lan/frames/nd.ts';
 import { type FoundConflict, Lan as LanRoom } from '../../src/lan/lan.ts';
 import type { Speaker } from '../../src/lan/leavers.ts';
 import { Prober } from '../../src/lan/prober.ts';
-import type { Holder, Kept, Loss } from '../../src/lan/verdict.ts';
+import type { HeldVerdict, Kept, Loss } from '../../src/lan/verdict.ts';
 import { MODES, type ProbeProfile } from '../../src/model.ts';
 import { output } from '../lab/command.ts';
 import { outsideLab } from '../lab/enclosure.ts';
@@ -34,7 +34,7 @@ const OTHER = '02:42:ac:11:00:02';
 /** What the kernel and this process take beside the waits. */
 const PROMPT_MS = 200;
 
-const refusal = ({ macAddress, linkName }: Holder) => addressHeld('wanted', macAddress, linkName, '--ip');
+const refusal = ({ macAddress, linkName }: HeldVerdict) => addressHeld('wanted', macAddress, linkName, '--ip');
 
 const ip = (words: string) => output(['ip', ...words.split(' ')]);
 
