@@ -3,6 +3,7 @@ import { setFlagsFromString } from 'node:v8';
 import { type Address, formatAddress, parseAddress } from './address.ts';
 import { Collector } from './collector.ts';
 import { IpamDriver } from './ipam/driver.ts';
+import { Guesses } from './ipam/guesses.ts';
 import { PoolLan } from './ipam/poollan.ts';
 import { returnFreedMemory } from './kernel/libc.ts';
 import { Links } from './kernel/link.ts';
@@ -86,17 +87,19 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
       dropAddress: (endpointId, address) => network.dropAddress(endpointId, address),
     },
   });
+  const guesses = new Guesses({
+    keeper: poolLan,
+    isUsed: (parent, address) => endpoints.withAddress(parent, address).some(({ state }) => state !== 'deleting'),
+  });
   const startStandby = (networkId?: string) =>
-    void ipam
-      .startStandby(networkId)
-      .catch((error: unknown) =>
-        log.error('no addresses are kept ready; starts wait for a probe', { error: String(error) }),
-      );
+    void Promise.all([ipam.startStandby(networkId), guesses.start(networkId)]).catch((error: unknown) =>
+      log.error('no addresses are kept ready; starts wait for a probe', { error: String(error) }),
+    );
   const network: NetworkDriver = new NetworkDriver({
     store,
     endpoints,
     links,
-    lan: new EndpointLan(lan, settings.conflict, log),
+    lan: new EndpointLan(lan, guesses, settings.conflict, log),
     hostAddresses: ipam,
     parentAliases: settings.parents,
     log,
@@ -132,6 +135,7 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
     await leaks.stop();
     await network.close();
     await ipam.close();
+    await guesses.close();
     await lan.close();
     await conflicts.stop();
     links.close();

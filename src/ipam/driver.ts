@@ -5,8 +5,9 @@
 import { hostname } from 'node:os';
 import { backgroundClock, type Clock } from '../clock.ts';
 import type { Leak } from '../leak.ts';
+import type { Pool } from '../model.ts';
 import type { AddressRequest, AllocationRequest, PoolRequest } from '../requests.ts';
-import type { Store } from '../store/store.ts';
+import { realmOf, type Store } from '../store/store.ts';
 import { Ages } from './ages.ts';
 import { Allocator, type Probe } from './allocator.ts';
 import { type EndpointWitness, Leases } from './leases.ts';
@@ -54,7 +55,8 @@ export class IpamDriver {
     this.#leases = new Leases({ store, now, ages, clock, ...(endpoints && { endpoints }) });
     this.#swarmPools = new SwarmPools(store, now);
     const leases = this.#leases;
-    this.#standby = new Standby({ store, leases, keeper, clock });
+    const realmOfPool = (pool: Pool) => leases.realm(realmOf(pool));
+    this.#standby = new Standby({ pools: store.pools, realmOf: realmOfPool, keeper, clock });
     const standby = this.#standby;
     this.#pools = new Pools({ store, leases, now, ages, hostId, onReleased: (poolId) => standby.forget(poolId) });
     this.#allocator = new Allocator({ store, leases, now, ages, clock, probe, standby });

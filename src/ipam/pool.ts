@@ -24,6 +24,9 @@ import type { Occupancy } from './occupancy.ts';
 /** Names told to the engine in GetDefaultAddressSpaces; different, or engines >= 27 skip their overlap check. */
 export const ADDRESS_SPACES = { local: 'TsmacvlanLocal', global: 'TsmacvlanGlobal' } as const;
 
+/** Of pools that nobody requested: what is guessed of another IPAM's (guesses.ts). Nobody has asked for their addresses. */
+export const GUESSED_SPACE = 'Guessed';
+
 /** A request that was checked: what makes a pool. */
 export interface PoolSpec {
   readonly addressSpace: string;
@@ -289,17 +292,20 @@ export function reservedMeaning(subnet: Prefix, address: Address): string | unde
   return reservedOf(subnet).find((reserved) => contains(reserved, address))?.meaning;
 }
 
+/** How the lowest free address between two is found. */
+type FreeSearch = Pick<Occupancy, 'nextFree'>;
+
 /**
  * The next address to give out; undefined when the range is exhausted. `after` is the last one given when the order is
  * sequential: the search goes on behind it, and then from the start.
  */
-export function nextAddress(layout: Layout, used: Occupancy, after: bigint | null): bigint | undefined {
+export function nextAddress(layout: Layout, used: FreeSearch, after: bigint | null): bigint | undefined {
   const { first, last } = layout.range;
   const behind = after === null || after < first ? undefined : lowestFree(layout, used, after + 1n, last);
   return behind ?? lowestFree(layout, used, first, last);
 }
 
-function lowestFree({ skipped }: Layout, used: Occupancy, from: bigint, to: bigint): bigint | undefined {
+function lowestFree({ skipped }: Layout, used: FreeSearch, from: bigint, to: bigint): bigint | undefined {
   let address = used.nextFree(from, to);
   for (const gap of skipped) {
     if (address === undefined || address < gap.first) break;

@@ -8,7 +8,7 @@ import { type ConflictPolicy, type Network, type Pool, type ProbeProfile, type S
 import { realmOf, type Store } from '../store/store.ts';
 import { isManagers } from './swarm.ts';
 import type { Probe } from './allocator.ts';
-import { known } from './pool.ts';
+import { GUESSED_SPACE, known } from './pool.ts';
 import type { Keeper } from './standby.ts';
 
 interface Parts {
@@ -85,7 +85,8 @@ export class PoolLan implements Keeper {
     signal: AbortSignal,
   ): Promise<Kept | Loss | null> {
     const request = await this.#request(pool, address, signal);
-    return request === null ? null : this.#lan.keep(request, lost);
+    const isGuess = pool.addressSpace === GUESSED_SPACE;
+    return request === null ? null : this.#lan.keep({ ...request, isGuess }, lost);
   }
 
   /** See Keeper. */

@@ -5,6 +5,9 @@ import { Demand, ON_STANDBY } from './demand.ts';
 import type { Layout } from './pool.ts';
 import type { Realm } from './realm.ts';
 
+/** What of a realm, or of what takes its place, tells which addresses are to be asked for, and hears what the LAN said. */
+export type FreeAddresses = Pick<Realm, 'isFree' | 'next' | 'passOver' | 'foundFree'>;
+
 /** An address on standby. */
 interface Ready {
   readonly address: Address;
@@ -83,7 +86,7 @@ export function have({ ready, asked }: PoolStandby): number {
 }
 
 /** Those on standby, the one to give out next first. */
-export function inOrder({ ready, after }: PoolStandby, realm: Realm): Address[] {
+export function inOrder({ ready, after }: PoolStandby, realm: FreeAddresses): Address[] {
   const free = Array.from(ready.values(), ({ address }) => address).filter((one) => realm.isFree(one));
   free.sort((a, b) => (a.value < b.value ? -1 : 1));
   const isLater = ({ value }: Address) => after !== null && value > after;
@@ -99,7 +102,7 @@ export function roomFor({ parentName }: PoolStandby, all: readonly PoolStandby[]
 }
 
 /** One is ready, and none below it is being asked for; or none is being asked for at all. */
-export function isDecided({ ready, asked }: PoolStandby, realm: Realm): boolean {
+export function isDecided({ ready, asked }: PoolStandby, realm: FreeAddresses): boolean {
   if (asked.size === 0) return true;
   const values = Array.from(asked.values(), ({ value }) => value);
   const isLowest = (address: Address) => realm.isFree(address) && values.every((value) => value > address.value);
@@ -109,7 +112,7 @@ export function isDecided({ ready, asked }: PoolStandby, realm: Realm): boolean 
 /** The next free addresses that are neither on standby nor avoided nor asked for, as many as are missing to have `many`. */
 export function missing(
   standby: PoolStandby,
-  realm: Realm,
+  realm: FreeAddresses,
   layout: Layout,
   many: number,
   nowMs: number,
@@ -130,13 +133,13 @@ export function missing(
 }
 
 /** As many as are wanted, but of a small range no more than a fair share of what is free, and no fewer than always. */
-export function fairShare(realm: Realm, layout: Layout, wanted: number): number {
+export function fairShare(realm: FreeAddresses, layout: Layout, wanted: number): number {
   if (wanted <= ON_STANDBY) return wanted;
   return Math.max(ON_STANDBY, Math.min(wanted, Math.floor(countFree(realm, layout, wanted * SHARE) / SHARE)));
 }
 
 /** Free addresses of the range; `most` if there are more. */
-function countFree(realm: Realm, layout: Layout, most: number): number {
+function countFree(realm: FreeAddresses, layout: Layout, most: number): number {
   let count = 0;
   let last = -1n;
   for (let next = realm.next(layout, null); count < most; next = realm.next(layout, last), count++) {

@@ -15,11 +15,11 @@ import { LatestMap } from '../bounded.ts';
 import { backgroundClock, type Clock } from '../clock.ts';
 import type { Kept, Loss } from '../lan/verdict.ts';
 import { isOfSwarm, type Pool } from '../model.ts';
-import { realmOf, type Store } from '../store/store.ts';
+import type { Store } from '../store/store.ts';
 import { HOLD_MS, MOST_ON_STANDBY, ON_STANDBY } from './demand.ts';
-import type { Leases } from './leases.ts';
 import { known, layoutOf } from './pool.ts';
 import {
+  type FreeAddresses,
   type PoolStandby,
   fairShare,
   have,
@@ -30,7 +30,6 @@ import {
   roomFor,
   tooMany,
 } from './poolstandby.ts';
-import type { Realm } from './realm.ts';
 
 /** What it needs of the LANs of the pools. */
 export interface Keeper {
@@ -52,8 +51,9 @@ export interface Keeper {
 }
 
 interface Parts {
-  readonly store: Store;
-  readonly leases: Leases;
+  readonly pools: Pick<Store['pools'], 'get' | 'list'>;
+  /** Which of the addresses of a pool's realm are free. */
+  readonly realmOf: (pool: Pool) => Promise<FreeAddresses>;
   readonly keeper: Keeper;
   readonly clock?: Clock;
   /** 0 to 1, as Math.random. */
@@ -87,8 +87,8 @@ const AVOID_MS = 20_000;
 
 /** Addresses on standby for the pools in use. Never throws into a call: what cannot be probed now is tried again. */
 export class Standby {
-  readonly #store: Store;
-  readonly #leases: Leases;
+  readonly #table: Parts['pools'];
+  readonly #realmOf: Parts['realmOf'];
   readonly #keeper: Keeper;
   readonly #clock: Clock;
   readonly #random: () => number;
@@ -97,9 +97,9 @@ export class Standby {
   readonly #waiting: (() => void)[] = [];
   #asking = 0;
 
-  constructor({ store, leases, keeper, clock = backgroundClock, random = Math.random }: Parts) {
-    this.#store = store;
-    this.#leases = leases;
+  constructor({ pools, realmOf, keeper, clock = backgroundClock, random = Math.random }: Parts) {
+    this.#table = pools;
+    this.#realmOf = realmOf;
     this.#keeper = keeper;
     this.#clock = clock;
     this.#random = random;
@@ -110,7 +110,7 @@ export class Standby {
    * its managers choose the addresses, the nodes' questions would only be in the way of the one that needs the address.
    */
   async start(networkId?: string): Promise<void> {
-    const pools = (await this.#store.pools.list()).filter(isOurs);
+    const pools = (await this.#table.list()).filter(isOurs);
     const wanted = pools.filter((pool) => networkId === undefined || pool.networkId === networkId);
     const latest = wanted.sort((a, b) => a.changedAt.localeCompare(b.changedAt)).slice(-MOST_POOLS);
     for (const { id } of latest) {
@@ -126,7 +126,7 @@ export class Standby {
   }
 
   /** The address to give out next among those on standby; undefined when there is none, or not yet. `after`: see nextAddress in pool.ts. */
-  next({ id }: Pool, realm: Realm, after: bigint | null): Address | undefined {
+  next({ id }: Pool, realm: FreeAddresses, after: bigint | null): Address | undefined {
     const standby = this.#pools.get(id);
     if (standby === undefined) return undefined;
     standby.after = after;
@@ -135,7 +135,7 @@ export class Standby {
   }
 
   /** One was chosen: the next of those on standby are likely to follow. */
-  askAhead(pool: Pool, realm: Realm): void {
+  askAhead(pool: Pool, realm: FreeAddresses): void {
     const standby = this.#pools.get(pool.id);
     if (standby === undefined) return;
     const next = inOrder(standby, realm).slice(0, ASKED_AHEAD);
@@ -150,7 +150,7 @@ export class Standby {
   }
 
   /** One that was ready is being given out: what is missing by now is asked for, if that is much. */
-  used(pool: Pool, realm: Realm): void {
+  used(pool: Pool, realm: FreeAddresses): void {
     if (isOurs(pool)) void this.#askMany(pool, realm, 0, false).catch(() => undefined);
   }
 
@@ -160,13 +160,13 @@ export class Standby {
    * asked for, or more, but no more are asked for than the LAN's rate of frames lets out in one window: beyond that they
    * would only wait in line, and the caller's own question behind them. The network's pool of the other family needs as many.
    */
-  missed(pool: Pool, realm: Realm, least: number): void {
+  missed(pool: Pool, realm: FreeAddresses, least: number): void {
     if (!isOurs(pool)) return;
     this.#ofPool(pool.id).demand.miss(this.#clock.nowMs());
     void this.#askMany(pool, realm, least, true).catch(() => undefined);
   }
 
-  async #askMany(pool: Pool, realm: Realm, least: number, isForBoth: boolean): Promise<void> {
+  async #askMany(pool: Pool, realm: FreeAddresses, least: number, isForBoth: boolean): Promise<void> {
     const standby = this.#ofPool(pool.id);
     if (standby.isWithout || standby.isChoosing || this.#clock.nowMs() < standby.pausedUntilMs) return;
     if (this.#isStocked(standby, least)) return;
@@ -184,13 +184,13 @@ export class Standby {
 
   async #askForOther(pool: Pool): Promise<void> {
     this.#ofPool(pool.id).demand.miss(this.#clock.nowMs());
-    void this.#askMany(pool, await this.#leases.realm(realmOf(pool)), 0, false).catch(() => undefined);
+    void this.#askMany(pool, await this.#realmOf(pool), 0, false).catch(() => undefined);
   }
 
   /** The pool of the same network for addresses of the other family. */
   async #otherOf({ networkId, subnet }: Pool): Promise<Pool | undefined> {
     const { family } = known(subnet);
-    const pools = await this.#store.pools.list();
+    const pools = await this.#table.list();
     return pools.find((one) => one.networkId === networkId && known(one.subnet).family !== family);
   }
 
@@ -208,7 +208,7 @@ export class Standby {
   async #chooseBatch(
     standby: PoolStandby,
     pool: Pool,
-    realm: Realm,
+    realm: FreeAddresses,
     least: number,
     parts: number,
   ): Promise<readonly Address[]> {
@@ -220,7 +220,7 @@ export class Standby {
     return missing(standby, realm, layout, Math.min(many, most), this.#clock.nowMs());
   }
 
-  async #askBatch(standby: PoolStandby, pool: Pool, realm: Realm, batch: readonly Address[]): Promise<void> {
+  async #askBatch(standby: PoolStandby, pool: Pool, realm: FreeAddresses, batch: readonly Address[]): Promise<void> {
     if (batch.length === 0) return;
     const outcomes = await Promise.all(batch.map((address) => this.#keep(standby, pool, realm, address)));
     standby.isFilled = true;
@@ -246,6 +246,11 @@ export class Standby {
     return (this.#pools.get(id)?.asked.size ?? 0) > 0;
   }
 
+  /** Whether the address is on standby for the pool, or being asked for. */
+  has(pool: Pool, address: Address): boolean {
+    return this.isAsked(pool, address) || this.#pools.get(pool.id)?.ready.has(formatAddress(address)) === true;
+  }
+
   /** Whether the address is being asked for. */
   isAsked({ id }: Pool, address: Address): boolean {
     return this.#pools.get(id)?.asked.has(formatAddress(address)) === true;
@@ -255,7 +260,7 @@ export class Standby {
    * Until the lowest of those asked for that nobody else has is ready, or all of them are decided; not beyond `untilMs` of
    * the clock.
    */
-  async decided({ id }: Pool, realm: Realm, untilMs: number): Promise<void> {
+  async decided({ id }: Pool, realm: FreeAddresses, untilMs: number): Promise<void> {
     const standby = this.#pools.get(id);
     if (standby === undefined) return;
     const { promise, resolve } = Promise.withResolvers<void>();
@@ -282,7 +287,7 @@ export class Standby {
     await this.#keeper.release(pool, address);
     const standby = this.#pools.get(pool.id);
     if (standby === undefined || !(await this.#keeper.isKept(pool, address))) return;
-    await this.#keep(standby, pool, await this.#leases.realm(realmOf(pool)), address);
+    await this.#keep(standby, pool, await this.#realmOf(pool), address);
     const ready = standby.ready.get(formatAddress(address));
     if (ready !== undefined) ready.leftUntilMs = this.#clock.nowMs() + HOLD_MS;
     this.#letGo(standby, tooMany(standby, MOST_ON_STANDBY, Number.POSITIVE_INFINITY));
@@ -337,9 +342,9 @@ export class Standby {
   }
 
   async #refillNow(standby: PoolStandby): Promise<void> {
-    const pool = await this.#store.pools.get(standby.poolId);
+    const pool = await this.#table.get(standby.poolId);
     if (pool === undefined || standby.controller.signal.aborted || !(await this.#isWith(standby, pool))) return;
-    const realm = await this.#leases.realm(realmOf(pool));
+    const realm = await this.#realmOf(pool);
     const nowMs = this.#clock.nowMs();
     this.#letGo(standby, tooMany(standby, this.#wanted(standby), nowMs));
     const layout = layoutOf(pool);
@@ -370,7 +375,7 @@ export class Standby {
   }
 
   /** Probes the address and keeps it; one that the LAN room keeps already joins at once. */
-  async #keep(standby: PoolStandby, pool: Pool, realm: Realm, address: Address): Promise<Outcome> {
+  async #keep(standby: PoolStandby, pool: Pool, realm: FreeAddresses, address: Address): Promise<Outcome> {
     const text = formatAddress(address);
     if (standby.controller.signal.aborted || standby.asked.has(text) || standby.ready.has(text)) return 'kept';
     if (!realm.isFree(address)) return 'kept';
@@ -383,7 +388,7 @@ export class Standby {
     }
   }
 
-  async #keepOne(standby: PoolStandby, pool: Pool, realm: Realm, address: Address): Promise<Outcome> {
+  async #keepOne(standby: PoolStandby, pool: Pool, realm: FreeAddresses, address: Address): Promise<Outcome> {
     const { signal } = standby.controller;
     let isLost = false;
     const lost = (loss: Loss) => {
@@ -400,18 +405,18 @@ export class Standby {
     return typeof kept === 'string' ? kept : 'kept';
   }
 
-  #take(standby: PoolStandby, realm: Realm, address: Address, kept: Kept): void {
+  #take(standby: PoolStandby, realm: FreeAddresses, address: Address, kept: Kept): void {
     realm.foundFree(address);
     standby.ready.set(formatAddress(address), { address, kept, leftUntilMs: Number.NEGATIVE_INFINITY });
   }
 
-  #lost(standby: PoolStandby, realm: Realm, address: Address, loss: Loss): void {
+  #lost(standby: PoolStandby, realm: FreeAddresses, address: Address, loss: Loss): void {
     if (!standby.ready.delete(formatAddress(address))) return;
     this.#avoid(standby, realm, address, loss);
     this.#refillIn(standby, standby.ready.size > 1 ? REFILL_MS : 0);
   }
 
-  #avoid(standby: PoolStandby, realm: Realm, address: Address, loss: Loss): void {
+  #avoid(standby: PoolStandby, realm: FreeAddresses, address: Address, loss: Loss): void {
     if (loss === 'used' && realm.isFree(address)) realm.passOver(address, 'used');
     if (loss === 'wanted')
       standby.avoided.set(formatAddress(address), this.#clock.nowMs() + AVOID_MS * (1 + this.#random()));

@@ -34,6 +34,8 @@ export interface AddressCheck extends Segment {
   readonly leastProfile?: ProbeProfile | null;
   /** Of the container that is to have the address, where that is known by now. */
   readonly macAddress?: string | null;
+  /** Nobody has asked for the address: who has it is in nobody's way, and not recorded. */
+  readonly isGuess?: boolean;
 }
 
 /** One of our endpoints, as far as the LAN sees it. */
@@ -228,13 +230,14 @@ export class Lan {
     if (probe === null) return null;
     if (this.#interruptions.isDeaf(request.parentName)) return 'ended';
     const listener: LossListener = (loss, by) => {
-      if (loss === 'used' && by !== null) void this.#recordHolder(request, by, null).catch(() => undefined);
+      if (loss === 'used' && by !== null && request.isGuess !== true)
+        void this.#recordHolder(request, by, null).catch(() => undefined);
       lost(loss);
     };
     const verdict = await this.#prober.keep(probe, listener);
     if (verdict === 'ended') return verdict;
     if (!verdict.held) return { release: () => this.#prober.letGo(probe, listener) };
-    await this.#tellHolder(request, verdict, null);
+    if (request.isGuess !== true) await this.#tellHolder(request, verdict, null);
     return verdict.simultaneous || isStandbyMac(verdict.macAddress) ? 'wanted' : 'used';
   }
 

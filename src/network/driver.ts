@@ -296,6 +296,7 @@ export class NetworkDriver implements LeakSource {
       const leaving = await this.#endpoints.change(endpoint, { state: 'deleting' });
       if (network !== undefined) await this.#ties.untieLeases(network, leaving);
       this.#departures.beginRemoval(leaving);
+      if (network !== undefined) void this.#lan.returned(leaving, network).catch(() => undefined);
     });
   }
 

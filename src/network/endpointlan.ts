@@ -5,7 +5,14 @@ import * as errors from '../errors.ts';
 import type { AddressCheck, Lan, LanEndpoint } from '../lan/lan.ts';
 import type { HeldVerdict, Kept, Loss } from '../lan/verdict.ts';
 import type { Log } from '../log.ts';
-import { type ConflictPolicy, type Endpoint, type InterfaceAddress, type Network, segmentOf } from '../model.ts';
+import {
+  type ConflictPolicy,
+  type Endpoint,
+  type InterfaceAddress,
+  type Network,
+  type NetworkSubnet,
+  segmentOf,
+} from '../model.ts';
 import type { CallLimit } from '../requests.ts';
 import { subnetOf } from './request.ts';
 
@@ -17,8 +24,17 @@ interface Question extends AddressCheck {
   readonly address: InterfaceAddress;
   readonly endpointId: string;
   readonly macAddress: string;
-  /** Our own IPAM chose it, and asked for it then. */
-  readonly isOurs: boolean;
+  readonly networkSubnet: NetworkSubnet;
+}
+
+/** Whoever asks ahead for what other IPAMs are likely to give out; ipam/guesses.ts. */
+export interface AddressGuesses {
+  /** An endpoint is being made with the address, and the LAN is about to be asked for it. `isReady`: it is on standby. */
+  given(network: Network, subnet: NetworkSubnet, address: InterfaceAddress, isReady: boolean): void;
+  /** The endpoint is gone. */
+  returned(network: Network, subnet: NetworkSubnet, address: InterfaceAddress): Promise<void>;
+  /** The network is gone. */
+  forget(networkId: string): void;
 }
 
 /** What of the LAN room is used here. */
@@ -29,6 +45,7 @@ type LanRoom = Pick<
   | 'confirm'
   | 'keep'
   | 'mostAtOnce'
+  | 'isOnStandby'
   | 'watch'
   | 'forget'
   | 'announce'
@@ -51,6 +68,7 @@ const MOST_WARNINGS = 256;
 /** Endpoints of isolated networks are on no LAN: for those nothing is done. */
 export class EndpointLan {
   readonly #lan: LanRoom;
+  readonly #guesses: AddressGuesses;
   readonly #usualPolicy: ConflictPolicy;
   readonly #log: Log;
   /** Who was said to have an address with which a container starts all the same; by endpoint and address. */
@@ -59,8 +77,9 @@ export class EndpointLan {
   readonly #asked = new Map<string, { readonly answer: Promise<void>; readonly callOff: () => void }>();
 
   /** `usualPolicy`: of networks whose `-o conflict=` says nothing. */
-  constructor(lan: LanRoom, usualPolicy: ConflictPolicy, log: Log) {
+  constructor(lan: LanRoom, guesses: AddressGuesses, usualPolicy: ConflictPolicy, log: Log) {
     this.#lan = lan;
+    this.#guesses = guesses;
     this.#usualPolicy = usualPolicy;
     this.#log = log;
   }
@@ -71,7 +90,9 @@ export class EndpointLan {
    * refused with either policy. Throws also what Lan.check() throws.
    */
   async check(network: Network, endpoint: Endpoint, limit: CallLimit): Promise<void> {
-    const questions = questionsOf(network, endpoint, limit).filter(({ isOurs }) => !isOurs);
+    const questions = questionsOf(network, endpoint, limit).filter(({ networkSubnet }) => networkSubnet.realm === null);
+    for (const question of questions)
+      this.#guesses.given(network, question.networkSubnet, question.address, this.#lan.isOnStandby(question));
     await Promise.all(questions.map((question) => this.#check(network, question, limit)));
   }
 
@@ -194,8 +215,17 @@ export class EndpointLan {
     if (there !== null) await this.#lan.keepLeft(there);
   }
 
-  /** The network is gone: nobody comes back for the addresses that its containers left. */
-  endLeft({ parent, subnets }: Network): void {
+  /** The endpoint is gone: what another IPAM chose for it may be given again. Nobody has to wait for what this resolves to. */
+  async returned({ addresses }: Endpoint, network: Network): Promise<void> {
+    for (const address of addresses) {
+      const subnet = subnetOf(address, network.subnets);
+      if (subnet?.realm === null) await this.#guesses.returned(network, subnet, address);
+    }
+  }
+
+  /** The network is gone: nobody comes back for the addresses that its containers left, or comes for those guessed. */
+  endLeft({ id, parent, subnets }: Network): void {
+    this.#guesses.forget(id);
     this.#lan.endLeft(
       parent.name,
       subnets.flatMap(({ subnet }) => parsePrefix(subnet) ?? []),
@@ -214,11 +244,10 @@ function questionsOf(network: Network, endpoint: Endpoint, limit: CallLimit): Qu
   if (segment === null) return [];
   const { id: endpointId, macAddress, addresses } = endpoint;
   return addresses.flatMap((address) => {
-    const known = subnetOf(address, network.subnets);
-    const subnet = known && parsePrefix(known.subnet);
-    return subnet === undefined
-      ? []
-      : [{ ...segment, ...limit, endpointId, macAddress, address, subnet, isOurs: known?.realm !== null }];
+    const networkSubnet = subnetOf(address, network.subnets);
+    const subnet = networkSubnet && parsePrefix(networkSubnet.subnet);
+    if (networkSubnet === undefined || subnet === undefined) return [];
+    return [{ ...segment, ...limit, endpointId, macAddress, address, subnet, networkSubnet }];
   });
 }
 

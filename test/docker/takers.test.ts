@@ -63,10 +63,10 @@ const KINDS: readonly Kind[] = [
   .map((words) => kind('ours', words))
   .concat(
     ['standby run', 'CreateEndpoint run', 'Join run', 'stop start --ip'].map((words) => kind('ours', words, 'IPv6')),
-    ['before run', 'before run --ip', 'before connect', 'Join run', 'stop start', 'stop start --ip'].map((words) =>
-      kind('theirs', words),
-    ),
-    ['before run --ip', 'Join run'].map((words) => kind('theirs', words, 'IPv6')),
+    ['before run', 'before run --ip', 'before connect', 'standby run', 'standby connect', 'Join run']
+      .concat('stop start', 'stop start --ip')
+      .map((words) => kind('theirs', words)),
+    ['before run --ip', 'standby run', 'Join run'].map((words) => kind('theirs', words, 'IPv6')),
   );
 
 function nameOf({ ipam, moment, verb, isNamed, family }: Kind): string {
@@ -199,8 +199,10 @@ for (const version of VERSIONS) {
 
       /** The first container makes the daemon keep addresses ready; answers the one that the next would get. */
       async #readyOne(): Promise<string> {
-        const { family } = this.#kind;
-        await runIdle(engine, `${this.#name}-first`, `--net ${this.#name} --ip ${this.#place.at('IPv4', 99)}`);
+        const { ipam, family } = this.#kind;
+        // What Docker's IPAM gives out next is guessed from what it gave out before.
+        const option = ipam === 'ours' ? ` --ip ${this.#place.at('IPv4', 99)}` : '';
+        await runIdle(engine, `${this.#name}-first`, `--net ${this.#name}${option}`);
         const own = await this.#addressesOf(`${this.#name}-first`);
         const ready = () =>
           questions.answered((address) => this.#place.isWithin(family, address) && !own.includes(address));

@@ -15,6 +15,7 @@ const QUIET_LAN: LanOfEndpoints = {
   forget: () => undefined,
   announce: async () => undefined,
   keepLeft: async () => undefined,
+  returned: async () => undefined,
   endLeft: () => undefined,
   vacate: async () => undefined,
 };

@@ -125,8 +125,9 @@ interface Outcome {
   readonly taken: readonly string[];
 }
 
-/** Of a network's first container, above those that are on standby then. */
+/** Of a network's first container, above those that are on standby then; what Docker's IPAM gives out next is guessed behind it. */
 const FIRST_HOST = 100;
+const GUESSED = 48;
 
 const table: Record<string, object> = {};
 
@@ -151,9 +152,7 @@ const times = (count: number) => Array.from({ length: count }, (_, round) => rou
 
 /** Which address comes next is known, and nothing is waited for in RequestAddress. */
 const isInBurst = ({ moment }: Pick<Kind, 'moment'>) => moment === 'ahead' || moment === 'burst';
-/** What Docker's IPAM will choose is not known ahead: none of its addresses is on standby before a container has left it. */
-const isPossible = ({ moment, way }: Pick<Kind, 'moment' | 'way'>) =>
-  isInBurst({ moment }) ? way === 'dynamic' : moment !== 'standby' || way !== DOCKERS;
+const isPossible = ({ moment, way }: Pick<Kind, 'moment' | 'way'>) => !isInBurst({ moment }) || way === 'dynamic';
 const PLAIN: readonly Kind[] = (Object.keys(MOMENTS) as Moment[]).flatMap((moment) =>
   WAYS.filter((way) => isPossible({ moment, way })).flatMap((way) =>
     FAMILIES.map((family) => {
@@ -262,16 +261,18 @@ class Starts {
 
   /** One container, and from then on the daemon has addresses on standby. */
   async keepReady(network: FakeNetwork): Promise<void> {
-    await this.#engine.run(network, { address: this.#place.at(FIRST_HOST) });
+    const address = this.#place.at(FIRST_HOST);
+    await this.#engine.run(network, this.#kind.way === 'dynamic' ? { address } : this.#wish(address));
   }
 
   /** The lowest first. */
   async untilReady(least = ON_STANDBY): Promise<string[]> {
     const { isWithin, hostOf } = this.#place;
     // Others are asked for too, to know devices that answer for all.
-    const isLow = (address: string) => isWithin(address) && hostOf(address) >= 1 && hostOf(address) < FIRST_HOST;
+    const [from, to] = this.#kind.way === DOCKERS ? [FIRST_HOST + 1, FIRST_HOST + GUESSED] : [1, FIRST_HOST - 1];
+    const isNext = (address: string) => isWithin(address) && hostOf(address) >= from && hostOf(address) <= to;
     const isKept = (address: string) =>
-      isLow(address) &&
+      isNext(address) &&
       !this.taken.includes(address) &&
       ![...this.#engine.containers].some((container) => bare(container.address) === address);
     const ready = () => this.#world.questions.answered(isKept, this.#kind.profile);

@@ -2,103 +2,20 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
-import { type Address, formatAddress } from '../../../src/address.ts';
 import { Ages } from '../../../src/ipam/ages.ts';
 import { Allocator } from '../../../src/ipam/allocator.ts';
-import type { Keeper, Probe } from '../../../src/ipam/driver.ts';
 import { Leases } from '../../../src/ipam/leases.ts';
 import { Standby } from '../../../src/ipam/standby.ts';
-import { type Kept, type Loss, NOT_HELD, type Verdict } from '../../../src/lan/verdict.ts';
 import type { Pool } from '../../../src/model.ts';
+import { realmOf } from '../../../src/store/store.ts';
 import { World } from '../lan/imagined.ts';
 import { Fixture } from './fixture.ts';
 import { MemoryStore } from './memory.ts';
+import { FRESH_MS, MINUTE_MS, TimedLan, timed as timedOn, WINDOW_MS } from './timedlan.ts';
 
 const options = { timeout: 60_000 };
-/** A thorough question, and a fresh one. */
-const WINDOW_MS = 650;
-const FRESH_MS = 9;
 /** What an engine does besides until it asks for the next address. */
 const ENGINE_MS = 20;
-const MINUTE_MS = 60_000;
-const HELD: Verdict = {
-  held: true,
-  macAddress: '3c:22:fb:10:aa:01',
-  linkName: 'eth0',
-  simultaneous: false,
-  isOnHost: false,
-};
-
-/** A LAN on which each question takes its time, and what this host has on standby there. */
-class TimedLan implements Keeper {
-  mostAtOnce = Number.POSITIVE_INFINITY;
-  isDown = false;
-  /** What somebody else has. */
-  readonly held = new Set<string>();
-  readonly kept = new Map<string, Set<(loss: Loss) => void>>();
-  /** Questions ahead of need, and those that calls wait for. */
-  readonly asked: { readonly address: string; readonly atMs: number }[] = [];
-  windows = 0;
-  mostAsking = 0;
-  #asking = 0;
-  readonly #world: World;
-
-  constructor(world: World) {
-    this.#world = world;
-  }
-
-  async parentOf(): Promise<string> {
-    return 'eth0';
-  }
-
-  async keep(_pool: Pool, wanted: Address, lost: (loss: Loss) => void, signal: AbortSignal): Promise<Kept | Loss> {
-    const address = formatAddress(wanted);
-    if (!this.kept.has(address)) {
-      this.asked.push({ address, atMs: this.#world.nowMs });
-      if (this.isDown) throw new Error('parent is down');
-      this.mostAsking = Math.max(this.mostAsking, ++this.#asking);
-      await this.pass(WINDOW_MS);
-      this.#asking--;
-      if (signal.aborted) return 'ended';
-      if (this.held.has(address)) return 'used';
-    }
-    this.kept.set(address, (this.kept.get(address) ?? new Set()).add(lost));
-    return { release: () => this.#letGo(address, lost) };
-  }
-
-  /** A container leaves the address: for two minutes it is kept whoever wants it. */
-  leave(address: string): void {
-    const left = () => undefined;
-    this.kept.set(address, new Set([left]));
-    this.#world.at(this.#world.nowMs + 2 * MINUTE_MS, () => this.#letGo(address, left));
-  }
-
-  #letGo(address: string, lost: (loss: Loss) => void): void {
-    if (this.kept.get(address)?.delete(lost) && this.kept.get(address)?.size === 0) this.kept.delete(address);
-  }
-
-  readonly probe: Probe = async (_pool, wanted) => {
-    const address = formatAddress(wanted);
-    const losts = this.kept.get(address);
-    this.kept.delete(address);
-    for (const lost of losts ?? []) lost('ended');
-    if (losts === undefined && !this.isDown) this.windows++;
-    await this.pass(losts === undefined && !this.isDown ? WINDOW_MS : FRESH_MS);
-    return this.held.has(address) ? HELD : NOT_HELD;
-  };
-
-  async isKept(_pool: Pool, address: Address): Promise<boolean> {
-    return this.kept.has(formatAddress(address));
-  }
-
-  async askAhead(): Promise<void> {}
-
-  async release(): Promise<void> {}
-
-  pass(ms: number): Promise<void> {
-    return new Promise((resolve) => void this.#world.at(this.#world.nowMs + ms, resolve));
-  }
-}
 
 async function host(...subnets: readonly string[]) {
   const world = new World();
@@ -114,19 +31,12 @@ async function host(...subnets: readonly string[]) {
   };
   const ages = new Ages(() => new Date(), clock);
   const leases = new Leases({ store, now: () => new Date(), ages, clock });
-  const standby = new Standby({ store, leases, keeper: lan, clock, random: () => 0.5 });
+  const realmOfPool = (pool: Pool) => leases.realm(realmOf(pool));
+  const standby = new Standby({ pools: store.pools, realmOf: realmOfPool, keeper: lan, clock, random: () => 0.5 });
   const allocator = new Allocator({ store, leases, now: () => new Date(), ages, clock, probe: lan.probe, standby });
   const [first] = pools as [Pool];
 
-  /** Answers what the act does, and how long it took. */
-  async function timed<T>(act: Promise<T>): Promise<{ answer: T; ms: number }> {
-    const beganMs = world.nowMs;
-    let isOver = false;
-    const over = act.finally(() => (isOver = true));
-    over.catch(() => undefined);
-    for (await setImmediate(); !isOver; await setImmediate()) world.run(world.nowMs + 1);
-    return { answer: await over, ms: world.nowMs - beganMs };
-  }
+  const timed = <T>(act: Promise<T>) => timedOn(world, act);
   const pass = (ms: number) => timed(lan.pass(ms));
   const request = async (pool: Pool = first) => {
     const limit = { signal: new AbortController().signal, atMs: world.nowMs + 9000, ifLate: () => undefined };

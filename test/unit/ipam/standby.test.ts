@@ -8,6 +8,8 @@ import { Standby, type Keeper } from '../../../src/ipam/standby.ts';
 import { IpamDriver, type Probe } from '../../../src/ipam/driver.ts';
 import { Leases } from '../../../src/ipam/leases.ts';
 import type { Kept, Loss } from '../../../src/lan/verdict.ts';
+import type { Pool } from '../../../src/model.ts';
+import { realmOf } from '../../../src/store/store.ts';
 import { MemoryStore } from './memory.ts';
 import { Fixture, NETWORK, SWARM_NETWORK } from './fixture.ts';
 import { callLimit } from '../../lab/patience.ts';
@@ -100,7 +102,9 @@ async function started(subnet = '192.168.1.0/24', networkId = NETWORK, prepare =
     ages: new Ages(() => new Date(), timers.clock),
     clock: timers.clock,
   });
-  const standby = new Standby({ store, leases, keeper: lan, clock: timers.clock, random: () => 0.5 });
+  const realmOfPool = (pool: Pool) => leases.realm(realmOf(pool));
+  const parts = { pools: store.pools, realmOf: realmOfPool, keeper: lan, clock: timers.clock };
+  const standby = new Standby({ ...parts, random: () => 0.5 });
   const pool = await fixture.record(poolId);
   if (!isCold) {
     await standby.start(networkId);

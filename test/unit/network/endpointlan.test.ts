@@ -5,7 +5,7 @@ import { formatAddress } from '../../../src/address.ts';
 import type { AddressCheck } from '../../../src/lan/lan.ts';
 import { NOT_HELD, type Verdict } from '../../../src/lan/verdict.ts';
 import type { ConflictPolicy, Network } from '../../../src/model.ts';
-import { EndpointLan } from '../../../src/network/endpointlan.ts';
+import { type AddressGuesses, EndpointLan } from '../../../src/network/endpointlan.ts';
 import { interfaceAddress } from '../../lab/addresses.ts';
 import { callLimit } from '../../lab/patience.ts';
 import { type Line, logInto } from '../server/door.ts';
@@ -25,6 +25,8 @@ interface Answers {
   readonly check?: Verdict;
   readonly insist?: Verdict;
   readonly confirm?: Verdict | Promise<Verdict>;
+  /** On standby. */
+  readonly ready?: string;
 }
 
 function lanThatSays(answers: Answers) {
@@ -32,7 +34,7 @@ function lanThatSays(answers: Answers) {
   const limits = new Set<number | undefined>();
   const signals: (AbortSignal | undefined)[] = [];
   const lines: Line[] = [];
-  const says = (question: keyof Answers) => async (request: AddressCheck) => {
+  const says = (question: 'check' | 'insist' | 'confirm') => async (request: AddressCheck) => {
     limits.add(request.atMs);
     signals.push(request.signal);
     asked.push(`${question} ${formatAddress(request.address)}`);
@@ -48,11 +50,20 @@ function lanThatSays(answers: Answers) {
       keepLeft: nothing,
       keep: async () => null,
       mostAtOnce: Number.POSITIVE_INFINITY,
+      isOnStandby: ({ address }: Pick<AddressCheck, 'address'>) => formatAddress(address) === answers.ready,
     },
     ...{ endLeft: () => undefined, vacate: nothing },
   };
-  const open = (usual: ConflictPolicy) => new EndpointLan(room, usual, logInto(lines));
-  return { asked, limits, signals, lines, open };
+  const heard: string[] = [];
+  const guesses: AddressGuesses = {
+    given: (_network, { subnet }, address, isReady) =>
+      void heard.push(`given ${formatAddress(address)} of ${subnet}${isReady ? ', ready' : ''}`),
+    returned: async (_network, { subnet }, address) =>
+      void heard.push(`returned ${formatAddress(address)} of ${subnet}`),
+    forget: (networkId) => void heard.push(`forget ${networkId}`),
+  };
+  const open = (usual: ConflictPolicy) => new EndpointLan(room, guesses, usual, logInto(lines));
+  return { asked, heard, limits, signals, lines, open };
 }
 
 /** Its IPv4 addresses are chosen by Docker's IPAM and its IPv6 addresses by ours. */
@@ -180,3 +191,20 @@ test('an isolated network is on no LAN that could be asked', options, async () =
   await lan.confirm(network(null, true), endpoint, callLimit());
   assert.deepEqual(asked, []);
 });
+
+test(
+  'who guesses hears of what Docker’s IPAM chose, whether it was ready, and of its end; of ours never',
+  options,
+  async () => {
+    for (const ready of ['', '10.9.0.2']) {
+      const { heard, open } = lanThatSays({ ready });
+      const lan = open('refuse');
+      await lan.check(network(null), endpoint, callLimit());
+      await lan.confirm(network(null), endpoint, callLimit());
+      await lan.returned(endpoint, network(null));
+      lan.endLeft(network(null));
+      const given = `given 10.9.0.2 of 10.9.0.0/24${ready === '' ? '' : ', ready'}`;
+      assert.deepEqual(heard, [given, 'returned 10.9.0.2 of 10.9.0.0/24', 'forget n1']);
+    }
+  },
+);
