@@ -232,6 +232,20 @@ test('what others have is not kept, nor asked for again with every start', optio
   assert.ok(!lan.kept.has('10.9.0.10'));
 });
 
+test('what the IPAM keeps back for reasons of its own is soon left alone', options, async () => {
+  const at = host();
+  const { lan, timed, pass } = at;
+  const ipam = new DockersIpam(SUBNET, '10.9.0.1');
+  for (const address of upTo(6, 3)) ipam.reserved.add(interfaceAddress(`${address}/24`).value);
+  const engine = plug(at, [ipam]);
+  for (let n = 0; n < 10; n++) {
+    await timed(engine.connect(1));
+    await pass(70_000);
+  }
+  // The four that are ready after the first are never given; the third one shows where it goes on.
+  assert.equal(lan.windows, 3);
+});
+
 test('of a network that is gone nothing is on standby, and nothing is asked any more', options, async () => {
   const at = host();
   const { lan, timed, pass, guesses } = at;
