@@ -21,8 +21,8 @@ import { type FakeNetwork, Refusal, Understudy } from '../lab/understudy.ts';
 const timeout = 30_000;
 const LISTENER = '3c:22:fb:10:aa:05';
 const TAKER = '3c:22:fb:10:aa:04';
-/** A fresh question, and those of CreateEndpoint and Join. */
-const QUESTIONS_OF_START = 3;
+/** A fresh question, in a burst one ahead of it, and those of CreateEndpoint and Join. */
+const QUESTIONS_OF_START = 4;
 /** A whole procedure; a start of the daemon asks so for what stands in its records, and for what may come back. */
 const WINDOW = 3;
 
