@@ -52,7 +52,10 @@ async function openStore({ stateDirectory, cluster }: Settings, log: Log): Promi
 }
 
 async function startWithStore(settings: Settings, log: Log, store: Store): Promise<Daemon> {
-  const links = Links.open(settings.logsNetlink ? (line) => log.info(`netlink: ${line}`) : null);
+  const tell = settings.logsNetlink ? (line: string) => log.info(`netlink: ${line}`) : null;
+  const links = Links.open(tell, (error) =>
+    log.error('a change of a link was not understood', { error: String(error) }),
+  );
   const endpoints = new Endpoints(store.endpoints);
   const conflicts = new Conflicts(store.conflicts);
   const lan = new Lan({

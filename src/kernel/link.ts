@@ -105,20 +105,23 @@ export class Links {
   readonly #deletions: Deletions;
   readonly #namespaces: Namespaces;
 
-  private constructor(trace: NetlinkTrace | null) {
+  private constructor(trace: NetlinkTrace | null, onFault: (error: unknown) => void) {
     this.#requests = RtnetlinkSocket.open(trace);
     this.#deletions = new Deletions(trace);
     this.#namespaces = new Namespaces(trace);
     const readHere = async () => ({ links: await this.list(), addresses: await this.addresses() });
-    this.table = new LinkTable({ readHere, namespaces: this.#namespaces, trace });
+    this.table = new LinkTable({ readHere, namespaces: this.#namespaces, trace, onFault });
   }
 
   /**
    * Four sockets, in the network namespace of this thread; close() closes them. `tell` gets a line for each exchange with
-   * the kernel and each of its events (trace.ts); null, and nothing is spent on that.
+   * the kernel and each of its events (trace.ts); null, and nothing is spent on that. `onFault` gets what a listener of onChange() threw.
    */
-  static open(tell: ((line: string) => void) | null = null): Links {
-    return new Links(tell === null ? null : new NetlinkTrace(tell));
+  static open(
+    tell: ((line: string) => void) | null = null,
+    onFault: (error: unknown) => void = () => undefined,
+  ): Links {
+    return new Links(tell === null ? null : new NetlinkTrace(tell), onFault);
   }
 
   /** Requests that were made before are finished; onChange() tells nothing any more. */

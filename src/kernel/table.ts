@@ -35,6 +35,8 @@ interface LinkTableParts {
   readonly readHere: () => Promise<NamespaceContents>;
   readonly namespaces: Namespaces;
   readonly trace: NetlinkTrace | null;
+  /** A listener threw this. Told once in a minute at most; the others hear the event all the same. */
+  readonly onFault: (error: unknown) => void;
 }
 
 /** What is known of one namespace. */
@@ -58,6 +60,7 @@ const SUB_INTERFACE_KINDS: ReadonlySet<string | null> = new Set(['macvlan', 'mac
 const DRAIN_INTERVAL_MS = 50;
 /** What the kernel refused to tell is asked for again so much later, unless somebody wants to know it before. */
 const RETRY_MS = 1000;
+const FAULT_MS = 60_000;
 
 /** Kept from the first use on until close(). It does not keep the process alive. */
 export class LinkTable {
@@ -79,6 +82,7 @@ export class LinkTable {
   /** Somebody looks, so that what becomes stale is read in the background. */
   #isWanted = false;
   #restsUntilMs = 0;
+  #faultToldAtMs = Number.NEGATIVE_INFINITY;
   #timer: NodeJS.Timeout | undefined;
   #isClosed = false;
 
@@ -259,8 +263,21 @@ export class LinkTable {
     }
   }
 
+  /** One that throws keeps no other from hearing. */
   #tell(event: LinkEvent): void {
-    for (const listener of this.#listeners) listener(event);
+    for (const listener of this.#listeners) {
+      try {
+        listener(event);
+      } catch (error) {
+        this.#tellFault(error);
+      }
+    }
+  }
+
+  #tellFault(error: unknown): void {
+    if (performance.now() < this.#faultToldAtMs + FAULT_MS) return;
+    this.#faultToldAtMs = performance.now();
+    this.#parts.onFault(error);
   }
 
   #apply(rows: Rows, event: KernelEvent): void {

@@ -620,6 +620,21 @@ describe('links', { skip: outsideLab(), timeout: 500_000 }, () => {
       assert.ok(events.some((event) => event.about === 'link' && event.link.name === 'after0'));
     });
 
+    test('reach every listener, also when one before it throws', { timeout }, () => {
+      const faults: unknown[] = [];
+      const own = Links.open(null, (error) => void faults.push(error));
+      const names: string[] = [];
+      own.onChange(() => {
+        throw new Error('a fault of a listener');
+      });
+      own.onChange((event) => void (event.type === 'new' && names.push(event.link.name)));
+      for (const name of ['heard0', 'heard1']) ip(`link add ${name} type bridge`);
+      own.readChanges();
+      own.close();
+      assert.deepEqual([...new Set(names)], ['heard0', 'heard1']);
+      assert.deepEqual(faults.map(String), ['Error: a fault of a listener'], 'told once in a minute');
+    });
+
     test('do not keep the process alive', { timeout }, async () => {
       const code = `import { Links } from ${JSON.stringify(import.meta.resolve('../../src/kernel/link.ts'))}; Links.open().onChange(() => {});`;
       const program = spawn(process.execPath, ['--input-type=module', '-e', code], {
