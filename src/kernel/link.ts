@@ -141,7 +141,10 @@ export class Links {
   /** As byName(), without asking the kernel where its events have told all: whether it has carrier may be a second old. */
   async known(name: string): Promise<Link | undefined> {
     await this.table.updateHere();
-    return this.table.byName(name) ?? this.byName(name);
+    const link = this.table.byName(name);
+    // A link that is down may have got or lost the alternative name since (watch.ts).
+    const isSure = link !== undefined && (link.isUp || link.name === name);
+    return isSure ? link : this.byName(name);
   }
 
   /** Undefined when there is no such link. */

@@ -146,10 +146,12 @@ export class LinkTable {
 
   // --- looks, each at what is known at this moment ---------------------------------------------------------------------
 
-  /** A link of this namespace, by name or alternative name. */
+  /**
+   * A link of this namespace, by name or alternative name. Of two the one that was told last: the other has lost the alternative
+   * name while it was down, which the kernel does not tell (watch.ts).
+   */
   byName(name: string): Link | undefined {
-    const [link] = this.#byName.get(name);
-    return link;
+    return [...this.#byName.get(name)].at(-1);
   }
 
   /** A link of this namespace. */

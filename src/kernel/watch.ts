@@ -6,7 +6,8 @@
  * The kernel queues an event before the system call returns that made the change. What it tells later is whether a link
  * has carrier (net/core/link_watch.c), and an IPv6 address that the kernel gave itself, once it was found unique, or that is
  * to be used without that (IFA_F_NODAD), once a work queue gets to it (addrconf_dad_start, net/ipv6/addrconf.c). What it tells of
- * a link only while that is up is a new alias or alternative name (netdev_state_change, net/core/dev.c).
+ * a link only while that is up is an alias or alternative name that it gets or loses (netdev_state_change, net/core/dev.c);
+ * when it comes up, all names that it has are told.
  */
 import { constants } from 'node:os';
 import { isKernelError } from './errno.ts';

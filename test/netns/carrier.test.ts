@@ -183,6 +183,33 @@ describe('the carrier of a parent', { skip: outsideLab(), timeout: 120_000 }, ()
     return true;
   }
 
+  test('a parent that is known by an alternative name, which it loses and which another link gets', {
+    timeout,
+  }, async () => {
+    carrier.close();
+    await ip('link property add dev par altname uplink');
+    await follow('uplink');
+    await ip('link property del dev par altname uplink');
+    assert.deepEqual(await news(1), ['lost']);
+    await ip('link property add dev par altname uplink');
+    assert.deepEqual(await news(1), ['cable back']);
+    await ip('link set par down');
+    assert.deepEqual(await news(1), ['lost']);
+    // Of a link that is down the kernel tells no names.
+    await ip('link property del dev par altname uplink');
+    await ip('link set par up');
+    await sleep(500);
+    assert.deepEqual(told, []);
+    assert.ok(carrier.isAway('uplink'));
+    await ip('link add par2 type veth peer name plug2 netns wire');
+    await ip('-n wire link set plug2 up');
+    await ip('link property add dev par2 altname uplink');
+    await ip('link set par2 up');
+    await news(1);
+    assert.ok(!carrier.isAway('uplink'));
+    await ip('link delete par2');
+  });
+
   test('a VLAN whose base has its cable out', { timeout }, async (t) => {
     if (!(await addVlan(t))) return;
     await ip('-n wire link set plug down');

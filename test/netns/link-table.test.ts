@@ -148,6 +148,34 @@ describe('the table of links', { skip: outsideLab(), timeout: 500_000 }, () => {
     run('netns delete weak');
   });
 
+  test('has the alternative names that a link gets and loses, also while it is down', { timeout }, async () => {
+    const steps = [
+      'link add alt0 type bridge',
+      'link add alt1 type bridge',
+      'link property add dev alt0 altname uplink',
+      'link set alt0 up',
+      'link property add dev alt0 altname the-uplink-of-this-machine',
+      'link property del dev alt0 altname the-uplink-of-this-machine',
+      'link set alt0 down',
+      'link property del dev alt0 altname uplink',
+      'link property add dev alt1 altname uplink',
+      'link set alt1 up',
+      'link set alt1 down',
+      'link property del dev alt1 altname uplink',
+      'link set alt1 up',
+      'link delete alt0',
+      'link delete alt1',
+    ];
+    for (const step of steps) {
+      run(step);
+      for (const name of ['uplink', 'the-uplink-of-this-machine']) {
+        const [known, asked] = [await links.known(name), await links.byName(name)];
+        assert.equal(known?.name, asked?.name, `${name} after ${step}`);
+        if (asked?.isUp) assert.equal(links.table.byName(name)?.name, asked.name, `${name} in the table after ${step}`);
+      }
+    }
+  });
+
   test('is read anew when events were lost', { timeout }, async () => {
     run('netns add storm');
     run('link add mv0 link wire0 type macvlan mode bridge');
