@@ -109,12 +109,12 @@ export class Links {
     this.#requests = RtnetlinkSocket.open(trace);
     this.#deletions = new Deletions(trace);
     this.#namespaces = new Namespaces(trace);
-    const readHere = async () => ({ links: await this.list(), addresses: await this.addresses() });
+    const readHere = async () => ({ links: await this.list(), addresses: await this.addresses(), isWhole: true });
     this.table = new LinkTable({ readHere, namespaces: this.#namespaces, trace, onFault });
   }
 
   /**
-   * Four sockets, in the network namespace of this thread; close() closes them. `tell` gets a line for each exchange with
+   * Five sockets, in the network namespace of this thread; close() closes them. `tell` gets a line for each exchange with
    * the kernel and each of its events (trace.ts); null, and nothing is spent on that. `onFault` gets what a listener of onChange() threw.
    */
   static open(

@@ -24,7 +24,7 @@ import {
 } from './message.ts';
 import type { Message, Request } from './netlink.ts';
 import { RTM_GETNSID, RTM_NEWNSID, decodeNamespaceId, namespaceBody, numberingBody } from './nsid.ts';
-import { RtnetlinkSocket, openSocket } from './rtnetlink.ts';
+import { type Listing, RtnetlinkSocket, openSocket } from './rtnetlink.ts';
 import type { NetlinkTrace } from './trace.ts';
 
 const SOL_NETLINK = 270;
@@ -39,6 +39,8 @@ export interface ForeignLink extends Link {
 export interface NamespaceContents {
   readonly links: readonly Link[];
   readonly addresses: readonly LinkAddress[];
+  /** False where it changed each time it was read, so that something may be missing. */
+  readonly isWhole: boolean;
 }
 
 /** Reads links and addresses of other namespaces on a socket with strict checks. Its methods throw what the kernel refuses. */
@@ -92,7 +94,8 @@ export class Namespaces {
     const links = await this.#dump(`list links of namespace ${namespaceId}`, getLinks, decodeLink);
     if (links === null) return null;
     const addresses = await this.#dump(`list addresses of namespace ${namespaceId}`, getAddresses, decodeAddress);
-    return addresses && { links, addresses };
+    if (addresses === null) return null;
+    return { links: links.values, addresses: addresses.values, isWhole: links.isWhole && addresses.isWhole };
   }
 
   /** Those of the links that are there still, as they are now. */
@@ -122,13 +125,14 @@ export class Namespaces {
     if (answer?.error && !isKernelError(answer.error, 'ENODEV', 'EINVAL')) throw answer.error;
   }
 
+  /** Whoever changes his own namespace without end is read no better than he lets us, and keeps nobody waiting. */
   async #dump<T>(
     operation: string,
     request: Request,
     decode: (message: Message) => T | null | undefined,
-  ): Promise<T[] | null> {
+  ): Promise<Listing<T> | null> {
     try {
-      return (await this.#socket?.dump(operation, request, decode)) ?? null;
+      return (await this.#socket?.dumpLoosely(operation, request, decode)) ?? null;
     } catch (error) {
       if (isKernelError(error, 'EINVAL', 'ENOENT', 'EPERM', 'EACCES')) return null;
       throw error;

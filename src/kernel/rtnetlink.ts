@@ -38,6 +38,14 @@ const RECEIVE_SIZE = 64 * 1024;
 const DUMP_ATTEMPTS = 10;
 /** More before each further attempt. */
 const DUMP_PAUSE_MS = 5;
+/** Of a list whose changes somebody makes on purpose: others wait for this socket. */
+const LOOSE_ATTEMPTS = 2;
+
+/** What a dump told. `isWhole`: the list did not change while it was read, so that nothing is missing. */
+export interface Listing<T> {
+  readonly values: T[];
+  readonly isWhole: boolean;
+}
 
 /** A raw rtnetlink descriptor, subscribed to the RTNLGRP_* of the mask. */
 export function openSocket(groups = 0, receiveBufferBytes?: number): number {
@@ -67,6 +75,9 @@ function socketAddress(groups: number): Buffer {
 export function isFromKernel(address: Buffer): boolean {
   return address.readUInt32LE(4) === 0;
 }
+
+/** What a message of a dump is about; null or undefined where that is nothing. */
+type Decode<T> = (message: Message) => T | null | undefined;
 
 /** One socket; exchanges wait for each other in the order in which they were asked. */
 export class RtnetlinkSocket {
@@ -123,15 +134,30 @@ export class RtnetlinkSocket {
    * messages that lie in the receive buffer and keeps nothing of them, since a thousand links fill a megabyte; what it
    * has no value for is left out.
    */
-  dump<T>(operation: string, request: Request, decode: (message: Message) => T | null | undefined): Promise<T[]> {
+  async dump<T>(operation: string, request: Request, decode: Decode<T>): Promise<T[]> {
+    const { values, isWhole } = await this.#readAgain(operation, request, decode, DUMP_ATTEMPTS);
+    if (isWhole) return values;
+    throw new KernelError(operation, constants.errno.EAGAIN, `changed during each of ${DUMP_ATTEMPTS} readings`);
+  }
+
+  /** As dump(), but of a list that changes without end what the second reading found: something that was there may be missing. */
+  dumpLoosely<T>(operation: string, request: Request, decode: Decode<T>): Promise<Listing<T>> {
+    return this.#readAgain(operation, request, decode, LOOSE_ATTEMPTS);
+  }
+
+  #readAgain<T>(operation: string, request: Request, decode: Decode<T>, attempts: number): Promise<Listing<T>> {
     return this.#next(operation, async () => {
-      for (let attempt = 0; attempt < DUMP_ATTEMPTS; attempt++) {
+      for (let attempt = 1; ; attempt++) {
         const reading = this.#readDump(operation, request, decode);
-        const values = await (this.#trace === null ? reading : this.#trace.dump(request, reading));
-        if (values !== undefined) return values.filter((value) => value !== null && value !== undefined);
-        await sleep(attempt * DUMP_PAUSE_MS);
+        await this.#trace?.dump(
+          request,
+          reading.then(({ values, isWhole }) => (isWhole ? values : undefined)),
+        );
+        const { values, isWhole } = await reading;
+        if (isWhole || attempt === attempts)
+          return { values: values.filter((value) => value !== null && value !== undefined), isWhole };
+        await sleep((attempt - 1) * DUMP_PAUSE_MS);
       }
-      throw new KernelError(operation, constants.errno.EAGAIN, `changed during each of ${DUMP_ATTEMPTS} readings`);
     });
   }
 
@@ -157,26 +183,22 @@ export class RtnetlinkSocket {
     check(operation, await libc.sendAsync(this.#fd, Buffer.concat(messages)));
   }
 
-  /** A value for each message; undefined when the list changed while it was read. */
-  async #readDump<T>(
-    operation: string,
-    request: Request,
-    decode: (message: Message) => T | null | undefined,
-  ): Promise<(T | null | undefined)[] | undefined> {
+  /** A value for each message. */
+  async #readDump<T>(operation: string, request: Request, decode: Decode<T>): Promise<Listing<T | null | undefined>> {
     await this.#send(operation, [request], NLM_F_DUMP);
     const sequence = this.#sequence;
     const values: (T | null | undefined)[] = [];
-    let interrupted = false;
+    let isWhole = true;
     for (;;) {
       const received = await libc.receiveAsync(this.#fd, this.#buffer);
       for (const message of datagram(operation, received, this.#buffer)) {
         if (message.sequence !== sequence) continue;
-        interrupted ||= (message.flags & NLM_F_DUMP_INTR) !== 0;
+        isWhole &&= (message.flags & NLM_F_DUMP_INTR) === 0;
         this.#trace?.learn(message);
         const end = endOfDump(message);
-        if (end === undefined) values.push(interrupted ? null : decode(message));
-        else if (end.errno !== 0) throw new KernelError(operation, end.errno, end.detail);
-        else return interrupted ? undefined : values;
+        if (end !== undefined && end.errno !== 0) throw new KernelError(operation, end.errno, end.detail);
+        if (end !== undefined) return { values, isWhole };
+        values.push(decode(message));
       }
     }
   }

@@ -8,26 +8,20 @@
  * applied once more after that. An event tells all that counts of its link or address, so whichever of the two is older,
  * the last event that is applied makes it right.
  *
- * Where the events of other namespaces do not come (no CAP_NET_BROADCAST), those are read with each update().
+ * Where the events of other namespaces do not come (no CAP_NET_BROADCAST, or a rest after a flood of them), those are read with
+ * each update(). In a rest these readings leave three quarters of the time to others. A container can make a flood, and more links
+ * than are remembered; either hides only what is in its own namespace.
  */
-import { MultiMap } from '../multimap.ts';
-import type { Link, LinkAddress } from './message.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { isKernelError } from './errno.ts';
+import { type KnownAddress, type KnownLink, KnownNamespaces, type KnownRows } from './known.ts';
+import type { Link } from './message.ts';
 import type { ForeignLink, NamespaceContents, Namespaces } from './namespaces.ts';
 import type { NetlinkTrace } from './trace.ts';
 import { EventSocket, type KernelEvent } from './watch.ts';
 
 /** A change of a link of this namespace. `overflow`: changes were lost, so whoever keeps a picture of the links lists them again. */
 export type LinkEvent = { readonly type: 'new' | 'deleted'; readonly link: Link } | { readonly type: 'overflow' };
-
-/** A link, with the number of its namespace; null for this one. Of one elsewhere parentNamespaceId says nothing. */
-export interface KnownLink extends Link {
-  readonly namespaceId: number | null;
-}
-
-/** An address, with the number of its namespace; null for this one. */
-export interface KnownAddress extends LinkAddress {
-  readonly namespaceId: number | null;
-}
 
 /** What the table works with. */
 interface LinkTableParts {
@@ -39,13 +33,8 @@ interface LinkTableParts {
   readonly onFault: (error: unknown) => void;
 }
 
-/** What is known of one namespace. */
-interface Rows {
-  readonly id: number | null;
-  /** By index. */
-  readonly links: Map<number, KnownLink>;
-  /** By link, address, prefix length and peer. */
-  readonly addresses: Map<string, KnownAddress>;
+/** What is known of one namespace, and how it is read. */
+interface Rows extends KnownRows {
   reading: Promise<void> | undefined;
   /** How many have begun. */
   readings: number;
@@ -60,6 +49,9 @@ const SUB_INTERFACE_KINDS: ReadonlySet<string | null> = new Set(['macvlan', 'mac
 const DRAIN_INTERVAL_MS = 50;
 /** What the kernel refused to tell is asked for again so much later, unless somebody wants to know it before. */
 const RETRY_MS = 1000;
+/** Between two readings in a rest: so many times as long as the first took, and no longer than that. */
+const PAUSE_SHARE = 3;
+const LONGEST_PAUSE_MS = 500;
 const FAULT_MS = 60_000;
 
 /** Kept from the first use on until close(). It does not keep the process alive. */
@@ -68,20 +60,24 @@ export class LinkTable {
   readonly #listeners = new Set<(event: LinkEvent) => void>();
   readonly #here = newRows(null);
   readonly #others = new Map<number, Rows>();
-  readonly #byName = new MultiMap<string, KnownLink>();
-  readonly #byMac = new MultiMap<string, KnownLink>();
-  readonly #byAddress = new MultiMap<string, KnownAddress>();
+  readonly #known = new KnownNamespaces();
   /** To be read before the table can be believed, or being read. */
   readonly #stale = new Set<Rows>();
+  /** Of these something may be missing. */
+  readonly #partly = new Set<Rows>();
+  /** Of this namespace. */
   #events: EventSocket | undefined;
+  /** Of all others; null where they may not be heard, undefined before that was tried. */
+  #foreignEvents: EventSocket | null | undefined;
+  #ownId: number | null = null;
   /** Which other namespaces there are has to be read. */
   #isUnlisted = true;
   #listing: Promise<void> | undefined;
-  /** Null until it is known whether the events of other namespaces come. */
-  #hearsAll: boolean | null = null;
   /** Somebody looks, so that what becomes stale is read in the background. */
   #isWanted = false;
   #restsUntilMs = 0;
+  /** While the events of others rest. */
+  #listsAgainAtMs = 0;
   #faultToldAtMs = Number.NEGATIVE_INFINITY;
   #timer: NodeJS.Timeout | undefined;
   #isClosed = false;
@@ -95,7 +91,8 @@ export class LinkTable {
   close(): void {
     this.#isClosed = true;
     this.#events?.close();
-    this.#events = undefined;
+    this.#foreignEvents?.close();
+    this.#events = this.#foreignEvents = undefined;
     clearInterval(this.#timer);
     this.#listeners.clear();
   }
@@ -112,6 +109,19 @@ export class LinkTable {
   /** Takes in, and tells the listeners, all that the kernel has announced until this moment. */
   drain(): void {
     this.#events?.read();
+    this.#foreignEvents?.read();
+  }
+
+  /** Whether a look finds all that there is at this moment without update(): in one other namespace, or in whichever where it is left out. */
+  isCurrent(namespaceId?: number): boolean {
+    this.drain();
+    if (this.#isUnlisted || !this.#hearsOthers || this.#events?.isResting === true) return false;
+    const rows = namespaceId === undefined ? undefined : this.#others.get(namespaceId);
+    return rows === undefined ? this.#stale.size === 0 : !this.#stale.has(rows);
+  }
+
+  get #hearsOthers(): boolean {
+    return this.#foreignEvents?.isResting === false;
   }
 
   /** False where other namespaces cannot be read. */
@@ -124,12 +134,13 @@ export class LinkTable {
    * have not told. Throws what the kernel refuses.
    */
   async update(): Promise<void> {
-    this.#isWanted = true;
-    this.#open();
-    this.drain();
+    this.#begin();
     // One that began before this call may have looked too early, where no events tell of what came after.
     await this.#listing;
-    if (this.#isUnlisted || this.#hearsAll === false) await this.#list();
+    if (this.#isUnlisted || !this.#hearsOthers) {
+      await this.#pause();
+      await this.#list();
+    }
     if (this.#stale.size > 0) {
       await this.#refreshAll();
       this.drain();
@@ -138,20 +149,22 @@ export class LinkTable {
 
   /** As update(), for this namespace only. */
   async updateHere(): Promise<void> {
+    this.#begin();
+    await this.#refresh(this.#here);
+  }
+
+  #begin(): void {
     this.#isWanted = true;
     this.#open();
     this.drain();
-    await this.#refresh(this.#here);
+    if (this.#events?.isResting) this.#outdate(this.#here);
   }
 
   // --- looks, each at what is known at this moment ---------------------------------------------------------------------
 
-  /**
-   * A link of this namespace, by name or alternative name. Of two the one that was told last: the other has lost the alternative
-   * name while it was down, which the kernel does not tell (watch.ts).
-   */
+  /** A link of this namespace, by name or alternative name. */
   byName(name: string): Link | undefined {
-    return [...this.#byName.get(name)].at(-1);
+    return this.#known.byName(name);
   }
 
   /** A link of this namespace. */
@@ -161,12 +174,12 @@ export class LinkTable {
 
   /** The links with this MAC address, in whatever namespace. */
   withMac(macAddress: string): KnownLink[] {
-    return [...this.#byMac.get(macAddress)];
+    return this.#known.withMac(macAddress);
   }
 
   /** Where this address is, without prefix length and canonical, in whatever namespace. */
   placesOf(address: string): KnownAddress[] {
-    return [...this.#byAddress.get(address)];
+    return this.#known.placesOf(address);
   }
 
   /** All that a namespace has; null where nothing is known of one. */
@@ -232,15 +245,18 @@ export class LinkTable {
 
   #open(): void {
     if (this.#events !== undefined || this.#isClosed) return;
-    this.#events = new EventSocket((event) => this.#hear(event), this.#parts.trace);
+    this.#events = new EventSocket({ tell: (event) => this.#hear(event), trace: this.#parts.trace });
     this.#timer = setInterval(() => this.#tick(), DRAIN_INTERVAL_MS).unref();
   }
 
-  /** What has to be read is read before somebody waits for it. */
+  /** What has to be read is read before somebody waits for it, but not in a rest. */
   #tick(): void {
     this.drain();
-    const isStale = this.#isUnlisted || this.#stale.size > 0;
-    if (!isStale || !this.#isWanted || performance.now() < this.#restsUntilMs) return;
+    const isResting = this.#events?.isResting === true || this.#foreignEvents?.isResting === true;
+    if (isResting || !this.#isWanted || performance.now() < this.#restsUntilMs) return;
+    for (const rows of this.#partly) this.#stale.add(rows);
+    this.#partly.clear();
+    if (!this.#isUnlisted && this.#stale.size === 0) return;
     this.update().catch(() => {
       this.#restsUntilMs = performance.now() + RETRY_MS;
     });
@@ -253,16 +269,21 @@ export class LinkTable {
         this.#outdate(this.#here);
         return this.#tell({ type: 'overflow' });
       case 'namespace':
-        if (this.#hearsAll === true) this.#outdate(this.#rowsOf(event.namespaceId));
+        if (this.#hearsOthers && event.namespaceId !== this.#ownId) this.#outdate(this.#rowsOf(event.namespaceId));
         return;
       default: {
         const rows = event.namespaceId === null ? this.#here : this.#rowsOf(event.namespaceId);
         if (rows.reading !== undefined) rows.told.push(event);
-        this.#apply(rows, event);
+        this.#known.apply(rows, event);
         if (event.about === 'link' && event.namespaceId === null)
           this.#tell({ type: event.isGone ? 'deleted' : 'new', link: event.link });
       }
     }
+  }
+
+  #hearForeign(event: KernelEvent): void {
+    if (event.about === 'lost') this.#isUnlisted = true;
+    else this.#hear(event);
   }
 
   /** One that throws keeps no other from hearing. */
@@ -282,19 +303,6 @@ export class LinkTable {
     this.#parts.onFault(error);
   }
 
-  #apply(rows: Rows, event: KernelEvent): void {
-    if (event.about === 'link') {
-      this.#removeLink(rows, event.link.index);
-      if (!event.isGone) this.#addLink(rows, event.link);
-      else
-        for (const [key, { linkIndex }] of rows.addresses)
-          if (linkIndex === event.link.index) this.#removeAddress(rows, key);
-    } else if (event.about === 'address') {
-      this.#removeAddress(rows, keyOf(event.address));
-      if (!event.isGone) this.#addAddress(rows, event.address);
-    }
-  }
-
   // --- readings ----------------------------------------------------------------------------------------------------------
 
   #outdate(rows: Rows): void {
@@ -312,26 +320,43 @@ export class LinkTable {
 
   async #readList(): Promise<void> {
     const { namespaces } = this.#parts;
-    const ownId = await namespaces.ownId();
-    this.#hearsAll ??= ownId !== null && this.#events?.hearAll(ownId) === true;
+    this.#ownId ??= await namespaces.ownId();
+    if (this.#foreignEvents === undefined) this.#foreignEvents = this.#openForeign();
     this.#isUnlisted = false;
+    const beganMs = performance.now();
     try {
       const ids = new Set([...(await namespaces.ids()), ...this.#others.keys()]);
-      for (const id of ids) if (id !== ownId) this.#outdate(this.#rowsOf(id));
+      for (const id of ids) if (id !== this.#ownId) this.#outdate(this.#rowsOf(id));
       await this.#refreshAll();
     } catch (error) {
       this.#isUnlisted = true;
       throw error;
     }
+    const endedMs = performance.now();
+    this.#listsAgainAtMs = endedMs + Math.min(LONGEST_PAUSE_MS, PAUSE_SHARE * (endedMs - beganMs));
+  }
+
+  #openForeign(): EventSocket | null {
+    if (this.#ownId === null || this.#isClosed) return null;
+    try {
+      return new EventSocket({ tell: (event) => this.#hearForeign(event), othersThan: this.#ownId });
+    } catch (error) {
+      if (isKernelError(error)) return null;
+      throw error;
+    }
+  }
+
+  async #pause(): Promise<void> {
+    if (this.#foreignEvents?.isResting) await sleep(Math.max(0, this.#listsAgainAtMs - performance.now()));
   }
 
   async #refreshAll(): Promise<void> {
     await Promise.all(Array.from(this.#stale, (rows) => this.#refresh(rows)));
   }
 
-  /** Reads a namespace until what was read is not outdated. */
+  /** The reading under way, if there is one, and where that was outdated another: that one began after this call. */
   async #refresh(rows: Rows): Promise<void> {
-    while (this.#stale.has(rows)) await this.#reading(rows);
+    for (let readings = 0; readings < 2 && this.#stale.has(rows); readings++) await this.#reading(rows);
   }
 
   /** One that begins after this call: one reading for all who asked before it began. */
@@ -356,22 +381,20 @@ export class LinkTable {
     const contents = await (rows.id === null ? this.#parts.readHere() : this.#parts.namespaces.contents(rows.id));
     // What is older than the reading must not be left as the last that is applied.
     this.drain();
-    this.#replace(rows, contents);
-    for (const event of rows.told) this.#apply(rows, event);
+    this.#known.replace(rows, contents);
+    for (const event of rows.told) this.#known.apply(rows, event);
     if (rows.isOutdated) return;
     this.#stale.delete(rows);
+    this.#partly.delete(rows);
+    if (contents?.isWhole === false) this.#readLater(rows);
     if (contents === null && rows.id !== null) this.#others.delete(rows.id);
   }
 
-  /** Null for a namespace that is gone. */
-  #replace(rows: Rows, contents: NamespaceContents | null): void {
-    for (const index of rows.links.keys()) this.#removeLink(rows, index);
-    for (const key of rows.addresses.keys()) this.#removeAddress(rows, key);
-    for (const link of contents?.links ?? []) this.#addLink(rows, link);
-    for (const address of contents?.addresses ?? []) this.#addAddress(rows, address);
+  /** Nobody waits until all is known of a namespace that changes whenever it is read. */
+  #readLater(rows: Rows): void {
+    this.#partly.add(rows);
+    this.#restsUntilMs = performance.now() + RETRY_MS;
   }
-
-  // --- rows --------------------------------------------------------------------------------------------------------------
 
   #rowsOf(namespaceId: number): Rows {
     const known = this.#others.get(namespaceId);
@@ -381,46 +404,10 @@ export class LinkTable {
     this.#stale.add(rows);
     return rows;
   }
-
-  #addLink(rows: Rows, link: Link): void {
-    const known = { ...link, namespaceId: rows.id };
-    rows.links.set(link.index, known);
-    this.#byMac.add(link.macAddress, known);
-    if (rows.id === null) for (const name of namesOf(link)) this.#byName.add(name, known);
-  }
-
-  #removeLink(rows: Rows, index: number): void {
-    const known = rows.links.get(index);
-    if (known === undefined) return;
-    rows.links.delete(index);
-    this.#byMac.delete(known.macAddress, known);
-    if (rows.id === null) for (const name of namesOf(known)) this.#byName.delete(name, known);
-  }
-
-  #addAddress(rows: Rows, address: LinkAddress): void {
-    const known = { ...address, namespaceId: rows.id };
-    rows.addresses.set(keyOf(address), known);
-    this.#byAddress.add(address.address, known);
-  }
-
-  #removeAddress(rows: Rows, key: string): void {
-    const known = rows.addresses.get(key);
-    if (known === undefined) return;
-    rows.addresses.delete(key);
-    this.#byAddress.delete(known.address, known);
-  }
 }
 
 function newRows(id: number | null): Rows {
   return { id, links: new Map(), addresses: new Map(), reading: undefined, readings: 0, told: [], isOutdated: false };
-}
-
-function keyOf({ linkIndex, address, prefixLength, peer = '' }: LinkAddress): string {
-  return `${linkIndex} ${address}/${prefixLength} ${peer}`;
-}
-
-function namesOf({ name, alternativeNames }: Link): string[] {
-  return [name, ...alternativeNames];
 }
 
 function asForeign(link: KnownLink): ForeignLink {

@@ -1,7 +1,11 @@
 /**
- * Changes of links and addresses as the kernel announces them, on a socket of their own: those of this network namespace,
- * and those of every other one that has a number here (namespaces.ts) if the process may hear them (CAP_NET_BROADCAST,
- * NETLINK_LISTEN_ALL_NSID in net/netlink/af_netlink.c).
+ * Changes of links and addresses as the kernel announces them, on sockets of their own: one for those of this network namespace,
+ * and one for those of every other that has a number here (namespaces.ts) if the process may hear them (CAP_NET_BROADCAST,
+ * NETLINK_LISTEN_ALL_NSID in net/netlink/af_netlink.c). They are two because a container with CAP_NET_ADMIN can change what is
+ * in its own namespace without end, and must not drown what is told of the host's parents.
+ *
+ * No more are read than a fair host makes. When more come, all that waits is thrown away with the socket, and after a rest that
+ * doubles while the flood lasts a new one hears on. Whoever wants to know something meanwhile has to ask the kernel.
  *
  * The kernel queues an event before the system call returns that made the change. What it tells later is whether a link
  * has carrier (net/core/link_watch.c), and an IPv6 address that the kernel gave itself, once it was found unique, or that is
@@ -10,7 +14,7 @@
  * when it comes up, all names that it has are told.
  */
 import { constants } from 'node:os';
-import { isKernelError } from './errno.ts';
+import { check, isKernelError } from './errno.ts';
 import * as libc from './libc.ts';
 import {
   type Link,
@@ -27,7 +31,7 @@ import { RTM_DELNSID, RTM_NEWNSID, decodeNamespaceId } from './nsid.ts';
 import { isFromKernel, openSocket } from './rtnetlink.ts';
 import type { NetlinkTrace } from './trace.ts';
 
-/** One change. `namespaceId`: of the namespace it happened in; null for this one. `lost`: there were more than could wait. */
+/** One change. `namespaceId`: of the namespace it happened in; null for this one. `lost`: some were not told. */
 export type KernelEvent =
   | { readonly about: 'link'; readonly isGone: boolean; readonly link: Link; readonly namespaceId: number | null }
   | {
@@ -47,72 +51,124 @@ const GROUPS = 0x1 | 0x10 | 0x100 | 0x8000000;
 const RECEIVE_SIZE = 64 * 1024;
 /** Holds some thousand events: the event loop may be away for seconds. */
 const RECEIVE_BUFFER_BYTES = 16 * 1024 * 1024;
-/** More at one time are a storm: reading everything anew costs less than following it. */
-const DRAIN_LIMIT = 20_000;
+/**
+ * So many events may come at once, and in each millisecond on average. The start of a container makes some thirty, its end as many.
+ * To read one takes some 10 µs.
+ */
+const MOST_AT_ONCE = 4000;
+const MOST_A_MS = 4;
+/** The rest after a flood; of this namespace's own events, which others hardly can make, never longer. */
+const FIRST_REST_MS = 250;
+const LONGEST_REST_MS = 30_000;
+/** Who was heard for so long without a flood begins with the first rest again. */
+const CALM_MS = 10_000;
+
+/** What a socket tells, and whom. */
+export interface EventSocketParts {
+  readonly tell: (event: KernelEvent) => void;
+  readonly trace?: NetlinkTrace | null;
+  /** The number of this namespace: told are the changes in all others, and not its own. */
+  readonly othersThan?: number;
+  /** How much may wait between two readings, before changes are lost. */
+  readonly receiveBufferBytes?: number;
+}
 
 /** Tells of every change, in order, when it is read. */
 export class EventSocket {
-  readonly #fd: number;
-  readonly #tell: (event: KernelEvent) => void;
-  readonly #trace: NetlinkTrace | null;
+  readonly #parts: EventSocketParts;
   readonly #receiver = new libc.MessageReceiver(RECEIVE_SIZE);
-  /** This namespace's own number; null while only its own events come. */
-  #ownId: number | null = null;
+  /** Null while it rests. */
+  #fd: number | null;
   #isReading = false;
+  #isClosed = false;
+  /** How many events may be read still, as of then. */
+  #left = MOST_AT_ONCE;
+  #leftAtMs = performance.now();
+  #hearsSinceMs = performance.now();
+  #restMs = FIRST_REST_MS / 2;
+  #restsUntilMs = 0;
 
-  /** `receiveBufferBytes`: how much may wait between two readings, before changes are lost. */
-  constructor(
-    tell: (event: KernelEvent) => void,
-    trace: NetlinkTrace | null,
-    receiveBufferBytes = RECEIVE_BUFFER_BYTES,
-  ) {
-    this.#tell = tell;
-    this.#trace = trace;
-    this.#fd = openSocket(GROUPS, receiveBufferBytes);
+  /** Throws what the kernel refuses: EPERM for the events of others without CAP_NET_BROADCAST. */
+  constructor(parts: EventSocketParts) {
+    this.#parts = parts;
+    this.#fd = openEvents(parts);
   }
 
   /** Nothing is told any more. */
   close(): void {
-    libc.close(this.#fd);
+    this.#isClosed = true;
+    if (this.#fd !== null) libc.close(this.#fd);
+    this.#fd = null;
   }
 
-  /** From now on the changes in other namespaces are told too, given this one's number. False where that is not allowed. */
-  hearAll(ownId: number): boolean {
-    if (libc.setsockopt(this.#fd, SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, 1) < 0) return false;
-    this.#ownId = ownId;
-    return true;
+  /** Too much was told: what happens is not heard for a while. Then `lost` is told. */
+  get isResting(): boolean {
+    return this.#fd === null;
   }
 
   /** Tells now what waits. Nothing when a listener calls it: it is being told already, in order. */
   read(): void {
-    if (this.#isReading) return;
+    if (this.#isReading || this.#isClosed) return;
     this.#isReading = true;
     try {
-      this.#drain();
+      const fd = this.#fd ?? this.#hearAgain();
+      if (fd !== null) this.#drain(fd);
     } finally {
       this.#isReading = false;
     }
   }
 
-  #drain(): void {
-    for (let count = 0; count < DRAIN_LIMIT; count++) {
-      const length = this.#receiver.receive(this.#fd);
+  #drain(fd: number): void {
+    const nowMs = performance.now();
+    this.#left = Math.min(MOST_AT_ONCE, this.#left + (nowMs - this.#leftAtMs) * MOST_A_MS);
+    this.#leftAtMs = nowMs;
+    for (; this.#left >= 1; this.#left--) {
+      // A listener may have closed it.
+      const length = this.#fd === fd ? this.#receiver.receive(fd) : -libc.EAGAIN;
       if (length === -libc.EAGAIN) return;
-      if (length < 0 || length > this.#receiver.data.length) this.#tell({ about: 'lost' });
+      if (length < 0 || length > this.#receiver.data.length) this.#parts.tell({ about: 'lost' });
       else if (isFromKernel(this.#receiver.sender)) this.#decode(this.#receiver.data.subarray(0, length));
       if (length < 0 && length !== -constants.errno.ENOBUFS) return;
     }
-    this.#tell({ about: 'lost' });
+    this.#rest(fd);
+  }
+
+  #rest(fd: number): void {
+    const nowMs = performance.now();
+    const longestMs = this.#parts.othersThan === undefined ? FIRST_REST_MS : LONGEST_REST_MS;
+    const isFirst = nowMs - this.#hearsSinceMs > CALM_MS;
+    this.#restMs = isFirst ? FIRST_REST_MS : Math.min(2 * this.#restMs, longestMs);
+    this.#restsUntilMs = nowMs + this.#restMs;
+    this.#fd = null;
+    libc.close(fd);
+    this.#parts.tell({ about: 'lost' });
+  }
+
+  #hearAgain(): number | null {
+    const nowMs = performance.now();
+    if (nowMs < this.#restsUntilMs) return null;
+    this.#hearsSinceMs = nowMs;
+    try {
+      this.#fd = openEvents(this.#parts);
+    } catch {
+      // Where there is no descriptor left it goes on resting.
+      this.#restsUntilMs = nowMs + this.#restMs;
+      return null;
+    }
+    this.#parts.tell({ about: 'lost' });
+    return this.#fd;
   }
 
   #decode(datagram: Buffer): void {
-    for (const event of this.#eventsOf(datagram, this.#receiver.control(SOL_NETLINK, NETLINK_LISTEN_ALL_NSID)))
-      this.#tell(event);
+    const { othersThan: ownId, tell } = this.#parts;
+    const from = this.#receiver.control(SOL_NETLINK, NETLINK_LISTEN_ALL_NSID);
+    // Some kernels tell this namespace's number with its own events, if it has one, and some do not.
+    const isOwn = from === null || from === ownId;
+    if (isOwn && ownId !== undefined) return;
+    for (const event of this.#eventsOf(datagram, isOwn ? null : from)) tell(event);
   }
 
-  #eventsOf(datagram: Buffer, from: number | null): KernelEvent[] {
-    // Some kernels tell this namespace's number with its own events, if it has one, and some do not.
-    const namespaceId = from === this.#ownId ? null : from;
+  #eventsOf(datagram: Buffer, namespaceId: number | null): KernelEvent[] {
     try {
       return decodeMessages(datagram).flatMap((message) => this.#eventOf(message, namespaceId));
     } catch (error) {
@@ -125,7 +181,7 @@ export class EventSocket {
     switch (message.type) {
       case RTM_NEWLINK:
       case RTM_DELLINK: {
-        if (namespaceId === null) this.#trace?.event(message);
+        if (namespaceId === null) this.#parts.trace?.event(message);
         const link = decodeLink(message);
         return link === undefined ? [] : [{ about: 'link', isGone: message.type === RTM_DELLINK, link, namespaceId }];
       }
@@ -139,11 +195,23 @@ export class EventSocket {
       case RTM_DELNSID: {
         const numbered = decodeNamespaceId(message);
         // Other namespaces number theirs too.
-        if (namespaceId !== null || numbered === null || numbered === this.#ownId) return [];
+        if (namespaceId !== null || numbered === null) return [];
         return [{ about: 'namespace', namespaceId: numbered }];
       }
       default:
         return [];
     }
+  }
+}
+
+function openEvents({ othersThan, receiveBufferBytes = RECEIVE_BUFFER_BYTES }: EventSocketParts): number {
+  const fd = openSocket(GROUPS, receiveBufferBytes);
+  if (othersThan === undefined) return fd;
+  try {
+    check('hear of other namespaces', libc.setsockopt(fd, SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, 1));
+    return fd;
+  } catch (error) {
+    libc.close(fd);
+    throw error;
   }
 }

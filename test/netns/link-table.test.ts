@@ -5,9 +5,11 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { after, before, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Links, type Link, type LinkAddress } from '../../src/kernel/link.ts';
 import { type NamespaceContents, Namespaces } from '../../src/kernel/namespaces.ts';
 import { outsideLab } from '../lab/enclosure.ts';
+import { LinkFlood } from '../lab/linkflood.ts';
 import { until } from '../lab/patience.ts';
 
 const timeout = 120_000;
@@ -176,6 +178,56 @@ describe('the table of links', { skip: outsideLab(), timeout: 500_000 }, () => {
     }
   });
 
+  test('a container that changes its links without end is read seldom, and keeps nobody waiting', {
+    timeout,
+  }, async (t) => {
+    for (const name of ['flood', 'calm']) {
+      run(`netns add ${name}`);
+      run('link add mv0 link wire0 type macvlan mode bridge');
+      run(`link set mv0 netns ${name}`);
+      run(`-n ${name} link set mv0 up`);
+    }
+    await links.table.update();
+    const [{ ifindex = 0 } = {}] = JSON.parse(run('-n flood -j link show dev mv0')) as { ifindex?: number }[];
+    const flood = new LinkFlood('flood', ifindex);
+    t.after(() => flood.end());
+    await sleep(500);
+
+    // Nobody wants to know anything.
+    asked.length = 0;
+    const began = performance.eventLoopUtilization();
+    await sleep(4000);
+    const { utilization } = performance.eventLoopUtilization(began);
+    const readings = asked.filter((line) => line.startsWith('getlink') && line.includes('dump')).length;
+    t.diagnostic(`${readings} readings of a namespace, event loop ${Math.round(100 * utilization)} % busy`);
+    // Of each namespace one when the flood begins and one after each rest.
+    assert.ok(readings <= 20, `${readings} readings`);
+    assert.ok(utilization < 0.5, `the event loop was busy for ${utilization} of the time`);
+
+    let [longestMs, longestUpdateMs] = [0, 0];
+    for (let count = 1; count <= 20; count++) {
+      run(`-n calm address add 10.11.0.${count}/24 dev mv0`);
+      const beganMs = performance.now();
+      await links.byIndex(1);
+      const answeredMs = performance.now();
+      await links.table.update();
+      const updatedMs = performance.now();
+      assert.equal(links.table.placesOf(`10.11.0.${count}`).length, 1);
+      longestMs = Math.max(longestMs, answeredMs - beganMs);
+      longestUpdateMs = Math.max(longestUpdateMs, updatedMs - answeredMs);
+    }
+    t.diagnostic(
+      `an answer of the kernel within ${Math.round(longestMs)} ms, the table within ${Math.round(longestUpdateMs)} ms`,
+    );
+    assert.ok(longestMs < 1000 && longestUpdateMs < 3000, `${longestMs} and ${longestUpdateMs} ms`);
+    assert.ok(await flood.end(), 'the flood went on until here');
+
+    // When it is over, all is heard again.
+    await until(() => links.table.isCurrent());
+    await checkAgainstReading(links, fresh, 'after the flood');
+    for (const name of ['flood', 'calm']) run(`netns delete ${name}`);
+  });
+
   test('is read anew when events were lost', { timeout }, async () => {
     run('netns add storm');
     run('link add mv0 link wire0 type macvlan mode bridge');
@@ -326,7 +378,7 @@ async function checkAgainstReading({ table }: Links, fresh: Namespaces, when: st
 }
 
 /** What events tell at once: of a link that is down no new alias. */
-function shown({ links, addresses }: NamespaceContents): string[] {
+function shown({ links, addresses }: Pick<NamespaceContents, 'links' | 'addresses'>): string[] {
   const words = (link: Link) =>
     [link.index, link.name, link.macAddress, link.isUp ? link.alias : '', link.kind, link.parentIndex, link.isUp].join(
       ' ',

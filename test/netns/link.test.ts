@@ -609,7 +609,7 @@ describe('links', { skip: outsideLab(), timeout: 500_000 }, () => {
 
     test('say when they were lost, and go on after that', { timeout }, () => {
       const events: KernelEvent[] = [];
-      const socket = new EventSocket((event) => void events.push(event), null, 4096);
+      const socket = new EventSocket({ tell: (event) => void events.push(event), receiveBufferBytes: 4096 });
       for (let count = 0; count < 50; count++) ip(`link add lost${count} type bridge`);
       socket.read();
       assert.ok(events.some(({ about }) => about === 'lost'));
@@ -618,6 +618,35 @@ describe('links', { skip: outsideLab(), timeout: 500_000 }, () => {
       socket.read();
       socket.close();
       assert.ok(events.some((event) => event.about === 'link' && event.link.name === 'after0'));
+    });
+
+    test('are thrown away when more come than are read, and heard again after a rest', { timeout }, async () => {
+      ip('link add much0 type bridge');
+      ip('link set much0 up');
+      const events: KernelEvent[] = [];
+      const socket = new EventSocket({ tell: (event) => void events.push(event) });
+      const flood = Array.from(
+        { length: 6000 },
+        (_, count) => `address add 10.${20 + (count >> 8)}.${count & 255}.1/32 dev much0`,
+      );
+      execFileSync('ip', ['-batch', '-'], { input: flood.join('\n') });
+      socket.read();
+      assert.ok(socket.isResting);
+      assert.ok(events.length < 5000, `${events.length} were read`);
+      assert.deepEqual(events.at(-1), { about: 'lost' });
+      events.length = 0;
+      socket.read();
+      assert.deepEqual([...events], []);
+      await until(() => {
+        socket.read();
+        return !socket.isResting;
+      });
+      assert.deepEqual([...events], [{ about: 'lost' }]);
+      ip('link add little0 type bridge');
+      socket.read();
+      socket.close();
+      assert.ok(events.some((event) => event.about === 'link' && event.link.name === 'little0'));
+      for (const name of ['much0', 'little0']) ip(`link delete ${name}`);
     });
 
     test('reach every listener, also when one before it throws', { timeout }, () => {
