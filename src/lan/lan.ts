@@ -16,9 +16,8 @@ import { type FindSpeaker, Leavers } from './leavers.ts';
 import { Monitor } from './monitor.ts';
 import { isOfHost } from './ownhost.ts';
 import { type LateConflict, Prober } from './prober.ts';
-import type { ProxyReport } from './proxyarp.ts';
 import { type LanQuestion, Questions } from './questions.ts';
-import { conflictReports } from './report.ts';
+import { conflictReports, lanReports } from './report.ts';
 import type { ConflictSeen } from './takers.ts';
 import { type HeldVerdict, type Kept, type Loss, type LossListener, NOT_HELD, type Verdict } from './verdict.ts';
 
@@ -88,9 +87,6 @@ export interface AddressConfirmation extends AddressCheck {
   readonly isLast?: boolean;
 }
 
-/** For the administrator of the switch or hypervisor. */
-const PORT_FILTERS =
-  'the network port of the parent delivers frames to its own MAC address only: containers on it get no answers; have it let other MAC addresses through (VMware: promiscuous mode, MAC address changes and forged transmits; Hyper-V: MAC address spoofing; a switch: port security)';
 /** What cannot be recorded is said once in this time. */
 const UNRECORDED_MS = 60_000;
 /** Two addresses given out on a parent within this time are the beginning of more. */
@@ -122,8 +118,7 @@ export class Lan {
       links,
       mostFrames: parts.mostFrames,
       onLateConflict: (late) => this.#hearLate(late),
-      onProxy: (report) => this.#tellProxy(report),
-      onPortFilter: (parentName, isFiltered) => this.#tellPortFilter(parentName, isFiltered),
+      ...lanReports(parts.log),
     });
     this.#prober = prober;
     this.#leavers = new Leavers(links, parts.speaker);
@@ -317,9 +312,17 @@ export class Lan {
   }
 
   /**
-   * The container is about to leave, and its kernel still answers for its addresses: from here on they are on standby, so
-   * that it can start again without waiting. Not an address that somebody else was heard to use. All that is known of the
-   * container is read before this returns; nobody has to wait for what it resolves to.
+   * The container is about to leave: what its other interfaces say from now on is no conflict. Its engine is to be answered when this
+   * resolves, as it takes the container apart then. That is at once, unless the kernel has to be asked (Leavers.note()).
+   */
+  async noteLeaver(endpoint: LanEndpoint): Promise<void> {
+    const { parentName, macAddress, addresses } = endpoint;
+    if (this.asks(endpoint)) await this.#leavers.note(parentName, macAddress, addresses);
+  }
+
+  /**
+   * Then its kernel still answers for its addresses: from here on they are on standby, so that it can start again without
+   * waiting. Not an address that somebody else was heard to use. Nobody has to wait for what it resolves to.
    */
   keepLeft(endpoint: LanEndpoint): Promise<void> {
     const keeping = this.#keepLeft(endpoint).finally(() => this.#keepingLeft.delete(keeping));
@@ -328,8 +331,7 @@ export class Lan {
   }
 
   async #keepLeft(endpoint: LanEndpoint): Promise<void> {
-    const { parentName, macAddress } = endpoint;
-    if (this.asks(endpoint)) this.#leavers.note(parentName, macAddress, endpoint.addresses);
+    const { parentName } = endpoint;
     // The engine is answered first, and others that leave at the same moment are noted.
     await immediate();
     for (const address of endpoint.addresses) {
@@ -429,18 +431,6 @@ export class Lan {
     this.#questions.noteTaker({ parentName, address, macAddress });
     const conflict = { parentName, address, macAddress, ourMacAddress: null, count: 1 };
     void this.#parts.record(conflict).catch(() => undefined);
-  }
-
-  #tellPortFilter(parent: string, isFiltered: boolean): void {
-    if (isFiltered) this.#parts.log.warn(PORT_FILTERS, { parent });
-    else
-      this.#parts.log.info('the network port of the parent lets frames for other MAC addresses through now', {
-        parent,
-      });
-  }
-
-  #tellProxy({ parentName: parent, macAddress: device }: ProxyReport): void {
-    this.#parts.log.warn('a device answers for every address (proxy ARP), which is no conflict', { parent, device });
   }
 
   // --- parts --------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@
  * take the container apart. The MAC address of the interface that had the address is not among them: another Docker host makes
  * the same from the same address.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type Address, formatAddress } from '../address.ts';
 import { LatestMap } from '../bounded.ts';
 import { type HasLinkTable, isSilent } from './ownhost.ts';
@@ -39,6 +40,8 @@ const LEAVING_MS = 3000;
 const LEFT_MS = 1000;
 /** More that end within that time are remembered no longer. */
 const MOST_LEAVING = 1024;
+/** Where the kernel has to be asked, no Leave waits longer for it. */
+const READING_MS = 1000;
 
 /** Those of this host. */
 export class Leavers {
@@ -51,8 +54,15 @@ export class Leavers {
     this.#speaker = speaker;
   }
 
-  /** The container whose link on the parent has this MAC address leaves these addresses. The kernel is not asked. */
-  note(parentName: string, macAddress: string, addresses: readonly Address[]): void {
+  /**
+   * The container whose link on the parent has this MAC address leaves these addresses: all that is to be known of it is when this
+   * resolves. The kernel is asked only where its events do not tell what the container has (no CAP_NET_BROADCAST, events were
+   * lost); else it is noted before this returns. Never throws.
+   */
+  async note(parentName: string, macAddress: string, addresses: readonly Address[]): Promise<void> {
+    const { table } = this.#links;
+    table.drain();
+    if (!table.isCurrent(this.#placeOf(parentName, macAddress)?.namespaceId)) await this.#read();
     const leaving = { macs: this.#othersOf(parentName, macAddress), sinceMs: performance.now() };
     for (const address of addresses) this.#leaving.put(keyOf({ parentName, address }), leaving);
   }
@@ -86,14 +96,25 @@ export class Leavers {
     };
   }
 
+  async #read(): Promise<void> {
+    const late = sleep(READING_MS, undefined, { ref: false });
+    await Promise.race([this.#links.table.update(), late]).catch(() => undefined);
+  }
+
   #othersOf(parentName: string, macAddress: string): Set<string> {
-    const { table } = this.#links;
-    table.drain();
-    const parentIndex = table.byName(parentName)?.index;
-    const own = table.withMac(macAddress).find((link) => link.namespaceId !== null && link.parentIndex === parentIndex);
-    const { links = [] } = own === undefined ? {} : (table.contentsOf(own.namespaceId) ?? {});
+    const place = this.#placeOf(parentName, macAddress);
+    const { links = [] } = (place && this.#links.table.contentsOf(place.namespaceId)) ?? {};
     const others = links.filter((link) => !link.isLoopback && link.macAddress !== macAddress);
     return new Set(others.map((link) => link.macAddress));
+  }
+
+  /** The namespace of the container; undefined when its link is in none that can be seen. */
+  #placeOf(parentName: string, macAddress: string): { readonly namespaceId: number } | undefined {
+    const { table } = this.#links;
+    const parentIndex = table.byName(parentName)?.index;
+    for (const { namespaceId, parentIndex: on } of table.withMac(macAddress))
+      if (namespaceId !== null && on === parentIndex) return { namespaceId };
+    return undefined;
   }
 }
 

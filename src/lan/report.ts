@@ -1,13 +1,30 @@
-/** What becomes of a conflict of a running container: a record, and a line in the log. */
+/** What becomes of a conflict of a running container: a record, and a line in the log; and the lines about a LAN as a whole. */
 import { type Address, formatAddress } from '../address.ts';
 import type { Fields, Log } from '../log.ts';
 import type { MonitorParts } from './monitor.ts';
+import type { ProberParts } from './prober.ts';
 import type { ConflictSeen } from './takers.ts';
 
 interface ReportParts {
   readonly log: Log;
   readonly record: (conflict: ConflictSeen) => Promise<void>;
   readonly ended: (parentName: string, address: Address) => Promise<void>;
+}
+
+/** For the administrator of the switch or hypervisor. */
+const PORT_FILTERS =
+  'the network port of the parent delivers frames to its own MAC address only: containers on it get no answers; have it let other MAC addresses through (VMware: promiscuous mode, MAC address changes and forged transmits; Hyper-V: MAC address spoofing; a switch: port security)';
+
+/** What was found out about a LAN, in the log. */
+export function lanReports(log: Log): Pick<ProberParts, 'onProxy' | 'onPortFilter'> {
+  return {
+    onProxy: ({ parentName: parent, macAddress: device }) =>
+      log.warn('a device answers for every address (proxy ARP), which is no conflict', { parent, device }),
+    onPortFilter(parent, isFiltered) {
+      if (isFiltered) log.warn(PORT_FILTERS, { parent });
+      else log.info('the network port of the parent lets frames for other MAC addresses through now', { parent });
+    },
+  };
 }
 
 /** What the watch tells, written down. */

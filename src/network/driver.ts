@@ -337,14 +337,15 @@ export class NetworkDriver implements LeakSource {
   }
 
   /**
-   * The engine brings the link back, and DeleteEndpoint follows. Until then the container still has its addresses; that they are
-   * kept for its next start is nothing that it waits for.
+   * The engine brings the link back, and DeleteEndpoint follows. Until then the container still has its addresses; what else it has
+   * is noted before the engine takes it apart, and that they are kept for its next start is nothing that it waits for.
    */
   async leave(networkId: string, endpointId: string): Promise<void> {
     const network = await this.#store.networks.get(networkId);
     const endpoint = this.#endpoints.get(endpointId);
     if (network === undefined || endpoint?.networkId !== networkId || endpoint.state !== 'joined') return;
     this.#returning.left(endpoint, network);
+    await this.#lan.noteLeaver(endpoint, network);
     // Without standby the next start takes a little longer.
     void this.#lan.keepLeft(endpoint, network).catch(() => undefined);
   }

@@ -49,6 +49,7 @@ type LanRoom = Pick<
   | 'watch'
   | 'forget'
   | 'announce'
+  | 'noteLeaver'
   | 'keepLeft'
   | 'endLeft'
   | 'vacate'
@@ -207,6 +208,12 @@ export class EndpointLan {
   /** See Lan.mostAtOnce. */
   get mostAtOnce(): number {
     return this.#lan.mostAtOnce;
+  }
+
+  /** See Lan.noteLeaver(). */
+  async noteLeaver(endpoint: Endpoint, network: Network): Promise<void> {
+    const there = onLan(endpoint, network);
+    if (there !== null) await this.#lan.noteLeaver(there);
   }
 
   /** See Lan.keepLeft(). */

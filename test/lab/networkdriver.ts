@@ -14,6 +14,7 @@ const QUIET_LAN: LanOfEndpoints = {
   close: () => undefined,
   forget: () => undefined,
   announce: async () => undefined,
+  noteLeaver: async () => undefined,
   keepLeft: async () => undefined,
   returned: async () => undefined,
   endLeft: () => undefined,

@@ -163,6 +163,11 @@ describe('an address is asked for at the moment it is given', { skip: outsideLab
     addresses: [{ ...one, length: FAMILIES[one.family].length }],
   });
 
+  async function leaveAsContainer(leaving: ReturnType<typeof endpoint>): Promise<void> {
+    await room.noteLeaver(leaving);
+    await room.keepLeft(leaving);
+  }
+
   for (const { next } of Object.values(FAMILIES)) {
     const family = next().family;
 
@@ -329,7 +334,7 @@ describe('an address is asked for at the moment it is given', { skip: outsideLab
 
     test(`who takes an ${family} address that a container has just left has it`, { timeout }, async () => {
       const wanted = next();
-      await room.keepLeft(endpoint(wanted));
+      await leaveAsContainer(endpoint(wanted));
       await sleep(1000);
       assert.ok(room.isOnStandby(request(wanted)));
       await take(wanted);
@@ -367,7 +372,7 @@ describe('an address is asked for at the moment it is given', { skip: outsideLab
 
       // Nor is it the container that has just left and starts again.
       speakers.set(CONTAINER, { isLeaving: true });
-      await room.keepLeft(endpoint(again));
+      await leaveAsContainer(endpoint(again));
       assert.ok(room.isOnStandby(request(again)));
       // Its record is there still, but its link came back and is down: it says nothing any more.
       await ip(`link add back0 link par address ${CONTAINER} type macvlan mode bridge`);
@@ -512,11 +517,42 @@ describe('an address is asked for at the moment it is given', { skip: outsideLab
     await until(async () => (await links.byName('par'))?.hasCarrier === false);
     assert.equal(await room.keep(request(FAMILIES.IPv4.next()), () => undefined), 'ended');
     const left = FAMILIES.IPv4.next();
-    await room.keepLeft(endpoint(left));
+    await leaveAsContainer(endpoint(left));
     assert.ok(!room.isOnStandby(request(left)));
     await lan.namespace.ip('link set port-par up');
     await until(async () => (await links.byName('par'))?.hasCarrier === true);
   });
+
+  for (const [how, ...wrapper] of [
+    ['with'],
+    ['without', 'setpriv', '--bounding-set', '-net_broadcast', '--inh-caps', '-net_broadcast'],
+  ])
+    test(`what a container has beside its interface is known when it leaves, ${how} CAP_NET_BROADCAST`, {
+      timeout,
+    }, async () => {
+      await Namespace.create('leaving');
+      const source = (file: string) => JSON.stringify(import.meta.resolve(`../../src/${file}.ts`));
+      // All that happens to the container is news to the process, and past when the other interface is heard.
+      const code = `
+        import { execFileSync } from 'node:child_process';
+        import { parseAddress } from ${source('address')};
+        import { Links } from ${source('kernel/link')};
+        import { Leavers } from ${source('lan/leavers')};
+        const ip = (words) => execFileSync('ip', words.split(' '));
+        const links = Links.open();
+        await links.table.update();
+        for (const [name, mac] of [['mine', '${CONTAINER}'], ['other', '${OTHER}']]) {
+          ip('link add ' + name + ' link par address ' + mac + ' type macvlan mode bridge');
+          ip('link set ' + name + ' netns leaving');
+        }
+        const leavers = new Leavers(links, () => undefined);
+        const address = parseAddress('10.9.0.7');
+        await leavers.note('par', '${CONTAINER}', [address]);
+        ip('netns delete leaving');
+        console.log(leavers.has({ parentName: 'par', address }, '${OTHER}'));`;
+      const program = [...wrapper, process.execPath, '--input-type=module', '-e', code];
+      assert.equal((await output(program)).trim(), 'true');
+    });
 
   test('another interface of the container that leaves is no stranger, and not for ever', { timeout }, async () => {
     const wanted = FAMILIES.IPv4.next();
@@ -531,7 +567,7 @@ describe('an address is asked for at the moment it is given', { skip: outsideLab
       await sandbox.ip(`link set ${name} up`);
     }
     await take(wanted, sandbox, 'mine');
-    await room.keepLeft(endpoint(wanted));
+    await leaveAsContainer(endpoint(wanted));
     await sleep(300);
     await sandbox.ip('link delete mine');
     assert.ok(room.isOnStandby(request(wanted)), 'on standby while the other answers');
@@ -542,10 +578,10 @@ describe('an address is asked for at the moment it is given', { skip: outsideLab
     // It is a holder when it has the address all the same.
     const own = FAMILIES.IPv4.next();
     await take(own, sandbox, 'other');
-    await room.keepLeft(endpoint(own));
+    await leaveAsContainer(endpoint(own));
     await sleep(300);
     assert.equal((await room.check(request(own))).held, true);
-    await room.keepLeft(endpoint(own));
+    await leaveAsContainer(endpoint(own));
     await until(() => !room.isOnStandby(request(own)), { timeoutMs: 20_000, detail: () => text });
     assert.deepEqual(records, []);
     await sandbox.delete();

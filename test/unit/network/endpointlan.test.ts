@@ -47,6 +47,7 @@ function lanThatSays(answers: Answers) {
       watch: () => undefined,
       forget: () => undefined,
       announce: nothing,
+      noteLeaver: nothing,
       keepLeft: nothing,
       keep: async () => null,
       mostAtOnce: Number.POSITIVE_INFINITY,
