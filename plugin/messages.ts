@@ -88,6 +88,7 @@ const SAMPLES: { readonly [Name in MakerName]: Parameters<Makers[Name]> } = {
   storeFull: ['/var/lib/tsmacvlan/tsmacvlan.db', CAUSE],
   storeBusy: ['/var/lib/tsmacvlan/tsmacvlan.db', CAUSE],
   storeFailed: ['/var/lib/tsmacvlan/tsmacvlan.db', 'no space left on device', CAUSE],
+  storeUnsynced: ['/var/lib/tsmacvlan/tsmacvlan.db', 'i/o error', CAUSE],
   clusterUnreachable: ['10.0.0.1:2379', 'connect ECONNREFUSED 10.0.0.1:2379'],
   clusterFull: ['10.0.0.1:2379'],
   clusterLogin: ['10.0.0.1:2379', 'authentication failed, invalid user ID or password'],

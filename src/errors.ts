@@ -462,6 +462,14 @@ export const storeFailed = (file: string, reason: string, cause?: unknown) =>
     cause,
   );
 
+/** What was written may be on the disk or not, and the kernel says so only once (fsync(2), EIO). */
+export const storeUnsynced = (file: string, reason: string, cause?: unknown) =>
+  fault(
+    'STORE_UNSYNCED',
+    `the disk of state file ${quote(file)} did not take what was written (${reason}); no change is accepted any more, check the disk and restart tsmacvlan`,
+    cause,
+  );
+
 // --- the store that hosts share -------------------------------------------------------------------------------------
 
 /** `endpoints`: as in STORE, without the scheme. `reason`: the system's or etcd's words. */

@@ -130,6 +130,7 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
     }),
     log,
     ready: recovery,
+    durable: () => store.durable(),
   });
   const stop = async () => {
     await server.close();

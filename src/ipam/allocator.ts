@@ -63,7 +63,7 @@ const LOOK_MS = 100;
 /** Furthest that hosts of a shared store go out of each other's way, in addresses. */
 const WIDEST = 256;
 
-/** Gives out addresses and takes them back. A lease is durable before its address is answered. */
+/** Gives out addresses and takes them back. A lease is recorded before its address is answered. */
 export class Allocator {
   readonly #store: Store;
   readonly #leases: Leases;

@@ -1,5 +1,5 @@
 /**
- * The IpamDriver's verbs. Each may be repeated, its record is durable before its reply, and the delete side succeeds
+ * The IpamDriver's verbs. Each may be repeated, its record is there when it returns, and the delete side succeeds
  * for what is unknown: engines repeat calls after a crash and never ask twice for a release.
  */
 import { hostname } from 'node:os';

@@ -275,7 +275,7 @@ export class Prober {
    * the link ends in an error, and its guards end.
    */
   async vacate(parentName: string): Promise<void> {
-    const parent = await this.#links.byName(parentName);
+    const parent = await this.#links.known(parentName);
     if (parent !== undefined) await this.#ports.vacate(parent.index, new Stopped());
   }
 

@@ -1,6 +1,6 @@
 /**
- * The NetworkDriver's verbs, in the order the engine sends them. Each may be repeated; each makes its record durable
- * before it returns; what one makes, its twin unmakes.
+ * The NetworkDriver's verbs, in the order the engine sends them. Each may be repeated; each has made its record
+ * when it returns, which the server makes durable before the reply; what one makes, its twin unmakes.
  */
 import type { Address } from '../address.ts';
 import * as errors from '../errors.ts';
@@ -42,7 +42,7 @@ export interface NetworkDriverParts {
   readonly parentAliases: ReadonlyMap<string, string>;
   readonly log: Log;
   readonly now?: () => Date;
-  /** Called when a network's record is durable and all that it needs on the host is there. */
+  /** Called when a network's record and all that it needs on the host is there. */
   readonly onCreated: (networkId: string) => void;
 }
 
@@ -285,7 +285,7 @@ export class NetworkDriver implements LeakSource {
   }
 
   /**
-   * Acknowledged as soon as the intent is durable: the kernel takes some 16 ms for a link (it waits for RCU readers),
+   * Acknowledged with the intent: the kernel takes some 16 ms for a link (it waits for RCU readers),
    * which overlaps with the engine's own clean-up. A crash in between is finished by recover(). Unknown is success.
    */
   async deleteEndpoint(networkId: string, endpointId: string): Promise<void> {

@@ -17,7 +17,7 @@ export class Endpoints {
   readonly #byParent = new MultiMap<string, string>();
   readonly #byMac = new MultiMap<string, string>();
   readonly #byAddress = new MultiMap<string, string>();
-  /** Endpoints whose CreateEndpoint has not made their record durable yet. */
+  /** Endpoints whose CreateEndpoint has not made their record yet. */
   readonly #arriving = new Set<string>();
   /** By id, as performance.now(). The wall clock may be set at any moment. */
   readonly #changedAtMs = new Map<string, number>();
@@ -75,7 +75,7 @@ export class Endpoints {
     return this.#known(this.#byAddress.get(addressKey(parent, address)));
   }
 
-  /** Neither arriving nor unknown: its record is durable. */
+  /** Neither arriving nor unknown: it has a record. */
   isRecorded({ id }: Endpoint): boolean {
     return this.#byId.has(id) && !this.#arriving.has(id);
   }
@@ -102,7 +102,7 @@ export class Endpoints {
     }
   }
 
-  /** Durable when it resolves, with the record as it is then. Throws ENDPOINT_UNKNOWN when the record changed meanwhile. */
+  /** Answers the record as it is then. Throws ENDPOINT_UNKNOWN when the record changed meanwhile. */
   async change(endpoint: Endpoint, change: Partial<Pick<Endpoint, 'state' | 'addresses'>>): Promise<Endpoint> {
     const next = { ...endpoint, ...change, changedAt: this.#now().toISOString() };
     if (!(await this.#table.replace(endpoint, next))) throw errors.endpointUnknown(endpoint.id, endpoint.networkId);

@@ -54,7 +54,7 @@ export class Networks {
     return network;
   }
 
-  /** In turn. Its parent is found or made, its record is durable. Throws what refuses such a network, and then undid all. */
+  /** In turn. Its parent is found or made, and its record. Throws what refuses such a network, and then undid all. */
   async create(request: NetworkRequest, options: NetworkOptions): Promise<void> {
     const { parents, store, log } = this.#parts;
     const planned = await parents.plan(options, request.networkId);

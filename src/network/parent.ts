@@ -121,16 +121,22 @@ export class Parents {
   async #findBase(name: string, typed: string): Promise<{ base: Link; labels: number[] }> {
     const parts = name.split('.');
     for (let length = parts.length; length > 0; length--) {
-      const base = await this.#byName(parts.slice(0, length).join('.'));
+      const base = await this.#knownByName(parts.slice(0, length).join('.'));
       if (base === undefined) continue;
       return { base, labels: length === parts.length ? [] : readVlanIds(parts.slice(length).join('.'), typed) };
     }
     throw errors.parentMissing(typed, await this.candidates());
   }
 
-  /** A name over 15 bytes cannot exist; the kernel would refuse the question itself (ERANGE). */
   async #byName(name: string): Promise<Link | undefined> {
-    return name === '' || Buffer.byteLength(name) > LONGEST_NAME_BYTES ? undefined : this.#links.byName(name);
+    return canExist(name) ? this.#links.byName(name) : undefined;
+  }
+
+  /** Without asking the kernel, but for a link that is down: of its alias no event tells (kernel/watch.ts). */
+  async #knownByName(name: string): Promise<Link | undefined> {
+    if (!canExist(name)) return undefined;
+    const link = await this.#links.known(name);
+    return link?.isUp === false ? this.#links.byName(name) : link;
   }
 
   async #existing(name: string, networkId: string): Promise<Link> {
@@ -278,6 +284,11 @@ export class Parents {
       return errors.parentEnslaved(link.name, master?.name ?? masterKind, masterKind);
     return this.#mediumRefusal(link);
   }
+}
+
+/** A name over 15 bytes cannot exist; the kernel would refuse the question itself (ERANGE). */
+function canExist(name: string): boolean {
+  return name !== '' && Buffer.byteLength(name) <= LONGEST_NAME_BYTES;
 }
 
 function namesOf(networks: readonly Network[]): Set<string> {

@@ -62,6 +62,8 @@ export interface Call {
   readonly hasBody: boolean;
   /** True when the answer needs what recovery restores. */
   readonly waits: boolean;
+  /** True when the reply tells of a change that a power cut must not take: it waits for the disk. */
+  readonly isLasting: boolean;
   /** True when the engine drops our error: then the log is the only place where anyone learns of it. */
   readonly isUnheard: boolean;
   /** Checks the body; throws the mistake in it. */
@@ -116,7 +118,7 @@ export function createCalls({ network, ipam, leaks, conflicts, scope, filteredPa
   // ConnectivityScope global, as the built-in macvlan: without it swarm tasks do not find each other by name.
   const networkDriver = {
     GetCapabilities: constant({ Scope: scope, ConnectivityScope: 'global', GwAllocChecker: true }, () => leaks.hurry()),
-    GwAllocCheck: call(wire.readGatewayCheck, async (r) => network.skipGateway(r), wire.writeGatewaySkip),
+    GwAllocCheck: fleeting(call(wire.readGatewayCheck, async (r) => network.skipGateway(r), wire.writeGatewaySkip)),
     AllocateNetwork: call(wire.readAllocateNetwork, (r) => allocate(network, ipam, r), wire.writeAllocation),
     FreeNetwork: call(wire.readNetwork, (r) => ipam.freeNetwork(r.networkId), empty),
     CreateNetwork: call(wire.readCreateNetwork, (r) => network.createNetwork(r), empty),
@@ -128,14 +130,14 @@ export function createCalls({ network, ipam, leaks, conflicts, scope, filteredPa
       (r) => network.deleteEndpoint(r.networkId, r.endpointId),
     ),
     DeleteEndpoint: unheard(call(wire.readEndpoint, (r) => network.deleteEndpoint(r.networkId, r.endpointId), empty)),
-    EndpointOperInfo: call(wire.readEndpoint, nothing, wire.writeOperInfo),
+    EndpointOperInfo: fleeting(call(wire.readEndpoint, nothing, wire.writeOperInfo)),
     Join: call(wire.readEndpoint, (r, limit) => network.join(r.networkId, r.endpointId, limit), wire.writeAttachment),
-    Leave: unheard(call(wire.readEndpoint, (r) => network.leave(r.networkId, r.endpointId), empty)),
+    Leave: fleeting(unheard(call(wire.readEndpoint, (r) => network.leave(r.networkId, r.endpointId), empty))),
     // macvlan publishes nothing. Not 404, which libnetwork reads as a plugin without these calls.
-    ProgramExternalConnectivity: call(wire.readEndpoint, nothing, empty),
-    RevokeExternalConnectivity: unheard(call(wire.readEndpoint, nothing, empty)),
-    DiscoverNew: call(wire.readDiscovery, nothing, empty),
-    DiscoverDelete: call(wire.readDiscovery, nothing, empty),
+    ProgramExternalConnectivity: fleeting(call(wire.readEndpoint, nothing, empty)),
+    RevokeExternalConnectivity: fleeting(unheard(call(wire.readEndpoint, nothing, empty))),
+    DiscoverNew: fleeting(call(wire.readDiscovery, nothing, empty)),
+    DiscoverDelete: fleeting(call(wire.readDiscovery, nothing, empty)),
   };
 
   // Asked also for each new allocator of a swarm's leader (moby cnmallocator NewProvider).
@@ -144,14 +146,14 @@ export function createCalls({ network, ipam, leaks, conflicts, scope, filteredPa
     GetCapabilities: constant({ RequiresMACAddress: false, RequiresRequestReplay: false }, () => ipam.register()),
     GetDefaultAddressSpaces: constant(wire.writeAddressSpaces(ipam.defaultAddressSpaces())),
     RequestPool: call(wire.readRequestPool, (r) => ipam.requestPool(r), wire.writePool),
-    ReleasePool: unheard(call(wire.readPool, (r) => ipam.releasePool(r.poolId), empty)),
+    ReleasePool: fleeting(unheard(call(wire.readPool, (r) => ipam.releasePool(r.poolId), empty))),
     RequestAddress: call(
       wire.readRequestAddress,
       async (r, limit) => ({ address: await ipam.requestAddress({ ...r, limit }) }),
       wire.writeAddress,
       (r, { address }) => giveBack(ipam, r, address),
     ),
-    ReleaseAddress: unheard(call(wire.readReleaseAddress, (r) => ipam.releaseAddress(r), empty)),
+    ReleaseAddress: fleeting(unheard(call(wire.readReleaseAddress, (r) => ipam.releaseAddress(r), empty))),
   };
 
   // Not the engine's: our own command line asks these.
@@ -202,7 +204,7 @@ function constant(reply: object, onCall = () => {}): Call {
 /** A call without arguments; answered also while recovery is under way. */
 function atOnce(answer: () => object): Call {
   const run = async () => ({ reply: answer(), subject: {}, takeBack: nothing });
-  return { hasBody: false, waits: false, isUnheard: false, read: () => ({ subject: {}, run }) };
+  return { hasBody: false, waits: false, isLasting: false, isUnheard: false, read: () => ({ subject: {}, run }) };
 }
 
 function call<Request extends object, Answer extends object | void>(
@@ -218,7 +220,15 @@ function call<Request extends object, Answer extends object | void>(
       return { reply: write(answer), subject: { ...request, ...answer }, takeBack: () => takeBack(request, answer) };
     },
   });
-  return { hasBody: true, waits: true, isUnheard: false, read: (body) => start(read(body)) };
+  return { hasBody: true, waits: true, isLasting: true, isUnheard: false, read: (body) => start(read(body)) };
+}
+
+/**
+ * A call that changes nothing, or that only gives back: what a power cut takes of that, milliseconds later, is an address that
+ * stays reserved until the collector finds it; and a pool goes with its network, whose DeleteNetwork waits.
+ */
+function fleeting(call: Call): Call {
+  return { ...call, isLasting: false };
 }
 
 function unheard(call: Call): Call {

@@ -32,6 +32,8 @@ export interface ServerOptions {
   readonly log: Log;
   /** Fulfilled when recovery is done; calls that depend on it wait for it, within their deadline. */
   readonly ready?: Promise<unknown>;
+  /** Resolves when all changes until now are on the disk: see Store. */
+  readonly durable?: () => Promise<void>;
   readonly deadlineMs?: number;
   /** Longest wait of close(). */
   readonly closeMs?: number;
@@ -52,6 +54,7 @@ export class PluginServer {
   readonly app: Express;
   readonly #log: Log;
   readonly #ready: Promise<unknown>;
+  readonly #durable: () => Promise<void>;
   readonly #deadlineMs: number;
   readonly #closeMs: number;
   readonly #visits = new Set<Promise<unknown>>();
@@ -59,9 +62,12 @@ export class PluginServer {
   #isClosing = false;
   #closed: Promise<void> | undefined;
 
-  constructor({ calls, log, ready = Promise.resolve(), deadlineMs = DEADLINE_MS, closeMs = CLOSE_MS }: ServerOptions) {
+  constructor(options: ServerOptions) {
+    const { calls, log, ready = Promise.resolve(), durable = async () => undefined } = options;
+    const { deadlineMs = DEADLINE_MS, closeMs = CLOSE_MS } = options;
     this.#log = log;
     this.#ready = ready;
+    this.#durable = durable;
     this.#deadlineMs = deadlineMs;
     this.#closeMs = closeMs;
     // A rejection is told to every call that waits; before the first one it must not end the process.
@@ -150,7 +156,9 @@ export class PluginServer {
     const task = call.read(call.hasBody ? await Promise.race([readBody(visit), expiry]) : undefined);
     visit.subject = task.subject;
     if (call.waits) await Promise.race([this.#ready, expiry]);
-    return task.run(limit);
+    const done = await task.run(limit);
+    if (call.isLasting) await this.#durable();
+    return done;
   }
 
   /** True when somebody was there to take the reply. */

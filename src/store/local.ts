@@ -1,8 +1,9 @@
 /**
  * The embedded store: one SQLite file, `tsmacvlan.db`, in the state directory. No server, one writer.
  *
- * Every change is one autocommitted statement in WAL mode with synchronous=FULL: SQLite returns after the fsync of the
- * log, so what was answered survives kill -9 and power loss. Other processes may read at any time.
+ * Every change is one autocommitted statement in WAL mode: what SQLite has written survives kill -9, and wal.ts makes it
+ * durable, many changes at once. The log has one order: a power cut takes the last changes, never an earlier one alone.
+ * Other processes may read at any time.
  */
 import { accessSync, closeSync, constants, existsSync, mkdirSync, openSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
@@ -15,6 +16,7 @@ import { type Codec, ENDPOINT_CODEC, plainCodec } from './codec.ts';
 import { Mirror } from './mirror.ts';
 import { MIGRATIONS, migrate, schemaVersion } from './schema.ts';
 import { conflictKey, leaseKey, type Store, type Table } from './store.ts';
+import { WriteAheadLog } from './wal.ts';
 
 const DATABASE = 'tsmacvlan.db';
 const LOCK = 'tsmacvlan.lock';
@@ -34,6 +36,12 @@ export interface ReadonlyStore {
   close(): Promise<void>;
 }
 
+/** What only the one who writes has. */
+interface Writer {
+  readonly lock: DatabaseSync;
+  readonly log: WriteAheadLog;
+}
+
 /** The embedded store, opened by openLocalStore() to be written or by readLocalStore() to be looked at. */
 export class LocalStore implements Store {
   readonly networks: Table<Network>;
@@ -42,13 +50,14 @@ export class LocalStore implements Store {
   readonly leases: Table<Lease>;
   readonly conflicts: Table<Conflict>;
   readonly #database: DatabaseSync;
-  readonly #lock: DatabaseSync | null;
+  /** Null for a reader. */
+  readonly #writer: Writer | null;
 
-  constructor(file: string, database: DatabaseSync, lock: DatabaseSync | null) {
+  constructor(file: string, database: DatabaseSync, writer: Writer | null) {
     this.#database = database;
-    this.#lock = lock;
+    this.#writer = writer;
     const table = <T>(name: string, keyOf: (record: T) => string, codec = plainCodec<T>()) =>
-      new LocalTable<T>({ file, database, name, keyOf, codec });
+      new LocalTable<T>({ file, database, log: writer?.log ?? null, name, keyOf, codec });
     // A reader would not hear of the daemon's changes.
     const mirrored = <T extends object>(
       name: string,
@@ -56,7 +65,7 @@ export class LocalStore implements Store {
       codec = plainCodec<T>(),
     ): Table<T> => {
       const below = table(name, keyOf, codec);
-      return lock === null ? below : new Mirror(below, keyOf, below.from(''));
+      return writer === null ? below : new Mirror(below, keyOf, below.from(''));
     };
     this.networks = mirrored<Network>('network_records', ({ id }) => id);
     this.endpoints = mirrored<Endpoint>('endpoint_records', ({ id }) => id, ENDPOINT_CODEC);
@@ -66,9 +75,16 @@ export class LocalStore implements Store {
     this.conflicts = mirrored<Conflict>('conflict_records', conflictKey);
   }
 
+  async durable(): Promise<void> {
+    await this.#writer?.log.durable();
+  }
+
   async close(): Promise<void> {
-    if (this.#database.isOpen) this.#database.close();
-    if (this.#lock?.isOpen) this.#lock.close();
+    if (!this.#database.isOpen) return;
+    this.#database.close();
+    if (this.#writer === null) return;
+    await this.#writer.log.close();
+    this.#writer.lock.close();
   }
 }
 
@@ -81,7 +97,8 @@ export function openLocalStore(directory: string): LocalStore {
   makeDirectory(directory);
   const lock = takeLock(directory);
   try {
-    return new LocalStore(file, openForWriting(directory, file), lock);
+    const database = openForWriting(directory, file);
+    return new LocalStore(file, database, { lock, log: openLog(directory, file, database) });
   } catch (error) {
     lock.close();
     throw error;
@@ -150,10 +167,22 @@ function openForWriting(directory: string, file: string): DatabaseSync {
     checkIntegrity(database, file);
     database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL');
     migrate(database);
+    // From here on wal.ts syncs.
+    database.exec('PRAGMA synchronous = NORMAL');
     return database;
   } catch (error) {
     database.close();
     throw asPluginError(error, file);
+  }
+}
+
+/** SQLite has made the log with its first look at the database. */
+function openLog(directory: string, file: string, database: DatabaseSync): WriteAheadLog {
+  try {
+    return new WriteAheadLog(file);
+  } catch (error) {
+    database.close();
+    throw errors.storeNotWritable(directory, systemReason(error));
   }
 }
 
@@ -208,6 +237,8 @@ interface TableParts<T> {
   /** For error messages. */
   readonly file: string;
   readonly database: DatabaseSync;
+  /** Null where nothing is written. */
+  readonly log: WriteAheadLog | null;
   readonly name: string;
   readonly keyOf: (record: T) => string;
   readonly codec: Codec<T>;
@@ -216,6 +247,7 @@ interface TableParts<T> {
 /** One kind of record. Equality is that of the canonical text, so `replace` and `remove` are one atomic statement. */
 class LocalTable<T> implements Table<T> {
   readonly #file: string;
+  readonly #log: WriteAheadLog | null;
   readonly #keyOf: (record: T) => string;
   readonly #codec: Codec<T>;
   readonly #get: StatementSync;
@@ -224,8 +256,9 @@ class LocalTable<T> implements Table<T> {
   readonly #replace: StatementSync;
   readonly #remove: StatementSync;
 
-  constructor({ file, database, name, keyOf, codec }: TableParts<T>) {
+  constructor({ file, database, log, name, keyOf, codec }: TableParts<T>) {
     this.#file = file;
+    this.#log = log;
     this.#keyOf = keyOf;
     this.#codec = codec;
     this.#get = database.prepare(`SELECT record FROM ${name} WHERE key = ?`);
@@ -284,7 +317,10 @@ class LocalTable<T> implements Table<T> {
   }
 
   #changed(statement: StatementSync, ...values: string[]): boolean {
-    return this.#translated(() => statement.run(...values).changes) === 1;
+    this.#log?.check();
+    const isDone = this.#translated(() => statement.run(...values).changes) === 1;
+    if (isDone) this.#log?.written();
+    return isDone;
   }
 
   #translated<R>(action: () => R): R {

@@ -1,6 +1,6 @@
 /**
  * A table kept in memory as well: reads cost no query and no parsing, however many records there are. Right only where
- * one process writes, which the embedded store's lock makes sure of. A change is in memory when it is durable below.
+ * one process writes, which the embedded store's lock makes sure of. A change is in memory when it is made below.
  */
 import type { Table } from './store.ts';
 

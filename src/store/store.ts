@@ -1,8 +1,9 @@
 /**
  * The store's contract. Two implementations keep it (embedded and cluster) and pass one list of cases.
  *
- * Promises: a change is durable when its promise resolves, and survives kill -9 and power loss from then on. A change
- * that was refused or failed left nothing behind. "Somebody was first" is an answer (false), never an error; what
+ * Promises: a change survives kill -9 when its promise resolves, and power loss when durable() has resolved after it, before
+ * which nobody outside may be told of it. A power cut takes the last changes, never an earlier one alone. A change that was
+ * refused or failed left nothing behind. "Somebody was first" is an answer (false), never an error; what
  * throws is a broken store. Records are plain JSON data and come back equal to what went in.
  */
 import type { Conflict, Endpoint, Lease, LeaseKind, Network, Pool, ProbeProfile } from '../model.ts';
@@ -41,6 +42,8 @@ export interface Store {
   readonly pools: Table<Pool>;
   readonly leases: LeaseTable;
   readonly conflicts: Table<Conflict>;
+  /** Resolves when all changes that were made before this call are on the disk; those of others may be too. Throws STORE_UNSYNCED. */
+  durable(): Promise<void>;
   /** Changes under way are finished; none is taken afterwards. */
   close(): Promise<void>;
 }

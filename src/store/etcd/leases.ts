@@ -15,8 +15,10 @@ import { leaseKey, type LeaseTable, type Table } from '../store.ts';
 import { partsOf, type View } from './view.ts';
 
 interface Parts {
-  /** Of this host, durable. */
+  /** Of this host. */
   readonly own: Table<Lease>;
+  /** Resolves when what was changed there is on the disk. */
+  readonly durable: () => Promise<void>;
   readonly registry: Registry;
   readonly view: View;
   /** Resolves when claims can be made; throws a sentence when they cannot. */
@@ -155,8 +157,10 @@ export class SharedLeases implements LeaseTable {
   }
 
   async #giveBack(key: string, patienceMs?: number): Promise<void> {
-    const { gate, registry, view } = this.#parts;
+    const { durable, gate, registry, view } = this.#parts;
     this.#note(key, { type: 'gone' });
+    // Else a power cut could bring back here what another host has got since.
+    await durable();
     await gate();
     await registry.giveBack(key, view.at(key), this.#state(key).heir, patienceMs);
     this.#note(key, { type: 'givenBack' });

@@ -69,8 +69,13 @@ export class ClusterStore implements Store {
     this.#registry = new Registry(this.#etcd, cluster, self);
     this.#view = new View(self.node);
     const [registry, view, gate] = [this.#registry, this.#view, () => this.#gate()];
-    this.leases = new SharedLeases({ own: leases, registry, view, gate, fallsBack, log });
+    const durable = () => local.durable();
+    this.leases = new SharedLeases({ own: leases, durable, registry, view, gate, fallsBack, log });
     this.#stay = this.#run();
+  }
+
+  async durable(): Promise<void> {
+    await this.#local.durable();
   }
 
   async close(): Promise<void> {

@@ -42,7 +42,15 @@ function wrapped(store: Store, around: (verb: string, call: () => Promise<unknow
     replace: (previous: Lease, next: Lease) => around('replace', () => leases.replace(previous, next)),
     remove: (lease: Lease) => around('remove', () => leases.remove(lease)),
   } as Table<Lease>;
-  return { networks, endpoints, pools, leases: table, conflicts, close: () => store.close() };
+  return {
+    networks,
+    endpoints,
+    pools,
+    leases: table,
+    conflicts,
+    durable: () => store.durable(),
+    close: () => store.close(),
+  };
 }
 
 /** A store that hosts share: each hears what any of them takes and gives back. */
@@ -62,7 +70,15 @@ function shared(store: Store): Store {
     remove: (lease) => told(lease, false, leases.remove(lease)),
     follow: (listener) => void listeners.push(listener),
   };
-  return { networks, endpoints, pools, leases: table, conflicts, close: () => store.close() };
+  return {
+    networks,
+    endpoints,
+    pools,
+    leases: table,
+    conflicts,
+    durable: () => store.durable(),
+    close: () => store.close(),
+  };
 }
 
 test('an address costs one insert, in a /8, a /24 and a /64, used much or little', options, async () => {

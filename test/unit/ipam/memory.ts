@@ -67,5 +67,7 @@ export class MemoryStore implements Store {
     this.conflicts = new MemoryTable<Conflict>(isSlow, conflictKey);
   }
 
+  async durable(): Promise<void> {}
+
   async close(): Promise<void> {}
 }

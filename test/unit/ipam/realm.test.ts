@@ -41,7 +41,15 @@ class Reads {
       replace: (previous, next) => counted(leases.replace(previous, next)),
       remove: (lease) => counted(leases.remove(lease)),
     };
-    return { networks, endpoints, pools, conflicts, leases: table, close: () => store.close() };
+    return {
+      networks,
+      endpoints,
+      pools,
+      conflicts,
+      leases: table,
+      durable: () => store.durable(),
+      close: () => store.close(),
+    };
   }
 
   async during(act: () => Promise<unknown>): Promise<{ calls: number; rows: number }> {
@@ -269,6 +277,14 @@ class Fragile {
       replace: (previous, next) => change(() => leases.replace(previous, next)),
       remove: (lease) => change(() => leases.remove(lease)),
     };
-    this.store = { networks, endpoints, pools, conflicts, leases: table, close: async () => undefined };
+    this.store = {
+      networks,
+      endpoints,
+      pools,
+      conflicts,
+      leases: table,
+      durable: async () => undefined,
+      close: async () => undefined,
+    };
   }
 }

@@ -244,6 +244,31 @@ test('while recovery runs only calls that depend on it wait', options, async (t)
   assert.deepEqual(door.asked[1]?.[0], 'leave');
 });
 
+test('a reply waits for the disk, save where nothing is lost but the release of an address', options, async (t) => {
+  const disk = Promise.withResolvers<void>();
+  const door = await openDoor(t, { durable: () => disk.promise });
+  const waiting = ask(door, 'NetworkDriver.Join', BOTH);
+  let isAnswered = false;
+  void waiting.then(() => (isAnswered = true));
+  for (const call of ['EndpointOperInfo', 'Leave'])
+    assert.equal((await ask(door, `NetworkDriver.${call}`, BOTH)).status, 200);
+  const address = { PoolID: 'TsmacvlanLocal/10.0.0.0/24', Address: '10.0.0.2' };
+  assert.equal((await ask(door, 'IpamDriver.ReleaseAddress', address)).status, 200);
+  assert.deepEqual(door.asked[0], ['join', BOTH.NetworkID, BOTH.EndpointID]);
+  assert.equal(isAnswered, false);
+  disk.resolve();
+  assert.equal((await waiting).status, 200);
+});
+
+test('what the disk did not take is refused', options, async (t) => {
+  const durable = async () => {
+    throw new PluginError('fault', 'STORE_UNSYNCED', 'the disk did not take it; check it');
+  };
+  const door = await openDoor(t, { durable });
+  const reply = await ask(door, 'NetworkDriver.Join', BOTH);
+  assert.deepEqual([reply.status, sentenceOf(reply)], [500, 'the disk did not take it; check it']);
+});
+
 test('a call whose deadline passes while recovery runs is never begun', options, async (t) => {
   const recovery = Promise.withResolvers<void>();
   const door = await openDoor(t, { ready: recovery.promise, deadlineMs: 50 });
