@@ -14,6 +14,7 @@ import { flushCompileCache } from 'node:module';
 import { type SQLInputValue, StatementSync } from 'node:sqlite';
 import { Collector } from '../../src/collector.ts';
 import { RtnetlinkSocket } from '../../src/kernel/rtnetlink.ts';
+import { LinkTable } from '../../src/kernel/table.ts';
 import { Announcements } from '../../src/network/announcements.ts';
 import { Etcd } from '../../src/store/etcd/client.ts';
 
@@ -91,6 +92,11 @@ Collector.prototype.start = function (this: Collector) {
 };
 Collector.prototype.hurry = function (this: Collector) {
   cause.run('collector', () => hurry.call(this));
+};
+// What follows from an event of the kernel belongs to no call, whichever of them came to read it.
+const { drain } = LinkTable.prototype;
+LinkTable.prototype.drain = function (this: LinkTable) {
+  cause.exit(() => drain.call(this));
 };
 // Whether a container is announced before it ends, and between which steps, is for the machine to say.
 const { start } = Announcements.prototype;
