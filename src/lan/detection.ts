@@ -146,12 +146,13 @@ export class Detection {
 
   /**
    * A container is to get the address, which is on standby: the LAN is asked at this moment, and `verdict` is about that.
-   * False when the address is, or may be, lost; then only a detection of its own can tell.
+   * False when the address is, or may be, lost, or this profile asks more; then only a detection of its own can tell.
    */
-  grant(): boolean {
+  grant(profile = this.#spec.profile): boolean {
+    const isEnough = FRESH_TIMINGS[profile][this.address.family].probes <= this.#fresh.probes;
     // What came before counts before: a daemon that was already heard asking twice must get the address.
     this.#context.wire.drain();
-    if (this.#phase !== 'standby' || this.#contenders.areAround()) return false;
+    if (this.#phase !== 'standby' || this.#contenders.areAround() || !isEnough) return false;
     this.#phase = 'asking';
     this.#standby = null;
     this.#settle = newVerdict();

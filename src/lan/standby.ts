@@ -129,15 +129,15 @@ export class StandbyList {
 
   /**
    * A container is to get the address: the detection that asks for it at this moment. Undefined when it is not kept, or is
-   * lost, or may be; then it is kept no longer.
+   * lost, or may be, or was asked for less thoroughly than this profile wants; then it is kept no longer.
    */
-  grant(key: string): Detection | undefined {
+  grant(key: string, profile: Profile): Detection | undefined {
     const detection = this.#entries.get(key)?.detection;
     if (detection === undefined) return undefined;
-    const isGranted = detection.grant();
+    const isGranted = detection.grant(profile);
     this.remove(key, detection, 'ended', null);
     if (isGranted) return detection;
-    detection.end(new Error('asked for by others'));
+    detection.end(new Error('asked for by others, or not as it should be'));
     return undefined;
   }
 

@@ -567,6 +567,19 @@ test('an address is kept as long as one wants it', options, () => {
   assert.deepEqual(told, []);
 });
 
+test('what was asked for by the fast profile is no answer for a container of a network with rfc', options, () => {
+  const trial = kept();
+  const list = new StandbyList(trial.host.clock);
+  const told: string[] = [];
+  assert.ok(list.add('k', trial.detection, (loss) => told.push(loss)));
+  assert.equal(list.grant('k', 'rfc'), undefined);
+  assert.ok(!trial.detection.isOnStandby && !list.has('k'));
+  assert.deepEqual(told, ['ended']);
+  const another = kept();
+  assert.ok(list.add('k', another.detection, () => undefined));
+  assert.equal(list.grant('k', 'fast'), another.detection);
+});
+
 test('an address that a container left is kept for two minutes, or as long as one wants it', options, () => {
   for (const isWanted of [false, true]) {
     const trial = kept();
