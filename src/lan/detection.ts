@@ -153,8 +153,7 @@ export class Detection {
     // What came before counts before: a daemon that was already heard asking twice must get the address.
     this.#context.wire.drain();
     if (this.#phase !== 'standby' || this.#contenders.areAround() || !isEnough) return false;
-    this.#phase = 'asking';
-    this.#standby = null;
+    [this.#phase, this.#standby] = ['asking', null];
     this.#settle = newVerdict();
     const { wire, clock } = this.#context;
     // Its own question is asked in any case; but when one asked just before had no answer, nothing is waited for.

@@ -619,7 +619,7 @@ test(
     assert.deepEqual(await second, NOT_HELD);
     assert.deepEqual(await keep('k', () => told.push('third')), NOT_HELD);
     assert.equal(asked, 2, 'it is kept already');
-    assert.ok(list.grant('k'));
+    assert.ok(list.grant('k', 'fast'));
     assert.deepEqual(told, ['second', 'third'], 'a container is to get it');
 
     const both = [keep('k', () => undefined), keep('k', () => undefined)];
@@ -634,7 +634,7 @@ test('many containers that end together leave room for those after them', option
   const trials = Array.from({ length: 300 }, () => kept());
   const added = trials.filter((trial, at) => list.addLeft(`k${at}`, trial.detection));
   assert.equal(added.length, 256);
-  assert.ok(list.grant('k0'));
+  assert.ok(list.grant('k0', 'fast'));
   assert.ok(list.addLeft('again', (trials[256] as Trial).detection));
   world.world.run(200_000);
   assert.ok(list.addLeft('later', (trials[257] as Trial).detection));
