@@ -31,7 +31,7 @@ export interface Daemon {
 }
 
 /** How often freed memory is given back to the kernel. */
-const TRIM_MS = 20_000;
+const TRIM_MS = 5000;
 
 /** Listens at once; calls wait until what the host lost is rebuilt. Throws a sentence when it cannot start. */
 export async function startDaemon(settings: Settings, log: Log): Promise<Daemon> {
