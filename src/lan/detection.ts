@@ -24,7 +24,7 @@ import { type Sighting, isStandbyNotice } from './frames/sighting.ts';
 import type { DetectionContext, DetectionSpec, StandbyTerms } from './detectionspec.ts';
 import { DefenceLimit } from './pacer.ts';
 import { Contenders, TieBreak } from './tiebreak.ts';
-import { AskedAhead, CONFIRM_MS, FRESH_TIMINGS, LATE_MS, LATE_WAIT_MS, TIMINGS, type Timing } from './timing.ts';
+import { AskedAhead, CONFIRM_MS, FRESH_TIMINGS, LATE_MS, LATE_WAIT_MS, TIMINGS, type Timing, gapMs } from './timing.ts';
 import { type Loss, NOT_HELD, type Verdict } from './verdict.ts';
 
 /** A verdict that is due waits this long, again and again, while an answer is being judged. */
@@ -80,6 +80,8 @@ export class Detection {
   /** Probes sent since asking began; 0 while an address on standby is only listened for. */
   #sent = 0;
   #sentAtMs = 0;
+  /** The next probe waits until its frame may go. */
+  #isInLine = false;
   /** The last question asked ahead; null before one, and when anybody was heard to use the address since. */
   #ahead: AskedAhead | null = null;
   /** It was listened longer since the last probe because the machine is busy. */
@@ -170,6 +172,7 @@ export class Detection {
   join(profile: DetectionSpec['profile']): boolean {
     if (this.#phase !== 'asking' || this.#standby === null || profile !== this.#spec.profile) return false;
     this.#standby = null;
+    if (this.#isInLine) this.#probeInTurn();
     return true;
   }
 
@@ -265,14 +268,16 @@ export class Detection {
     this.#in(LATE_WAIT_MS, () => this.#step());
   }
 
-  /** The wait for the answers begins when the probe is really sent. */
+  /** The wait for the answers begins when the probe is really sent. Those that a container waits for go first. */
   #probeInTurn(): void {
-    const waitMs = this.#context.wire.turn();
-    if (waitMs > 0) this.#in(waitMs, () => this.#probeNow());
-    else this.#probeNow();
+    this.#cancelTimer();
+    this.#isInLine = true;
+    const callOff = this.#context.wire.inTurn(this.#standby === null, () => this.#probeNow());
+    if (callOff !== null) this.#cancelTimer = callOff;
   }
 
   #probeNow(): void {
+    this.#isInLine = false;
     this.#context.wire.drain();
     if (this.#phase !== 'asking' && this.#phase !== 'standby') return;
     this.#sent = Math.min(this.#sent + 1, this.#timing.probes);
@@ -285,7 +290,7 @@ export class Detection {
 
   /** Until the next step. The last wait counts from the last frame, be it one of the timing or a reassertion. */
   #restMs(): number {
-    if (this.#sent < this.#timing.probes) return this.#gapMs();
+    if (this.#sent < this.#timing.probes) return gapMs(this.#timing, this.#context.random);
     return this.#sentAtMs + this.#timing.lastWaitMs - this.#context.clock.nowMs();
   }
 
@@ -298,11 +303,6 @@ export class Detection {
   /** An answer may be among the frames that were lost since the last probe. */
   #isToRepeat(): boolean {
     return this.#context.wire.lostFrames > this.#lostBefore && this.#repeats++ < MOST_REPEATS;
-  }
-
-  #gapMs(): number {
-    const { minGapMs, maxGapMs } = this.#timing;
-    return minGapMs + (maxGapMs - minGapMs) * this.#context.random();
   }
 
   async #pause(ms: number): Promise<void> {
@@ -389,7 +389,7 @@ export class Detection {
     this.#context.wire.turn();
     this.#probe();
     this.#sent = isFresh ? all - 1 : Math.min(this.#sent, all - 1);
-    if (isFresh) this.#in(this.#gapMs(), () => this.#step());
+    if (isFresh) this.#in(gapMs(this.#timing, this.#context.random), () => this.#step());
   }
 
   /** Another daemon has the address on standby, and lets go of it when it is needed. */

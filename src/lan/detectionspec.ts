@@ -18,6 +18,8 @@ export interface Wire {
   readonly lateAtMs: number;
   /** Reserves the next frame; how many milliseconds from now it has to be sent (pacer.ts). */
   turn(): number;
+  /** Calls `run` when its frame may go, what somebody waits for first; null when that was at once, else how to call it off. */
+  inTurn(isWaitedFor: boolean, run: () => void): (() => void) | null;
   /** Whether a frame that can as well be left out may go now. */
   spare(): boolean;
 }

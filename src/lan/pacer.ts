@@ -12,6 +12,9 @@ export class Pacer {
   /** Frames that may go at once; infinite without a limit. */
   readonly #burst: number;
   readonly #perMs: number;
+  /** What nobody waits for and has not gone yet, in the order in which it came. */
+  readonly #line = new Set<{ readonly run: () => void }>();
+  #isServing = false;
   /** Below zero when frames are promised that are not due yet. */
   #left: number;
   #atMs: number;
@@ -32,6 +35,47 @@ export class Pacer {
     this.#fill();
     this.#left -= frames;
     return this.#left >= 0 ? 0 : Math.ceil(-this.#left / this.#perMs);
+  }
+
+  /**
+   * Calls `run` when its frame may go: what somebody waits for as turn() says, the rest in its order, with the frames that are
+   * left over, however long that takes. Null when that was at once; else how to call it off.
+   */
+  inTurn(isWaitedFor: boolean, run: () => void): (() => void) | null {
+    const waitMs = isWaitedFor ? this.turn() : 0;
+    if (waitMs > 0) return this.#clock.after(waitMs, run);
+    if (isWaitedFor || (this.#line.size === 0 && this.#takes())) {
+      run();
+      return null;
+    }
+    const one = { run };
+    this.#line.add(one);
+    this.#serveLater();
+    return () => void this.#line.delete(one);
+  }
+
+  #takes(): boolean {
+    if (this.#burst === Number.POSITIVE_INFINITY) return true;
+    this.#fill();
+    if (this.#left < 1) return false;
+    this.#left--;
+    return true;
+  }
+
+  #serveLater(): void {
+    if (this.#isServing || this.#line.size === 0) return;
+    this.#isServing = true;
+    this.#clock.after(Math.ceil(Math.max(0, 1 - this.#left) / this.#perMs), () => this.#serve());
+  }
+
+  #serve(): void {
+    this.#isServing = false;
+    for (const one of this.#line) {
+      if (!this.#takes()) break;
+      this.#line.delete(one);
+      one.run();
+    }
+    this.#serveLater();
   }
 
   /**

@@ -92,7 +92,8 @@ export class Port implements Wire {
   #lostFrames = 0;
   #lateAtMs = Number.NEGATIVE_INFINITY;
   #sentAtMs = Number.NEGATIVE_INFINITY;
-  #isClosed = false;
+  /** Null while it is open. */
+  #closedBy: Error | null = null;
   #next = NOTHING;
 
   private constructor(spec: PortSpec, link: Link | undefined, socket: PacketSocket) {
@@ -133,8 +134,25 @@ export class Port implements Wire {
     return new Port(spec, undefined, socket);
   }
 
-  /** Listens for the detection's address; the caller starts it. */
+  get #isClosed(): boolean {
+    return this.#closedBy !== null;
+  }
+
+  /**
+   * Listens for the detection's address; the caller starts it. Where that cannot be done, and once the port is closed, whose
+   * silence is no answer, the detection ends with the reason, which is thrown.
+   */
   add(detection: Detection): void {
+    try {
+      this.#add(detection);
+    } catch (error) {
+      detection.end(error as Error);
+      throw error;
+    }
+  }
+
+  #add(detection: Detection): void {
+    if (this.#closedBy !== null) throw this.#closedBy;
     // What was said before the detection is no answer to it.
     this.drain();
     const key = formatAddress(detection.address);
@@ -204,6 +222,10 @@ export class Port implements Wire {
     return this.#spec.pacer.turn();
   }
 
+  inTurn(isWaitedFor: boolean, run: () => void): (() => void) | null {
+    return this.#spec.pacer.inTurn(isWaitedFor, run);
+  }
+
   spare(): boolean {
     return this.#spec.pacer.spare();
   }
@@ -251,7 +273,7 @@ export class Port implements Wire {
   /** Ends everything asked here with `reason`, and removes the link. */
   async close(reason: Error): Promise<void> {
     if (this.#isClosed) return;
-    this.#isClosed = true;
+    this.#closedBy = reason;
     this.#next.cancel();
     for (const detection of this.#all()) detection.end(reason);
     this.#judge.close();

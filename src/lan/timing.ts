@@ -103,6 +103,11 @@ export class AskedAhead {
   }
 }
 
+/** From one probe to the next, in milliseconds. `random`: 0 to 1, as Math.random. */
+export function gapMs({ minGapMs, maxGapMs }: Timing, random: () => number): number {
+  return minGapMs + (maxGapMs - minGapMs) * random();
+}
+
 /** The longest that a detection without rivals takes, in milliseconds. */
 export function longestMs({ firstWaitMs, probes, maxGapMs, lastWaitMs }: Timing): number {
   return firstWaitMs + (probes - 1) * maxGapMs + lastWaitMs;

@@ -116,6 +116,10 @@ export class Host implements Wire, Station {
     return this.#pacer.turn();
   }
 
+  inTurn(isWaitedFor: boolean, run: () => void): (() => void) | null {
+    return this.#pacer.inTurn(isWaitedFor, run);
+  }
+
   spare(): boolean {
     return this.#pacer.spare();
   }
