@@ -2,6 +2,7 @@
  * Addresses of pools: gateways, auxiliary addresses and those of containers, named by the user or chosen here.
  */
 import { type Address, contains, formatAddress, formatInterfaceAddress, parseAddress } from '../address.ts';
+import { LatestMap } from '../bounded.ts';
 import type { Clock } from '../clock.ts';
 import * as errors from '../errors.ts';
 import { type HeldVerdict, NOT_HELD, type Verdict } from '../lan/verdict.ts';
@@ -63,6 +64,9 @@ const LOOK_MS = 100;
 /** Furthest that hosts of a shared store go out of each other's way, in addresses. */
 const WIDEST = 256;
 
+/** Calls of the last seconds. */
+const MOST_CLAIMED = 256;
+
 /** Gives out addresses and takes them back. A lease is recorded before its address is answered. */
 export class Allocator {
   readonly #store: Store;
@@ -74,6 +78,8 @@ export class Allocator {
   readonly #standby: Standby;
   /** By pool id, the last address given out, where sequential order goes on. After a start it begins at the lowest. */
   readonly #lastGiven = new Map<string, bigint>();
+  /** By its key, the lease of an address that was named and nobody's. */
+  readonly #claimed = new LatestMap<string, Lease>(MOST_CLAIMED);
 
   constructor({ store, leases, now, ages, clock, probe, standby }: Parts) {
     this.#store = store;
@@ -131,8 +137,9 @@ export class Allocator {
     const refusal = ({ simultaneous, macAddress, linkName }: HeldVerdict) =>
       (simultaneous ? errors.addressWanted : errors.addressHeld)(lease.address, macAddress, linkName, option);
     const verdict = isAsked ? await this.#ask(pool, address, lease, { limit, refusal }) : NOT_HELD;
-    if (!verdict.held) return formatInterfaceAddress({ ...address, length: known(pool.subnet).length });
-    throw refusal(verdict);
+    if (verdict.held) throw refusal(verdict);
+    if (lease === wanted && kind === 'container') this.#claimed.put(leaseKey(lease), lease);
+    return formatInterfaceAddress({ ...address, length: known(pool.subnet).length });
   }
 
   /** Swarm's allocator tries its pools in any order, so the address may be that of a sister pool (cnmallocator). */
@@ -387,6 +394,16 @@ export class Allocator {
     if (lease.kind === 'gateway' && pool !== undefined && isManagers(pool)) return;
     await this.#leases.giveUp(address, lease.realm, holder);
     if (pool !== undefined && lease.kind === 'container') await this.#standby.released(pool, address);
+  }
+
+  /**
+   * RequestAddress was answered when its engine had given up, which asks for the address again: one that was named goes if that call
+   * leased it, and nobody has changed the lease since.
+   */
+  async takeBack(given: { poolId: string; address: string }): Promise<void> {
+    const key = leaseKey({ realm: realmOfPoolId(given.poolId), address: given.address });
+    const [claimed, lease] = [this.#claimed.get(key), await this.#store.leases.get(key)];
+    if (claimed !== undefined && lease?.changedAt === claimed.changedAt) await this.release(given);
   }
 
   /** The pool through which the release reaches the lease; undefined when it is about another lease of that address. */

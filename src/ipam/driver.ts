@@ -110,6 +110,11 @@ export class IpamDriver {
     await this.#allocator.release(request);
   }
 
+  /** An address that was named was answered to nobody: see Allocator.takeBack(). */
+  async takeBackAddress(request: { poolId: string; address: string }): Promise<void> {
+    await this.#allocator.takeBack(request);
+  }
+
   /** From now on addresses of the network's pools are kept ready; without an id those of all networks. */
   async startStandby(networkId?: string): Promise<void> {
     await this.#standby.start(networkId);

@@ -69,6 +69,7 @@ export class LinkTable {
   #events: EventSocket | undefined;
   /** Of all others; null where they may not be heard, undefined before that was tried. */
   #foreignEvents: EventSocket | null | undefined;
+  #opensAgain = false;
   #ownId: number | null = null;
   /** Which other namespaces there are has to be read. */
   #isUnlisted = true;
@@ -321,7 +322,7 @@ export class LinkTable {
   async #readList(): Promise<void> {
     const { namespaces } = this.#parts;
     this.#ownId ??= await namespaces.ownId();
-    if (this.#foreignEvents === undefined) this.#foreignEvents = this.#openForeign();
+    if (this.#foreignEvents === undefined || this.#opensAgain) this.#foreignEvents = this.#openForeign();
     this.#isUnlisted = false;
     const beganMs = performance.now();
     try {
@@ -337,12 +338,15 @@ export class LinkTable {
   }
 
   #openForeign(): EventSocket | null {
+    this.#opensAgain = false;
     if (this.#ownId === null || this.#isClosed) return null;
     try {
       return new EventSocket({ tell: (event) => this.#hearForeign(event), othersThan: this.#ownId });
     } catch (error) {
-      if (isKernelError(error)) return null;
-      throw error;
+      if (!isKernelError(error)) throw error;
+      // Without the capability it stays so; what the kernel lacks at this moment it has at another.
+      this.#opensAgain = !isKernelError(error, 'EPERM');
+      return null;
     }
   }
 
@@ -382,7 +386,8 @@ export class LinkTable {
     // What is older than the reading must not be left as the last that is applied.
     this.drain();
     this.#known.replace(rows, contents);
-    for (const event of rows.told) this.#known.apply(rows, event);
+    // Of a namespace that is gone nothing is left, whatever was told while it was read.
+    if (contents !== null) for (const event of rows.told) this.#known.apply(rows, event);
     if (rows.isOutdated) return;
     this.#stale.delete(rows);
     this.#partly.delete(rows);

@@ -57,7 +57,7 @@ const RECEIVE_BUFFER_BYTES = 16 * 1024 * 1024;
  */
 const MOST_AT_ONCE = 4000;
 const MOST_A_MS = 4;
-/** The rest after a flood; of this namespace's own events, which others hardly can make, never longer. */
+/** The rest after a flood; of this namespace's own events, which others can make by the flags of their macvlan links only, never longer. */
 const FIRST_REST_MS = 250;
 const LONGEST_REST_MS = 30_000;
 /** Who was heard for so long without a flood begins with the first rest again. */

@@ -80,7 +80,6 @@ export class Detection {
   /** Probes sent since asking began; 0 while an address on standby is only listened for. */
   #sent = 0;
   #sentAtMs = 0;
-  /** The next probe waits until its frame may go. */
   #isInLine = false;
   /** The last question asked ahead; null before one, and when anybody was heard to use the address since. */
   #ahead: AskedAhead | null = null;
@@ -101,7 +100,7 @@ export class Detection {
     this.#spec = spec;
     this.#context = context;
     this.#tieBreak = new TieBreak(context.wire.macAddress, context.clock);
-    this.#contenders = new Contenders(context.clock);
+    this.#contenders = new Contenders(context.clock, spec.standby?.isGuess === true);
     this.#defences = new DefenceLimit(context.clock);
     this.#nonce = makeNonce(context.random);
     this.#thorough = TIMINGS[spec.profile][spec.address.family];
@@ -157,9 +156,7 @@ export class Detection {
     if (this.#phase !== 'standby' || this.#contenders.areAround() || !isEnough) return false;
     [this.#phase, this.#standby] = ['asking', null];
     this.#settle = newVerdict();
-    const { wire, clock } = this.#context;
-    // Its own question is asked in any case; but when one asked just before had no answer, nothing is waited for.
-    this.#timing = this.#ahead?.shorten(this.#fresh, clock.nowMs(), wire.lostFrames) ?? this.#fresh;
+    this.#timing = this.#fresh;
     [this.#sent, this.#repeats] = [0, 0];
     this.#step();
     return true;
@@ -280,6 +277,9 @@ export class Detection {
     this.#isInLine = false;
     this.#context.wire.drain();
     if (this.#phase !== 'asking' && this.#phase !== 'standby') return;
+    // When one that was asked just before had no answer, nothing is waited for.
+    const isFirst = this.#timing === this.#fresh && this.#sent === 0;
+    if (isFirst) this.#timing = this.#ahead?.shorten(this.#fresh, this.#context) ?? this.#fresh;
     this.#sent = Math.min(this.#sent + 1, this.#timing.probes);
     this.#isProlonged = false;
     this.#probe();

@@ -48,6 +48,8 @@ export interface StandbyTerms {
   readonly refreshMs: number;
   /** It has been a container's of ours until now: on standby from the first moment, and asked for meanwhile. */
   readonly isOurs: boolean;
+  /** Nobody may ever want it: any other daemon that asks for it gets it. */
+  readonly isGuess?: boolean | undefined;
   /** Whether it is the container that leaves the address, by whatever interface: what it said until now may be read a little later. */
   readonly isLeaver?: (macAddress: string) => boolean;
   /**

@@ -437,7 +437,7 @@ export class Lan {
 
   /** Null where the LAN is not to be asked. */
   #question(request: AddressCheck): LanQuestion | null {
-    const { parentName, mode, address, subnet, macAddress, signal, atMs } = request;
+    const { parentName, mode, address, subnet, macAddress, signal, atMs, isGuess } = request;
     const profile = thorough(this.#profileOf(request), request.leastProfile ?? 'off');
     if (profile === 'off') return null;
     this.#interruptions.follow(parentName);
@@ -447,7 +447,8 @@ export class Lan {
       const speaker = this.#leavers.speaker(parentName, mac, address);
       return speaker !== undefined && (isGiven || speaker.isLeaving);
     };
-    return { parentName, mode, address, profile, subnet, isOwn, macAddress, signal, atMs, isProof: isProof(request) };
+    const asked = { parentName, mode, address, subnet, macAddress, signal, atMs, isGuess };
+    return { ...asked, profile, isOwn, isProof: isProof(request) };
   }
 
   #profileOf({ profile }: Segment): ProbeProfile {

@@ -43,6 +43,8 @@ export interface ProbeRequest extends OnParent {
   readonly isProof?: boolean | undefined;
   /** Of the container that is to have the address, where that is known by now. */
   readonly macAddress?: string | null | undefined;
+  /** Nobody has asked for it. */
+  readonly isGuess?: boolean | undefined;
 }
 
 /** An address to be announced. `macAddress`: the container's. */
@@ -394,7 +396,9 @@ export class Prober {
     const key = keyOf(request);
     const port = await this.#askingPort(request, parent, stop);
     if (this.#guards.has(key)) return 'ended';
-    const detection = this.#start(request, parent, port, { refreshMs: REFRESH_MS, isOurs: false, isOfHost: null });
+    const { isGuess } = request;
+    const terms = { refreshMs: REFRESH_MS, isOurs: false, isOfHost: null, isGuess };
+    const detection = this.#start(request, parent, port, terms);
     question.detection = detection;
     const verdict = await this.#verdict(request, detection, () => !question.isJoined);
     if (verdict.held) return verdict;

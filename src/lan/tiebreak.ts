@@ -70,9 +70,12 @@ export class Contenders {
   readonly #clock: Clock;
   /** When each was heard first. */
   readonly #heardAtMs = new Map<string, number>();
+  readonly #isGuess: boolean;
 
-  constructor(clock: Clock) {
+  /** `isGuess`: nobody may ever want it here. */
+  constructor(clock: Clock, isGuess: boolean) {
     this.#clock = clock;
+    this.#isGuess = isGuess;
   }
 
   /** One that may still want the address was heard. */
@@ -84,7 +87,7 @@ export class Contenders {
   /** What a probe from this MAC asks the keeper to do: tell that it is on standby, or let go. Strangers get what they want. */
   hear(macAddress: string): 'answer' | 'yield' {
     this.#forget();
-    if (!isProbeMac(macAddress) || this.#heardAtMs.has(macAddress)) return 'yield';
+    if (this.#isGuess || !isProbeMac(macAddress) || this.#heardAtMs.has(macAddress)) return 'yield';
     if (this.#heardAtMs.size === MOST_CONTENDERS) return 'yield';
     this.#heardAtMs.set(macAddress, this.#clock.nowMs());
     return 'answer';

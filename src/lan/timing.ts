@@ -1,4 +1,5 @@
 /** How often and how long the LAN is asked before an address counts as free. */
+import type { Clock } from '../clock.ts';
 import type { Family } from '../model.ts';
 
 /**
@@ -96,9 +97,9 @@ export class AskedAhead {
   }
 
   /** What is left of the waiting for the answer to a fresh question; none, once an answer to this one would be there. */
-  shorten(fresh: Timing, nowMs: number, lostFrames: number): Timing {
-    const ageMs = nowMs - this.#atMs;
-    if (lostFrames > this.#lostFrames || ageMs > AHEAD_MOST_MS) return fresh;
+  shorten(fresh: Timing, { clock, wire }: { clock: Clock; wire: { lostFrames: number } }): Timing {
+    const ageMs = clock.nowMs() - this.#atMs;
+    if (wire.lostFrames > this.#lostFrames || ageMs > AHEAD_MOST_MS) return fresh;
     return { ...fresh, lastWaitMs: Math.min(fresh.lastWaitMs, Math.max(0, AHEAD_LEAST_MS - ageMs)) };
   }
 }

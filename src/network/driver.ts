@@ -46,6 +46,8 @@ export interface NetworkDriverParts {
   readonly onCreated: (networkId: string) => void;
 }
 
+/** Join's last question is no older than this when it is answered, in milliseconds. */
+const MOST_BEFORE_REPLY_MS = 50;
 /** Longest that another room waits for the word whether an endpoint is gone. */
 const CERTAIN_MS = 4000;
 
@@ -314,6 +316,7 @@ export class NetworkDriver implements LeakSource {
         throw errors.endpointUnknown(endpointId, networkId);
       // Said again, the container may speak already.
       if (endpoint.state === 'created') await this.#enter(network, endpoint, limit);
+      else await this.#store.durable();
       this.#announcements.start(endpoint, network);
       return {
         linkName: endpoint.linkName,
@@ -324,12 +327,15 @@ export class NetworkDriver implements LeakSource {
     });
   }
 
+  /** The record reaches the disk while the LAN is asked; where that takes long the answer is too old, and the LAN is asked again. */
   async #enter(network: Network, endpoint: Endpoint, limit: CallLimit): Promise<void> {
+    const askedAtMs = performance.now();
     const confirmed = this.#lan.confirm(network, endpoint, limit);
     confirmed.catch(() => undefined);
     const joined = await this.#endpoints.change(endpoint, { state: 'joined' });
     try {
-      await confirmed;
+      await Promise.all([confirmed, this.#store.durable()]);
+      if (performance.now() - askedAtMs > MOST_BEFORE_REPLY_MS) await this.#lan.confirm(network, endpoint, limit);
     } catch (error) {
       await undo(this.#log, 'the state of an endpoint', () => this.#endpoints.change(joined, { state: 'created' }));
       throw error;

@@ -28,6 +28,8 @@ export interface RecoveryParts {
 
 /** Long enough to gather a burst of link changes, short enough that nobody misses the parent. */
 const FOLLOW_DELAY_MS = 100;
+/** From one look at all of them, because events were lost, to the next. */
+const BETWEEN_LOOKS_MS = 5000;
 
 /** Rebuilds what is recorded and not there. */
 export class Recovery {
@@ -38,6 +40,8 @@ export class Recovery {
   /** Links that changed since the last look, by name; null stands for all (changes were lost). */
   readonly #noticed = new Map<string | null, 'new' | 'deleted'>();
   #noticing: NodeJS.Timeout | undefined;
+  /** When all were, or are to be, looked at for the last time because changes were lost, as performance.now(). */
+  #lookedAtAllMs = Number.NEGATIVE_INFINITY;
   #cleaning: Promise<unknown> = Promise.resolve();
 
   constructor(parts: RecoveryParts) {
@@ -97,7 +101,15 @@ export class Recovery {
     if (this.#noticed.size === 0 || this.#noticing !== undefined) return;
     const { networks, log } = this.#parts;
     const look = () => undo(log, 'what stands on a parent', () => networks.inTurn(() => this.#lookAtParents()));
-    this.#noticing = setTimeout(() => void look(), FOLLOW_DELAY_MS).unref();
+    this.#noticing = setTimeout(() => void look(), this.#lookInMs()).unref();
+  }
+
+  /** A container can make events of its parent until they are lost, and all networks are looked at then. */
+  #lookInMs(): number {
+    if (!this.#noticed.has(null)) return FOLLOW_DELAY_MS;
+    const atMs = Math.max(performance.now() + FOLLOW_DELAY_MS, this.#lookedAtAllMs + BETWEEN_LOOKS_MS);
+    this.#lookedAtAllMs = atMs;
+    return atMs - performance.now();
   }
 
   /** The kernel also tells of a parent whenever a link comes or goes on it (NETDEV_CHANGEUPPER, net/core/rtnetlink.c). */

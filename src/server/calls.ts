@@ -41,6 +41,8 @@ export interface IpamVerbs {
   /** Answers with prefix length. */
   requestAddress(request: AddressRequest): Promise<string>;
   releaseAddress(request: { poolId: string; address: string }): Promise<void>;
+  /** Of one that was named and answered to nobody: only what that very call leased goes again. */
+  takeBackAddress(request: { poolId: string; address: string }): Promise<void>;
 }
 
 /** What the table needs of the collector. */
@@ -131,7 +133,10 @@ export function createCalls({ network, ipam, leaks, conflicts, scope, filteredPa
     ),
     DeleteEndpoint: unheard(call(wire.readEndpoint, (r) => network.deleteEndpoint(r.networkId, r.endpointId), empty)),
     EndpointOperInfo: fleeting(call(wire.readEndpoint, nothing, wire.writeOperInfo)),
-    Join: call(wire.readEndpoint, (r, limit) => network.join(r.networkId, r.endpointId, limit), wire.writeAttachment),
+    // It waits for the disk itself, so that nothing comes after the last question to the LAN.
+    Join: fleeting(
+      call(wire.readEndpoint, (r, limit) => network.join(r.networkId, r.endpointId, limit), wire.writeAttachment),
+    ),
     Leave: fleeting(unheard(call(wire.readEndpoint, (r) => network.leave(r.networkId, r.endpointId), empty))),
     // macvlan publishes nothing. Not 404, which libnetwork reads as a plugin without these calls.
     ProgramExternalConnectivity: fleeting(call(wire.readEndpoint, nothing, empty)),
@@ -180,13 +185,15 @@ async function allocate(network: NetworkVerbs, ipam: IpamVerbs, request: Allocat
   return request;
 }
 
-/** Only what was chosen here: an address the engine named may have been its holder's before. */
+/** What was named may have been its holder's before; what was chosen here was nobody's. */
 async function giveBack(
   ipam: IpamVerbs,
   { poolId, address, isGateway }: Unlimited<AddressRequest>,
   given: string,
 ): Promise<void> {
-  if (address === null && !isGateway) await ipam.releaseAddress({ poolId, address: wire.withoutLength(given) });
+  const lease = { poolId, address: wire.withoutLength(given) };
+  if (address !== null) await ipam.takeBackAddress(lease);
+  else if (!isGateway) await ipam.releaseAddress(lease);
 }
 
 function named(driver: string, calls: Readonly<Record<string, Call>>): [string, Call][] {

@@ -16,8 +16,8 @@ const SOON_MS = 50;
 export class WriteAheadLog {
   readonly #file: string;
   readonly #fd: number;
-  /** Something was written since the last sync began. */
-  #isBehind = false;
+  /** Something was written since the last sync began; at first perhaps by a process that was killed. */
+  #isBehind = true;
   #running: Promise<void> | undefined;
   /** The sync that begins when that one has ended, for all who wait for it. */
   #next: Promise<void> | undefined;

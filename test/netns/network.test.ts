@@ -389,6 +389,31 @@ describe('the NetworkDriver on real links', { skip: outsideLab(), timeout: 300_0
     await finish();
   });
 
+  test('join asks the LAN again when the disk took longer than the answer', async () => {
+    await finish();
+    const asked: string[] = [];
+    await start({ confirm: async () => void asked.push('LAN') });
+    const durable = store.durable.bind(store);
+    let diskMs = 0;
+    store.durable = async () => {
+      await sleep(diskMs);
+      await durable();
+      asked.push('disk');
+    };
+    await driver.createNetwork(network(id('a'), { parent: 'eth0' }));
+    for (const [digit, slowMs, order] of [
+      ['1', 0, ['LAN', 'disk']],
+      ['2', 200, ['LAN', 'disk', 'LAN']],
+    ] as const) {
+      diskMs = slowMs;
+      asked.length = 0;
+      await driver.createEndpoint(endpoint(id('a'), id(digit), `10.9.0.${digit}/24`));
+      await driver.join(id('a'), id(digit), callLimit());
+      assert.deepEqual(asked, order);
+    }
+    await finish();
+  });
+
   test('join names the gateway of the address’s own subnet, and none where there is none', async () => {
     const subnets = [
       { addressSpace: 'LocalDefault', subnet: '10.9.0.0/24', gateway: '10.9.0.1' },

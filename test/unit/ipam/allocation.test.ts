@@ -32,6 +32,30 @@ test('a /16 hands out each of its 65,533 addresses exactly once', options, async
   assert.equal(await f.address(pool), '10.7.128.7/16');
 });
 
+test(
+  'a named address whose engine gave up goes again, unless somebody has changed its lease since',
+  options,
+  async () => {
+    const f = new Fixture(new MemoryStore({ isSlow: false }));
+    const pool = await f.network('10.7.0.0/24');
+    const named = { poolId: pool, address: '10.7.0.9' };
+    assert.equal(await f.address(pool, '10.7.0.9'), '10.7.0.9/24');
+    await f.ipam.takeBackAddress(named);
+    assert.deepEqual(await f.store.leases.list(), []);
+    await f.address(pool, '10.7.0.9');
+    const [lease] = await f.store.leases.list();
+    assert.ok(lease);
+    f.pass(1);
+    await f.store.leases.replace(lease, {
+      ...lease,
+      endpointId: 'e',
+      changedAt: new Date(Date.parse(lease.changedAt) + 1000).toISOString(),
+    });
+    await f.ipam.takeBackAddress(named);
+    assert.equal((await f.store.leases.list()).length, 1);
+  },
+);
+
 /** The store, with something around every call of its leases. */
 function wrapped(store: Store, around: (verb: string, call: () => Promise<unknown>) => Promise<unknown>): Store {
   const { networks, endpoints, pools, leases, conflicts } = store;

@@ -70,6 +70,54 @@ test('answers to others leave half of the burst to our own questions, however ma
   assert.equal(pacer.spare(), false);
 });
 
+test('what somebody waits for goes before all that nobody waits for, which goes in its order with what is left over', () => {
+  const { world, pacer } = paced(100);
+  const sent: [name: string, atMs: number][] = [];
+  const ask = (name: string, isWaitedFor: boolean) => pacer.inTurn(isWaitedFor, () => sent.push([name, world.nowMs]));
+  for (let count = 0; count < 60; count++) ask(`ahead ${count}`, false);
+  assert.equal(sent.length, 20, 'as many as may go at once');
+  const callOff = ask('ahead, and called off', false);
+  for (let count = 0; count < 3; count++) ask(`waited for ${count}`, true);
+  callOff?.();
+  world.run(10_000);
+  const waited = sent.filter(([name]) => name.startsWith('waited'));
+  assert.deepEqual(
+    waited.map(([, atMs]) => atMs),
+    [13, 25, 38],
+  );
+  assert.deepEqual(
+    sent.filter(([name]) => name.startsWith('ahead')).map(([name]) => name),
+    Array.from({ length: 60 }, (_, count) => `ahead ${count}`),
+  );
+  assert.ok(busiest(sent.map(([, atMs]) => atMs)) <= 100);
+});
+
+test('a question that was asked ahead goes first as soon as a container waits for it', () => {
+  const world = new World();
+  const spec = { macAddress: '02:74:6b:00:00:01', latencyMs: 1, stall: { fromMs: 0, forMs: 0 }, mostFrames: 15 };
+  const host = new Host(world, spec, []);
+  for (let count = 0; count < 40; count++) host.inTurn(false, () => undefined);
+  const detection = new Detection(
+    {
+      address: { family: 'IPv4', value: 0xc0a80105n },
+      parentName: 'lan0',
+      profile: 'fast',
+      guardMs: 1000,
+      isOwn: () => false,
+      onLateConflict: () => undefined,
+      onOver: () => undefined,
+      standby: { refreshMs: 600_000, isOurs: false, isOfHost: null },
+    },
+    { wire: host, clock: host.clock, random: () => 0.5, answersForAll: undefined },
+  );
+  detection.start();
+  world.run(500);
+  assert.equal(host.sent.length, 0, 'it waits in line');
+  assert.ok(detection.join('fast'));
+  world.run(700);
+  assert.equal(host.sent.length, 1);
+});
+
 test('a detection whose probes wait their turn waits for the answers as long as ever after the last', () => {
   const world = new World();
   const spec = { macAddress: '02:74:6b:00:00:01', latencyMs: 1, stall: { fromMs: 0, forMs: 0 }, mostFrames: 15 };

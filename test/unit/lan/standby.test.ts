@@ -542,6 +542,13 @@ test('what answers while the address is being given out has it, be it of this ho
   assert.equal((await trial.detection.verdict).held, true);
 });
 
+test('an address that is only guessed goes to any daemon that asks for it', options, () => {
+  const trial = kept(IPV4, { isGuess: true });
+  trial.hear(arpProbe(IPV4, RIVAL));
+  assert.deepEqual(trial.losses, [['wanted', RIVAL]]);
+  assert.deepEqual(trial.sent(), []);
+});
+
 test('a crowd of daemons that want an address gets it, and few answers', options, () => {
   const trial = kept();
   for (let count = 0; count < 100; count++)
