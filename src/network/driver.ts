@@ -46,7 +46,7 @@ export interface NetworkDriverParts {
   readonly onCreated: (networkId: string) => void;
 }
 
-/** Join's last question is no older than this when it is answered, in milliseconds. */
+/** The last verdict about the LAN is no older than this when Join is answered, in milliseconds. */
 const MOST_BEFORE_REPLY_MS = 50;
 /** Longest that another room waits for the word whether an endpoint is gone. */
 const CERTAIN_MS = 4000;
@@ -329,13 +329,12 @@ export class NetworkDriver implements LeakSource {
 
   /** The record reaches the disk while the LAN is asked; where that takes long the answer is too old, and the LAN is asked again. */
   async #enter(network: Network, endpoint: Endpoint, limit: CallLimit): Promise<void> {
-    const askedAtMs = performance.now();
-    const confirmed = this.#lan.confirm(network, endpoint, limit);
+    const confirmed = this.#lan.confirm(network, endpoint, limit).then(() => performance.now());
     confirmed.catch(() => undefined);
     const joined = await this.#endpoints.change(endpoint, { state: 'joined' });
     try {
-      await Promise.all([confirmed, this.#store.durable()]);
-      if (performance.now() - askedAtMs > MOST_BEFORE_REPLY_MS) await this.#lan.confirm(network, endpoint, limit);
+      const [confirmedAtMs] = await Promise.all([confirmed, this.#store.durable()]);
+      if (performance.now() - confirmedAtMs > MOST_BEFORE_REPLY_MS) await this.#lan.confirm(network, endpoint, limit);
     } catch (error) {
       await undo(this.#log, 'the state of an endpoint', () => this.#endpoints.change(joined, { state: 'created' }));
       throw error;

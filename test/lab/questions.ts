@@ -7,6 +7,8 @@ import type { Neighbour } from './neighbour.ts';
 /** Between two probes of the profile `rfc` at most two seconds pass (RFC 5227 1.1), then two until the verdict. */
 const OVER_MS = { fast: 450, rfc: 2300 } as const;
 const PROBES = 3;
+/** After so long it is over also where a busy listener has missed a probe. */
+const LONG_OVER_MS = 10_000;
 
 interface Question {
   probes: number;
@@ -23,7 +25,8 @@ export class Questions {
   /** Addresses whose detection has surely ended since they were forgotten, or from the beginning; in the order of their first probes. */
   answered(isMeant: (address: string) => boolean, profile: 'fast' | 'rfc' = 'fast'): string[] {
     const nowMs = performance.now();
-    const isOver = ({ probes, lastMs }: Question) => probes >= PROBES && nowMs - lastMs > OVER_MS[profile];
+    const isOver = ({ probes, lastMs }: Question) =>
+      nowMs - lastMs > (probes >= PROBES ? OVER_MS[profile] : LONG_OVER_MS);
     return [...this.#asked].filter(([address, one]) => isMeant(address) && isOver(one)).map(([address]) => address);
   }
 
