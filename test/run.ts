@@ -74,6 +74,14 @@ const LOOK_MS = 1000;
 const LEAST_CORES = 0.75;
 /** The table has averages: the rest is for moments in which several files want more. */
 const SHARE_TO_FILL = 0.75;
+/**
+ * Files that play moments of some milliseconds on many hosts at once. Beside others that fill the machine the kernel's queues between
+ * those hosts stand longer than the moments last, and nothing is learnt: so little else runs meanwhile.
+ */
+const MOMENTS: ReadonlySet<string> = new Set(
+  ['frames', 'probe-load', 'probe-race', 'returning', 'takers'].map((name) => join('netns', `${name}.test.ts`)),
+);
+const CORES_OF_MOMENTS = 1.2;
 
 const results: (Outcome & { file: string })[] = [];
 const measured: Record<string, Duration> = {};
@@ -102,7 +110,8 @@ function toTestFile(file: string): TestFile {
   const usual = LEVELS[levelOf(file)] as Level;
   const level = { ...usual, timeoutMs: Math.max(usual.timeoutMs, FILE_MINUTES * MINUTE_MS) };
   const { seconds, cores } = durations[file] ?? { seconds: UNKNOWN_SECONDS, cores: level.cores };
-  return { file, level, seconds, cores, memoryMb: level.memoryMb };
+  const needed = MOMENTS.has(file) ? CORES_OF_MOMENTS : cores;
+  return { file, level, seconds, cores: needed, memoryMb: level.memoryMb };
 }
 
 /** Answers the others. */
