@@ -11,6 +11,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { parseAddress } from '../../src/address.ts';
 import { runIdle } from '../lab/container.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { Engine, type Version } from '../lab/engine.ts';
@@ -68,6 +69,11 @@ const KINDS: readonly Kind[] = [
       .map((words) => kind('theirs', words)),
     ['before run --ip', 'standby run', 'Join run'].map((words) => kind('theirs', words, 'IPv6')),
   );
+
+/** Addresses of IPv6 are no decimal numbers: `::1a` is above `::2`. */
+function valueOf(address: string): bigint {
+  return parseAddress(address)?.value ?? 0n;
+}
 
 function nameOf({ ipam, moment, verb, isNamed, family }: Kind): string {
   const when = { before: 'before', standby: 'on standby', stop: 'after stop' } as const;
@@ -207,7 +213,7 @@ for (const version of VERSIONS) {
         const ready = () =>
           questions.answered((address) => this.#place.isWithin(family, address) && !own.includes(address));
         await until(() => ready().length >= ON_STANDBY);
-        return ready().sort((a, b) => a.localeCompare(b, 'en', { numeric: true }))[0] ?? '';
+        return ready().sort((a, b) => (valueOf(a) < valueOf(b) ? -1 : 1))[0] ?? '';
       }
 
       async #runAndStop(): Promise<void> {
