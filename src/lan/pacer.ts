@@ -38,8 +38,9 @@ export class Pacer {
   }
 
   /**
-   * Calls `run` when its frame may go: what somebody waits for as turn() says, the rest in its order, with the frames that are
-   * left over, however long that takes. Null when that was at once; else how to call it off.
+   * Calls `run` when its frame may go: what somebody waits for as turn() says, the rest in its order, however long that takes, with
+   * frames that leave half of the burst, so that there is always one for a container's own question and for spare().
+   * Null when that was at once; else how to call it off.
    */
   inTurn(isWaitedFor: boolean, run: () => void): (() => void) | null {
     const waitMs = isWaitedFor ? this.turn() : 0;
@@ -57,15 +58,20 @@ export class Pacer {
   #takes(): boolean {
     if (this.#burst === Number.POSITIVE_INFINITY) return true;
     this.#fill();
-    if (this.#left < 1) return false;
+    if (this.#left < this.#leastForLine) return false;
     this.#left--;
     return true;
+  }
+
+  /** A bucket of one or two frames has no half to leave. */
+  get #leastForLine(): number {
+    return Math.min(this.#burst, this.#burst / 2 + 1);
   }
 
   #serveLater(): void {
     if (this.#isServing || this.#line.size === 0) return;
     this.#isServing = true;
-    this.#clock.after(Math.ceil(Math.max(0, 1 - this.#left) / this.#perMs), () => this.#serve());
+    this.#clock.after(Math.ceil(Math.max(0, this.#leastForLine - this.#left) / this.#perMs), () => this.#serve());
   }
 
   #serve(): void {

@@ -75,7 +75,8 @@ test('what somebody waits for goes before all that nobody waits for, which goes 
   const sent: [name: string, atMs: number][] = [];
   const ask = (name: string, isWaitedFor: boolean) => pacer.inTurn(isWaitedFor, () => sent.push([name, world.nowMs]));
   for (let count = 0; count < 60; count++) ask(`ahead ${count}`, false);
-  assert.equal(sent.length, 20, 'as many as may go at once');
+  assert.equal(sent.length, 10, 'half of those that may go at once');
+  assert.ok(pacer.spare(), 'and one is left for the question to a container alone, or for a defence');
   const callOff = ask('ahead, and called off', false);
   for (let count = 0; count < 3; count++) ask(`waited for ${count}`, true);
   callOff?.();
@@ -83,7 +84,7 @@ test('what somebody waits for goes before all that nobody waits for, which goes 
   const waited = sent.filter(([name]) => name.startsWith('waited'));
   assert.deepEqual(
     waited.map(([, atMs]) => atMs),
-    [13, 25, 38],
+    [0, 0, 0],
   );
   assert.deepEqual(
     sent.filter(([name]) => name.startsWith('ahead')).map(([name]) => name),
