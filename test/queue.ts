@@ -16,7 +16,12 @@ export interface Job extends Load {
   readonly file: string;
   /** How long it is expected to run. */
   readonly seconds: number;
+  /** Whether it learns nothing on a machine that is full. */
+  readonly needsCalm: boolean;
 }
+
+/** What of the machine's cores may be kept busy while a file runs that needs calm. */
+const CALM_SHARE = 0.6;
 
 export class Queue<J extends Job> {
   readonly #waiting: J[];
@@ -24,20 +29,30 @@ export class Queue<J extends Job> {
   readonly #running = new Set<J>();
 
   constructor(jobs: readonly J[], capacity: Load) {
-    this.#waiting = [...jobs].sort((one, other) => sizeOf(other) - sizeOf(one) || (one.file < other.file ? -1 : 1));
+    this.#waiting = [...jobs].sort(
+      (one, other) =>
+        Number(other.needsCalm) - Number(one.needsCalm) ||
+        sizeOf(other) - sizeOf(one) ||
+        (one.file < other.file ? -1 : 1),
+    );
     this.#capacity = capacity;
   }
 
   /**
    * The largest waiting file that is ready and fits beside those that run; it counts as running from now on. What is too
-   * big for the machine runs alone. Undefined when none may begin now.
+   * big for the machine runs alone. Undefined when none may begin now. What needs calm comes first, all at once, and the
+   * machine is not filled before it is over.
    */
   next(isReady: (job: J) => boolean = () => true): J | undefined {
-    const at = this.#waiting.findIndex((job) => isReady(job) && this.#fits(job));
-    if (at < 0) return undefined;
-    const [job] = this.#waiting.splice(at, 1) as [J];
-    this.#running.add(job);
-    return job;
+    const ready = this.#waiting.filter(isReady);
+    const isCalm = [...this.#running, ...ready].some(({ needsCalm }) => needsCalm);
+    const { cores, memoryMb } = this.#capacity;
+    const capacity = { cores: isCalm ? cores * CALM_SHARE : cores, memoryMb };
+    const next = ready.find((job) => this.#fits(job, capacity));
+    if (next === undefined) return undefined;
+    this.#waiting.splice(this.#waiting.indexOf(next), 1);
+    this.#running.add(next);
+    return next;
   }
 
   /** A file that `next` answered has ended, and its place is free. */
@@ -45,13 +60,13 @@ export class Queue<J extends Job> {
     this.#running.delete(job);
   }
 
-  #fits(job: J): boolean {
+  #fits(job: J, capacity: Load): boolean {
     if (this.#running.size === 0) return true;
     const isRoom = (of: keyof Load) => {
       let used = job[of];
       for (const other of this.#running) used += other[of];
       // A sum of fractions is not exact.
-      return used <= this.#capacity[of] + 1e-9;
+      return used <= capacity[of] + 1e-9;
     };
     return isRoom('cores') && isRoom('memoryMb');
   }

@@ -76,12 +76,11 @@ const LEAST_CORES = 0.75;
 const SHARE_TO_FILL = 0.75;
 /**
  * Files that play moments of some milliseconds on many hosts at once. Beside others that fill the machine the kernel's queues between
- * those hosts stand longer than the moments last, and nothing is learnt: so little else runs meanwhile.
+ * those hosts stand longer than the moments last, and nothing is learnt.
  */
-const MOMENTS: ReadonlySet<string> = new Set(
+const NEED_CALM: ReadonlySet<string> = new Set(
   ['frames', 'probe-load', 'probe-race', 'returning', 'takers'].map((name) => join('netns', `${name}.test.ts`)),
 );
-const CORES_OF_MOMENTS = 1.2;
 
 const results: (Outcome & { file: string })[] = [];
 const measured: Record<string, Duration> = {};
@@ -110,8 +109,7 @@ function toTestFile(file: string): TestFile {
   const usual = LEVELS[levelOf(file)] as Level;
   const level = { ...usual, timeoutMs: Math.max(usual.timeoutMs, FILE_MINUTES * MINUTE_MS) };
   const { seconds, cores } = durations[file] ?? { seconds: UNKNOWN_SECONDS, cores: level.cores };
-  const needed = MOMENTS.has(file) ? CORES_OF_MOMENTS : cores;
-  return { file, level, seconds, cores: needed, memoryMb: level.memoryMb };
+  return { file, level, seconds, cores, memoryMb: level.memoryMb, needsCalm: NEED_CALM.has(file) };
 }
 
 /** Answers the others. */
@@ -128,7 +126,10 @@ async function runAll(files: readonly TestFile[]): Promise<void> {
   const queue = new Queue(files, { cores: files.length > 1 ? await idleCores() : 1, memoryMb: MEMORY_MB });
   const downloads = new Downloads(files.flatMap(({ level }) => level.needs));
   const running = new Set<Promise<void>>();
-  const isReady = ({ level }: TestFile) => level.needs.every((need) => downloads.present.has(need));
+  const isThere = (need: Download) => downloads.present.has(need);
+  // Unpacking what was downloaded fills the machine too.
+  const isReady = ({ level, needsCalm }: TestFile) =>
+    level.needs.every(isThere) && (!needsCalm || downloads.pending.size === 0);
   for (;;) {
     for (let file = queue.next(isReady); file; file = queue.next(isReady)) {
       const begun: TestFile = file;

@@ -184,8 +184,12 @@ process.on('message', (order: Order) => {
 });
 process.channel?.unref();
 
-const running = import('../../src/tsmacvlan.ts');
-await import('../../src/main.ts');
-// A killed process leaves none behind.
-flushCompileCache();
-await running;
+async function live(): Promise<void> {
+  const running = import('../../src/tsmacvlan.ts');
+  await import('../../src/main.ts');
+  // A killed process leaves none behind.
+  flushCompileCache();
+  await running;
+}
+
+void live();

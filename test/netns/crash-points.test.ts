@@ -14,6 +14,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { bundle } from '../lab/bundle.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { EtcdCluster } from '../lab/etcd.ts';
 import { readRecords } from '../lab/invariant.ts';
@@ -64,6 +65,7 @@ const batch = (lines: string[], ...flags: string[]) =>
 type Sight = readonly string[];
 
 class Host {
+  readonly #program: string;
   readonly #directory: string;
   readonly #etcd: EtcdCluster | undefined;
   readonly #entrySettings: Record<string, string>;
@@ -73,7 +75,8 @@ class Host {
   #poolIds: string[] = FAMILIES.map(({ subnet }) => `${SPACE}/${subnet}`);
   #addresses: string[] = [];
 
-  constructor(directory: string, etcd?: EtcdCluster) {
+  constructor(program: string, directory: string, etcd?: EtcdCluster) {
+    this.#program = program;
     this.#directory = directory;
     this.#etcd = etcd;
     this.#entrySettings = {
@@ -93,7 +96,7 @@ class Host {
   async start(stepsToLive?: number): Promise<void> {
     rmSync(this.#stepsFile, { force: true });
     const settings = { ...this.#entrySettings, ...(stepsToLive && { STEPS_TO_LIVE: String(stepsToLive) }) };
-    this.#serving = await Serving.start(this.#directory, settings, MORTAL);
+    this.#serving = await Serving.start(this.#directory, settings, this.#program);
     await this.#serving.call('NetworkDriver.EndpointOperInfo', ids).catch(() => undefined);
   }
 
@@ -776,9 +779,12 @@ describe('kill -9 after every single step', { skip: outsideLab(), timeout: 900_0
   };
   const written = readTable();
   let etcd: EtcdCluster | undefined;
-  let host = new Host(scratch());
+  let program: string;
+  let host: Host;
 
-  before(() => {
+  before(async () => {
+    program = await bundle(MORTAL, scratch());
+    host = new Host(program, scratch());
     ip('link add lan0 type veth peer name lan1');
     for (const name of ['box', 'neighbour']) ip(`netns add ${name}`);
     ip('link set lan0 up');
@@ -799,7 +805,7 @@ describe('kill -9 after every single step', { skip: outsideLab(), timeout: 900_0
       if (scenario.isShared && etcd === undefined) {
         await host.stop('SIGKILL');
         etcd = await EtcdCluster.start({ directory: scratch() });
-        host = new Host(scratch(), etcd);
+        host = new Host(program, scratch(), etcd);
       }
       const points = await new Trial(host, scenario).run();
       console.log(`${scenario.call}: ${points.length} steps`);

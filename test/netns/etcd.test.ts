@@ -305,7 +305,7 @@ async function endLeases(etcd: EtcdCluster, host: SharedHost): Promise<void> {
 }
 
 function tsmacvlan(settings: Record<string, string>, ...words: string[]): Promise<Result> {
-  const entry = join(import.meta.dirname, '../../src/tsmacvlan.ts');
+  const entry = join(import.meta.dirname, '../../dist/tsmacvlan.cjs');
   const { PATH, NODE_COMPILE_CACHE } = process.env;
   return run([process.execPath, entry, ...words], { env: { PATH, NODE_COMPILE_CACHE, ...settings } });
 }

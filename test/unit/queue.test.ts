@@ -9,7 +9,7 @@ const TESTS = join(import.meta.dirname, '..');
 const TWO_CORES = { cores: 2, memoryMb: 8000 };
 
 function job(file: string, seconds: number, cores = 1, memoryMb = 100): Job {
-  return { file, seconds, cores, memoryMb };
+  return { file, seconds, cores, memoryMb, needsCalm: false };
 }
 
 /** All that may begin now. */
@@ -62,6 +62,24 @@ describe('the queue of test files', () => {
     assert.equal(small.file, 'small');
     queue.ended(small);
     assert.equal(names(begin(queue)), 'giant');
+  });
+
+  test('what needs calm comes first, and the machine is not filled before it is over', () => {
+    const calm = { ...job('calm', 1, 0.3), needsCalm: true };
+    const queue = new Queue([job('busy', 90), job('waits', 80, 0.3), calm], TWO_CORES);
+    assert.equal(names(begin(queue)), 'calm,waits');
+    queue.ended(calm);
+    assert.equal(names(begin(queue)), 'busy');
+  });
+
+  test('what needs calm and is not ready holds nothing up; once it is ready nothing big begins before it', () => {
+    const calm = { ...job('calm', 1, 0.3), needsCalm: true };
+    const queue = new Queue([job('busy', 90, 1.5), job('next', 80, 1.5), calm], TWO_CORES);
+    const [busy] = begin(queue, ({ needsCalm }) => !needsCalm) as [Job];
+    assert.equal(busy.file, 'busy');
+    assert.equal(names(begin(queue)), '');
+    queue.ended(busy);
+    assert.equal(names(begin(queue)), 'calm');
   });
 
   test('what waits for its downloads lets others go first', () => {
