@@ -73,7 +73,7 @@ const MEMORY_MB = (totalmem() / 2 ** 20) * 0.75;
 const LOOK_MS = 1000;
 const LEAST_CORES = 0.75;
 /** The table has averages: the rest is for moments in which several files want more. */
-const SHARE_TO_FILL = 0.75;
+const SHARE_TO_FILL = 0.85;
 /**
  * Files that play moments of some milliseconds on many hosts at once. Beside others that fill the machine the kernel's queues between
  * those hosts stand longer than the moments last, and nothing is learnt.
