@@ -71,7 +71,7 @@ export class Engine {
     this.dockerd = await this.host.start('dockerd', this.commandLine(), this.env);
     const deadlineMs = Date.now() + READY_TIMEOUT_MS;
     while (!(await this.answers())) {
-      if (!this.dockerd.isRunning()) throw new Error(`dockerd ${this.version} ended:\n${this.log().slice(-2000)}`);
+      if (!this.dockerd.isRunning()) throw new Error(this.lastWords());
       if (Date.now() > deadlineMs) throw new Error(`dockerd ${this.version} is not ready:\n${this.log().slice(-2000)}`);
       await sleep(20);
     }
@@ -96,8 +96,10 @@ export class Engine {
     return this.dockerWith({}, args);
   }
 
-  dockerWith(options: RunOptions, args: string[]): Promise<Result> {
-    return run([this.cli(), ...args], { ...options, env: this.env });
+  async dockerWith(options: RunOptions, args: string[]): Promise<Result> {
+    const result = await run([this.cli(), ...args], { ...options, env: this.env });
+    if (result.code === 0 || this.dockerd?.isRunning() !== false) return result;
+    return { ...result, stderr: `${result.stderr}\n${this.lastWords()}` };
   }
 
   /** Runs a docker command that must succeed and answers its output. */
@@ -126,6 +128,14 @@ export class Engine {
   /** Everything dockerd has written. */
   log(): string {
     return readFileSync(join(this.host.directory, 'log/dockerd.log'), 'utf8');
+  }
+
+  /** Of an engine that has ended: the panic, when it died of one, else the end of its log. */
+  private lastWords(): string {
+    const log = this.log();
+    const panicAt = log.search(/^(panic|fatal error|SIG\w+): /m);
+    const words = panicAt < 0 ? log.slice(-2000) : log.slice(panicAt, panicAt + 4000);
+    return `dockerd ${this.version} ended:\n${words}`;
   }
 
   private cli(): string {
