@@ -109,7 +109,9 @@ function toTestFile(file: string): TestFile {
   const usual = LEVELS[levelOf(file)] as Level;
   const level = { ...usual, timeoutMs: Math.max(usual.timeoutMs, FILE_MINUTES * MINUTE_MS) };
   const { seconds, cores } = durations[file] ?? { seconds: UNKNOWN_SECONDS, cores: level.cores };
-  return { file, level, seconds, cores, memoryMb: level.memoryMb, needsCalm: NEED_CALM.has(file) };
+  // What only computes bears its like: as many as there are cores.
+  const share = level.isEnclosed ? cores : Math.min(cores, SHARE_TO_FILL);
+  return { file, level, seconds, cores: share, memoryMb: level.memoryMb, needsCalm: NEED_CALM.has(file) };
 }
 
 /** Answers the others. */
