@@ -9,6 +9,7 @@ import type { Log } from '../log.ts';
 import type { InterfaceAddress } from '../model.ts';
 import { Carrier } from './carrier.ts';
 import { type LifeSign, openLifeSign } from './lifesign.ts';
+import { Patrol } from './patrol.ts';
 import { Rechecks } from './rechecks.ts';
 import { Settling } from './settling.ts';
 import { SuspendWatch, type SleeplessClock } from './suspend.ts';
@@ -53,6 +54,7 @@ export class Interruptions<Endpoint extends OnInterruptedParent> {
   readonly #carrier: Carrier;
   readonly #settling: Settling;
   readonly #rechecks: Rechecks<{ endpoint: Endpoint; address: InterfaceAddress }>;
+  readonly #patrol: Patrol<{ endpoint: Endpoint; address: InterfaceAddress }>;
   readonly #suspend: SuspendWatch;
   readonly #endpoints = new Map<string, Endpoint>();
   /** Said once for each, until another host is heard there. */
@@ -79,6 +81,15 @@ export class Interruptions<Endpoint extends OnInterruptedParent> {
       clock,
       inUse: (name) => this.#on(name),
       recheck: ({ endpoint, address }) => parts.recheck(endpoint, address),
+    });
+    this.#patrol = new Patrol({
+      clock,
+      all: () => [...this.#endpoints.values()].flatMap(inUse),
+      ask: async ({ endpoint, address }) => {
+        // A parent without a carrier asks when it is back.
+        if (this.#endpoints.get(endpoint.id) !== endpoint || this.#carrier.isAway(endpoint.parentName)) return;
+        await parts.recheck(endpoint, address);
+      },
     });
     this.#suspend = new SuspendWatch(clock, () => this.#carrier.wake(), parts.sleepless);
   }
@@ -152,6 +163,7 @@ export class Interruptions<Endpoint extends OnInterruptedParent> {
     this.#carrier.close();
     this.#settling.close();
     this.#rechecks.close();
+    this.#patrol.close();
     this.#endpoints.clear();
   }
 
@@ -178,9 +190,14 @@ export class Interruptions<Endpoint extends OnInterruptedParent> {
   }
 
   #on(parentName: string): { endpoint: Endpoint; address: InterfaceAddress }[] {
-    const endpoints = [...this.#endpoints.values()].filter((endpoint) => endpoint.parentName === parentName);
-    return endpoints.flatMap((endpoint) => endpoint.addresses.map((address) => ({ endpoint, address })));
+    return [...this.#endpoints.values()].filter((endpoint) => endpoint.parentName === parentName).flatMap(inUse);
   }
+}
+
+function inUse<Endpoint extends OnInterruptedParent>(
+  endpoint: Endpoint,
+): { endpoint: Endpoint; address: InterfaceAddress }[] {
+  return endpoint.addresses.map((address) => ({ endpoint, address }));
 }
 
 async function listenOn(

@@ -133,7 +133,7 @@ export class Lan {
       outdate: (parentName) => this.voidParent(parentName),
       onBack: parts.onBack,
       spare: (linkIndex) => prober.spare(linkIndex),
-      recheck: async (endpoint, address) => void (await this.#recheck(endpoint, address)),
+      recheck: async (endpoint, address) => void (await this.#recheck(endpoint, address, true)),
     });
     this.#questions = new Questions({
       prober,
@@ -279,7 +279,8 @@ export class Lan {
     const defence = this.#parts.defends ? defend : null;
     const ask = async (address: InterfaceAddress) =>
       (await this.#recheck(endpoint, address)) && !this.#interruptions.isDeaf(parentName);
-    this.#monitor.watch(id, { parentName, macAddress, addresses, defend: defence, answersForAll, ask });
+    const monitored = { parentName, macAddress, addresses, defend: defence, tellTwin: defend, answersForAll, ask };
+    this.#monitor.watch(id, monitored);
     this.#interruptions.watch(endpoint);
   }
 
@@ -367,15 +368,19 @@ export class Lan {
     await this.#prober.close();
   }
 
-  /** Somebody else may have taken the container's address; the watch is told. False when the LAN cannot be asked. */
-  async #recheck(endpoint: LanEndpoint, address: InterfaceAddress): Promise<boolean> {
-    const { parentName, macAddress } = endpoint;
+  /**
+   * Somebody else may have taken the container's address; the watch is told. False when the LAN cannot be asked. `tells`: where
+   * nobody else answers it is said whose it is, for another host's container that has the same MAC address for it.
+   */
+  async #recheck(endpoint: LanEndpoint, address: InterfaceAddress, tells = false): Promise<boolean> {
+    const { parentName, macAddress, mode } = endpoint;
     const probe = this.#question({ ...endpoint, address, subnet: prefixOf(address, address.length) });
     if (probe === null) return false;
     const isOwn = (mac: string, isGiven: boolean) => mac === macAddress || probe.isOwn(mac, isGiven);
     try {
       const verdict = await this.#prober.recheck({ ...probe, isOwn });
       if (verdict.held && !verdict.simultaneous) this.#monitor.hear(parentName, address, verdict.macAddress);
+      if (!verdict.held && tells) await this.#prober.announce({ parentName, mode, address, macAddress, times: 1 });
       return true;
     } catch {
       // A parent that cannot be asked is asked again when it is back.

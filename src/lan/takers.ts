@@ -20,6 +20,8 @@ export interface MonitoredEndpoint {
   readonly addresses: readonly InterfaceAddress[];
   /** Called at most every ten seconds for an address that somebody else uses; null without defence. */
   readonly defend: ((address: Address) => void) | null;
+  /** Says once whose the address is: another host that has the same MAC address for it hears so that it is not alone. */
+  readonly tellTwin: (address: Address) => void;
   /** Whether this MAC address, which answered for the address, answers for every address (proxyarp.ts). */
   readonly answersForAll: (address: InterfaceAddress, macAddress: string) => Promise<boolean>;
   /** Asks the LAN who else has the address; whoever answers is heard by the watch. False when it cannot be asked. */
@@ -76,6 +78,8 @@ export interface TakersParts {
 
 /** RFC 5227 1.1: DEFEND_INTERVAL. Reports keep to it as well. */
 const DEFEND_INTERVAL_MS = 10_000;
+/** What a host said itself it takes for an echo for 3 s (monitor.ts). */
+const ECHO_OVER_MS = 4000;
 export const NEWS_MS = 600_000;
 /** MAC addresses remembered for one address; more are an attack, and those seen longest ago are only counted. */
 const MOST_TAKERS_EACH = 8;
@@ -356,12 +360,17 @@ export class Takers {
     return this.#many.take(nowMs) ? 'many' : null;
   }
 
-  /** RFC 5227 2.4: one announcement in ten seconds, whoever the others are. Of the same MAC it would tell nobody anything. */
+  /**
+   * RFC 5227 2.4: one announcement in ten seconds, whoever the others are. To one with the same MAC address it takes nothing away,
+   * and without it he would not know; what is said at once would look like an echo of what he said.
+   */
   #defend({ contest, use }: Taker, nowMs: number): void {
+    const { clock } = this.#parts;
     const { endpoint, address, macAddress } = use;
-    if (macAddress === endpoint.macAddress || nowMs - contest.defendedAtMs < DEFEND_INTERVAL_MS) return;
+    if (nowMs - contest.defendedAtMs < DEFEND_INTERVAL_MS) return;
     contest.defendedAtMs = nowMs;
-    endpoint.defend?.(address);
+    if (macAddress !== endpoint.macAddress) endpoint.defend?.(address);
+    else clock.after(ECHO_OVER_MS, () => this.#parts.isWatched(endpoint) && endpoint.tellTwin(address));
   }
 }
 

@@ -82,7 +82,13 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 500_0
   });
 
   const answersForAll = async (_address: Address, macAddress: string) => Promise.resolve(proxies.has(macAddress));
-  const endpoint = { parentName: 'par', defend: null, answersForAll, ask: async () => Promise.resolve(true) };
+  const endpoint = {
+    parentName: 'par',
+    defend: null,
+    tellTwin: () => undefined,
+    answersForAll,
+    ask: async () => Promise.resolve(true),
+  };
 
   function watch(): void {
     const defend = (address: Address) => void defended.push(address);

@@ -11,6 +11,7 @@ const endpoint: MonitoredEndpoint = {
   macAddress: '02:42:0a:09:00:05',
   addresses: [],
   defend: null,
+  tellTwin: () => undefined,
   answersForAll: async () => false,
   ask: async () => true,
 };

@@ -33,6 +33,8 @@ describe('who takes an address of a container', { timeout: 20_000 }, () => {
   let nowMs: number;
   let seen: ConflictSeen[];
   let defended: string[];
+  let told: string[];
+  let later: number[];
   let asked: OwnerQuestion[];
   let judged: string[];
   /** By MAC address; a stranger who is no router when it is left out. */
@@ -46,13 +48,15 @@ describe('who takes an address of a container', { timeout: 20_000 }, () => {
 
   beforeEach(() => {
     nowMs = 0;
-    [seen, defended, asked, judged, excused] = [[], [], [], [], []];
+    [seen, defended, told, asked, judged, excused] = [[], [], [], [], [], []];
+    later = [];
     [owners, routers, readingMs] = [new Map<string, Owner>(), new Set<string>(), 0];
     web = {
       parentName: 'par',
       macAddress: CONTAINER,
       addresses: [IPV4, IPV6],
       defend: (address: Address) => void defended.push(formatAddress(address)),
+      tellTwin: (address: Address) => void told.push(formatAddress(address)),
       answersForAll: async (_address, macAddress) => {
         judged.push(macAddress);
         return routers.has(macAddress);
@@ -71,7 +75,14 @@ describe('who takes an address of a container', { timeout: 20_000 }, () => {
       hasLeft: (macAddress) => macAddress === '02:42:0a:09:00:07',
       onConflict: (conflict) => seen.push(conflict),
       onExcused: ({ address }) => excused.push(formatAddress(address)),
-      clock: { nowMs: () => nowMs, after: () => () => undefined },
+      clock: {
+        nowMs: () => nowMs,
+        after: (delayMs, run) => {
+          later.push(delayMs);
+          run();
+          return () => undefined;
+        },
+      },
     });
   });
 
@@ -160,6 +171,15 @@ describe('who takes an address of a container', { timeout: 20_000 }, () => {
     await hear(CONTAINER);
     assert.deepEqual(reports(), [[CONTAINER, 1, 'new']]);
     assert.deepEqual([defended, asked], [[], []]);
+  });
+
+  test('the other host with that MAC address is told once in ten seconds, when it is no echo any more', async () => {
+    for (const atMs of [0, 2000, 11_000]) {
+      nowMs = atMs;
+      await hear(CONTAINER);
+    }
+    assert.deepEqual(later, [4000, 4000]);
+    assert.deepEqual(told, ['10.9.0.5', '10.9.0.5']);
   });
 
   for (const [what, owner, use, isConflict] of [
