@@ -12,7 +12,7 @@ NODE_IS_OLD := $(shell node -e 'const [a, b] = process.versions.node.split(".");
 PINNED := $(RUNTIME)/.package-lock.json
 READY := $(if $(NODE_IS_OLD),$(PINNED)) node_modules/.package-lock.json
 
-.PHONY: help build check watch unit test-netns test-docker test durations lifecycle parity kills crashes claims scale fuzz soak reboots squatters races swarm-long demo bench clean tables proto plugin plugin-enable push install uninstall release
+.PHONY: help build check watch unit test-netns test-docker test durations lifecycle parity kills crashes claims owners scale fuzz soak reboots squatters races swarm-long demo bench clean tables proto plugin plugin-enable push install uninstall release
 
 # The managed plugin's name on this engine. With any tag but `latest`, `-d tsmacvlan` works too (docs/install.md).
 PLUGIN ?= tsmacvlan:lan
@@ -99,6 +99,9 @@ demo: build ## two Docker hosts on one LAN, shown step by step (root)
 
 claims: $(READY) ## CLAIMS=2000 addresses kept by each of four processes while members of etcd are killed at random (root)
 	FILE_MINUTES=60 CLAIMS=$(or $(CLAIMS),2000) node test/run.ts test/netns/etcd-contention.test.ts
+
+owners: build $(PINNED) ## MINUTES=30 of freezes, kills, cuts, restores, renames and rotations on four daemons and three members of etcd (root); SEED= repeats a run
+	FILE_MINUTES=$$(($(or $(MINUTES),30) + 20)) MINUTES=$(or $(MINUTES),30) SEED=$(or $(SEED),$$RANDOM) node test/run.ts test/netns/owners-drill.test.ts
 
 durations: build $(PINNED) ## every test, and the table of durations that the runner goes by (root)
 	DURATIONS=yes node test/run.ts $(LEVELS)

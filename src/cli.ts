@@ -1,10 +1,10 @@
 /** The command line: `serve` is the daemon, the others look, or ask the daemon to do what an engine did not. */
 import { parseArgs } from 'node:util';
-import { formatAddress, parseAddress } from './address.ts';
+import { contains, formatAddress, parseAddress, parsePrefix } from './address.ts';
 import type { FoundLeak } from './collector.ts';
 import { conflictsOf } from './contested.ts';
 import * as errors from './errors.ts';
-import type { Lease, Network, Pool } from './model.ts';
+import { type Lease, type Network, type NetworkSubnet, type Pool, segmentOf } from './model.ts';
 import { PROFILES } from './lan/timing.ts';
 import { drawMap } from './map.ts';
 import { nearest } from './nearest.ts';
@@ -13,23 +13,27 @@ import { askDaemon, CLEAR_CONFLICTS, COLLECT_LEAKS, filteredParents } from './se
 import { writtenEndpoint } from './store/codec.ts';
 import { readLocalStore, type ReadonlyStore } from './store/local.ts';
 import type { Move, SharedAddress } from './store/etcd/migrate.ts';
+import type { Forgotten, SharedNode } from './store/etcd/nodes.ts';
 import { type Row, conflictRow, endpointRow, leaseRow, networkRow, poolRow, table } from './tables.ts';
 import { VERSION } from './version.ts';
 
 interface Command {
   readonly summary: string;
-  /** How its argument is written, for the usage; without it the command takes none. */
+  /** How its arguments are written, for the usage; without it the command takes none. */
   readonly argument?: string;
+  /** So many it takes at most, where that is not one. */
+  readonly mostArguments?: number;
   /** How its own options are written, for the usage. */
   readonly options?: string;
   /** Resolves with the exit code; nothing is 0. */
-  run(flags: Flags, argument: string): Promise<number | void>;
+  run(flags: Flags, argument: string, second: string): Promise<number | void>;
 }
 
 interface Flags {
   readonly json: boolean;
   readonly isDryRun: boolean;
   readonly isClearing: boolean;
+  readonly isForced: boolean;
   readonly parent: string | undefined;
   readonly profile: string | undefined;
   readonly isCluster: boolean;
@@ -75,10 +79,12 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     run: forget,
   },
   store: {
-    summary: "claim this host's addresses in a shared store, or give them back; the daemon must be stopped",
-    argument: 'migrate',
-    options: '--from local --to etcd://HOST:PORT [--dry-run]',
-    run: migrate,
+    summary:
+      "of a shared store: list its hosts, free what one that is scrapped has, or claim this host's addresses there or give them back, while its daemon is stopped",
+    argument: 'nodes|forget NODE|migrate --from local --to etcd://HOST:PORT',
+    mostArguments: 2,
+    options: '[--dry-run] [--force]',
+    run: sharedStore,
   },
   settings: { summary: 'list the settings with their defaults', run: settings },
 };
@@ -89,6 +95,7 @@ const OPTIONS = {
   json: { type: 'boolean' },
   'dry-run': { type: 'boolean' },
   clear: { type: 'boolean' },
+  force: { type: 'boolean' },
   parent: { type: 'string' },
   profile: { type: 'string' },
   cluster: { type: 'boolean' },
@@ -104,13 +111,17 @@ export async function main(words: readonly string[]): Promise<number> {
     const [name, argument = '', ...rest] = positionals;
     if (values.help || name === undefined || name === 'help') return print(usage());
     const command = commandNamed(name, [argument, ...rest]);
-    const { json = false, 'dry-run': isDryRun = false, clear: isClearing = false, cluster: isCluster = false } = values;
-    const { parent, profile, from, to } = values;
-    return (await command.run({ json, isDryRun, isClearing, isCluster, parent, profile, from, to }, argument)) ?? 0;
+    return (await command.run(flagsOf(values), argument, rest[0] ?? '')) ?? 0;
   } catch (error) {
     process.stderr.write(`tsmacvlan: ${error instanceof Error ? error.message : String(error)}\n`);
     return error instanceof errors.PluginError && error.code !== 'USAGE' ? 1 : 2;
   }
+}
+
+function flagsOf(values: ReturnType<typeof parseWords>['values']): Flags {
+  const { json = false, 'dry-run': isDryRun = false, clear: isClearing = false, force: isForced = false } = values;
+  const { cluster: isCluster = false, parent, profile, from, to } = values;
+  return { json, isDryRun, isClearing, isForced, isCluster, parent, profile, from, to };
 }
 
 function parseWords(words: readonly string[]) {
@@ -132,7 +143,9 @@ function parseWords(words: readonly string[]) {
 function commandNamed(name: string, given: readonly string[]): Command {
   const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
   if (command === undefined) throw errors.unknownCommand(name, nearest(name, Object.keys(COMMANDS)));
-  const surplus = given.filter((word) => word !== '')[command.argument === undefined ? 0 : 1];
+  const surplus = given.filter((word) => word !== '')[
+    command.argument === undefined ? 0 : (command.mostArguments ?? 1)
+  ];
   if (surplus !== undefined) throw errors.surplusArgument(surplus, name);
   return command;
 }
@@ -237,17 +250,64 @@ async function sharedAddresses({ json }: Flags): Promise<void> {
   else print(table(addresses.map(sharedRow)));
 }
 
+async function sharedStore(flags: Flags, argument: string, node: string): Promise<number | void> {
+  if (argument === 'migrate' && node === '') return migrate(flags);
+  if (argument === 'nodes' && node === '') return sharedNodes(flags);
+  if (argument === 'forget' && node !== '') return forgetShared(flags, node);
+  throw errors.storeUsage(argument);
+}
+
 /** The other settings of the shared store are those of the daemon. Exit code 3: some of them are another host's. */
-async function migrate({ json, isDryRun, from, to }: Flags, argument: string): Promise<number> {
+async function migrate({ json, isDryRun, isForced, from, to }: Flags): Promise<number> {
   const place = from === 'local' ? to : to === 'local' ? from : undefined;
-  if (argument !== 'migrate' || place === undefined || place === 'local') throw errors.migrateUsage();
+  if (place === undefined || place === 'local') throw errors.migrateUsage();
   const { cluster, stateDirectory } = readSettings({ ...process.env, STORE: place });
   if (cluster === null) throw errors.migrateUsage();
   const { moveIn, moveOut } = await import('./store/etcd/migrate.ts');
-  const moves = await (from === 'local' ? moveIn : moveOut)(stateDirectory, cluster, isDryRun);
+  const moves = await (from === 'local' ? moveIn : moveOut)(stateDirectory, cluster, isDryRun, isForced);
   if (json) printJson(moves);
   else print(table(moves.map((move) => moveRow(move, isDryRun))));
   return moves.some(({ outcome }) => outcome === 'taken') ? 3 : 0;
+}
+
+async function sharedNodes({ json }: Flags): Promise<void> {
+  const { cluster, stateDirectory } = readSettings(process.env);
+  if (cluster === null) throw errors.storeIsLocal();
+  const { readNodes } = await import('./store/etcd/nodes.ts');
+  const nodes = await readNodes(cluster, stateDirectory);
+  if (json) printJson(nodes);
+  else print(table(nodes.map(nodeRow)));
+}
+
+/** Exit code 3: some of its addresses are in use, or could not be asked for. */
+async function forgetShared({ json, isDryRun, isForced }: Flags, node: string): Promise<number> {
+  const { cluster, stateDirectory } = readSettings(process.env);
+  if (cluster === null) throw errors.storeIsLocal();
+  const { forgetNode } = await import('./store/etcd/nodes.ts');
+  const networks = await withStore((store) => store.networks.list());
+  const wish = { node, isDryRun, isForced };
+  const found = await forgetNode(cluster, stateDirectory, wish, (lease) => holderOnLan(networks, lease));
+  if (json) printJson(found);
+  else print(table(found.map((one) => forgottenRow(one, isDryRun))));
+  return found.every(({ outcome }) => outcome === 'freed') ? 0 : 3;
+}
+
+/** Asked on the parent of a network of this host on whose LAN the address is; null without. */
+async function holderOnLan(
+  networks: readonly Network[],
+  { realm, address: text }: Pick<Lease, 'realm' | 'address'>,
+): Promise<string | null> {
+  const address = parseAddress(text);
+  if (address === undefined) return null;
+  const isOn = ({ realm: own, subnet }: NetworkSubnet) => {
+    const prefix = parsePrefix(subnet);
+    return own === realm && prefix !== undefined && contains(prefix, address);
+  };
+  const network = networks.find((one) => segmentOf(one) !== null && one.subnets.some(isOn));
+  if (network === undefined) return null;
+  const { askLan } = await import('./main.ts');
+  const verdict = await askLan(network.parent.name, address, 'fast');
+  return verdict.held ? verdict.macAddress : '';
 }
 
 /** Of all addresses, or of one; `--clear` has the daemon forget them. */
@@ -346,8 +406,35 @@ function printJson(data: unknown): void {
   print(`${JSON.stringify(data, null, 2)}\n`);
 }
 
-function sharedRow({ address, kind, nodes, isAlive, realm }: SharedAddress): Row {
-  return { ADDRESS: address, KIND: kind, HOST: nodes.join(' '), STATE: isAlive ? 'alive' : 'lost', REALM: realm };
+function sharedRow({ address, kind, nodes, isAlive, rivals, realm }: SharedAddress): Row {
+  const state = isAlive ? 'alive' : 'lost';
+  const alsoOn = rivals.join(' ') || '-';
+  return { ADDRESS: address, KIND: kind, HOST: nodes.join(' '), STATE: state, REALM: realm, 'ALSO ON': alsoOn };
+}
+
+function nodeRow({ node, host, isAlive, isThisHost, addresses, isAwaited }: SharedNode): Row {
+  const state = isAlive
+    ? isThisHost
+      ? 'alive, this host'
+      : 'alive'
+    : isThisHost
+      ? 'stopped, this host'
+      : 'not heard of';
+  return {
+    NODE: node,
+    HOST: host || '-',
+    STATE: isAwaited ? `${state}, awaited since etcd was restored` : state,
+    ADDRESSES: String(addresses),
+  };
+}
+
+function forgottenRow({ address, kind, outcome, usedBy, realm }: Forgotten, isDryRun: boolean): Row {
+  const words = {
+    freed: isDryRun ? 'would be freed' : 'freed',
+    used: `used by ${usedBy}`,
+    unasked: 'kept: no network here to ask for it',
+  };
+  return { ADDRESS: address, KIND: kind, OUTCOME: words[outcome], REALM: realm };
 }
 
 function moveRow({ address, kind, outcome, nodes, realm }: Move, isDryRun: boolean): Row {

@@ -12,10 +12,13 @@ export function conflictsOf(endpoint: Endpoint, conflicts: readonly Conflict[]):
   });
 }
 
-/** Who has the address, for people: a MAC address, or this host. */
-export function holderOf({ macAddress, hostLink }: Conflict): string {
+/** Who has the address, for people: another host of the shared store, a MAC address, or this host. */
+export function holderOf({ macAddress, hostLink, node, newer }: Conflict): string {
+  if (node !== undefined) return `host ${node}${AGES[newer ?? 'unknown']}`;
   return hostLink === null ? macAddress : `this host (${hostLink})`;
 }
+
+const AGES = { here: ' (ours is newer)', there: ' (its is newer)', unknown: '' } as const;
 
 /** One conflict of a container in words. */
 export function describeConflict(conflict: Conflict): string {

@@ -510,11 +510,40 @@ export const clusterSchema = (prefix: string, found: string, known: string) =>
     `the shared store below ${prefix} has schema ${quote(found)}, this program knows ${known}; run the same version of tsmacvlan on all hosts`,
   );
 
-export const clusterNodeTaken = (node: string, host: string, file: string) =>
+/** `seconds`: how long the record of a run that ended without a word may last. */
+export const clusterNodeTaken = (node: string, host: string, seconds: number, file: string) =>
   mistake(
     'CLUSTER_NODE_TAKEN',
-    `host ${quote(host)} is in the shared store as node ${node} too, perhaps because the state directory was copied; on one of them stop tsmacvlan, remove ${quote(file)} and start it again`,
+    `host ${quote(host)} is in the shared store as node ${node}, as which this one starts: an earlier run of it ends there within ${seconds} s, so try again then; if this machine is a copy of that one, stop tsmacvlan here and remove the directory of ${quote(file)}, which leaves all that the other one has`,
   );
+
+export const clusterNodeCopied = (node: string, file: string) =>
+  mistake(
+    'CLUSTER_NODE_COPIED',
+    `this machine is a copy: another one was alive as node ${node} of the shared store for a minute while this one asked; on the copy stop tsmacvlan and remove the directory of ${quote(file)}; on the other one remove the word "copied" from that file and restart tsmacvlan`,
+  );
+
+/** `clusterId`: as etcdctl prints it with `endpoint status -w json`, in hexadecimal. */
+export const clusterOther = (endpoints: string, clusterId: string) =>
+  fault(
+    'CLUSTER_OTHER',
+    `no new addresses while only a member of another cluster answers (etcd at ${endpoints}: cluster ${clusterId}); bring back the members that this host knows, and let the other one join them with an empty data directory`,
+  );
+
+/** `answers`: the clusters that answered at each endpoint; null where nobody did. `kept`: of this host's claims; null before the first. */
+export const clusterSplit = (answers: ReadonlyMap<string, readonly string[] | null>, kept: string | null) => {
+  const found = Array.from(answers, ([endpoint, ids]) =>
+    ids === null ? `${endpoint} is silent` : `${endpoint} is of cluster ${ids.join(' and ')}`,
+  );
+  const ours =
+    kept === null
+      ? 'at the first contact most of them must be of one'
+      : `the claims of this host are in cluster ${kept}`;
+  return fault(
+    'CLUSTER_SPLIT',
+    `the members named in STORE are not one cluster: ${found.join(', ')}, and ${ours}; a member whose data was lost must join the others again (etcdctl member remove, member add, --initial-cluster-state existing), not begin a cluster of its own`,
+  );
+};
 
 export const clusterRestored = (seconds: number) =>
   fault(
@@ -530,6 +559,16 @@ export const clusterUnproven = (address: string) =>
 
 export const addressOfNode = (address: string, node: string, option: string) =>
   mistake('ADDRESS_TAKEN', `address ${address} is used on host ${node} of the shared store; choose another ${option}`);
+
+/** It was leased to a container that had not begun when this host stood still or was cut off for too long. */
+export const addressGone = (address: string, node: string) =>
+  mistake(
+    'ADDRESS_TAKEN',
+    `address ${address} went to host ${node} of the shared store while this host was not heard of; start the container again, without --ip if it had one`,
+  );
+
+export const addressNotLeased = (address: string) =>
+  mistake('ADDRESS_NOT_LEASED', `address ${address} is not leased to this host any more; start the container again`);
 
 export const storeFileUnreadable = (setting: string, file: string, reason: string) =>
   mistake(
@@ -547,6 +586,27 @@ export const migrateUsage = () =>
   mistake(
     'USAGE',
     'what is to be moved is not clear; use tsmacvlan store migrate --from local --to etcd://HOST:PORT, or the other way round',
+  );
+
+export const migrateInUse = (count: number, address: string, others: number) =>
+  mistake(
+    'MIGRATE_IN_USE',
+    `${count} addresses of this host are in use (${address}, …) and ${others} other hosts of the shared store would give them out again; remove their containers first, move the others out too, or keep their ranges apart and say --force`,
+  );
+
+export const storeUsage = (argument: string) =>
+  mistake('USAGE', `unknown word ${quote(argument)} after tsmacvlan store; use migrate, nodes, or forget NODE`);
+
+export const nodeAlive = (node: string) =>
+  mistake(
+    'NODE_ALIVE',
+    `host ${node} of the shared store is alive; stop tsmacvlan there for good, and try again 15 seconds later`,
+  );
+
+export const nodeUnknown = (node: string) =>
+  mistake(
+    'NODE_UNKNOWN',
+    `no host ${quote(node)} has an address in the shared store; tsmacvlan store nodes lists them`,
   );
 
 export const settingsApart = (one: string, other: string, remedy: string) =>
@@ -800,10 +860,22 @@ const counted = (uses: Uses) =>
     .map(([count, use]) => `${count} ${use}`)
     .join(', ');
 
-export const rangeExhausted = (ranges: readonly string[], uses: Uses, isRangeGiven: boolean) => {
-  const remedy = isRangeGiven
+/** Hosts of the shared store that are not heard of, and how many addresses of the range they have. */
+export type LostHosts = readonly (readonly [node: string, count: number])[];
+
+/** What to do where a lost host has addresses; they are its own as long as its containers answer. */
+function remedyFor(lost: LostHosts, otherwise: string): string {
+  const [first] = lost;
+  if (first === undefined) return otherwise;
+  const has = lost.map(([node, count]) => `${node} has ${count}`).join(', ');
+  return `of hosts that are not heard of ${has}: bring them back, or free what they do not use with tsmacvlan store forget ${first[0]}`;
+}
+
+export const rangeExhausted = (ranges: readonly string[], uses: Uses, isRangeGiven: boolean, lost: LostHosts = []) => {
+  const usual = isRangeGiven
     ? 'widen --ip-range or remove unused containers'
     : 'remove unused containers, or create the network with a larger --subnet';
+  const remedy = remedyFor(lost, usual);
   return mistake(
     'RANGE_EXHAUSTED',
     `no free address in ${ranges.join(', ')}: ${counted(uses) || 'it has none'}; ${remedy}`,
@@ -820,8 +892,8 @@ interface Holder {
 }
 
 /** The search went on until its time was used up. */
-export const rangeHeld = (ranges: readonly string[], uses: Uses, last: Holder) => {
-  const [verb, remedy] = last.isWanted
+export const rangeHeld = (ranges: readonly string[], uses: Uses, last: Holder, lost: LostHosts = []) => {
+  const [verb, usual] = last.isWanted
     ? ['asked for', 'try again in some seconds, or keep --ip-range apart from other hosts']
     : [
         'used',
@@ -829,7 +901,7 @@ export const rangeHeld = (ranges: readonly string[], uses: Uses, last: Holder) =
       ];
   return mistake(
     'RANGE_HELD',
-    `no free address found in ${ranges.join(', ')}: ${counted(uses)}, the last one tried (${last.address}) ${verb} by ${last.macAddress}, seen on ${last.linkName}; ${remedy}`,
+    `no free address found in ${ranges.join(', ')}: ${counted(uses)}, the last one tried (${last.address}) ${verb} by ${last.macAddress}, seen on ${last.linkName}; ${remedyFor(lost, usual)}`,
   );
 };
 

@@ -20,6 +20,7 @@ import { type ConflictVerbs, createCalls } from './server/calls.ts';
 import { PluginServer } from './server/server.ts';
 import type { Settings } from './settings.ts';
 import { Conflicts } from './store/conflicts.ts';
+import { Contests } from './store/contests.ts';
 import { openLocalStore } from './store/local.ts';
 import type { Store } from './store/store.ts';
 import { VERSION } from './version.ts';
@@ -58,6 +59,7 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
   );
   const endpoints = new Endpoints(store.endpoints);
   const conflicts = new Conflicts(store.conflicts);
+  const contests = new Contests({ store, conflicts, log });
   const lan = new Lan({
     links,
     usualProfile: settings.probe,
@@ -141,6 +143,7 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
     await ipam.close();
     await guesses.close();
     await lan.close();
+    contests.stop();
     await conflicts.stop();
     links.close();
     await store.close();

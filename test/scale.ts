@@ -10,6 +10,7 @@ import { Etcd } from '../src/store/etcd/client.ts';
 import { type Daemon, makeParent, memoryOfEndpoints, pool, residentMegabytes, withDaemon } from './bench/daemon.ts';
 import { digits, progress, spread } from './bench/figures.ts';
 import { Hosts, type Report, SUBNET } from './bench/hosts.ts';
+import { accessTo } from './lab/access.ts';
 import { runEnclosed } from './lab/enclosure.ts';
 import { EtcdCluster } from './lab/etcd.ts';
 import { fetchEtcd, installTools } from './lab/packages.ts';
@@ -146,18 +147,18 @@ async function measureFilling(etcd: EtcdCluster): Promise<void> {
 
 /** Claims of fifty hosts, on the lowest addresses. */
 async function fill({ endpoints }: EtcdCluster, from: number, to: number): Promise<void> {
-  const etcd = new Etcd({ endpoints, tls: null, user: null });
+  const etcd = new Etcd(accessTo(endpoints));
   const nodes = Array.from({ length: 50 }, (_, at) => ({
     put: { key: `/tsmacvlan/filled/nodes/${node(at)}`, value: '{}' },
   }));
-  await etcd.transaction([], nodes, 'none');
+  await etcd.transaction([], nodes, []);
   for (let done = from; done < to; done += AT_ONCE) {
     const changes = Array.from({ length: Math.min(AT_ONCE, to - done) }, (_, at) => {
       const number = done + at + 1;
       const key = `/tsmacvlan/filled/leases/TsmacvlanLocal/10.77.${number >> 8}.${number & 255}`;
       return { put: { key, value: JSON.stringify({ kind: 'container', nodes: [node(number % 50)] }) } };
     });
-    await etcd.transaction([], changes, 'none');
+    await etcd.transaction([], changes, []);
     progress('leases', done + changes.length, to);
   }
   etcd.close();

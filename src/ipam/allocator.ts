@@ -333,9 +333,10 @@ export class Allocator {
     const names = pools.map(nameOf);
     const { last, suspect } = search;
     if (last !== undefined && suspect !== null) throw errors.rangeAnsweredByOne(names, uses, last, suspect);
-    if (last !== undefined) throw errors.rangeHeld(names, uses, last);
+    const lost = await this.#leases.ofLostHosts(realm.name, ranges);
+    if (last !== undefined) throw errors.rangeHeld(names, uses, last, lost);
     const isRangeGiven = pools.some(({ range }) => range !== null);
-    throw errors.rangeExhausted(names, uses, isRangeGiven);
+    throw errors.rangeExhausted(names, uses, isRangeGiven, lost);
   }
 
   // --- leases ----------------------------------------------------------------------------------------------------

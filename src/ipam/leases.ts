@@ -1,7 +1,7 @@
 /**
  * Leases and who may have them: claiming a named address, giving one up, and taking back what nobody will release.
  */
-import { type Address, formatAddress, isSameAddress, parseAddress } from '../address.ts';
+import { type Address, contains, formatAddress, isSameAddress, parseAddress, type Range } from '../address.ts';
 import type { Clock } from '../clock.ts';
 import * as errors from '../errors.ts';
 import type { Leak } from '../leak.ts';
@@ -252,6 +252,19 @@ export class Leases {
       const address = parseAddress(text);
       if (address !== undefined) realm.offer(address);
     }
+  }
+
+  /** Hosts that are lost, and how many addresses of the ranges they have. */
+  async ofLostHosts(realmName: string, ranges: readonly Range[]): Promise<[string, number][]> {
+    const counts = new Map<string, number>();
+    for (const text of this.#store.leases.ofLostHosts?.(realmName) ?? []) {
+      const address = parseAddress(text);
+      const lease = await this.#store.leases.get(leaseKey({ realm: realmName, address: text }));
+      const node = lease?.holder?.node;
+      if (address === undefined || node === undefined || !ranges.some((range) => contains(range, address))) continue;
+      counts.set(node, (counts.get(node) ?? 0) + 1);
+    }
+    return [...counts];
   }
 
   /**

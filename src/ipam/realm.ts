@@ -143,6 +143,8 @@ export class Realm {
 
   /** The address was taken in a shared store, or given back. `other`: what another host than this has it for, or null. */
   hear(address: Address, isTaken: boolean, other: LeaseKind | null): void {
+    // A lease of ours may have ended with what the other one did.
+    if (other !== null && this.#index.has(address)) this.#doubtful.set(formatAddress(address), address);
     this.#note(() => {
       this.#index.setOther(address, other);
       if (isTaken) this.#mark(address);

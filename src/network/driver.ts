@@ -188,6 +188,7 @@ export class NetworkDriver implements LeakSource {
     const parent = await this.#parents.ensure(network.parent, network.id);
     const wanted = this.#newEndpoint(request, network, parent);
     const isMacChosen = request.macAddress !== null;
+    await this.#ties.assureLeases(network, wanted);
     await this.#occupants.makeWay(wanted, network.options, isMacChosen, request.limit);
     await this.#lan.check(network, wanted, request.limit);
     // Others may have begun to leave meanwhile.
@@ -333,7 +334,8 @@ export class NetworkDriver implements LeakSource {
     confirmed.catch(() => undefined);
     const joined = await this.#endpoints.change(endpoint, { state: 'joined' });
     try {
-      const [confirmedAtMs] = await Promise.all([confirmed, this.#store.durable()]);
+      const owned = this.#ties.assureLeases(network, endpoint);
+      const [confirmedAtMs] = await Promise.all([confirmed, this.#store.durable(), owned]);
       if (performance.now() - confirmedAtMs > MOST_BEFORE_REPLY_MS) await this.#lan.confirm(network, endpoint, limit);
     } catch (error) {
       await undo(this.#log, 'the state of an endpoint', () => this.#endpoints.change(joined, { state: 'created' }));

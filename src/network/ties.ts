@@ -5,6 +5,7 @@
 import { formatAddress } from '../address.ts';
 import type { Endpoint, Lease, Network, NetworkSubnet, Pool, Subnet } from '../model.ts';
 import { leaseKey, realmOf, type Store } from '../store/store.ts';
+import { subnetOf } from './request.ts';
 
 /** A network's subnet and the pool its addresses come from; null when another IPAM gives them. */
 export interface PooledSubnet {
@@ -62,6 +63,19 @@ export class Ties {
     const hasPool = ({ realm, subnet }: NetworkSubnet) =>
       pools.some((pool) => realmOf(pool) === realm && pool.subnet === subnet);
     return ours.length > 0 && !ours.some(hasPool);
+  }
+
+  /**
+   * Resolves when all of the endpoint's addresses that our IPAM gave out are this host's still: it may have stood still since.
+   * Throws what LeaseTable.assure() throws.
+   */
+  async assureLeases(network: Network, { addresses }: Pick<Endpoint, 'addresses'>): Promise<void> {
+    const { leases } = this.#store;
+    if (leases.assure === undefined) return;
+    for (const address of addresses) {
+      const realm = subnetOf(address, network.subnets)?.realm ?? null;
+      if (realm !== null) await leases.assure({ realm, address: formatAddress(address) });
+    }
   }
 
   /** The leases of the endpoint's addresses belong to it from now on. */

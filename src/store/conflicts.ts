@@ -54,7 +54,9 @@ export class Conflicts {
       const lasting = known?.endedAt === null ? known : undefined;
       const { count = 0, firstSeenAt = seenAt } = lasting ?? {};
       this.#seenAtMs.set(key, this.#clock.nowMs());
-      const next: Conflict = { ...report, count: count + times, firstSeenAt, seenAt, endedAt: null };
+      // What the shared store knows, the LAN does not say again.
+      const shared = lasting?.node === undefined ? {} : { node: lasting.node, newer: lasting.newer ?? null };
+      const next: Conflict = { ...shared, ...report, count: count + times, firstSeenAt, seenAt, endedAt: null };
       if (known !== undefined) await this.#table.replace(known, next);
       else if (await this.#table.insert(next)) await this.#makeRoom(key);
     });

@@ -22,17 +22,40 @@ export interface Table<T> {
   remove(record: T): Promise<boolean>;
 }
 
+/**
+ * Told what hosts take and give back. `other`: what another host than this has the address for; null when none has it. A lease of
+ * this host that it had no container for, and that another host has got, is gone then too.
+ */
+export type LeaseListener = (
+  lease: Pick<Lease, 'realm' | 'address'>,
+  isTaken: boolean,
+  other: LeaseKind | null,
+) => void;
+
+/** This host has an address for a container, and another host of the shared store has it too. */
+export interface Contest extends Pick<Lease, 'realm' | 'address'> {
+  readonly node: string;
+  /** Since when the other has it, by its clock, ISO 8601; empty while that is not known. */
+  readonly since: string;
+  /** Only one has it now. */
+  readonly isOver: boolean;
+}
+
 /** Where hosts share addresses, leases of other hosts are among them; those can neither be replaced nor removed. */
 export interface LeaseTable extends Table<Lease> {
-  /**
-   * Tells what hosts take and give back; absent where there are no others. `other`: what another host than this has the
-   * address for; null when none has it.
-   */
-  follow?(listener: (lease: Pick<Lease, 'realm' | 'address'>, isTaken: boolean, other: LeaseKind | null) => void): void;
+  /** Absent where there are no other hosts. */
+  follow?(listener: LeaseListener): void;
+  /** Tells of addresses that two hosts have; absent where there are no others. */
+  contests?(listener: (contest: Contest) => void): void;
   /** Addresses of the realm that hosts have which are lost; absent where there are no others. */
   ofLostHosts?(realm: string): string[];
   /** The LAN must have been asked for the address before it is used: the store alone cannot promise that it is free. */
   needsProof?(lease: Pick<Lease, 'realm' | 'address'>): ProbeProfile | null;
+  /**
+   * Resolves when the address is this host's at this moment, whatever became of it since it was leased; absent where nobody
+   * else could have got it. Throws ADDRESS_TAKEN, or why it cannot be known.
+   */
+  assure?(lease: Pick<Lease, 'realm' | 'address'>): Promise<void>;
 }
 
 /** All that is remembered. */

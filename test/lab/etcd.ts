@@ -30,8 +30,12 @@ interface Plan {
 const READY_MS = 60_000;
 
 export class EtcdCluster {
+  /** `root:r00t`, for etcdctl; empty where nobody has to log in. */
+  login = '';
   readonly #plan: Plan;
   readonly #members: (ChildProcess | undefined)[];
+  /** Members that have become clusters of their own. */
+  readonly #strangers = new Set<number>();
 
   private constructor(plan: Plan) {
     this.#plan = plan;
@@ -60,9 +64,9 @@ export class EtcdCluster {
     return `etcd://${this.endpoints.join(',')}`;
   }
 
-  startMember(member: number): void {
+  startMember(member: number, more: readonly string[] = []): void {
     const log = createWriteStream(join(this.#plan.directory, `member${member}.log`), { flags: 'a' });
-    const [command = '', ...flags] = this.#enter([etcdProgram('etcd'), ...this.#flags(member)]);
+    const [command = '', ...flags] = this.#enter([etcdProgram('etcd'), ...this.#flags(member), ...more]);
     const child = spawn(command, flags, { stdio: ['ignore', 'pipe', 'pipe'] });
     for (const stream of [child.stdout, child.stderr]) stream.pipe(log, { end: false });
     this.#members[member] = child;
@@ -85,11 +89,71 @@ export class EtcdCluster {
     for (const member of this.#members.keys()) await this.stopMember(member);
   }
 
-  /** The only member, which is stopped, will begin with what a snapshot holds. */
+  /** A member whose data is gone, started by somebody who did not read how it joins the others again. */
+  async replaceByStranger(member: number): Promise<void> {
+    await this.#wipe(member);
+    this.#strangers.add(member);
+    this.startMember(member);
+  }
+
+  /** As the documentation of etcd says: removed, added, and started with an empty directory. */
+  async replace(member: number): Promise<void> {
+    const lines = (await this.must('member', 'list')).split('\n').map((line) => line.split(', '));
+    const id = lines.find(([, , name]) => name === `member${member}`)?.[0] ?? '';
+    if (id === '') throw new Error(`member ${member} is not in the list`);
+    await this.#wipe(member);
+    await this.must('member', 'remove', id);
+    await this.must('member', 'add', `member${member}`, `--peer-urls=${this.#peer(member)}`);
+    this.startMember(member, ['--initial-cluster-state=existing']);
+  }
+
+  /** A new cluster of the same members, which knows nothing: its id is another one. */
+  async beginAnew(token: string): Promise<void> {
+    this.#strangers.clear();
+    for (const member of this.#members.keys()) await this.#wipe(member);
+    for (const member of this.#members.keys()) this.startMember(member, [`--initial-cluster-token=${token}`]);
+    await this.ready();
+  }
+
+  /** The keys with the prefix that one member has, whatever the others say. */
+  async keysAt(member: number, prefix: string): Promise<string[]> {
+    const endpoint = `--endpoints=${this.endpoints[member] ?? ''}`;
+    const argv = [etcdProgram('etcdctl'), endpoint, 'get', '--consistency=s', '--prefix', '--keys-only', prefix];
+    const { stdout } = await run(this.#enter(argv), { env: { ...process.env, ETCDCTL_API: '3' } });
+    return stdout.split('\n').filter(Boolean);
+  }
+
+  async #wipe(member: number): Promise<void> {
+    await this.stopMember(member);
+    await rm(this.#dataOf(member), { recursive: true, force: true });
+  }
+
+  /** A snapshot of what one member has. */
+  async save(snapshot: string, member = 0): Promise<void> {
+    const login = this.login === '' ? [] : ['--user', this.login];
+    const argv = [
+      etcdProgram('etcdctl'),
+      `--endpoints=${this.endpoints[member] ?? ''}`,
+      ...login,
+      'snapshot',
+      'save',
+      snapshot,
+    ];
+    const { code, stderr } = await run(this.#enter(argv), { env: { ...process.env, ETCDCTL_API: '3' } });
+    if (code !== 0) throw new Error(`etcdctl snapshot save: ${stderr}`);
+  }
+
+  /** The members, which are stopped, will begin with what a snapshot holds. */
   async restore(snapshot: string): Promise<void> {
-    await rm(this.#dataOf(0), { recursive: true });
     const kept = /^--(name|data-dir|initial-)/;
-    await this.must('snapshot', 'restore', snapshot, ...this.#flags(0).filter((flag) => kept.test(flag)));
+    this.#strangers.clear();
+    for (const member of this.#members.keys()) {
+      await this.#wipe(member);
+      const flags = this.#flags(member).filter((flag) => kept.test(flag));
+      const argv = [etcdProgram('etcdctl'), 'snapshot', 'restore', snapshot, ...flags];
+      const { code, stderr } = await run(this.#enter(argv), { env: { ...process.env, ETCDCTL_API: '3' } });
+      if (code !== 0) throw new Error(`etcdctl snapshot restore: ${stderr}`);
+    }
   }
 
   #dataOf(member: number): string {
@@ -97,6 +161,10 @@ export class EtcdCluster {
   }
 
   ctl(...words: string[]): Promise<Result> {
+    return this.#run(words);
+  }
+
+  #run(words: readonly string[], input = ''): Promise<Result> {
     const { tls } = this.#plan;
     const own = tls?.client ? [`--cert=${tls.client.cert}`, `--key=${tls.client.key}`] : [];
     // A certificate that has expired is what a test is about.
@@ -104,13 +172,25 @@ export class EtcdCluster {
     const scheme = tls === undefined ? 'http' : 'https';
     const endpoints = this.endpoints.map((endpoint) => `${scheme}://${endpoint}`).join(',');
     const env = { ...process.env, ETCDCTL_API: '3' };
-    return run(this.#enter([etcdProgram('etcdctl'), `--endpoints=${endpoints}`, ...files, ...words]), { env });
+    const argv = [etcdProgram('etcdctl'), `--endpoints=${endpoints}`, ...this.#login(words), ...files, ...words];
+    return run(this.#enter(argv), { env, input });
+  }
+
+  #login(words: readonly string[]): string[] {
+    return this.login === '' || words.includes('--user') ? [] : ['--user', this.login];
   }
 
   async must(...words: string[]): Promise<string> {
     const { code, stdout, stderr } = await this.ctl(...words);
     if (code !== 0) throw new Error(`etcdctl ${words.join(' ')}: ${stderr}`);
     return stdout.trim();
+  }
+
+  /** Gives a user of etcd another password, as root; authentication is on. */
+  async changePassword(user: string, password: string, root: string): Promise<void> {
+    const words = ['--user', root, 'user', 'passwd', user, '--interactive=false'];
+    const { code, stderr } = await this.#run(words, `${password}\n`);
+    if (code !== 0) throw new Error(`etcdctl user passwd: ${stderr}`);
   }
 
   /** A figure of the members' own, summed over them: `metric('grpc_server_started_total', 'grpc_method="Txn"')`. */
@@ -169,19 +249,23 @@ export class EtcdCluster {
     return (this.#plan.firstPort ?? 23790) + member * 10;
   }
 
+  #peer(member: number): string {
+    return `http://${this.#address}:${this.#port(member) + 1}`;
+  }
+
   #flags(member: number): string[] {
     const { tls, quota } = this.#plan;
     const scheme = tls === undefined ? 'http' : 'https';
     const client = `${scheme}://${this.#address}:${this.#port(member)}`;
-    const peer = (one: number) => `http://${this.#address}:${this.#port(one) + 1}`;
-    const all = [...this.#members.keys()].map((one) => `member${one}=${peer(one)}`).join(',');
+    const known = this.#strangers.has(member) ? [member] : [...this.#members.keys()];
+    const all = known.map((one) => `member${one}=${this.#peer(one)}`).join(',');
     return [
       `--name=member${member}`,
       `--data-dir=${this.#dataOf(member)}`,
       `--listen-client-urls=${client}`,
       `--advertise-client-urls=${client}`,
-      `--listen-peer-urls=${peer(member)}`,
-      `--initial-advertise-peer-urls=${peer(member)}`,
+      `--listen-peer-urls=${this.#peer(member)}`,
+      `--initial-advertise-peer-urls=${this.#peer(member)}`,
       `--initial-cluster=${all}`,
       '--log-level=warn',
       '--logger=zap',

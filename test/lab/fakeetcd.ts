@@ -129,14 +129,15 @@ export class FakeEtcd {
   #transact({ compare, success, failure }: rpcKv.TxnRequest): Uint8Array {
     const revisionOf = (key: Uint8Array) => this.#values.get(Buffer.from(key).toString())?.modRevision ?? 0n;
     const succeeded = compare.every(({ key, targetUnion }) => revisionOf(key) === (targetUnion.value ?? 0n));
-    const asked = failure[0]?.request.value?.key ?? Buffer.alloc(0);
-    const found = this.#values.get(Buffer.from(asked).toString());
+    const found = failure.map(({ request }) => this.#values.get(Buffer.from(request.value?.key ?? '').toString()));
     if (succeeded)
       for (const { request } of success)
         if (request.case === 'requestPut') this.#write({ requestPut: request.value });
         else if (request.case === 'requestDeleteRange') this.#write({ requestDelete: request.value.key });
-    const range = { response: { case: 'responseRange' as const, value: { kvs: found === undefined ? [] : [found] } } };
-    return encoded(rpcKv.TxnResponseSchema, { header: this.#header(), succeeded, responses: succeeded ? [] : [range] });
+    const ranges = found.map((kv) => ({
+      response: { case: 'responseRange' as const, value: { kvs: kv === undefined ? [] : [kv] } },
+    }));
+    return encoded(rpcKv.TxnResponseSchema, { header: this.#header(), succeeded, responses: succeeded ? [] : ranges });
   }
 
   #write(change: { requestPut: { key: Uint8Array; value: Uint8Array } } | { requestDelete: Uint8Array }): void {

@@ -123,6 +123,8 @@ export class Host {
     const isRunning = () => child.exitCode === null && child.signalCode === null;
     const kill = async (signal: NodeJS.Signals) => {
       await this.run(['kill', `-${signal.replace('SIG', '')}`, pid]);
+      // nsenter stands still with the process for which it waits.
+      if (signal === 'SIGCONT') child.kill(signal);
     };
     return { kill, ended, isRunning, pid };
   }

@@ -83,6 +83,11 @@ export class Lan {
     await this.namespace.ip(`link set ${port} ${isOn ? 'up' : 'down'}`);
   }
 
+  /** Ports that are set apart hear all others, but not each other, and nobody loses a carrier. */
+  async setApart(port: string, isOn: boolean): Promise<void> {
+    await this.namespace.ip(`link set ${port} type bridge_slave isolated ${isOn ? 'on' : 'off'}`);
+  }
+
   /** With spanning tree a port forwards nothing for some time although there is a carrier (IEEE 802.1D: BR_STATE_DISABLED). */
   async setForwarding(port: string, isOn: boolean): Promise<void> {
     await this.namespace.ip(`link set ${port} type bridge_slave state ${isOn ? 3 : 0}`);

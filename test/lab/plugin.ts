@@ -2,11 +2,11 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { output } from './command.ts';
+import { output, type Result } from './command.ts';
 import { exchange } from './exchange.ts';
 import type { Daemon, Host } from './host.ts';
 
-const BUNDLE = join(import.meta.dirname, '../../dist/tsmacvlan.cjs');
+const BUNDLE = process.env.BUNDLE ?? join(import.meta.dirname, '../../dist/tsmacvlan.cjs');
 const SOCKET = '/run/docker/plugins/tsmacvlan.sock';
 const STATE_DIRECTORY = '/run/disk/tsmacvlan';
 const READY_TIMEOUT_MS = 60_000;
@@ -49,6 +49,15 @@ export class Plugin {
     }
   }
 
+  /** It stands still, as when its host is suspended, until thaw(). */
+  async freeze(): Promise<void> {
+    await this.daemon?.kill('SIGSTOP');
+  }
+
+  async thaw(): Promise<void> {
+    await this.daemon?.kill('SIGCONT');
+  }
+
   async restart(signal?: 'SIGTERM' | 'SIGKILL'): Promise<void> {
     await this.stop(signal);
     await this.start();
@@ -59,6 +68,16 @@ export class Plugin {
     // It stands outside the host, where disk and socket have other paths.
     const env = { ...this.environment(), STATE_DIR: this.host.file(STATE_DIRECTORY), SOCKET: this.socket };
     return output([process.execPath, BUNDLE, ...words], { env });
+  }
+
+  /** The same on the host itself, from which etcd and the LAN can be reached; whatever its exit code is. */
+  commandInside(...words: string[]): Promise<Result> {
+    return this.host.run([process.execPath, BUNDLE, ...words], { env: this.environment() });
+  }
+
+  /** With other settings from its next start on. */
+  set(settings: Record<string, string>): void {
+    Object.assign(this.settings, settings);
   }
 
   /** What the daemon occupies at this moment (VmRSS). */

@@ -3,10 +3,11 @@ import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
 import { IpamDriver, type Probe } from '../../src/ipam/driver.ts';
 import type { Lease } from '../../src/model.ts';
-import { ClusterStore, readSelf } from '../../src/store/etcd/store.ts';
-import type { EtcdAccess } from '../../src/store/etcd/client.ts';
+import type { EtcdAccess, Login, TlsFiles } from '../../src/store/etcd/client.ts';
+import { KnownCluster, readSelf, type Self } from '../../src/store/etcd/identity.ts';
+import { ClusterStore } from '../../src/store/etcd/store.ts';
 import { openLocalStore } from '../../src/store/local.ts';
-import type { Self } from '../../src/store/etcd/claims.ts';
+import { accessTo } from './access.ts';
 import { interfaceAddress } from './addresses.ts';
 import { endpointRecord, networkRecord } from '../unit/store/records.ts';
 import { KEEPS_NOTHING, NOBODY_ANSWERS } from './quiet.ts';
@@ -14,9 +15,11 @@ import { callLimit } from './patience.ts';
 
 interface Choices {
   readonly fallsBack?: boolean;
-  readonly self?: Self;
-  readonly tls?: EtcdAccess['tls'];
-  readonly user?: EtcdAccess['user'];
+  readonly self?: Partial<Self>;
+  readonly tls?: TlsFiles | null;
+  readonly user?: Login | null;
+  /** In place of `tls` and `user`. */
+  readonly access?: EtcdAccess;
 }
 
 export interface Place extends Choices {
@@ -34,14 +37,14 @@ export function openShared(
   directory: string,
   endpoints: readonly string[],
   cluster: string,
-  { fallsBack = false, self, tls = null, user = null }: Choices = {},
+  { fallsBack = false, self, tls = null, user = null, access = accessTo(endpoints, tls, user) }: Choices = {},
 ): ClusterStore & { diary: string[] } {
   const diary: string[] = [];
   const note = (message: string) => void diary.push(message);
   const log = { debug: note, info: note, warn: note, error: note };
   const local = openLocalStore(directory);
-  const access = { endpoints, tls, user };
-  const parts = { local, access, cluster, self: self ?? readSelf(directory), fallsBack, log };
+  const known = new KnownCluster(directory);
+  const parts = { local, access, cluster, self: { ...readSelf(directory), ...self }, known, fallsBack, log };
   return Object.assign(new ClusterStore(parts), { diary });
 }
 

@@ -3,6 +3,7 @@
  * `docker run` and `docker rm`, with a network namespace in place of each container.
  */
 import { randomBytes } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { output } from './command.ts';
 import { exchange } from './exchange.ts';
 import { Namespace } from './namespace.ts';
@@ -45,6 +46,8 @@ export interface Moments {
   chosen?: (address: string) => Promise<unknown>;
   /** Between CreateEndpoint and Join. */
   created?: (address: string) => Promise<unknown>;
+  /** Its kernel has the address. */
+  up?: (address: string) => void;
 }
 
 export class Refusal extends Error {}
@@ -54,6 +57,7 @@ type Beginning = Omit<Container, 'namespace'>;
 
 const SPACE = 'TsmacvlanLocal';
 const ATTEMPTS = 5;
+const RETRY_MS = 100;
 let containers = 0;
 
 export class Understudy {
@@ -111,23 +115,45 @@ export class Understudy {
       await moments.created?.(address);
       linkName = await this.join(beginning);
     } catch (error) {
-      await this.forget(beginning);
+      await this.forget(beginning).catch(() => undefined);
       throw error;
     }
     const container = { ...beginning, namespace: await Namespace.create(`c${++containers}`) };
     this.containers.add(container);
     await this.bringUp(container, linkName);
+    moments.up?.(address);
     return container;
   }
 
-  async remove(container: Container): Promise<void> {
+  /**
+   * `patienceMs`: so long each call is tried again while the daemon is away, as an engine does, which then goes on all the same.
+   * `down`: told when its kernel has the address no more.
+   */
+  async remove(container: Container, patienceMs = 0, down = () => {}): Promise<void> {
     this.containers.delete(container);
     const { namespace, network, endpointId } = container;
-    await this.call('NetworkDriver.Leave', { NetworkID: network.id, EndpointID: endpointId });
+    const ids = { NetworkID: network.id, EndpointID: endpointId };
+    await this.persist(patienceMs, () => this.call('NetworkDriver.Leave', ids));
     const back = ['netns', this.plugin.host.namespace.name, 'name', `tsm${endpointId.slice(0, 12)}`];
     await namespace.run(['ip', 'link', 'set', 'eth0', 'down', ...back]);
     await namespace.delete();
-    await this.forget(container);
+    down();
+    await this.persist(patienceMs, () => this.call('NetworkDriver.DeleteEndpoint', ids));
+    await this.persist(patienceMs, () => this.releaseAddress(network, container.address));
+  }
+
+  private async persist(patienceMs: number, act: () => Promise<unknown>): Promise<void> {
+    const untilMs = performance.now() + patienceMs;
+    for (;;) {
+      try {
+        await act();
+        return;
+      } catch (error) {
+        if (patienceMs === 0) throw error;
+        if (error instanceof Refusal || performance.now() > untilMs) return;
+        await sleep(RETRY_MS);
+      }
+    }
   }
 
   async requestAddress({ poolId }: FakeNetwork, { address = '' }: Wish = {}): Promise<string> {

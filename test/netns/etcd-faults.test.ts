@@ -1,10 +1,11 @@
 /** What hosts that share addresses do, and say, when etcd fails them. */
 import assert from 'node:assert/strict';
-import { mkdtempSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PluginError } from '../../src/errors.ts';
+import { readAccess } from '../../src/store/etcd/access.ts';
 import { Authority, pem } from '../lab/certificates.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { EtcdCluster } from '../lab/etcd.ts';
@@ -14,6 +15,8 @@ import { type Place, SharedHost } from '../lab/shared.ts';
 
 /** The server gives a call up after 9 s: a sentence has to come before. */
 const SOON_MS = 8000;
+/** By then etcd has forgotten a host that it does not hear of. */
+const RECORD_MS = 20_000;
 /** Each test has etcds of its own, at ports of their own. */
 let port = 24000;
 
@@ -182,6 +185,156 @@ describe('etcd that fails', { skip: outsideLab(), timeout: 500_000 }, () => {
     );
   });
 
+  test('a password that is changed, and a lock that is opened and closed, cost no claim', options, async (t) => {
+    const { etcd, host, directory } = await begin(t);
+    const words = ['user add root:r00t', 'user grant-role root root', 'user add host:first', 'role add tsmacvlan'];
+    for (const one of words) await etcd.must(...one.split(' '));
+    await etcd.must('role', 'grant-permission', 'tsmacvlan', '--prefix=true', 'readwrite', '/tsmacvlan/');
+    await etcd.must('user', 'grant-role', 'host', 'tsmacvlan');
+    await etcd.must('auth', 'enable');
+    const asRoot = ['--user', 'root:r00t'];
+    const file = join(directory, 'password');
+    writeFileSync(file, 'first\n');
+    const one = host({ access: readAccess({ ...SETTINGS, endpoints: etcd.endpoints, user: 'host', password: file }) });
+    await one.address();
+    const stop = new AbortController();
+    const claims = claimAll(one, stop.signal);
+    await sleep(500);
+    await etcd.changePassword('host', 'second', 'root:r00t');
+    await sleep(1000);
+    writeFileSync(file, 'second\n');
+    await sleep(2000);
+    await etcd.must(...asRoot, 'auth', 'disable');
+    await sleep(1000);
+    await etcd.must('auth', 'enable');
+    await sleep(1000);
+    stop.abort();
+    assert.deepEqual(await claims, []);
+    assert.deepEqual(one.store.diary, ['the shared store can be reached']);
+  });
+
+  test('certificates that are renewed are taken from their files, by those that run too', options, async (t) => {
+    const directory = mkdtempSync('/run/tls-');
+    const [before, later] = [
+      await Authority.create(join(directory, '1')),
+      await Authority.create(join(directory, '2')),
+    ];
+    const files = ['ca.pem', 'cert.pem', 'key.pem'].map((name) => join(directory, name)) as [string, string, string];
+    const server = { cert: join(directory, 's.pem'), key: join(directory, 'sk.pem'), ca: files[0] };
+    const renew = async (authority: Authority) => {
+      const [client, own] = [await authority.issue('web1'), await authority.issue('server')];
+      for (const [from, to] of [
+        [authority.ca.cert, files[0]],
+        [client.cert, files[1]],
+        [client.key, files[2]],
+        [own.cert, server.cert],
+        [own.key, server.key],
+      ] as const)
+        copyFileSync(from, to);
+    };
+    await renew(before);
+    const { etcd, host } = await begin(t, { tls: { ...server, client: { cert: files[1], key: files[2] } } });
+    const [ca, cert, key] = files;
+    const settings = { ...SETTINGS, endpoints: etcd.endpoints, isSecure: true, ca, cert, key };
+    const one = host({ access: readAccess(settings) });
+    await one.address();
+    await renew(later);
+    await etcd.stopMember(0);
+    etcd.startMember(0);
+    await until(() =>
+      one.address().then(
+        () => true,
+        () => false,
+      ),
+    );
+  });
+
+  test('a host that comes back while the database is full is not lost when it is full no more', options, async (t) => {
+    const { etcd, host } = await begin(t, { quota: 1 << 20 });
+    const [one, two] = [host(), host()];
+    const address = await one.address();
+    await until(async () => (await two.store.leases.get(`TsmacvlanLocal/${address}`)) !== undefined);
+    for (let i = 0; (await etcd.ctl('put', 'filler', 'x'.repeat(100_000))).code === 0; i++) assert.ok(i < 100);
+    await one.store.close();
+    const back = host({ directory: one.place.directory });
+    await refused(back, 'CLUSTER_FULL', /is full/);
+    // Long enough for etcd to have forgotten it.
+    await sleep(RECORD_MS);
+    const asked: string[] = [];
+    const stop = new AbortController();
+    const taking = takeAll(two, address, asked, stop.signal);
+    const { header } = JSON.parse(await etcd.must('get', '-w', 'json', 'x')) as { header: { revision: number } };
+    await etcd.must('compact', String(header.revision));
+    await etcd.must('defrag');
+    await etcd.must('alarm', 'disarm');
+    await until(() => back.address().then(Boolean, () => false));
+    stop.abort();
+    await taking;
+    assert.ok(
+      asked.length > 0 && asked.every((code) => ['ADDRESS_TAKEN', 'CLUSTER_FULL'].includes(code)),
+      asked.join(),
+    );
+  });
+
+  test(
+    'a member that became a cluster of its own is passed over and named, also by a host that is new',
+    options,
+    async (t) => {
+      const { etcd, host } = await begin(t, { members: 3 });
+      const places = Array.from({ length: 2 }, () => mkdtempSync('/run/host-'));
+      const had = new Set<string>();
+      const claimFrom = async (directory: string) => {
+        const one = host({ directory });
+        const address = await one.address();
+        assert.ok(!had.has(address), `${address} twice`);
+        had.add(address);
+        await one.store.close();
+        return one.store.diary;
+      };
+      for (const place of places) await claimFrom(place);
+      await etcd.replaceByStranger(((await etcd.leader()) + 1) % 3);
+      await until(async () => (await etcd.ctl('endpoint', 'health')).code === 0);
+      const diaries: string[] = [];
+      // Each time another member is asked first, as chance has it.
+      for (let i = 0; i < 6; i++) for (const place of places) diaries.push(...(await claimFrom(place)));
+      for (let i = 0; i < 6; i++) diaries.push(...(await claimFrom(mkdtempSync('/run/host-'))));
+      const kept = await Promise.all([0, 1, 2].map((member) => etcd.keysAt(member, '/tsmacvlan/lan/leases/')));
+      assert.deepEqual(
+        kept.map((keys) => keys.length).sort((a, b) => a - b),
+        [0, had.size, had.size],
+      );
+    },
+  );
+
+  test(
+    'where only the stranger answers nothing is given out, and a whole new etcd is taken for restored',
+    options,
+    async (t) => {
+      const { etcd, host } = await begin(t, { members: 3 });
+      const one = host();
+      const address = await one.address();
+      await etcd.replaceByStranger(0);
+      for (const member of [1, 2]) await etcd.stopMember(member);
+      await until(() =>
+        one.address().then(
+          () => assert.fail('given out by a stranger'),
+          (error: PluginError) => error.code === 'CLUSTER_SPLIT',
+        ),
+      );
+      await refused(
+        one,
+        'CLUSTER_SPLIT',
+        /^the members named in STORE are not one cluster: .* is of cluster [0-9a-f]+, /,
+      );
+      for (const member of [0, 1, 2]) await etcd.replaceByStranger(member);
+      // Three clusters of one member each are none.
+      await refused(one, 'CLUSTER_SPLIT', /must join the others again/);
+      await etcd.beginAnew('another');
+      await until(async () => (await claimsIn(etcd).catch(() => [])).join() === address);
+      await until(() => one.store.diary.some((line) => line.startsWith('the shared store was restored')));
+    },
+  );
+
   test(
     'certificates: an ordinary client certificate does, an expired one and a stranger are named',
     options,
@@ -241,6 +394,39 @@ describe('etcd that fails', { skip: outsideLab(), timeout: 500_000 }, () => {
     },
   );
 });
+
+/** Of a host that reads its password and certificates from files. */
+const SETTINGS = {
+  cluster: 'lan',
+  endpoints: [],
+  isSecure: false,
+  user: '',
+  password: '',
+  ca: '',
+  cert: '',
+  key: '',
+  fallsBack: false,
+};
+
+/** What each claim was refused with, until the signal. */
+async function claimAll(host: SharedHost, signal: AbortSignal): Promise<string[]> {
+  const refusals: string[] = [];
+  while (!signal.aborted) {
+    await host.address().catch((error: unknown) => refusals.push(String(error)));
+    await sleep(50);
+  }
+  return refusals;
+}
+
+async function takeAll(host: SharedHost, address: string, codes: string[], signal: AbortSignal): Promise<void> {
+  while (!signal.aborted) {
+    await host.address(address).then(
+      () => codes.push('given out'),
+      (error: PluginError) => codes.push(error.code),
+    );
+    await sleep(50);
+  }
+}
 
 interface Wish {
   readonly members?: number;

@@ -13,6 +13,7 @@ import { after, before, describe, test, type TestContext } from 'node:test';
 import fc from 'fast-check';
 import { PluginError } from '../../src/errors.ts';
 import { type ChangeStream, Etcd } from '../../src/store/etcd/client.ts';
+import { accessTo } from '../lab/access.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { answer, begin, FakeEtcd, framed, type Misbehaviour } from '../lab/fakeetcd.ts';
 import { until, untilSaid } from '../lab/patience.ts';
@@ -188,7 +189,7 @@ describe('an endpoint that is no etcd', { skip: outsideLab(), timeout: 500_000 }
   test('random bytes as a watch: it ends, or goes on, and nothing is thrown', options, async (t) => {
     const { fake, etcd } = await open(t);
     let bytes: Uint8Array = new Uint8Array();
-    fake.misbehaves = () => (stream) => answer(stream, bytes);
+    fake.misbehaves = ofWatches((stream) => answer(stream, bytes));
     await fc.assert(
       fc.asyncProperty(fc.uint8Array({ maxLength: 200 }), fc.boolean(), async (random, isFramed) => {
         const [began = Buffer.alloc(0)] = FakeEtcd.watchAnswers(KEY, CLAIM);
@@ -211,11 +212,11 @@ describe('an endpoint that is no etcd', { skip: outsideLab(), timeout: 500_000 }
     ];
     for (let length = 0; length <= all.length; length++)
       for (const cut of cuts) {
-        fake.misbehaves = () => (stream) => {
+        fake.misbehaves = ofWatches((stream) => {
           begin(stream);
           // What the end of a stream overtakes is lost; here it must not.
           stream.write(all.subarray(0, length), () => setTimeout(() => cut(stream), 5));
-        };
+        });
         const heard: string[] = [];
         const found = watch(etcd, heard);
         const isBegun = await found.began.then(
@@ -275,11 +276,11 @@ describe('an endpoint that is no etcd', { skip: outsideLab(), timeout: 500_000 }
     bad.misbehaves = () => withPage(200);
     t.after(() => Promise.all([good.close(), bad.close()]));
     for (let i = 0; i < 8; i++) {
-      const etcd = new Etcd({ endpoints: [good.endpoint, bad.endpoint], tls: null, user: null });
+      const etcd = new Etcd(accessTo([good.endpoint, bad.endpoint]));
       t.after(() => etcd.close());
-      await etcd.transaction([], [{ put: { key: KEY, value: CLAIM } }], KEY);
+      await etcd.transaction([], [{ put: { key: KEY, value: CLAIM } }], [KEY]);
     }
-    assert.ok((bad.calls.get('KV/Txn') ?? 0) > 0);
+    assert.ok((bad.calls.get('KV/Range') ?? 0) > 0);
   });
 
   test(
@@ -311,7 +312,7 @@ describe('an endpoint that is no etcd', { skip: outsideLab(), timeout: 500_000 }
 
   test('a watch that nobody answers ends with a sentence, and the next one begins', options, async (t) => {
     const { fake, etcd } = await open(t);
-    fake.misbehaves = () => (stream) => begin(stream);
+    fake.misbehaves = ofWatches((stream) => begin(stream));
     const stream = watch(etcd);
     await assert.rejects(stream.began, /no answer in time/);
     assert.equal(await stream.ended, undefined);
@@ -329,7 +330,7 @@ describe('an endpoint that is no etcd', { skip: outsideLab(), timeout: 500_000 }
     assert.match((await refusal((patienceMs) => change(nowhere, patienceMs))).message, /Invalid URL/);
     // Which of several is asked first is left to chance.
     for (let i = 0; i < 8; i++) {
-      const etcd = new Etcd({ endpoints: ['127.0.0.1:99999', fake.endpoint], tls: null, user: null });
+      const etcd = new Etcd(accessTo(['127.0.0.1:99999', fake.endpoint]));
       assert.equal((await change(etcd, 10_000)).isDone, true);
       etcd.close();
     }
@@ -393,6 +394,11 @@ describe('an endpoint that is no etcd', { skip: outsideLab(), timeout: 500_000 }
   });
 });
 
+/** Which cluster it is was said rightly before. */
+function ofWatches(misbehaviour: Misbehaviour): FakeEtcd['misbehaves'] {
+  return (call) => (call === 'Watch/Watch' ? misbehaviour : undefined);
+}
+
 interface Opened {
   readonly fake: FakeEtcd;
   readonly etcd: Etcd;
@@ -405,7 +411,7 @@ async function open(t: TestContext): Promise<Opened> {
 }
 
 function client(t: TestContext, endpoint: string, user: { name: string; password: string } | null = null): Etcd {
-  const etcd = new Etcd({ endpoints: [endpoint], tls: null, user });
+  const etcd = new Etcd(accessTo([endpoint], null, user));
   t.after(() => etcd.close());
   return etcd;
 }
@@ -415,7 +421,7 @@ function sharedHost(t: TestContext, fake: FakeEtcd): SharedHost {
 }
 
 function change(etcd: Etcd, patienceMs: number) {
-  return etcd.transaction([], [{ put: { key: KEY, value: CLAIM } }], KEY, patienceMs);
+  return etcd.transaction([], [{ put: { key: KEY, value: CLAIM } }], [KEY], patienceMs);
 }
 
 function watch(etcd: Etcd, heard: string[] = []): ChangeStream {

@@ -1,25 +1,29 @@
-/** How etcd is reached, from the settings: what they name by path is read here. */
+/** How etcd is reached, from the settings: what they name by path is read whenever it is needed, as it stands then. */
 import { existsSync, readFileSync } from 'node:fs';
 import { getSystemErrorMessage } from 'node:util';
 import { storeFileUnreadable } from '../../errors.ts';
 import type { ClusterSettings } from '../../settings.ts';
-import type { EtcdAccess } from './client.ts';
+import type { EtcdAccess, TlsFiles } from './client.ts';
 
-/** Throws STORE_FILE. */
+/** Throws STORE_FILE for what cannot be read at this moment. */
 export function readAccess({ endpoints, isSecure, user, password, ca, cert, key }: ClusterSettings): EtcdAccess {
-  const tls = { ...pem('STORE_CA', 'ca', ca), ...pem('STORE_CERT', 'cert', cert), ...pem('STORE_KEY', 'key', key) };
-  const login = user === '' ? null : { name: user, password: secret(password) };
-  return { endpoints, tls: isSecure ? tls : null, user: login };
+  const tls = () => ({
+    ...pem('STORE_CA', 'ca', ca),
+    ...pem('STORE_CERT', 'cert', cert),
+    ...pem('STORE_KEY', 'key', key),
+  });
+  const isFile = password.startsWith('/') && existsSync(password);
+  const login = () => ({ name: user, password: isFile ? read('STORE_PASSWORD', password).trimEnd() : password });
+  const access = { endpoints, tls: isSecure ? tls : () => null, user: user === '' ? () => null : login };
+  access.tls();
+  access.user();
+  return access;
 }
 
 /** Nothing for an empty setting. */
-function pem(setting: string, option: 'ca' | 'cert' | 'key', value: string): EtcdAccess['tls'] {
+function pem(setting: string, option: keyof TlsFiles, value: string): TlsFiles {
   if (value === '') return {};
   return { [option]: value.startsWith('-----BEGIN') ? value : read(setting, value) };
-}
-
-function secret(value: string): string {
-  return value.startsWith('/') && existsSync(value) ? read('STORE_PASSWORD', value).trimEnd() : value;
 }
 
 function read(setting: string, file: string): string {

@@ -1,22 +1,32 @@
 /**
  * What hosts agree upon in etcd. Below the name of their cluster:
  *
- *     /tsmacvlan/NAME/schema                 1
- *     /tsmacvlan/NAME/nodes/NODE             {"host":"web1"}   ends some time after the host was heard of last
- *     /tsmacvlan/NAME/leases/REALM/ADDRESS   {"kind":"container","nodes":["web1-3f2a9c1d04be"]}
+ *     /tsmacvlan/NAME/schema                        2
+ *     /tsmacvlan/NAME/nodes/NODE                    {"host":"web1",…}  ends some time after the host was heard of last
+ *     /tsmacvlan/NAME/leases/REALM/ADDRESS          {"kind":"container","nodes":["web1-3f2a9c1d04be"]}
+ *     /tsmacvlan/NAME/rivals/NODE/REALM/ADDRESS     {"since":"2026-…"}  the node has it too; ends with the node's record
+ *     /tsmacvlan/NAME/awaited/NODE                  after etcd was restored: what this node has is not known for certain
+ *     /tsmacvlan/NAME/restored                      so it was minutes ago at most
  *
  * A claim outlives its node's record: a host that is cut off goes on using its addresses. Every change is conditioned on the
- * revision that was read, so one that arrives late, after it was given up, changes nothing it should not.
+ * revision that was read and on the record of its node (membership.ts), so one that arrives late, after it was given up,
+ * changes nothing it should not. A claim that was taken over from a lost host names that as its `heir` until the address is
+ * tied to an endpoint, before which the LAN was asked: whatever becomes of the taker, it goes back.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import * as errors from '../../errors.ts';
 import type { LeaseKind } from '../../model.ts';
-import type { Change, ChangeStream, Condition, Etcd, KeyChange, Position, StoredValue } from './client.ts';
+import type { ChangeStream, Etcd, Position } from './client.ts';
+import type { Self } from './identity.ts';
+import { Membership } from './membership.ts';
+import type { Change, Condition, KeyChange, StoredValue } from './messages.ts';
 
 /** Who has an address. Gateways and auxiliary addresses are named by every host of the LAN; others have one node. */
 export interface Claim {
   readonly kind: LeaseKind;
   readonly nodes: readonly string[];
+  /** Whose it was, and is again unless the container of `nodes` comes to be. */
+  readonly heir?: { readonly kind: LeaseKind; readonly nodes: readonly string[] };
 }
 
 /** A claim as it stands in etcd, with the revision of its last change. */
@@ -25,31 +35,32 @@ export interface Entry {
   readonly revision: number;
 }
 
-/** One key: a claim on an address, under the key of its lease, or a node; without an entry it is gone. */
+/**
+ * One key: a claim on an address, under the key of its lease; a node; one that has the address too, since when, or null when
+ * no longer; a node that is awaited after a restore; whether that was lately. Without an entry a claim is gone.
+ */
 export type News =
   | { readonly lease: string; readonly entry: Entry | undefined; readonly revision: number }
-  | { readonly node: string; readonly isAlive: boolean };
+  | { readonly node: string; readonly isAlive: boolean; readonly host: string }
+  | { readonly rival: string; readonly of: string; readonly since: string | null }
+  | { readonly awaited: string; readonly isAwaited: boolean }
+  | { readonly isRestored: boolean };
 
 /** What became of an attempt to claim an address. */
 export interface Taken {
   readonly isOurs: boolean;
   /** As it stands now. */
   readonly entry: Entry | undefined;
-  /** The claim of a lost node that was replaced. */
-  readonly inherited: Claim | undefined;
 }
 
-/** A node's record. */
-export interface Self {
-  readonly node: string;
-  readonly host: string;
-  /** Where the node's name is kept, for the sentence. */
-  readonly file: string;
-}
-
-const SCHEMA = '1';
-/** How long a host is not heard of before it counts as lost. */
-const LOST_AFTER_S = 30;
+/** Of the keys and their values. */
+const SCHEMA = '2';
+/** The one before had no heirs, and is brought up to this one. */
+const OLD_SCHEMA = '1';
+/** So long at least every address needs proof after etcd was restored. */
+const RESTORED_S = 120;
+/** Keys of one transaction; etcd takes 128. */
+const AT_ONCE = 100;
 /** For one change of one key that others change too; the server gives a call up after 9 s. */
 const CONTENTION_MS = 6000;
 const FIRST_PAUSE_MS = 8;
@@ -57,64 +68,56 @@ const LONGEST_PAUSE_MS = 600;
 /** No key will ever have it. */
 const NO_REVISION = Number.MAX_SAFE_INTEGER;
 const SHARED: readonly LeaseKind[] = ['gateway', 'auxiliary'];
-const UNCLAIMED: Taken = { isOurs: false, entry: undefined, inherited: undefined };
 
 /**
  * The keys of one cluster in etcd, as this node reads and writes them. Each call throws what client.ts throws when no
- * member answers.
+ * member answers, and each that changes something CLUSTER_NODE_TAKEN when this process is not the node.
  */
 export class Registry {
+  readonly membership: Membership;
   readonly #etcd: Etcd;
   readonly #prefix: string;
-  readonly #self: Self;
-  /** Of etcd; another one after the last ended. */
-  #leaseId = 0;
+  /** As it was heard last: another version of this program may change it while this one runs. */
+  #schema = SCHEMA;
   /** By text: there are far fewer different claims than addresses. */
   readonly #claims = new Map<string, Claim>();
 
   constructor(etcd: Etcd, cluster: string, self: Self) {
     this.#etcd = etcd;
     this.#prefix = `/tsmacvlan/${cluster}/`;
-    this.#self = self;
+    this.membership = new Membership(etcd, `${this.#prefix}nodes/${self.node}`, self);
   }
 
   /** The name that this node has among the others. */
   get node(): string {
-    return this.#self.node;
+    return this.membership.self.node;
   }
-
-  // --- nodes --------------------------------------------------------------------------------------------------------
 
   /** Throws CLUSTER_SCHEMA. */
   async checkSchema(): Promise<void> {
     const key = `${this.#prefix}schema`;
-    const { found } = await this.#etcd.transaction([{ key, revision: 0 }], [{ put: { key, value: SCHEMA } }], key);
-    if (found !== undefined && found.value !== SCHEMA) throw errors.clusterSchema(this.#prefix, found.value, SCHEMA);
-  }
-
-  /** Enters this node, which from then on is kept alive. Throws CLUSTER_NODE_TAKEN. */
-  async register(): Promise<void> {
-    const leaseId = 1 + Math.floor(Math.random() * 2 ** 48);
-    await this.#etcd.grant(leaseId, LOST_AFTER_S);
-    const { node, host, file } = this.#self;
-    const key = this.#nodeKey(node);
-    const put = { put: { key, value: JSON.stringify({ host }), lease: leaseId } };
-    const turns = new Turns(key);
-    for (let standing: StoredValue | undefined; ; ) {
-      const { isDone, found } = await this.#etcd.transaction([{ key, revision: standing?.revision ?? 0 }], [put], key);
-      if (isDone) {
-        this.#leaseId = leaseId;
-        return;
-      }
-      const other = found === undefined ? host : hostIn(found.value);
-      if (other !== host) throw errors.clusterNodeTaken(node, other, file);
-      standing = await this.#reread(key, found, turns);
+    for (let revision = 0; ; ) {
+      const put = { put: { key, value: SCHEMA } };
+      const { isDone, found } = await this.#etcd.transaction([{ key, revision }], [put], [key]);
+      const [standing] = found;
+      if (isDone || standing?.value === SCHEMA) break;
+      this.#schema = standing?.value ?? SCHEMA;
+      this.#judgeSchema();
+      revision = standing?.revision ?? 0;
     }
+    this.#schema = SCHEMA;
   }
 
-  /** False when this node has to be registered anew. */
-  async keepAlive(): Promise<boolean> {
-    return this.#leaseId !== 0 && (await this.#etcd.keepAlive(this.#leaseId));
+  /** Throws CLUSTER_SCHEMA for one that this program neither knows nor brings up to its own. */
+  #judgeSchema(): void {
+    if (![SCHEMA, OLD_SCHEMA].includes(this.#schema)) throw errors.clusterSchema(this.#prefix, this.#schema, SCHEMA);
+  }
+
+  /** Whether the store takes changes: it is asked for one that is never made. Throws CLUSTER_FULL. */
+  async tryToWrite(): Promise<void> {
+    const key = `${this.#prefix}schema`;
+    const put = { put: { key, value: SCHEMA } };
+    await this.#etcd.transaction([{ key, revision: NO_REVISION }], [put], [key]);
   }
 
   // --- claims -------------------------------------------------------------------------------------------------------
@@ -127,66 +130,146 @@ export class Registry {
     const key = this.#leaseKey(lease);
     const turns = new Turns(lease);
     for (let standing: Entry | undefined; ; ) {
-      const next = this.#successor(standing?.claim, kind, isLost);
-      if (next === null) return { ...UNCLAIMED, entry: standing };
-      const conditions = [{ key, revision: standing?.revision ?? 0 }, ...this.#absent(next.inherited)];
-      const put = { put: { key, value: JSON.stringify(next.claim) } };
-      const { isDone, revision, found } = await this.#etcd.transaction(conditions, [put], key, patienceMs);
-      if (isDone) return { isOurs: true, entry: { claim: next.claim, revision }, inherited: next.inherited };
+      const claim = this.#successor(standing?.claim, kind, isLost);
+      if (claim === null) return { isOurs: false, entry: standing };
+      const conditions = [{ key, revision: standing?.revision ?? 0 }, ...this.#absent(claim)];
+      const put = { put: { key, value: JSON.stringify(claim) } };
+      const { isDone, revision, found } = await this.#change(key, conditions, [put], patienceMs);
+      if (isDone) return { isOurs: true, entry: { claim, revision } };
       standing = this.#entryOf(await this.#reread(key, found, turns));
     }
   }
 
-  /** What take() would answer if this stood there. */
+  /** The address is tied to an endpoint and goes to no heir any more. False when it is another node's by now. */
+  async settleHeir(lease: string, known: Entry): Promise<Taken> {
+    const key = this.#leaseKey(lease);
+    const turns = new Turns(lease);
+    for (let standing: Entry | undefined = known; ; ) {
+      const claim: Claim | undefined = standing?.claim;
+      if (claim === undefined || !claim.nodes.includes(this.node)) return { isOurs: false, entry: standing };
+      const settled = { kind: claim.kind, nodes: claim.nodes };
+      const condition = { key, revision: standing?.revision ?? 0 };
+      const put = { put: { key, value: JSON.stringify(settled) } };
+      const { isDone, revision, found } = await this.#change(key, [condition], [put]);
+      if (isDone) return { isOurs: true, entry: { claim: settled, revision } };
+      standing = this.#entryOf(await this.#reread(key, found, turns));
+    }
+  }
+
+  /** What take() would answer if this stood there and nobody were lost. */
   foresee(kind: LeaseKind, standing: Claim | undefined): Taken {
     const entry = standing && { claim: standing, revision: 0 };
-    return { ...UNCLAIMED, isOurs: this.#successor(standing, kind, () => false) !== null, entry };
+    return { isOurs: this.#successor(standing, kind, () => false) !== null, entry };
   }
 
-  #successor(
-    standing: Claim | undefined,
-    kind: LeaseKind,
-    isLost: (claim: Claim) => boolean,
-  ): { claim: Claim; inherited: Claim | undefined } | null {
-    const ours = { claim: { kind, nodes: [this.node] }, inherited: undefined };
+  /** The claim that this node may put there; null when it may not. */
+  #successor(standing: Claim | undefined, kind: LeaseKind, isLost: (claim: Claim) => boolean): Claim | null {
+    const ours = { kind, nodes: [this.node] };
     if (standing === undefined) return ours;
-    const others = standing.nodes.filter((node) => node !== this.node);
-    if (others.length === 0) return ours;
-    if (SHARED.includes(kind))
-      return standing.kind === kind ? { claim: { kind, nodes: [...others, this.node] }, inherited: undefined } : null;
-    return others.length === standing.nodes.length && isLost(standing) ? { ...ours, inherited: standing } : null;
+    const { nodes, heir } = standing;
+    const others = nodes.filter((node) => node !== this.node);
+    if (others.length === 0) return heir === undefined ? ours : { ...ours, heir };
+    // Whoever took it over has no container with it yet.
+    if (heir?.nodes.includes(this.node)) return ours;
+    if (isShared(kind)) return standing.kind === kind ? { kind, nodes: [...others, this.node] } : null;
+    // Nobody on the LAN answers for an address that is kept for a router to come.
+    const mayInherit = !isShared(standing.kind) && others.length === nodes.length && isLost(standing);
+    return mayInherit ? { ...ours, heir: heir ?? { kind: standing.kind, nodes } } : null;
   }
 
-  #absent(lost: Claim | undefined): Condition[] {
-    return (lost?.nodes ?? []).map((node) => ({ key: this.#nodeKey(node), revision: 0 }));
+  /** Whom this node inherits from is not there. */
+  #absent({ heir }: Claim): Condition[] {
+    const lost = (heir?.nodes ?? []).filter((node) => node !== this.node);
+    return lost.map((node) => ({ key: this.#nodeKey(node), revision: 0 }));
   }
 
-  /** Gives up this node's part in a claim, back to `heir` if there is one. `known`: what stands there as far as is known. */
-  async giveBack(lease: string, known: Entry | undefined, heir?: Claim, patienceMs?: number): Promise<void> {
+  /** Gives up this node's part in a claim, back to its heir if there is one. `known`: what stands there as far as is known. */
+  async giveBack(lease: string, known: Entry | undefined, patienceMs?: number): Promise<void> {
+    await this.#withdraw(lease, this.node, known, [], patienceMs);
+  }
+
+  /** Gives up the part of a node that is lost, which must not have come back. */
+  async giveBackFor(node: string, lease: string): Promise<void> {
+    await this.#withdraw(lease, node, undefined, [{ key: this.#nodeKey(node), revision: 0 }]);
+  }
+
+  async #withdraw(
+    lease: string,
+    node: string,
+    known: Entry | undefined,
+    conditions: readonly Condition[],
+    patienceMs?: number,
+  ): Promise<void> {
     const key = this.#leaseKey(lease);
     const turns = new Turns(lease);
     for (let standing = known; ; ) {
-      const changes = standing === undefined ? [] : this.#without(key, standing.claim, heir);
+      const changes = standing === undefined ? [] : changesWithout(key, standing.claim, node);
       if (changes === null) return;
       const condition = { key, revision: standing?.revision ?? 0 };
-      const { isDone, found } = await this.#etcd.transaction([condition], changes, key, patienceMs);
+      const { isDone, found } = await this.#change(key, [condition, ...conditions], changes, patienceMs);
       if (isDone || found === undefined) return;
-      standing = this.#entryOf(await this.#reread(key, found, turns));
+      const next = this.#entryOf(await this.#reread(key, found, turns));
+      // The node came back, or the claim is not what it was.
+      if (next !== undefined && next.revision === standing?.revision) throw errors.recordContended(lease);
+      standing = next;
     }
   }
 
   /** What stands at the key when it is time to try again: after a pause, what was found is of the past. */
   async #reread(key: string, found: StoredValue | undefined, turns: Turns): Promise<StoredValue | undefined> {
     if (!(await turns.pause())) return found;
-    return (await this.#etcd.transaction([{ key, revision: NO_REVISION }], [], key)).found;
+    return (await this.#etcd.transaction([{ key, revision: NO_REVISION }], [], [key])).found[0];
   }
 
-  /** Null when this node has no part in it. */
-  #without(key: string, { kind, nodes }: Claim, heir: Claim | undefined): Change[] | null {
-    if (!nodes.includes(this.node)) return null;
-    const others = nodes.filter((node) => node !== this.node);
-    const rest = others.length > 0 ? { kind, nodes: others } : heir;
-    return rest === undefined ? [{ delete: key }] : [{ put: { key, value: JSON.stringify(rest) } }];
+  /** All changes when all conditions hold and this process is the node; else none, and what stands at the key. */
+  async #change(
+    key: string,
+    conditions: readonly Condition[],
+    changes: readonly Change[],
+    patienceMs?: number,
+  ): Promise<{ isDone: boolean; revision: number; found: StoredValue | undefined }> {
+    this.#judgeSchema();
+    for (const turns = new Turns(key); ; await turns.pause()) {
+      await this.membership.ensure();
+      const { condition } = this.membership;
+      const all = [...conditions, condition];
+      const outcome = await this.#etcd.transaction(all, changes, [key, condition.key], patienceMs);
+      const [found, node] = outcome.found;
+      if (outcome.isDone || node?.revision === condition.revision) return { ...outcome, found };
+      this.membership.forfeit(condition.revision);
+    }
+  }
+
+  // --- rivals, and what a restore leaves in doubt -----------------------------------------------------------------------
+
+  /** Tells the others that this node has the address too, as long as it lives; null: no longer. */
+  async declareRival(lease: string, since: string | null): Promise<void> {
+    const key = `${this.#prefix}rivals/${this.node}/${lease}`;
+    await this.membership.ensure();
+    const put = { put: { key, value: JSON.stringify({ since }), lease: this.membership.leaseId } };
+    await this.#change(key, [], [since === null ? { delete: key } : put]);
+  }
+
+  /** etcd was restored: what these nodes have is awaited, and for some minutes proof is needed whoever they are. */
+  async noteRestored(nodes: readonly string[]): Promise<void> {
+    const leaseId = 1 + Math.floor(Math.random() * 2 ** 48);
+    await this.#etcd.grant(leaseId, RESTORED_S);
+    const key = `${this.#prefix}restored`;
+    await this.#change(key, [], [{ put: { key, value: '', lease: leaseId } }]);
+    for (let from = 0; from < nodes.length; from += AT_ONCE) {
+      const some = nodes.slice(from, from + AT_ONCE);
+      await this.#change(
+        key,
+        [],
+        some.map((node) => ({ put: { key: this.#awaitedKey(node), value: '' } })),
+      );
+    }
+  }
+
+  /** What the node has is claimed again; or it never will be. */
+  async noteBack(node = this.node): Promise<void> {
+    const key = this.#awaitedKey(node);
+    await this.#change(key, [], [{ delete: key }]);
   }
 
   // --- all of it ----------------------------------------------------------------------------------------------------
@@ -210,9 +293,25 @@ export class Registry {
   #news(kv: StoredValue, isGone: boolean): News[] {
     const [table, ...words] = kv.key.slice(this.#prefix.length).split('/');
     const rest = words.join('/');
-    if (table === 'nodes') return [{ node: rest, isAlive: !isGone }];
-    if (table !== 'leases') return [];
-    return [{ lease: rest, entry: isGone ? undefined : this.#entry(kv), revision: kv.revision }];
+    switch (table) {
+      case 'leases':
+        return [{ lease: rest, entry: isGone ? undefined : this.#entry(kv), revision: kv.revision }];
+      case 'nodes':
+        return [{ node: rest, isAlive: !isGone, host: wordIn(kv.value, 'host') }];
+      case 'rivals':
+        return [
+          { rival: words.slice(1).join('/'), of: words[0] ?? '', since: isGone ? null : wordIn(kv.value, 'since') },
+        ];
+      case 'awaited':
+        return [{ awaited: rest, isAwaited: !isGone }];
+      case 'restored':
+        return [{ isRestored: !isGone }];
+      case 'schema':
+        if (!isGone) this.#schema = kv.value;
+        return [];
+      default:
+        return [];
+    }
   }
 
   #entryOf(found: StoredValue | undefined): Entry | undefined {
@@ -231,6 +330,10 @@ export class Registry {
 
   #leaseKey(lease: string): string {
     return `${this.#prefix}leases/${lease}`;
+  }
+
+  #awaitedKey(node: string): string {
+    return `${this.#prefix}awaited/${node}`;
   }
 }
 
@@ -254,19 +357,39 @@ class Turns {
   }
 }
 
+/** Null when the node has no part in it. */
+function changesWithout(key: string, { kind, nodes, heir }: Claim, node: string): Change[] | null {
+  if (!nodes.includes(node)) return null;
+  const others = nodes.filter((one) => one !== node);
+  const rest = others.length > 0 ? { kind, nodes: others } : heir;
+  return rest === undefined ? [{ delete: key }] : [{ put: { key, value: JSON.stringify(rest) } }];
+}
+
+/** Whether several hosts name it, and nobody inherits it. */
+export function isShared(kind: LeaseKind): boolean {
+  return SHARED.includes(kind);
+}
+
 const KINDS: readonly string[] = ['gateway', 'auxiliary', 'container', 'host'];
 
 /** Other programs may write there: what is no claim is nobody's, and nobody gets the address. */
 function readClaim(key: string, value: string): Claim {
-  const { kind, nodes } = parsed(value) as { kind?: unknown; nodes?: unknown };
+  const { heir, ...written } = parsed(value) as { heir?: unknown };
+  const claim = readHolder(written);
+  if (claim === undefined) return { kind: 'auxiliary', nodes: [`what wrote ${key}`] };
+  const before = heir === undefined ? undefined : readHolder(Object(heir) as object);
+  return before === undefined ? claim : { ...claim, heir: before };
+}
+
+function readHolder({ kind, nodes }: { kind?: unknown; nodes?: unknown }): Claim | undefined {
   const names = Array.isArray(nodes) ? nodes.filter((node) => typeof node === 'string') : [];
-  if (typeof kind !== 'string' || !KINDS.includes(kind) || names.length === 0)
-    return { kind: 'auxiliary', nodes: [`what wrote ${key}`] };
+  if (typeof kind !== 'string' || !KINDS.includes(kind) || names.length === 0) return undefined;
   return { kind: kind as LeaseKind, nodes: names };
 }
 
-function hostIn(value: string): string {
-  return String((parsed(value) as { host?: unknown }).host);
+function wordIn(value: string, field: string): string {
+  const word = (parsed(value) as Record<string, unknown>)[field];
+  return typeof word === 'string' ? word : '';
 }
 
 function parsed(value: string): object {

@@ -9,7 +9,6 @@
  *
  * An address given out without quorum is `unclaimed` until etcd agrees, refuses it, or the address is gone.
  */
-import type { Claim } from './claims.ts';
 
 /**
  * `agreed`: both say the same. `doubted`: they perhaps differ. `unclaimed`: given out without quorum, so they surely differ.
@@ -17,54 +16,37 @@ import type { Claim } from './claims.ts';
  */
 export type Phase = 'agreed' | 'doubted' | 'unclaimed' | 'contested' | 'contested-doubted';
 
-/** The state of one address. */
-export interface ClaimState {
-  readonly phase: Phase;
-  /** The lost host's claim that was taken over: it goes back to that host if the LAN says that its container is there. */
-  readonly heir: Claim | undefined;
-}
-
 /**
- * `claimed` by this host in etcd, from the lost `heir` if there is one. `grantedUnclaimed`: given out without quorum. `doubted`:
- * a claim failed, of which perhaps only the answer was lost, or something changed on either side. `tied` to an endpoint, so the
- * LAN was asked. `gone` from this host's store. `givenBack` in etcd. `agreed`: looked at, and both say the same. `refused`:
- * another host has it in etcd.
+ * `grantedUnclaimed`: given out without quorum. `doubted`: a claim failed, of which perhaps only the answer was lost, or
+ * something changed on either side. `gone` from this host's store. `givenBack` in etcd. `agreed`: looked at, and both say the
+ * same. `refused`: another host has it in etcd.
  */
-export type ClaimEvent =
-  | { readonly type: 'claimed'; readonly heir: Claim | undefined }
-  | { readonly type: 'grantedUnclaimed' | 'doubted' | 'tied' | 'gone' | 'givenBack' | 'agreed' | 'refused' };
-
-/** The state of an address of which nothing is kept. */
-export const AGREED: ClaimState = { phase: 'agreed', heir: undefined };
+export type ClaimEvent = 'grantedUnclaimed' | 'doubted' | 'gone' | 'givenBack' | 'agreed' | 'refused';
 
 /** Whether the two sides have to be brought in line. */
-export function isDoubted({ phase }: ClaimState): boolean {
+export function isDoubted(phase: Phase): boolean {
   return phase === 'doubted' || phase === 'unclaimed' || phase === 'contested-doubted';
 }
 
 /** Whether another host has it in etcd, as far as was known last. */
-export function isContested({ phase }: ClaimState): boolean {
+export function isContested(phase: Phase): boolean {
   return phase === 'contested' || phase === 'contested-doubted';
 }
 
-/** The state after an event; the same object where nothing changes. */
-export function transition(state: ClaimState, event: ClaimEvent): ClaimState {
-  switch (event.type) {
-    case 'claimed':
-      return event.heir === undefined ? state : { ...state, heir: event.heir };
+/** The phase after an event. */
+export function transition(phase: Phase, event: ClaimEvent): Phase {
+  switch (event) {
     case 'grantedUnclaimed':
-      return { ...state, phase: 'unclaimed' };
+      return 'unclaimed';
     case 'doubted':
-      return isDoubted(state) ? state : { ...state, phase: isContested(state) ? 'contested-doubted' : 'doubted' };
-    case 'tied':
-      return { ...state, heir: undefined };
+      if (isDoubted(phase)) return phase;
+      return isContested(phase) ? 'contested-doubted' : 'doubted';
     case 'gone':
-      return { ...state, phase: 'doubted' };
+      return 'doubted';
     case 'givenBack':
-      return AGREED;
     case 'agreed':
-      return { ...state, phase: 'agreed' };
+      return 'agreed';
     case 'refused':
-      return { ...state, phase: 'contested' };
+      return 'contested';
   }
 }

@@ -11,63 +11,70 @@ import type { MessageInitShape } from '@bufbuild/protobuf';
 import { type CallOptions, Code, ConnectError } from '@connectrpc/connect';
 import * as errors from '../../errors.ts';
 import { Connection, type Services } from './connection.ts';
-import { CallFailure, isLate, isOfTls, isPassing, isTokenOld, NO_ANSWER, sentence } from './failure.ts';
 import {
-  Compare_CompareResult,
-  Compare_CompareTarget,
-  type CompareSchema,
-  type KeyValue,
-  type RangeResponse,
-  type RequestOpSchema,
-  type ResponseHeader,
-} from './kv_pb.ts';
-import { type Event, Event_EventType, type WatchRequestSchema, type WatchResponse } from './rpc_pb.ts';
+  CallFailure,
+  isLate,
+  isOfNoLock,
+  isOfNoName,
+  isOfPassword,
+  isOfTls,
+  isPassing,
+  isTokenOld,
+  NO_ANSWER,
+  sentence,
+  TOKEN_IS_OLD,
+} from './failure.ts';
+import type { RangeResponse, ResponseHeader } from './kv_pb.ts';
+import {
+  type Change,
+  compare,
+  type Condition,
+  endOf,
+  exact,
+  idOf,
+  type KeyChange,
+  keyChange,
+  malformedAnswer,
+  operation,
+  reading,
+  type StoredValue,
+  storedValue,
+} from './messages.ts';
+import type { WatchRequestSchema, WatchResponse } from './rpc_pb.ts';
 
-/** How the members are reached. */
+/** Certificates and key of a connection. */
+export type TlsFiles = Pick<SecureContextOptions, 'ca' | 'cert' | 'key'>;
+
+/** Who logs in. */
+export interface Login {
+  readonly name: string;
+  readonly password: string;
+}
+
+/** How the members are reached. What is read of files is asked for anew each time, and throws a sentence where it cannot be read. */
 export interface EtcdAccess {
   /** `10.0.0.1:2379`, those of the members. */
   readonly endpoints: readonly string[];
-  /** Null: without TLS. */
-  readonly tls: Pick<SecureContextOptions, 'ca' | 'cert' | 'key'> | null;
-  readonly user: { readonly name: string; readonly password: string } | null;
-}
-
-/** What stands at a key. */
-export interface StoredValue {
-  readonly key: string;
-  readonly value: string;
-  /** Of the last change of this key. */
-  readonly revision: number;
+  /** For each connection; null: without TLS. */
+  readonly tls: () => TlsFiles | null;
+  /** For each login; null: nobody logs in. */
+  readonly user: () => Login | null;
 }
 
 /** Where the history of the store stands; another cluster id means that it was restored or replaced. */
 export interface Position {
-  readonly clusterId: number;
+  /** As etcdctl writes it, `cdf818194e3a8c32`; empty for none. */
+  readonly clusterId: string;
   readonly revision: number;
 }
-
-/** The revision of the last change of a key; 0: the key does not exist. */
-export interface Condition {
-  readonly key: string;
-  readonly revision: number;
-}
-
-/** One step of a transaction. `lease`: the key ends with it. */
-export type Change = { readonly put: { key: string; value: string; lease?: number } } | { readonly delete: string };
 
 /** What became of a transaction. */
 export interface Outcome {
   readonly isDone: boolean;
   /** Of the store after the transaction; that of the keys which it changed. */
   readonly revision: number;
-  /** What stands at the key asked for, when the conditions did not hold. */
-  readonly found: StoredValue | undefined;
-}
-
-/** A key that was written, or deleted: then its value is empty. */
-export interface KeyChange {
-  readonly isGone: boolean;
-  readonly entry: StoredValue;
+  /** What stands at each of the keys asked for, when the conditions did not hold. */
+  readonly found: readonly (StoredValue | undefined)[];
 }
 
 /** Changes as they come, until one of both sides ends it. */
@@ -86,9 +93,12 @@ const LOGIN_MS = 4000;
 /** A member says that a watch began before it looks for changes. */
 const BEGIN_MS = 4000;
 const PAUSE_MS = 100;
+const PASSWORD_PAUSE_MS = 500;
 const PATIENCE_MS = 5500;
 /** Keys per answer of list(). */
 const PAGE = 2000;
+/** A key that whoever may use ours may read. */
+const ANY_KEY = '/tsmacvlan/';
 /** What HTTP takes as a header's value, since a token goes there (RFC 9110 5.5). */
 const TOKEN = /^[\x21-\x7e]+$/;
 
@@ -97,7 +107,12 @@ export class Etcd {
   readonly #access: EtcdAccess;
   #next: number;
   #current: Connection | undefined;
-  #token: Promise<string> | undefined;
+  /** Null where the members want none, since nobody has to log in. */
+  #token: Promise<string | null> | undefined;
+  #hasLoggedIn = false;
+  /** Endpoints at which a member of another cluster answered last, with that. */
+  readonly #others = new Map<string, string>();
+  #clusterId = '';
   #isClosed = false;
 
   constructor(access: EtcdAccess) {
@@ -133,23 +148,36 @@ export class Etcd {
 
   async #page(prefix: string, key: Uint8Array, revision: number): Promise<Page> {
     const request = { key, rangeEnd: endOf(prefix), limit: BigInt(PAGE), revision: BigInt(revision) };
-    return this.#call(async ({ kv }, options) => readPage(await kv.range(request, options), key));
+    return this.#call(async ({ kv }, options) => this.#readPage(await kv.range(request, options), key));
   }
 
-  /** All changes when all conditions hold, else none, and what stands at `asked`. */
+  #readPage({ header, kvs, more }: RangeResponse, from: Uint8Array): Page {
+    const position = this.#positionOf(header);
+    const [first, last] = [kvs[0], kvs.at(-1)];
+    if (first === undefined || last === undefined) return { entries: [], position, next: undefined };
+    // Else the same page could come for ever.
+    if (Buffer.compare(first.key, from) < 0 || Buffer.compare(last.key, first.key) < 0)
+      throw malformedAnswer('keys that were not asked for');
+    return {
+      entries: kvs.map(storedValue),
+      position,
+      next: more ? Buffer.concat([last.key, Buffer.of(0)]) : undefined,
+    };
+  }
+
+  /** All changes when all conditions hold, else none, and what stands at the keys `asked` for. */
   async transaction(
     conditions: readonly Condition[],
     changes: readonly Change[],
-    asked: string,
+    asked: readonly string[],
     patienceMs = PATIENCE_MS,
   ): Promise<Outcome> {
-    const read: OperationInit = { request: { case: 'requestRange', value: { key: Buffer.from(asked) } } };
-    const request = { compare: conditions.map(compare), success: changes.map(operation), failure: [read] };
+    const request = { compare: conditions.map(compare), success: changes.map(operation), failure: asked.map(reading) };
     return this.#call(async ({ kv }, options) => {
       const { header, succeeded, responses } = await kv.txn(request, options);
-      const { revision } = positionOf(header);
-      const [first] = succeeded ? [] : (responses[0]?.response.value?.kvs ?? []);
-      return { isDone: succeeded, revision, found: first && storedValue(first) };
+      const { revision } = this.#positionOf(header);
+      const kvs = succeeded ? [] : responses.map(({ response }) => response.value?.kvs[0]);
+      return { isDone: succeeded, revision, found: kvs.map((kv) => kv && storedValue(kv)) };
     }, patienceMs);
   }
 
@@ -163,7 +191,7 @@ export class Etcd {
     return this.#call(async ({ lease }, options) => {
       let seconds: bigint | undefined;
       for await (const { TTL } of lease.leaseKeepAlive(only({ ID: BigInt(id) }), options)) seconds = TTL;
-      if (seconds === undefined) throw malformed('no answer about a lease');
+      if (seconds === undefined) throw malformedAnswer('no answer about a lease');
       return seconds > 0n;
     });
   }
@@ -186,7 +214,7 @@ export class Etcd {
       const changes = events.map(keyChange);
       const last = changes.at(-1);
       // The header's revision may be that of changes still to come.
-      if (last !== undefined) onChanges(changes, { ...positionOf(header), revision: last.entry.revision });
+      if (last !== undefined) onChanges(changes, { ...this.#positionOf(header), revision: last.entry.revision });
     };
     const late = setTimeout(() => stop.abort(new CallFailure(Code.DeadlineExceeded, NO_ANSWER, undefined)), BEGIN_MS);
     const stopped = this.#listen({ requestUnion: { case: 'createRequest', value: range } }, stop, onAnswer).then(
@@ -199,6 +227,57 @@ export class Etcd {
     return { began: began.promise, ended: stopped, cancel: () => stop.abort(ended('cancelled')) };
   }
 
+  // --- clusters -----------------------------------------------------------------------------------------------------
+
+  /** Endpoints at which a member of another cluster answered last, with that; see survey(). */
+  get others(): ReadonlyMap<string, string> {
+    return this.#others;
+  }
+
+  /** From now on only members of this cluster are listened to; the empty one stands for whichever answers. */
+  keepTo(clusterId: string): void {
+    this.#clusterId = clusterId;
+  }
+
+  /**
+   * Of which cluster each endpoint is a member at this moment, by asking all; null where nobody answers. Behind one address
+   * there may be several members, so each is asked twice.
+   */
+  async survey(): Promise<Map<string, readonly string[] | null>> {
+    const asked = this.#access.endpoints.map(async (endpoint) => {
+      const ids = (await Promise.all([this.#clusterAt(endpoint), this.#clusterAt(endpoint)])).filter(
+        (id) => id !== null,
+      );
+      return [endpoint, ids.length === 0 ? null : [...new Set(ids)]] as const;
+    });
+    return new Map(await Promise.all(asked));
+  }
+
+  async #clusterAt(endpoint: string): Promise<string | null> {
+    let connection: Connection | undefined;
+    try {
+      connection = new Connection(endpoint, this.#access.tls());
+      const headers = await this.#headers(connection);
+      const { header } = await connection.kv.range(
+        { key: Buffer.from(ANY_KEY), serializable: true },
+        { timeoutMs: TRY_MS, headers },
+      );
+      return idOf(header);
+    } catch {
+      return null;
+    } finally {
+      connection?.close();
+    }
+  }
+
+  /** Throws where it is that of another cluster: whatever else the answer says is not about ours. */
+  #positionOf(header: ResponseHeader | undefined): Position {
+    const clusterId = idOf(header);
+    if (this.#clusterId === '') this.#clusterId = clusterId;
+    if (clusterId !== this.#clusterId) throw CallFailure.ofOtherCluster(clusterId);
+    return { clusterId, revision: exact(header?.revision ?? 0n) };
+  }
+
   // --- tries --------------------------------------------------------------------------------------------------------
 
   async #call<T>(ask: Ask<T>, patienceMs = PATIENCE_MS): Promise<T> {
@@ -207,14 +286,19 @@ export class Etcd {
       // Whole milliseconds, as gRPC takes them.
       const outcome = await this.#try(ask, Math.max(1, Math.ceil(Math.min(TRY_MS, untilMs - performance.now()))));
       if (!(outcome instanceof CallFailure)) return outcome;
-      if (!this.#mayPass(outcome, tries) || performance.now() + PAUSE_MS >= untilMs)
+      const pauseMs = isOfPassword(outcome) ? PASSWORD_PAUSE_MS : PAUSE_MS;
+      if (!this.#mayPass(outcome, tries) || performance.now() + pauseMs >= untilMs)
         throw sentence(outcome, this.#endpoints);
-      await delay(PAUSE_MS);
+      await delay(pauseMs);
     }
   }
 
-  /** A certificate that one member refuses may be good for another, but for none of them later. */
+  /**
+   * A certificate that one member refuses may be good for another, but for none of them later. A password that was good is
+   * being changed.
+   */
   #mayPass(failure: CallFailure, tries: number): boolean {
+    if (isOfPassword(failure)) return !this.#isClosed && this.#hasLoggedIn;
     if (this.#isClosed || !isPassing(failure)) return false;
     return !isOfTls(failure) || tries < this.#access.endpoints.length;
   }
@@ -224,6 +308,7 @@ export class Etcd {
     try {
       connection = this.#connection();
       const headers = await this.#headers(connection);
+      await this.#admit(connection, { timeoutMs, headers });
       return await ask(connection, { timeoutMs, headers });
     } catch (error) {
       return this.#judged(error, connection);
@@ -241,6 +326,7 @@ export class Etcd {
     try {
       connection = this.#connection();
       const headers = await this.#headers(connection);
+      await this.#admit(connection, { timeoutMs: TRY_MS, headers });
       for await (const answer of connection.watch.watch(held(request, signal), { signal, headers })) {
         // The token ended, or the member fell behind.
         if (answer.canceled) return ended('cancelled by the member');
@@ -255,11 +341,20 @@ export class Etcd {
     }
   }
 
+  /** A change must not be made in another cluster: it is asked first which one this is, once for each connection. */
+  async #admit(connection: Connection, options: CallOptions): Promise<void> {
+    if (connection.isAdmitted) return;
+    const { header } = await connection.kv.range({ key: Buffer.from(ANY_KEY), serializable: true }, options);
+    this.#positionOf(header);
+    this.#others.delete(connection.address);
+    connection.isAdmitted = true;
+  }
+
   /** Throws what makes a connection to this member impossible: a port beyond 65535, a certificate that is none. */
   #connection(): Connection {
     if (this.#isClosed) throw closed();
     const { endpoints, tls } = this.#access;
-    this.#current ??= new Connection(endpoints[this.#next % endpoints.length] ?? '', tls);
+    this.#current ??= new Connection(endpoints[this.#next % endpoints.length] ?? '', tls());
     return this.#current;
   }
 
@@ -270,6 +365,13 @@ export class Etcd {
   /** What a call failed of. The next one goes to another member, or with another token. */
   #judged(error: unknown, connection: Connection | undefined): CallFailure {
     const failure = CallFailure.of(error, connection ?? { isOpen: false, brokenBy: error });
+    if (failure.otherCluster !== null && connection !== undefined)
+      this.#others.set(connection.address, failure.otherCluster);
+    if (isOfNoName(failure) && this.#access.user() !== null) {
+      // While nobody had to log in, we did not.
+      this.#token = undefined;
+      return new CallFailure(Code.Unauthenticated, TOKEN_IS_OLD, failure);
+    }
     if (isTokenOld(failure)) this.#token = undefined;
     else if (isPassing(failure) && connection === this.#current) {
       // What is slow or talks nonsense in one call may still carry out the others.
@@ -283,24 +385,38 @@ export class Etcd {
 
   /** `hasleader`: a member that is cut off from the others refuses, and ends its streams (etcd, rpctypes/metadatafields.go). */
   async #headers(connection: Connection): Promise<Record<string, string>> {
-    const { user } = this.#access;
-    if (user === null) return { hasleader: 'true' };
-    this.#token ??= login(connection, user).catch((error: unknown) => {
+    this.#token ??= this.#login(connection).catch((error: unknown) => {
       this.#token = undefined;
       throw error;
     });
-    return { hasleader: 'true', token: await this.#token };
+    const token = await this.#token;
+    return token === null ? { hasleader: 'true' } : { hasleader: 'true', token };
+  }
+
+  /** With the password as it stands in its file now. Null where nobody has to log in, for want of a user or of a lock. */
+  async #login({ auth }: Services): Promise<string | null> {
+    const user = this.#access.user();
+    if (user === null) return null;
+    try {
+      const { token } = await auth.authenticate(user, { timeoutMs: LOGIN_MS, headers: { hasleader: 'true' } });
+      if (!TOKEN.test(token)) throw malformedAnswer('a token that is none');
+      this.#hasLoggedIn = true;
+      return token;
+    } catch (error) {
+      if (error instanceof ConnectError && isOfNoLock(error.rawMessage)) return null;
+      throw error;
+    }
   }
 }
 
-type Ask<T> = (services: Services, options: CallOptions) => Promise<T>;
-type OperationInit = MessageInitShape<typeof RequestOpSchema>;
-
-async function login({ auth }: Services, user: { name: string; password: string }): Promise<string> {
-  const { token } = await auth.authenticate(user, { timeoutMs: LOGIN_MS, headers: { hasleader: 'true' } });
-  if (!TOKEN.test(token)) throw malformed('a token that is none');
-  return token;
+/** `next`: the key with which the next page begins, if there is one. */
+interface Page {
+  readonly entries: StoredValue[];
+  readonly position: Position;
+  readonly next: Uint8Array | undefined;
 }
+
+type Ask<T> = (services: Services, options: CallOptions) => Promise<T>;
 
 /** One message, and the other end hears that no more come. */
 async function* only<T>(message: T): AsyncGenerator<T> {
@@ -319,77 +435,4 @@ function closed(): CallFailure {
 
 function ended(how: string): CallFailure {
   return new CallFailure(Code.Canceled, how, undefined);
-}
-
-// --- messages of the protocol -------------------------------------------------------------------------------------------
-
-/** An answer that could be read and yet is none of etcd's. */
-function malformed(what: string): ConnectError {
-  return new ConnectError(what, Code.DataLoss);
-}
-
-function positionOf(header: ResponseHeader | undefined): Position {
-  if (header === undefined) throw malformed('an answer without a header');
-  // Compared for being the same only, for which 53 bits of 64 will do.
-  return { clusterId: Number(header.clusterId), revision: exact(header.revision) };
-}
-
-function exact(revision: bigint): number {
-  const number = Number(revision);
-  if (number < 0 || !Number.isSafeInteger(number)) throw malformed('a revision beyond all bounds');
-  return number;
-}
-
-/** `next`: the key with which the next page begins, if there is one. */
-interface Page {
-  readonly entries: StoredValue[];
-  readonly position: Position;
-  readonly next: Uint8Array | undefined;
-}
-
-function readPage({ header, kvs, more }: RangeResponse, from: Uint8Array): Page {
-  const position = positionOf(header);
-  const [first, last] = [kvs[0], kvs.at(-1)];
-  if (first === undefined || last === undefined) return { entries: [], position, next: undefined };
-  // Else the same page could come for ever.
-  if (Buffer.compare(first.key, from) < 0 || Buffer.compare(last.key, first.key) < 0)
-    throw malformed('keys that were not asked for');
-  return { entries: kvs.map(storedValue), position, next: more ? Buffer.concat([last.key, Buffer.of(0)]) : undefined };
-}
-
-function storedValue({ key, value, modRevision }: KeyValue): StoredValue {
-  return { key: text(key), value: text(value), revision: exact(modRevision) };
-}
-
-function keyChange({ type, kv }: Event): KeyChange {
-  if (kv === undefined) throw malformed('a change of no key');
-  return { isGone: type === Event_EventType.DELETE, entry: storedValue(kv) };
-}
-
-function text(bytes: Uint8Array): string {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString();
-}
-
-function compare({ key, revision }: Condition): MessageInitShape<typeof CompareSchema> {
-  return {
-    result: Compare_CompareResult.EQUAL,
-    target: Compare_CompareTarget.MOD,
-    key: Buffer.from(key),
-    targetUnion: { case: 'modRevision', value: BigInt(revision) },
-  };
-}
-
-function operation(change: Change): OperationInit {
-  if ('delete' in change)
-    return { request: { case: 'requestDeleteRange', value: { key: Buffer.from(change.delete) } } };
-  const { key, value, lease = 0 } = change.put;
-  const put = { key: Buffer.from(key), value: Buffer.from(value), lease: BigInt(lease) };
-  return { request: { case: 'requestPut', value: put } };
-}
-
-/** The first key behind all with the prefix, which ends with an ASCII character. */
-function endOf(prefix: string): Uint8Array {
-  const end = Buffer.from(prefix);
-  end[end.length - 1] = (end.at(-1) ?? 0) + 1;
-  return end;
 }

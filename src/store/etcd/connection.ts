@@ -32,11 +32,15 @@ export class Connection implements Services, ConnectionState {
   readonly watch: Client<typeof Watch>;
   readonly lease: Client<typeof Lease>;
   readonly auth: Client<typeof Auth>;
+  /** Whoever is at the other end is a member of the cluster that is spoken to. */
+  isAdmitted = false;
+  readonly address: string;
   readonly #session: ClientHttp2Session;
   #brokenBy: unknown;
 
   /** `address`: `10.0.0.1:2379`. `tls` null: without TLS. */
   constructor(address: string, tls: SecureContextOptions | null) {
+    this.address = address;
     const baseUrl = `${tls === null ? 'http' : 'https'}://${address}`;
     this.#session = connect(baseUrl, { ...tls });
     this.#session.on('error', (error: unknown) => {

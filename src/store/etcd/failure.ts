@@ -2,6 +2,8 @@
 import { Code, ConnectError } from '@connectrpc/connect';
 import * as errors from '../../errors.ts';
 
+/** As a member says it (etcd, rpctypes/error.go, ErrInvalidAuthToken). */
+export const TOKEN_IS_OLD = 'invalid auth token';
 /** Of a call whose time was up. */
 export const NO_ANSWER = 'no answer in time';
 
@@ -10,11 +12,19 @@ export class CallFailure extends Error {
   readonly code: Code;
   /** The connection is whole, and what came on it was no answer: a page of HTML, bytes that are no message, a stream cut short. */
   readonly isNonsense: boolean;
+  /** The cluster whose member answered, where it is not ours. */
+  readonly otherCluster: string | null;
 
-  constructor(code: Code, message: string, cause: unknown, isNonsense = false) {
+  constructor(code: Code, message: string, cause: unknown, isNonsense = false, otherCluster: string | null = null) {
     super(message, { cause });
     this.code = code;
     this.isNonsense = isNonsense;
+    this.otherCluster = otherCluster;
+  }
+
+  /** Whatever was answered is not about our claims. */
+  static ofOtherCluster(clusterId: string): CallFailure {
+    return new CallFailure(Code.Unavailable, `a member of cluster ${clusterId} answered`, undefined, false, clusterId);
   }
 
   /** `error`: whatever a call on the connection threw. What the member did not say itself is as good as no answer. */
@@ -65,6 +75,21 @@ export function isOfTls({ cause }: CallFailure): boolean {
   return typeof code === 'string' && /CERT|SSL|TLS|SELF_SIGNED|UNABLE_TO/.test(code);
 }
 
+/** Name and password were refused, which another password may mend. */
+export function isOfPassword({ message }: CallFailure): boolean {
+  return message.includes('authentication failed');
+}
+
+/** Members that ask for no user refuse one who logs in. */
+export function isOfNoLock(message: string): boolean {
+  return message.includes('authentication is not enabled');
+}
+
+/** Who did not log in is refused: since when, nobody says. */
+export function isOfNoName({ message }: CallFailure): boolean {
+  return message.includes('user name is empty');
+}
+
 function isOfLogin({ code, message }: CallFailure): boolean {
   return (
     code === Code.Unauthenticated ||
@@ -76,7 +101,10 @@ function isOfLogin({ code, message }: CallFailure): boolean {
 
 /** The only place where a failure of etcd becomes a sentence. `endpoints`: as in STORE, without the scheme. */
 export function sentence(failure: CallFailure, endpoints: string): errors.PluginError {
-  const { message, code } = failure;
+  const { message, code, otherCluster, cause } = failure;
+  // Of a file that cannot be read.
+  if (cause instanceof errors.PluginError) return cause;
+  if (otherCluster !== null) return errors.clusterOther(endpoints, otherCluster);
   if (code === Code.ResourceExhausted && message.includes('space')) return errors.clusterFull(endpoints, failure);
   if (isOfTls(failure)) return errors.clusterTls(endpoints, plain(message), failure);
   if (isPassing(failure)) return errors.clusterUnreachable(endpoints, message, failure);

@@ -6,17 +6,18 @@
  */
 import * as errors from '../../errors.ts';
 import type { Log } from '../../log.ts';
-import type { Lease, LeaseKind, ProbeProfile } from '../../model.ts';
+import type { Lease, Pool, ProbeProfile } from '../../model.ts';
 import { Serial } from '../../serial.ts';
 import { byBytes } from '../mirror.ts';
-import type { Claim, News, Registry } from './claims.ts';
-import { AGREED, type ClaimEvent, type ClaimState, isContested, isDoubted, transition } from './claimstate.ts';
-import { leaseKey, type LeaseTable, type Table } from '../store.ts';
+import type { Claim, Entry, News, Registry } from './claims.ts';
+import { type ClaimEvent, isContested, isDoubted, type Phase, transition } from './claimstate.ts';
+import { type Contest, leaseKey, type LeaseListener, type LeaseTable, type Table } from '../store.ts';
 import { partsOf, type View } from './view.ts';
 
 interface Parts {
   /** Of this host. */
   readonly own: Table<Lease>;
+  readonly pools: Pick<Table<Pool>, 'get'>;
   /** Resolves when what was changed there is on the disk. */
   readonly durable: () => Promise<void>;
   readonly registry: Registry;
@@ -29,7 +30,6 @@ interface Parts {
 }
 
 type Named = Pick<Lease, 'realm' | 'address'>;
-type Listener = (lease: Named, isTaken: boolean, other: LeaseKind | null) => void;
 
 /** For calls that nobody waits for, or that are made again: others may wait for the same address. */
 const BRIEF_MS = 1500;
@@ -40,9 +40,14 @@ const AT_ONCE = 16;
 export class SharedLeases implements LeaseTable {
   readonly #parts: Parts;
   readonly #serial = new Serial();
-  readonly #listeners: Listener[] = [];
-  /** By key of the lease; those of which there is nothing to remember are left out. */
-  readonly #states = new Map<string, ClaimState>();
+  readonly #listeners: LeaseListener[] = [];
+  readonly #contestListeners: ((contest: Contest) => void)[] = [];
+  /** By key of the lease; those that agree are left out. */
+  readonly #phases = new Map<string, Phase>();
+  /** Keys of leases that this process took over from lost hosts. */
+  readonly #fresh = new Set<string>();
+  /** By key, the other host that has it too, and since when, as it was told last. */
+  readonly #reported = new Map<string, string>();
   #settling: Promise<void> | undefined;
 
   constructor(parts: Parts) {
@@ -74,24 +79,37 @@ export class SharedLeases implements LeaseTable {
     return this.#serial.run(key, async () => {
       if ((await this.#parts.own.get(key)) !== undefined) return false;
       try {
-        return (await this.#claim(key, lease)) && (await this.#parts.own.insert(lease));
+        const isDone = (await this.#claim(key, lease)) && (await this.#parts.own.insert(lease));
+        if (isDone && this.#parts.view.at(key)?.claim.heir !== undefined) this.#fresh.add(key);
+        return isDone;
       } catch (error) {
         // Perhaps it was claimed, and only the answer was lost.
-        this.#note(key, { type: 'doubted' });
+        this.#note(key, 'doubted');
         throw error;
       }
     });
   }
 
-  /** What endpoint an address is for concerns only this host. */
+  /**
+   * What endpoint an address is for concerns only this host. But one that was taken over from a lost host is for good when it
+   * is tied: throws ADDRESS_TAKEN where it went back meanwhile, and a sentence when etcd cannot be told.
+   */
   async replace(previous: Lease, next: Lease): Promise<boolean> {
     const key = leaseKey(next);
     if (previous.holder !== undefined) return false;
     return this.#serial.run(key, async () => {
-      if (!(await this.#parts.own.replace(previous, next))) return false;
-      if (next.endpointId !== null) this.#note(key, { type: 'tied' });
-      return true;
+      if (next.endpointId !== null) await this.#settleHeir(key);
+      return this.#parts.own.replace(previous, next);
     });
+  }
+
+  async #settleHeir(key: string): Promise<void> {
+    const { registry, view } = this.#parts;
+    const known = view.at(key);
+    if (known?.claim.heir === undefined || !view.isOurs(key)) return;
+    const { isOurs, entry } = await registry.settleHeir(key, known);
+    if (entry !== undefined) view.note(key, entry);
+    if (!isOurs) throw this.#refusal(key, entry);
   }
 
   /** It is gone when that is durable here; etcd is told now, or as soon as it can be. */
@@ -100,13 +118,18 @@ export class SharedLeases implements LeaseTable {
     if (lease.holder !== undefined) return false;
     return this.#serial.run(key, async () => {
       if (!(await this.#parts.own.remove(lease))) return false;
+      this.#fresh.delete(key);
       await this.#giveBack(key, BRIEF_MS).catch(() => undefined);
       return true;
     });
   }
 
-  follow(listener: Listener): void {
+  follow(listener: LeaseListener): void {
     this.#listeners.push(listener);
+  }
+
+  contests(listener: (contest: Contest) => void): void {
+    this.#contestListeners.push(listener);
   }
 
   ofLostHosts(realm: string): string[] {
@@ -114,19 +137,45 @@ export class SharedLeases implements LeaseTable {
   }
 
   needsProof(lease: Named): ProbeProfile | null {
-    const { phase, heir } = this.#state(leaseKey(lease));
-    if (phase === 'unclaimed') return 'rfc';
-    return heir === undefined ? null : 'fast';
+    const { view } = this.#parts;
+    const key = leaseKey(lease);
+    if (this.#phase(key) === 'unclaimed') return 'rfc';
+    return view.isInDoubt || view.at(key)?.claim.heir !== undefined ? 'fast' : null;
   }
 
-  #state(key: string): ClaimState {
-    return this.#states.get(key) ?? AGREED;
+  /**
+   * A host that stood still, or was cut off, perhaps lost its claim to another one and has not heard of it yet: then etcd is
+   * asked.
+   */
+  async assure(named: Named): Promise<void> {
+    const key = leaseKey(named);
+    return this.#serial.run(key, async () => {
+      const { own, registry, view } = this.#parts;
+      const lease = await own.get(key);
+      if (lease === undefined) throw this.#refusal(key, view.at(key));
+      const phase = this.#phase(key);
+      if (phase === 'unclaimed' && view.foreign(key) === undefined) return;
+      if (view.isOurs(key) && !isContested(phase) && registry.membership.isSurelyAlive) return;
+      const { isOurs, entry } = await registry.take(key, lease.kind, () => false);
+      if (entry !== undefined) view.note(key, entry);
+      if (!isOurs) throw this.#refusal(key, entry);
+    });
+  }
+
+  #refusal(key: string, entry: Entry | undefined): errors.PluginError {
+    const [, address] = partsOf(key);
+    const node = entry?.claim.nodes.find((one) => one !== this.node);
+    return node === undefined ? errors.addressNotLeased(address) : errors.addressGone(address, node);
+  }
+
+  #phase(key: string): Phase {
+    return this.#phases.get(key) ?? 'agreed';
   }
 
   #note(key: string, event: ClaimEvent): void {
-    const state = transition(this.#state(key), event);
-    if (state.phase === 'agreed' && state.heir === undefined) this.#states.delete(key);
-    else this.#states.set(key, state);
+    const phase = transition(this.#phase(key), event);
+    if (phase === 'agreed') this.#phases.delete(key);
+    else this.#phases.set(key, phase);
   }
 
   // --- claims -------------------------------------------------------------------------------------------------------
@@ -139,13 +188,12 @@ export class SharedLeases implements LeaseTable {
     try {
       await gate();
       const patienceMs = this.#parts.fallsBack ? BRIEF_MS : undefined;
-      const { isOurs, entry, inherited } = await registry.take(key, kind, isLost, patienceMs);
+      const { isOurs, entry } = await registry.take(key, kind, isLost, patienceMs);
       if (entry !== undefined) view.note(key, entry);
-      if (isOurs) this.#note(key, { type: 'claimed', heir: inherited });
       return isOurs;
     } catch (error) {
       if (!this.#mayFallBack(key, error)) throw error;
-      this.#note(key, { type: 'grantedUnclaimed' });
+      this.#note(key, 'grantedUnclaimed');
       return true;
     }
   }
@@ -158,12 +206,13 @@ export class SharedLeases implements LeaseTable {
 
   async #giveBack(key: string, patienceMs?: number): Promise<void> {
     const { durable, gate, registry, view } = this.#parts;
-    this.#note(key, { type: 'gone' });
+    this.#note(key, 'gone');
     // Else a power cut could bring back here what another host has got since.
     await durable();
     await gate();
-    await registry.giveBack(key, view.at(key), this.#state(key).heir, patienceMs);
-    this.#note(key, { type: 'givenBack' });
+    await registry.giveBack(key, view.at(key), patienceMs);
+    this.#note(key, 'givenBack');
+    await this.#declare(key, undefined);
   }
 
   // --- bringing both in line ------------------------------------------------------------------------------------------
@@ -178,18 +227,19 @@ export class SharedLeases implements LeaseTable {
     const { own, view } = this.#parts;
     for (const key of gone) this.#tell(key);
     for (const key of view.keys()) {
-      if (view.isOurs(key)) this.#note(key, { type: 'doubted' });
+      if (view.isOurs(key)) this.#note(key, 'doubted');
       else this.#tell(key);
     }
-    for (const lease of await own.list()) this.#note(leaseKey(lease), { type: 'doubted' });
+    for (const lease of await own.list()) this.#note(leaseKey(lease), 'doubted');
   }
 
   /** After changes of others, or of our own. */
   review(news: readonly News[]): void {
     for (const one of news) {
-      if (!('lease' in one)) continue;
-      this.#note(one.lease, { type: 'doubted' });
-      this.#tell(one.lease);
+      if ('lease' in one) this.#tell(one.lease);
+      if ('lease' in one) this.#note(one.lease, 'doubted');
+      // Of our own it is news when it is gone: it ended with the record of an earlier process.
+      if ('rival' in one && (one.of !== this.node || one.since === null)) this.#note(one.rival, 'doubted');
     }
     void this.settle();
   }
@@ -201,6 +251,11 @@ export class SharedLeases implements LeaseTable {
     for (const listener of this.#listeners) listener({ realm, address }, isTaken, other);
   }
 
+  /** Whether all that this host has is claimed, and nothing else. */
+  get isSettled(): boolean {
+    return ![...this.#phases.values()].some(isDoubted);
+  }
+
   /** Never throws: what cannot be done now is tried again at the next call. */
   settle(): Promise<void> {
     this.#settling ??= this.#settleAll().finally(() => (this.#settling = undefined));
@@ -208,7 +263,7 @@ export class SharedLeases implements LeaseTable {
   }
 
   async #settleAll(): Promise<void> {
-    const doubted = [...this.#states].filter(([, state]) => isDoubted(state));
+    const doubted = [...this.#phases].filter(([, phase]) => isDoubted(phase));
     const keys = doubted.map(([key]) => key).values();
     const work = async () => {
       for (const key of keys) await this.#serial.run(key, () => this.#settleOne(key));
@@ -219,28 +274,89 @@ export class SharedLeases implements LeaseTable {
 
   async #settleOne(key: string): Promise<void> {
     // Whoever came before in the queue perhaps did it.
-    if (!isDoubted(this.#state(key))) return;
+    if (!isDoubted(this.#phase(key))) return;
     const { own, view } = this.#parts;
     const lease = await own.get(key);
-    if (lease === undefined ? !view.isOurs(key) : view.isOurs(key) && view.at(key)?.claim.kind === lease.kind)
-      this.#note(key, { type: 'agreed' });
-    else if (lease === undefined) await this.#giveBack(key, BRIEF_MS);
-    else await this.#reclaim(key, lease);
+    if (lease === undefined && view.isOurs(key)) return this.#giveBack(key, BRIEF_MS);
+    if (lease !== undefined && !(view.isOurs(key) && view.at(key)?.claim.kind === lease.kind))
+      return this.#reclaim(key, lease);
+    if (lease !== undefined && (await this.#isTorn(key, lease))) {
+      await own.remove(lease);
+      return this.#giveBack(key, BRIEF_MS);
+    }
+    this.#note(key, 'agreed');
+    await this.#declare(key, lease);
+  }
+
+  /** It was being taken over from a lost host when the process before this one ended. */
+  async #isTorn(key: string, lease: Lease): Promise<boolean> {
+    const isTakenOver = this.#parts.view.at(key)?.claim.heir !== undefined;
+    return isTakenOver && !this.#fresh.has(key) && (await this.#isIdle(lease));
   }
 
   /** This host has it: it was given out without quorum, or before there was a cluster, or etcd lost it. */
   async #reclaim(key: string, lease: Lease): Promise<void> {
-    const { registry, view, log } = this.#parts;
+    const { own, registry, view } = this.#parts;
     const { isOurs, entry } = await registry.take(key, lease.kind, () => false, BRIEF_MS);
     if (entry !== undefined) view.note(key, entry);
-    if (isOurs) return this.#note(key, { type: 'agreed' });
-    const isNews = !isContested(this.#state(key));
-    this.#note(key, { type: 'refused' });
-    if (!isNews) return;
-    log.error('an address of this host is claimed by another one: restart one of the two containers', {
-      address: lease.address,
-      endpoint: lease.endpointId,
-      other: entry?.claim.nodes.join(' ') ?? null,
+    // What was heard meanwhile is newer.
+    if (isOurs !== view.isOurs(key)) return;
+    this.#note(key, isOurs ? 'agreed' : 'refused');
+    if (!isOurs && (await this.#isIdle(lease))) {
+      await own.remove(lease);
+      this.#note(key, 'agreed');
+      this.#tell(key);
+      return this.#declare(key, undefined);
+    }
+    const node = entry?.claim.nodes.find((one) => one !== this.node);
+    if (!isOurs && node !== undefined) this.#report(key, node, '', lease);
+    await this.#declare(key, lease, !isOurs);
+  }
+
+  /** No container has it: whoever is about to start is refused then (assure()). Of other drivers' networks that is not known. */
+  async #isIdle({ kind, endpointId, poolIds }: Lease): Promise<boolean> {
+    if (kind !== 'container' || endpointId !== null) return false;
+    const pools = await Promise.all(poolIds.map((id) => this.#parts.pools.get(id)));
+    return pools.every((pool) => pool?.networkId !== null);
+  }
+
+  /**
+   * Two hosts that have an address both say so, since when, as long as it lasts; so each can tell its user. `isRefused`: etcd
+   * says that it is the other's.
+   */
+  async #declare(key: string, lease: Lease | undefined, isRefused = false): Promise<void> {
+    const { registry, view } = this.#parts;
+    const rivals = lease === undefined ? [] : view.rivals(key);
+    if (lease !== undefined) for (const [node, since] of rivals) this.#report(key, node, since, lease);
+    const isRival = lease !== undefined && (isRefused || rivals.length > 0);
+    if (!isRival && this.#reported.delete(key)) this.#tellContest({ ...named(key), node: '', since: '', isOver: true });
+    if (isRival === view.isRival(key)) return;
+    await registry.declareRival(key, isRival ? lease.changedAt : null).catch((error: unknown) => {
+      this.#note(key, 'doubted');
+      throw error;
     });
   }
+
+  /** Once, and again when more is known of it. */
+  #report(key: string, node: string, since: string, lease: Lease): void {
+    const known = this.#reported.get(key);
+    if (known === `${node} ${since}` || (since === '' && known?.startsWith(`${node} `) === true)) return;
+    this.#reported.set(key, `${node} ${since}`);
+    this.#tellContest({ ...named(key), node, since, isOver: false });
+    if (known !== undefined) return;
+    this.#parts.log.error('an address of this host is another one’s too: stop one of the two containers', {
+      address: lease.address,
+      endpoint: lease.endpointId,
+      other: node,
+    });
+  }
+
+  #tellContest(contest: Contest): void {
+    for (const listener of this.#contestListeners) listener(contest);
+  }
+}
+
+function named(key: string): Named {
+  const [realm, address] = partsOf(key);
+  return { realm, address };
 }

@@ -3,16 +3,13 @@
  *
  * Without etcd the daemon starts and goes on: only new claims are refused until it is back.
  */
-import { randomBytes } from 'node:crypto';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
-import { hostname } from 'node:os';
-import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import * as errors from '../../errors.ts';
 import type { Log } from '../../log.ts';
 import type { Conflict, Endpoint, Network, Pool } from '../../model.ts';
 import { type ChangeStream, Etcd, type EtcdAccess, type Position } from './client.ts';
-import { Registry, type Self } from './claims.ts';
+import { Registry } from './claims.ts';
+import { KnownCluster, readSelf, type Self } from './identity.ts';
 import { SharedLeases } from './leases.ts';
 import type { ClusterSettings } from '../../settings.ts';
 import { readAccess } from './access.ts';
@@ -26,6 +23,8 @@ interface Parts {
   readonly cluster: string;
   readonly local: Store;
   readonly self: Self;
+  /** Of etcd, as it was known last. */
+  readonly known: KnownCluster;
   readonly fallsBack: boolean;
   readonly log: Log;
 }
@@ -39,6 +38,12 @@ const NONSENSE = 'the shared store sent what is no answer; its changes are follo
 const WATCH_TRIES = 3;
 /** After etcd was restored from a snapshot: until the hosts have claimed again what they got since it was made. */
 const RESTORED_MS = 10_000;
+/** What an operator is changing just now is waited for. */
+const CHANGING = ['CLUSTER_LOGIN', 'CLUSTER_TLS', 'CLUSTER_NODE_TAKEN'];
+const CHANGING_MS = 3000;
+const TRIES_MS = 100;
+/** A stop waits so long for etcd, twice. */
+const CLOSE_MS = 1500;
 
 /** The store of one host of several. Its tables work as long as this host's own store does, but for new claims. */
 export class ClusterStore implements Store {
@@ -49,6 +54,7 @@ export class ClusterStore implements Store {
   readonly leases: SharedLeases;
   readonly #local: Store;
   readonly #log: Log;
+  readonly #known: KnownCluster;
   readonly #etcd: Etcd;
   readonly #registry: Registry;
   readonly #view: View;
@@ -59,18 +65,21 @@ export class ClusterStore implements Store {
   /** Why no claim can be made; null when they can. */
   #fault: errors.PluginError | null = null;
   #isUp = false;
+  /** Endpoints of which the log says that they are of another cluster. */
+  readonly #named = new Map<string, string>();
   #restoredAtMs = Number.NEGATIVE_INFINITY;
 
-  constructor({ local, access, cluster, self, fallsBack, log }: Parts) {
+  constructor({ local, access, cluster, self, known, fallsBack, log }: Parts) {
     const { networks, endpoints, pools, conflicts, leases } = local;
     [this.networks, this.endpoints, this.pools, this.conflicts] = [networks, endpoints, pools, conflicts];
-    [this.#local, this.#log] = [local, log];
+    [this.#local, this.#log, this.#known] = [local, log, known];
     this.#etcd = new Etcd(access);
+    this.#etcd.keepTo(known.position?.clusterId ?? '');
     this.#registry = new Registry(this.#etcd, cluster, self);
     this.#view = new View(self.node);
     const [registry, view, gate] = [this.#registry, this.#view, () => this.#gate()];
     const durable = () => local.durable();
-    this.leases = new SharedLeases({ own: leases, durable, registry, view, gate, fallsBack, log });
+    this.leases = new SharedLeases({ own: leases, pools, durable, registry, view, gate, fallsBack, log });
     this.#stay = this.#run();
   }
 
@@ -80,6 +89,10 @@ export class ClusterStore implements Store {
 
   async close(): Promise<void> {
     this.#stop.abort();
+    // What is under way goes on as long as etcd is silent.
+    const late = () => delay(CLOSE_MS, null, { ref: false });
+    if (this.#isUp) await Promise.race([this.#stay.then(() => this.leases.settle()), late()]);
+    if (this.#isUp) await this.#registry.membership.leave();
     this.#etcd.close();
     await this.#stay;
     await this.leases.settle();
@@ -89,6 +102,9 @@ export class ClusterStore implements Store {
   async #gate(): Promise<void> {
     if (!this.#isUp && this.#fault === null)
       await Promise.race([this.#started.promise, delay(START_MS, null, { ref: false })]);
+    const untilMs = performance.now() + CHANGING_MS;
+    while (!this.#isUp && CHANGING.includes(this.#fault?.code ?? '') && performance.now() < untilMs)
+      await delay(TRIES_MS);
     if (!this.#isUp) throw this.#fault ?? this.#etcd.silence();
     const waitMs = this.#restoredAtMs + RESTORED_MS - performance.now();
     if (waitMs > 0) throw errors.clusterRestored(Math.ceil(waitMs / 1000));
@@ -111,10 +127,8 @@ export class ClusterStore implements Store {
 
   /** Follows the changes until the member goes away, which is no fault yet; throws when no other can be reached. */
   async #visit(): Promise<void> {
-    if (!(await this.#registry.keepAlive())) {
-      await this.#registry.checkSchema();
-      await this.#registry.register();
-    }
+    if (this.#known.position === undefined) await this.#chooseCluster();
+    if (!(await this.#isAlive())) await this.#registry.membership.enter();
     const watch = await this.#follow();
     const leave = new AbortController();
     try {
@@ -129,25 +143,68 @@ export class ClusterStore implements Store {
     }
   }
 
+  /** Throws what another cluster makes of it: see #judgeCluster(). */
+  async #isAlive(): Promise<boolean> {
+    try {
+      // Asks for the cluster as well, also where there is nothing to keep alive.
+      const isAlive = await this.#registry.membership.keepAlive();
+      if (!isAlive) await this.#registry.checkSchema();
+      return isAlive;
+    } catch (error) {
+      if (this.#etcd.others.size > 0) await this.#judgeCluster();
+      throw error;
+    }
+  }
+
   async #keepUp(leave: AbortSignal): Promise<never> {
     const signal = AbortSignal.any([leave, this.#stop.signal]);
+    const { membership } = this.#registry;
     for (;;) {
-      await this.leases.settle();
+      // A thousand claims take longer than the node's record lasts.
+      void this.leases.settle().then(() => this.#noteBack());
       await delay(KEEP_ALIVE_MS, null, { signal });
-      if (!(await this.#registry.keepAlive())) await this.#registry.register();
+      if (!(await membership.keepAlive()) || !this.#view.knows(this.#registry.node)) await membership.enter();
+      if (this.#view.hasSilent) await this.#lookWhetherWritable();
+      this.#known.keep(this.#view.latest);
+      this.#nameOthers();
     }
+  }
+
+  /** A member that was replaced by one of a cluster of its own is passed over, but somebody has to mend it. */
+  #nameOthers(): void {
+    for (const [endpoint, clusterId] of this.#etcd.others) {
+      if (this.#named.get(endpoint) === clusterId) continue;
+      this.#named.set(endpoint, clusterId);
+      this.#log.error(errors.clusterSplit(new Map([[endpoint, [clusterId]]]), this.#view.latest.clusterId).message);
+    }
+  }
+
+  /** Who comes back while the store takes no changes cannot say so. */
+  async #lookWhetherWritable(): Promise<void> {
+    const isWritable = await this.#registry.tryToWrite().then(
+      () => true,
+      () => false,
+    );
+    this.#view.noteWritable(isWritable);
+  }
+
+  /** After etcd was restored: all that this host has is claimed again. Tried again at the next look. */
+  async #noteBack(): Promise<void> {
+    if (this.#view.isAwaited && this.leases.isSettled) await this.#registry.noteBack().catch(() => undefined);
   }
 
   /** From all there is: where it was read a moment ago too, etcd may have been restored from a snapshot since. */
   async #follow(): Promise<ChangeStream> {
-    const known = this.#view.latest;
+    const known = this.#view.latest.revision > 0 ? this.#view.latest : this.#known.position;
     const { news, position } = await this.#registry.load();
     const forgotten = this.#view.forgotten(news, position);
     // What this host gave back itself is no sign.
-    if (isBehind(position, known) || (await this.leases.hasAny(forgotten))) this.#noteRestored();
+    if ((known !== undefined && isBehind(position, known)) || (await this.leases.hasAny(forgotten)))
+      await this.#noteRestored();
     // At once, since what is gone is known only now.
     await this.leases.reviewAll(this.#view.load(news, position));
-    if (!this.#view.knows(this.#registry.node)) await this.#registry.register();
+    this.#known.keep(position);
+    if (!this.#view.knows(this.#registry.node)) await this.#registry.membership.enter();
     return this.#watch(position);
   }
 
@@ -167,9 +224,36 @@ export class ClusterStore implements Store {
     }
   }
 
-  #noteRestored(): void {
+  /** Before anything else is written: hosts that come after it know then that the store does not know everything. */
+  async #noteRestored(): Promise<void> {
     this.#restoredAtMs = performance.now();
     this.#log.warn('the shared store was restored or replaced: what this host has is claimed anew');
+    await this.#registry.noteRestored([...this.#view.allNodes().add(this.#registry.node)]);
+  }
+
+  /** At the first contact: that of most endpoints, since any of them could have become a cluster of its own. */
+  async #chooseCluster(): Promise<void> {
+    const answers = await this.#etcd.survey();
+    const chosen = clusterOfMost(answers);
+    if (chosen !== undefined) return this.#etcd.keepTo(chosen);
+    if ([...answers.values()].some((ids) => ids !== null)) throw errors.clusterSplit(answers, null);
+    // What keeps them from answering is told.
+    await this.#registry.load();
+    throw this.#etcd.silence();
+  }
+
+  /**
+   * No member of the cluster that this host knows answers, and one of another does. Where most of the endpoints have become that
+   * other one, etcd was replaced or restored, and they cannot have a majority elsewhere. Else two clusters stand at the
+   * addresses of one: throws CLUSTER_SPLIT, since whoever follows the other one gives out what its hosts have.
+   */
+  async #judgeCluster(): Promise<void> {
+    const kept = this.#known.position?.clusterId ?? '';
+    const answers = await this.#etcd.survey();
+    if ([...answers.values()].some((ids) => ids?.includes(kept))) return;
+    const chosen = clusterOfMost(answers);
+    if (chosen === undefined) throw errors.clusterSplit(answers, kept);
+    this.#etcd.keepTo(chosen);
   }
 
   #goUp(): void {
@@ -188,25 +272,17 @@ export class ClusterStore implements Store {
   }
 }
 
+/** Undefined where no cluster has most of the endpoints; one behind which several answer has none. */
+function clusterOfMost(answers: ReadonlyMap<string, readonly string[] | null>): string | undefined {
+  const ids = [...answers.values()].map((one) => (one?.length === 1 ? one[0] : undefined));
+  return ids.find((id) => id !== undefined && 2 * ids.filter((one) => one === id).length > ids.length);
+}
+
 /** Throws a sentence when the state directory or a file named in the settings cannot be used; etcd may be away. */
 export function openClusterStore(stateDirectory: string, settings: ClusterSettings, log: Log): ClusterStore {
   const access = readAccess(settings);
   const local = openLocalStore(stateDirectory);
   const { cluster, fallsBack } = settings;
-  return new ClusterStore({ local, access, cluster, self: readSelf(stateDirectory), fallsBack, log });
-}
-
-/** Who this host is for others, kept beside its state: `web1-3f2a9c1d04be`. Named at the first call. */
-export function readSelf(stateDirectory: string): Self {
-  const self = peekSelf(stateDirectory);
-  if (!existsSync(self.file)) writeFileSync(self.file, `${self.node}\n`, { flag: 'wx', mode: 0o600, flush: true });
-  return self;
-}
-
-/** Who it is, or would be, without writing anything. */
-export function peekSelf(stateDirectory: string): Self {
-  const file = join(resolve(stateDirectory), 'node');
-  const host = hostname();
-  const node = existsSync(file) ? readFileSync(file, 'utf8').trim() : `${host}-${randomBytes(6).toString('hex')}`;
-  return { node, host, file };
+  const [self, known] = [readSelf(stateDirectory), new KnownCluster(stateDirectory)];
+  return new ClusterStore({ local, access, cluster, self, known, fallsBack, log });
 }

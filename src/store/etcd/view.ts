@@ -1,23 +1,42 @@
-/** What the shared store says, in memory: which host claims which address, and which hosts are alive. */
+/** What the shared store says, in memory: which host claims which address, and which hosts are alive, or were. */
 import type { Holder, Lease } from '../../model.ts';
 import type { Position } from './client.ts';
-import type { Claim, Entry, News } from './claims.ts';
+import { type Claim, type Entry, isShared, type News } from './claims.ts';
+import { COMMAND } from './identity.ts';
 
 /** For leases of other hosts, of which no more is known. */
 const NO_DATE = '1970-01-01T00:00:00.000Z';
 
+/** So long a host must not have been heard of, while it could have entered itself, before it is lost. */
+const SILENCE_MS = 30_000;
+/** It could have done so when the store took changes at two looks no further apart. */
+const LOOKS_APART_MS = 12_000;
+
 /** Claims and living nodes, kept up by load() and apply() from what is heard of etcd, in the order of its revisions. */
 export class View {
   readonly #node: string;
+  readonly #nowMs: () => number;
   readonly #entries = new Map<string, Entry>();
   readonly #nodes = new Set<string>();
+  /** When a node went, of those that did since all was loaded. */
+  readonly #wentAtMs = new Map<string, number>();
+  #loadedAtMs = Number.NEGATIVE_INFINITY;
+  /** Without a break until the last look. */
+  #writableSinceMs = Number.POSITIVE_INFINITY;
+  #writableAtMs = Number.NEGATIVE_INFINITY;
+  /** By key of the lease: nodes that have it too, and since when. */
+  readonly #rivals = new Map<string, Map<string, string>>();
+  readonly #awaited = new Set<string>();
+  #isRestored = false;
   /** All changes up to here are in. */
-  #at: Position = { clusterId: 0, revision: 0 };
+  #at: Position = { clusterId: '', revision: 0 };
   /** Of the last change that anything told of: answers to claims are ahead of the changes. */
   #latest = 0;
 
-  constructor(node: string) {
+  /** `nowMs`: monotonic. */
+  constructor(node: string, nowMs: () => number = () => performance.now()) {
     this.#node = node;
+    this.#nowMs = nowMs;
   }
 
   /** The keys of all leases that are claimed, by whichever host. */
@@ -40,9 +59,62 @@ export class View {
     return this.#nodes.has(node);
   }
 
-  /** Whether none of the nodes that have it is alive. */
-  isLost({ nodes }: Claim): boolean {
-    return nodes.every((node) => !this.#nodes.has(node));
+  /** All hosts that were heard of: those alive, and those that have claims. */
+  allNodes(): Set<string> {
+    const nodes = new Set([...this.#nodes].filter((node) => !node.startsWith(COMMAND)));
+    for (const { claim } of this.#entries.values()) for (const node of everyNode(claim)) nodes.add(node);
+    return nodes;
+  }
+
+  /**
+   * Whether none of the nodes that have it, or had it before, was heard of for 30 s in which each could have made itself heard:
+   * a store that is full takes no host in that comes back.
+   */
+  isLost(claim: Claim): boolean {
+    const since = Math.max(this.#writableSinceMs, ...everyNode(claim).map((node) => this.#silentSinceMs(node)));
+    return this.#nowMs() - since >= SILENCE_MS;
+  }
+
+  /** Infinite for a node that is alive. */
+  #silentSinceMs(node: string): number {
+    if (this.#nodes.has(node)) return Number.POSITIVE_INFINITY;
+    return Math.max(this.#loadedAtMs, this.#wentAtMs.get(node) ?? Number.NEGATIVE_INFINITY);
+  }
+
+  /** Whether a node that has claims is not alive: it is to be seen whether the store takes changes. */
+  get hasSilent(): boolean {
+    for (const { claim } of this.#entries.values())
+      if (everyNode(claim).some((node) => !this.#nodes.has(node))) return true;
+    return false;
+  }
+
+  /** The store takes changes at this moment, or does not. */
+  noteWritable(isWritable: boolean): void {
+    const nowMs = this.#nowMs();
+    if (!isWritable) this.#writableSinceMs = Number.POSITIVE_INFINITY;
+    else if (this.#writableSinceMs === Number.POSITIVE_INFINITY || nowMs - this.#writableAtMs > LOOKS_APART_MS)
+      this.#writableSinceMs = nowMs;
+    this.#writableAtMs = nowMs;
+  }
+
+  /** Nodes but this one that have the address too, each with its date; those of a claim are not among them. */
+  rivals(key: string): [string, string][] {
+    return [...(this.#rivals.get(key) ?? [])].filter(([node]) => node !== this.#node);
+  }
+
+  /** Whether this node has said that it has the address too. */
+  isRival(key: string): boolean {
+    return this.#rivals.get(key)?.has(this.#node) ?? false;
+  }
+
+  /** What the store says was restored lately, or a host is awaited that may have more than the store knows. */
+  get isInDoubt(): boolean {
+    return this.#isRestored || this.#awaited.size > 0;
+  }
+
+  /** Whether this node has to say that its claims are made again. */
+  get isAwaited(): boolean {
+    return this.#awaited.has(this.#node);
   }
 
   /** How far the store had come when it last said anything. */
@@ -53,9 +125,12 @@ export class View {
   /** Begins anew with all there is. Answers the keys of leases that were there and are not any more, of which no change told. */
   load(news: readonly News[], at: Position): string[] {
     const known = [...this.#entries.keys()];
-    this.#entries.clear();
-    this.#nodes.clear();
+    for (const table of [this.#entries, this.#nodes, this.#rivals, this.#awaited, this.#wentAtMs]) table.clear();
+    this.#isRestored = false;
     this.#latest = 0;
+    // What happened meanwhile was not seen.
+    this.#loadedAtMs = this.#nowMs();
+    this.#writableSinceMs = Number.POSITIVE_INFINITY;
     this.apply(news, at);
     return known.filter((key) => !this.#entries.has(key));
   }
@@ -64,11 +139,30 @@ export class View {
   apply(news: readonly News[], at: Position): void {
     for (const one of news) {
       if ('lease' in one) this.#change(one.lease, one.entry, one.revision);
-      else if (one.isAlive) this.#nodes.add(one.node);
-      else this.#nodes.delete(one.node);
+      else if ('node' in one) this.#noteNode(one.node, one.isAlive);
+      else if ('rival' in one) this.#noteRival(one.rival, one.of, one.since);
+      else if ('awaited' in one && one.isAwaited) this.#awaited.add(one.awaited);
+      else if ('awaited' in one) this.#awaited.delete(one.awaited);
+      else if ('isRestored' in one) this.#isRestored = one.isRestored;
     }
     this.#at = at;
     this.#latest = Math.max(this.#latest, at.revision);
+  }
+
+  #noteNode(node: string, isAlive: boolean): void {
+    if (isAlive) this.#nodes.add(node);
+    else {
+      this.#nodes.delete(node);
+      this.#wentAtMs.set(node, this.#nowMs());
+    }
+  }
+
+  #noteRival(key: string, node: string, since: string | null): void {
+    const known = this.#rivals.get(key) ?? new Map<string, string>();
+    if (since === null) known.delete(node);
+    else known.set(node, since);
+    if (known.size > 0) this.#rivals.set(key, known);
+    else this.#rivals.delete(key);
   }
 
   /** Claims of this host that it had then and that are not among all there is, or an earlier one is. */
@@ -101,10 +195,10 @@ export class View {
     return { realm, address, kind: claim.kind, poolIds: [], endpointId: null, holder, changedAt: NO_DATE };
   }
 
-  /** Keys of leases that only lost hosts have. */
+  /** Keys of leases that only lost hosts have, and that others may inherit. */
   *lostBelow(prefix: string): Generator<string> {
     for (const [key, { claim }] of this.#entries)
-      if (key.startsWith(prefix) && this.isLost(claim) && !this.isOurs(key)) yield key;
+      if (key.startsWith(prefix) && !isShared(claim.kind) && !this.isOurs(key) && this.isLost(claim)) yield key;
   }
 
   /** Leases of other hosts whose key starts with the prefix. */
@@ -119,6 +213,11 @@ export class View {
 /** Whether the store that stands at `now` is another one than the one that had come to `known`, or an earlier one. */
 export function isBehind(now: Position, known: Position): boolean {
   return known.revision > 0 && (now.clusterId !== known.clusterId || now.revision < known.revision);
+}
+
+/** Those that have it, and those that had it before. */
+function everyNode({ nodes, heir }: Claim): readonly string[] {
+  return heir === undefined ? nodes : [...nodes, ...heir.nodes];
 }
 
 /** Realm and address of a lease's key. */

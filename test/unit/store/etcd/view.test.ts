@@ -4,7 +4,7 @@ import { describe, test } from 'node:test';
 import type { Entry, News } from '../../../../src/store/etcd/claims.ts';
 import { isBehind, View } from '../../../../src/store/etcd/view.ts';
 
-const CLUSTER = 7;
+const CLUSTER = 'cdf818194e3a8c32';
 const OURS = 'lan/192.168.1.2';
 
 function claimed(node: string, revision: number): Entry {
@@ -25,9 +25,9 @@ describe('the view of the shared store', () => {
 
   test('the same store or a later one is not behind, an earlier or another one is', () => {
     const { latest } = loaded();
-    const judge = (clusterId: number, revision: number) => isBehind({ clusterId, revision }, latest);
+    const judge = (clusterId: string, revision: number) => isBehind({ clusterId, revision }, latest);
     assert.deepEqual(
-      [judge(CLUSTER, 5), judge(CLUSTER, 6), judge(CLUSTER, 4), judge(CLUSTER + 1, 9)],
+      [judge(CLUSTER, 5), judge(CLUSTER, 6), judge(CLUSTER, 4), judge(`${CLUSTER}0`, 9)],
       [false, false, true, true],
     );
   });
@@ -54,5 +54,95 @@ describe('the view of the shared store', () => {
     view.note('lan/192.168.1.4', claimed('other', 4));
     assert.deepEqual(view.forgotten([], { clusterId: CLUSTER, revision: 5 }), [OURS]);
     assert.deepEqual(view.forgotten(news, { clusterId: CLUSTER, revision: 5 }), []);
+  });
+
+  const LOST = { lease: OURS, entry: claimed('lost', 3), revision: 3 } as const;
+  /** A view at a time that is set, whose host looks every 5 s whether the store takes changes. */
+  const timed = (news: readonly News[]) => {
+    let nowMs = 0;
+    const view = new View('me', () => nowMs);
+    view.load(news, { clusterId: CLUSTER, revision: 5 });
+    const pass = (seconds: number, isWritable = true) => {
+      for (let passed = 0; passed < seconds; passed += 5) {
+        nowMs += 5000;
+        view.noteWritable(isWritable);
+      }
+    };
+    const isLost = () => [...view.lostBelow('lan/')].length > 0;
+    return { view, pass, isLost, sleep: (ms: number) => (nowMs += ms) };
+  };
+  const LATER = { clusterId: CLUSTER, revision: 6 };
+
+  test('a host is lost after 30 s in which it was not heard of and the store took changes', () => {
+    const { view, pass, isLost } = timed([LOST, { node: 'lost', isAlive: true, host: '' }]);
+    pass(300);
+    assert.equal(isLost(), false);
+    view.apply([{ node: 'lost', isAlive: false, host: '' }], LATER);
+    pass(25);
+    assert.equal(isLost(), false);
+    pass(5);
+    assert.equal(isLost(), true);
+    view.apply([{ node: 'lost', isAlive: true, host: '' }], LATER);
+    assert.equal(isLost(), false);
+  });
+
+  test('time in which the store took no changes, or in which nobody looked, does not count', () => {
+    const { view, pass, isLost, sleep } = timed([LOST]);
+    pass(20);
+    pass(60, false);
+    pass(30);
+    assert.equal(isLost(), false, 'the first look that went well begins it');
+    pass(5);
+    assert.equal(isLost(), true);
+    sleep(60_000);
+    view.noteWritable(true);
+    assert.equal(isLost(), false);
+    pass(30);
+    assert.equal(isLost(), true);
+    view.load([LOST], LATER);
+    assert.equal(isLost(), false, 'what was before a new look at all of it was perhaps not all');
+  });
+
+  test('an address goes on to nobody while its heir is alive, and gateways never do', () => {
+    const heir = { kind: 'container', nodes: ['heir'] } as const;
+    const torn = {
+      lease: OURS,
+      entry: { claim: { kind: 'container', nodes: ['taker'], heir }, revision: 3 },
+      revision: 3,
+    } as const;
+    const kept = {
+      lease: OURS,
+      entry: { claim: { kind: 'gateway', nodes: ['lost'] }, revision: 3 },
+      revision: 3,
+    } as const;
+    for (const [news, expected] of [
+      [[torn, { node: 'heir', isAlive: true, host: '' }], false],
+      [[torn], true],
+      [[kept], false],
+    ] as const) {
+      const { pass, isLost } = timed(news);
+      pass(60);
+      assert.equal(isLost(), expected);
+    }
+  });
+
+  test('who has an address too, and who is awaited after a restore', () => {
+    const view = loaded();
+    assert.equal(view.isInDoubt, false);
+    view.apply([{ awaited: 'other', isAwaited: true }, { isRestored: true }], LATER);
+    view.apply([{ isRestored: false }], LATER);
+    assert.deepEqual([view.isInDoubt, view.isAwaited], [true, false]);
+    view.apply([{ awaited: 'other', isAwaited: false }], LATER);
+    assert.equal(view.isInDoubt, false);
+    view.apply(
+      [
+        { rival: OURS, of: 'me', since: '2026' },
+        { rival: OURS, of: 'other', since: '2025' },
+      ],
+      LATER,
+    );
+    assert.deepEqual([view.isRival(OURS), view.rivals(OURS)], [true, [['other', '2025']]]);
+    view.apply([{ rival: OURS, of: 'other', since: null }], LATER);
+    assert.deepEqual(view.rivals(OURS), []);
   });
 });

@@ -1,0 +1,77 @@
+/**
+ * Addresses that two hosts of a shared store have, as rows among the conflicts: on both, with which of the two containers is
+ * newer. The LAN may have nothing to tell of them, since one address makes one MAC address on all hosts.
+ */
+import type { Log } from '../log.ts';
+import type { Endpoint } from '../model.ts';
+import type { Conflicts } from './conflicts.ts';
+import { type Contest, leaseKey, type Store } from './store.ts';
+
+interface Parts {
+  readonly store: Pick<Store, 'leases' | 'endpoints'>;
+  readonly conflicts: Pick<Conflicts, 'record' | 'end'>;
+  readonly log: Pick<Log, 'error'>;
+}
+
+/** A row that nobody confirms has ended after ten minutes. */
+const CONFIRM_MS = 60_000;
+
+/** Follows what the store tells of contests until stop(). */
+export class Contests {
+  readonly #parts: Parts;
+  /** Those that last, by key of the lease, each with where its row is. */
+  readonly #lasting = new Map<string, { readonly contest: Contest; parent: string | null }>();
+  readonly #timer: NodeJS.Timeout;
+
+  constructor(parts: Parts) {
+    this.#parts = parts;
+    parts.store.leases.contests?.((contest) => void this.#hear(contest).catch(this.#failed));
+    this.#timer = setInterval(() => void this.#confirm().catch(this.#failed), CONFIRM_MS).unref();
+  }
+
+  /** Writes nothing any more. */
+  stop(): void {
+    clearInterval(this.#timer);
+    this.#lasting.clear();
+  }
+
+  async #hear(contest: Contest): Promise<void> {
+    const key = leaseKey(contest);
+    const known = this.#lasting.get(key);
+    if (contest.isOver) {
+      this.#lasting.delete(key);
+      const { address } = contest;
+      if (typeof known?.parent === 'string') await this.#parts.conflicts.end({ parent: known.parent, address });
+      return;
+    }
+    const lasting = { contest, parent: known?.parent ?? null };
+    this.#lasting.set(key, lasting);
+    lasting.parent = await this.#record(contest);
+  }
+
+  async #confirm(): Promise<void> {
+    for (const lasting of this.#lasting.values()) lasting.parent = await this.#record(lasting.contest);
+  }
+
+  /** The parent under which it is recorded; null while no container here has the address. */
+  async #record(contest: Contest): Promise<string | null> {
+    const { store, conflicts } = this.#parts;
+    const lease = await store.leases.get(leaseKey(contest));
+    const endpoint = await this.#endpointOf(lease?.endpointId ?? null);
+    if (lease === undefined || endpoint === undefined) return null;
+    const { parent, macAddress } = endpoint;
+    const { address, node, since } = contest;
+    const newer = since === '' ? null : lease.changedAt > since ? 'here' : 'there';
+    const report = { kind: 'address', parent, address, macAddress, ourMacAddress: macAddress, hostLink: null } as const;
+    await conflicts.record({ ...report, node, newer });
+    return parent;
+  }
+
+  async #endpointOf(id: string | null): Promise<Endpoint | undefined> {
+    return id === null ? undefined : this.#parts.store.endpoints.get(id);
+  }
+
+  readonly #failed = (error: unknown): void => {
+    this.#parts.log.error('a conflict was not recorded', { error: String(error) });
+  };
+}

@@ -1,0 +1,111 @@
+/**
+ * Who this host is for the others, and in which cluster of etcd its claims stand: two files beside its state.
+ *
+ *     STATE_DIR/node      web1-3f2a9c1d04be      named at the first start; the host may be renamed afterwards
+ *     STATE_DIR/cluster   {"id":"cdf818194e3a8c32","revision":4711}
+ */
+import { createHash, randomBytes } from 'node:crypto';
+import { existsSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { join, resolve } from 'node:path';
+import type { Position } from './client.ts';
+
+/** A node, and the process that speaks for it. */
+export interface Self {
+  readonly node: string;
+  /** As the host is called now. */
+  readonly host: string;
+  /** Where the node's name is kept, for the sentence. */
+  readonly file: string;
+  /** Of this process alone. */
+  readonly life: string;
+  /**
+   * The same for every process on this state directory since this kernel booted, and for no other: not for a copy of the
+   * directory, nor for a clone of the machine. The lock of the directory lets only one of them live.
+   */
+  readonly place: string;
+  /** It was found out before that another machine is this node: see markCopied(). */
+  readonly isCopy: boolean;
+}
+
+/** Begins the name of a command that changes something; no host is called so. */
+export const COMMAND = ':command-';
+
+/** Behind the name in the file of a node that is a copy. */
+const COPIED = 'copied';
+const BOOT_ID = '/proc/sys/kernel/random/boot_id';
+
+/** Who this host is. Named at the first call. */
+export function readSelf(stateDirectory: string): Self {
+  const { node, file } = peekSelf(stateDirectory);
+  if (!existsSync(file)) writeFileSync(file, `${node}\n`, { flag: 'wx', mode: 0o600, flush: true });
+  return peekSelf(stateDirectory);
+}
+
+/** Who it is, or would be, without writing anything. */
+export function peekSelf(stateDirectory: string): Self {
+  const file = join(resolve(stateDirectory), 'node');
+  const host = hostname();
+  const [name = '', mark] = existsSync(file) ? readFileSync(file, 'utf8').trim().split(/\s+/) : [];
+  const life = randomBytes(6).toString('hex');
+  const node = name === '' ? `${host}-${randomBytes(6).toString('hex')}` : name;
+  return { node, host, file, life, place: placeOf(file), isCopy: mark === COPIED };
+}
+
+/** From now on this host refuses to be the node, also while the other machine is off. */
+export function markCopied({ file, node }: Pick<Self, 'file' | 'node'>): void {
+  if (existsSync(file)) writeFileSync(file, `${node}\n${COPIED}\n`, { mode: 0o600, flush: true });
+}
+
+function placeOf(file: string): string {
+  try {
+    const { dev, ino } = statSync(file, { bigint: true });
+    return createHash('sha256')
+      .update(`${readFileSync(BOOT_ID, 'utf8')}${dev}:${ino}`)
+      .digest('hex')
+      .slice(0, 16);
+  } catch {
+    return '';
+  }
+}
+
+/** How far the cluster had come that this host knew last; kept so that another one is known for another one. */
+export class KnownCluster {
+  readonly #file: string;
+  #position: Position | undefined;
+
+  constructor(stateDirectory: string) {
+    this.#file = join(resolve(stateDirectory), 'cluster');
+    this.#position = existsSync(this.#file) ? readPosition(readFileSync(this.#file, 'utf8')) : undefined;
+  }
+
+  /** Undefined before the first. */
+  get position(): Position | undefined {
+    return this.#position;
+  }
+
+  /** Written when it has changed. On a disk that is full the next one is. */
+  keep(position: Position): void {
+    const known = this.#position;
+    if (known?.clusterId === position.clusterId && known.revision === position.revision) return;
+    this.#position = position;
+    const text = JSON.stringify({ id: position.clusterId, revision: position.revision });
+    try {
+      // Whole or not at all.
+      writeFileSync(`${this.#file}.new`, text, { mode: 0o600, flush: known?.clusterId !== position.clusterId });
+      renameSync(`${this.#file}.new`, this.#file);
+    } catch {
+      this.#position = known;
+    }
+  }
+}
+
+/** A file that is no such thing, as after a power cut, is as none. */
+function readPosition(text: string): Position | undefined {
+  try {
+    const { id, revision } = Object(JSON.parse(text)) as { id?: unknown; revision?: unknown };
+    return typeof id === 'string' && typeof revision === 'number' ? { clusterId: id, revision } : undefined;
+  } catch {
+    return undefined;
+  }
+}
