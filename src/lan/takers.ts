@@ -112,6 +112,8 @@ interface Contest {
   readonly reports: Allowance;
   readonly news: Allowance;
   defendedAtMs: number;
+  /** When another host with the same MAC address was told last. */
+  toldAtMs: number;
   /** Frames of MAC addresses that had to make room, not reported yet. */
   lostCount: number;
 }
@@ -262,6 +264,7 @@ export class Takers {
       reports: new Allowance(MOST_REPORTS_EACH, DEFEND_INTERVAL_MS),
       news: new Allowance(MOST_REPORTS_EACH, NEWS_MS),
       defendedAtMs: Number.NEGATIVE_INFINITY,
+      toldAtMs: Number.NEGATIVE_INFINITY,
       lostCount: 0,
     };
     const dropped = this.#contests.put(key, contest);
@@ -365,12 +368,14 @@ export class Takers {
    * and without it he would not know; what is said at once would look like an echo of what he said.
    */
   #defend({ contest, use }: Taker, nowMs: number): void {
-    const { clock } = this.#parts;
+    const { clock, isWatched } = this.#parts;
     const { endpoint, address, macAddress } = use;
-    if (nowMs - contest.defendedAtMs < DEFEND_INTERVAL_MS) return;
-    contest.defendedAtMs = nowMs;
-    if (macAddress !== endpoint.macAddress) endpoint.defend?.(address);
-    else clock.after(ECHO_OVER_MS, () => this.#parts.isWatched(endpoint) && endpoint.tellTwin(address));
+    const isTwin = macAddress === endpoint.macAddress;
+    const saidAtMs = isTwin ? contest.toldAtMs : contest.defendedAtMs;
+    if (nowMs - saidAtMs < DEFEND_INTERVAL_MS) return;
+    contest[isTwin ? 'toldAtMs' : 'defendedAtMs'] = nowMs;
+    if (isTwin) clock.after(ECHO_OVER_MS, () => isWatched(endpoint) && endpoint.tellTwin(address));
+    else endpoint.defend?.(address);
   }
 }
 

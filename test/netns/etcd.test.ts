@@ -157,10 +157,11 @@ describe('etcd', { skip: outsideLab(), timeout: 500_000 }, () => {
     options,
     async (t) => {
       const cluster = nextCluster();
+      const both = { ...leaseRecord('192.168.1.2'), endpointId: 'e1' };
       const [one, two] = [scratch(), scratch()];
       for (const directory of [one, two]) {
         const local = openLocalStore(directory);
-        await local.leases.insert(leaseRecord('192.168.1.2'));
+        await local.leases.insert(both);
         await local.close();
       }
       const stores = [one, two].map((directory) => openShared(directory, etcd.endpoints, cluster));
@@ -169,7 +170,7 @@ describe('etcd', { skip: outsideLab(), timeout: 500_000 }, () => {
         stores.flatMap((store) => store.diary).filter((line) => line.startsWith('an address of this host'));
       // By both, however it came to be.
       await until(async () => told().length === 2);
-      for (const store of stores) assert.deepEqual(await store.leases.list(), [leaseRecord('192.168.1.2')]);
+      for (const store of stores) assert.deepEqual(await store.leases.list(), [both]);
     },
   );
 

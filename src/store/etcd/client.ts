@@ -272,10 +272,10 @@ export class Etcd {
 
   /** Throws where it is that of another cluster: whatever else the answer says is not about ours. */
   #positionOf(header: ResponseHeader | undefined): Position {
-    const clusterId = idOf(header);
+    const [clusterId, revision] = [idOf(header), exact(header?.revision ?? 0n)];
     if (this.#clusterId === '') this.#clusterId = clusterId;
     if (clusterId !== this.#clusterId) throw CallFailure.ofOtherCluster(clusterId);
-    return { clusterId, revision: exact(header?.revision ?? 0n) };
+    return { clusterId, revision };
   }
 
   // --- tries --------------------------------------------------------------------------------------------------------
