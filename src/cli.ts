@@ -1,20 +1,29 @@
 /** The command line: `serve` is the daemon, the others look, or ask the daemon to do what an engine did not. */
+import { networkInterfaces } from 'node:os';
 import { parseArgs } from 'node:util';
-import { contains, formatAddress, parseAddress, parsePrefix } from './address.ts';
+import { type Address, contains, formatAddress, parseAddress, parsePrefix } from './address.ts';
 import type { FoundLeak } from './collector.ts';
 import { conflictsOf } from './contested.ts';
 import * as errors from './errors.ts';
+import { keptOf } from './ipam/kept.ts';
 import { type Lease, type Network, type NetworkSubnet, type Pool, segmentOf } from './model.ts';
 import { PROFILES } from './lan/timing.ts';
 import { drawMap } from './map.ts';
 import { nearest } from './nearest.ts';
 import { SETTINGS, readSettings } from './settings.ts';
-import { askDaemon, CLEAR_CONFLICTS, COLLECT_LEAKS, filteredParents } from './server/client.ts';
+import {
+  askDaemon,
+  CLEAR_CONFLICTS,
+  COLLECT_LEAKS,
+  filteredParents,
+  RESERVE_ADDRESS,
+  UNRESERVE,
+} from './server/client.ts';
 import { writtenEndpoint } from './store/codec.ts';
 import { readLocalStore, type ReadonlyStore } from './store/local.ts';
 import type { Move, SharedAddress } from './store/etcd/migrate.ts';
 import type { Forgotten, SharedNode } from './store/etcd/nodes.ts';
-import { type Row, conflictRow, endpointRow, leaseRow, networkRow, poolRow, table } from './tables.ts';
+import { type Row, conflictRow, endpointRow, keptRow, leaseRow, networkRow, poolRow, table } from './tables.ts';
 import { VERSION } from './version.ts';
 
 interface Command {
@@ -25,8 +34,8 @@ interface Command {
   readonly mostArguments?: number;
   /** How its own options are written, for the usage. */
   readonly options?: string;
-  /** Resolves with the exit code; nothing is 0. */
-  run(flags: Flags, argument: string, second: string): Promise<number | void>;
+  /** Resolves with the exit code; nothing is 0. `words`: the arguments after the first. */
+  run(flags: Flags, argument: string, words: readonly string[]): Promise<number | void>;
 }
 
 interface Flags {
@@ -39,6 +48,7 @@ interface Flags {
   readonly isCluster: boolean;
   readonly from: string | undefined;
   readonly to: string | undefined;
+  readonly network: string | undefined;
 }
 
 const COMMANDS: Readonly<Record<string, Command>> = {
@@ -86,6 +96,18 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     options: '[--dry-run] [--force]',
     run: sharedStore,
   },
+  reserve: {
+    summary: "give a container's name an address for good: it gets this one at each start, and no other container does",
+    argument: 'NAME ADDRESS',
+    options: '[--network ID]',
+    run: reserve,
+  },
+  unreserve: {
+    summary: 'forget the address that is reserved or remembered for a name',
+    argument: 'NAME',
+    options: '[--network ID]',
+    run: unreserve,
+  },
   settings: { summary: 'list the settings with their defaults', run: settings },
 };
 
@@ -101,6 +123,7 @@ const OPTIONS = {
   cluster: { type: 'boolean' },
   from: { type: 'string' },
   to: { type: 'string' },
+  network: { type: 'string' },
 } as const;
 
 /** Resolves with the exit code: 0 done, 1 failed, 2 called wrongly; `probe` adds 3. */
@@ -111,7 +134,7 @@ export async function main(words: readonly string[]): Promise<number> {
     const [name, argument = '', ...rest] = positionals;
     if (values.help || name === undefined || name === 'help') return print(usage());
     const command = commandNamed(name, [argument, ...rest]);
-    return (await command.run(flagsOf(values), argument, rest[0] ?? '')) ?? 0;
+    return (await command.run(flagsOf(values), argument, rest)) ?? 0;
   } catch (error) {
     process.stderr.write(`tsmacvlan: ${error instanceof Error ? error.message : String(error)}\n`);
     return error instanceof errors.PluginError && error.code !== 'USAGE' ? 1 : 2;
@@ -120,8 +143,8 @@ export async function main(words: readonly string[]): Promise<number> {
 
 function flagsOf(values: ReturnType<typeof parseWords>['values']): Flags {
   const { json = false, 'dry-run': isDryRun = false, clear: isClearing = false, force: isForced = false } = values;
-  const { cluster: isCluster = false, parent, profile, from, to } = values;
-  return { json, isDryRun, isClearing, isForced, isCluster, parent, profile, from, to };
+  const { cluster: isCluster = false, parent, profile, from, to, network } = values;
+  return { json, isDryRun, isClearing, isForced, isCluster, parent, profile, from, to, network };
 }
 
 function parseWords(words: readonly string[]) {
@@ -144,7 +167,7 @@ function commandNamed(name: string, given: readonly string[]): Command {
   const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
   if (command === undefined) throw errors.unknownCommand(name, nearest(name, Object.keys(COMMANDS)));
   const surplus = given.filter((word) => word !== '')[
-    command.argument === undefined ? 0 : (command.mostArguments ?? 1)
+    command.mostArguments ?? command.argument?.split(' ').length ?? 0
   ];
   if (surplus !== undefined) throw errors.surplusArgument(surplus, name);
   return command;
@@ -197,8 +220,24 @@ async function map({ json }: Flags): Promise<void> {
     const conflicts = (await store.conflicts.list()).filter(({ endedAt }) => endedAt === null);
     const written = endpoints.map(writtenEndpoint);
     if (json) printJson({ networks, endpoints: written, conflicts, filteredParents: filtered });
-    else print(drawMap(networks, endpoints, { filtered, conflicts }) || 'no networks\n');
+    else print(drawMap(networks, endpoints, { filtered, conflicts, hostsOf }) || 'no networks\n');
   });
+}
+
+/** Host access reaches this host at its own addresses on the parent too, as far as they lie in the network's subnets. */
+function hostsOf({ hostAddresses, parent, subnets }: Network): string[] {
+  if (hostAddresses.length === 0) return [];
+  const isInside = (text: string) => {
+    const address = parseAddress(text);
+    return address !== undefined && subnets.some(({ subnet }) => isWithin(subnet, address));
+  };
+  const own = (networkInterfaces()[parent.name] ?? []).map(({ address }) => address).filter(isInside);
+  return [...new Set([...hostAddresses, ...own])];
+}
+
+function isWithin(subnet: string, address: Address): boolean {
+  const prefix = parsePrefix(subnet);
+  return prefix !== undefined && contains(prefix, address);
 }
 
 async function list<T>(
@@ -223,13 +262,17 @@ async function networks({ json }: Flags): Promise<void> {
   const conflictsIn = ({ id }: Network) =>
     endpoints.filter(({ networkId }) => networkId === id).flatMap((endpoint) => conflictsOf(endpoint, conflicts));
   if (json) printJson(records.map((network) => ({ ...network, isPortFiltered: isFiltered(network) })));
-  else print(table(records.map((network) => networkRow(network, isFiltered(network), conflictsIn(network)))));
+  else
+    print(
+      table(records.map((network) => networkRow(network, isFiltered(network), hostsOf(network), conflictsIn(network)))),
+    );
 }
 
-/** Each with the conflict that its container has. */
+/** Each with the conflict that its container has; and what is kept for containers that are not there. */
 async function leases({ json }: Flags): Promise<void> {
-  const { records, endpoints, conflicts } = await withStore(async (store) => ({
+  const { records, names, endpoints, conflicts } = await withStore(async (store) => ({
     records: await store.leases.list(),
+    names: await store.names.list(),
     endpoints: new Map((await store.endpoints.list()).map((endpoint) => [endpoint.id, endpoint])),
     conflicts: await store.conflicts.list(),
   }));
@@ -237,8 +280,17 @@ async function leases({ json }: Flags): Promise<void> {
     const endpoint = endpoints.get(endpointId ?? '');
     return (endpoint && conflictsOf(endpoint, conflicts).find((one) => one.address === address)) ?? null;
   };
-  if (json) printJson(records.map((lease) => ({ ...lease, conflict: conflictOf(lease) })));
-  else print(table(records.map((lease) => leaseRow(lease, conflictOf(lease)))));
+  const kept = keptOf(records, names);
+  const written = records.map((lease) => ({
+    ...lease,
+    isReserved: kept.isReserved(lease),
+    conflict: conflictOf(lease),
+  }));
+  if (json) printJson([...written, ...kept.idle]);
+  else {
+    const rows = records.map((lease) => leaseRow(lease, kept.isReserved(lease), conflictOf(lease)));
+    print(table([...rows, ...kept.idle.map(keptRow)]));
+  }
 }
 
 async function sharedAddresses({ json }: Flags): Promise<void> {
@@ -369,6 +421,24 @@ async function collectLeaks({ json, isDryRun }: Flags): Promise<void> {
   const answer = (await askDaemon(sockets[0] ?? '', COLLECT_LEAKS, { DryRun: isDryRun })) as { Leaks: FoundLeak[] };
   if (json) printJson(answer.Leaks);
   else print(table(answer.Leaks.map(findingRow)));
+}
+
+async function reserve({ json, network }: Flags, name: string, [address = '']: readonly string[]): Promise<void> {
+  if (name === '' || address === '') throw errors.reserveUsage();
+  const socket = readSettings(process.env).sockets[0] ?? '';
+  const body = { Name: name, Address: address, Network: network ?? '' };
+  const reserved = (await askDaemon(socket, RESERVE_ADDRESS, body)) as { Name: string; Address: string };
+  if (json) printJson({ name: reserved.Name, address: reserved.Address });
+  else print(`${reserved.Address} is reserved for ${reserved.Name}, which gets it at its next start\n`);
+}
+
+async function unreserve({ json, network }: Flags, name: string): Promise<void> {
+  if (name === '') throw errors.unreserveUsage();
+  const socket = readSettings(process.env).sockets[0] ?? '';
+  const answer = await askDaemon(socket, UNRESERVE, { Name: name, Network: network ?? '' });
+  const { Addresses: addresses } = answer as { Addresses: string[] };
+  if (json) printJson({ name, addresses });
+  else print(`nothing is kept for ${name} any more; it had ${addresses.join(' ')}\n`);
 }
 
 /** What the engine would have said, in its order: a network that is left without its pools is collected. */

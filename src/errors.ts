@@ -5,6 +5,8 @@
  * semicolon what to do, in the words of the option. No stack, no errno alone, no 64-digit ids.
  */
 
+import type { LeaseKind } from './model.ts';
+
 /** `mistake`: the user can mend it (HTTP 400, one log line). `fault`: we or the world (HTTP 500, logged with cause). */
 export type Kind = 'mistake' | 'fault';
 
@@ -86,6 +88,12 @@ export const wrongField = (field: string, expected: string, received: string) =>
     `${field === '' ? 'the request body' : `field ${quote(field)}`} must be ${expected}, not ${received}; nothing was changed, please report this with the output of docker version`,
   );
 
+export const containerName = (name: string) =>
+  mistake(
+    'CONTAINER_NAME',
+    `container name ${quote(name)} has white space or control characters in it; nothing was changed, choose another name`,
+  );
+
 export const callTooSlow = (call: string, deadlineMs: number) =>
   fault(
     'CALL_TOO_SLOW',
@@ -97,24 +105,31 @@ export const internalError = (call: string, cause: unknown) =>
 
 // --- the socket --------------------------------------------------------------------------------------------------
 
-export const socketHeld = (path: string) =>
+/** `setting`: which names the path, SOCKET or ALIAS_SOCKET. */
+export const socketHeld = (path: string, setting: string) =>
   mistake(
     'SOCKET_HELD',
-    `socket ${quote(path)} belongs to a program that answers on it; stop that one first, or set SOCKET to another path`,
+    `socket ${quote(path)} belongs to a program that answers on it; stop that one first, or set ${setting} to another path`,
   );
 
-export const socketBlocked = (path: string) =>
-  mistake('SOCKET_BLOCKED', `${quote(path)} exists and is not a socket; move it away, or set SOCKET to another path`);
+export const socketBlocked = (path: string, setting: string) =>
+  mistake(
+    'SOCKET_BLOCKED',
+    `${quote(path)} exists and is not a socket; move it away, or set ${setting} to another path`,
+  );
 
 /** sockaddr_un has 108 bytes with the closing zero (unix(7)). */
-export const socketPathTooLong = (path: string, bytes: number, limit: number) =>
-  mistake('SOCKET_TOO_LONG', `socket path ${quote(path)} takes ${bytes} bytes; set SOCKET to one of at most ${limit}`);
+export const socketPathTooLong = (path: string, bytes: number, limit: number, setting: string) =>
+  mistake(
+    'SOCKET_TOO_LONG',
+    `socket path ${quote(path)} takes ${bytes} bytes; set ${setting} to one of at most ${limit}`,
+  );
 
 /** `reason`: the system's words, `permission denied`. */
-export const socketFailed = (path: string, reason: string) =>
+export const socketFailed = (path: string, reason: string, setting: string) =>
   mistake(
     'SOCKET_FAILED',
-    `cannot listen on socket ${quote(path)} (${reason}); make its directory writable for this user, or set SOCKET to another path`,
+    `cannot listen on socket ${quote(path)} (${reason}); make its directory writable for this user, or set ${setting} to another path`,
   );
 
 // --- settings ----------------------------------------------------------------------------------------------------
@@ -143,6 +158,12 @@ export const vlanProtocolWithoutVlan = () =>
 
 export const optionNeedsParent = (key: string) =>
   mistake('OPTION_NEEDS_PARENT', `option -o ${key}= needs a parent interface; add -o parent=`);
+
+export const modeNeedsParent = (mode: string) =>
+  mistake(
+    'MODE_NEEDS_PARENT',
+    `option -o macvlan_mode=${mode} needs a parent interface, without which containers would reach nobody; add -o parent=, or leave the mode out`,
+  );
 
 export const mtuBelowIPv6 = (mtu: number) =>
   mistake(
@@ -184,6 +205,12 @@ export const hostAddressOutside = (address: string, subnets: readonly string[]) 
   );
 
 // --- parents -----------------------------------------------------------------------------------------------------
+
+export const gatewayOutside = (address: string, subnets: readonly string[]) =>
+  mistake(
+    'GATEWAY_OUTSIDE',
+    `option -o gateway=${quote(address)} lies in none of the network's subnets (${subnets.join(', ')}); give an address inside one of them`,
+  );
 
 export const parentMissing = (parent: string, existing: readonly string[]) =>
   mistake(
@@ -629,6 +656,40 @@ export const probeUsage = (argument: string) =>
 export const conflictsUsage = (argument: string) =>
   mistake('USAGE', `${quote(argument)} is not an IP address; call tsmacvlan conflicts [ADDRESS] [--clear]`);
 
+export const reserveUsage = () =>
+  mistake('USAGE', 'reserve needs a name and an address; call tsmacvlan reserve NAME ADDRESS [--network ID]');
+
+export const unreserveUsage = () => mistake('USAGE', 'unreserve needs a name; call tsmacvlan unreserve NAME');
+
+/** `places`: subnets where it is in none, else the ranges it is not in, or is excluded from. */
+export const reserveOutside = (address: string, places: readonly string[]) =>
+  mistake(
+    'RESERVE_OUTSIDE',
+    `address ${address} is not among those that are given out of ${places.join(', ') || 'any network here'}; choose one of the range that is not excluded, or start the container with --ip`,
+  );
+
+export const reserveHeld = (address: string, macAddress: string, link: string) =>
+  mistake(
+    'RESERVE_HELD',
+    `address ${address} is used on the LAN by ${macAddress}, which answered on ${link}; choose another one, or give that device another address`,
+  );
+
+export const reserveElsewhere = (name: string, address: string, wanted: string) =>
+  mistake(
+    'RESERVE_ELSEWHERE',
+    `container ${quote(name)} has ${address} on this network at this moment; stop it and reserve ${wanted} then`,
+  );
+
+export const nameUnknown = (name: string) =>
+  mistake('NAME_UNKNOWN', `nothing is reserved or remembered for ${quote(name)}; tsmacvlan leases lists the names`);
+
+/** `networks`: ids; empty for one that is gone. */
+export const nameAmbiguous = (what: string, networks: readonly string[]) =>
+  mistake(
+    'RESERVE_AMBIGUOUS',
+    `${quote(what)} is on several networks (${networks.map((id) => short(id) || 'one that is gone').join(', ')}); say which with --network ID`,
+  );
+
 export const probeNeedsParent = () =>
   mistake('USAGE', 'probe needs to know where to ask; name the interface with --parent LINK');
 
@@ -748,7 +809,7 @@ export const poolOverlaps = (subnet: string, pool: string, network: string | nul
 export const poolTaken = (pool: string, network: string) =>
   mistake(
     'POOL_TAKEN',
-    `pool ${pool} belongs to network ${short(network)}; to share the subnet give another --ip-range, or use another --subnet${orForget(network)}`,
+    `pool ${pool} belongs to network ${short(network)}; to share the subnet give another --ip-range, or use another --subnet; for the same subnet on another LAN give --ipam-opt parent= with its interface to both networks${orForget(network)}`,
   );
 
 export const poolPending = (pool: string) =>
@@ -793,6 +854,25 @@ export const addressIsAuxiliary = (address: string, network: string | null, opti
   mistake(
     'ADDRESS_TAKEN',
     `address ${address} is an auxiliary address ${ofNetwork(network)}; choose another ${option}`,
+  );
+
+/** `kind`: what it is there already. */
+export const addressNamedTwice = (address: string, kind: LeaseKind, option: string) =>
+  mistake(
+    'ADDRESS_TWICE',
+    `address ${address} is named twice for this network, also as its ${kind === 'auxiliary' ? 'auxiliary address' : kind}; leave it out of ${option}`,
+  );
+
+export const addressIsNoHosts = (address: string, option: string) =>
+  mistake(
+    'ADDRESS_TAKEN',
+    `address ${address} cannot be a gateway and this host's own end on the same subnet; choose another ${option}`,
+  );
+
+export const addressReservedFor = (address: string, name: string, option: string) =>
+  mistake(
+    'ADDRESS_RESERVED_FOR',
+    `address ${address} is reserved for container ${quote(name)}; choose another ${option}, or give it free: tsmacvlan unreserve ${quote(name)}`,
   );
 
 export const addressOfHost = (address: string, network: string | null, option: string) =>
@@ -872,9 +952,14 @@ function remedyFor(lost: LostHosts, otherwise: string): string {
 }
 
 export const rangeExhausted = (ranges: readonly string[], uses: Uses, isRangeGiven: boolean, lost: LostHosts = []) => {
-  const usual = isRangeGiven
-    ? 'widen --ip-range or remove unused containers'
-    : 'remove unused containers, or create the network with a larger --subnet';
+  const isAny = (use: string) => uses.some(([count, name]) => name === use && count > 0);
+  const remedies = [
+    ...(isRangeGiven ? ['widen --ip-range'] : []),
+    ...(isAny('excluded') ? ['exclude less with --ipam-opt exclude='] : []),
+    ...(isAny('leased') || !isAny('excluded') ? ['remove unused containers'] : []),
+    ...(isRangeGiven ? [] : ['create the network with a larger --subnet']),
+  ];
+  const usual = `${remedies.slice(0, -1).join(', ')}${isRangeGiven ? ' or ' : ', or '}${remedies.at(-1)}`;
   const remedy = remedyFor(lost, usual);
   return mistake(
     'RANGE_EXHAUSTED',

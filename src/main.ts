@@ -16,6 +16,7 @@ import type { Conflict } from './model.ts';
 import { NetworkDriver } from './network/driver.ts';
 import { EndpointLan } from './network/endpointlan.ts';
 import { Endpoints } from './network/endpoints.ts';
+import { gatewaysOfHost } from './network/gateways.ts';
 import { type ConflictVerbs, createCalls } from './server/calls.ts';
 import { PluginServer } from './server/server.ts';
 import type { Settings } from './settings.ts';
@@ -33,6 +34,9 @@ export interface Daemon {
 
 /** How often freed memory is given back to the kernel. */
 const TRIM_MS = 5000;
+
+/** How often names that are unused are looked for. */
+const FORGET_MS = 3_600_000;
 
 /** Listens at once; calls wait until what the host lost is rebuilt. Throws a sentence when it cannot start. */
 export async function startDaemon(settings: Settings, log: Log): Promise<Daemon> {
@@ -85,6 +89,9 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
     store,
     probe: poolLan.probe,
     keeper: poolLan,
+    rememberDays: settings.remember,
+    hostGateways: () => gatewaysOfHost(links),
+    log,
     // Built below, over this one: the rooms do not know each other.
     endpoints: {
       isGone: (endpointId) => network.isGone(endpointId),
@@ -121,6 +128,8 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
       void askAgain(conflicts, lan).catch(() => undefined);
       startStandby();
     });
+  // Not before the clock of a machine that has just booted is set.
+  const forgetting = setInterval(() => void ipam.forgetUnused().catch(() => undefined), FORGET_MS).unref();
   const server = new PluginServer({
     calls: createCalls({
       network,
@@ -136,6 +145,7 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
   });
   const stop = async () => {
     await server.close();
+    clearInterval(forgetting);
     // A signal during the start: what recovery has begun it ends.
     await recovery.catch(() => undefined);
     await leaks.stop();
@@ -149,7 +159,9 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
     await store.close();
   };
   try {
-    for (const socket of settings.sockets) await server.listen(socket);
+    const [first = '', ...others] = settings.sockets;
+    await server.listen(first);
+    for (const socket of others) await server.listen(socket, 'ALIAS_SOCKET');
   } catch (error) {
     listening.reject(error);
     await stop();

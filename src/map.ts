@@ -2,7 +2,7 @@
 import { formatInterfaceAddress } from './address.ts';
 import { conflictsOf, describeConflict } from './contested.ts';
 import { short } from './errors.ts';
-import type { Conflict, Endpoint, Network } from './model.ts';
+import type { Conflict, Endpoint, Network, NetworkSubnet } from './model.ts';
 
 interface Branch {
   readonly label: string;
@@ -15,6 +15,8 @@ interface MapRemarks {
   readonly filtered: readonly string[];
   /** Those that last. */
   readonly conflicts: readonly Conflict[];
+  /** The addresses at which the containers of a network with host access reach this host. */
+  readonly hostsOf: (network: Network) => readonly string[];
 }
 
 /** Beside a parent whose network port delivers to the parent's MAC address only. */
@@ -24,14 +26,14 @@ const FILTERS = "  (its network port lets no container's MAC address through)";
 export function drawMap(
   networks: readonly Network[],
   endpoints: readonly Endpoint[],
-  { filtered = [], conflicts = [] }: Partial<MapRemarks> = {},
+  { filtered = [], conflicts = [], hostsOf = ({ hostAddresses }) => hostAddresses }: Partial<MapRemarks> = {},
 ): string {
   const roots = new Map<string, Branch>();
   for (const network of networks) {
     const branch = parentBranch(roots, network, filtered.includes(network.parent.name) ? FILTERS : '');
     const containers = endpoints.filter(({ networkId, state }) => networkId === network.id && state !== 'deleting');
     branch.children.push({
-      label: networkLabel(network),
+      label: networkLabel(network, hostsOf(network)),
       children: containers.map((endpoint) => ({ label: endpointLabel(endpoint, conflicts), children: [] })),
     });
   }
@@ -57,16 +59,26 @@ function findOrAdd(roots: Map<string, Branch>, name: string): Branch {
   return root;
 }
 
-function networkLabel({ id, options, internal, subnets }: Network): string {
-  const ranges = subnets.map(({ subnet, gateway }) => (gateway === null ? subnet : `${subnet} gateway ${gateway}`));
-  return [`network ${short(id)}`, options.mode, ...(internal ? ['internal'] : []), ...ranges].join('  ');
+function networkLabel(network: Network, hosts: readonly string[]): string {
+  const { id, options, internal, subnets } = network;
+  const ranges = subnets.map((one) => `${one.subnet}${gatewayOf(network, one)}`);
+  const host = hosts.length === 0 ? [] : [`this host ${hosts.join(' ')}`];
+  return [`network ${short(id)}`, options.mode, ...(internal ? ['internal'] : []), ...ranges, ...host].join('  ');
+}
+
+/** That IPv4 has none is worth a word where nobody said that there shall be none. */
+function gatewayOf({ parent, internal, options }: Network, { subnet, gateway }: NetworkSubnet): string {
+  if (gateway !== null) return ` gateway ${gateway}`;
+  const isWanted = parent.recipe !== 'isolated' && !internal && options.gateway && !subnet.includes(':');
+  return isWanted && options.gatewayFamilies?.includes('IPv4') !== false ? ' (no gateway)' : '';
 }
 
 function endpointLabel(endpoint: Endpoint, conflicts: readonly Conflict[]): string {
-  const { id, addresses, macAddress, state } = endpoint;
+  const { id, addresses, macAddress, state, lostAt } = endpoint;
   const written = addresses.map(formatInterfaceAddress).join(' ') || 'no address';
   const remarks = [
     ...(state === 'created' ? ['not joined yet'] : []),
+    ...(lostAt === undefined ? [] : ['lost its interface with the parent: start the container again']),
     ...conflictsOf(endpoint, conflicts).map(describeConflict),
   ];
   return [written, macAddress, `endpoint ${short(id)}`, ...remarks.map((remark) => `(${remark})`)].join('  ');

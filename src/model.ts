@@ -58,6 +58,12 @@ export interface NetworkOptions {
   readonly macPrefix: string;
   /** False after `-o gateway=none`: containers get no default route here. */
   readonly gateway: boolean;
+  /** Only these families get a gateway, after `-o gateway=ipv4` or `ipv6`; absent for both. */
+  readonly gatewayFamilies?: readonly Family[];
+  /** `-o gateway=` with addresses: they go before those that the engine tells; absent without. */
+  readonly gatewayAddresses?: readonly string[];
+  /** How often a container's address is announced, and the milliseconds between; absent for what the RFCs say. */
+  readonly announcements?: AnnouncementOptions;
   /** Frames queued for broadcast on the parent (IFLA_MACVLAN_BC_QUEUE_LEN); null takes the kernel's 1000. */
   readonly broadcastQueueLength: number | null;
   /** The parent takes frames of every MAC address while the network exists. */
@@ -70,6 +76,14 @@ export interface NetworkOptions {
   readonly hostAccess: boolean;
   /** Addresses wished for the host's end, at most one per family; those missing are chosen from the pool. */
   readonly hostAddresses: readonly string[];
+}
+
+/** `-o com.docker.network.advertise_addr_nmsgs` and `-o com.docker.network.advertise_addr_ms`. */
+export interface AnnouncementOptions {
+  /** 0 to 3; undefined as usual. */
+  readonly times?: number;
+  /** Milliseconds, 100 to 2000; undefined as usual. */
+  readonly gapMs?: number;
 }
 
 /** The link that carries a network's sub-interfaces. */
@@ -148,6 +162,8 @@ export interface Endpoint {
   readonly addresses: readonly InterfaceAddress[];
   /** Name wished for inside the container (endpoint driver-opt `ifname`); null when none. */
   readonly interfaceName: string | null;
+  /** ISO 8601, when its parent went, and its interface with it; absent while it has one. A start of its container brings a new one. */
+  readonly lostAt?: string;
   /** ISO 8601, of the last change of state. */
   readonly changedAt: string;
 }
@@ -163,6 +179,8 @@ export interface Pool {
   readonly options: Readonly<Record<string, string>>;
   /** The network that CreateNetwork tied to this pool; null before, and for networks of other drivers. */
   readonly networkId: string | null;
+  /** The last address given where their order is sequential; absent before the first. */
+  readonly lastGiven?: string;
   /** Where a manager of a swarm here allocated networks from it; absent otherwise. */
   readonly swarm?: SwarmAllocation;
   readonly createdAt: string;
@@ -191,11 +209,33 @@ export interface Lease {
   readonly poolIds: readonly string[];
   /** The endpoint that uses it; null until CreateEndpoint and after DeleteEndpoint. */
   readonly endpointId: string | null;
+  /** The name of the container it was given to, where the engine said it (29 and later); absent otherwise. */
+  readonly name?: string;
+  /** True for a gateway that nobody named and that was chosen here; absent otherwise. */
+  readonly isUnnamed?: true;
   /** The round of its pool in which a swarm's manager claimed it last; absent where no manager did. */
   readonly round?: number;
   /** Another host that has it, in a store that hosts share; absent for what this host has. */
   readonly holder?: Holder;
   readonly changedAt: string;
+}
+
+/**
+ * The address that a container's name had last on a network, or that an administrator reserved for it. Key: pool and name. The
+ * pool's id is its description, so a network that is made anew in the same way finds what was remembered.
+ */
+export interface Remembered {
+  readonly poolId: string;
+  /** As the engine says it; empty where a freed address only rests (`--ipam-opt order=rested`). */
+  readonly name: string;
+  /** Canonical, without prefix length. No address is remembered twice in a realm. */
+  readonly address: string;
+  /** That was generated for it; null where the user named one, or none is known. */
+  readonly macAddress: string | null;
+  /** True after `tsmacvlan reserve`: it neither ends by itself nor moves. */
+  readonly isReserved: boolean;
+  /** ISO 8601, when it was given or given back last. */
+  readonly usedAt: string;
 }
 
 /** A host in a shared store. */

@@ -31,6 +31,8 @@ export interface NetworkRequest {
   readonly internal: boolean;
   readonly enableIPv4: boolean;
   readonly enableIPv6: boolean;
+  /** The engine has asked GwAllocCheck, as those from 28 on do, and makes up no gateway that is not wanted. */
+  readonly skipsGateways: boolean;
   /** IPv4 first; gateways without prefix length. */
   readonly subnets: readonly Subnet[];
 }
@@ -82,6 +84,21 @@ export interface PoolRequest {
   readonly v6: boolean;
 }
 
+/** `tsmacvlan unreserve`. */
+export interface NameRequest {
+  /** A container's. */
+  readonly name: string;
+  /** The beginning of its id; null for whichever network it is. */
+  readonly networkId: string | null;
+}
+
+/** `tsmacvlan reserve`. */
+export interface ReserveRequest extends NameRequest {
+  /** As typed. */
+  readonly address: string;
+  readonly limit: CallLimit;
+}
+
 /** RequestAddress. */
 export interface AddressRequest {
   readonly poolId: string;
@@ -90,5 +107,7 @@ export interface AddressRequest {
   readonly isGateway: boolean;
   /** Swarm managers want the address after the last one given, so that a freed one rests a while. */
   readonly serial: boolean;
+  /** Of the container, as engines from 29 on say it; null for a gateway or an auxiliary address, and from other engines. */
+  readonly name: string | null;
   readonly limit: CallLimit;
 }

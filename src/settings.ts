@@ -81,6 +81,13 @@ export const SETTINGS = {
       'what becomes of a container whose address somebody else on the LAN has: it does not start, or starts with a warning',
     allowed: CONFLICT_POLICIES,
   },
+  REMEMBER: {
+    name: 'REMEMBER',
+    fallback: '30',
+    meaning:
+      "days for which a container's name keeps its address without use (engines from 29), 0 to 3650; 0 remembers no name",
+    allowed: null,
+  },
   PARENTS: {
     name: 'PARENTS',
     fallback: '',
@@ -131,6 +138,7 @@ export const SETTINGS = {
 
 const LEAST_PROBE_RATE = 10;
 const MOST_PROBE_RATE = 100_000;
+const MOST_DAYS = 3650;
 
 export type LogLevel = (typeof SETTINGS.LOG_LEVEL.allowed)[number];
 export type LogFormat = (typeof SETTINGS.LOG_FORMAT.allowed)[number];
@@ -165,6 +173,8 @@ export interface Settings {
   readonly probeRate: number;
   readonly defends: boolean;
   readonly conflict: ConflictPolicy;
+  /** Days. */
+  readonly remember: number;
   /** Alias to link name, from PARENTS. */
   readonly parents: ReadonlyMap<string, string>;
   /** Null: addresses are this host's alone. */
@@ -187,6 +197,7 @@ export function readSettings(environment: Readonly<Record<string, string | undef
     probeRate: frameRate(text(environment, SETTINGS.PROBE_RATE)),
     defends: choice(environment, SETTINGS.DEFEND) === 'on',
     conflict: choice(environment, SETTINGS.CONFLICT),
+    remember: days(text(environment, SETTINGS.REMEMBER)),
     parents: aliases(environment, SETTINGS.PARENTS),
     cluster: clusterSettings(environment),
   };
@@ -255,6 +266,12 @@ function frameRate(value: string): number {
   if (rate === 0 || (rate >= LEAST_PROBE_RATE && rate <= MOST_PROBE_RATE)) return rate;
   const allowed = `0 for no limit, or ${LEAST_PROBE_RATE} to ${MOST_PROBE_RATE} frames a second`;
   throw unknownSettingValue(SETTINGS.PROBE_RATE.name, value, allowed);
+}
+
+function days(value: string): number {
+  const count = /^\d{1,4}$/.test(value) ? Number(value) : Number.NaN;
+  if (count <= MOST_DAYS) return count;
+  throw unknownSettingValue(SETTINGS.REMEMBER.name, value, `0 to ${MOST_DAYS} days`);
 }
 
 function aliases(environment: Readonly<Record<string, string | undefined>>, setting: Setting): Map<string, string> {

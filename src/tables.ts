@@ -7,10 +7,11 @@ import type { Conflict, Endpoint, Lease, Network, Pool } from './model.ts';
 /** Cells by the heading of their column, in order. */
 export type Row = Readonly<Record<string, string>>;
 
-/** `conflicts`: those of its containers that last. */
+/** `conflicts`: those of its containers that last. `hosts`: the addresses at which its containers reach this host. */
 export function networkRow(
   { id, parent, options, internal, subnets }: Network,
   isFiltered: boolean,
+  hosts: readonly string[],
   conflicts: readonly Conflict[],
 ): Row {
   return {
@@ -19,19 +20,20 @@ export function networkRow(
     MODE: options.mode,
     INTERNAL: internal ? 'yes' : 'no',
     SUBNETS: subnets.map(({ subnet }) => subnet).join(' '),
+    HOST: hosts.join(' ') || '-',
     CONFLICTS: conflicts.length === 0 ? '-' : String(conflicts.length),
   };
 }
 
 /** Addresses with prefix length, as a link has them. */
-export function endpointRow({ id, networkId, parent, macAddress, addresses, state }: Endpoint): Row {
+export function endpointRow({ id, networkId, parent, macAddress, addresses, state, lostAt }: Endpoint): Row {
   return {
     ENDPOINT: short(id),
     NETWORK: short(networkId),
     PARENT: parent,
     MAC: macAddress,
     ADDRESSES: addresses.map(formatInterfaceAddress).join(' ') || '-',
-    STATE: state,
+    STATE: lostAt === undefined ? state : 'lost',
   };
 }
 
@@ -45,11 +47,35 @@ export function poolRow({ subnet, range, networkId, addressSpace }: Pool): Row {
   };
 }
 
-/** `conflict`: one that lasts; null without. */
-export function leaseRow({ address, kind, endpointId, realm, changedAt }: Lease, conflict: Conflict | null): Row {
+/** An address that is kept for a container which is not there. */
+export function keptRow({
+  address,
+  kind,
+  name,
+  realm,
+  usedAt,
+}: Readonly<Record<'address' | 'kind' | 'name' | 'realm' | 'usedAt', string>>): Row {
   return {
     ADDRESS: address,
     KIND: kind,
+    NAME: name,
+    ENDPOINT: '-',
+    REALM: realm,
+    SINCE: usedAt,
+    'ALSO USED BY': '-',
+  };
+}
+
+/** `conflict`: one that lasts; null without. */
+export function leaseRow(
+  { address, kind, name, endpointId, realm, changedAt }: Lease,
+  isReserved: boolean,
+  conflict: Conflict | null,
+): Row {
+  return {
+    ADDRESS: address,
+    KIND: kind,
+    NAME: name === undefined ? '-' : isReserved ? `${name} (reserved)` : name,
     ENDPOINT: endpointId === null ? '-' : short(endpointId),
     REALM: realm,
     SINCE: changedAt,

@@ -2,53 +2,36 @@
  * Addresses of pools: gateways, auxiliary addresses and those of containers, named by the user or chosen here.
  */
 import { type Address, contains, formatAddress, formatInterfaceAddress, parseAddress } from '../address.ts';
-import { LatestMap } from '../bounded.ts';
 import type { Clock } from '../clock.ts';
 import * as errors from '../errors.ts';
-import { type HeldVerdict, NOT_HELD, type Verdict } from '../lan/verdict.ts';
+import { type HeldVerdict, NOT_HELD } from '../lan/verdict.ts';
 import type { Lease, LeaseKind, Pool } from '../model.ts';
 import type { AddressRequest, CallLimit } from '../requests.ts';
-import { leaseKey, realmOf, type Store } from '../store/store.ts';
+import { realmOf, type Store } from '../store/store.ts';
 import type { Ages } from './ages.ts';
+import { MOST_ON_STANDBY } from './demand.ts';
 import type { Leases } from './leases.ts';
-import {
-  isBeingCreated,
-  isGlobal,
-  known,
-  type Layout,
-  layoutOf,
-  nameOf,
-  realmOfPoolId,
-  reservedMeaning,
-  sizeWithin,
-} from './pool.ts';
+import type { Names } from './names.ts';
+import type { Offers } from './offers.ts';
+import { isBeingCreated, isGlobal, isSearched, known, type Layout, layoutOf, reservedMeaning } from './pool.ts';
 import type { Realm } from './realm.ts';
+import type { Releases } from './releases.ts';
+import { rangeRefusal } from './exhausted.ts';
 import { Search } from './search.ts';
 import type { Standby } from './standby.ts';
-import { isManagers, shareSwarmNetwork } from './swarm.ts';
-
-/** How an address is to be asked for. */
-export interface PoolQuestion {
-  /** Null for what no engine waits for. */
-  readonly limit: CallLimit | null;
-  /**
-   * What is said of who has it, where no other address will do: he is asked again until the limit is near. Null where another
-   * one does.
-   */
-  readonly refusal: ((holder: HeldVerdict) => errors.PluginError) | null;
-}
-
-/** Asks the LAN of the pool whether a stranger uses the address. Throws when the limit's signal fires or nothing can be asked. */
-export type Probe = (pool: Pool, address: Address, question: PoolQuestion) => Promise<Verdict>;
+import { areSisters, isManagers } from './swarm.ts';
 
 interface Parts {
   readonly store: Store;
   readonly leases: Leases;
-  readonly now: () => Date;
   readonly ages: Ages;
   readonly clock: Clock;
-  readonly probe: Probe;
+  readonly offers: Offers;
+  readonly releases: Releases;
+  readonly names: Names;
   readonly standby: Standby;
+  /** Of the host's default routes. */
+  readonly hostGateways?: () => Promise<readonly Address[]>;
 }
 
 /** An address to try, and whether it was on standby. */
@@ -64,53 +47,55 @@ const LOOK_MS = 100;
 /** Furthest that hosts of a shared store go out of each other's way, in addresses. */
 const WIDEST = 256;
 
-/** Calls of the last seconds. */
-const MOST_CLAIMED = 256;
-
-/** Gives out addresses and takes them back. A lease is recorded before its address is answered. */
+/** Gives out addresses. A lease is recorded before its address is answered. */
 export class Allocator {
   readonly #store: Store;
   readonly #leases: Leases;
-  readonly #now: () => Date;
   readonly #ages: Ages;
   readonly #clock: Clock;
-  readonly #probe: Probe;
+  readonly #offers: Offers;
+  readonly #releases: Releases;
+  readonly #names: Names;
   readonly #standby: Standby;
-  /** By pool id, the last address given out, where sequential order goes on. After a start it begins at the lowest. */
+  readonly #hostGateways: () => Promise<readonly Address[]>;
+  /** By pool id, the last address tried or given out, where sequential order goes on; before the first its pool's record has it. */
   readonly #lastGiven = new Map<string, bigint>();
-  /** By its key, the lease of an address that was named and nobody's. */
-  readonly #claimed = new LatestMap<string, Lease>(MOST_CLAIMED);
 
-  constructor({ store, leases, now, ages, clock, probe, standby }: Parts) {
+  constructor({ store, leases, ages, clock, offers, releases, names, standby, hostGateways }: Parts) {
     this.#store = store;
     this.#leases = leases;
-    this.#now = now;
     this.#ages = ages;
     this.#clock = clock;
-    this.#probe = probe;
+    this.#offers = offers;
+    this.#releases = releases;
+    this.#names = names;
     this.#standby = standby;
+    this.#hostGateways = hostGateways ?? (async () => []);
   }
 
   /**
    * RequestAddress: answers `192.168.1.2/24`. Throws POOL_UNKNOWN, RANGE_EXHAUSTED or RANGE_HELD; for an address that was
    * named also ADDRESS_MALFORMED, ADDRESS_OUTSIDE, ADDRESS_RESERVED, ADDRESS_TAKEN, ADDRESS_HELD or ADDRESS_WANTED.
    */
-  async request({ poolId, address, isGateway, serial, limit }: AddressRequest): Promise<string> {
+  async request({ poolId, address, isGateway, serial, name, limit }: AddressRequest): Promise<string> {
     const pool = await this.#store.pools.get(poolId);
     if (pool === undefined) throw errors.poolUnknown(poolId);
-    if (address !== null) return this.#name(pool, address, this.#kindOf(pool, isGateway), limit);
-    const search = new Search(isGateway ? 'gateway' : 'container', serial, limit, this.#clock);
-    return isGateway ? this.#chooseGateway(pool, search) : this.#choose(pool, search);
+    // The managers of a swarm keep the addresses of its tasks themselves.
+    const container = isManagers(pool) ? null : name;
+    if (address !== null) return this.#name(pool, address, this.#kindOf(pool, isGateway), container, limit);
+    const search = new Search(isGateway ? 'gateway' : 'container', container, serial, limit, this.#clock);
+    if (isGateway) return this.#chooseGateway(pool, search);
+    return (await this.#again(pool, search)) ?? this.#choose(pool, search);
   }
 
   /** The host's own end on the parent; asked for again it is the same. */
   async reserveForHost(poolId: string, address: string | null): Promise<string> {
     const pool = await this.#store.pools.get(poolId);
     if (pool === undefined) throw errors.poolUnknown(poolId);
-    const search = new Search('host', false, null, this.#clock);
+    const search = new Search('host', null, false, null, this.#clock);
     const held = await this.#addressOf(pool, 'host');
     if (held !== undefined && (address === null || held.startsWith(`${address}/`))) return held;
-    if (address !== null) return this.#name(pool, address, 'host', null);
+    if (address !== null) return this.#name(pool, address, 'host', null, null);
     return (await this.#searched([pool], search)) ?? this.#refuse([pool], search);
   }
 
@@ -123,23 +108,37 @@ export class Allocator {
 
   // --- named by the user -----------------------------------------------------------------------------------------
 
-  async #name(named: Pool, text: string, kind: LeaseKind, limit: CallLimit | null): Promise<string> {
+  async #name(
+    named: Pool,
+    text: string,
+    kind: LeaseKind,
+    container: string | null,
+    limit: CallLimit | null,
+  ): Promise<string> {
     const option = optionOf(kind, named);
     const address = parseAddress(text);
     if (address === undefined) throw errors.addressMalformed(text, option);
     const pool = await this.#poolWith(address, named, kind, option);
     refuseReserved(pool, address, option);
-    const wanted = this.#newLease(pool, address, kind);
+    if (container !== null) await this.#refuseReservedFor(pool, address, container, option);
+    const wanted = this.#offers.lease(pool, address, kind, container);
     const lease = await this.#leases.claim(address, wanted, option, limit);
-    await this.#confirm(pool, address);
+    await this.#offers.confirm(pool, address);
     // What a swarm's manager claims by address is mostly a running container's: the node that gets it asks.
     const isAsked = lease === wanted && !isManagers(pool);
     const refusal = ({ simultaneous, macAddress, linkName }: HeldVerdict) =>
       (simultaneous ? errors.addressWanted : errors.addressHeld)(lease.address, macAddress, linkName, option);
-    const verdict = isAsked ? await this.#ask(pool, address, lease, { limit, refusal }) : NOT_HELD;
+    const verdict = isAsked ? await this.#offers.ask(pool, address, lease, { limit, refusal }) : NOT_HELD;
     if (verdict.held) throw refusal(verdict);
-    if (lease === wanted && kind === 'container') this.#claimed.put(leaseKey(lease), lease);
-    return formatInterfaceAddress({ ...address, length: known(pool.subnet).length });
+    if (lease === wanted && kind === 'container') this.#releases.noteClaim(lease);
+    await this.#names.given(pool, address, isSearched(pool, address) ? container : null);
+    return written(pool, address);
+  }
+
+  async #refuseReservedFor(pool: Pool, address: Address, container: string, option: string): Promise<void> {
+    const kept = await this.#names.at(realmOf(pool), formatAddress(address));
+    if (kept?.isReserved === true && kept.name !== container)
+      throw errors.addressReservedFor(kept.address, kept.name, option);
   }
 
   /** Swarm's allocator tries its pools in any order, so the address may be that of a sister pool (cnmallocator). */
@@ -154,7 +153,8 @@ export class Allocator {
   // --- chosen here -----------------------------------------------------------------------------------------------
 
   async #chooseGateway(pool: Pool, search: Search): Promise<string> {
-    const common = (await this.#gatewayOf(pool)) ?? (await this.#gatewayOfOthers(pool));
+    const common =
+      (await this.#gatewayOf(pool)) ?? (await this.#gatewayOfOthers(pool)) ?? (await this.#gatewayOfHost(pool));
     return common ?? (await this.#searched([pool], search)) ?? this.#refuse([pool], search);
   }
 
@@ -163,13 +163,32 @@ export class Allocator {
     return isGlobal(pool.addressSpace) ? this.#addressOf(pool, 'gateway') : undefined;
   }
 
+  /** What the host itself uses there is a gateway; whether it is on the network's LAN the network room finds out. */
+  async #gatewayOfHost(pool: Pool): Promise<string | undefined> {
+    const subnet = known(pool.subnet);
+    const address = (await this.#hostGateways()).find((one) => contains(subnet, one));
+    if (address === undefined || isManagers(pool)) return undefined;
+    const wanted = this.#offers.gateway(pool, address);
+    const claimed = await this.#leases.claim(address, wanted, '--gateway').catch((error: unknown) => {
+      if (error instanceof errors.PluginError && error.kind === 'mistake') return undefined;
+      throw error;
+    });
+    return claimed && written(pool, address);
+  }
+
+  /** The network room found out that this is the gateway. Throws ADDRESS_TAKEN. */
+  async reserveGateway(poolId: string, text: string): Promise<void> {
+    const pool = await this.#store.pools.get(poolId);
+    if (pool === undefined) throw errors.poolUnknown(poolId);
+    await this.#name(pool, text, 'gateway', null, null);
+  }
+
   /** Hosts that share the subnet share its gateway. */
   async #gatewayOfOthers(pool: Pool): Promise<string | undefined> {
     const realm = await this.#leases.realm(realmOf(pool));
     const subnet = known(pool.subnet);
     for (const address of realm.index.gatewaysOfOthers(subnet)) {
-      if (await realm.insert(address, this.#newLease(pool, address, 'gateway')))
-        return formatInterfaceAddress({ ...address, length: subnet.length });
+      if (await realm.insert(address, this.#offers.gateway(pool, address))) return written(pool, address);
     }
     return undefined;
   }
@@ -177,7 +196,73 @@ export class Allocator {
   async #addressOf(pool: Pool, wanted: LeaseKind): Promise<string | undefined> {
     const { index } = await this.#leases.realm(realmOf(pool));
     const address = index.find(wanted, pool.id);
-    return address && formatInterfaceAddress({ ...address, length: known(pool.subnet).length });
+    return address && written(pool, address);
+  }
+
+  // --- what a container had last -----------------------------------------------------------------------------------
+
+  /** The address that the container's name had on this network, in whichever of its pools; undefined when it cannot be had. */
+  async #again(asked: Pool, search: Search): Promise<string | undefined> {
+    const { name } = search;
+    if (name === null) return undefined;
+    for (const pool of [asked, ...(await this.#sistersOf(asked))]) {
+      const remembered = await this.#names.find(pool.id, name);
+      const address = remembered && parseAddress(remembered.address);
+      if (address === undefined || !isSearched(pool, address)) continue;
+      return this.#recall(pool, address, search);
+    }
+    return undefined;
+  }
+
+  async #recall(pool: Pool, address: Address, search: Search): Promise<string | undefined> {
+    const realm = await this.#leases.realm(realmOf(pool));
+    if (realm.isPassedOver(address)) return undefined;
+    this.#standby.expect(pool);
+    const wanted = this.#offers.lease(pool, address, 'container', search.name);
+    // Whoever has it is no reason to refuse: the container gets another one.
+    const lease = await this.#leases.claim(address, wanted, '', search.limit).catch((error: unknown) => {
+      if (error instanceof errors.PluginError && error.kind === 'mistake') return undefined;
+      throw error;
+    });
+    if (lease !== wanted) return undefined;
+    await this.#offers.confirm(pool, address);
+    const isReady = await this.#standby.isReady(pool, address);
+    const asked = this.#offers.ask(pool, address, lease, { limit: search.limit, refusal: null });
+    asked.catch(() => undefined);
+    if (!isReady) await this.#recallOthers(pool, realm);
+    const verdict = await asked;
+    if (verdict.held) return undefined;
+    this.#releases.noteClaim(lease);
+    await this.#names.given(pool, address, search.name);
+    return written(pool, address);
+  }
+
+  /** Containers that start together come back to their own addresses: all of them are asked for in one window. */
+  async #recallOthers(pool: Pool, realm: Realm): Promise<void> {
+    const pools = (await this.#store.pools.list()).filter((other) => areSisters(other, pool));
+    for (const one of pools) {
+      const { range } = layoutOf(one);
+      const isFree = (address: Address) => contains(range, address) && realm.isFree(address);
+      this.#standby.recalled(one, realm, this.#names.latest(realm.name, isFree, MOST_ON_STANDBY));
+    }
+  }
+
+  /** Nothing else is free: what was remembered for longest without use goes to who asks, before others what is on standby. */
+  async #fromMemory(pools: readonly Pool[], search: Search): Promise<string | undefined> {
+    const realm = await this.#leases.realm(pools.map(realmOf)[0] ?? '');
+    while (!search.isOver) {
+      const spares = pools.flatMap((pool) =>
+        realm.spares(layoutOf(pool), MOST_ON_STANDBY).map((address) => ({ pool, address })),
+      );
+      const [first] = spares;
+      const ready = spares.find(({ pool, address }) => this.#standby.isReadyFor(pool, address));
+      const chosen = ready ?? first;
+      if (chosen === undefined) return undefined;
+      const candidate = { address: chosen.address, isReady: ready !== undefined };
+      const tried = await this.#try(chosen.pool, realm, candidate, search);
+      if (tried !== 'taken' && tried !== 'held') return tried;
+    }
+    return undefined;
   }
 
   /**
@@ -199,7 +284,7 @@ export class Allocator {
   /** When nothing is free those passed over longest are asked for again, until the time is used up. */
   async #searched(pools: readonly Pool[], search: Search): Promise<string | undefined> {
     for (;;) {
-      const found = await this.#firstFreeOf(pools, search);
+      const found = (await this.#firstFreeOf(pools, search)) ?? (await this.#fromMemory(pools, search));
       if (found !== undefined) return found;
       if (!(await this.#retry(pools, search))) return undefined;
     }
@@ -254,18 +339,35 @@ export class Allocator {
       }
       const { address } = candidate;
       if (isSequential(layout, search)) this.#lastGiven.set(pool.id, address.value);
-      const lease = this.#newLease(pool, address, search.kind);
-      const tried = await this.#leases.underway(lease, async () =>
-        (await realm.insert(address, lease)) ? this.#isFree(pool, realm, candidate, lease, search) : 'taken',
-      );
-      if (tried === true) return formatInterfaceAddress({ ...address, length: layout.subnet.length });
-      if (tried === 'taken') {
-        // Others write to the same store.
-        await realm.catchUp();
-        beyond = address.value + distance(misses++);
-      }
+      const tried = await this.#try(pool, realm, candidate, search);
+      if (tried === 'taken') beyond = address.value + distance(misses++);
+      else if (tried !== 'held') return tried;
     }
     return undefined;
+  }
+
+  /** The address with its length; `taken` when others who write to the same store were first, `held` when somebody has it. */
+  async #try(pool: Pool, realm: Realm, candidate: Candidate, search: Search): Promise<string> {
+    const { address } = candidate;
+    const lease =
+      search.kind === 'gateway'
+        ? this.#offers.gateway(pool, address)
+        : this.#offers.lease(pool, address, search.kind, search.name);
+    const isFree = await this.#leases.underway(lease, async () =>
+      (await realm.insert(address, lease)) ? this.#isFree(pool, realm, candidate, lease, search) : null,
+    );
+    if (isFree === null) await realm.catchUp();
+    if (isFree !== true) return isFree === null ? 'taken' : 'held';
+    if (search.kind === 'container') this.#releases.noteClaim(lease);
+    await this.#names.given(pool, address, search.name);
+    if (isSequential(layoutOf(pool), search)) await this.#noteLast(pool.id, lease.address);
+    return written(pool, address);
+  }
+
+  /** A swarm's manager or CreateNetwork may change the pool meanwhile; then the next address says it. */
+  async #noteLast(poolId: string, lastGiven: string): Promise<void> {
+    const pool = await this.#store.pools.get(poolId);
+    if (pool !== undefined) await this.#store.pools.replace(pool, { ...pool, lastGiven });
   }
 
   /**
@@ -274,13 +376,13 @@ export class Allocator {
    */
   #candidate(pool: Pool, realm: Realm, search: Search, beyond: bigint | null): Candidate | 'to come' | undefined {
     const layout = layoutOf(pool);
-    const after = isSequential(layout, search) ? (this.#lastGiven.get(pool.id) ?? null) : null;
+    const after = isSequential(layout, search) ? (this.#lastGiven.get(pool.id) ?? lastOf(pool)) : null;
     const ready = this.#standby.next(pool, realm, after);
     if (ready !== undefined) return { address: ready, isReady: true };
-    if (search.kind === 'container' && this.#standby.toWaitFor(pool) > 0) return 'to come';
+    if (search.kind === 'container' && this.#standby.toWaitFor(pool, realm) > 0) return 'to come';
     const address = this.#nextUnasked(pool, realm, layout, beyond ?? after);
     if (address !== undefined) return { address, isReady: false };
-    return this.#standby.isAsking(pool) ? 'to come' : undefined;
+    return this.#standby.isAsking(pool, realm) ? 'to come' : undefined;
   }
 
   /** Undefined when all that are free are asked for at this moment. */
@@ -301,10 +403,10 @@ export class Allocator {
     lease: Lease,
     search: Search,
   ): Promise<boolean> {
-    await this.#confirm(pool, address);
+    await this.#offers.confirm(pool, address);
     this.#standby.refill(pool);
     // First its own question, for which the call waits.
-    const asked = this.#ask(pool, address, lease, { limit: search.limit, refusal: null });
+    const asked = this.#offers.ask(pool, address, lease, { limit: search.limit, refusal: null });
     this.#standby.askAhead(pool, realm);
     if (search.kind === 'container') {
       if (isReady) this.#standby.used(pool, realm);
@@ -316,106 +418,12 @@ export class Allocator {
   }
 
   async #refuse(pools: readonly Pool[], search: Search): Promise<never> {
-    const layouts = pools.map(layoutOf);
-    const ranges = layouts.map(({ range }) => range);
     const realm = await this.#leases.realm(pools.map(realmOf)[0] ?? '');
-    const counts = realm.count(ranges);
-    const excluded = layouts.reduce((sum, layout) => sum + sizeWithin(layout.range, layout.excluded), 0n);
-    const uses = [
-      [counts.container, 'leased'],
-      [counts.gateway, 'gateway'],
-      [counts.auxiliary, 'auxiliary'],
-      [counts.host, 'of this host'],
-      [excluded, 'excluded'],
-      [counts.used, 'used by others on the LAN'],
-      [counts.wanted, 'asked for by others on the LAN'],
-    ] as const;
-    const names = pools.map(nameOf);
-    const { last, suspect } = search;
-    if (last !== undefined && suspect !== null) throw errors.rangeAnsweredByOne(names, uses, last, suspect);
-    const lost = await this.#leases.ofLostHosts(realm.name, ranges);
-    if (last !== undefined) throw errors.rangeHeld(names, uses, last, lost);
-    const isRangeGiven = pools.some(({ range }) => range !== null);
-    throw errors.rangeExhausted(names, uses, isRangeGiven, lost);
-  }
-
-  // --- leases ----------------------------------------------------------------------------------------------------
-
-  #newLease(pool: Pool, address: Address, kind: LeaseKind): Lease {
-    return {
-      realm: realmOf(pool),
-      address: formatAddress(address),
-      kind,
-      poolIds: [pool.id],
-      endpointId: null,
-      ...(pool.swarm && { round: pool.swarm.round }),
-      changedAt: this.#now().toISOString(),
-    };
-  }
-
-  /** A pool that was released after the request had read it must not leave an address behind. */
-  async #confirm(pool: Pool, address: Address): Promise<void> {
-    if ((await this.#store.pools.get(pool.id)) !== undefined) return;
-    await this.#leases.giveUp(address, realmOf(pool), pool.id);
-    throw errors.poolUnknown(pool.id);
-  }
-
-  /** Gateways are expected to answer, and auxiliary addresses belong to others. */
-  async #ask(pool: Pool, address: Address, lease: Lease, question: PoolQuestion): Promise<Verdict> {
-    if (lease.kind === 'gateway' || lease.kind === 'auxiliary') return NOT_HELD;
-    return this.#leases.underway(lease, () => this.#askFor(pool, address, lease, question));
-  }
-
-  async #askFor(pool: Pool, address: Address, lease: Lease, question: PoolQuestion): Promise<Verdict> {
-    const verdict = await this.#probe(pool, address, question).catch(async (error: unknown) => {
-      // The first error goes on; a lease left behind by a second one is reclaimed later.
-      await this.#leases.giveUp(address, lease.realm, pool.id).catch(() => undefined);
-      throw error;
-    });
-    const realm = await this.#leases.realm(lease.realm);
-    if (!verdict.held) realm.foundFree(address);
-    else {
-      await this.#leases.giveUp(address, lease.realm, pool.id);
-      realm.passOver(address, verdict.simultaneous ? 'wanted' : 'used');
-    }
-    return verdict;
-  }
-
-  /** The pool named may be a sister of the one that holds the address: the engine knows only the one it asked. */
-  async release({ poolId, address: text }: { poolId: string; address: string }): Promise<void> {
-    const address = parseAddress(text);
-    if (address === undefined) return;
-    const key = leaseKey({ realm: realmOfPoolId(poolId), address: formatAddress(address) });
-    const lease = await this.#store.leases.get(key);
-    if (lease === undefined) return;
-    const holder = await this.#holderOf(lease, poolId);
-    if (holder === undefined) return;
-    const pool = await this.#store.pools.get(holder);
-    // Other networks of the swarm may have the pool: its gateway goes with it.
-    if (lease.kind === 'gateway' && pool !== undefined && isManagers(pool)) return;
-    await this.#leases.giveUp(address, lease.realm, holder);
-    if (pool !== undefined && lease.kind === 'container') await this.#standby.released(pool, address);
-  }
-
-  /**
-   * RequestAddress was answered when its engine had given up, which asks for the address again: one that was named goes if that call
-   * leased it, and nobody has changed the lease since.
-   */
-  async takeBack(given: { poolId: string; address: string }): Promise<void> {
-    const key = leaseKey({ realm: realmOfPoolId(given.poolId), address: given.address });
-    const [claimed, lease] = [this.#claimed.get(key), await this.#store.leases.get(key)];
-    if (claimed !== undefined && lease?.changedAt === claimed.changedAt) await this.release(given);
-  }
-
-  /** The pool through which the release reaches the lease; undefined when it is about another lease of that address. */
-  async #holderOf({ poolIds }: Lease, poolId: string): Promise<string | undefined> {
-    if (poolIds.includes(poolId)) return poolId;
-    const pools = new Map((await this.#store.pools.list()).map((pool) => [pool.id, pool]));
-    const named = pools.get(poolId);
-    return poolIds.find((id) => {
-      const holder = pools.get(id);
-      return holder === undefined || (named !== undefined && areSisters(holder, named));
-    });
+    const lost = await this.#leases.ofLostHosts(
+      realm.name,
+      pools.map((pool) => layoutOf(pool).range),
+    );
+    throw rangeRefusal(pools, realm, search, lost);
   }
 }
 
@@ -427,14 +435,16 @@ function distance(misses: number): bigint {
   return BigInt(Math.floor(Math.random() * Math.min(16 ** misses, WIDEST)));
 }
 
+function lastOf({ lastGiven }: Pool): bigint | null {
+  return lastGiven === undefined ? null : (parseAddress(lastGiven)?.value ?? null);
+}
+
 function isSequential({ order }: Layout, { kind, isSerial }: Search): boolean {
   return kind === 'container' && (isSerial || order === 'sequential');
 }
 
-/** Pools of one network. */
-function areSisters(a: Pool, b: Pool): boolean {
-  if (realmOf(a) !== realmOf(b)) return false;
-  return a.networkId === null ? shareSwarmNetwork(a, b) : a.networkId === b.networkId;
+function written(pool: Pool, address: Address): string {
+  return formatInterfaceAddress({ ...address, length: known(pool.subnet).length });
 }
 
 function refuseReserved(pool: Pool, address: Address, option: string): void {

@@ -3,20 +3,26 @@
  * for what is unknown: engines repeat calls after a crash and never ask twice for a release.
  */
 import { hostname } from 'node:os';
+import type { Address } from '../address.ts';
 import { backgroundClock, type Clock } from '../clock.ts';
 import type { Leak } from '../leak.ts';
-import type { Pool } from '../model.ts';
-import type { AddressRequest, AllocationRequest, PoolRequest } from '../requests.ts';
+import type { Log } from '../log.ts';
+import type { Pool, Remembered } from '../model.ts';
+import type { AddressRequest, AllocationRequest, NameRequest, PoolRequest, ReserveRequest } from '../requests.ts';
 import { realmOf, type Store } from '../store/store.ts';
 import { Ages } from './ages.ts';
-import { Allocator, type Probe } from './allocator.ts';
+import { Allocator } from './allocator.ts';
 import { type EndpointWitness, Leases } from './leases.ts';
+import { Names } from './names.ts';
+import { Offers, type Probe } from './offers.ts';
 import { ADDRESS_SPACES } from './pool.ts';
 import { Pools } from './pools.ts';
+import { Releases } from './releases.ts';
+import { Reservations } from './reservations.ts';
 import { type Keeper, Standby } from './standby.ts';
 import { SwarmPools } from './swarm.ts';
 
-export type { Probe, PoolQuestion } from './allocator.ts';
+export type { Probe, PoolQuestion } from './offers.ts';
 export type { EndpointWitness } from './leases.ts';
 export type { Keeper } from './standby.ts';
 
@@ -32,12 +38,23 @@ interface Parts {
   readonly endpoints?: EndpointWitness;
   /** Tells this host from others: IPv6 subnets that nobody named are derived from it. */
   readonly hostId?: string;
+  /** How long a container's name keeps its address without use, in days; see the setting REMEMBER. */
+  readonly rememberDays?: number;
+  readonly log?: Pick<Log, 'info'>;
+  /** Of the host's default routes; left out, none. */
+  readonly hostGateways?: () => Promise<readonly Address[]>;
 }
+
+const USUAL_DAYS = 30;
+const SILENT = { info: () => undefined };
 
 /** The IPAM driver as the server calls it. What it throws is a sentence for the user (errors.ts). */
 export class IpamDriver {
   readonly #pools: Pools;
   readonly #allocator: Allocator;
+  readonly #releases: Releases;
+  readonly #names: Names;
+  readonly #reservations: Reservations;
   readonly #leases: Leases;
   readonly #swarmPools: SwarmPools;
   readonly #standby: Standby;
@@ -50,16 +67,25 @@ export class IpamDriver {
     keeper,
     endpoints,
     hostId = hostname(),
+    rememberDays = USUAL_DAYS,
+    log = SILENT,
+    hostGateways = async () => [],
   }: Parts) {
     const ages = new Ages(now, clock);
-    this.#leases = new Leases({ store, now, ages, clock, ...(endpoints && { endpoints }) });
+    const names = new Names({ store, now, days: rememberDays, log });
+    this.#names = names;
+    this.#leases = new Leases({ store, now, ages, clock, names, ...(endpoints && { endpoints }) });
     this.#swarmPools = new SwarmPools(store, now);
     const leases = this.#leases;
     const realmOfPool = (pool: Pool) => leases.realm(realmOf(pool));
     this.#standby = new Standby({ pools: store.pools, realmOf: realmOfPool, keeper, clock });
     const standby = this.#standby;
     this.#pools = new Pools({ store, leases, now, ages, hostId, onReleased: (poolId) => standby.forget(poolId) });
-    this.#allocator = new Allocator({ store, leases, now, ages, clock, probe, standby });
+    const offers = new Offers({ store, leases, now, probe });
+    const releases = new Releases({ store, leases, names, standby });
+    this.#releases = releases;
+    this.#reservations = new Reservations({ store, leases, offers, names, standby });
+    this.#allocator = new Allocator({ store, leases, ages, clock, offers, releases, names, standby, hostGateways });
   }
 
   /** The names of the two address spaces. */
@@ -105,14 +131,34 @@ export class IpamDriver {
     return given.slice(0, given.indexOf('/'));
   }
 
-  /** Succeeds for an address that is unknown, and leaves one alone that a living endpoint has. */
-  async releaseAddress(request: { poolId: string; address: string }): Promise<void> {
-    await this.#allocator.release(request);
+  /** A gateway that the network room chose: no container gets it until the pool is released. */
+  async reserveGateway(poolId: string, address: string): Promise<void> {
+    await this.#allocator.reserveGateway(poolId, address);
   }
 
-  /** An address that was named was answered to nobody: see Allocator.takeBack(). */
+  /** Succeeds for an address that is unknown, and leaves one alone that a living endpoint has. */
+  async releaseAddress(request: { poolId: string; address: string }): Promise<void> {
+    await this.#releases.release(request);
+  }
+
+  /** An address that was named, or that its container had before, was answered to nobody: see Releases.takeBack(). */
   async takeBackAddress(request: { poolId: string; address: string }): Promise<void> {
-    await this.#allocator.takeBack(request);
+    await this.#releases.takeBack(request);
+  }
+
+  /** See Reservations.reserve(). */
+  async reserveName(request: ReserveRequest): Promise<Remembered> {
+    return this.#reservations.reserve(request);
+  }
+
+  /** See Reservations.unreserve(). */
+  async unreserveName(request: NameRequest): Promise<{ forgotten: Remembered[] }> {
+    return { forgotten: await this.#reservations.unreserve(request) };
+  }
+
+  /** From time to time: what containers had that have not been here for long is anybody's again. */
+  async forgetUnused(): Promise<void> {
+    await this.#names.forgetUnused();
   }
 
   /** From now on addresses of the network's pools are kept ready; without an id those of all networks. */

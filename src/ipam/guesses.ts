@@ -183,6 +183,14 @@ class UnusedAddresses implements FreeAddresses {
     return !this.#isUsed(address) && !this.#passedOver.has(address);
   }
 
+  isOpen(address: Address): boolean {
+    return this.isFree(address);
+  }
+
+  spares(): Address[] {
+    return [];
+  }
+
   next(layout: Layout, after: bigint | null): Address | undefined {
     this.#passedOver.expire();
     const { family } = layout.subnet;
@@ -211,6 +219,8 @@ function isKnown(gateway: string | null): gateway is string {
 /** Of a run that has ended meanwhile. */
 const NOTHING_FREE: FreeAddresses = {
   isFree: () => false,
+  isOpen: () => false,
+  spares: () => [],
   next: () => undefined,
   passOver: () => undefined,
   foundFree: () => undefined,

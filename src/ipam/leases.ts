@@ -11,6 +11,7 @@ import { Serial } from '../serial.ts';
 import { leaseKey, type Store } from '../store/store.ts';
 import type { Ages } from './ages.ts';
 import { Occupancy } from './occupancy.ts';
+import type { Names } from './names.ts';
 import { isGlobal } from './pool.ts';
 import { Realm } from './realm.ts';
 import { type Evidence, isManagersLease, isStale, isUnused, readEvidence, secondsUntilStale } from './unused.ts';
@@ -32,6 +33,11 @@ const BY_THE_RECORDS: EndpointWitness = {
   dropAddress: async () => undefined,
 };
 
+type NamesOfRealms = Pick<Names, 'follow' | 'longestUnused'>;
+
+/** Where no container's address is remembered. */
+const NO_NAMES: NamesOfRealms = { follow: async () => undefined, longestUnused: () => [] };
+
 /** Another's change came between reading a record and writing it: read again. */
 const ATTEMPTS = 8;
 /** So many leases are read sooner one by one than together with all the others of their realm. */
@@ -50,6 +56,8 @@ interface Parts {
   /** For spans of time. */
   readonly clock: Clock;
   readonly endpoints?: EndpointWitness;
+  /** Tells each realm what of it is remembered for containers. */
+  readonly names?: NamesOfRealms;
 }
 
 /** The realms of this host and the leases in them. Throws RECORD_CONTENDED when others go on changing the same lease. */
@@ -59,6 +67,7 @@ export class Leases {
   readonly #ages: Ages;
   readonly #clock: Clock;
   readonly #endpoints: EndpointWitness;
+  readonly #names: NamesOfRealms;
   /** Leases whose calls are not answered yet, and how many those are. */
   readonly #underway = new Map<string, number>();
   /** When an engine took up with the plugin last, by the clock. */
@@ -68,12 +77,13 @@ export class Leases {
   readonly #realms = new Map<string, Promise<Realm>>();
   #areAllLoaded = false;
 
-  constructor({ store, now, ages, clock, endpoints = BY_THE_RECORDS }: Parts) {
+  constructor({ store, now, ages, clock, names = NO_NAMES, endpoints = BY_THE_RECORDS }: Parts) {
     this.#store = store;
     this.#now = now;
     this.#ages = ages;
     this.#clock = clock;
     this.#endpoints = endpoints;
+    this.#names = names;
     store.leases.follow?.((lease, isTaken, other) => {
       const address = parseAddress(lease.address);
       if (address !== undefined)
@@ -116,8 +126,9 @@ export class Leases {
 
   async #load(name: string): Promise<Realm> {
     try {
-      const realm = new Realm(name, this.#store.leases, this.#ages, this.#clock);
+      const realm = new Realm(name, this.#store.leases, this.#ages, this.#clock, this.#names);
       await realm.refresh();
+      await this.#names.follow(name, (address, isKept) => realm.setKept(address, isKept));
       return realm;
     } catch (error) {
       this.#realms.delete(name);
@@ -180,7 +191,9 @@ export class Leases {
     if (existing.holder !== undefined) throw errors.addressOfNode(existing.address, existing.holder.node, option);
     const evidence = await readEvidence(this.#store);
     if (isManagersLease(existing, evidence)) return successorInSwarm(existing, wanted, option);
+    if (areForNoContainer(existing, wanted)) return successorOfFixed(existing, wanted, option);
     if (isStale(existing, evidence, this.#ages) || this.#isCutShort(existing, evidence)) return wanted;
+    if (isAskedAgain(existing, wanted)) return wanted;
     const pool = existing.poolIds.map((id) => evidence.pools.get(id)).find((found) => found !== undefined);
     throw this.#refusal(existing, pool?.networkId ?? null, option);
   }
@@ -341,12 +354,40 @@ function successorInSwarm(existing: Lease, wanted: Lease, option: string): Lease
   return wanted;
 }
 
+function areForNoContainer(...leases: readonly Lease[]): boolean {
+  return leases.every(({ kind }) => kind !== 'container');
+}
+
+/**
+ * Addresses that belong to the subnet and to no container are shared by its networks, as it is one LAN; and one that is
+ * named as auxiliary, to keep containers from it, may be the host's own end. Else a network names an address once.
+ */
+function successorOfFixed(existing: Lease, wanted: Lease, option: string): Lease {
+  const isOfPool = existing.poolIds.some((id) => wanted.poolIds.includes(id));
+  const kinds = new Set([existing.kind, wanted.kind]);
+  if (kinds.has('host') && kinds.has('gateway')) throw errors.addressIsNoHosts(existing.address, option);
+  const kind = kinds.has('host') ? 'host' : existing.kind;
+  if (!isOfPool || (wanted.kind === 'host' && existing.kind === 'host')) return { ...shared(existing, wanted), kind };
+  if (wanted.kind !== 'host') throw errors.addressNamedTwice(existing.address, existing.kind, option);
+  return { ...existing, kind, changedAt: wanted.changedAt };
+}
+
+/** The same container asks again: its engine gave up the call before, or ended in it, and no endpoint came of the address. */
+function isAskedAgain(existing: Lease, wanted: Lease): boolean {
+  const { kind, endpointId, name } = existing;
+  return kind === 'container' && endpointId === null && name !== undefined && name === wanted.name;
+}
+
 function whyUnused({ kind, round }: Lease): string {
   if (round !== undefined) return 'no task of the swarm has it any more, and another leader was told to release it';
   return `no ${kind === 'container' ? 'container' : 'pool'} has it, and no ReleaseAddress came`;
 }
 
-function shared(existing: Lease, { poolIds, changedAt }: Lease): Lease {
+/** A gateway that one of the networks named is a named one. */
+function shared(existing: Lease, { poolIds, changedAt, isUnnamed }: Lease): Lease {
   const added = poolIds.filter((id) => !existing.poolIds.includes(id));
-  return added.length === 0 ? existing : { ...existing, poolIds: [...existing.poolIds, ...added], changedAt };
+  if (added.length === 0) return existing;
+  const { isUnnamed: wasUnnamed, ...lease } = existing;
+  const remains = wasUnnamed === true && isUnnamed === true;
+  return { ...lease, ...(remains && { isUnnamed }), poolIds: [...existing.poolIds, ...added], changedAt };
 }

@@ -38,7 +38,7 @@ export interface PoolSpec {
 /** Finds a subnet when the user gave none; length null is the usual size. */
 export type ChooseSubnet = (family: Family, length: number | null) => Prefix;
 
-const ORDERS = ['lowest', 'sequential'] as const;
+const ORDERS = ['lowest', 'sequential', 'rested'] as const;
 const PROFILES = ['off', 'fast', 'rfc'] as const;
 
 /** One row of the reference of `--ipam-opt`. */
@@ -48,7 +48,12 @@ export const IPAM_OPTION_ROWS = [
     values: 'addresses, CIDRs and A-B ranges, separated by commas',
     meaning: 'addresses that are only given to who asks for them with --ip',
   },
-  { name: 'order', values: ORDERS.join(', '), meaning: 'lowest free address, or the next after the last one given' },
+  {
+    name: 'order',
+    values: ORDERS.join(', '),
+    meaning:
+      'lowest free address; the next after the last one given; or one that nobody had yet, else that which was given back longest ago',
+  },
   { name: 'parent', values: 'eth0, eth0.10', meaning: 'LAN of the subnet, when the same subnet exists on several' },
   {
     name: 'probe',
@@ -59,8 +64,8 @@ export const IPAM_OPTION_ROWS = [
 
 const NAMES: readonly string[] = IPAM_OPTION_ROWS.map((row) => row.name);
 
-/** Smaller numbers are larger subnets; the largest ever assigned to one site are these. */
-const SHORTEST: Readonly<Record<Family, number>> = { IPv4: 8, IPv6: 32 };
+/** Smaller numbers are larger subnets; private addresses have none larger than 10.0.0.0/8 (RFC 1918) and fd00::/8 (RFC 4193). */
+const SHORTEST: Readonly<Record<Family, number>> = { IPv4: 8, IPv6: 8 };
 
 /** https://www.iana.org/assignments/iana-ipv4-special-registry and -ipv6-: the kernel takes none of these for a link. */
 const NOT_FOR_HOSTS = [
@@ -256,6 +261,12 @@ export function layoutOf({ subnet: subnetText, range, options }: Pool): Layout {
     skipped: joined([...excluded, ...reservedOf(subnet)]),
     order: options['order'] ?? 'lowest',
   };
+}
+
+/** One that a search may give, whether or not it is free: what is remembered of others is only what a user named. */
+export function isSearched(pool: Pool, address: Address): boolean {
+  const { range, skipped } = layoutOf(pool);
+  return contains(range, address) && !skipped.some((gap) => contains(gap, address));
 }
 
 /** Sorted, and joined where they overlap. All of one family. */

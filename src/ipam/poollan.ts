@@ -7,7 +7,7 @@ import type { Log } from '../log.ts';
 import { type ConflictPolicy, type Network, type Pool, type ProbeProfile, type Segment, segmentOf } from '../model.ts';
 import { realmOf, type Store } from '../store/store.ts';
 import { isManagers } from './swarm.ts';
-import type { Probe } from './allocator.ts';
+import type { Probe } from './offers.ts';
 import { GUESSED_SPACE, known } from './pool.ts';
 import type { Keeper } from './standby.ts';
 

@@ -2,11 +2,12 @@
 import { type Address, formatAddress } from '../address.ts';
 import type { Kept } from '../lan/verdict.ts';
 import { Demand, ON_STANDBY } from './demand.ts';
+import { isOfSwarm, type Pool } from '../model.ts';
 import type { Layout } from './pool.ts';
 import type { Realm } from './realm.ts';
 
 /** What of a realm, or of what takes its place, tells which addresses are to be asked for, and hears what the LAN said. */
-export type FreeAddresses = Pick<Realm, 'isFree' | 'next' | 'passOver' | 'foundFree'>;
+export type FreeAddresses = Pick<Realm, 'isFree' | 'isOpen' | 'next' | 'spares' | 'passOver' | 'foundFree'>;
 
 /** An address on standby. */
 interface Ready {
@@ -85,12 +86,17 @@ export function have({ ready, asked }: PoolStandby): number {
   return ready.size + asked.size;
 }
 
-/** Those on standby, the one to give out next first. */
+/** Those on standby that anyone may have, the one to give out next first. */
 export function inOrder({ ready, after }: PoolStandby, realm: FreeAddresses): Address[] {
-  const free = Array.from(ready.values(), ({ address }) => address).filter((one) => realm.isFree(one));
+  const free = Array.from(ready.values(), ({ address }) => address).filter((one) => realm.isOpen(one));
   free.sort((a, b) => (a.value < b.value ? -1 : 1));
   const isLater = ({ value }: Address) => after !== null && value > after;
   return [...free.filter(isLater), ...free.filter((one) => !isLater(one))];
+}
+
+/** Of a network of ours; not of a swarm's, of which more than always are on standby nowhere. */
+export function isOurs({ networkId }: Pool): boolean {
+  return networkId !== null && !isOfSwarm(networkId);
 }
 
 /** How many more addresses of the pool may be asked for at this moment; of `all` pools `mostOnParent` on one LAN. */
@@ -101,15 +107,24 @@ export function roomFor({ parentName }: PoolStandby, all: readonly PoolStandby[]
   return Math.max(0, Math.min(mostOnParent - here, MOST_ASKED - asked(all), MOST_IN_ALL - inAll));
 }
 
+/** Of the addresses that are being asked for those that anyone may have. */
+export function openAsked({ asked }: PoolStandby, realm: FreeAddresses): Address[] {
+  return [...asked.values()].filter((address) => realm.isOpen(address));
+}
+
 /** One is ready, and none below it is being asked for; or none is being asked for at all. */
-export function isDecided({ ready, asked }: PoolStandby, realm: FreeAddresses): boolean {
-  if (asked.size === 0) return true;
-  const values = Array.from(asked.values(), ({ value }) => value);
-  const isLowest = (address: Address) => realm.isFree(address) && values.every((value) => value > address.value);
+export function isDecided(standby: PoolStandby, realm: FreeAddresses): boolean {
+  const values = openAsked(standby, realm).map(({ value }) => value);
+  if (values.length === 0) return true;
+  const { ready } = standby;
+  const isLowest = (address: Address) => realm.isOpen(address) && values.every((value) => value > address.value);
   return Array.from(ready.values()).some(({ address }) => isLowest(address));
 }
 
-/** The next free addresses that are neither on standby nor avoided nor asked for, as many as are missing to have `many`. */
+/**
+ * The next free addresses that are neither on standby nor avoided nor asked for, as many as are missing to have `many`; when
+ * nothing else is free those that are remembered for containers which were away longest.
+ */
 export function missing(
   standby: PoolStandby,
   realm: FreeAddresses,
@@ -129,7 +144,16 @@ export function missing(
     const text = formatAddress(address);
     if (!ready.has(text) && !asked.has(text) && !avoided.has(text)) found.set(text, address);
   }
-  return [...found.values()];
+  const rest = many - have(standby) - found.size;
+  const isNew = (address: Address) => [ready, asked, avoided, found].every((one) => !one.has(formatAddress(address)));
+  const spares =
+    rest <= 0
+      ? []
+      : realm
+          .spares(layout, passed + rest)
+          .filter(isNew)
+          .slice(0, rest);
+  return [...found.values(), ...spares];
 }
 
 /** As many as are wanted, but of a small range no more than a fair share of what is free, and no fewer than always. */
@@ -146,7 +170,14 @@ function countFree(realm: FreeAddresses, layout: Layout, most: number): number {
     if (next === undefined || next.value <= last) break;
     last = next.value;
   }
-  return count;
+  return count === most ? most : count + realm.spares(layout, most - count).length;
+}
+
+/** Those on standby for containers that have come back, or are long expected; none where others could need them. */
+export function longRecalled({ ready }: PoolStandby, realm: FreeAddresses, layout: Layout, nowMs: number): string[] {
+  if (realm.next(layout, null) === undefined) return [];
+  const isOver = ({ address, leftUntilMs }: Ready) => leftUntilMs <= nowMs && !realm.isOpen(address);
+  return [...ready].flatMap(([text, one]) => (isOver(one) ? text : []));
 }
 
 /** Of those that are ready more than `wanted`, the last in order; not what was given back just now. */

@@ -4,11 +4,12 @@
  * (lease-index.ts).
  */
 import { type Address, contains, formatAddress, parseAddress, type Range } from '../address.ts';
-import type { Family, Lease, LeaseKind } from '../model.ts';
+import { FAMILIES, type Family, type Lease, type LeaseKind } from '../model.ts';
 import type { Clock } from '../clock.ts';
 import { leaseKey, type LeaseTable } from '../store/store.ts';
 import type { Ages } from './ages.ts';
 import { LeaseIndex } from './lease-index.ts';
+import type { Names } from './names.ts';
 import { Occupancy } from './occupancy.ts';
 import { type Finding, PassedOver } from './passed-over.ts';
 import { joined, type Layout, nextAddress } from './pool.ts';
@@ -17,6 +18,10 @@ import { joined, type Layout, nextAddress } from './pool.ts';
 export class Realm {
   readonly name: string;
   readonly #used: Readonly<Record<Family, Occupancy>> = { IPv4: new Occupancy(), IPv6: new Occupancy() };
+  /** Used, or remembered for a container that is not there: what a search passes over. */
+  readonly #closed: Readonly<Record<Family, Occupancy>> = { IPv4: new Occupancy(), IPv6: new Occupancy() };
+  /** Remembered (names.ts). */
+  readonly #kept: Readonly<Record<Family, Occupancy>> = { IPv4: new Occupancy(), IPv6: new Occupancy() };
   readonly #leases: LeaseTable;
   readonly #ages: Ages;
   /** Inserts under way: not in the store yet, nor free any more. */
@@ -28,11 +33,19 @@ export class Realm {
   /** What became known while the leases are being read: it may be newer than what is read. */
   #meanwhile: (() => void)[] = [];
   readonly #passedOver: PassedOver;
+  readonly #names: Pick<Names, 'longestUnused'>;
 
-  constructor(name: string, leases: LeaseTable, ages: Ages, clock: Pick<Clock, 'nowMs'>) {
+  constructor(
+    name: string,
+    leases: LeaseTable,
+    ages: Ages,
+    clock: Pick<Clock, 'nowMs'>,
+    names: Pick<Names, 'longestUnused'>,
+  ) {
     this.name = name;
     this.#leases = leases;
     this.#ages = ages;
+    this.#names = names;
     this.#passedOver = new PassedOver(() => clock.nowMs());
   }
 
@@ -50,8 +63,7 @@ export class Realm {
   async #refresh(): Promise<void> {
     this.#meanwhile = [];
     const leases = await this.#leases.list(`${this.name}/`);
-    this.#used.IPv4.clear();
-    this.#used.IPv6.clear();
+    for (const family of FAMILIES) this.#clear(family);
     this.#index.clear();
     for (const lease of leases) this.#read(lease);
     for (const address of this.#pending.values()) this.#mark(address);
@@ -166,12 +178,40 @@ export class Realm {
     if (this.#leases.follow === undefined) await this.refresh();
   }
 
-  /** The next address to try; undefined when the range is exhausted. `after`: see nextAddress in pool.ts. */
+  /** The next address to try; undefined when the range is exhausted, but for what is remembered. `after`: see nextAddress in pool.ts. */
   next(layout: Layout, after: bigint | null): Address | undefined {
     for (const address of this.#passedOver.expire()) this.offer(address);
     const { family } = layout.subnet;
-    const value = nextAddress(layout, this.#used[family], after);
+    const value = nextAddress(layout, this.#closed[family], after);
     return value === undefined ? undefined : { family, value };
+  }
+
+  /** Somebody's name has the address, or has it no longer (names.ts). */
+  setKept({ family, value }: Address, isKept: boolean): void {
+    if (isKept) {
+      this.#kept[family].add(value);
+      this.#closed[family].add(value);
+      return;
+    }
+    this.#kept[family].delete(value);
+    if (!this.#used[family].has(value)) this.#closed[family].delete(value);
+  }
+
+  /** Free ones of the range that are remembered for containers which are not there, those unused longest first. */
+  spares({ range, skipped }: Layout, most: number): Address[] {
+    const isSearched = (address: Address) =>
+      contains(range, address) && !skipped.some((gap) => contains(gap, address)) && this.isFree(address);
+    return this.#names.longestUnused(this.name, isSearched, most);
+  }
+
+  /** Free, and remembered for nobody: a search may give it to anyone. */
+  isOpen({ family, value }: Address): boolean {
+    return !this.#closed[family].has(value);
+  }
+
+  /** Somebody on the LAN had it a while ago, or wanted it. */
+  isPassedOver(address: Address): boolean {
+    return this.#passedOver.has(address);
   }
 
   /** Neither leased nor passed over. */
@@ -213,11 +253,19 @@ export class Realm {
     return counts;
   }
 
+  #clear(family: Family): void {
+    this.#used[family].clear();
+    this.#closed[family].clear();
+    for (const value of this.#kept[family].addresses()) this.#closed[family].add(value);
+  }
+
   #mark({ family, value }: Address): void {
     this.#used[family].add(value);
+    this.#closed[family].add(value);
   }
 
   #unmark({ family, value }: Address): void {
     this.#used[family].delete(value);
+    if (!this.#kept[family].has(value)) this.#closed[family].delete(value);
   }
 }

@@ -25,6 +25,8 @@ interface Met {
 /** One search; it may go through several pools, one after the other. */
 export class Search {
   readonly kind: LeaseKind;
+  /** Of the container that asks, where its engine says it. */
+  readonly name: string | null;
   /** The address after the last one given is wanted. */
   readonly isSerial: boolean;
   /** Null for what no engine waits for. */
@@ -38,8 +40,9 @@ export class Search {
   #isChanging = false;
   #last: Met | undefined;
 
-  constructor(kind: LeaseKind, isSerial: boolean, limit: CallLimit | null, clock: Clock) {
+  constructor(kind: LeaseKind, name: string | null, isSerial: boolean, limit: CallLimit | null, clock: Clock) {
     this.kind = kind;
+    this.name = name;
     this.isSerial = isSerial;
     this.limit = limit;
     this.#clock = clock;

@@ -14,7 +14,7 @@ import { type Address, formatAddress } from '../address.ts';
 import { LatestMap } from '../bounded.ts';
 import { backgroundClock, type Clock } from '../clock.ts';
 import type { Kept, Loss } from '../lan/verdict.ts';
-import { isOfSwarm, type Pool } from '../model.ts';
+import type { Pool } from '../model.ts';
 import type { Store } from '../store/store.ts';
 import { HOLD_MS, MOST_ON_STANDBY, ON_STANDBY } from './demand.ts';
 import { known, layoutOf } from './pool.ts';
@@ -24,12 +24,16 @@ import {
   fairShare,
   have,
   inOrder,
+  isOurs,
   isDecided,
+  longRecalled,
   missing,
   newPoolStandby,
+  openAsked,
   roomFor,
   tooMany,
 } from './poolstandby.ts';
+import { Turns } from './turns.ts';
 
 /** What it needs of the LANs of the pools. */
 export interface Keeper {
@@ -94,8 +98,7 @@ export class Standby {
   readonly #random: () => number;
   /** In order of their last use. */
   readonly #pools = new LatestMap<string, PoolStandby>(MOST_POOLS);
-  readonly #waiting: (() => void)[] = [];
-  #asking = 0;
+  readonly #turns = new Turns(AT_ONCE);
 
   constructor({ pools, realmOf, keeper, clock = backgroundClock, random = Math.random }: Parts) {
     this.#table = pools;
@@ -235,20 +238,58 @@ export class Standby {
     return !standby.isWithout;
   }
 
-  /** How many addresses are being asked for, beyond those that others wait for. */
-  toWaitFor({ id }: Pool): number {
+  /** How many addresses that anyone may have are being asked for, beyond those that others wait for. */
+  toWaitFor({ id }: Pool, realm: FreeAddresses): number {
     const standby = this.#pools.get(id);
-    return standby === undefined ? 0 : standby.asked.size - standby.waiting;
+    return standby === undefined ? 0 : openAsked(standby, realm).length - standby.waiting;
   }
 
-  /** Whether any of the pool's addresses is being asked for. */
-  isAsking({ id }: Pool): boolean {
-    return (this.#pools.get(id)?.asked.size ?? 0) > 0;
+  /** Whether any of the pool's addresses that anyone may have is being asked for. */
+  isAsking({ id }: Pool, realm: FreeAddresses): boolean {
+    const standby = this.#pools.get(id);
+    return standby !== undefined && openAsked(standby, realm).length > 0;
+  }
+
+  // --- containers that come back to their addresses -------------------------------------------------------------------
+
+  /** Whether the address was asked for ahead, so that a container that comes back to it need not wait. */
+  async isReady(pool: Pool, address: Address): Promise<boolean> {
+    return this.#keeper.isKept(pool, address);
+  }
+
+  /**
+   * A container comes back to its address, which was not ready: others are likely to follow, to theirs. `addresses`: those that
+   * are remembered and free, the likeliest first. As many are asked for in the same window as in missed().
+   */
+  recalled(pool: Pool, realm: FreeAddresses, addresses: readonly Address[]): void {
+    if (!isOurs(pool)) return;
+    const standby = this.#ofPool(pool.id);
+    standby.demand.miss(this.#clock.nowMs());
+    void this.#recall(standby, pool, realm, addresses).catch(() => undefined);
+  }
+
+  async #recall(standby: PoolStandby, pool: Pool, realm: FreeAddresses, addresses: readonly Address[]): Promise<void> {
+    if (this.#clock.nowMs() < standby.pausedUntilMs || !(await this.#isWith(standby, pool))) return;
+    const atOnce = Math.min(MOST_ON_STANDBY, this.#keeper.mostAtOnce);
+    const room = Math.min(this.#wanted(standby), roomFor(standby, [...this.#pools.values()], atOnce));
+    await Promise.all(addresses.slice(0, room).map((address) => this.#recallOne(standby, pool, realm, address)));
+    this.#refillIn(standby, HOLD_MS);
+  }
+
+  async #recallOne(standby: PoolStandby, pool: Pool, realm: FreeAddresses, address: Address): Promise<void> {
+    await this.#keep(standby, pool, realm, address);
+    const ready = standby.ready.get(formatAddress(address));
+    if (ready !== undefined) ready.leftUntilMs = this.#clock.nowMs() + HOLD_MS;
   }
 
   /** Whether the address is on standby for the pool, or being asked for. */
   has(pool: Pool, address: Address): boolean {
     return this.isAsked(pool, address) || this.#pools.get(pool.id)?.ready.has(formatAddress(address)) === true;
+  }
+
+  /** Whether the address is on standby for the pool. */
+  isReadyFor({ id }: Pool, address: Address): boolean {
+    return this.#pools.get(id)?.ready.has(formatAddress(address)) === true;
   }
 
   /** Whether the address is being asked for. */
@@ -286,8 +327,10 @@ export class Standby {
   async released(pool: Pool, address: Address): Promise<void> {
     await this.#keeper.release(pool, address);
     const standby = this.#pools.get(pool.id);
-    if (standby === undefined || !(await this.#keeper.isKept(pool, address))) return;
-    await this.#keep(standby, pool, await this.#realmOf(pool), address);
+    const realm = await this.#realmOf(pool);
+    // One that is remembered for its container waits for that in the LAN room alone.
+    if (standby === undefined || !realm.isOpen(address) || !(await this.#keeper.isKept(pool, address))) return;
+    await this.#keep(standby, pool, realm, address);
     const ready = standby.ready.get(formatAddress(address));
     if (ready !== undefined) ready.leftUntilMs = this.#clock.nowMs() + HOLD_MS;
     this.#letGo(standby, tooMany(standby, MOST_ON_STANDBY, Number.POSITIVE_INFINITY));
@@ -346,11 +389,12 @@ export class Standby {
     if (pool === undefined || standby.controller.signal.aborted || !(await this.#isWith(standby, pool))) return;
     const realm = await this.#realmOf(pool);
     const nowMs = this.#clock.nowMs();
-    this.#letGo(standby, tooMany(standby, this.#wanted(standby), nowMs));
     const layout = layoutOf(pool);
+    this.#letGo(standby, longRecalled(standby, realm, layout, nowMs));
+    this.#letGo(standby, tooMany(standby, this.#wanted(standby), nowMs));
     // Where all turn out to be used the LAN is not asked for more than always.
     const many = standby.misses > 0 ? ON_STANDBY : fairShare(realm, layout, this.#wanted(standby));
-    const ask = (address: Address) => this.#inTurn(() => this.#keep(standby, pool, realm, address));
+    const ask = (address: Address) => this.#turns.run(() => this.#keep(standby, pool, realm, address));
     const outcomes = await Promise.all(missing(standby, realm, layout, many, nowMs).map(ask));
     standby.isFilled = true;
     if (outcomes.includes('ended')) this.#retry(standby);
@@ -429,21 +473,4 @@ export class Standby {
       one?.kept.release();
     }
   }
-
-  async #inTurn<T>(act: () => Promise<T>): Promise<T> {
-    if (this.#asking >= AT_ONCE) await new Promise<void>((resolve) => this.#waiting.push(resolve));
-    else this.#asking++;
-    try {
-      return await act();
-    } finally {
-      const next = this.#waiting.shift();
-      if (next === undefined) this.#asking--;
-      else next();
-    }
-  }
-}
-
-/** Of a network of ours; not of a swarm's, of which more than always are on standby nowhere. */
-function isOurs({ networkId }: Pool): boolean {
-  return networkId !== null && !isOfSwarm(networkId);
 }

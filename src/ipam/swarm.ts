@@ -9,7 +9,7 @@
  */
 import type { Lease, Pool } from '../model.ts';
 import type { AllocationRequest } from '../requests.ts';
-import type { Store } from '../store/store.ts';
+import { realmOf, type Store } from '../store/store.ts';
 import { isGlobal } from './pool.ts';
 
 /** AllocateNetwork and FreeNetwork, for the pools that a swarm's managers share out. */
@@ -96,7 +96,13 @@ export function isUnclaimed(lease: Lease, { swarm }: Pool): boolean {
   return swarm !== undefined && lease.round !== swarm.round;
 }
 
+/** Pools of one network. */
+export function areSisters(a: Pool, b: Pool): boolean {
+  if (realmOf(a) !== realmOf(b)) return false;
+  return a.networkId === null ? shareSwarmNetwork(a, b) : a.networkId === b.networkId;
+}
+
 /** Whether a network of a swarm has both. */
-export function shareSwarmNetwork(a: Pool, b: Pool): boolean {
+function shareSwarmNetwork(a: Pool, b: Pool): boolean {
   return Object.keys(a.swarm?.networks ?? {}).some((id) => b.swarm?.networks[id] !== undefined);
 }

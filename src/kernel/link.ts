@@ -7,7 +7,7 @@ import { Deletions } from './deletion.ts';
 import { KernelError, isKernelError } from './errno.ts';
 import {
   IPV4_DEVCONF_ARP_ANNOUNCE,
-  IPV4_DEVCONF_ARP_IGNORE,
+  IPV4_DEVCONF_ARP_FILTER,
   IFF_NOARP,
   IFF_PROMISC,
   IFF_UP,
@@ -239,11 +239,12 @@ export class Links {
   }
 
   /**
-   * A link of the host beside another on the same LAN: it answers ARP for its own addresses only (arp_ignore 1) and asks
-   * from them (arp_announce 2), else every neighbour would hear two MAC addresses for one address of the host.
+   * A link of the host beside another on the same LAN: it answers ARP only those to whom the host's routes lead through it
+   * (arp_filter), for any address of the host, and asks from its own (arp_announce 2); else every neighbour would hear two MAC
+   * addresses for one address of the host.
    */
   async keepArpApart(index: number): Promise<void> {
-    const values = { [IPV4_DEVCONF_ARP_IGNORE]: 1, [IPV4_DEVCONF_ARP_ANNOUNCE]: 2 };
+    const values = { [IPV4_DEVCONF_ARP_FILTER]: 1, [IPV4_DEVCONF_ARP_ANNOUNCE]: 2 };
     await this.#set(`set ARP policy of link ${index}`, { index }, ipv4Config(values));
   }
 

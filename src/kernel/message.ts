@@ -46,8 +46,8 @@ const IFF_LOWER_UP = 0x10000;
 
 const IFLA_INET_CONF = 1;
 /** linux/ip.h */
+export const IPV4_DEVCONF_ARP_FILTER = 13;
 export const IPV4_DEVCONF_ARP_ANNOUNCE = 18;
-export const IPV4_DEVCONF_ARP_IGNORE = 19;
 
 const RTEXT_FILTER_SKIP_STATS = 8;
 

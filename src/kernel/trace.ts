@@ -70,8 +70,8 @@ const VLAN: Fields = { [IFLA_VLAN.ID]: ['id', u16], [IFLA_VLAN.PROTOCOL]: ['prot
 const KINDS: Readonly<Record<string, Fields>> = { macvlan: MACVLAN, vlan: VLAN };
 /** AF_INET and AF_INET6, and within them IFLA_INET_CONF with values of linux/ip.h, and IFLA_INET6_ADDR_GEN_MODE. */
 const CONFIG: Fields = {
+  [message.IPV4_DEVCONF_ARP_FILTER]: ['arp_filter', u32],
   [message.IPV4_DEVCONF_ARP_ANNOUNCE]: ['arp_announce', u32],
-  [message.IPV4_DEVCONF_ARP_IGNORE]: ['arp_ignore', u32],
 };
 const FAMILIES: Fields = {
   2: ['inet', within({ 1: ['conf', within(CONFIG)] })],

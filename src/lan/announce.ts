@@ -23,6 +23,8 @@ export interface Announcement {
   readonly macAddress: string;
   /** Left out: as often as the RFC has it for a new address. */
   readonly times?: number | undefined;
+  /** Milliseconds between two; left out: as the RFC has it. */
+  readonly gapMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -30,12 +32,12 @@ export interface Announcement {
 export async function announce(
   wire: Pick<Wire, 'send' | 'turn'>,
   clock: Clock,
-  { address, macAddress, times, signal }: Announcement,
+  { address, macAddress, times, gapMs, signal }: Announcement,
 ): Promise<void> {
-  const { count: usual, gapMs } = REPETITION[address.family];
-  const count = times ?? usual;
+  const usual = REPETITION[address.family];
+  const count = times ?? usual.count;
   for (let sent = 0; sent < count; sent++) {
-    const waitMs = (sent > 0 ? gapMs : 0) + wire.turn();
+    const waitMs = (sent > 0 ? (gapMs ?? usual.gapMs) : 0) + wire.turn();
     if (waitMs > 0) await pause(clock, waitMs, signal);
     signal?.throwIfAborted();
     wire.send(announcementFrame(address, macAddress));

@@ -8,7 +8,13 @@ import { LatestMap } from '../bounded.ts';
 import type { PluginError } from '../errors.ts';
 import type { Links } from '../kernel/link.ts';
 import type { Log } from '../log.ts';
-import { type InterfaceAddress, PROBE_PROFILES, type ProbeProfile, type Segment } from '../model.ts';
+import {
+  type AnnouncementOptions,
+  type InterfaceAddress,
+  PROBE_PROFILES,
+  type ProbeProfile,
+  type Segment,
+} from '../model.ts';
 import type { CallLimit } from '../requests.ts';
 import { isStandbyMac, isProbeMac } from './frames/mac.ts';
 import { Interruptions } from './interruptions.ts';
@@ -305,11 +311,14 @@ export class Lan {
     this.#interruptions.forget(endpointId);
   }
 
-  /** To the LAN, on behalf of a container that is up. Where nobody listens nobody is told, which is no error. */
-  async announce({ parentName, mode, macAddress, addresses }: LanEndpoint, signal: AbortSignal): Promise<void> {
-    await Promise.allSettled(
-      addresses.map((address) => this.#prober.announce({ parentName, mode, address, macAddress, signal })),
-    );
+  /** Tells the LAN of a container that is up, unless it has done so: engines from 28 on announce most of them. Failing is no error. */
+  async announce(
+    { id, addresses, ...place }: LanEndpoint,
+    how: AnnouncementOptions,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const silent = addresses.filter((address) => !this.#monitor.hasSpoken(id, address));
+    await Promise.allSettled(silent.map((address) => this.#prober.announce({ ...place, ...how, address, signal })));
   }
 
   /**

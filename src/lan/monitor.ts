@@ -59,6 +59,8 @@ interface MonitoredParent {
   /** By address, and by MAC address. */
   readonly endpoints: Map<string, MonitoredEndpoint>;
   readonly byMac: Map<string, MonitoredEndpoint>;
+  /** By MAC address and address, containers that have said to all where they are. */
+  readonly spoken: Set<string>;
   /** What this host sent to all about them, and when. */
   readonly sent: LatestMap<string, number>;
   socket: PacketSocket | undefined;
@@ -107,7 +109,10 @@ export class Monitor {
     const parent = this.#parents.get(endpoint.parentName) ?? this.#begin(endpoint.parentName);
     // What waits there was said before: perhaps by the container that had the address until now.
     this.#read(endpoint.parentName, parent);
-    for (const address of endpoint.addresses) parent.endpoints.set(formatAddress(address), endpoint);
+    for (const address of endpoint.addresses) {
+      parent.endpoints.set(formatAddress(address), endpoint);
+      parent.spoken.delete(spokenKey(endpoint, address));
+    }
     parent.byMac.set(endpoint.macAddress, endpoint);
     parent.isFilterStale = true;
     this.#endpoints.set(id, endpoint);
@@ -121,8 +126,10 @@ export class Monitor {
     this.#endpoints.delete(id);
     if (endpoint === undefined || parent === undefined) return;
     this.#leftAtMs.put(endpoint.macAddress, this.#clock.nowMs());
-    for (const address of endpoint.addresses.map(formatAddress)) {
-      if (parent.endpoints.get(address) === endpoint) parent.endpoints.delete(address);
+    for (const address of endpoint.addresses) {
+      const text = formatAddress(address);
+      parent.spoken.delete(spokenKey(endpoint, address));
+      if (parent.endpoints.get(text) === endpoint) parent.endpoints.delete(text);
     }
     if (parent.byMac.get(endpoint.macAddress) === endpoint) parent.byMac.delete(endpoint.macAddress);
     parent.isFilterStale = true;
@@ -154,6 +161,15 @@ export class Monitor {
     const endpoint = this.#parents.get(parentName)?.endpoints.get(formatAddress(address));
     const own = endpoint?.addresses.find((one) => isSameAddress(one, address));
     if (endpoint !== undefined && own !== undefined) this.#lasting.suspect({ endpoint, address: own });
+  }
+
+  /** The container has said to all that it has the address, since the watch over it began. */
+  hasSpoken(id: string, address: Address): boolean {
+    const endpoint = this.#endpoints.get(id);
+    const parent = endpoint && this.#parents.get(endpoint.parentName);
+    if (endpoint === undefined || parent === undefined) return false;
+    this.#read(endpoint.parentName, parent);
+    return parent.spoken.has(spokenKey(endpoint, address));
   }
 
   /** Somebody else spoke for the address not long ago. */
@@ -194,6 +210,7 @@ export class Monitor {
     const parent: MonitoredParent = {
       endpoints: new Map(),
       byMac: new Map(),
+      spoken: new Set(),
       sent: new LatestMap(MOST_SENT),
       socket: undefined,
       linkIndex: 0,
@@ -290,6 +307,7 @@ export class Monitor {
     const endpoint = parent.endpoints.get(formatAddress(address));
     const own = endpoint?.addresses.find((one) => isSameAddress(one, address));
     if (endpoint === undefined || own === undefined || isStandbyNotice(sighting)) return;
+    if (macAddress === endpoint.macAddress && origin === 'here' && isToAll) parent.spoken.add(spokenKey(endpoint, own));
     if (macAddress === endpoint.macAddress && (origin !== 'wire' || this.#isOnOtherParent(endpoint))) return;
     if (this.#isLeaver(endpoint, own, macAddress)) return;
     this.#takers.note({ endpoint, parentIndex: parent.linkIndex, address: own, macAddress, isAnswer, origin });
@@ -311,6 +329,10 @@ export class Monitor {
   #isOnOtherParent({ macAddress, parentName }: MonitoredEndpoint): boolean {
     return this.#ofMac(macAddress).some((endpoint) => endpoint.parentName !== parentName);
   }
+}
+
+function spokenKey({ macAddress }: MonitoredEndpoint, address: Address): string {
+  return `${macAddress} ${formatAddress(address)}`;
 }
 
 function originOf({ packet }: Sighting, outgoing: boolean): 'here' | 'segment' | 'wire' {

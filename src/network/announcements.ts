@@ -1,7 +1,7 @@
 /**
  * Engines below 28 tell nobody that a container is there, and 28.5 does so for some containers and not for others (seen
  * in captures): neighbours and switches that knew the address elsewhere go on sending there. So we announce it, in the
- * background, when the kernel tells that the engine has taken the link into the container.
+ * background, when the kernel tells that the engine has taken the link into the container, and nobody did so by then.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Links } from '../kernel/link.ts';
@@ -10,8 +10,8 @@ import type { LanOfEndpoints } from './endpointlan.ts';
 
 /** From Join until the link is gone from here takes an engine some milliseconds, seconds on a busy machine. */
 const DEADLINE_MS = 10_000;
-/** From there until the interface has its address and is up. */
-const SETTLE_MS = 200;
+/** From there until the interface has its address and is up, and the engine has announced it if it does. */
+const SETTLE_MS = 400;
 
 /** Tells the LAN of each container that starts. */
 export class Announcements {

@@ -25,17 +25,23 @@ export interface DeadEndpoint {
 
 /** What an engine is doing with an endpoint at this moment is left alone. */
 const RECENT_MS = 10_000;
+/** A container whose interface went with the parent is shown so long, and keeps its address for its next start. */
+const LOST_MS = 86_400_000;
 /** Each is a link made and deleted, and the kernel deletes many at once in the time of one. */
 const TRIALS_AT_ONCE = 32;
 
-/** Those of `endpoints` that look dead now; what changed within the last ten seconds is never among them. */
+/**
+ * Those of `endpoints` that look dead now; what changed within the last ten seconds is never among them, nor what was lost with
+ * its parent within the last day.
+ */
 export async function findDead(
   links: Links,
   endpoints: readonly Endpoint[],
   networks: readonly Network[],
   ageMs: (endpoint: Endpoint) => number,
 ): Promise<DeadEndpoint[]> {
-  const settled = endpoints.filter((endpoint) => endpoint.state !== 'deleting' && ageMs(endpoint) >= RECENT_MS);
+  const leastMs = ({ lostAt }: Endpoint) => (lostAt === undefined ? RECENT_MS : LOST_MS);
+  const settled = endpoints.filter((endpoint) => endpoint.state !== 'deleting' && ageMs(endpoint) >= leastMs(endpoint));
   if (settled.length === 0) return [];
   const here = byAlias(await links.list(isEndpoints));
   const left = settled.filter((endpoint) => here.get(aliasOf(endpoint))?.isUp === false);

@@ -16,6 +16,7 @@ import { Announcements } from './announcements.ts';
 import { Departures } from './departures.ts';
 import type { LanOfEndpoints } from './endpointlan.ts';
 import type { Endpoints } from './endpoints.ts';
+import { type GatewayAddresses, Gateways } from './gateways.ts';
 import { HostAccess, type HostAddresses } from './host.ts';
 import { NetworkLeaks } from './leaks.ts';
 import { Networks } from './networks.ts';
@@ -37,7 +38,7 @@ export interface NetworkDriverParts {
   readonly endpoints: Endpoints;
   readonly links: Links;
   readonly lan: LanOfEndpoints;
-  readonly hostAddresses: HostAddresses;
+  readonly hostAddresses: HostAddresses & GatewayAddresses;
   /** Alias to link name, from the setting PARENTS. */
   readonly parentAliases: ReadonlyMap<string, string>;
   readonly log: Log;
@@ -82,11 +83,25 @@ export class NetworkDriver implements LeakSource {
     const { store, endpoints, links, lan, log, now = () => new Date() } = parts;
     const serial = this.#serial;
     const parents = new Parents(links, parts.parentAliases);
-    const host = new HostAccess(links, parts.hostAddresses, log);
+    const host = new HostAccess(links, parts.hostAddresses, store.networks, log);
+    const gateways = new Gateways({ store, links, lan, addresses: parts.hostAddresses, log });
     const ties = new Ties(store, now);
     const announcements = new Announcements(links, lan);
     const isInUse = (networkId: string) => this.#occupants.isInUse(networkId);
-    const networks = new Networks({ store, endpoints, links, parents, host, ties, lan, serial, log, now, isInUse });
+    const networks = new Networks({
+      store,
+      endpoints,
+      links,
+      parents,
+      host,
+      gateways,
+      ties,
+      lan,
+      serial,
+      log,
+      now,
+      isInUse,
+    });
     const departures = new Departures({ networks: store.networks, endpoints, links, host, lan, announcements, log });
     const wasCreated = (networkId: string) => this.#created.has(networkId);
     [this.#store, this.#endpoints, this.#links, this.#lan] = [store, endpoints, links, lan];
@@ -105,7 +120,7 @@ export class NetworkDriver implements LeakSource {
       serial,
       log,
     });
-    this.#recovery = new Recovery({ store, endpoints, departures, networks, host, links, lan, log });
+    this.#recovery = new Recovery({ store, endpoints, departures, networks, host, links, lan, witness, log, now });
     this.#returning = new Returning({ networks: store.networks, endpoints, links, lan, log });
     this.#leaks = new NetworkLeaks({ store, endpoints, departures, networks, ties, links, serial, wasCreated });
   }
@@ -131,11 +146,16 @@ export class NetworkDriver implements LeakSource {
     }
   }
 
-  /** Engine 28 and later ask before they reserve a gateway nobody wants. Throws what is wrong with the `-o` options. */
+  /**
+   * Engine 28 and later ask before they make up a gateway that nobody named. For IPv6 there shall be none: routers advertise
+   * themselves. Throws what is wrong with the `-o` options.
+   */
   skipGateway(request: Pick<GatewayCheck, 'options' | 'internal'>): { ipv4: boolean; ipv6: boolean } {
     const options = readNetworkOptions(request.options);
-    const skip = request.internal || options.parent === null || !options.gateway;
-    return { ipv4: skip, ipv6: skip };
+    const isWithout = request.internal || options.parent === null || !options.gateway;
+    // Docker's own IPAM would give the router's address to the first container if no gateway was reserved.
+    const isWithoutIPv4 = options.gatewayFamilies?.includes('IPv4') === false;
+    return { ipv4: isWithout || isWithoutIPv4, ipv6: true };
   }
 
   /** Finds or makes the parent. The same network again is success; another one under its id replaces one without endpoints. */
@@ -186,7 +206,7 @@ export class NetworkDriver implements LeakSource {
     if (known !== undefined) await this.#awaitEnd(known);
 
     const parent = await this.#parents.ensure(network.parent, network.id);
-    const wanted = this.#newEndpoint(request, network, parent);
+    const wanted = await this.#newEndpoint(request, network, parent);
     const isMacChosen = request.macAddress !== null;
     await this.#ties.assureLeases(network, wanted);
     await this.#occupants.makeWay(wanted, network.options, isMacChosen, request.limit);
@@ -195,7 +215,7 @@ export class NetworkDriver implements LeakSource {
     await this.#occupants.awaitDepartures(wanted, network.options);
     const endpoint = this.#occupants.admit(wanted, network, parent, isMacChosen);
     try {
-      await this.#endpoints.arrive(endpoint, () => this.#attach(network, parent, endpoint, request.limit));
+      await this.#endpoints.arrive(endpoint, () => this.#attach(network, parent, endpoint, isMacChosen, request.limit));
     } catch (error) {
       this.#lan.forget(endpoint);
       throw error;
@@ -211,24 +231,28 @@ export class NetworkDriver implements LeakSource {
     if (this.#endpoints.get(last.id) !== undefined) throw errors.endpointDiffers(last.id);
   }
 
-  #newEndpoint(request: EndpointRequest, network: Network, parent: Link): Endpoint {
+  async #newEndpoint(request: EndpointRequest, network: Network, parent: Link): Promise<Endpoint> {
     return {
       id: request.endpointId,
       networkId: network.id,
       state: 'created',
       parent: parent.name,
       linkName: endpointLinkName(request.endpointId),
-      macAddress: this.#chooseMac(request, network, parent),
+      macAddress: await this.#chooseMac(request, network, parent),
       addresses: request.addresses,
       interfaceName: request.interfaceName,
       changedAt: this.#now().toISOString(),
     };
   }
 
-  #chooseMac(request: EndpointRequest, { options }: Network, parent: Link): string {
+  async #chooseMac(request: EndpointRequest, network: Network, parent: Link): Promise<string> {
+    const { options } = network;
     if (options.mode !== 'passthru') {
       const { networkId, addresses } = request;
-      return request.macAddress ?? derivedMac(options.macPrefix, addresses, { networkId, count: 0 });
+      if (request.macAddress !== null) return request.macAddress;
+      const last = await this.#ties.rememberedMac(network, addresses);
+      if (last?.startsWith(options.macPrefix) === true) return last;
+      return derivedMac(options.macPrefix, addresses, { networkId, count: 0 });
     }
     if (request.macAddress !== null && request.macAddress !== parent.macAddress)
       throw errors.macFixedByParent(request.macAddress, parent.name, parent.macAddress);
@@ -239,7 +263,13 @@ export class NetworkDriver implements LeakSource {
    * Link, then ties, then record: a link without a record is what recovery removes. The LAN is asked meanwhile; what is not
    * answered when all that is done is waited for in Join.
    */
-  async #attach(network: Network, parent: Link, endpoint: Endpoint, limit: CallLimit): Promise<void> {
+  async #attach(
+    network: Network,
+    parent: Link,
+    endpoint: Endpoint,
+    isMacChosen: boolean,
+    limit: CallLimit,
+  ): Promise<void> {
     // A passthru child wants the parent for itself, so that nobody can ask from there while it is made.
     const isAlone = network.options.mode === 'passthru';
     const asked = this.#lan.ask(network, endpoint, limit);
@@ -249,6 +279,7 @@ export class NetworkDriver implements LeakSource {
     try {
       await this.#host.addRoutes(network, parent.name, endpoint);
       await this.#ties.tieLeases(network, endpoint);
+      await this.#ties.rememberMac(network, endpoint, isMacChosen);
       if (asked.isDoubtful()) await asked.answer;
       await this.#store.endpoints.insert(endpoint);
       this.#lan.watch(endpoint, network);
@@ -274,7 +305,8 @@ export class NetworkDriver implements LeakSource {
         broadcastQueueLength: options.broadcastQueueLength,
       });
     } catch (error) {
-      throw subInterfaceRefusal(error, { parent: parent.name, mode: options.mode, macAddress });
+      const mtu = { wanted: options.mtu, parents: parent.mtu };
+      throw subInterfaceRefusal(error, { parent: parent.name, mode: options.mode, macAddress, mtu });
     }
   }
 

@@ -1,5 +1,5 @@
 /** What the network room wants of the LAN for its endpoints, in the words of its records. */
-import { formatAddress, parsePrefix } from '../address.ts';
+import { type Address, formatAddress, parsePrefix, type Prefix } from '../address.ts';
 import { LatestMap } from '../bounded.ts';
 import * as errors from '../errors.ts';
 import type { AddressCheck, Lan, LanEndpoint } from '../lan/lan.ts';
@@ -11,6 +11,7 @@ import {
   type InterfaceAddress,
   type Network,
   type NetworkSubnet,
+  type Segment,
   segmentOf,
 } from '../model.ts';
 import type { CallLimit } from '../requests.ts';
@@ -41,6 +42,7 @@ export interface AddressGuesses {
 type LanRoom = Pick<
   Lan,
   | 'check'
+  | 'release'
   | 'insist'
   | 'confirm'
   | 'keep'
@@ -113,6 +115,15 @@ export class EndpointLan {
     this.#asked.set(id, asked);
     answer.then(() => this.#asked.get(id) === asked && this.#asked.delete(id), doubt);
     return { answer, isDoubtful: () => isDoubtful };
+  }
+
+  /** Whether somebody answers at the address, a gateway's; asked also where containers' addresses are not. Throws as Lan.check() does. */
+  async isThere(segment: Segment, address: Address, subnet: Prefix): Promise<boolean> {
+    const request = { ...segment, address, subnet, leastProfile: 'fast' as const, isGuess: true };
+    const verdict = await this.#lan.check(request);
+    // A router that comes up now must not find its own address defended.
+    if (!verdict.held) this.#lan.release(request);
+    return verdict.held;
   }
 
   /** Calls off what ask() asks; nobody will hear the answer. */
@@ -189,7 +200,7 @@ export class EndpointLan {
   /** See Lan.announce(). */
   async announce(endpoint: Endpoint, network: Network, signal: AbortSignal): Promise<void> {
     const there = onLan(endpoint, network);
-    if (there !== null) await this.#lan.announce(there, signal);
+    if (there !== null) await this.#lan.announce(there, network.options.announcements ?? {}, signal);
   }
 
   /** See Lan.keep(); null as well for an address that lies in no subnet of the network, and on no LAN. */

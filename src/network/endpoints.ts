@@ -103,7 +103,10 @@ export class Endpoints {
   }
 
   /** Answers the record as it is then. Throws ENDPOINT_UNKNOWN when the record changed meanwhile. */
-  async change(endpoint: Endpoint, change: Partial<Pick<Endpoint, 'state' | 'addresses'>>): Promise<Endpoint> {
+  async change(
+    endpoint: Endpoint,
+    change: Partial<Pick<Endpoint, 'state' | 'addresses' | 'lostAt'>>,
+  ): Promise<Endpoint> {
     const next = { ...endpoint, ...change, changedAt: this.#now().toISOString() };
     if (!(await this.#table.replace(endpoint, next))) throw errors.endpointUnknown(endpoint.id, endpoint.networkId);
     for (const [index, key] of this.#keysOf(endpoint)) index.delete(key, endpoint.id);

@@ -1,6 +1,8 @@
 /**
  * Host access: macvlan hides a parent from its own sub-interfaces, so the host gets a sub-interface too, one per parent,
- * with an address for each network that asks for it and a route to each of its containers.
+ * with an address for each network that asks for it and a route to each of its containers. There it also answers for the
+ * addresses that it has on the parent: for those of IPv4 by itself (Links.keepArpApart()), for those of IPv6 because they are
+ * on the sub-interface as well.
  */
 import { formatAddress, macFromIPv4, macFromIPv6, parseAddress, parsePrefix, contains } from '../address.ts';
 import * as errors from '../errors.ts';
@@ -9,6 +11,7 @@ import type { Link, Links } from '../kernel/link.ts';
 import { HOST_ALIAS, hostLinkName } from '../linknames.ts';
 import type { Log } from '../log.ts';
 import type { Endpoint, Network, NetworkOptions, NetworkSubnet, Pool } from '../model.ts';
+import type { Store } from '../store/store.ts';
 import { subInterfaceRefusal } from './refusal.ts';
 
 /** The IPAM, as far as host access needs it. */
@@ -21,11 +24,13 @@ export interface HostAddresses {
 export class HostAccess {
   readonly #links: Links;
   readonly #addresses: HostAddresses;
+  readonly #networks: Pick<Store['networks'], 'list'>;
   readonly #log: Log;
 
-  constructor(links: Links, addresses: HostAddresses, log: Log) {
+  constructor(links: Links, addresses: HostAddresses, networks: Pick<Store['networks'], 'list'>, log: Log) {
     this.#links = links;
     this.#addresses = addresses;
+    this.#networks = networks;
     this.#log = log;
   }
 
@@ -57,6 +62,25 @@ export class HostAccess {
     for (const address of network.hostAddresses)
       await isNew(() => this.#links.addAddress(link.index, whole(address), { noDad: true }));
     await this.#links.setUp(link.index);
+    await this.#shareIPv6(link, parent);
+  }
+
+  /**
+   * Puts the IPv6 addresses that the parent has in subnets with host access on the host's end too, and takes away those that
+   * the parent has no longer. Unlike ARP, neighbour discovery is answered by the interface that has the address alone.
+   */
+  async #shareIPv6(link: Link, parent: Link): Promise<void> {
+    const networks = (await this.#networks.list()).filter(({ parent: { name } }) => name === parent.name);
+    const served = networks.filter(({ hostAddresses }) => hostAddresses.length > 0);
+    const isServed = (address: string) => served.some(({ subnets }) => subnets.some((one) => isInside(address, one)));
+    const ownOf = async (index: number) =>
+      (await this.#links.addresses(index)).flatMap(({ family, address }) => (family === 'IPv6' ? address : []));
+    const [wanted, there] = [(await ownOf(parent.index)).filter(isServed), await ownOf(link.index)];
+    for (const address of wanted.filter((one) => !there.includes(one)))
+      await isNew(() => this.#links.addAddress(link.index, whole(address), { noDad: true }));
+    const kept = new Set([...wanted, ...served.flatMap(({ hostAddresses }) => hostAddresses)]);
+    for (const address of there.filter((one) => isServed(one) && !kept.has(one)))
+      await this.#links.deleteAddress(link.index, whole(address));
   }
 
   /**
@@ -64,6 +88,8 @@ export class HostAccess {
    * already stays, with a warning when it leads elsewhere.
    */
   async addRoutes(network: Network, parentName: string, endpoint: Endpoint): Promise<void> {
+    if (network.hostAddresses.length > 0 && endpoint.addresses.some(({ family }) => family === 'IPv6'))
+      await this.#refreshIPv6(parentName);
     for (const route of await this.#routes(network, parentName, endpoint)) {
       if (await isNew(() => this.#links.addRoute(route))) continue;
       const existing = await this.#links.routes();
@@ -77,6 +103,12 @@ export class HostAccess {
     }
   }
 
+  /** The parent's addresses come and go (privacy addresses, DHCP). */
+  async #refreshIPv6(parentName: string): Promise<void> {
+    const [parent, link] = [await this.#links.byName(parentName), await this.#links.byName(hostLinkName(parentName))];
+    if (parent !== undefined && link?.alias === HOST_ALIAS) await this.#shareIPv6(link, parent);
+  }
+
   /** Routes that are gone already are no error. */
   async deleteRoutes(network: Network, endpoint: Endpoint): Promise<void> {
     for (const route of await this.#routes(network, endpoint.parent, endpoint)) await this.#links.deleteRoute(route);
@@ -87,7 +119,9 @@ export class HostAccess {
     if (networks.every(({ hostAddresses }) => hostAddresses.length === 0)) return;
     const ours = new Set((await this.#links.list(({ alias }) => alias === HOST_ALIAS)).map(({ index }) => index));
     // The kernel itself makes one to each IPv6 address of the host's.
-    const hosts = networks.flatMap(({ hostAddresses }) => hostAddresses.map(whole));
+    const hosts = (await this.#links.addresses()).flatMap(({ linkIndex, address }) =>
+      ours.has(linkIndex) ? whole(address) : [],
+    );
     const known = new Set([
       ...hosts,
       ...endpoints.flatMap(({ addresses }) => addresses.map((address) => whole(formatAddress(address)))),

@@ -7,9 +7,10 @@ import type { Log } from '../log.ts';
 import type { Network, NetworkOptions, ParentLink, Pool, ProbeProfile } from '../model.ts';
 import type { NetworkRequest } from '../requests.ts';
 import type { Serial } from '../serial.ts';
-import { realmOf, type Store } from '../store/store.ts';
+import type { Store } from '../store/store.ts';
 import type { LanOfEndpoints } from './endpointlan.ts';
 import type { Endpoints } from './endpoints.ts';
+import type { Gateways } from './gateways.ts';
 import type { HostAccess } from './host.ts';
 import type { Parents } from './parent.ts';
 import { checkPassthru } from './request.ts';
@@ -23,6 +24,7 @@ export interface NetworksParts {
   readonly links: Links;
   readonly parents: Parents;
   readonly host: HostAccess;
+  readonly gateways: Gateways;
   readonly ties: Ties;
   readonly lan: LanOfEndpoints;
   readonly serial: Serial;
@@ -84,9 +86,10 @@ export class Networks {
     parent: ParentLink,
     link: Link,
   ): Promise<void> {
-    const { ties, host, log } = this.#parts;
+    const { ties, host, gateways, log } = this.#parts;
     const pooled = await ties.findPools(request.networkId, options.parent, request.subnets);
-    const subnets = pooled.map(({ subnet, pool }) => ({ ...subnet, realm: pool === null ? null : realmOf(pool) }));
+    const known = await this.#parts.store.networks.get(request.networkId);
+    const subnets = await gateways.settle({ request, options, parent, link, known }, pooled);
     const pools = pooled.flatMap(({ pool }) => pool ?? []);
     const hostAddresses = await host.choose(options, subnets, pools);
     const { networkId: id, internal } = request;

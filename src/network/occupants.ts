@@ -106,8 +106,11 @@ export class Occupants {
   /** The first in the order in which they are derived, so that a container that starts again has the same again. */
   #withFreeMac(endpoint: Endpoint, options: NetworkOptions, parent: Link): Endpoint {
     let holder: Endpoint | undefined;
-    for (let count = 0; count < MOST_MACS; count++) {
-      const macAddress = derivedMac(options.macPrefix, endpoint.addresses, { networkId: endpoint.networkId, count });
+    const { networkId } = endpoint;
+    for (let count = -1; count < MOST_MACS; count++) {
+      // Its own comes first: it is derived too, or that which its name had last.
+      const macAddress =
+        count < 0 ? endpoint.macAddress : derivedMac(options.macPrefix, endpoint.addresses, { networkId, count });
       const [other] = this.#inTheWay({ ...endpoint, macAddress, addresses: [] }, options);
       // The kernel refuses the parent's own too (macvlan_addr_busy, drivers/net/macvlan.c).
       if (other === undefined && macAddress !== parent.macAddress) return { ...endpoint, macAddress };

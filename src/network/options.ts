@@ -46,9 +46,10 @@ export const OPTION_ROWS: readonly OptionRow[] = [
   },
   {
     name: 'gateway',
-    values: 'none',
-    fallback: "the subnet's",
-    meaning: 'none: containers get no default route from this network',
+    values: 'auto, none, ipv4, ipv6, or an address of either family, or of both with a comma',
+    fallback: 'auto',
+    meaning:
+      "which default routes containers get from this network: those that are named, else the host's own gateway there or one that answers (auto); none; of one family only; or these",
   },
   {
     name: 'bc_queue_len',
@@ -109,7 +110,8 @@ export function readNetworkOptions(given: Readonly<Record<string, string>>): Net
     mode: readMode(given.macvlan_mode),
     mtu: integer('mtu', given.mtu, 68, 65535),
     macPrefix: readMacPrefix(given.mac_prefix),
-    gateway: choice('gateway', given.gateway, ['none']) === undefined,
+    ...readGateway(given.gateway),
+    ...readAnnouncements(given),
     broadcastQueueLength: integer('bc_queue_len', given.bc_queue_len, 0, 1_000_000),
     promiscuous: choice('promisc', given.promisc, TRUTH) === 'true',
     probe: choice('probe', given.probe, PROBE_PROFILES) ?? null,
@@ -118,6 +120,7 @@ export function readNetworkOptions(given: Readonly<Record<string, string>>): Net
     hostAddresses: readHostAddresses(given.host_ip),
   };
   checkHostAccess(options);
+  if (options.mode !== 'bridge' && options.parent === null) throw errors.modeNeedsParent(options.mode);
   if (options.vlan.length > 0 && options.parent === null) throw errors.optionNeedsParent('vlan');
   if (options.promiscuous && options.parent === null) throw errors.optionNeedsParent('promisc');
   if (given.vlan_protocol && options.vlan.length === 0) throw errors.vlanProtocolWithoutVlan();
@@ -140,17 +143,48 @@ export function readVlanIds(text: string, source: string): number[] {
   });
 }
 
+function readGateway(
+  value: string | undefined,
+): Pick<NetworkOptions, 'gateway' | 'gatewayFamilies' | 'gatewayAddresses'> {
+  switch (value?.toLowerCase()) {
+    case undefined:
+    case '':
+    case 'auto':
+      return { gateway: true };
+    case 'none':
+      return { gateway: false };
+    case 'ipv4':
+      return { gateway: true, gatewayFamilies: ['IPv4'] };
+    case 'ipv6':
+      return { gateway: true, gatewayFamilies: ['IPv6'] };
+    default:
+      return {
+        gateway: true,
+        gatewayAddresses: addressOfEach('gateway', value ?? '', 'auto, none, ipv4, ipv6, or an address of each family'),
+      };
+  }
+}
+
+/** The engine's own options, within its limits (moby libnetwork/network.go advertiseAddrNMsgs, advertiseAddrInterval). */
+function readAnnouncements(given: Readonly<Record<string, string>>): Pick<NetworkOptions, 'announcements'> {
+  const of = (name: string, least: number, most: number) => integer(name, given[name], least, most) ?? undefined;
+  const times = of('com.docker.network.advertise_addr_nmsgs', 0, 3);
+  const gapMs = of('com.docker.network.advertise_addr_ms', 100, 2000);
+  if (times === undefined && gapMs === undefined) return {};
+  return { announcements: { ...(times !== undefined && { times }), ...(gapMs !== undefined && { gapMs }) } };
+}
+
 function readHostAddresses(value: string | undefined): string[] {
   if (!value) return [];
+  return addressOfEach('host_ip', value, 'an address inside the subnet, or one of each family with a comma between');
+}
+
+/** At most one of each family, with commas between. */
+function addressOfEach(option: string, value: string, expected: string): string[] {
   const addresses = value.split(',').map((text) => parseAddress(text.trim()));
   const families = addresses.map((address) => address?.family);
   const isUsable = !families.includes(undefined) && new Set(families).size === families.length;
-  if (!isUsable)
-    throw errors.optionValue(
-      'host_ip',
-      value,
-      'an address inside the subnet, or one of each family with a comma between',
-    );
+  if (!isUsable) throw errors.optionValue(option, value, expected);
   return addresses.flatMap((address) => (address === undefined ? [] : formatAddress(address)));
 }
 

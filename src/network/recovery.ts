@@ -2,10 +2,11 @@
  * What the host lost is made again: all of it at the start, and what went with a parent when that comes back. The kernel
  * tells of parents; the records say what has to be there.
  */
+import { formatAddress } from '../address.ts';
 import * as errors from '../errors.ts';
 import type { Link, LinkEvent, Links } from '../kernel/link.ts';
 import type { Log } from '../log.ts';
-import type { Network, ParentLink } from '../model.ts';
+import type { Endpoint, Network, ParentLink } from '../model.ts';
 import type { Store } from '../store/store.ts';
 import type { Departures } from './departures.ts';
 import type { LanOfEndpoints } from './endpointlan.ts';
@@ -13,6 +14,7 @@ import type { Endpoints } from './endpoints.ts';
 import type { HostAccess } from './host.ts';
 import type { Networks } from './networks.ts';
 import { undo } from './undo.ts';
+import type { Witness } from './witness.ts';
 
 /** What recovery works with. */
 export interface RecoveryParts {
@@ -23,7 +25,9 @@ export interface RecoveryParts {
   readonly host: HostAccess;
   readonly links: Links;
   readonly lan: LanOfEndpoints;
+  readonly witness: Witness;
   readonly log: Log;
+  readonly now: () => Date;
 }
 
 /** Long enough to gather a burst of link changes, short enough that nobody misses the parent. */
@@ -37,6 +41,8 @@ export class Recovery {
   #stopFollowing: () => void = () => undefined;
   /** What was last heard of each link that may be a parent, by index. */
   readonly #known = new Map<number, string>();
+  /** Links that went since the last look, by name, also those that are back. */
+  readonly #gone = new Set<string>();
   /** Links that changed since the last look, by name; null stands for all (changes were lost). */
   readonly #noticed = new Map<string | null, 'new' | 'deleted'>();
   #noticing: NodeJS.Timeout | undefined;
@@ -97,7 +103,10 @@ export class Recovery {
   /** Changes come in bursts, and most are of links that are none of ours: names are gathered and looked at once. */
   #notice(event: LinkEvent): void {
     if (event.type === 'overflow') this.#noticed.set(null, 'new');
-    else if (event.link.kind !== 'macvlan' && this.#isNews(event)) this.#noticed.set(event.link.name, event.type);
+    else if (event.link.kind !== 'macvlan' && this.#isNews(event)) {
+      this.#noticed.set(event.link.name, event.type);
+      if (event.type === 'deleted') this.#gone.add(event.link.name);
+    }
     if (this.#noticed.size === 0 || this.#noticing !== undefined) return;
     const { networks, log } = this.#parts;
     const look = () => undo(log, 'what stands on a parent', () => networks.inTurn(() => this.#lookAtParents()));
@@ -126,25 +135,45 @@ export class Recovery {
 
   /** A parent that goes takes its VLANs, the host's end and the links inside containers with it; all but those come back. */
   async #lookAtParents(): Promise<void> {
-    const { store, networks } = this.#parts;
+    const { store, networks, log } = this.#parts;
     this.#noticing = undefined;
-    const noticed = new Map(this.#noticed);
+    const [noticed, gone] = [new Map(this.#noticed), new Set(this.#gone)];
     this.#noticed.clear();
+    this.#gone.clear();
     const recorded = await store.networks.list();
     const newsOf = ({ parent }: Network) =>
       noticed.get(parent.name) ?? noticed.get(baseOf(parent)) ?? noticed.get(null);
+    for (const network of recorded.filter(({ parent }) => gone.has(parent.name) || gone.has(baseOf(parent) ?? '')))
+      await undo(log, 'the word that interfaces are lost', () => this.#tellLost(network));
     await networks.restore(recorded.filter((network) => newsOf(network) === 'new'));
-    for (const network of recorded.filter((one) => newsOf(one) === 'deleted')) await this.#parentGone(network);
+    for (const network of recorded.filter((one) => newsOf(one) === 'deleted')) await this.#remake(network);
+  }
+
+  /** With the parent go the interfaces of its containers (macvlan_device_event, drivers/net/macvlan.c), also when it is back at once. */
+  async #tellLost(network: Network): Promise<void> {
+    const { endpoints, witness, log, now } = this.#parts;
+    const joined = endpoints
+      .ofNetwork(network.id)
+      .filter(({ state, lostAt }) => state === 'joined' && lostAt === undefined);
+    // All share their fate: a parent that was only moved to another namespace keeps them.
+    const isKept = joined[0] !== undefined && (await witness.look(joined[0])) === 'present';
+    const lost: readonly Endpoint[] = isKept ? [] : joined;
+    const addresses = lost.flatMap((endpoint) => endpoint.addresses.map(formatAddress));
+    log.warn('parent is gone, and with it the interfaces of its containers; start them again when it is back', {
+      parent: network.parent.name,
+      network: errors.short(network.id),
+      containers: addresses.join(' ') || lost.length,
+    });
+    for (const { id } of lost) {
+      const endpoint = endpoints.get(id);
+      if (endpoint?.state === 'joined') await endpoints.change(endpoint, { lostAt: now().toISOString() });
+    }
   }
 
   /** A VLAN that somebody deleted is made again where it was. */
-  async #parentGone(network: Network): Promise<void> {
-    const { links, networks, log } = this.#parts;
-    const { id, parent } = network;
-    log.warn('parent is gone, and with it the interfaces of its containers; start them again when it is back', {
-      parent: parent.name,
-      network: errors.short(id),
-    });
+  async #remake(network: Network): Promise<void> {
+    const { links, networks } = this.#parts;
+    const { parent } = network;
     const base = baseOf(parent);
     if (parent.recipe === 'isolated' || (base !== null && (await links.byName(base)) !== undefined))
       await networks.restore([network]);

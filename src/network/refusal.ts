@@ -8,11 +8,16 @@ export interface SubInterfaceAttempt {
   readonly parent: string;
   readonly mode: Mode;
   readonly macAddress: string | null;
+  /** Bytes that were asked for, and those of the parent; left out where none were. */
+  readonly mtu?: { readonly wanted: number | null; readonly parents: number };
 }
 
 /** Refusals of macvlan_common_newlink (drivers/net/macvlan.c) and of rtnetlink around it. */
-export function subInterfaceRefusal(error: unknown, { parent, mode, macAddress }: SubInterfaceAttempt): unknown {
+export function subInterfaceRefusal(error: unknown, { parent, mode, macAddress, mtu }: SubInterfaceAttempt): unknown {
   if (!(error instanceof KernelError)) return error;
+  // The parent's was lowered since the network was made; macvlan_common_newlink says EINVAL for that too.
+  if (error.code === 'EINVAL' && mtu !== undefined && mtu.wanted !== null && mtu.wanted > mtu.parents)
+    return errors.mtuAboveParent(mtu.wanted, parent, mtu.parents);
   switch (error.code) {
     case 'EBUSY':
       return errors.parentBusy(parent, error);

@@ -3,8 +3,8 @@
  * CreateEndpoint ties leases to their endpoint. A lease tied to nothing for long is what the IPAM may take back.
  */
 import { formatAddress } from '../address.ts';
-import type { Endpoint, Lease, Network, NetworkSubnet, Pool, Subnet } from '../model.ts';
-import { leaseKey, realmOf, type Store } from '../store/store.ts';
+import type { Endpoint, InterfaceAddress, Lease, Network, NetworkSubnet, Pool, Remembered, Subnet } from '../model.ts';
+import { leaseKey, nameKey, realmOf, type Store } from '../store/store.ts';
 import { subnetOf } from './request.ts';
 
 /** A network's subnet and the pool its addresses come from; null when another IPAM gives them. */
@@ -90,12 +90,35 @@ export class Ties {
     }
   }
 
+  /** The MAC address that was generated for who had the endpoint's first address last, by name; null when none is remembered. */
+  async rememberedMac(network: Network, addresses: readonly InterfaceAddress[]): Promise<string | null> {
+    for (const lease of await this.#leases(network, { addresses: addresses.slice(0, 1) })) {
+      const remembered = await this.#remembered(lease);
+      if (remembered?.address === lease.address) return remembered.macAddress;
+    }
+    return null;
+  }
+
+  /** The endpoint's MAC address comes with its addresses next time; `isNamed`: not that which the user named. */
+  async rememberMac(network: Network, endpoint: Endpoint, isNamed: boolean): Promise<void> {
+    const macAddress = isNamed ? null : endpoint.macAddress;
+    for (const lease of await this.#leases(network, endpoint)) {
+      const remembered = await this.#remembered(lease);
+      if (remembered?.address === lease.address && remembered.macAddress !== macAddress)
+        await this.#store.names.replace(remembered, { ...remembered, macAddress });
+    }
+  }
+
+  async #remembered({ name, poolIds: [poolId = ''], address }: Lease): Promise<Remembered | undefined> {
+    return name === undefined ? undefined : this.#store.names.get(nameKey({ poolId, name, address }));
+  }
+
   async #tie(lease: Lease, endpointId: string | null): Promise<void> {
     if (lease.endpointId === endpointId) return;
     await this.#store.leases.replace(lease, { ...lease, endpointId, changedAt: this.#now().toISOString() });
   }
 
-  async #leases(network: Network, { addresses }: Endpoint): Promise<Lease[]> {
+  async #leases(network: Network, { addresses }: Pick<Endpoint, 'addresses'>): Promise<Lease[]> {
     const found: Lease[] = [];
     for (const address of addresses.map(formatAddress)) {
       for (const realm of new Set(network.subnets.map((subnet) => subnet.realm))) {

@@ -1,6 +1,6 @@
 /** The table of all calls an engine makes, each on one line: read → verb → write. */
 import type { FoundLeak } from '../collector.ts';
-import type { InterfaceAddress } from '../model.ts';
+import type { InterfaceAddress, Remembered } from '../model.ts';
 import type {
   AddressRequest,
   AllocationRequest,
@@ -8,8 +8,10 @@ import type {
   CallLimit,
   EndpointRequest,
   GatewayCheck,
+  NameRequest,
   NetworkRequest,
   PoolRequest,
+  ReserveRequest,
   Unlimited,
 } from '../requests.ts';
 import type { Scope } from '../settings.ts';
@@ -43,6 +45,10 @@ export interface IpamVerbs {
   releaseAddress(request: { poolId: string; address: string }): Promise<void>;
   /** Of one that was named and answered to nobody: only what that very call leased goes again. */
   takeBackAddress(request: { poolId: string; address: string }): Promise<void>;
+  /** `tsmacvlan reserve`. */
+  reserveName(request: ReserveRequest): Promise<Remembered>;
+  /** `tsmacvlan unreserve`. */
+  unreserveName(request: NameRequest): Promise<{ forgotten: Remembered[] }>;
 }
 
 /** What the table needs of the collector. */
@@ -165,6 +171,8 @@ export function createCalls({ network, ipam, leaks, conflicts, scope, filteredPa
   const tsmacvlan = {
     CollectLeaks: call(wire.readCollection, (r) => leaks.collect(r), wire.writeLeaks),
     FilteredParents: atOnce(() => wire.writeParents(filteredParents())),
+    ReserveAddress: call(wire.readReservation, (r, limit) => ipam.reserveName({ ...r, limit }), wire.writeRemembered),
+    Unreserve: call(wire.readUnreserve, (r) => ipam.unreserveName(r), wire.writeForgotten),
     ClearConflicts: call(wire.readClearance, (r) => conflicts.clear(r), wire.writeCleared),
   };
 
@@ -185,14 +193,14 @@ async function allocate(network: NetworkVerbs, ipam: IpamVerbs, request: Allocat
   return request;
 }
 
-/** What was named may have been its holder's before; what was chosen here was nobody's. */
+/** What was named, or was the container's before, may be its holder's; what else was chosen here was nobody's. */
 async function giveBack(
   ipam: IpamVerbs,
-  { poolId, address, isGateway }: Unlimited<AddressRequest>,
+  { poolId, address, isGateway, name }: Unlimited<AddressRequest>,
   given: string,
 ): Promise<void> {
   const lease = { poolId, address: wire.withoutLength(given) };
-  if (address !== null) await ipam.takeBackAddress(lease);
+  if (address !== null || name !== null) await ipam.takeBackAddress(lease);
   else if (!isGateway) await ipam.releaseAddress(lease);
 }
 

@@ -5,6 +5,8 @@ import * as errors from '../errors.ts';
 
 export const COLLECT_LEAKS = 'Tsmacvlan.CollectLeaks';
 export const CLEAR_CONFLICTS = 'Tsmacvlan.ClearConflicts';
+export const RESERVE_ADDRESS = 'Tsmacvlan.ReserveAddress';
+export const UNRESERVE = 'Tsmacvlan.Unreserve';
 const FILTERED_PARENTS = 'Tsmacvlan.FilteredParents';
 
 /** What is only good to know is not waited for longer. */

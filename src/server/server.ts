@@ -76,10 +76,10 @@ export class PluginServer {
   }
 
   /** Each call opens one more socket to the same calls. See bindSocket for what is refused. */
-  async listen(path: string): Promise<void> {
+  async listen(path: string, setting = 'SOCKET'): Promise<void> {
     // Engines keep connections for ever, and one closed under a request comes back with an empty body (moby#35459).
     const http = createServer({ keepAliveTimeout: 0, headersTimeout: 0, requestTimeout: 0 }, this.app);
-    this.#sockets.push({ http, bound: await bindSocket(http, path) });
+    this.#sockets.push({ http, bound: await bindSocket(http, path, setting) });
   }
 
   /** Takes no new calls, lets those under way finish (8 s at most), and removes the sockets that are still ours. */

@@ -22,23 +22,23 @@ export interface BoundSocket {
  * Lets the server listen on `path`, mode 0600, and makes the directory when missing. A socket nobody answers on is
  * replaced. Throws SOCKET_HELD, SOCKET_BLOCKED, SOCKET_TOO_LONG or SOCKET_FAILED.
  */
-export async function bindSocket(server: Server, path: string): Promise<BoundSocket> {
+export async function bindSocket(server: Server, path: string, setting = 'SOCKET'): Promise<BoundSocket> {
   const target = resolve(path);
   try {
-    await refuseOccupied(target);
+    await refuseOccupied(target, setting);
     mkdirSync(dirname(target), { recursive: true, mode: 0o755 });
-    return await listenAt(server, target);
+    return await listenAt(server, target, setting);
   } catch (error) {
     if (error instanceof errors.PluginError) throw error;
-    throw errors.socketFailed(target, reasonOf(error));
+    throw errors.socketFailed(target, reasonOf(error), setting);
   }
 }
 
-async function refuseOccupied(path: string): Promise<void> {
+async function refuseOccupied(path: string, setting: string): Promise<void> {
   const found = lstatSync(path, { throwIfNoEntry: false });
   if (found === undefined) return;
-  if (!found.isSocket()) throw errors.socketBlocked(path);
-  if (await answers(path)) throw errors.socketHeld(path);
+  if (!found.isSocket()) throw errors.socketBlocked(path, setting);
+  if (await answers(path)) throw errors.socketHeld(path, setting);
 }
 
 async function answers(path: string): Promise<boolean> {
@@ -59,11 +59,11 @@ async function answers(path: string): Promise<boolean> {
  * before, a stale one is replaced in one step, and libuv, which on closing unlinks the path it was bound to without
  * looking, finds that path gone instead of a successor's socket.
  */
-async function listenAt(server: Server, path: string): Promise<BoundSocket> {
+async function listenAt(server: Server, path: string, setting: string): Promise<BoundSocket> {
   const scratch = mkdtempSync(join(dirname(path), '.tsm-'));
   try {
     const fresh = join(scratch, 's');
-    for (const each of [path, fresh]) checkLength(each);
+    for (const each of [path, fresh]) checkLength(each, setting);
     await listening(server, fresh);
     chmodSync(fresh, 0o600);
     renameSync(fresh, path);
@@ -84,9 +84,9 @@ async function listening(server: Server, path: string): Promise<void> {
   return promise.finally(() => server.off('error', reject));
 }
 
-function checkLength(path: string): void {
+function checkLength(path: string, setting: string): void {
   const bytes = Buffer.byteLength(path);
-  if (bytes > PATH_BYTES) throw errors.socketPathTooLong(path, bytes, PATH_BYTES);
+  if (bytes > PATH_BYTES) throw errors.socketPathTooLong(path, bytes, PATH_BYTES, setting);
 }
 
 /** While we listen the kernel keeps our inode, so no other file can have its number. */

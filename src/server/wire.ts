@@ -8,7 +8,7 @@ import * as v from 'valibot';
 import * as errors from '../errors.ts';
 import type { FoundLeak } from '../collector.ts';
 import { parseInterfaceAddress } from '../address.ts';
-import type { InterfaceAddress, Subnet } from '../model.ts';
+import type { InterfaceAddress, Remembered, Subnet } from '../model.ts';
 import type {
   AddressRequest,
   AllocationRequest,
@@ -99,7 +99,7 @@ const networkOptions = v.pipe(
       'com.docker.network.generic': textMap,
       'com.docker.network.internal': v.nullish(v.boolean(), false),
       // Engines before 28 know no IPv6-only networks and do not send it.
-      'com.docker.network.enable_ipv4': v.nullish(v.boolean(), true),
+      'com.docker.network.enable_ipv4': v.nullish(v.boolean(), null),
       'com.docker.network.enable_ipv6': v.nullish(v.boolean(), false),
     }),
     {},
@@ -107,8 +107,9 @@ const networkOptions = v.pipe(
   v.transform((options) => ({
     options: withoutMark(options['com.docker.network.generic']),
     internal: options['com.docker.network.internal'],
-    enableIPv4: options['com.docker.network.enable_ipv4'],
+    enableIPv4: options['com.docker.network.enable_ipv4'] ?? true,
     enableIPv6: options['com.docker.network.enable_ipv6'],
+    skipsGateways: options['com.docker.network.enable_ipv4'] !== null,
   })),
 );
 
@@ -317,14 +318,26 @@ export const readRequestAddress = reader(
         address: Address,
         isGateway: Options['RequestAddressType'] === 'com.docker.network.gateway',
         serial: Options['com.docker.network.ipam.serial'] === 'true',
+        name: readName(Options['com.docker.network.endpoint.name']),
       }),
     ),
   ),
 );
 
+/** Of an endpoint, which is its container's. A store keeps it and a terminal shows it. */
+function readName(name: string | undefined): string | null {
+  return name === undefined || name === '' ? null : knownName(name);
+}
+
+function knownName(name: string): string {
+  if (/^[^\s\p{C}]+$/u.test(name)) return name;
+  throw errors.containerName(name);
+}
+
 export const readReleaseAddress = reader(
   v.pipe(
-    object({ PoolID: poolId, Address: text }),
+    // Empty for an address that did not come from an IPAM (libnetwork endpoint.go releaseIPAddresses): nobody has leased it.
+    object({ PoolID: v.pipe(text, v.regex(/^\P{C}*$/u, 'the PoolID that RequestPool answered')), Address: text }),
     v.transform(({ PoolID, Address }) => ({ poolId: PoolID, address: Address })),
   ),
 );
@@ -377,6 +390,32 @@ export const readClearance = reader(
     v.transform(({ Address }) => ({ address: Address })),
   ),
 );
+
+const containerName = v.pipe(text, v.transform(knownName));
+
+export const readReservation = reader(
+  v.pipe(
+    object({ Name: containerName, Address: text, Network: optionalText }),
+    v.transform(({ Name, Address, Network }) => ({ name: Name, address: Address, networkId: Network })),
+  ),
+);
+
+export const readUnreserve = reader(
+  v.pipe(
+    object({ Name: containerName, Network: optionalText }),
+    v.transform(({ Name, Network }) => ({ name: Name, networkId: Network })),
+  ),
+);
+
+/** What was reserved. */
+export function writeRemembered({ name, address }: Remembered) {
+  return { Name: name, Address: address };
+}
+
+/** The addresses that the name had. */
+export function writeForgotten({ forgotten }: { forgotten: readonly Remembered[] }) {
+  return { Addresses: forgotten.map(({ address }) => address) };
+}
 
 /** How many. */
 export function writeCleared({ count }: { count: number }) {

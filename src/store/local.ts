@@ -11,11 +11,11 @@ import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { pathToFileURL } from 'node:url';
 import { getSystemErrorMessage } from 'node:util';
 import * as errors from '../errors.ts';
-import type { Conflict, Endpoint, Lease, Network, Pool } from '../model.ts';
+import type { Conflict, Endpoint, Lease, Network, Pool, Remembered } from '../model.ts';
 import { type Codec, ENDPOINT_CODEC, plainCodec } from './codec.ts';
 import { Mirror } from './mirror.ts';
 import { MIGRATIONS, migrate, schemaVersion } from './schema.ts';
-import { conflictKey, leaseKey, type Store, type Table } from './store.ts';
+import { conflictKey, leaseKey, nameKey, type Store, type Table } from './store.ts';
 import { WriteAheadLog } from './wal.ts';
 
 const DATABASE = 'tsmacvlan.db';
@@ -33,6 +33,7 @@ export interface ReadonlyStore {
   readonly pools: ReadonlyTable<Pool>;
   readonly leases: ReadonlyTable<Lease>;
   readonly conflicts: ReadonlyTable<Conflict>;
+  readonly names: ReadonlyTable<Remembered>;
   close(): Promise<void>;
 }
 
@@ -49,6 +50,7 @@ export class LocalStore implements Store {
   readonly pools: Table<Pool>;
   readonly leases: Table<Lease>;
   readonly conflicts: Table<Conflict>;
+  readonly names: Table<Remembered>;
   readonly #database: DatabaseSync;
   /** Null for a reader. */
   readonly #writer: Writer | null;
@@ -73,6 +75,7 @@ export class LocalStore implements Store {
     // A /16 of leases would take more memory than all the rest; who searches among them keeps an index (ipam/realm.ts).
     this.leases = table<Lease>('lease_records', leaseKey);
     this.conflicts = mirrored<Conflict>('conflict_records', conflictKey);
+    this.names = mirrored<Remembered>('name_records', nameKey);
   }
 
   async durable(): Promise<void> {

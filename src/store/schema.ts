@@ -71,6 +71,15 @@ export const MIGRATIONS: readonly string[] = [
     record->>'endedAt' AS ended_at
     FROM conflict_records;
   `,
+  // What a container's name had last.
+  `
+  CREATE TABLE name_records (key TEXT PRIMARY KEY, record TEXT NOT NULL CHECK (json_valid(record))) STRICT, WITHOUT ROWID;
+
+  CREATE VIEW names AS SELECT
+    record->>'name' AS name, record->>'address' AS address, record->>'macAddress' AS mac_address,
+    record->>'isReserved' AS is_reserved, record->>'poolId' AS pool_id, record->>'usedAt' AS used_at
+    FROM name_records;
+  `,
 ];
 
 /** 0 for a file that was just made. */

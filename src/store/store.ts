@@ -6,7 +6,7 @@
  * refused or failed left nothing behind. "Somebody was first" is an answer (false), never an error; what
  * throws is a broken store. Records are plain JSON data and come back equal to what went in.
  */
-import type { Conflict, Endpoint, Lease, LeaseKind, Network, Pool, ProbeProfile } from '../model.ts';
+import type { Conflict, Endpoint, Lease, LeaseKind, Network, Pool, ProbeProfile, Remembered } from '../model.ts';
 
 /** Records of one kind under their keys. */
 export interface Table<T> {
@@ -65,6 +65,8 @@ export interface Store {
   readonly pools: Table<Pool>;
   readonly leases: LeaseTable;
   readonly conflicts: Table<Conflict>;
+  /** What names had on this host; hosts that share addresses do not share it. */
+  readonly names: Table<Remembered>;
   /** Resolves when all changes that were made before this call are on the disk; those of others may be too. Throws STORE_UNSYNCED. */
   durable(): Promise<void>;
   /** Changes under way are finished; none is taken afterwards. */
@@ -83,6 +85,11 @@ export function leaseKey(lease: Pick<Lease, 'realm' | 'address'>): string {
 export function realmOf({ addressSpace, options }: Pick<Pool, 'addressSpace' | 'options'>): string {
   const parent = options['parent'];
   return parent === undefined ? addressSpace : `${addressSpace}@${parent}`;
+}
+
+/** The key of what is remembered. A pool's id has no space in it, nor has a name. */
+export function nameKey({ poolId, name, address }: Pick<Remembered, 'poolId' | 'name' | 'address'>): string {
+  return name === '' ? `${poolId}  ${address}` : `${poolId} ${name}`;
 }
 
 /** The key of a conflict: one for each parent and address, or MAC address. */

@@ -154,6 +154,7 @@ async function request({ ipam, poolId }: Host, gateway: string | null): Promise<
     address: gateway,
     isGateway: gateway !== null,
     serial: false,
+    name: null,
     limit: callLimit(),
   });
   return given.split('/')[0] ?? '';

@@ -45,6 +45,7 @@ async function claim(): Promise<string | undefined> {
       address: null,
       isGateway: false,
       serial: false,
+      name: null,
       limit: callLimit(),
     });
     const address = given.split('/')[0] ?? '';

@@ -19,6 +19,7 @@ const QUIET_LAN: LanOfEndpoints = {
   returned: async () => undefined,
   endLeft: () => undefined,
   vacate: async () => undefined,
+  isThere: async () => false,
 };
 
 type QuietParts = Omit<NetworkDriverParts, 'endpoints' | 'lan' | 'onCreated'>;

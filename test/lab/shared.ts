@@ -113,6 +113,7 @@ export class SharedHost {
       address,
       isGateway,
       serial: false,
+      name: null,
       limit: callLimit(),
     });
     const text = given.split('/')[0] ?? '';

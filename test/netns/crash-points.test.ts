@@ -174,7 +174,11 @@ class Host {
     ]);
     await this.#ask('NetworkDriver.CreateNetwork', {
       NetworkID: NETWORK,
-      Options: { 'com.docker.network.generic': options, 'com.docker.network.enable_ipv6': true },
+      Options: {
+        'com.docker.network.generic': options,
+        'com.docker.network.enable_ipv4': true,
+        'com.docker.network.enable_ipv6': true,
+      },
       ...(Object.fromEntries(data) as object),
     });
   }

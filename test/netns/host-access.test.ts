@@ -97,6 +97,7 @@ describe('host access on real links', { skip: outsideLab(), timeout: 300_000 }, 
         internal: false,
         enableIPv4: true,
         enableIPv6: true,
+        skipsGateways: true,
         subnets,
       });
     } catch (error) {
@@ -110,7 +111,7 @@ describe('host access on real links', { skip: outsideLab(), timeout: 300_000 }, 
     const record = await store.networks.get(NETWORK);
     const subnets =
       record?.subnets.map(({ addressSpace, subnet, gateway }) => ({ addressSpace, subnet, gateway })) ?? [];
-    const flagsOf = { internal: false, enableIPv4: true, enableIPv6: true };
+    const flagsOf = { internal: false, enableIPv4: true, enableIPv6: true, skipsGateways: true };
     await network.createNetwork({ networkId: NETWORK, options: { parent: 'eth0', ...options }, subnets, ...flagsOf });
   }
 
@@ -119,7 +120,14 @@ describe('host access on real links', { skip: outsideLab(), timeout: 300_000 }, 
     const addresses: string[] = [];
     for (const poolId of poolIds)
       addresses.push(
-        await ipam.requestAddress({ poolId, address: null, isGateway: false, serial: false, limit: callLimit() }),
+        await ipam.requestAddress({
+          poolId,
+          address: null,
+          isGateway: false,
+          serial: false,
+          name: null,
+          limit: callLimit(),
+        }),
       );
     await network.createEndpoint({
       networkId: NETWORK,
@@ -223,6 +231,7 @@ describe('host access on real links', { skip: outsideLab(), timeout: 300_000 }, 
         address: '10.9.0.1',
         isGateway: false,
         serial: false,
+        name: null,
         limit: callLimit(),
       }),
       PluginError,
@@ -233,10 +242,30 @@ describe('host access on real links', { skip: outsideLab(), timeout: 300_000 }, 
         address: null,
         isGateway: false,
         serial: false,
+        name: null,
         limit: callLimit(),
       }),
       '10.9.0.2/24',
     );
+    await remove(pools);
+  });
+
+  test('a container reaches the host at its own addresses on the parent, and no neighbour hears two MAC addresses', async () => {
+    ip('address add fd09::250/64 dev eth0 nodad');
+    const pools = await create({ host_access: 'true' });
+    const [address = '', six = ''] = await run(pools, '1'.repeat(64));
+    for (const own of ['10.9.0.250', 'fd09::250']) assert.ok(reaches('box', own), own);
+    for (const there of [address, six]) assert.ok(reaches(null, there.replace(/\/.*/, '')), there);
+    ip('address del fd09::250/64 dev eth0');
+    ip('address add fd09::251/64 dev eth0 nodad');
+    await attach(pools, '2'.repeat(64));
+    assert.ok(reaches('box', 'fd09::251'));
+    assert.ok(!ip(`address show dev ${hostLinks()[0]}`).includes('fd09::250'));
+    const host = (JSON.parse(ip('-j link show eth0')) as { address: string }[])[0]?.address ?? '';
+    ip('-n lan neigh flush all');
+    assert.ok(reaches('lan', '10.9.0.250'));
+    assert.match(ip('-n lan neigh show 10.9.0.250'), new RegExp(host));
+    ip('address del fd09::251/64 dev eth0');
     await remove(pools);
   });
 

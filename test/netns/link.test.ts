@@ -367,7 +367,7 @@ describe('links', { skip: outsideLab(), timeout: 500_000 }, () => {
       assert.ok(!shown('tsm0')?.flags.includes('NOARP'));
       await links.keepArpApart(index);
       const value = (key: string) => readFileSync(`/proc/sys/net/ipv4/conf/tsm0/${key}`, 'utf8').trim();
-      assert.deepEqual([value('arp_ignore'), value('arp_announce')], ['1', '2']);
+      assert.deepEqual([value('arp_filter'), value('arp_announce')], ['1', '2']);
     });
 
     test('keeps the host’s IPv6 on a link to the addresses it is given', { timeout }, async () => {

@@ -51,7 +51,16 @@ function network(
   more: Partial<NetworkRequest> = {},
 ): NetworkRequest {
   const subnets = [{ addressSpace: 'LocalDefault', subnet: '10.9.0.0/24', gateway: '10.9.0.1' }];
-  return { networkId, options, internal: false, enableIPv4: true, enableIPv6: false, subnets, ...more };
+  return {
+    networkId,
+    options,
+    internal: false,
+    enableIPv4: true,
+    enableIPv6: false,
+    skipsGateways: true,
+    subnets,
+    ...more,
+  };
 }
 
 function endpoint(
@@ -179,6 +188,20 @@ describe('the NetworkDriver on real links', { skip: outsideLab(), timeout: 300_0
       await finish();
     });
   }
+
+  test('a parent whose MTU was lowered since is the cause that a refusal names', async () => {
+    await driver.createNetwork(network(id('a'), { parent: 'eth0', mtu: '1500' }));
+    ip('link', 'set', 'eth0', 'mtu', '1400');
+    try {
+      assert.equal(
+        await refusal(driver.createEndpoint(endpoint(id('a'), id('1'), '10.9.0.7/24'))),
+        'mtu 1500 is above the 1400 of parent "eth0"; give at most 1400',
+      );
+    } finally {
+      ip('link', 'set', 'eth0', 'mtu', '1500');
+    }
+    await finish();
+  });
 
   test('passes mtu, MAC prefix, broadcast queue and a user’s MAC address to the kernel', async () => {
     await driver.createNetwork(

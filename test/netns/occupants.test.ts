@@ -100,9 +100,12 @@ describe('who is in the way of a start, on real links', { skip: outsideLab(), ti
   }
 
   async function makeNetwork(mode: Mode = 'bridge'): Promise<void> {
-    const subnets = ['10.9.0.0/24', 'fd09::/64'].map((subnet) => ({ addressSpace: 'Local', subnet, gateway: null }));
+    const subnets = [
+      { addressSpace: 'Local', subnet: '10.9.0.0/24', gateway: '10.9.0.254' },
+      { addressSpace: 'Local', subnet: 'fd09::/64', gateway: 'fd09::fe' },
+    ];
     const options = { parent: 'lan0', macvlan_mode: mode };
-    const families = { enableIPv4: true, enableIPv6: true };
+    const families = { enableIPv4: true, enableIPv6: true, skipsGateways: true };
     await driver.createNetwork({ networkId: NETWORK, options, internal: false, ...families, subnets });
   }
 

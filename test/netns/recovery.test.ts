@@ -61,7 +61,14 @@ async function fillStore(directory: string): Promise<void> {
   const ipam = new IpamDriver({ store, probe: NOBODY_ANSWERS, keeper: KEEPS_NOTHING });
   const driver = quietDriver({ store, links, hostAddresses: ipam, parentAliases: new Map(), log: logInto([]) });
   const subnets = [{ addressSpace: 'LocalDefault', subnet: '10.0.0.0/8', gateway: null }];
-  const flags = { internal: false, enableIPv4: true, enableIPv6: false, options: { parent: 'lan0' }, subnets };
+  const flags = {
+    internal: false,
+    enableIPv4: true,
+    enableIPv6: false,
+    skipsGateways: true,
+    options: { parent: 'lan0' },
+    subnets,
+  };
   await driver.createNetwork({ networkId: idOf(0), ...flags });
   const [network] = await store.networks.list();
   assert.ok(network);

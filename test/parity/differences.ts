@@ -32,6 +32,15 @@ export interface WantedDifference {
   readonly values?: readonly [macvlan: RegExp | undefined, tsmacvlan: RegExp | undefined];
 }
 
+/** Scenarios in which containers run on a subnet whose lowest address nobody has. */
+const UNNAMED_GATEWAY = [
+  'a range and no gateway named',
+  'several subnets of both families',
+  'two addresses and no more (RFC 3021)',
+  'networks share a subnet by ranges',
+  'networks outlive the engine',
+];
+
 export const WANTED: readonly WantedDifference[] = [
   {
     subject: 'MAC address of a container',
@@ -41,6 +50,24 @@ export const WANTED: readonly WantedDifference[] = [
     engines: ['28.5.2'],
     fact: /./,
     values: [/^(LINK-LOCAL OF )?MAC BY CHANCE$/, /^(LINK-LOCAL OF )?MAC FROM ADDRESS$/],
+  },
+  {
+    subject: 'a gateway that nobody named, in an IPv4 subnet, with `--ipam-driver tsmacvlan`',
+    macvlan: 'engines up to 28: the lowest address, whether or not anybody has it; engine 29: none',
+    tsmacvlan: "the host's own if it is in the subnet, or the lowest address if somebody answers there; else none",
+    reason: 'a default route to nobody takes a container off the Internet: [gateways](gateways.md)',
+    casts: ['tsmacvlan with its IPAM'],
+    scenarios: UNNAMED_GATEWAY,
+    fact: /› (Gateway|routes)$|resolves outside\.example/,
+  },
+  {
+    subject: 'a gateway that nobody named, in an IPv6 subnet',
+    macvlan: 'engines up to 28: the lowest address, whether or not anybody has it; engine 29: none',
+    tsmacvlan:
+      "none, as routers advertise themselves; with Docker's IPAM on engines up to 27, which do not say who named it, the one that the engine tells if somebody answers there",
+    reason: 'a default route to nobody hides the router that advertises itself: [gateways](gateways.md)',
+    scenarios: ['several subnets of both families'],
+    fact: /› (IPv6Gateway|routes of IPv6|IPAM › Config › \d+ › Gateway)$/,
   },
   {
     subject: 'MAC address in mode passthru',

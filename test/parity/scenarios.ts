@@ -101,7 +101,7 @@ export const SCENARIOS: readonly Scenario[] = [
     // Before others use its parent: who asks the LAN there keeps a link for some seconds.
     name: 'mode passthru',
     steps: [
-      'network create --subnet 192.0.2.0/24 -o parent=lan1 -o macvlan_mode=passthru whole',
+      'network create --subnet 192.0.2.0/24 --gateway 192.0.2.1 -o parent=lan1 -o macvlan_mode=passthru whole',
       'run web --net whole',
       'web pings 192.0.2.254',
       'refused: run db --net whole',
@@ -133,7 +133,7 @@ export const SCENARIOS: readonly Scenario[] = [
   {
     name: 'modes private and vepa',
     steps: [
-      'network create --subnet 192.0.2.0/24 -o parent=lan0 -o macvlan_mode=private lonely',
+      'network create --subnet 192.0.2.0/24 --gateway 192.0.2.1 -o parent=lan0 -o macvlan_mode=private lonely',
       'network create --subnet 198.51.100.0/24 -o parent=lan1 -o macvlan_mode=vepa outward',
       'run web --net lonely',
       'run db --net outward',
@@ -199,7 +199,10 @@ export const SCENARIOS: readonly Scenario[] = [
   },
   {
     name: 'an MTU for the network',
-    steps: ['network create --subnet 192.0.2.0/24 -o parent=lan0 -o mtu=1300 net', 'run web --net net'],
+    steps: [
+      'network create --subnet 192.0.2.0/24 --gateway 192.0.2.1 -o parent=lan0 -o mtu=1300 net',
+      'run web --net net',
+    ],
   },
   {
     name: 'an option that nobody knows',
@@ -226,7 +229,7 @@ export const SCENARIOS: readonly Scenario[] = [
     steps: [
       'host: ip link add br7 mtu 1400 type bridge',
       'host: ip link set br7 up promisc on',
-      'network create --subnet 192.0.2.0/24 -o parent=br7 net',
+      'network create --subnet 192.0.2.0/24 --gateway 192.0.2.1 -o parent=br7 net',
       'run web --net net',
       'rm -f web',
       'network rm net',
@@ -237,7 +240,7 @@ export const SCENARIOS: readonly Scenario[] = [
     moby: ['TestParentDown'],
     steps: [
       'host: ip tuntap add tap0 mode tap',
-      'network create --ipv6 --subnet 192.0.2.0/24 --subnet 2001:db8::/64 -o parent=tap0 net',
+      'network create --subnet 192.0.2.0/24 --gateway 192.0.2.1 --ipv6 --subnet 2001:db8::/64 --gateway 2001:db8::fe -o parent=tap0 net',
       'run web --net net',
     ],
   },
@@ -314,7 +317,7 @@ export const SCENARIOS: readonly Scenario[] = [
     engines: ['26.1.5', '28.5.2'],
     steps: [
       'network create --subnet 192.0.2.0/24 -o parent=lan0 -o gateway=none net',
-      'network create --subnet 203.0.113.0/24 -o parent=lan1 away',
+      'network create --subnet 203.0.113.0/24 --gateway 203.0.113.1 -o parent=lan1 away',
       'run web --net net',
       'web pings 192.0.2.254',
       'web does not ping 198.51.100.1',
@@ -427,7 +430,7 @@ export const SCENARIOS: readonly Scenario[] = [
     needs: ['vlan'],
     steps: [
       'host: ip link add link lan0 name lan0.20 type vlan id 20',
-      'network create --subnet 192.0.2.0/24 -o parent=lan0.20 net',
+      'network create --subnet 192.0.2.0/24 --gateway 192.0.2.1 -o parent=lan0.20 net',
       'run web --net net',
       'rm -f web',
       'network rm net',

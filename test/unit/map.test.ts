@@ -58,7 +58,7 @@ test('draws base interfaces, VLANs, networks and endpoints as one tree', () => {
       '│  ├─ 10.0.0.2/24  02:42:0a:00:00:02  endpoint 111111111111',
       '│  └─ 10.0.0.3/24  02:42:0a:00:00:02  endpoint 222222222222',
       '└─ VLAN 50  eth0.50',
-      '   └─ network bbbbbbbbbbbb  bridge  10.0.50.0/24',
+      '   └─ network bbbbbbbbbbbb  bridge  10.0.50.0/24 (no gateway)',
       '      └─ 10.0.50.2/24  02:42:0a:00:00:02  endpoint 333333333333',
       '(isolated) tsmicccc',
       '└─ network cccccccccccc  bridge  10.0.99.0/24',
@@ -82,10 +82,10 @@ test('a parent whose network port filters MAC addresses says so', () => {
     drawMap(networks, [], { filtered: ['eth0', 'eth1.50', 'eth2'] }),
     [
       `eth0  ${remark}`,
-      '└─ network aaaaaaaaaaaa  bridge  10.0.0.0/24',
+      '└─ network aaaaaaaaaaaa  bridge  10.0.0.0/24 (no gateway)',
       'eth1',
       `└─ VLAN 50  eth1.50  ${remark}`,
-      '   └─ network bbbbbbbbbbbb  bridge  10.0.50.0/24',
+      '   └─ network bbbbbbbbbbbb  bridge  10.0.50.0/24 (no gateway)',
       '',
     ].join('\n'),
   );

@@ -14,6 +14,7 @@ test('an empty environment gives every default', () => {
     conflict: 'refuse',
     probeRate: 500,
     defends: false,
+    remember: 30,
     parents: new Map(),
     cluster: null,
   });

@@ -147,6 +147,7 @@ const MEANINGS: Readonly<Record<string, (body: Body) => unknown[]>> = {
       address: Address || null,
       isGateway: Options?.['RequestAddressType'] === 'com.docker.network.gateway',
       serial: Options?.['com.docker.network.ipam.serial'] === 'true',
+      name: Options?.['com.docker.network.endpoint.name'] ?? null,
     },
   ],
   'IpamDriver.ReleaseAddress': ({ PoolID, Address }) => ['releaseAddress', { poolId: PoolID, address: Address }],
@@ -163,6 +164,7 @@ function networkOptions({ Options }: Body) {
     internal: Options?.['com.docker.network.internal'] ?? false,
     enableIPv4: Options?.['com.docker.network.enable_ipv4'] ?? true,
     enableIPv6: Options?.['com.docker.network.enable_ipv6'] ?? false,
+    skipsGateways: Options?.['com.docker.network.enable_ipv4'] !== undefined,
   };
 }
 

@@ -6,7 +6,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import * as errors from '../../errors.ts';
 import type { Log } from '../../log.ts';
-import type { Conflict, Endpoint, Network, Pool } from '../../model.ts';
+import type { Conflict, Endpoint, Network, Pool, Remembered } from '../../model.ts';
 import { type ChangeStream, Etcd, type EtcdAccess, type Position } from './client.ts';
 import { Registry } from './claims.ts';
 import { KnownCluster, readSelf, type Self } from './identity.ts';
@@ -51,6 +51,7 @@ export class ClusterStore implements Store {
   readonly endpoints: Table<Endpoint>;
   readonly pools: Table<Pool>;
   readonly conflicts: Table<Conflict>;
+  readonly names: Table<Remembered>;
   readonly leases: SharedLeases;
   readonly #local: Store;
   readonly #log: Log;
@@ -70,8 +71,9 @@ export class ClusterStore implements Store {
   #restoredAtMs = Number.NEGATIVE_INFINITY;
 
   constructor({ local, access, cluster, self, known, fallsBack, log }: Parts) {
-    const { networks, endpoints, pools, conflicts, leases } = local;
-    [this.networks, this.endpoints, this.pools, this.conflicts] = [networks, endpoints, pools, conflicts];
+    const { networks, endpoints, pools, conflicts, names, leases } = local;
+    [this.networks, this.endpoints, this.pools] = [networks, endpoints, pools];
+    [this.conflicts, this.names] = [conflicts, names];
     [this.#local, this.#log, this.#known] = [local, log, known];
     this.#etcd = new Etcd(access);
     this.#etcd.keepTo(known.position?.clusterId ?? '');

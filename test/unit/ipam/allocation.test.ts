@@ -58,7 +58,7 @@ test(
 
 /** The store, with something around every call of its leases. */
 function wrapped(store: Store, around: (verb: string, call: () => Promise<unknown>) => Promise<unknown>): Store {
-  const { networks, endpoints, pools, leases, conflicts } = store;
+  const { networks, endpoints, pools, leases, conflicts, names } = store;
   const table = {
     get: (key: string) => around('get', () => leases.get(key)),
     list: (prefix?: string) => around('list', () => leases.list(prefix)),
@@ -72,6 +72,7 @@ function wrapped(store: Store, around: (verb: string, call: () => Promise<unknow
     pools,
     leases: table,
     conflicts,
+    names,
     durable: () => store.durable(),
     close: () => store.close(),
   };
@@ -79,7 +80,7 @@ function wrapped(store: Store, around: (verb: string, call: () => Promise<unknow
 
 /** A store that hosts share: each hears what any of them takes and gives back. */
 function shared(store: Store): Store {
-  const { networks, endpoints, pools, conflicts, leases } = store;
+  const { networks, endpoints, pools, conflicts, names, leases } = store;
   const listeners: ((lease: Pick<Lease, 'realm' | 'address'>, isTaken: boolean, other: null) => void)[] = [];
   const told = async (lease: Lease, isTaken: boolean, change: Promise<boolean>) => {
     const isDone = await change;
@@ -100,6 +101,7 @@ function shared(store: Store): Store {
     pools,
     leases: table,
     conflicts,
+    names,
     durable: () => store.durable(),
     close: () => store.close(),
   };

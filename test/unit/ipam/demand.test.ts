@@ -5,6 +5,9 @@ import { setImmediate } from 'node:timers/promises';
 import { Ages } from '../../../src/ipam/ages.ts';
 import { Allocator } from '../../../src/ipam/allocator.ts';
 import { Leases } from '../../../src/ipam/leases.ts';
+import { Names } from '../../../src/ipam/names.ts';
+import { Offers } from '../../../src/ipam/offers.ts';
+import { Releases } from '../../../src/ipam/releases.ts';
 import { Standby } from '../../../src/ipam/standby.ts';
 import type { Pool } from '../../../src/model.ts';
 import { realmOf } from '../../../src/store/store.ts';
@@ -30,29 +33,37 @@ async function host(...subnets: readonly string[]) {
     after: (ms: number, run: () => void) => world.at(world.nowMs + ms, run),
   };
   const ages = new Ages(() => new Date(), clock);
-  const leases = new Leases({ store, now: () => new Date(), ages, clock });
+  const now = () => new Date();
+  const names = new Names({ store, now, days: 30, log: { info: () => undefined } });
+  const leases = new Leases({ store, now, ages, clock, names });
   const realmOfPool = (pool: Pool) => leases.realm(realmOf(pool));
   const standby = new Standby({ pools: store.pools, realmOf: realmOfPool, keeper: lan, clock, random: () => 0.5 });
-  const allocator = new Allocator({ store, leases, now: () => new Date(), ages, clock, probe: lan.probe, standby });
+  const offers = new Offers({ store, leases, now, probe: lan.probe });
+  const releases = new Releases({ store, leases, names, standby });
+  const allocator = new Allocator({ store, leases, ages, clock, offers, releases, names, standby });
   const [first] = pools as [Pool];
 
   const timed = <T>(act: Promise<T>) => timedOn(world, act);
   const pass = (ms: number) => timed(lan.pass(ms));
-  const request = async (pool: Pool = first) => {
+  const request = async (pool: Pool = first, name: string | null = null) => {
     const limit = { signal: new AbortController().signal, atMs: world.nowMs + 9000, ifLate: () => undefined };
-    const asked = { poolId: pool.id, address: null, isGateway: false, serial: false, limit };
+    const asked = { poolId: pool.id, address: null, isGateway: false, serial: false, name, limit };
     return (await allocator.request(asked)).split('/')[0] ?? '';
   };
   /** As an engine starts containers of one network: it asks for one address after the other. */
-  const start = async (count: number, of: readonly Pool[] = [first]) => {
+  const start = async (
+    count: number,
+    of: readonly Pool[] = [first],
+    nameOf: (n: number) => string | null = () => null,
+  ) => {
     const given: string[] = [];
     for (let n = 0; n < count; n++) {
-      for (const pool of of) given.push(await request(pool));
+      for (const pool of of) given.push(await request(pool, nameOf(n)));
       await lan.pass(ENGINE_MS);
     }
     return given;
   };
-  const release = (address: string) => allocator.release({ poolId: first.id, address });
+  const release = (address: string) => releases.release({ poolId: first.id, address });
   return { world, lan, standby, pools, timed, pass, request, start, release };
 }
 
@@ -68,6 +79,56 @@ test('forty starts of a cold pool wait for one window together, and get the lowe
   assert.equal(lan.windows, 1, 'questions that a call waited for');
   assert.ok(ms <= WINDOW_MS + startMs(40), `${ms} ms`);
   assert.ok(lan.asked.length <= 120, `${lan.asked.length} asked for ahead`);
+});
+
+test(
+  'forty containers that come back to the addresses of their names wait for one window together',
+  options,
+  async () => {
+    const { lan, timed, pass, start, release } = await host('192.168.1.0/24');
+    const names = (n: number) => `c${n}`;
+    const { answer: given } = await timed(start(40, undefined, names));
+    for (const address of given) await release(address);
+    // Nothing of it is on standby any more.
+    await pass(10 * MINUTE_MS);
+    const windows = lan.windows;
+    const { answer: again, ms } = await timed(start(40, undefined, (n) => names(39 - n)));
+    assert.deepEqual(again, given.toReversed());
+    assert.equal(lan.windows, windows + 1);
+    assert.ok(ms <= WINDOW_MS + startMs(40), `${ms} ms`);
+    assert.ok(!lan.kept.has(given[0] ?? ''), 'it has a container');
+  },
+);
+
+test('a container that comes back within two minutes waits for a fresh question alone', options, async () => {
+  const { lan, timed, pass, request, release } = await host('192.168.1.0/24');
+  const { answer: address } = await timed(request(undefined, 'web'));
+  lan.leave(address);
+  await release(address);
+  await pass(60_000);
+  const { answer: again, ms } = await timed(request(undefined, 'web'));
+  assert.equal(again, address);
+  assert.ok(ms <= FRESH_MS + 1, `${ms} ms`);
+});
+
+test('where all is remembered new names find the longest unused ready', options, async () => {
+  const { lan, timed, pass, start, release, standby } = await host('192.168.1.0/26');
+  for (let n = 0; n < 62; n++) {
+    const { answer } = await timed(start(1, undefined, () => `old${n}`));
+    await release(answer[0] ?? '');
+    await pass(1);
+  }
+  await standby.start();
+  await pass(10 * MINUTE_MS);
+  assert.deepEqual([...lan.kept.keys()].sort(), ['192.168.1.1', '192.168.1.2', '192.168.1.3', '192.168.1.4']);
+  const windows = lan.windows;
+  const { answer: given, ms } = await timed(start(20, undefined, (n) => `new${n}`));
+  assert.deepEqual(
+    given,
+    Array.from({ length: 20 }, (_, n) => `192.168.1.${n + 1}`),
+  );
+  assert.equal(lan.windows, windows);
+  assert.ok(ms <= 2 * WINDOW_MS + startMs(20), `${ms} ms`);
 });
 
 test('of an engine without work of its own they wait for one window too', options, async () => {

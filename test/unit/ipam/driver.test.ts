@@ -118,20 +118,68 @@ for (const [name, open] of Object.entries(STORES)) {
     assert.equal(await f.lease('192.168.1.1'), undefined);
   });
 
-  check('a gateway that a container or an auxiliary address has is refused by name', async (f) => {
+  check(
+    'a gateway that a container has is refused by name, and one that is auxiliary elsewhere is shared',
+    async (f) => {
+      const one = await f.pool('192.168.1.0/24', { subPool: '192.168.1.64/26' });
+      await f.address(one, '192.168.1.3');
+      await f.tie(one, NETWORK);
+      await f.address(one, '192.168.1.2');
+      await f.endpoint('e12d34c56b78'.padEnd(64, '0'), '192.168.1.2');
+      const other = await f.pool('192.168.1.0/24', { subPool: '192.168.1.128/26' });
+      assert.equal(
+        await sentence(f.gateway(other, '192.168.1.2')),
+        'address 192.168.1.2 is used by endpoint e12d34c56b78 of network 3f2a9c1d04be; choose another --gateway or remove that container',
+      );
+      assert.equal(await f.gateway(other, '192.168.1.3'), '192.168.1.3/24', 'they share the subnet');
+    },
+  );
+
+  check('auxiliary addresses are shared by the networks of a subnet, and named once by each', async (f) => {
     const one = await f.pool('192.168.1.0/24', { subPool: '192.168.1.64/26' });
-    await f.address(one, '192.168.1.3');
-    await f.tie(one, NETWORK);
-    await f.address(one, '192.168.1.2');
-    await f.endpoint('e12d34c56b78'.padEnd(64, '0'), '192.168.1.2');
-    const other = await f.pool('192.168.1.0/24', { subPool: '192.168.1.128/26' });
+    await f.gateway(one, '192.168.1.1');
+    await f.address(one, '192.168.1.9');
     assert.equal(
-      await sentence(f.gateway(other, '192.168.1.2')),
-      'address 192.168.1.2 is used by endpoint e12d34c56b78 of network 3f2a9c1d04be; choose another --gateway or remove that container',
+      await sentence(f.address(one, '192.168.1.9')),
+      'address 192.168.1.9 is named twice for this network, also as its auxiliary address; leave it out of --aux-address',
     );
     assert.equal(
-      await sentence(f.gateway(other, '192.168.1.3')),
-      'address 192.168.1.3 is an auxiliary address of network 3f2a9c1d04be; choose another --gateway',
+      await sentence(f.address(one, '192.168.1.1')),
+      'address 192.168.1.1 is named twice for this network, also as its gateway; leave it out of --aux-address',
+    );
+    await f.tie(one, NETWORK);
+    const two = await f.pool('192.168.1.0/24', { subPool: '192.168.1.128/26' });
+    assert.equal(await f.address(two, '192.168.1.9'), '192.168.1.9/24');
+    assert.equal(await f.address(two, '192.168.1.1'), '192.168.1.1/24');
+    await f.ipam.releasePool(one);
+    assert.deepEqual((await f.lease('192.168.1.9'))?.poolIds, [two]);
+    await f.ipam.releasePool(two);
+    assert.deepEqual(await f.store.leases.list(), []);
+  });
+
+  check("an auxiliary address may be the host's own end, as every guide writes it", async (f) => {
+    const one = await f.pool('192.168.1.0/24', { subPool: '192.168.1.64/26' });
+    await f.address(one, '192.168.1.50');
+    assert.equal(await f.ipam.reserveHostAddress(one, '192.168.1.50'), '192.168.1.50');
+    assert.equal(await f.ipam.reserveHostAddress(one, '192.168.1.50'), '192.168.1.50', 'again');
+    await f.tie(one, NETWORK);
+    const two = await f.pool('192.168.1.0/24', { subPool: '192.168.1.128/26' });
+    await f.address(two, '192.168.1.50');
+    assert.equal(await f.ipam.reserveHostAddress(two, '192.168.1.50'), '192.168.1.50', 'the host has one end');
+    assert.match(await sentence(f.gateway(two, '192.168.1.50')), /cannot be a gateway and this host's own end/);
+    assert.match(
+      await sentence(f.address(one, '192.168.1.50')),
+      /is that of this host on the LAN of network 3f2a9c1d04be/,
+    );
+    for (const pool of [one, two]) await f.ipam.releasePool(pool);
+    assert.deepEqual(await f.store.leases.list(), []);
+  });
+
+  check('a range that is excluded whole says so', async (f) => {
+    const pool = await f.network('192.168.1.0/30', { options: { exclude: '192.168.1.0/30' } });
+    assert.match(
+      await sentence(f.address(pool)),
+      /^no free address in 192\.168\.1\.0\/30: 4 excluded; exclude less with --ipam-opt exclude=, or create the network with a larger --subnet$/,
     );
   });
 
@@ -276,7 +324,7 @@ for (const [name, open] of Object.entries(STORES)) {
     f.pass(3600);
     assert.equal(
       await sentence(f.pool('10.0.0.0/24', more)),
-      'pool 10.0.0.64/26 belongs to network 3f2a9c1d04be; to share the subnet give another --ip-range, or use another --subnet (if Docker lists no such network: tsmacvlan forget 3f2a9c1d04be)',
+      'pool 10.0.0.64/26 belongs to network 3f2a9c1d04be; to share the subnet give another --ip-range, or use another --subnet; for the same subnet on another LAN give --ipam-opt parent= with its interface to both networks (if Docker lists no such network: tsmacvlan forget 3f2a9c1d04be)',
     );
   });
 
@@ -455,7 +503,7 @@ for (const [name, open] of Object.entries(STORES)) {
     assert.equal((await f.addresses(pool, 12)).length, 12);
     assert.equal(
       await sentence(f.address(pool)),
-      'no free address in 192.168.1.32/28: 12 leased, 1 gateway, 1 auxiliary, 2 excluded; widen --ip-range or remove unused containers',
+      'no free address in 192.168.1.32/28: 12 leased, 1 gateway, 1 auxiliary, 2 excluded; widen --ip-range, exclude less with --ipam-opt exclude= or remove unused containers',
     );
     const tiny = await f.network('10.0.0.0/31', {}, OTHER_NETWORK);
     await f.addresses(tiny, 2);

@@ -43,6 +43,8 @@ export const STORES: Readonly<Record<string, (t: TestContext) => Store>> = {
 export class Fixture {
   readonly store: Store;
   ipam: IpamDriver;
+  /** Lines of the log. */
+  readonly said: string[] = [];
   #timeMs = Date.parse('2026-11-20T10:00:00.000Z');
   /** Time that passes: monotonic, while the wall's may be set. Whoever waits makes it pass. */
   #passedMs = 0;
@@ -75,6 +77,8 @@ export class Fixture {
       hostId: 'host-a',
       probe: this.#probe,
       keeper: KEEPS_NOTHING,
+      rememberDays: 30,
+      log: { info: (message, fields) => void this.said.push(`${message} ${JSON.stringify(fields)}`) },
       ...(this.#endpoints && { endpoints: this.#endpoints }),
     });
   }
@@ -133,15 +137,31 @@ export class Fixture {
   }
 
   gateway(poolId: string, address: string | null = null): Promise<string> {
-    return this.ipam.requestAddress({ poolId, address, isGateway: true, serial: false, limit: this.#limit });
+    return this.ipam.requestAddress({
+      poolId,
+      address,
+      isGateway: true,
+      serial: false,
+      name: null,
+      limit: this.#limit,
+    });
   }
 
   address(poolId: string, address: string | null = null, serial = false): Promise<string> {
-    return this.ipam.requestAddress({ poolId, address, isGateway: false, serial, limit: this.#limit });
+    return this.ipam.requestAddress({ poolId, address, isGateway: false, serial, name: null, limit: this.#limit });
+  }
+
+  /** As engines from 29 on ask. */
+  addressFor(name: string, poolId: string, address: string | null = null): Promise<string> {
+    return this.ipam.requestAddress({ poolId, address, isGateway: false, serial: false, name, limit: this.#limit });
   }
 
   addresses(poolId: string, count: number): Promise<string[]> {
     return Promise.all(Array.from({ length: count }, () => this.address(poolId)));
+  }
+
+  reserve(name: string, address: string, networkId: string | null = null): Promise<unknown> {
+    return this.ipam.reserveName({ name, address, networkId, limit: this.#limit });
   }
 
   async release(poolId: string, address: string): Promise<void> {

@@ -92,8 +92,8 @@ test('bad requests get a sentence that says what to give', options, () => {
     ['192.168.1.7/24', {}, 'subnet "192.168.1.7/24" names an address inside a subnet; give --subnet 192.168.1.0/24'],
     ['10.0.0.0/7', {}, 'subnet "10.0.0.0/7" is too large; give a --subnet of /8 or smaller'],
     ['0.0.0.0/0', {}, 'subnet "0.0.0.0/0" is too large; give a --subnet of /8 or smaller'],
-    ['::/0', { v6: true }, 'subnet "::/0" is too large; give a --subnet of /32 or smaller'],
-    ['fc00::/7', {}, 'subnet "fc00::/7" is too large; give a --subnet of /32 or smaller'],
+    ['::/0', { v6: true }, 'subnet "::/0" is too large; give a --subnet of /8 or smaller'],
+    ['fc00::/7', {}, 'subnet "fc00::/7" is too large; give a --subnet of /8 or smaller'],
     [
       '10.0.0.0/8',
       { v6: true },
@@ -157,7 +157,7 @@ test('bad requests get a sentence that says what to give', options, () => {
     [
       '10.0.0.0/24',
       { options: { order: 'random' } },
-      'option --ipam-opt order="random" is not usable; give lowest or sequential',
+      'option --ipam-opt order="random" is not usable; give lowest or sequential or rested',
     ],
     ['10.0.0.0/24', { options: { probe: '' } }, 'option --ipam-opt probe="" is not usable; give off or fast or rfc'],
     [

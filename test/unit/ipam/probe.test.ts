@@ -277,6 +277,7 @@ test('a call that nobody waits for any more ends without a lease', options, asyn
     address: null,
     isGateway: false,
     serial: false,
+    name: null,
     limit: { ...callLimit(), signal: AbortSignal.abort(new Error('deadline')) },
   };
   await assert.rejects(f.ipam.requestAddress(request), /deadline/);

@@ -27,7 +27,7 @@ class Reads {
   rows = 0;
 
   around(store: Store): Store {
-    const { networks, endpoints, pools, conflicts, leases } = store;
+    const { networks, endpoints, pools, conflicts, names, leases } = store;
     const counted = async <T>(call: Promise<T>): Promise<T> => {
       const answer = await call;
       this.calls++;
@@ -46,6 +46,7 @@ class Reads {
       endpoints,
       pools,
       conflicts,
+      names,
       leases: table,
       durable: () => store.durable(),
       close: () => store.close(),
@@ -264,7 +265,7 @@ class Fragile {
   next: 'is done' | 'fails' | 'is done, and fails' = 'is done';
   readonly store: Store;
 
-  constructor({ networks, endpoints, pools, conflicts, leases }: Store) {
+  constructor({ networks, endpoints, pools, conflicts, names, leases }: Store) {
     const change = async (act: () => Promise<boolean>): Promise<boolean> => {
       if (this.next === 'is done') return act();
       if (this.next === 'is done, and fails') await act();
@@ -282,6 +283,7 @@ class Fragile {
       endpoints,
       pools,
       conflicts,
+      names,
       leases: table,
       durable: async () => undefined,
       close: async () => undefined,

@@ -3,13 +3,13 @@ import { test } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
 import { type Address, formatAddress } from '../../../src/address.ts';
 import { Ages } from '../../../src/ipam/ages.ts';
-import { Allocator } from '../../../src/ipam/allocator.ts';
 import { Standby, type Keeper } from '../../../src/ipam/standby.ts';
 import { IpamDriver, type Probe } from '../../../src/ipam/driver.ts';
 import { Leases } from '../../../src/ipam/leases.ts';
 import type { Kept, Loss } from '../../../src/lan/verdict.ts';
 import type { Pool } from '../../../src/model.ts';
 import { realmOf } from '../../../src/store/store.ts';
+import { allocatorOf } from './allocator.ts';
 import { MemoryStore } from './memory.ts';
 import { Fixture, NETWORK, SWARM_NETWORK } from './fixture.ts';
 import { callLimit } from '../../lab/patience.ts';
@@ -206,16 +206,8 @@ test('a range smaller than the reserve is kept whole', options, async () => {
 test('for a network of a swarm none are kept until one is chosen on this host', options, async () => {
   const { store, leases, lan, timers, standby, pool } = await started('192.168.1.0/24', SWARM_NETWORK);
   const probe = async () => ({ held: false as const });
-  const allocator = new Allocator({
-    store,
-    leases,
-    now: () => new Date(),
-    ages: new Ages(() => new Date(), timers.clock),
-    clock: timers.clock,
-    probe,
-    standby,
-  });
-  const request = { poolId: pool.id, isGateway: false, serial: false, limit: callLimit() };
+  const allocator = allocatorOf({ store, leases, clock: timers.clock, probe, standby });
+  const request = { poolId: pool.id, isGateway: false, serial: false, name: null, limit: callLimit() };
   assert.equal(await allocator.request({ ...request, address: '192.168.1.9' }), '192.168.1.9/24');
   await timers.fire();
   assert.deepEqual(lan.asked, [], 'the manager chose');
@@ -273,17 +265,10 @@ async function cold(used: readonly string[] = [], prepare = (_lan: Lan) => {}) {
       ? { held: true, macAddress: '3c:22:fb:10:aa:01', linkName: 'eth0', simultaneous: false, isOnHost: false }
       : { held: false };
   };
-  const allocator = new Allocator({
-    store,
-    leases,
-    now: () => new Date(),
-    ages: new Ages(() => new Date(), timers.clock),
-    clock: timers.clock,
-    probe,
-    standby,
-  });
+  const allocator = allocatorOf({ store, leases, clock: timers.clock, probe, standby });
   const limit = { signal: new AbortController().signal, atMs: 9000, ifLate: () => undefined };
-  const request = () => allocator.request({ poolId: pool.id, address: null, isGateway: false, serial: false, limit });
+  const request = () =>
+    allocator.request({ poolId: pool.id, address: null, isGateway: false, serial: false, name: null, limit });
   return { ...parts, request, questions, answers };
 }
 

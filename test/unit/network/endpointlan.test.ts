@@ -53,7 +53,7 @@ function lanThatSays(answers: Answers) {
       mostAtOnce: Number.POSITIVE_INFINITY,
       isOnStandby: ({ address }: Pick<AddressCheck, 'address'>) => formatAddress(address) === answers.ready,
     },
-    ...{ endLeft: () => undefined, vacate: nothing },
+    ...{ endLeft: () => undefined, vacate: nothing, release: () => undefined },
   };
   const heard: string[] = [];
   const guesses: AddressGuesses = {

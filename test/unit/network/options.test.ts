@@ -77,7 +77,7 @@ test('each option of ours is read into its own field', () => {
 });
 
 test('options that the engine owns pass, others are refused with the nearest name', () => {
-  assert.deepEqual(readNetworkOptions({ 'com.docker.network.advertise_addr_ms': '200' }), DEFAULTS);
+  assert.deepEqual(readNetworkOptions({ 'com.docker.network.bridge.name': 'x' }), DEFAULTS);
   assert.match(
     refusal({ parnt: 'eth0' }),
     /^unknown option -o "parnt" \(did you mean parent\?\); the options are parent, /,
@@ -136,4 +136,47 @@ test('host access is for mode bridge with a parent, and its address needs it', (
   }
   assert.match(refusal({ promisc: 'yes' }), /give true or false$/);
   assert.equal(refusal({ conflict: 'ask' }), 'option -o conflict="ask" is not usable; give refuse or warn');
+});
+
+test('-o gateway= says which families, or which addresses', () => {
+  const gateways = (gateway: string) => {
+    const { gateway: isAny, gatewayFamilies, gatewayAddresses } = readNetworkOptions({ parent: 'eth0', gateway });
+    return { isAny, gatewayFamilies, gatewayAddresses };
+  };
+  const nothing = { isAny: true, gatewayFamilies: undefined, gatewayAddresses: undefined };
+  for (const value of ['', 'auto', 'AUTO']) assert.deepEqual(gateways(value), nothing);
+  assert.deepEqual(gateways('none'), { ...nothing, isAny: false });
+  assert.deepEqual(gateways('ipv4'), { ...nothing, gatewayFamilies: ['IPv4'] });
+  assert.deepEqual(gateways('ipv6'), { ...nothing, gatewayFamilies: ['IPv6'] });
+  assert.deepEqual(gateways('10.0.0.1, FD00:0::1'), { ...nothing, gatewayAddresses: ['10.0.0.1', 'fd00::1'] });
+  for (const value of ['10.0.0.1,10.0.0.2', '10.0.0.0/24', 'yes'])
+    assert.match(
+      refusal({ parent: 'eth0', gateway: value }),
+      /^option -o gateway=".*" is not usable; give auto, none, ipv4/,
+    );
+});
+
+test('the announcements that the engine is told of are read as it reads them', () => {
+  const NMSGS = 'com.docker.network.advertise_addr_nmsgs';
+  const MS = 'com.docker.network.advertise_addr_ms';
+  assert.deepEqual(readNetworkOptions({ [NMSGS]: '0' }).announcements, { times: 0 });
+  assert.deepEqual(readNetworkOptions({ [NMSGS]: '3', [MS]: '100' }).announcements, { times: 3, gapMs: 100 });
+  for (const [name, value] of [
+    [NMSGS, '4'],
+    [NMSGS, 'x'],
+    [MS, '99'],
+    [MS, '2001'],
+  ] as const)
+    assert.match(refusal({ [name]: value }), new RegExp(`^option -o ${name}="${value}" is not usable`));
+});
+
+test('a mode that says how containers see each other needs a parent on which they do', () => {
+  for (const mode of ['vepa', 'private', 'passthru']) {
+    assert.match(
+      refusal({ macvlan_mode: mode }),
+      new RegExp(`^option -o macvlan_mode=${mode} needs a parent interface`),
+    );
+    assert.equal(readNetworkOptions({ macvlan_mode: mode, parent: 'eth0' }).mode, mode);
+  }
+  assert.equal(readNetworkOptions({ macvlan_mode: 'bridge' }).mode, 'bridge');
 });

@@ -39,7 +39,10 @@ const CASES: readonly Case[] = [
   {
     call: 'NetworkDriver.GwAllocCheck',
     body: { Options: { 'com.docker.network.generic': { parent: 'eth0' }, 'com.docker.network.enable_ipv4': true } },
-    asks: ['skipGateway', { options: { parent: 'eth0' }, internal: false, enableIPv4: true, enableIPv6: false }],
+    asks: [
+      'skipGateway',
+      { options: { parent: 'eth0' }, internal: false, enableIPv4: true, enableIPv6: false, skipsGateways: true },
+    ],
     reply: { SkipIPv4: true, SkipIPv6: false },
   },
   {
@@ -104,6 +107,7 @@ const CASES: readonly Case[] = [
         internal: true,
         enableIPv4: true,
         enableIPv6: true,
+        skipsGateways: true,
         subnets: [
           { addressSpace: 'Local', subnet: '192.168.1.0/24', gateway: '192.168.1.1' },
           { addressSpace: 'Local', subnet: '10.0.0.0/8', gateway: null },
@@ -254,17 +258,21 @@ for (const { call, body, asks, then, reply } of CASES) {
 }
 
 for (const [what, body, expected] of [
-  ['any address', { Address: '', Options: null }, { address: null, isGateway: false, serial: false }],
-  ['one address', { Address: '10.0.0.7', Options: {} }, { address: '10.0.0.7', isGateway: false, serial: false }],
+  ['any address', { Address: '', Options: null }, { address: null, isGateway: false, serial: false, name: null }],
+  [
+    'one address',
+    { Address: '10.0.0.7', Options: {} },
+    { address: '10.0.0.7', isGateway: false, serial: false, name: null },
+  ],
   [
     'a gateway',
     { Address: '', Options: { RequestAddressType: 'com.docker.network.gateway' } },
-    { address: null, isGateway: true, serial: false },
+    { address: null, isGateway: true, serial: false, name: null },
   ],
   [
     "a swarm task's address",
     { Address: '', Options: { 'com.docker.network.ipam.serial': 'true', parent: 'eth0' } },
-    { address: null, isGateway: false, serial: true },
+    { address: null, isGateway: false, serial: true, name: null },
   ],
 ] as const) {
   test(`IpamDriver.RequestAddress for ${what} reaches the driver`, options, async (t) => {
@@ -306,6 +314,7 @@ test('on engines before 28, which do not say so, IPv4 is on', options, async (t)
     internal: false,
     enableIPv4: true,
     enableIPv6: false,
+    skipsGateways: false,
     subnets: [{ addressSpace: 'null', subnet: '0.0.0.0/0', gateway: null }],
   });
 });

@@ -80,6 +80,15 @@ export const quietIpam: IpamVerbs = {
   requestAddress: async ({ address }) => `${address ?? '192.168.1.2'}/24`,
   releaseAddress: async () => undefined,
   takeBackAddress: async () => undefined,
+  reserveName: async ({ name, address }) => ({
+    poolId: 'p',
+    name,
+    address,
+    macAddress: null,
+    isReserved: true,
+    usedAt: '2026-11-20T10:00:00.000Z',
+  }),
+  unreserveName: async () => ({ forgotten: [] }),
 };
 
 export const quietLeaks: LeakVerbs = { collect: async () => [], hurry: () => undefined };

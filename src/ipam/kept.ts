@@ -1,0 +1,27 @@
+/** What `tsmacvlan leases` shows of names beside the leases. Pure. */
+import type { Lease, Remembered } from '../model.ts';
+import { leaseKey } from '../store/store.ts';
+import { realmOfPoolId } from './pool.ts';
+
+/** An address that nobody has at this moment and that is kept for a name, as the command line prints it. */
+export interface KeptAddress extends Omit<Remembered, 'poolId' | 'isReserved'> {
+  readonly kind: 'reserved' | 'remembered';
+  readonly realm: string;
+}
+
+/** What is kept for names beside the leases; and which leases are of an address that is reserved for their container. */
+export function keptOf(
+  leases: readonly Lease[],
+  names: readonly Remembered[],
+): { idle: KeptAddress[]; isReserved: (lease: Lease) => boolean } {
+  const leased = new Set(leases.map(leaseKey));
+  const kept = names.filter(({ name }) => name !== '').map((one) => ({ ...one, realm: realmOfPoolId(one.poolId) }));
+  const reserved = new Map(kept.filter(({ isReserved }) => isReserved).map((one) => [leaseKey(one), one.name]));
+  const idle = kept
+    .filter((one) => !leased.has(leaseKey(one)))
+    .map(({ poolId: _pool, isReserved, ...one }) => ({
+      ...one,
+      kind: isReserved ? ('reserved' as const) : ('remembered' as const),
+    }));
+  return { idle, isReserved: (lease) => lease.name !== undefined && reserved.get(leaseKey(lease)) === lease.name };
+}

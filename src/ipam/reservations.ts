@@ -1,0 +1,113 @@
+/** What an administrator says of names and addresses: `tsmacvlan reserve` and `unreserve`. */
+import { type Address, contains, formatAddress, parseAddress } from '../address.ts';
+import * as errors from '../errors.ts';
+import type { Pool, Remembered } from '../model.ts';
+import type { CallLimit, NameRequest, ReserveRequest } from '../requests.ts';
+import { leaseKey, realmOf, type Store } from '../store/store.ts';
+import type { Leases } from './leases.ts';
+import type { Names } from './names.ts';
+import type { Offers } from './offers.ts';
+import { isSearched, known, nameOf } from './pool.ts';
+import type { Standby } from './standby.ts';
+
+interface Parts {
+  readonly store: Pick<Store, 'pools' | 'leases'>;
+  readonly leases: Leases;
+  readonly offers: Offers;
+  readonly names: Names;
+  readonly standby: Standby;
+}
+
+/** Reserves addresses for names, and takes that back. What is refused changes nothing. */
+export class Reservations {
+  readonly #store: Parts['store'];
+  readonly #leases: Leases;
+  readonly #offers: Offers;
+  readonly #names: Names;
+  readonly #standby: Standby;
+
+  constructor({ store, leases, offers, names, standby }: Parts) {
+    this.#store = store;
+    this.#leases = leases;
+    this.#offers = offers;
+    this.#names = names;
+    this.#standby = standby;
+  }
+
+  /**
+   * The name's containers get the address from now on, and no others. Throws ADDRESS_MALFORMED, RESERVE_OUTSIDE,
+   * RESERVE_AMBIGUOUS, RESERVE_ELSEWHERE, ADDRESS_RESERVED_FOR, ADDRESS_TAKEN and RESERVE_HELD.
+   */
+  async reserve({ name, address: text, networkId, limit }: ReserveRequest): Promise<Remembered> {
+    const address = parseAddress(text);
+    if (address === undefined) throw errors.addressMalformed(text, `tsmacvlan reserve ${name}`);
+    const pool = await this.#poolOf(address, networkId);
+    const kept = await this.#names.at(realmOf(pool), formatAddress(address));
+    if (kept?.isReserved === true && kept.name !== name)
+      throw errors.addressReservedFor(kept.address, kept.name, 'address');
+    await this.#refuseElsewhere(pool, name, formatAddress(address));
+    const lease = await this.#store.leases.get(leaseKey({ realm: realmOf(pool), address: formatAddress(address) }));
+    if (lease?.kind === 'container' && lease.name === name)
+      return this.#names.reserve(pool.id, name, formatAddress(address));
+    await this.#checkFree(pool, address, name, limit);
+    return this.#names.reserve(pool.id, name, formatAddress(address));
+  }
+
+  /** While the LAN is asked the address is nobody else's. */
+  async #checkFree(pool: Pool, address: Address, name: string, limit: CallLimit): Promise<void> {
+    const wanted = this.#offers.lease(pool, address, 'container', name);
+    const lease = await this.#leases.claim(address, wanted, 'address', limit);
+    const verdict = await this.#offers.ask(pool, address, lease, { limit, refusal: null });
+    if (verdict.held) throw errors.reserveHeld(lease.address, verdict.macAddress, verdict.linkName);
+    await this.#leases.giveUp(address, lease.realm, pool.id);
+    await this.#standby.released(pool, address);
+  }
+
+  async #poolOf(address: Address, networkId: string | null): Promise<Pool> {
+    const pools = (await this.#store.pools.list()).filter((pool) => isOf(pool, networkId));
+    const found = pools.filter((pool) => contains(known(pool.subnet), address));
+    const text = formatAddress(address);
+    if (found.length === 0)
+      throw errors.reserveOutside(
+        text,
+        pools.map(({ subnet }) => subnet),
+      );
+    const [pool, other] = found.filter((one) => isSearched(one, address));
+    if (pool === undefined) throw errors.reserveOutside(text, found.map(nameOf));
+    if (other !== undefined)
+      throw errors.nameAmbiguous(
+        text,
+        [pool, other].map((one) => one.networkId ?? ''),
+      );
+    return pool;
+  }
+
+  /** Its container would have two addresses on one network, of which the second comes true only at its next start. */
+  async #refuseElsewhere(pool: Pool, name: string, address: string): Promise<void> {
+    const last = await this.#names.find(pool.id, name);
+    if (last === undefined || last.address === address) return;
+    const lease = await this.#store.leases.get(leaseKey({ realm: realmOf(pool), address: last.address }));
+    if (lease?.name === name) throw errors.reserveElsewhere(name, last.address, address);
+  }
+
+  /**
+   * What the name has on a network, reserved or only remembered, is anybody's again; a container that runs keeps its address
+   * until it ends. Throws NAME_UNKNOWN, RESERVE_AMBIGUOUS.
+   */
+  async unreserve({ name, networkId }: NameRequest): Promise<Remembered[]> {
+    const pools = new Map((await this.#store.pools.list()).map((pool) => [pool.id, pool]));
+    const networkOf = ({ poolId }: Remembered) => pools.get(poolId)?.networkId ?? '';
+    const records = (await this.#names.ofName(name)).filter(
+      (record) => networkId === null || networkOf(record).startsWith(networkId),
+    );
+    if (records.length === 0) throw errors.nameUnknown(name);
+    const networks = [...new Set(records.map(networkOf))];
+    if (networkId === null && networks.length > 1) throw errors.nameAmbiguous(name, networks);
+    for (const record of records) await this.#names.forget(record);
+    return records;
+  }
+}
+
+function isOf(pool: Pool, networkId: string | null): boolean {
+  return pool.networkId !== null && pool.networkId.startsWith(networkId ?? '');
+}

@@ -1,0 +1,206 @@
+/**
+ * Which gateways the containers of a network get: those that exist. An engine that was told none makes one up, the lowest
+ * address. A default route to nobody takes a container off the Internet, and for IPv6 it hides the router that router
+ * advertisements tell of (RFC 4861 6.3.6).
+ */
+import { type Address, contains, formatAddress, parseAddress, parsePrefix, type Prefix } from '../address.ts';
+import * as errors from '../errors.ts';
+import type { Link, Links } from '../kernel/link.ts';
+import type { Log } from '../log.ts';
+import type { Network, NetworkOptions, NetworkSubnet, ParentLink } from '../model.ts';
+import { isOfSwarm } from '../model.ts';
+import type { NetworkRequest } from '../requests.ts';
+import { leaseKey, realmOf, type Store } from '../store/store.ts';
+import type { LanOfEndpoints } from './endpointlan.ts';
+import type { PooledSubnet } from './ties.ts';
+
+/** The IPAM, as far as gateways need it. */
+export interface GatewayAddresses {
+  /** Keeps the address from containers until the pool is released. Throws ADDRESS_TAKEN. */
+  reserveGateway(poolId: string, address: string): Promise<void>;
+}
+
+interface Parts {
+  readonly store: Pick<Store, 'leases'>;
+  readonly links: Links;
+  readonly lan: LanOfEndpoints;
+  readonly addresses: GatewayAddresses;
+  readonly log: Log;
+}
+
+/** A network on its way, and the link that carries it. */
+export interface NetworkPlan {
+  readonly request: NetworkRequest;
+  readonly options: NetworkOptions;
+  readonly parent: ParentLink;
+  readonly link: Link;
+  /** What was recorded under its id before: its gateways are not judged again. */
+  readonly known: Network | undefined;
+}
+
+/**
+ * `named`: by the user. `chosen`: the engine wanted one, and the IPAM gave it one. `unclear`: with another IPAM than ours an
+ * engine does not say which of the two it was.
+ */
+type Origin = 'named' | 'chosen' | 'unclear';
+
+/** Addresses; a smaller range is hardly made, and an address that a user thinks of is hardly a multiple of it. */
+const LEAST_RANGE = 16n;
+
+/** Finds out, when a network is made, which gateway each of its subnets has. */
+export class Gateways {
+  readonly #parts: Parts;
+
+  constructor(parts: Parts) {
+    this.#parts = parts;
+  }
+
+  /** The subnets with the gateways that containers get. Asks the LAN where nobody said so; throws GATEWAY_OUTSIDE, ADDRESS_TAKEN. */
+  async settle(plan: NetworkPlan, pooled: readonly PooledSubnet[]): Promise<NetworkSubnet[]> {
+    const { request, options, parent } = plan;
+    const isWithout = request.internal || parent.recipe === 'isolated' || !options.gateway;
+    const wishes = isWithout ? [] : (options.gatewayAddresses ?? []);
+    for (const address of wishes) checkInside(address, pooled);
+    const subnets: NetworkSubnet[] = [];
+    for (const one of pooled) {
+      const gateway = isWithout ? one.subnet.gateway : await this.#settle(plan, one, wishes);
+      subnets.push({ ...one.subnet, gateway, realm: one.pool && realmOf(one.pool) });
+    }
+    return subnets;
+  }
+
+  async #settle(plan: NetworkPlan, one: PooledSubnet, wishes: readonly string[]): Promise<string | null> {
+    const prefix = parsePrefix(one.subnet.subnet);
+    const { gatewayFamilies } = plan.options;
+    if (prefix === undefined || gatewayFamilies?.includes(prefix.family) === false) return null;
+    // The null IPAM's word for no addresses.
+    if (prefix.length === 0) return one.subnet.gateway;
+    const wish = wishes.find((text) => isInside(text, prefix));
+    if (wish !== undefined) return this.#reserve(one, wish);
+    const origin = await this.#originOf(plan.request, one, prefix);
+    if (origin === 'named') return one.subnet.gateway;
+    const known = plan.known?.subnets.find(
+      ({ subnet, realm }) => subnet === one.subnet.subnet && realm === realmIn(one),
+    );
+    if (known !== undefined) return known.gateway;
+    return prefix.family === 'IPv6' ? this.#judgeIPv6(plan, one, origin) : this.#judgeIPv4(plan, one, prefix, origin);
+  }
+
+  async #reserve({ subnet, pool }: PooledSubnet, gateway: string): Promise<string> {
+    if (pool !== null && gateway !== subnet.gateway) await this.#parts.addresses.reserveGateway(pool.id, gateway);
+    return gateway;
+  }
+
+  async #originOf({ networkId, skipsGateways }: NetworkRequest, one: PooledSubnet, prefix: Prefix): Promise<Origin> {
+    const { subnet, pool } = one;
+    const { gateway } = subnet;
+    if (gateway === null) return 'chosen';
+    if (pool === null) {
+      // What a swarm's managers gave out is the same on all nodes. Engines from 28 on were told to make up no IPv6 gateway.
+      const isNamed =
+        isOfSwarm(networkId) || (prefix.family === 'IPv6' && (skipsGateways || !isFirst(gateway, prefix)));
+      return isNamed ? 'named' : 'unclear';
+    }
+    const lease = await this.#parts.store.leases.get(leaseKey({ realm: realmOf(pool), address: gateway }));
+    return lease?.isUnnamed === true ? 'chosen' : 'named';
+  }
+
+  /** Routers advertise themselves; one that an engine before 28 tells is taken if somebody is there. */
+  async #judgeIPv6(plan: NetworkPlan, { subnet }: PooledSubnet, origin: Origin): Promise<string | null> {
+    if (origin === 'chosen' || subnet.gateway === null) return null;
+    if (await this.#answers(plan, subnet.gateway, subnet.subnet)) return subnet.gateway;
+    this.#parts.log.warn(
+      'nobody answers at the IPv6 gateway that the engine told: containers take that of router advertisements; -o gateway= with its address insists',
+      { network: errors.short(plan.request.networkId), gateway: subnet.gateway },
+    );
+    return null;
+  }
+
+  /**
+   * The host's own gateway there is one that works. With another IPAM one that is unclear stays, unless the host has another
+   * gateway on this LAN and nobody answers for it.
+   */
+  async #judgeIPv4(plan: NetworkPlan, one: PooledSubnet, prefix: Prefix, origin: Origin): Promise<string | null> {
+    const { subnet } = one;
+    const hosts = await this.#hostGateway(plan.link, prefix);
+    if (hosts !== null && hosts === subnet.gateway) return hosts;
+    if (origin === 'unclear' && hosts === null) return subnet.gateway;
+    if (origin === 'chosen' && hosts !== null && (await this.#take(one, hosts))) return hosts;
+    const told = subnet.gateway;
+    if (told !== null && (await this.#answers(plan, told, subnet.subnet))) return told;
+    const network = errors.short(plan.request.networkId);
+    if (origin === 'unclear' && hosts !== null) {
+      this.#parts.log.warn(
+        "nobody answers at the gateway that the engine told: containers get the host's own; -o gateway= with its address insists",
+        { network, gateway: told, host: hosts },
+      );
+      return hosts;
+    }
+    this.#parts.log.warn(
+      'no gateway was named, and the host has none in this subnet: containers get no IPv4 default route; make the network with --gateway or -o gateway= to give one',
+      { network, subnet: subnet.subnet },
+    );
+    return null;
+  }
+
+  /** False when a container or another use of it is in the way. */
+  async #take({ subnet, pool }: PooledSubnet, gateway: string): Promise<boolean> {
+    if (pool === null || gateway === subnet.gateway) return true;
+    try {
+      await this.#parts.addresses.reserveGateway(pool.id, gateway);
+      return true;
+    } catch (error) {
+      if (error instanceof errors.PluginError && error.kind === 'mistake') return false;
+      throw error;
+    }
+  }
+
+  async #hostGateway(link: Link, prefix: Prefix): Promise<string | null> {
+    const routes = await this.#parts.links.routes();
+    const found = routes.flatMap(({ destination, linkIndex, gateway }) =>
+      destination === 'default' && linkIndex === link.index && gateway !== null && isInside(gateway, prefix)
+        ? gateway
+        : [],
+    );
+    return found[0] ?? null;
+  }
+
+  /** A LAN that cannot be asked has answered nothing. */
+  async #answers({ options, link }: NetworkPlan, gateway: string, subnet: string): Promise<boolean> {
+    const [address, prefix] = [parseAddress(gateway), parsePrefix(subnet)];
+    if (address === undefined || prefix === undefined) return false;
+    const place = { parentName: link.name, mode: options.mode, profile: null };
+    return this.#parts.lan.isThere(place, address, prefix).catch(() => false);
+  }
+}
+
+/** Gateways of the host's default routes, of whatever link; a subnet tells which of them may be a network's. */
+export async function gatewaysOfHost(links: Pick<Links, 'routes'>): Promise<Address[]> {
+  const routes = (await links.routes()).filter(({ destination }) => destination === 'default');
+  return routes.flatMap(({ gateway }) => parseAddress(gateway ?? '') ?? []);
+}
+
+/** The first address of the subnet, or perhaps of a range in it: those that Docker's IPAM gives a network as its gateway. */
+function isFirst(gateway: string, { first }: Prefix): boolean {
+  const value = parseAddress(gateway)?.value ?? 0n;
+  return value === first + 1n || value % LEAST_RANGE === 0n;
+}
+
+function realmIn({ pool }: PooledSubnet): string | null {
+  return pool && realmOf(pool);
+}
+
+function isInside(text: string, prefix: Prefix): boolean {
+  const address = parseAddress(text);
+  return address !== undefined && contains(prefix, address);
+}
+
+function checkInside(text: string, pooled: readonly PooledSubnet[]): void {
+  const subnets = pooled.map(({ subnet }) => subnet.subnet);
+  const isAnywhere = subnets.some((subnet) => {
+    const prefix = parsePrefix(subnet);
+    return prefix !== undefined && isInside(text, prefix);
+  });
+  const address = parseAddress(text);
+  if (!isAnywhere) throw errors.gatewayOutside(address === undefined ? text : formatAddress(address), subnets);
+}

@@ -1,0 +1,27 @@
+/** An Allocator with the parts around it, for tests that bring their own LAN and time. */
+import { Ages } from '../../../src/ipam/ages.ts';
+import { Allocator } from '../../../src/ipam/allocator.ts';
+import type { Probe } from '../../../src/ipam/driver.ts';
+import type { Leases } from '../../../src/ipam/leases.ts';
+import { Names } from '../../../src/ipam/names.ts';
+import { Offers } from '../../../src/ipam/offers.ts';
+import { Releases } from '../../../src/ipam/releases.ts';
+import type { Standby } from '../../../src/ipam/standby.ts';
+import type { Clock } from '../../../src/clock.ts';
+import type { Store } from '../../../src/store/store.ts';
+
+interface Parts {
+  readonly store: Store;
+  readonly leases: Leases;
+  readonly clock: Clock;
+  readonly probe: Probe;
+  readonly standby: Standby;
+}
+
+export function allocatorOf({ store, leases, clock, probe, standby }: Parts): Allocator {
+  const now = () => new Date();
+  const names = new Names({ store, now, days: 30, log: { info: () => undefined } });
+  const offers = new Offers({ store, leases, now, probe });
+  const releases = new Releases({ store, leases, names, standby });
+  return new Allocator({ store, leases, ages: new Ages(now, clock), clock, offers, releases, names, standby });
+}
