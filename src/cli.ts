@@ -6,7 +6,7 @@ import type { FoundLeak } from './collector.ts';
 import { conflictsOf } from './contested.ts';
 import * as errors from './errors.ts';
 import { keptOf } from './ipam/kept.ts';
-import { type Lease, type Network, type NetworkSubnet, type Pool, segmentOf } from './model.ts';
+import type { Lease, Network, Pool } from './model.ts';
 import { PROFILES } from './lan/timing.ts';
 import { drawMap } from './map.ts';
 import { nearest } from './nearest.ts';
@@ -20,34 +20,37 @@ import {
   UNRESERVE,
 } from './server/client.ts';
 import { writtenEndpoint } from './store/codec.ts';
-import { readLocalStore, type ReadonlyStore } from './store/local.ts';
-import type { Move, SharedAddress } from './store/etcd/migrate.ts';
-import type { Forgotten, SharedNode } from './store/etcd/nodes.ts';
-import { type Row, conflictRow, endpointRow, keptRow, leaseRow, networkRow, poolRow, table } from './tables.ts';
+import { lookIntoLocalStore, type ReadonlyStore } from './store/local.ts';
+import { printSharedAddresses, sharedStore, type StoreFlags } from './sharedstore.ts';
+import {
+  conflictRow,
+  endpointRow,
+  keptRow,
+  leaseRow,
+  networkRow,
+  poolRow,
+  print,
+  printJson,
+  type Row,
+  table,
+} from './tables.ts';
 import { VERSION } from './version.ts';
 
 interface Command {
   readonly summary: string;
-  /** How its arguments are written, for the usage; without it the command takes none. */
+  /** How its arguments are written, for the usage, a word for each that it takes at most; without it the command takes none. */
   readonly argument?: string;
-  /** So many it takes at most, where that is not one. */
-  readonly mostArguments?: number;
   /** How its own options are written, for the usage. */
   readonly options?: string;
-  /** Resolves with the exit code; nothing is 0. `words`: the arguments after the first. */
-  run(flags: Flags, argument: string, words: readonly string[]): Promise<number | void>;
+  /** Resolves with the exit code; nothing is 0. */
+  run(flags: Flags, argument: string, second: string): Promise<number | void>;
 }
 
-interface Flags {
-  readonly json: boolean;
-  readonly isDryRun: boolean;
+interface Flags extends StoreFlags {
   readonly isClearing: boolean;
-  readonly isForced: boolean;
   readonly parent: string | undefined;
   readonly profile: string | undefined;
   readonly isCluster: boolean;
-  readonly from: string | undefined;
-  readonly to: string | undefined;
   readonly network: string | undefined;
 }
 
@@ -63,7 +66,7 @@ const COMMANDS: Readonly<Record<string, Command>> = {
   leases: {
     summary: 'list the addresses given out, here or by all hosts that share them',
     options: '[--cluster]',
-    run: (flags) => (flags.isCluster ? sharedAddresses(flags) : leases(flags)),
+    run: (flags) => (flags.isCluster ? printSharedAddresses(flags) : leases(flags)),
   },
   conflicts: {
     summary: 'list addresses that strangers on the LAN have, or forget what was recorded',
@@ -91,9 +94,8 @@ const COMMANDS: Readonly<Record<string, Command>> = {
   store: {
     summary:
       "of a shared store: list its hosts, free what one that is scrapped has, or claim this host's addresses there or give them back, while its daemon is stopped",
-    argument: 'nodes|forget NODE|migrate --from local --to etcd://HOST:PORT',
-    mostArguments: 2,
-    options: '[--dry-run] [--force]',
+    argument: 'nodes|forget|migrate [NODE]',
+    options: '[--from local --to etcd://HOST:PORT] [--dry-run] [--force]',
     run: sharedStore,
   },
   reserve: {
@@ -134,7 +136,7 @@ export async function main(words: readonly string[]): Promise<number> {
     const [name, argument = '', ...rest] = positionals;
     if (values.help || name === undefined || name === 'help') return print(usage());
     const command = commandNamed(name, [argument, ...rest]);
-    return (await command.run(flagsOf(values), argument, rest)) ?? 0;
+    return (await command.run(flagsOf(values), argument, rest[0] ?? '')) ?? 0;
   } catch (error) {
     process.stderr.write(`tsmacvlan: ${error instanceof Error ? error.message : String(error)}\n`);
     return error instanceof errors.PluginError && error.code !== 'USAGE' ? 1 : 2;
@@ -166,9 +168,7 @@ function parseWords(words: readonly string[]) {
 function commandNamed(name: string, given: readonly string[]): Command {
   const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
   if (command === undefined) throw errors.unknownCommand(name, nearest(name, Object.keys(COMMANDS)));
-  const surplus = given.filter((word) => word !== '')[
-    command.mostArguments ?? command.argument?.split(' ').length ?? 0
-  ];
+  const surplus = given.filter((word) => word !== '')[command.argument?.split(' ').length ?? 0];
   if (surplus !== undefined) throw errors.surplusArgument(surplus, name);
   return command;
 }
@@ -193,24 +193,14 @@ function usage(): string {
   ].join('\n');
 }
 
-function print(text: string): number {
-  process.stdout.write(text);
-  return 0;
-}
-
 async function serve(): Promise<void> {
   // Loaded only here: the commands that read need neither Express nor the kernel.
   const { serveUntilSignal } = await import('./main.ts');
   await serveUntilSignal(readSettings(process.env));
 }
 
-async function withStore<T>(use: (store: ReadonlyStore) => Promise<T>): Promise<T> {
-  const store = readLocalStore(readSettings(process.env).stateDirectory);
-  try {
-    return await use(store);
-  } finally {
-    await store.close();
-  }
+function withStore<T>(use: (store: ReadonlyStore) => Promise<T>): Promise<T> {
+  return lookIntoLocalStore(readSettings(process.env).stateDirectory, use);
 }
 
 async function map({ json }: Flags): Promise<void> {
@@ -293,75 +283,6 @@ async function leases({ json }: Flags): Promise<void> {
   }
 }
 
-async function sharedAddresses({ json }: Flags): Promise<void> {
-  const { cluster } = readSettings(process.env);
-  if (cluster === null) throw errors.storeIsLocal();
-  const { readShared } = await import('./store/etcd/migrate.ts');
-  const addresses = await readShared(cluster);
-  if (json) printJson(addresses);
-  else print(table(addresses.map(sharedRow)));
-}
-
-async function sharedStore(flags: Flags, argument: string, node: string): Promise<number | void> {
-  if (argument === 'migrate' && node === '') return migrate(flags);
-  if (argument === 'nodes' && node === '') return sharedNodes(flags);
-  if (argument === 'forget' && node !== '') return forgetShared(flags, node);
-  throw errors.storeUsage(argument);
-}
-
-/** The other settings of the shared store are those of the daemon. Exit code 3: some of them are another host's. */
-async function migrate({ json, isDryRun, isForced, from, to }: Flags): Promise<number> {
-  const place = from === 'local' ? to : to === 'local' ? from : undefined;
-  if (place === undefined || place === 'local') throw errors.migrateUsage();
-  const { cluster, stateDirectory } = readSettings({ ...process.env, STORE: place });
-  if (cluster === null) throw errors.migrateUsage();
-  const { moveIn, moveOut } = await import('./store/etcd/migrate.ts');
-  const moves = await (from === 'local' ? moveIn : moveOut)(stateDirectory, cluster, isDryRun, isForced);
-  if (json) printJson(moves);
-  else print(table(moves.map((move) => moveRow(move, isDryRun))));
-  return moves.some(({ outcome }) => outcome === 'taken') ? 3 : 0;
-}
-
-async function sharedNodes({ json }: Flags): Promise<void> {
-  const { cluster, stateDirectory } = readSettings(process.env);
-  if (cluster === null) throw errors.storeIsLocal();
-  const { readNodes } = await import('./store/etcd/nodes.ts');
-  const nodes = await readNodes(cluster, stateDirectory);
-  if (json) printJson(nodes);
-  else print(table(nodes.map(nodeRow)));
-}
-
-/** Exit code 3: some of its addresses are in use, or could not be asked for. */
-async function forgetShared({ json, isDryRun, isForced }: Flags, node: string): Promise<number> {
-  const { cluster, stateDirectory } = readSettings(process.env);
-  if (cluster === null) throw errors.storeIsLocal();
-  const { forgetNode } = await import('./store/etcd/nodes.ts');
-  const networks = await withStore((store) => store.networks.list());
-  const wish = { node, isDryRun, isForced };
-  const found = await forgetNode(cluster, stateDirectory, wish, (lease) => holderOnLan(networks, lease));
-  if (json) printJson(found);
-  else print(table(found.map((one) => forgottenRow(one, isDryRun))));
-  return found.every(({ outcome }) => outcome === 'freed') ? 0 : 3;
-}
-
-/** Asked on the parent of a network of this host on whose LAN the address is; null without. */
-async function holderOnLan(
-  networks: readonly Network[],
-  { realm, address: text }: Pick<Lease, 'realm' | 'address'>,
-): Promise<string | null> {
-  const address = parseAddress(text);
-  if (address === undefined) return null;
-  const isOn = ({ realm: own, subnet }: NetworkSubnet) => {
-    const prefix = parsePrefix(subnet);
-    return own === realm && prefix !== undefined && contains(prefix, address);
-  };
-  const network = networks.find((one) => segmentOf(one) !== null && one.subnets.some(isOn));
-  if (network === undefined) return null;
-  const { askLan } = await import('./main.ts');
-  const verdict = await askLan(network.parent.name, address, 'fast');
-  return verdict.held ? verdict.macAddress : '';
-}
-
 /** Of all addresses, or of one; `--clear` has the daemon forget them. */
 async function conflicts({ json, isClearing }: Flags, argument: string): Promise<void> {
   const typed = argument === '' ? null : parseAddress(argument);
@@ -423,7 +344,7 @@ async function collectLeaks({ json, isDryRun }: Flags): Promise<void> {
   else print(table(answer.Leaks.map(findingRow)));
 }
 
-async function reserve({ json, network }: Flags, name: string, [address = '']: readonly string[]): Promise<void> {
+async function reserve({ json, network }: Flags, name: string, address: string): Promise<void> {
   if (name === '' || address === '') throw errors.reserveUsage();
   const socket = readSettings(process.env).sockets[0] ?? '';
   const body = { Name: name, Address: address, Network: network ?? '' };
@@ -470,50 +391,4 @@ const STATES = { collected: 'removed', certain: 'would be removed', suspected: '
 
 function findingRow({ kind, name, why, state }: FoundLeak): Row {
   return { STATE: STATES[state], KIND: kind, NAME: name, WHY: why };
-}
-
-function printJson(data: unknown): void {
-  print(`${JSON.stringify(data, null, 2)}\n`);
-}
-
-function sharedRow({ address, kind, nodes, isAlive, rivals, realm }: SharedAddress): Row {
-  const state = isAlive ? 'alive' : 'lost';
-  const alsoOn = rivals.join(' ') || '-';
-  return { ADDRESS: address, KIND: kind, HOST: nodes.join(' '), STATE: state, REALM: realm, 'ALSO ON': alsoOn };
-}
-
-function nodeRow({ node, host, isAlive, isThisHost, addresses, isAwaited }: SharedNode): Row {
-  const state = isAlive
-    ? isThisHost
-      ? 'alive, this host'
-      : 'alive'
-    : isThisHost
-      ? 'stopped, this host'
-      : 'not heard of';
-  return {
-    NODE: node,
-    HOST: host || '-',
-    STATE: isAwaited ? `${state}, awaited since etcd was restored` : state,
-    ADDRESSES: String(addresses),
-  };
-}
-
-function forgottenRow({ address, kind, outcome, usedBy, realm }: Forgotten, isDryRun: boolean): Row {
-  const words = {
-    freed: isDryRun ? 'would be freed' : 'freed',
-    used: `used by ${usedBy}`,
-    unasked: 'kept: no network here to ask for it',
-  };
-  return { ADDRESS: address, KIND: kind, OUTCOME: words[outcome], REALM: realm };
-}
-
-function moveRow({ address, kind, outcome, nodes, realm }: Move, isDryRun: boolean): Row {
-  const isChange = outcome === 'claimed' || outcome === 'given back';
-  const verdict = outcome === 'taken' ? `taken by ${nodes.join(' ')}` : outcome;
-  return {
-    ADDRESS: address,
-    KIND: kind,
-    OUTCOME: isDryRun && isChange ? `would be ${verdict}` : verdict,
-    REALM: realm,
-  };
 }

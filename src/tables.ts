@@ -1,4 +1,4 @@
-/** The tables that the command line prints: a row for each record, and how rows become text. Pure. */
+/** The tables that the command line prints: a row for each record, and how rows become text; printing. */
 import { formatInterfaceAddress } from './address.ts';
 import { holderOf } from './contested.ts';
 import { short } from './errors.ts';
@@ -113,4 +113,15 @@ export function table(rows: readonly Row[]): string {
           .trimEnd()}\n`,
     )
     .join('');
+}
+
+/** To the standard output. Answers the exit code of a command that did what it was asked. */
+export function print(text: string): number {
+  process.stdout.write(text);
+  return 0;
+}
+
+/** What `--json` prints. */
+export function printJson(data: unknown): void {
+  print(`${JSON.stringify(data, null, 2)}\n`);
 }

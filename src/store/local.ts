@@ -126,6 +126,16 @@ export function readLocalStore(directory: string): ReadonlyStore {
   }
 }
 
+/** Opens it so for as long as `use` takes. */
+export async function lookIntoLocalStore<T>(directory: string, use: (store: ReadonlyStore) => Promise<T>): Promise<T> {
+  const store = readLocalStore(directory);
+  try {
+    return await use(store);
+  } finally {
+    await store.close();
+  }
+}
+
 function makeDirectory(directory: string): void {
   try {
     mkdirSync(directory, { recursive: true, mode: 0o700 });

@@ -1,0 +1,132 @@
+/** The command line's part of a shared store: its addresses, its hosts, and moving in and out. */
+import { contains, parseAddress, parsePrefix } from './address.ts';
+import * as errors from './errors.ts';
+import { type Lease, type Network, type NetworkSubnet, segmentOf } from './model.ts';
+import { readSettings } from './settings.ts';
+import type { Move, SharedAddress } from './store/etcd/migrate.ts';
+import type { Forgotten, SharedNode } from './store/etcd/nodes.ts';
+import { lookIntoLocalStore } from './store/local.ts';
+import { print, printJson, type Row, table } from './tables.ts';
+
+/** What can be said with `tsmacvlan store`. */
+export interface StoreFlags {
+  readonly json: boolean;
+  readonly isDryRun: boolean;
+  readonly isForced: boolean;
+  /** `local` or `etcd://HOST:PORT,…`, of a migration. */
+  readonly from: string | undefined;
+  readonly to: string | undefined;
+}
+
+/** `leases --cluster`: the addresses of all hosts. */
+export async function printSharedAddresses({ json }: Pick<StoreFlags, 'json'>): Promise<void> {
+  const { cluster } = readSettings(process.env);
+  if (cluster === null) throw errors.storeIsLocal();
+  const { readShared } = await import('./store/etcd/migrate.ts');
+  const addresses = await readShared(cluster);
+  if (json) printJson(addresses);
+  else print(table(addresses.map(sharedRow)));
+}
+
+/** `store`: `argument` is the word after it, `node` the one after that. Resolves with the exit code; nothing is 0. */
+export async function sharedStore(flags: StoreFlags, argument: string, node: string): Promise<number | void> {
+  if (argument === 'migrate' && node === '') return migrate(flags);
+  if (argument === 'nodes' && node === '') return sharedNodes(flags);
+  if (argument === 'forget' && node !== '') return forgetShared(flags, node);
+  throw errors.storeUsage(argument);
+}
+
+/** The other settings of the shared store are those of the daemon. Exit code 3: some of them are another host's. */
+async function migrate({ json, isDryRun, isForced, from, to }: StoreFlags): Promise<number> {
+  const place = from === 'local' ? to : to === 'local' ? from : undefined;
+  if (place === undefined || place === 'local') throw errors.migrateUsage();
+  const { cluster, stateDirectory } = readSettings({ ...process.env, STORE: place });
+  if (cluster === null) throw errors.migrateUsage();
+  const { moveIn, moveOut } = await import('./store/etcd/migrate.ts');
+  const moves = await (from === 'local' ? moveIn : moveOut)(stateDirectory, cluster, isDryRun, isForced);
+  if (json) printJson(moves);
+  else print(table(moves.map((move) => moveRow(move, isDryRun))));
+  return moves.some(({ outcome }) => outcome === 'taken') ? 3 : 0;
+}
+
+async function sharedNodes({ json }: StoreFlags): Promise<void> {
+  const { cluster, stateDirectory } = readSettings(process.env);
+  if (cluster === null) throw errors.storeIsLocal();
+  const { readNodes } = await import('./store/etcd/nodes.ts');
+  const nodes = await readNodes(cluster, stateDirectory);
+  if (json) printJson(nodes);
+  else print(table(nodes.map(nodeRow)));
+}
+
+/** Exit code 3: some of its addresses are in use, or could not be asked for. */
+async function forgetShared({ json, isDryRun, isForced }: StoreFlags, node: string): Promise<number> {
+  const { cluster, stateDirectory } = readSettings(process.env);
+  if (cluster === null) throw errors.storeIsLocal();
+  const { forgetNode } = await import('./store/etcd/nodes.ts');
+  const networks = await lookIntoLocalStore(stateDirectory, (store) => store.networks.list());
+  const wish = { node, isDryRun, isForced };
+  const found = await forgetNode(cluster, stateDirectory, wish, (lease) => holderOnLan(networks, lease));
+  if (json) printJson(found);
+  else print(table(found.map((one) => forgottenRow(one, isDryRun))));
+  return found.every(({ outcome }) => outcome === 'freed') ? 0 : 3;
+}
+
+/** Asked on the parent of a network of this host on whose LAN the address is; null without. */
+async function holderOnLan(
+  networks: readonly Network[],
+  { realm, address: text }: Pick<Lease, 'realm' | 'address'>,
+): Promise<string | null> {
+  const address = parseAddress(text);
+  if (address === undefined) return null;
+  const isOn = ({ realm: own, subnet }: NetworkSubnet) => {
+    const prefix = parsePrefix(subnet);
+    return own === realm && prefix !== undefined && contains(prefix, address);
+  };
+  const network = networks.find((one) => segmentOf(one) !== null && one.subnets.some(isOn));
+  if (network === undefined) return null;
+  const { askLan } = await import('./main.ts');
+  const verdict = await askLan(network.parent.name, address, 'fast');
+  return verdict.held ? verdict.macAddress : '';
+}
+
+function sharedRow({ address, kind, nodes, isAlive, rivals, realm }: SharedAddress): Row {
+  const state = isAlive ? 'alive' : 'lost';
+  const alsoOn = rivals.join(' ') || '-';
+  return { ADDRESS: address, KIND: kind, HOST: nodes.join(' '), STATE: state, REALM: realm, 'ALSO ON': alsoOn };
+}
+
+function nodeRow({ node, host, isAlive, isThisHost, addresses, isAwaited }: SharedNode): Row {
+  const state = isAlive
+    ? isThisHost
+      ? 'alive, this host'
+      : 'alive'
+    : isThisHost
+      ? 'stopped, this host'
+      : 'not heard of';
+  return {
+    NODE: node,
+    HOST: host || '-',
+    STATE: isAwaited ? `${state}, awaited since etcd was restored` : state,
+    ADDRESSES: String(addresses),
+  };
+}
+
+function forgottenRow({ address, kind, outcome, usedBy, realm }: Forgotten, isDryRun: boolean): Row {
+  const words = {
+    freed: isDryRun ? 'would be freed' : 'freed',
+    used: `used by ${usedBy}`,
+    unasked: 'kept: no network here to ask for it',
+  };
+  return { ADDRESS: address, KIND: kind, OUTCOME: words[outcome], REALM: realm };
+}
+
+function moveRow({ address, kind, outcome, nodes, realm }: Move, isDryRun: boolean): Row {
+  const isChange = outcome === 'claimed' || outcome === 'given back';
+  const verdict = outcome === 'taken' ? `taken by ${nodes.join(' ')}` : outcome;
+  return {
+    ADDRESS: address,
+    KIND: kind,
+    OUTCOME: isDryRun && isChange ? `would be ${verdict}` : verdict,
+    REALM: realm,
+  };
+}
