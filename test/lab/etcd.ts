@@ -98,10 +98,14 @@ export class EtcdCluster {
 
   /** As the documentation of etcd says: removed, added, and started with an empty directory. */
   async replace(member: number): Promise<void> {
-    const lines = (await this.must('member', 'list')).split('\n').map((line) => line.split(', '));
-    const id = lines.find(([, , name]) => name === `member${member}`)?.[0] ?? '';
-    if (id === '') throw new Error(`member ${member} is not in the list`);
+    // A stranger would list itself.
     await this.#wipe(member);
+    this.#strangers.delete(member);
+    const lines = (await this.must('member', 'list')).split('\n').map((line) => line.split(', '));
+    // One that was added and never started has no name.
+    const isIt = (words: readonly string[]) => words.some((word) => word === this.#peer(member));
+    const id = lines.find(isIt)?.[0] ?? '';
+    if (id === '') throw new Error(`member ${member} is not in the list`);
     await this.must('member', 'remove', id);
     await this.must('member', 'add', `member${member}`, `--peer-urls=${this.#peer(member)}`);
     this.startMember(member, ['--initial-cluster-state=existing']);
