@@ -443,8 +443,7 @@ export class Lan {
     });
     if (isDaemon(macAddress)) return;
     this.#questions.noteTaker({ parentName, address, macAddress });
-    const conflict = { parentName, address, macAddress, ourMacAddress: null, count: 1 };
-    void this.#parts.record(conflict).catch(() => undefined);
+    void this.#parts.record({ parentName, address, macAddress, ourMacAddress: null, count: 1 }).catch(() => undefined);
   }
 
   // --- parts --------------------------------------------------------------------------------------------------------
@@ -462,16 +461,12 @@ export class Lan {
       return speaker !== undefined && (isGiven || speaker.isLeaving);
     };
     const asked = { parentName, mode, address, subnet, macAddress, signal, atMs, isGuess };
-    return { ...asked, profile, isOwn, isProof: isProof(request) };
+    return { ...asked, profile, isOwn, isProof: (request.leastProfile ?? null) !== null };
   }
 
   #profileOf({ profile }: Segment): ProbeProfile {
     return profile ?? this.#parts.usualProfile;
   }
-}
-
-function isProof({ leastProfile }: AddressCheck): boolean {
-  return leastProfile !== undefined && leastProfile !== null;
 }
 
 function thorough(one: ProbeProfile, other: ProbeProfile): ProbeProfile {
