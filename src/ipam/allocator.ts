@@ -12,6 +12,7 @@ import type { Ages } from './ages.ts';
 import { MOST_ON_STANDBY } from './demand.ts';
 import type { Leases } from './leases.ts';
 import type { Names } from './names.ts';
+import type { Nearby } from './nearby.ts';
 import type { Offers } from './offers.ts';
 import { isBeingCreated, isGlobal, isSearched, known, type Layout, layoutOf, reservedMeaning } from './pool.ts';
 import type { Realm } from './realm.ts';
@@ -30,6 +31,7 @@ interface Parts {
   readonly releases: Releases;
   readonly names: Names;
   readonly standby: Standby;
+  readonly nearby: Nearby;
   /** Of the host's default routes. */
   readonly hostGateways?: () => Promise<readonly Address[]>;
 }
@@ -57,11 +59,12 @@ export class Allocator {
   readonly #releases: Releases;
   readonly #names: Names;
   readonly #standby: Standby;
+  readonly #nearby: Nearby;
   readonly #hostGateways: () => Promise<readonly Address[]>;
   /** By pool id, the last address tried or given out, where sequential order goes on; before the first its pool's record has it. */
   readonly #lastGiven = new Map<string, bigint>();
 
-  constructor({ store, leases, ages, clock, offers, releases, names, standby, hostGateways }: Parts) {
+  constructor({ store, leases, ages, clock, offers, releases, names, standby, nearby, hostGateways }: Parts) {
     this.#store = store;
     this.#leases = leases;
     this.#ages = ages;
@@ -70,6 +73,7 @@ export class Allocator {
     this.#releases = releases;
     this.#names = names;
     this.#standby = standby;
+    this.#nearby = nearby;
     this.#hostGateways = hostGateways ?? (async () => []);
   }
 
@@ -128,11 +132,19 @@ export class Allocator {
     const isAsked = lease === wanted && !isManagers(pool);
     const refusal = ({ simultaneous, macAddress, linkName }: HeldVerdict) =>
       (simultaneous ? errors.addressWanted : errors.addressHeld)(lease.address, macAddress, linkName, option);
+    if (isAsked && kind === 'container') await this.#expectNearby(pool, address);
     const verdict = isAsked ? await this.#offers.ask(pool, address, lease, { limit, refusal }) : NOT_HELD;
     if (verdict.held) throw refusal(verdict);
     if (lease === wanted && kind === 'container') this.#releases.noteClaim(lease);
     await this.#names.given(pool, address, isSearched(pool, address) ? container : null);
     return written(pool, address);
+  }
+
+  /** Of a stack whose containers are given addresses the next is likely to lie near this one. */
+  async #expectNearby(pool: Pool, address: Address): Promise<void> {
+    if (await this.#standby.isReady(pool, address)) return;
+    const realm = await this.#leases.realm(realmOf(pool));
+    this.#nearby.missed(pool, address, (one) => realm.isFree(one));
   }
 
   async #refuseReservedFor(pool: Pool, address: Address, container: string, option: string): Promise<void> {

@@ -14,6 +14,7 @@ import { Ages } from './ages.ts';
 import { Allocator } from './allocator.ts';
 import { type EndpointWitness, Leases } from './leases.ts';
 import { Names } from './names.ts';
+import { Nearby } from './nearby.ts';
 import { Offers, type Probe } from './offers.ts';
 import { ADDRESS_SPACES } from './pool.ts';
 import { Pools } from './pools.ts';
@@ -58,6 +59,7 @@ export class IpamDriver {
   readonly #leases: Leases;
   readonly #swarmPools: SwarmPools;
   readonly #standby: Standby;
+  readonly #nearby: Nearby;
 
   constructor({
     store,
@@ -79,13 +81,19 @@ export class IpamDriver {
     const leases = this.#leases;
     const realmOfPool = (pool: Pool) => leases.realm(realmOf(pool));
     this.#standby = new Standby({ pools: store.pools, realmOf: realmOfPool, keeper, clock });
-    const standby = this.#standby;
-    this.#pools = new Pools({ store, leases, now, ages, hostId, onReleased: (poolId) => standby.forget(poolId) });
+    this.#nearby = new Nearby({ keeper, clock });
+    const [standby, nearby] = [this.#standby, this.#nearby];
+    const onReleased = (poolId: string) => {
+      standby.forget(poolId);
+      nearby.forget(poolId);
+    };
+    this.#pools = new Pools({ store, leases, now, ages, hostId, onReleased });
     const offers = new Offers({ store, leases, now, probe });
     const releases = new Releases({ store, leases, names, standby });
     this.#releases = releases;
     this.#reservations = new Reservations({ store, leases, offers, names, standby });
-    this.#allocator = new Allocator({ store, leases, ages, clock, offers, releases, names, standby, hostGateways });
+    const parts = { store, leases, ages, clock, offers, releases, names, standby, nearby, hostGateways };
+    this.#allocator = new Allocator(parts);
   }
 
   /** The names of the two address spaces. */
@@ -168,6 +176,7 @@ export class IpamDriver {
 
   /** Ends the probes under way; nothing is on standby any more. */
   async close(): Promise<void> {
+    this.#nearby.close();
     await this.#standby.close();
   }
 

@@ -83,9 +83,9 @@ export class PoolLan implements Keeper {
     address: Address,
     lost: (loss: Loss) => void,
     signal: AbortSignal,
+    isGuess = pool.addressSpace === GUESSED_SPACE,
   ): Promise<Kept | Loss | null> {
     const request = await this.#request(pool, address, signal);
-    const isGuess = pool.addressSpace === GUESSED_SPACE;
     return request === null ? null : this.#lan.keep({ ...request, isGuess }, lost);
   }
 

@@ -44,8 +44,17 @@ export interface Keeper {
   parentOf(pool: Pool): Promise<string | null>;
   /** Addresses that may be asked for at a time on one LAN without going beyond its rate of frames; infinite without a limit. */
   readonly mostAtOnce: number;
-  /** Null when there is nothing to ask: an isolated network, the profile `off`. Throws while the parent is down or gone. */
-  keep(pool: Pool, address: Address, lost: (loss: Loss) => void, signal: AbortSignal): Promise<Kept | Loss | null>;
+  /**
+   * Null when there is nothing to ask: an isolated network, the profile `off`. Throws while the parent is down or gone.
+   * `isGuess`: perhaps nobody ever wants it here; see AddressCheck.
+   */
+  keep(
+    pool: Pool,
+    address: Address,
+    lost: (loss: Loss) => void,
+    signal: AbortSignal,
+    isGuess?: boolean,
+  ): Promise<Kept | Loss | null>;
   /** Whether somebody has the address kept. */
   isKept(pool: Pool, address: Address): Promise<boolean>;
   /** An address was given out; these are likely to follow soon. See Lan.askAhead(). */

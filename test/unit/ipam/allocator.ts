@@ -4,11 +4,13 @@ import { Allocator } from '../../../src/ipam/allocator.ts';
 import type { Probe } from '../../../src/ipam/driver.ts';
 import type { Leases } from '../../../src/ipam/leases.ts';
 import { Names } from '../../../src/ipam/names.ts';
+import { Nearby } from '../../../src/ipam/nearby.ts';
 import { Offers } from '../../../src/ipam/offers.ts';
 import { Releases } from '../../../src/ipam/releases.ts';
 import type { Standby } from '../../../src/ipam/standby.ts';
 import type { Clock } from '../../../src/clock.ts';
 import type { Store } from '../../../src/store/store.ts';
+import { KEEPS_NOTHING } from '../../lab/quiet.ts';
 
 interface Parts {
   readonly store: Store;
@@ -23,5 +25,6 @@ export function allocatorOf({ store, leases, clock, probe, standby }: Parts): Al
   const names = new Names({ store, now, days: 30, log: { info: () => undefined } });
   const offers = new Offers({ store, leases, now, probe });
   const releases = new Releases({ store, leases, names, standby });
-  return new Allocator({ store, leases, ages: new Ages(now, clock), clock, offers, releases, names, standby });
+  const [ages, nearby] = [new Ages(now, clock), new Nearby({ keeper: KEEPS_NOTHING, clock })];
+  return new Allocator({ store, leases, ages, clock, offers, releases, names, standby, nearby });
 }

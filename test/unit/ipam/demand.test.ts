@@ -6,6 +6,7 @@ import { Ages } from '../../../src/ipam/ages.ts';
 import { Allocator } from '../../../src/ipam/allocator.ts';
 import { Leases } from '../../../src/ipam/leases.ts';
 import { Names } from '../../../src/ipam/names.ts';
+import { Nearby } from '../../../src/ipam/nearby.ts';
 import { Offers } from '../../../src/ipam/offers.ts';
 import { Releases } from '../../../src/ipam/releases.ts';
 import { Standby } from '../../../src/ipam/standby.ts';
@@ -40,14 +41,15 @@ async function host(...subnets: readonly string[]) {
   const standby = new Standby({ pools: store.pools, realmOf: realmOfPool, keeper: lan, clock, random: () => 0.5 });
   const offers = new Offers({ store, leases, now, probe: lan.probe });
   const releases = new Releases({ store, leases, names, standby });
-  const allocator = new Allocator({ store, leases, ages, clock, offers, releases, names, standby });
+  const nearby = new Nearby({ keeper: lan, clock });
+  const allocator = new Allocator({ store, leases, ages, clock, offers, releases, names, standby, nearby });
   const [first] = pools as [Pool];
 
   const timed = <T>(act: Promise<T>) => timedOn(world, act);
   const pass = (ms: number) => timed(lan.pass(ms));
-  const request = async (pool: Pool = first, name: string | null = null) => {
+  const request = async (pool: Pool = first, name: string | null = null, address: string | null = null) => {
     const limit = { signal: new AbortController().signal, atMs: world.nowMs + 9000, ifLate: () => undefined };
-    const asked = { poolId: pool.id, address: null, isGateway: false, serial: false, name, limit };
+    const asked = { poolId: pool.id, address, isGateway: false, serial: false, name, limit };
     return (await allocator.request(asked)).split('/')[0] ?? '';
   };
   /** As an engine starts containers of one network: it asks for one address after the other. */
@@ -63,8 +65,15 @@ async function host(...subnets: readonly string[]) {
     }
     return given;
   };
+  /** With `--ip`. */
+  const startAt = async (...addresses: readonly string[]) => {
+    for (const address of addresses) {
+      await request(first, null, address);
+      await lan.pass(ENGINE_MS);
+    }
+  };
   const release = (address: string) => releases.release({ poolId: first.id, address });
-  return { world, lan, standby, pools, timed, pass, request, start, release };
+  return { world, lan, standby, pools, timed, pass, request, start, startAt, nearby, release };
 }
 
 const startMs = (count: number) => count * (FRESH_MS + ENGINE_MS);
@@ -299,4 +308,54 @@ test('a container that comes and goes has its address on standby, and no other i
     await pass(5000);
   }
   assert.equal(lan.asked.length, 5, 'one, when the first container took its own');
+});
+
+// --- a stack whose containers are given their addresses ---------------------------------------------------------------
+
+const stack = (from: number, count: number) =>
+  Array.from({ length: count }, (_, n) => `192.168.1.${from + ((n * 17) % count)}`);
+
+test('forty starts with --ip in any order wait for two windows', options, async () => {
+  const { lan, timed, startAt } = await host('192.168.1.0/24');
+  const { ms } = await timed(startAt(...stack(100, 40)));
+  assert.equal(lan.windows, 2, 'questions that a call waited for');
+  assert.ok(ms <= 3 * WINDOW_MS + startMs(40), `${ms} ms`);
+  assert.ok(lan.asked.length <= 48, `${lan.asked.length} asked for ahead`);
+});
+
+test('one start with --ip asks for nothing beside its address, nor does another much later', options, async () => {
+  const { lan, timed, startAt, pass } = await host('192.168.1.0/24');
+  await timed(startAt('192.168.1.100'));
+  await pass(10_000);
+  await timed(startAt('192.168.1.101'));
+  assert.deepEqual(lan.asked, []);
+});
+
+test('what is kept for a stack is no reason to give others a higher address, and is let go', options, async () => {
+  const { lan, timed, startAt, request, pass } = await host('192.168.1.0/24');
+  await timed(startAt('192.168.1.100', '192.168.1.101'));
+  await pass(WINDOW_MS);
+  assert.ok(lan.kept.has('192.168.1.102'));
+  assert.equal((await timed(request())).answer, '192.168.1.1');
+  await pass(2 * MINUTE_MS);
+  assert.ok(!lan.kept.has('192.168.1.102'));
+});
+
+test('nothing is asked for around an address where the LAN is not asked', options, async () => {
+  const { lan, timed, startAt } = await host('192.168.1.0/24');
+  lan.parentName = null;
+  await timed(startAt('192.168.1.100', '192.168.1.101', '192.168.1.102'));
+  assert.deepEqual(lan.asked, []);
+});
+
+test('a stack whose pool goes lets go of everything; answers that come later too', options, async () => {
+  const { lan, timed, startAt, pass, nearby, pools } = await host('192.168.1.0/24');
+  await timed(startAt('192.168.1.100', '192.168.1.101'));
+  await pass(WINDOW_MS);
+  nearby.forget(pools[0]?.id ?? '');
+  assert.equal(lan.kept.size, 0);
+  await timed(startAt('192.168.1.110', '192.168.1.111'));
+  nearby.close();
+  await pass(2 * WINDOW_MS);
+  assert.equal(lan.kept.size, 0);
 });
