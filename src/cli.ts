@@ -350,7 +350,12 @@ async function reserve({ json, network }: Flags, name: string, address: string):
   const body = { Name: name, Address: address, Network: network ?? '' };
   const reserved = (await askDaemon(socket, RESERVE_ADDRESS, body)) as { Name: string; Address: string };
   if (json) printJson({ name: reserved.Name, address: reserved.Address });
-  else print(`${reserved.Address} is reserved for ${reserved.Name}, which gets it at its next start\n`);
+  else print(reservedFor(reserved.Name, reserved.Address));
+}
+
+function reservedFor(name: string, address: string): string {
+  const option = address.includes(':') ? '--ip6' : '--ip';
+  return `${address} is reserved for ${name}, which gets it at its next start; an engine before 29 tells no names, and needs ${option} ${address}\n`;
 }
 
 async function unreserve({ json, network }: Flags, name: string): Promise<void> {

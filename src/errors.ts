@@ -956,6 +956,7 @@ export const rangeExhausted = (ranges: readonly string[], uses: Uses, isRangeGiv
   const remedies = [
     ...(isRangeGiven ? ['widen --ip-range'] : []),
     ...(isAny('excluded') ? ['exclude less with --ipam-opt exclude='] : []),
+    ...(isAny('reserved for containers') ? ['give what is reserved free with tsmacvlan unreserve'] : []),
     ...(isAny('leased') || !isAny('excluded') ? ['remove unused containers'] : []),
     ...(isRangeGiven ? [] : ['create the network with a larger --subnet']),
   ];

@@ -1,7 +1,7 @@
 /**
  * Addresses of pools: gateways, auxiliary addresses and those of containers, named by the user or chosen here.
  */
-import { type Address, contains, formatAddress, formatInterfaceAddress, parseAddress } from '../address.ts';
+import { type Address, contains, formatAddress, parseAddress } from '../address.ts';
 import type { Clock } from '../clock.ts';
 import * as errors from '../errors.ts';
 import { type HeldVerdict, NOT_HELD } from '../lan/verdict.ts';
@@ -14,13 +14,23 @@ import type { Leases } from './leases.ts';
 import type { Names } from './names.ts';
 import type { Nearby } from './nearby.ts';
 import type { Offers } from './offers.ts';
-import { isBeingCreated, isGlobal, isSearched, known, type Layout, layoutOf, reservedMeaning } from './pool.ts';
+import {
+  isBeingCreated,
+  isGlobal,
+  isSearched,
+  known,
+  type Layout,
+  layoutOf,
+  reservedMeaning,
+  withLength,
+} from './pool.ts';
 import type { Realm } from './realm.ts';
+import type { Recalls } from './recalls.ts';
 import type { Releases } from './releases.ts';
 import { rangeRefusal } from './exhausted.ts';
 import { Search } from './search.ts';
 import type { Standby } from './standby.ts';
-import { areSisters, isManagers } from './swarm.ts';
+import { areSisters, isManagers, sistersOf } from './swarm.ts';
 
 interface Parts {
   readonly store: Store;
@@ -29,6 +39,7 @@ interface Parts {
   readonly clock: Clock;
   readonly offers: Offers;
   readonly releases: Releases;
+  readonly recalls: Recalls;
   readonly names: Names;
   readonly standby: Standby;
   readonly nearby: Nearby;
@@ -57,6 +68,7 @@ export class Allocator {
   readonly #clock: Clock;
   readonly #offers: Offers;
   readonly #releases: Releases;
+  readonly #recalls: Recalls;
   readonly #names: Names;
   readonly #standby: Standby;
   readonly #nearby: Nearby;
@@ -64,13 +76,14 @@ export class Allocator {
   /** By pool id, the last address tried or given out, where sequential order goes on; before the first its pool's record has it. */
   readonly #lastGiven = new Map<string, bigint>();
 
-  constructor({ store, leases, ages, clock, offers, releases, names, standby, nearby, hostGateways }: Parts) {
+  constructor({ store, leases, ages, clock, offers, releases, recalls, names, standby, nearby, hostGateways }: Parts) {
     this.#store = store;
     this.#leases = leases;
     this.#ages = ages;
     this.#clock = clock;
     this.#offers = offers;
     this.#releases = releases;
+    this.#recalls = recalls;
     this.#names = names;
     this.#standby = standby;
     this.#nearby = nearby;
@@ -89,7 +102,7 @@ export class Allocator {
     if (address !== null) return this.#name(pool, address, this.#kindOf(pool, isGateway), container, limit);
     const search = new Search(isGateway ? 'gateway' : 'container', container, serial, limit, this.#clock);
     if (isGateway) return this.#chooseGateway(pool, search);
-    return (await this.#again(pool, search)) ?? this.#choose(pool, search);
+    return (await this.#recalls.again(pool, search)) ?? this.#choose(pool, search);
   }
 
   /** The host's own end on the parent; asked for again it is the same. */
@@ -136,8 +149,8 @@ export class Allocator {
     const verdict = isAsked ? await this.#offers.ask(pool, address, lease, { limit, refusal }) : NOT_HELD;
     if (verdict.held) throw refusal(verdict);
     if (lease === wanted && kind === 'container') this.#releases.noteClaim(lease);
-    await this.#names.given(pool, address, isSearched(pool, address) ? container : null);
-    return written(pool, address);
+    await this.#recalls.given(pool, address, isSearched(pool, address) ? container : null);
+    return withLength(pool, address);
   }
 
   /** Of a stack whose containers are given addresses the next is likely to lie near this one. */
@@ -185,7 +198,7 @@ export class Allocator {
       if (error instanceof errors.PluginError && error.kind === 'mistake') return undefined;
       throw error;
     });
-    return claimed && written(pool, address);
+    return claimed && withLength(pool, address);
   }
 
   /** The network room found out that this is the gateway. Throws ADDRESS_TAKEN. */
@@ -200,7 +213,7 @@ export class Allocator {
     const realm = await this.#leases.realm(realmOf(pool));
     const subnet = known(pool.subnet);
     for (const address of realm.index.gatewaysOfOthers(subnet)) {
-      if (await realm.insert(address, this.#offers.gateway(pool, address))) return written(pool, address);
+      if (await realm.insert(address, this.#offers.gateway(pool, address))) return withLength(pool, address);
     }
     return undefined;
   }
@@ -208,56 +221,10 @@ export class Allocator {
   async #addressOf(pool: Pool, wanted: LeaseKind): Promise<string | undefined> {
     const { index } = await this.#leases.realm(realmOf(pool));
     const address = index.find(wanted, pool.id);
-    return address && written(pool, address);
+    return address && withLength(pool, address);
   }
 
-  // --- what a container had last -----------------------------------------------------------------------------------
-
-  /** The address that the container's name had on this network, in whichever of its pools; undefined when it cannot be had. */
-  async #again(asked: Pool, search: Search): Promise<string | undefined> {
-    const { name } = search;
-    if (name === null) return undefined;
-    for (const pool of [asked, ...(await this.#sistersOf(asked))]) {
-      const remembered = await this.#names.find(pool.id, name);
-      const address = remembered && parseAddress(remembered.address);
-      if (address === undefined || !isSearched(pool, address)) continue;
-      return this.#recall(pool, address, search);
-    }
-    return undefined;
-  }
-
-  async #recall(pool: Pool, address: Address, search: Search): Promise<string | undefined> {
-    const realm = await this.#leases.realm(realmOf(pool));
-    if (realm.isPassedOver(address)) return undefined;
-    this.#standby.expect(pool);
-    const wanted = this.#offers.lease(pool, address, 'container', search.name);
-    // Whoever has it is no reason to refuse: the container gets another one.
-    const lease = await this.#leases.claim(address, wanted, '', search.limit).catch((error: unknown) => {
-      if (error instanceof errors.PluginError && error.kind === 'mistake') return undefined;
-      throw error;
-    });
-    if (lease !== wanted) return undefined;
-    await this.#offers.confirm(pool, address);
-    const isReady = await this.#standby.isReady(pool, address);
-    const asked = this.#offers.ask(pool, address, lease, { limit: search.limit, refusal: null });
-    asked.catch(() => undefined);
-    if (!isReady) await this.#recallOthers(pool, realm);
-    const verdict = await asked;
-    if (verdict.held) return undefined;
-    this.#releases.noteClaim(lease);
-    await this.#names.given(pool, address, search.name);
-    return written(pool, address);
-  }
-
-  /** Containers that start together come back to their own addresses: all of them are asked for in one window. */
-  async #recallOthers(pool: Pool, realm: Realm): Promise<void> {
-    const pools = (await this.#store.pools.list()).filter((other) => areSisters(other, pool));
-    for (const one of pools) {
-      const { range } = layoutOf(one);
-      const isFree = (address: Address) => contains(range, address) && realm.isFree(address);
-      this.#standby.recalled(one, realm, this.#names.latest(realm.name, isFree, MOST_ON_STANDBY));
-    }
-  }
+  // --- chosen from what containers had ---------------------------------------------------------------------------
 
   /** Nothing else is free: what was remembered for longest without use goes to who asks, before others what is on standby. */
   async #fromMemory(pools: readonly Pool[], search: Search): Promise<string | undefined> {
@@ -329,9 +296,7 @@ export class Allocator {
   }
 
   async #sistersOf(pool: Pool): Promise<Pool[]> {
-    const { family } = known(pool.subnet);
-    const others = (await this.#store.pools.list()).filter(({ id }) => id !== pool.id);
-    return others.filter((other) => areSisters(other, pool) && known(other.subnet).family === family);
+    return sistersOf(pool, await this.#store.pools.list());
   }
 
   /** The lease is inserted before the LAN is asked, so that whoever wants the address meanwhile finds it taken. */
@@ -371,9 +336,9 @@ export class Allocator {
     if (isFree === null) await realm.catchUp();
     if (isFree !== true) return isFree === null ? 'taken' : 'held';
     if (search.kind === 'container') this.#releases.noteClaim(lease);
-    await this.#names.given(pool, address, search.name);
+    await this.#recalls.given(pool, address, search.name);
     if (isSequential(layoutOf(pool), search)) await this.#noteLast(pool.id, lease.address);
-    return written(pool, address);
+    return withLength(pool, address);
   }
 
   /** A swarm's manager or CreateNetwork may change the pool meanwhile; then the next address says it. */
@@ -453,10 +418,6 @@ function lastOf({ lastGiven }: Pool): bigint | null {
 
 function isSequential({ order }: Layout, { kind, isSerial }: Search): boolean {
   return kind === 'container' && (isSerial || order === 'sequential');
-}
-
-function written(pool: Pool, address: Address): string {
-  return formatInterfaceAddress({ ...address, length: known(pool.subnet).length });
 }
 
 function refuseReserved(pool: Pool, address: Address, option: string): void {

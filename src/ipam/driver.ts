@@ -18,6 +18,7 @@ import { Nearby } from './nearby.ts';
 import { Offers, type Probe } from './offers.ts';
 import { ADDRESS_SPACES } from './pool.ts';
 import { Pools } from './pools.ts';
+import { Recalls } from './recalls.ts';
 import { Releases } from './releases.ts';
 import { Reservations } from './reservations.ts';
 import { type Keeper, Standby } from './standby.ts';
@@ -92,8 +93,9 @@ export class IpamDriver {
     const releases = new Releases({ store, leases, names, standby });
     this.#releases = releases;
     this.#reservations = new Reservations({ store, leases, offers, names, standby });
-    const parts = { store, leases, ages, clock, offers, releases, names, standby, nearby, hostGateways };
-    this.#allocator = new Allocator(parts);
+    const recalls = new Recalls({ store, leases, offers, releases, names, standby, log });
+    const rooms = { store, leases, ages, clock, offers, releases, recalls, names, standby, nearby };
+    this.#allocator = new Allocator({ ...rooms, hostGateways });
   }
 
   /** The names of the two address spaces. */

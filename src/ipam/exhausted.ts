@@ -20,6 +20,7 @@ export function rangeRefusal(
     [counts.gateway, 'gateway'],
     [counts.auxiliary, 'auxiliary'],
     [counts.host, 'of this host'],
+    [counts.reserved, 'reserved for containers'],
     [excluded, 'excluded'],
     [counts.used, 'used by others on the LAN'],
     [counts.wanted, 'asked for by others on the LAN'],

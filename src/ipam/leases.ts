@@ -33,10 +33,10 @@ const BY_THE_RECORDS: EndpointWitness = {
   dropAddress: async () => undefined,
 };
 
-type NamesOfRealms = Pick<Names, 'follow' | 'longestUnused'>;
+type NamesOfRealms = Pick<Names, 'follow' | 'longestUnused' | 'countReserved'>;
 
 /** Where no container's address is remembered. */
-const NO_NAMES: NamesOfRealms = { follow: async () => undefined, longestUnused: () => [] };
+const NO_NAMES: NamesOfRealms = { follow: async () => undefined, longestUnused: () => [], countReserved: () => 0 };
 
 /** Another's change came between reading a record and writing it: read again. */
 const ATTEMPTS = 8;
@@ -372,10 +372,14 @@ function successorOfFixed(existing: Lease, wanted: Lease, option: string): Lease
   return { ...existing, kind, changedAt: wanted.changedAt };
 }
 
-/** The same container asks again: its engine gave up the call before, or ended in it, and no endpoint came of the address. */
+/**
+ * The same container asks again on the same network: its engine gave up the call before, or ended in it, and no endpoint came of
+ * the address.
+ */
 function isAskedAgain(existing: Lease, wanted: Lease): boolean {
-  const { kind, endpointId, name } = existing;
-  return kind === 'container' && endpointId === null && name !== undefined && name === wanted.name;
+  const { kind, endpointId, name, poolIds } = existing;
+  const isSame = name !== undefined && name === wanted.name && poolIds.some((id) => wanted.poolIds.includes(id));
+  return kind === 'container' && endpointId === null && isSame;
 }
 
 function whyUnused({ kind, round }: Lease): string {

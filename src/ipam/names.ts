@@ -17,6 +17,8 @@ interface Parts {
   /** After so many days without use a name is forgotten; 0 remembers none but the reserved ones. */
   readonly days: number;
   readonly log: Pick<Log, 'info'>;
+  /** So many names are kept in a realm; left out, 16,384. */
+  readonly most?: number;
 }
 
 /** Tells a realm that one of its addresses is remembered from now on, or no longer. */
@@ -29,7 +31,7 @@ interface Entry {
 }
 
 /** In a range without end, as IPv6 has, engines that make up names would fill the disk. */
-const MOST_IN_REALM = 16_384;
+const USUAL_MOST = 16_384;
 const DAY_MS = 86_400_000;
 /** The network room writes a MAC address into the record now and then. */
 const ATTEMPTS = 8;
@@ -40,22 +42,27 @@ export class Names {
   readonly #now: () => Date;
   readonly #days: number;
   readonly #log: Pick<Log, 'info'>;
+  readonly #most: number;
   /** By realm, then by address; those unused longest come first. */
   readonly #realms = new Map<string, Map<string, Entry>>();
   readonly #listeners = new Map<string, KeptListener>();
   #latestMs = Number.NEGATIVE_INFINITY;
   #loading: Promise<void> | undefined;
 
-  constructor({ store, now, days, log }: Parts) {
+  constructor({ store, now, days, log, most = USUAL_MOST }: Parts) {
     this.#store = store;
     this.#now = now;
     this.#days = days;
     this.#log = log;
+    this.#most = most;
   }
 
   /** Reads all that is remembered, once. */
   async load(): Promise<void> {
-    this.#loading ??= this.#load();
+    this.#loading ??= this.#load().catch((error: unknown) => {
+      this.#loading = undefined;
+      throw error;
+    });
     await this.#loading;
   }
 
@@ -93,6 +100,12 @@ export class Names {
       if (!isReserved && isFree(address)) found.push(address);
     }
     return found;
+  }
+
+  /** How many of the realm's addresses for which `isCounted` holds are reserved. */
+  countReserved(realm: string, isCounted: (address: Address) => boolean): number {
+    const entries = [...(this.#realms.get(realm)?.values() ?? [])];
+    return entries.filter(({ address, isReserved }) => isReserved && isCounted(address)).length;
   }
 
   /** Those used last for which `isFree` holds, at most so many. */
@@ -158,7 +171,7 @@ export class Names {
   /** The name has this address from now on whenever it asks, and nobody else who does not name it. */
   async reserve(poolId: string, name: string, address: string): Promise<Remembered> {
     const before = await this.at(realmOfPoolId(poolId), address);
-    if (before !== undefined && (before.poolId !== poolId || before.name !== name)) await this.forget(before);
+    if (before !== undefined && (before.poolId !== poolId || before.name !== name)) await this.#displace(before, name);
     const reserved = { poolId, name, address, macAddress: null, isReserved: true, usedAt: this.#usedAt() };
     await this.#change(reserved, (known) => ({
       ...reserved,
@@ -183,15 +196,22 @@ export class Names {
     await this.load();
     const lastMs = this.#now().getTime() - this.#days * DAY_MS;
     for (const [realm, entries] of this.#realms) {
-      for (const [address, { key, isReserved }] of [...entries]) {
+      for (const { key, isReserved } of [...entries.values()]) {
         if (isReserved) continue;
         const record = await this.#store.names.get(key);
         if (record === undefined) continue;
         if (Date.parse(record.usedAt) > lastMs) break;
-        if ((await this.#store.leases.get(leaseKey({ realm, address }))) === undefined) await this.forget(record);
-        else await this.#change(record, (known) => known && { ...known, usedAt: this.#usedAt() });
+        if (!(await this.#isInUse(realm, record))) await this.forget(record);
       }
     }
+  }
+
+  /** Whether this host has leased the address at this moment; then it is used as late as now. */
+  async #isInUse(realm: string, record: Remembered): Promise<boolean> {
+    const lease = await this.#store.leases.get(leaseKey({ realm, address: record.address }));
+    if (lease === undefined || lease.holder !== undefined) return false;
+    await this.#change(record, (known) => known && { ...known, usedAt: this.#usedAt() });
+    return true;
   }
 
   // --- records and index -----------------------------------------------------------------------------------------------
@@ -229,19 +249,22 @@ export class Names {
     this.#listeners.get(realm)?.(address, true);
   }
 
-  #drop({ poolId, address: text }: Remembered): void {
+  #drop(record: Remembered): void {
+    const { poolId, address: text } = record;
     const realm = realmOfPoolId(poolId);
     const entry = this.#realms.get(realm)?.get(text);
+    if (entry === undefined || entry.key !== nameKey(record)) return;
     this.#realms.get(realm)?.delete(text);
-    if (entry !== undefined) this.#listeners.get(realm)?.(entry.address, false);
+    this.#listeners.get(realm)?.(entry.address, false);
   }
 
+  /** Beyond the limit that goes which was unused longest; what a container has was used just now. */
   async #limit(realm: string): Promise<void> {
     const entries = this.#realms.get(realm);
-    if (entries === undefined || entries.size <= MOST_IN_REALM) return;
-    for (const { key, isReserved } of entries.values()) {
+    if (entries === undefined || entries.size <= this.#most) return;
+    for (const { key, isReserved } of [...entries.values()]) {
       const record = isReserved ? undefined : await this.#store.names.get(key);
-      if (record !== undefined) return this.forget(record);
+      if (record !== undefined && !(await this.#isInUse(realm, record))) return this.forget(record);
     }
   }
 

@@ -6,6 +6,7 @@ import {
   type Address,
   contains,
   encloses,
+  formatInterfaceAddress,
   formatPrefix,
   overlaps,
   parseAddress,
@@ -261,6 +262,11 @@ export function layoutOf({ subnet: subnetText, range, options }: Pool): Layout {
     skipped: joined([...excluded, ...reservedOf(subnet)]),
     order: options['order'] ?? 'lowest',
   };
+}
+
+/** `192.168.1.2/24`: with the length of the pool's subnet, as an engine wants it. */
+export function withLength({ subnet }: Pool, address: Address): string {
+  return formatInterfaceAddress({ ...address, length: known(subnet).length });
 }
 
 /** One that a search may give, whether or not it is free: what is remembered of others is only what a user named. */

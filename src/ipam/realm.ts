@@ -33,14 +33,14 @@ export class Realm {
   /** What became known while the leases are being read: it may be newer than what is read. */
   #meanwhile: (() => void)[] = [];
   readonly #passedOver: PassedOver;
-  readonly #names: Pick<Names, 'longestUnused'>;
+  readonly #names: Pick<Names, 'longestUnused' | 'countReserved'>;
 
   constructor(
     name: string,
     leases: LeaseTable,
     ages: Ages,
     clock: Pick<Clock, 'nowMs'>,
-    names: Pick<Names, 'longestUnused'>,
+    names: Pick<Names, 'longestUnused' | 'countReserved'>,
   ) {
     this.name = name;
     this.#leases = leases;
@@ -238,10 +238,15 @@ export class Realm {
     return taken.length;
   }
 
-  /** What the addresses of the ranges are used for; `used` and `wanted` by others on the LAN, and so passed over. */
-  count(ranges: readonly Range[]): Record<LeaseKind | Finding, number> {
+  /**
+   * What the addresses of the ranges are used for; `used` and `wanted` by others on the LAN, and so passed over; `reserved` for
+   * containers that are not there.
+   */
+  count(ranges: readonly Range[]): Record<LeaseKind | Finding | 'reserved', number> {
     const isWithin = ({ address }: { address: Address }) => ranges.some((range) => contains(range, address));
-    const counts = { container: 0, gateway: 0, auxiliary: 0, host: 0, used: 0, wanted: 0 };
+    const isFreeWithin = (address: Address) => this.isFree(address) && isWithin({ address });
+    const reserved = this.#names.countReserved(this.name, isFreeWithin);
+    const counts = { container: 0, gateway: 0, auxiliary: 0, host: 0, used: 0, wanted: 0, reserved };
     for (const { family, first, last } of joined(ranges)) counts.container += this.#used[family].count(first, last);
     const passedOver = Array.from(this.#passedOver.resting()).filter(isWithin);
     for (const { finding } of passedOver) counts[finding]++;

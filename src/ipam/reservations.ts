@@ -1,7 +1,7 @@
 /** What an administrator says of names and addresses: `tsmacvlan reserve` and `unreserve`. */
 import { type Address, contains, formatAddress, parseAddress } from '../address.ts';
 import * as errors from '../errors.ts';
-import type { Pool, Remembered } from '../model.ts';
+import type { Lease, Pool, Remembered } from '../model.ts';
 import type { CallLimit, NameRequest, ReserveRequest } from '../requests.ts';
 import { leaseKey, realmOf, type Store } from '../store/store.ts';
 import type { Leases } from './leases.ts';
@@ -9,9 +9,10 @@ import type { Names } from './names.ts';
 import type { Offers } from './offers.ts';
 import { isSearched, known, nameOf } from './pool.ts';
 import type { Standby } from './standby.ts';
+import { sistersOf } from './swarm.ts';
 
 interface Parts {
-  readonly store: Pick<Store, 'pools' | 'leases'>;
+  readonly store: Pick<Store, 'pools' | 'leases' | 'endpoints'>;
   readonly leases: Leases;
   readonly offers: Offers;
   readonly names: Names;
@@ -47,24 +48,37 @@ export class Reservations {
       throw errors.addressReservedFor(kept.address, kept.name, 'address');
     await this.#refuseElsewhere(pool, name, formatAddress(address));
     const lease = await this.#store.leases.get(leaseKey({ realm: realmOf(pool), address: formatAddress(address) }));
-    if (lease?.kind === 'container' && lease.name === name)
-      return this.#names.reserve(pool.id, name, formatAddress(address));
-    await this.#checkFree(pool, address, name, limit);
-    return this.#names.reserve(pool.id, name, formatAddress(address));
+    if (lease !== undefined && isOf(lease, name, [pool])) return this.#reserve(pool, name, address);
+    return this.#whileFree(pool, address, limit, () => this.#reserve(pool, name, address));
   }
 
-  /** While the LAN is asked the address is nobody else's. */
-  async #checkFree(pool: Pool, address: Address, name: string, limit: CallLimit): Promise<void> {
-    const wanted = this.#offers.lease(pool, address, 'container', name);
+  /** It has one reserved address on a network, in whichever of its pools. */
+  async #reserve(pool: Pool, name: string, address: Address): Promise<Remembered> {
+    const reserved = await this.#names.reserve(pool.id, name, formatAddress(address));
+    for (const { id } of sistersOf(pool, await this.#store.pools.list()))
+      await this.#names.forget({ poolId: id, name, address: '' });
+    return reserved;
+  }
+
+  /**
+   * Nobody else gets the address while the LAN is asked for it and `act` runs. The lease is nobody's, as the container may start
+   * just now, and would take it over.
+   */
+  async #whileFree<T>(pool: Pool, address: Address, limit: CallLimit, act: () => Promise<T>): Promise<T> {
+    const wanted = this.#offers.lease(pool, address, 'container', null);
     const lease = await this.#leases.claim(address, wanted, 'address', limit);
     const verdict = await this.#offers.ask(pool, address, lease, { limit, refusal: null });
     if (verdict.held) throw errors.reserveHeld(lease.address, verdict.macAddress, verdict.linkName);
-    await this.#leases.giveUp(address, lease.realm, pool.id);
-    await this.#standby.released(pool, address);
+    try {
+      return await act();
+    } finally {
+      await this.#leases.giveUp(address, lease.realm, pool.id);
+      await this.#standby.released(pool, address);
+    }
   }
 
   async #poolOf(address: Address, networkId: string | null): Promise<Pool> {
-    const pools = (await this.#store.pools.list()).filter((pool) => isOf(pool, networkId));
+    const pools = (await this.#store.pools.list()).filter((pool) => isOfNetwork(pool, networkId));
     const found = pools.filter((pool) => contains(known(pool.subnet), address));
     const text = formatAddress(address);
     if (found.length === 0)
@@ -84,10 +98,20 @@ export class Reservations {
 
   /** Its container would have two addresses on one network, of which the second comes true only at its next start. */
   async #refuseElsewhere(pool: Pool, name: string, address: string): Promise<void> {
-    const last = await this.#names.find(pool.id, name);
-    if (last === undefined || last.address === address) return;
-    const lease = await this.#store.leases.get(leaseKey({ realm: realmOf(pool), address: last.address }));
-    if (lease?.name === name) throw errors.reserveElsewhere(name, last.address, address);
+    const pools = [pool, ...sistersOf(pool, await this.#store.pools.list())];
+    for (const other of await this.#perhapsIts(pools, name)) {
+      const lease = await this.#store.leases.get(leaseKey({ realm: realmOf(pool), address: other }));
+      if (other !== address && lease !== undefined && isOf(lease, name, pools))
+        throw errors.reserveElsewhere(name, other, address);
+    }
+  }
+
+  /** What the name had last, as its container may be on its way; and what containers have, as one may have been named with --ip. */
+  async #perhapsIts(pools: readonly Pool[], name: string): Promise<Set<string>> {
+    const last = await Promise.all(pools.map(({ id }) => this.#names.find(id, name)));
+    const endpoints = (await this.#store.endpoints.list()).filter(({ networkId }) => networkId === pools[0]?.networkId);
+    const had = endpoints.flatMap(({ addresses }) => addresses.map(formatAddress));
+    return new Set([...last.flatMap((record) => record?.address ?? []), ...had]);
   }
 
   /**
@@ -108,6 +132,11 @@ export class Reservations {
   }
 }
 
-function isOf(pool: Pool, networkId: string | null): boolean {
+function isOfNetwork(pool: Pool, networkId: string | null): boolean {
   return pool.networkId !== null && pool.networkId.startsWith(networkId ?? '');
+}
+
+/** The container of the name has it, out of one of these pools. */
+function isOf({ kind, name: container, poolIds }: Lease, name: string, pools: readonly Pool[]): boolean {
+  return kind === 'container' && container === name && pools.some(({ id }) => poolIds.includes(id));
 }

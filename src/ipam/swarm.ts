@@ -10,7 +10,7 @@
 import type { Lease, Pool } from '../model.ts';
 import type { AllocationRequest } from '../requests.ts';
 import { realmOf, type Store } from '../store/store.ts';
-import { isGlobal } from './pool.ts';
+import { isGlobal, known } from './pool.ts';
 
 /** AllocateNetwork and FreeNetwork, for the pools that a swarm's managers share out. */
 export class SwarmPools {
@@ -100,6 +100,12 @@ export function isUnclaimed(lease: Lease, { swarm }: Pool): boolean {
 export function areSisters(a: Pool, b: Pool): boolean {
   if (realmOf(a) !== realmOf(b)) return false;
   return a.networkId === null ? shareSwarmNetwork(a, b) : a.networkId === b.networkId;
+}
+
+/** Of all pools the others of its network for addresses of its family. */
+export function sistersOf(pool: Pool, all: readonly Pool[]): Pool[] {
+  const { family } = known(pool.subnet);
+  return all.filter((one) => one.id !== pool.id && areSisters(one, pool) && known(one.subnet).family === family);
 }
 
 /** Whether a network of a swarm has both. */

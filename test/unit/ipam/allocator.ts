@@ -6,6 +6,7 @@ import type { Leases } from '../../../src/ipam/leases.ts';
 import { Names } from '../../../src/ipam/names.ts';
 import { Nearby } from '../../../src/ipam/nearby.ts';
 import { Offers } from '../../../src/ipam/offers.ts';
+import { Recalls } from '../../../src/ipam/recalls.ts';
 import { Releases } from '../../../src/ipam/releases.ts';
 import type { Standby } from '../../../src/ipam/standby.ts';
 import type { Clock } from '../../../src/clock.ts';
@@ -18,13 +19,19 @@ interface Parts {
   readonly clock: Clock;
   readonly probe: Probe;
   readonly standby: Standby;
+  /** Left out, those of the store. */
+  readonly names?: Names;
+  /** Left out, nothing is asked for ahead. */
+  readonly nearby?: Nearby;
 }
 
-export function allocatorOf({ store, leases, clock, probe, standby }: Parts): Allocator {
+export function allocatorOf({ store, leases, clock, probe, standby, ...given }: Parts): Allocator {
   const now = () => new Date();
-  const names = new Names({ store, now, days: 30, log: { info: () => undefined } });
+  const log = { info: () => undefined };
+  const names = given.names ?? new Names({ store, now, days: 30, log });
   const offers = new Offers({ store, leases, now, probe });
   const releases = new Releases({ store, leases, names, standby });
-  const [ages, nearby] = [new Ages(now, clock), new Nearby({ keeper: KEEPS_NOTHING, clock })];
-  return new Allocator({ store, leases, ages, clock, offers, releases, names, standby, nearby });
+  const recalls = new Recalls({ store, leases, offers, releases, names, standby, log });
+  const [ages, nearby] = [new Ages(now, clock), given.nearby ?? new Nearby({ keeper: KEEPS_NOTHING, clock })];
+  return new Allocator({ store, leases, ages, clock, offers, releases, recalls, names, standby, nearby });
 }

@@ -40,6 +40,11 @@ export const STORES: Readonly<Record<string, (t: TestContext) => Store>> = {
   },
 };
 
+/** Without the length of its subnet. */
+export function bare(address: string): string {
+  return address.replace(/\/.*/, '');
+}
+
 export class Fixture {
   readonly store: Store;
   ipam: IpamDriver;

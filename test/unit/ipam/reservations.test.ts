@@ -1,0 +1,174 @@
+/** `tsmacvlan reserve` and `unreserve`: kept for the name alone, and what is refused changes nothing. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { formatAddress } from '../../../src/address.ts';
+import type { Probe } from '../../../src/ipam/driver.ts';
+import { NOT_HELD } from '../../../src/lan/verdict.ts';
+import { bare, Fixture, NETWORK, OTHER_NETWORK, sentence } from './fixture.ts';
+import { MemoryStore } from './memory.ts';
+
+const options = { timeout: 60_000 };
+const SUBNET = '192.168.77.0/24';
+const RANGE = { subPool: '192.168.77.64/27' };
+
+test('an address is reserved, held for its name alone, and given free', options, async () => {
+  const f = new Fixture(new MemoryStore());
+  const pool = await f.network(SUBNET, { subPool: '192.168.77.64/30' });
+  await f.reserve('web', '192.168.77.64');
+  assert.deepEqual(await f.store.leases.list(), [], 'nobody has it yet');
+  f.restart();
+  assert.deepEqual(
+    (await f.addresses(pool, 3)).sort().map(bare),
+    ['65', '66', '67'].map((host) => `192.168.77.${host}`),
+  );
+  assert.match(await sentence(f.address(pool)), /^no free address/);
+  assert.match(
+    await sentence(f.addressFor('db', pool, '192.168.77.64')),
+    /is reserved for container "web"; choose another --ip/,
+  );
+  assert.equal(await f.addressFor('web', pool), '192.168.77.64/24');
+  await f.release(pool, '192.168.77.64');
+  assert.equal(await f.address(pool, '192.168.77.64'), '192.168.77.64/24', 'an engine that says no name may mean web');
+  await f.release(pool, '192.168.77.64');
+  assert.deepEqual(
+    (await f.ipam.unreserveName({ name: 'web', networkId: null })).forgotten.map(({ address }) => address),
+    ['192.168.77.64'],
+  );
+  assert.equal(await f.address(pool), '192.168.77.64/24');
+  assert.match(await sentence(f.ipam.unreserveName({ name: 'web', networkId: null })), /^nothing is reserved/);
+});
+
+test('a reservation that cannot be is refused with the reason, and nothing changes', options, async () => {
+  const probe: Probe = async (_pool, { value }) =>
+    value % 256n === 80n
+      ? { held: true, macAddress: '3c:22:fb:10:aa:01', linkName: 'eth0', simultaneous: false, isOnHost: false }
+      : NOT_HELD;
+  const f = new Fixture(new MemoryStore(), probe);
+  const pool = await f.network(SUBNET, { ...RANGE, options: { exclude: '192.168.77.70' } });
+  await f.gateway(pool, '192.168.77.90');
+  await f.addressFor('db', pool);
+  await f.endpoint('e', '192.168.77.64', 'joined', NETWORK);
+  await f.reserve('mail', '192.168.77.77');
+  const before = JSON.stringify([await f.store.names.list(), await f.store.leases.list()]);
+  const refusals: [string, string, RegExp][] = [
+    ['web', '10.9.9.9', /^address 10\.9\.9\.9 is not among those that are given out of 192\.168\.77\.0\/24;/],
+    ['web', '192.168.77.10', /is not among those that are given out of 192\.168\.77\.64\/27;/],
+    ['web', '192.168.77.70', /choose one of the range that is not excluded/],
+    ['web', 'seven', /^"seven" is not an IP address/],
+    ['web', '192.168.77.64', /is used by endpoint e /],
+    ['web', '192.168.77.90', /is the gateway of network/],
+    ['web', '192.168.77.80', /is used on the LAN by 3c:22:fb:10:aa:01/],
+    ['web', '192.168.77.77', /is reserved for container "mail"/],
+    [
+      'db',
+      '192.168.77.71',
+      /^container "db" has 192\.168\.77\.64 on this network at this moment; stop it and reserve 192\.168\.77\.71 then/,
+    ],
+  ];
+  for (const [name, address, expected] of refusals) assert.match(await sentence(f.reserve(name, address)), expected);
+  assert.equal(JSON.stringify([await f.store.names.list(), await f.store.leases.list()]), before);
+  await f.reserve('db', '192.168.77.64');
+  assert.equal((await f.store.leases.list()).length, 2, 'what it has it may keep');
+});
+
+test('a name on two networks is told apart by the network', options, async () => {
+  const f = new Fixture(new MemoryStore());
+  await f.network('10.1.0.0/24');
+  await f.network('10.2.0.0/24', {}, OTHER_NETWORK);
+  await f.reserve('web', '10.1.0.9');
+  await f.reserve('web', '10.2.0.9', '77aa');
+  assert.match(
+    await sentence(f.ipam.unreserveName({ name: 'web', networkId: null })),
+    /is on several networks \(.*--network ID/,
+  );
+  await f.ipam.unreserveName({ name: 'web', networkId: '77aa' });
+  assert.deepEqual(
+    (await f.store.names.list()).map(({ address }) => address),
+    ['10.1.0.9'],
+  );
+});
+
+test('a range with what is reserved for others says so when it is full', options, async () => {
+  const f = new Fixture(new MemoryStore());
+  const pool = await f.network(SUBNET, { subPool: '192.168.77.64/30' });
+  await f.reserve('web', '192.168.77.64');
+  await f.addresses(pool, 3);
+  assert.match(
+    await sentence(f.address(pool)),
+    /: 3 leased, 1 reserved for containers; widen --ip-range, give what is reserved free with tsmacvlan unreserve or remove/,
+  );
+});
+
+test('nobody gets the address between the question about it and the reservation', options, async () => {
+  const store = new MemoryStore();
+  const f = new Fixture(store);
+  const pool = await f.network(SUBNET, { subPool: '192.168.77.64/30' });
+  await f.addresses(pool, 3);
+  const remove = store.leases.remove.bind(store.leases);
+  let another: Promise<string> | undefined;
+  store.leases.remove = async (lease) => {
+    const isDone = await remove(lease);
+    another ??= sentence(f.address(pool));
+    return isDone;
+  };
+  await f.reserve('web', '192.168.77.67');
+  assert.match(String(await another), /^no free address .* 1 reserved for containers/);
+});
+
+test('a container that runs with an address of --ip is told from one that is not there', options, async () => {
+  const f = new Fixture(new MemoryStore());
+  const first = await f.network(SUBNET, RANGE);
+  const second = await f.network('10.2.0.0/24');
+  for (const [pool, address] of [
+    [first, '192.168.77.9'],
+    [second, '10.2.0.7'],
+  ] as const) {
+    await f.addressFor('web', pool, address);
+    await f.endpoint(address, address, 'joined', NETWORK);
+    assert.match(
+      await sentence(f.reserve('web', '192.168.77.70')),
+      new RegExp(`^container "web" has ${address.replaceAll('.', '\\.')} on this network at this moment`),
+    );
+    const endpoint = await f.store.endpoints.get(address);
+    assert.ok(endpoint && (await f.store.endpoints.remove(endpoint)));
+    await f.release(pool, address);
+  }
+  await f.reserve('web', '192.168.77.70');
+});
+
+test('a name has one reserved address on a network, which goes before what it had', options, async () => {
+  const f = new Fixture(new MemoryStore());
+  const first = await f.network(SUBNET, RANGE);
+  await f.network('10.2.0.0/24');
+  await f.reserve('web', '10.2.0.7');
+  assert.equal(await f.addressFor('web', first, '192.168.77.70'), '192.168.77.70/24');
+  await f.release(first, '192.168.77.70');
+  assert.equal(await f.addressFor('web', first), '10.2.0.7/24');
+  await f.release(first, '10.2.0.7');
+  await f.reserve('web', '192.168.77.71');
+  assert.deepEqual(
+    (await f.store.names.list()).map(({ address }) => address),
+    ['192.168.77.71'],
+  );
+});
+
+test(
+  'who has a reserved address on the LAN is asked at each start, and the name has it when he is gone',
+  options,
+  async () => {
+    const taken = new Set<string>();
+    const probe: Probe = async (_pool, address) =>
+      taken.has(formatAddress(address))
+        ? { held: true, macAddress: '3c:22:fb:10:aa:01', linkName: 'eth0', simultaneous: false, isOnHost: false }
+        : NOT_HELD;
+    const f = new Fixture(new MemoryStore(), probe);
+    const pool = await f.network(SUBNET, RANGE);
+    await f.reserve('web', '192.168.77.70');
+    taken.add('192.168.77.70');
+    assert.equal(await f.addressFor('web', pool), '192.168.77.64/24');
+    assert.match(f.said.join('\n'), /does not get .*"kept":"reserved"/);
+    await f.release(pool, '192.168.77.64');
+    taken.clear();
+    assert.equal(await f.addressFor('web', pool), '192.168.77.70/24');
+  },
+);
