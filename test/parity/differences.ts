@@ -70,6 +70,15 @@ export const WANTED: readonly WantedDifference[] = [
     fact: /› (IPv6Gateway|routes of IPv6|IPAM › Config › \d+ › Gateway)$/,
   },
   {
+    subject: 'the lowest address of an IPv6 subnet whose gateway nobody named',
+    macvlan: 'engines up to 28: kept for the gateway that is made up; engine 29: the first container gets it',
+    tsmacvlan:
+      "engines from 28: the first container gets it, unless somebody has it on the LAN; with Docker's IPAM the start is refused then, and `--aux-address router=` with the address keeps it from containers",
+    reason: 'an engine that is to make up no gateway keeps no address for it',
+    engines: ['28.5.2'],
+    scenarios: ['the lowest address of an IPv6 subnet'],
+  },
+  {
     subject: 'MAC address in mode passthru',
     macvlan: 'that of the parent is changed while a container has it',
     tsmacvlan: 'the container takes that of the parent, which stays as it is',
@@ -149,6 +158,14 @@ export const WANTED: readonly WantedDifference[] = [
     engines: ['20.10.24'],
     casts: ['tsmacvlan with its IPAM'],
     scenarios: ['host bits in the subnet, with an engine that does not look at them'],
+  },
+  {
+    subject: 'an IPv4 or IPv6 subnet that is larger than /8, as `--subnet 0.0.0.0/0`',
+    macvlan: 'taken',
+    tsmacvlan: 'with `--ipam-driver tsmacvlan` refused',
+    reason: 'no LAN is that large: containers would ask their neighbours for every address of the Internet',
+    casts: ['tsmacvlan with its IPAM'],
+    scenarios: ['a subnet of all addresses'],
   },
   {
     subject: 'the interface of a network without parent',

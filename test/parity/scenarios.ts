@@ -93,6 +93,11 @@ export const SCENARIOS: readonly Scenario[] = [
     ],
   },
   {
+    name: 'the lowest address of an IPv6 subnet',
+    engines: ['28.5.2'],
+    steps: [`network create ${LAN} --ipv6 --subnet 2001:db8:abc2::/64 net`, 'run web --net net'],
+  },
+  {
     name: 'two addresses and no more (RFC 3021)',
     engines: ['26.1.5', '28.5.2'],
     steps: ['network create --subnet 192.0.2.0/31 -o parent=lan0 net', 'run web --net net'],
@@ -196,6 +201,10 @@ export const SCENARIOS: readonly Scenario[] = [
     name: 'host bits in the subnet, with an engine that does not look at them',
     engines: ['20.10.24'],
     steps: ['network create --subnet 192.0.2.1/24 -o parent=lan0 net'],
+  },
+  {
+    name: 'a subnet of all addresses',
+    steps: ['network create --subnet 0.0.0.0/0 -o parent=lan0 net', 'network rm net'],
   },
   {
     name: 'an MTU for the network',

@@ -310,6 +310,29 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 1_000_000 }, () 
       assert.deepEqual(await tagsOfPing(1, [{ id: 50 }]), [50]);
     });
 
+    const administrators = 'link add eth0.50 link eth0 type vlan id 50';
+    for (const [what, prepare, goAndComeBack] of [
+      ['a VLAN of ours', [], ['link delete eth0.50']],
+      ["an administrator's VLAN", [administrators], ['link delete eth0.50', administrators, 'link set eth0.50 up']],
+      ['the NIC below a VLAN', [], ['link delete eth0', null]],
+    ] as const) {
+      test(`${what}, gone and back at once: the containers without interface are named, and come back`, {
+        timeout,
+      }, async () => {
+        for (const words of prepare) await host.ip(words);
+        await mustCreate(1, 'parent=eth0.50');
+        await runIdle(engine, 'web', '--net net1 --ip 10.50.1.7');
+        const saidBefore = machine.plugin.log().length;
+        for (const words of goAndComeBack) await (words === null ? site.lan.plug(host, 'eth0') : host.ip(words));
+        await until(() => / containers=("?)10\.50\.1\.7\1/.test(machine.plugin.log().slice(saidBefore)));
+        await until(async () => /10\.50\.1\.7\/24 +lost/.test(await machine.plugin.command('endpoints')));
+        await until(async () => (await link('eth0.50'))?.flags.includes('LOWER_UP') === true);
+        await engine.must('restart', '--time', '1', 'web');
+        assert.match(await engine.must('exec', 'web', 'ip', 'address', 'show', 'eth0'), /10\.50\.1\.7/);
+        assert.match(await machine.plugin.command('endpoints'), /10\.50\.1\.7\/24 +joined/);
+      });
+    }
+
     test('an address on standby that somebody takes quietly on an idle VLAN is passed over, and refused by its name', {
       timeout,
     }, async () => {
