@@ -21,12 +21,13 @@ import { Pools } from './pools.ts';
 import { Recalls } from './recalls.ts';
 import { Releases } from './releases.ts';
 import { Reservations } from './reservations.ts';
-import { type Keeper, Standby } from './standby.ts';
+import type { Keeper } from './keeper.ts';
+import { Standby } from './standby.ts';
 import { SwarmPools } from './swarm.ts';
 
 export type { Probe, PoolQuestion } from './offers.ts';
 export type { EndpointWitness } from './leases.ts';
-export type { Keeper } from './standby.ts';
+export type { Keeper } from './keeper.ts';
 
 interface Parts {
   readonly store: Store;

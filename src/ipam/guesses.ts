@@ -16,7 +16,8 @@ import { isOfSwarm, type Network, type NetworkSubnet, type Pool } from '../model
 import { PassedOver } from './passed-over.ts';
 import { GUESSED_SPACE, known, type Layout, layoutOf, nextAddress } from './pool.ts';
 import type { FreeAddresses } from './poolstandby.ts';
-import { type Keeper, Standby } from './standby.ts';
+import type { Keeper } from './keeper.ts';
+import { Standby } from './standby.ts';
 
 interface Parts {
   readonly keeper: Keeper;

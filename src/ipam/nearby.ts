@@ -12,7 +12,7 @@ import type { Pool } from '../model.ts';
 import { HOLD_MS } from './demand.ts';
 import { known } from './pool.ts';
 import { isOurs } from './poolstandby.ts';
-import type { Keeper } from './standby.ts';
+import type { Keeper } from './keeper.ts';
 
 interface Parts {
   readonly keeper: Keeper;

@@ -9,7 +9,7 @@ import { realmOf, type Store } from '../store/store.ts';
 import { isManagers } from './swarm.ts';
 import type { Probe } from './offers.ts';
 import { GUESSED_SPACE, known } from './pool.ts';
-import type { Keeper } from './standby.ts';
+import type { Keeper } from './keeper.ts';
 
 interface Parts {
   readonly lan: Lan;

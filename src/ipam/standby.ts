@@ -17,6 +17,7 @@ import type { Kept, Loss } from '../lan/verdict.ts';
 import type { Pool } from '../model.ts';
 import type { Store } from '../store/store.ts';
 import { HOLD_MS, MOST_ON_STANDBY, ON_STANDBY } from './demand.ts';
+import type { Keeper } from './keeper.ts';
 import { known, layoutOf } from './pool.ts';
 import {
   type FreeAddresses,
@@ -34,34 +35,6 @@ import {
   tooMany,
 } from './poolstandby.ts';
 import { Turns } from './turns.ts';
-
-/** What it needs of the LANs of the pools. */
-export interface Keeper {
-  /**
-   * The parent on whose LAN the pool's addresses are kept; null where none are: where no LAN is asked, or a parent carries one
-   * container.
-   */
-  parentOf(pool: Pool): Promise<string | null>;
-  /** Addresses that may be asked for at a time on one LAN without going beyond its rate of frames; infinite without a limit. */
-  readonly mostAtOnce: number;
-  /**
-   * Null when there is nothing to ask: an isolated network, the profile `off`. Throws while the parent is down or gone.
-   * `isGuess`: perhaps nobody ever wants it here; see AddressCheck.
-   */
-  keep(
-    pool: Pool,
-    address: Address,
-    lost: (loss: Loss) => void,
-    signal: AbortSignal,
-    isGuess?: boolean,
-  ): Promise<Kept | Loss | null>;
-  /** Whether somebody has the address kept. */
-  isKept(pool: Pool, address: Address): Promise<boolean>;
-  /** An address was given out; these are likely to follow soon. See Lan.askAhead(). */
-  askAhead(pool: Pool, addresses: readonly Address[]): Promise<void>;
-  /** Ends the guard of an address that nobody got. */
-  release(pool: Pool, address: Address): Promise<void>;
-}
 
 interface Parts {
   readonly pools: Pick<Store['pools'], 'get' | 'list'>;
@@ -339,9 +312,7 @@ export class Standby {
     const realm = await this.#realmOf(pool);
     // One that is remembered for its container waits for that in the LAN room alone.
     if (standby === undefined || !realm.isOpen(address) || !(await this.#keeper.isKept(pool, address))) return;
-    await this.#keep(standby, pool, realm, address);
-    const ready = standby.ready.get(formatAddress(address));
-    if (ready !== undefined) ready.leftUntilMs = this.#clock.nowMs() + HOLD_MS;
+    await this.#recallOne(standby, pool, realm, address);
     this.#letGo(standby, tooMany(standby, MOST_ON_STANDBY, Number.POSITIVE_INFINITY));
     this.#refillIn(standby, HOLD_MS);
   }
