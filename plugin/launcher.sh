@@ -1,6 +1,7 @@
 #!/bin/sh
 # Runs the bundle of this checkout with the Node that make fetched, or with the system's where that is new enough.
-checkout=$(dirname "$(dirname "$(readlink -f "$0")")")
+program=$(readlink -f "$0")
+checkout=${program%/*/*}
 node=node
 for fetched in "$checkout"/plugin/runtime/node_modules/node-linux-*/bin/node; do
   if [ -x "$fetched" ]; then node=$fetched; fi
