@@ -9,6 +9,7 @@ import { type Address, formatAddress, parseAddress } from '../address.ts';
 import type { Log } from '../log.ts';
 import type { Lease, Pool, Remembered } from '../model.ts';
 import { leaseKey, nameKey, type Store } from '../store/store.ts';
+import { ByUse } from './byuse.ts';
 import { realmOfPoolId } from './pool.ts';
 
 interface Parts {
@@ -43,8 +44,8 @@ export class Names {
   readonly #days: number;
   readonly #log: Pick<Log, 'info'>;
   readonly #most: number;
-  /** By realm, then by address; those unused longest come first. */
-  readonly #realms = new Map<string, Map<string, Entry>>();
+  /** By realm, then by address. */
+  readonly #realms = new Map<string, ByUse<Entry>>();
   readonly #listeners = new Map<string, KeptListener>();
   #latestMs = Number.NEGATIVE_INFINITY;
   #loading: Promise<void> | undefined;
@@ -89,13 +90,13 @@ export class Names {
   async follow(realm: string, listener: KeptListener): Promise<void> {
     await this.load();
     this.#listeners.set(realm, listener);
-    for (const { address } of this.#realms.get(realm)?.values() ?? []) listener(address, true);
+    for (const { address } of this.#longestUnused(realm)) listener(address, true);
   }
 
   /** Of the realm's remembered addresses for which `isFree` holds those that were unused longest; never a reserved one. */
   longestUnused(realm: string, isFree: (address: Address) => boolean, most: number): Address[] {
     const found: Address[] = [];
-    for (const { address, isReserved } of this.#realms.get(realm)?.values() ?? []) {
+    for (const { address, isReserved } of this.#longestUnused(realm)) {
       if (found.length >= most) break;
       if (!isReserved && isFree(address)) found.push(address);
     }
@@ -104,16 +105,14 @@ export class Names {
 
   /** How many of the realm's addresses for which `isCounted` holds are reserved. */
   countReserved(realm: string, isCounted: (address: Address) => boolean): number {
-    const entries = [...(this.#realms.get(realm)?.values() ?? [])];
-    return entries.filter(({ address, isReserved }) => isReserved && isCounted(address)).length;
+    return [...this.#longestUnused(realm)].filter(({ address, isReserved }) => isReserved && isCounted(address)).length;
   }
 
   /** Those used last for which `isFree` holds, at most so many. */
   latest(realm: string, isFree: (address: Address) => boolean, most: number): Address[] {
-    const entries = [...(this.#realms.get(realm)?.values() ?? [])];
     const found: Address[] = [];
-    for (let at = entries.length - 1; at >= 0 && found.length < most; at--) {
-      const { address } = entries[at] as Entry;
+    for (const { address } of this.#realms.get(realm)?.latest() ?? []) {
+      if (found.length >= most) break;
       if (isFree(address)) found.push(address);
     }
     return found;
@@ -196,7 +195,7 @@ export class Names {
     await this.load();
     const lastMs = this.#now().getTime() - this.#days * DAY_MS;
     for (const [realm, entries] of this.#realms) {
-      for (const { key, isReserved } of [...entries.values()]) {
+      for (const { key, isReserved } of [...entries.longestUnused()]) {
         if (isReserved) continue;
         const record = await this.#store.names.get(key);
         if (record === undefined) continue;
@@ -236,15 +235,18 @@ export class Names {
     }
   }
 
+  #longestUnused(realm: string): Iterable<Entry> {
+    return this.#realms.get(realm)?.longestUnused() ?? [];
+  }
+
   /** Used just now: it is put behind all others. */
   #note(record: Remembered): void {
     const address = parseAddress(record.address);
     if (address === undefined) return;
     const realm = realmOfPoolId(record.poolId);
-    const entries = this.#realms.get(realm) ?? new Map<string, Entry>();
+    const entries = this.#realms.get(realm) ?? new ByUse<Entry>();
     this.#realms.set(realm, entries);
-    entries.delete(record.address);
-    entries.set(record.address, { key: nameKey(record), address, isReserved: record.isReserved });
+    entries.use(record.address, { key: nameKey(record), address, isReserved: record.isReserved });
     this.#latestMs = Math.max(this.#latestMs, Date.parse(record.usedAt));
     this.#listeners.get(realm)?.(address, true);
   }
@@ -262,7 +264,7 @@ export class Names {
   async #limit(realm: string): Promise<void> {
     const entries = this.#realms.get(realm);
     if (entries === undefined || entries.size <= this.#most) return;
-    for (const { key, isReserved } of [...entries.values()]) {
+    for (const { key, isReserved } of [...entries.longestUnused()]) {
       const record = isReserved ? undefined : await this.#store.names.get(key);
       if (record !== undefined && !(await this.#isInUse(realm, record))) return this.forget(record);
     }
