@@ -15,10 +15,12 @@ export class ByUse<T> {
   /** The same order; places of what was used again since, or is gone, are still in it. */
   #places: Used<T>[] = [];
 
+  /** How many values there are. */
   get size(): number {
     return this.#byKey.size;
   }
 
+  /** The value of the key; undefined when it has none. */
   get(key: string): T | undefined {
     return this.#byKey.get(key)?.value;
   }
@@ -32,6 +34,7 @@ export class ByUse<T> {
     if (this.#places.length > 2 * this.#byKey.size + LEAST) this.#places = [...this.#byKey.values()];
   }
 
+  /** The key has no value any more. */
   delete(key: string): void {
     this.#byKey.delete(key);
   }

@@ -312,7 +312,6 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 1_000_000 }, () 
 
     const administrators = 'link add eth0.50 link eth0 type vlan id 50';
     for (const [what, prepare, goAndComeBack] of [
-      ['a VLAN of ours', [], ['link delete eth0.50']],
       ["an administrator's VLAN", [administrators], ['link delete eth0.50', administrators, 'link set eth0.50 up']],
       ['the NIC below a VLAN', [], ['link delete eth0', null]],
     ] as const) {
