@@ -307,7 +307,7 @@ export const networkDiffers = (network: string) =>
 export const subnetMissing = (family: string) =>
   mistake(
     'SUBNET_MISSING',
-    `the network has no ${family} subnet; give one with --subnet, or switch ${family} off for this network`,
+    `the network has no ${family} subnet, or one of all addresses; give that of your LAN with --subnet, or switch ${family} off for this network`,
   );
 
 export const endpointUnknown = (endpoint: string, network: string) =>

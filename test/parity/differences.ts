@@ -160,12 +160,12 @@ export const WANTED: readonly WantedDifference[] = [
     scenarios: ['host bits in the subnet, with an engine that does not look at them'],
   },
   {
-    subject: 'an IPv4 or IPv6 subnet that is larger than /8, as `--subnet 0.0.0.0/0`',
-    macvlan: 'taken',
-    tsmacvlan: 'with `--ipam-driver tsmacvlan` refused',
-    reason: 'no LAN is that large: containers would ask their neighbours for every address of the Internet',
+    subject: 'a subnet larger than /8, as `--subnet 64.0.0.0/2`',
+    macvlan: 'taken; `0.0.0.0/0` is refused',
+    tsmacvlan: 'with `--ipam-driver tsmacvlan` all of them are refused',
+    reason: 'no LAN is that large: containers would ask their neighbours for the addresses of the Internet',
     casts: ['tsmacvlan with its IPAM'],
-    scenarios: ['a subnet of all addresses'],
+    scenarios: ['a subnet larger than any LAN'],
   },
   {
     subject: 'the interface of a network without parent',
