@@ -1,4 +1,5 @@
 /** Network namespaces and the LAN between them: a bridge with a port for every cable that is plugged in. */
+import { randomBytes } from 'node:crypto';
 import { output, run, type Result, type RunOptions } from './command.ts';
 
 export class Namespace {
@@ -53,7 +54,11 @@ export class Lan {
   /** `addresses` are those of the switch itself, as `192.0.2.254/24`. */
   static async create(addresses: string[] = [], name = 'lan'): Promise<Lan> {
     const namespace = await Namespace.create(name);
-    await namespace.ip('link add br0 type bridge mcast_snooping 0');
+    // Else it has the lowest of its ports', and hosts lose it when that one is unplugged (br_stp_recalculate_bridge_id).
+    const macAddress = `0a:5c:${randomBytes(4)
+      .toString('hex')
+      .replaceAll(/..(?=.)/g, '$&:')}`;
+    await namespace.ip(`link add br0 address ${macAddress} type bridge mcast_snooping 0`);
     await namespace.ip('link set br0 up');
     for (const address of addresses) await namespace.ip(`address add ${address} dev br0 nodad`);
     return new Lan(namespace);
