@@ -8,7 +8,7 @@
 import type { Address } from '../address.ts';
 import type { Family } from '../model.ts';
 import type { Clock } from '../clock.ts';
-import { announcementFrame } from './frames/outgoing.ts';
+import { announcementFrame, makeNonce } from './frames/outgoing.ts';
 import type { Wire } from './detectionspec.ts';
 
 /** RFC 5227 1.1: ANNOUNCE_NUM, ANNOUNCE_INTERVAL. RFC 4861 10: MAX_NEIGHBOR_ADVERTISEMENT, RetransTimer. */
@@ -25,14 +25,22 @@ export interface Announcement {
   readonly times?: number | undefined;
   /** Milliseconds between two; left out: as the RFC has it. */
   readonly gapMs?: number | undefined;
+  /**
+   * Another host that has the same MAC address for it is to hear of it: it must not take it for an echo of what it said itself
+   * (monitor.ts).
+   */
+  readonly tellsTwin?: boolean;
   readonly signal?: AbortSignal | undefined;
 }
+
+/** Of a container that runs. */
+export const TOLD_ONCE = { times: 1, tellsTwin: true } as const;
 
 /** Ends with the last frame; throws the signal's reason when it is aborted before. */
 export async function announce(
   wire: Pick<Wire, 'send' | 'turn'>,
   clock: Clock,
-  { address, macAddress, times, gapMs, signal }: Announcement,
+  { address, macAddress, times, gapMs, tellsTwin = false, signal }: Announcement,
 ): Promise<void> {
   const usual = REPETITION[address.family];
   const count = times ?? usual.count;
@@ -40,7 +48,7 @@ export async function announce(
     const waitMs = (sent > 0 ? (gapMs ?? usual.gapMs) : 0) + wire.turn();
     if (waitMs > 0) await pause(clock, waitMs, signal);
     signal?.throwIfAborted();
-    wire.send(announcementFrame(address, macAddress));
+    wire.send(announcementFrame(address, macAddress, tellsTwin ? makeNonce(Math.random) : null));
   }
 }
 

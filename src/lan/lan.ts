@@ -8,14 +8,10 @@ import { LatestMap } from '../bounded.ts';
 import type { PluginError } from '../errors.ts';
 import type { Links } from '../kernel/link.ts';
 import type { Log } from '../log.ts';
-import {
-  type AnnouncementOptions,
-  type InterfaceAddress,
-  PROBE_PROFILES,
-  type ProbeProfile,
-  type Segment,
-} from '../model.ts';
+import type { AnnouncementOptions, InterfaceAddress, ProbeProfile, Segment } from '../model.ts';
+import { PROBE_PROFILES } from '../model.ts';
 import type { CallLimit } from '../requests.ts';
+import { TOLD_ONCE } from './announce.ts';
 import { isStandbyMac, isProbeMac } from './frames/mac.ts';
 import { Interruptions } from './interruptions.ts';
 import { type FindSpeaker, Leavers } from './leavers.ts';
@@ -276,17 +272,16 @@ export class Lan {
   watch(endpoint: LanEndpoint): void {
     if (this.#profileOf(endpoint) === 'off') return;
     const { id, parentName, mode, macAddress, addresses } = endpoint;
-    const defend = (address: Address) =>
-      void this.#prober.announce({ parentName, mode, address, macAddress, times: 1 }).catch(() => undefined);
+    const tell = (address: Address) =>
+      void this.#prober.announce({ parentName, mode, address, macAddress, ...TOLD_ONCE }).catch(() => undefined);
     const answersForAll = (address: InterfaceAddress, answerer: string) => {
       const subnet = prefixOf(address, address.length);
       return this.#prober.answersForAll({ parentName, mode, address, subnet, macAddress: answerer });
     };
-    const defence = this.#parts.defends ? defend : null;
+    const defend = this.#parts.defends ? tell : null;
     const ask = async (address: InterfaceAddress) =>
       (await this.#recheck(endpoint, address)) && !this.#interruptions.isDeaf(parentName);
-    const monitored = { parentName, macAddress, addresses, defend: defence, tellTwin: defend, answersForAll, ask };
-    this.#monitor.watch(id, monitored);
+    this.#monitor.watch(id, { parentName, macAddress, addresses, defend, tellTwin: tell, answersForAll, ask });
     this.#interruptions.watch(endpoint);
   }
 
@@ -379,7 +374,7 @@ export class Lan {
 
   /**
    * Somebody else may have taken the container's address; the watch is told. False when the LAN cannot be asked. `tells`: where
-   * nobody else answers it is said whose it is, for another host's container that has the same MAC address for it.
+   * no stranger answers it is said whose it is, for another host whose container has the same MAC address for it, or is to get it.
    */
   async #recheck(endpoint: LanEndpoint, address: InterfaceAddress, tells = false): Promise<boolean> {
     const { parentName, macAddress, mode } = endpoint;
@@ -389,7 +384,8 @@ export class Lan {
     try {
       const verdict = await this.#prober.recheck({ ...probe, isOwn });
       if (verdict.held && !verdict.simultaneous) this.#monitor.hear(parentName, address, verdict.macAddress);
-      if (!verdict.held && tells) await this.#prober.announce({ parentName, mode, address, macAddress, times: 1 });
+      const isTwins = !verdict.held || isDaemon(verdict.macAddress);
+      if (isTwins && tells) await this.#prober.announce({ parentName, mode, address, macAddress, ...TOLD_ONCE });
       return true;
     } catch {
       // A parent that cannot be asked is asked again when it is back.

@@ -73,13 +73,11 @@ export interface TakersParts {
   readonly onConflict: (conflict: ConflictSeen) => void;
   /** What was reported is none any more: a link of this host, say, that has lost the address. */
   readonly onExcused: (contest: Omit<LastingContest, 'seenAtMs'>) => void;
-  readonly clock: Clock;
+  readonly clock: Pick<Clock, 'nowMs'>;
 }
 
 /** RFC 5227 1.1: DEFEND_INTERVAL. Reports keep to it as well. */
 const DEFEND_INTERVAL_MS = 10_000;
-/** What a host said itself it takes for an echo for 3 s (monitor.ts). */
-const ECHO_OVER_MS = 4000;
 export const NEWS_MS = 600_000;
 /** MAC addresses remembered for one address; more are an attack, and those seen longest ago are only counted. */
 const MOST_TAKERS_EACH = 8;
@@ -365,16 +363,15 @@ export class Takers {
 
   /**
    * RFC 5227 2.4: one announcement in ten seconds, whoever the others are. To one with the same MAC address it takes nothing away,
-   * and without it he would not know; what is said at once would look like an echo of what he said.
+   * and without it he would not know.
    */
   #defend({ contest, use }: Taker, nowMs: number): void {
-    const { clock, isWatched } = this.#parts;
     const { endpoint, address, macAddress } = use;
     const isTwin = macAddress === endpoint.macAddress;
     const saidAtMs = isTwin ? contest.toldAtMs : contest.defendedAtMs;
     if (nowMs - saidAtMs < DEFEND_INTERVAL_MS) return;
     contest[isTwin ? 'toldAtMs' : 'defendedAtMs'] = nowMs;
-    if (isTwin) clock.after(ECHO_OVER_MS, () => isWatched(endpoint) && endpoint.tellTwin(address));
+    if (isTwin) endpoint.tellTwin(address);
     else endpoint.defend?.(address);
   }
 }

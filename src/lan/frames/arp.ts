@@ -33,9 +33,13 @@ export function arpProbe(address: Address, senderMac: string): ArpPacket {
   return broadcastRequest(senderMac, UNSPECIFIED, address);
 }
 
-/** "This address is mine, at this MAC": sender and target address are the same (RFC 5227 1.1). */
-export function arpAnnouncement(address: Address, senderMac: string): ArpPacket {
-  return broadcastRequest(senderMac, address, address);
+/**
+ * "This address is mine, at this MAC": sender and target address are the same (RFC 5227 1.1). `nonce`, 12 hexadecimal digits,
+ * makes it unlike any other; it stands where receivers of a request read nothing (RFC 826).
+ */
+export function arpAnnouncement(address: Address, senderMac: string, nonce: string | null = null): ArpPacket {
+  const targetMac = nonce?.replaceAll(/..(?=.)/g, '$&:') ?? ZERO_MAC;
+  return { ...broadcastRequest(senderMac, address, address), targetMac };
 }
 
 function broadcastRequest(senderMac: string, senderAddress: Address, targetAddress: Address): ArpPacket {

@@ -31,6 +31,8 @@ export interface NeighborAdvertisement extends NdPacket {
   readonly isRouter: boolean;
   readonly isSolicited: boolean;
   readonly isOverride: boolean;
+  /** Of an announcement that is to be unlike any other: 12 hexadecimal digits, in an option that receivers pass over (RFC 4861 4.6). */
+  readonly nonce?: string | null;
 }
 
 const IPV6_HEADER_BYTES = 40;
@@ -84,8 +86,8 @@ export function ndProbe(target: Address, sourceMac: string, nonce: string): Neig
 }
 
 /** "This address is mine, at this MAC", to all nodes and unasked; caches take it over (RFC 4861 7.2.6). */
-export function ndAnnouncement(target: Address, mac: string): NeighborAdvertisement {
-  return { ...ndDefence(target, mac), isOverride: true };
+export function ndAnnouncement(target: Address, mac: string, nonce: string | null = null): NeighborAdvertisement {
+  return { ...ndDefence(target, mac), isOverride: true, nonce };
 }
 
 /**
@@ -147,10 +149,11 @@ function encodeSolicitation({ linkLayerAddress, nonce }: NeighborSolicitation): 
   return message;
 }
 
-function encodeAdvertisement({ linkLayerAddress, ...flags }: NeighborAdvertisement): Buffer {
+function encodeAdvertisement({ linkLayerAddress, nonce = null, ...flags }: NeighborAdvertisement): Buffer {
   const message = Buffer.concat([
     Buffer.alloc(FIXED_BYTES),
     encodeOption(OPTION_TARGET_LINK_LAYER, linkLayerAddress === null ? null : macBytes(linkLayerAddress)),
+    encodeOption(OPTION_NONCE, nonce === null ? null : Buffer.from(nonce, 'hex')),
   ]);
   message.writeUInt8(ADVERTISEMENT);
   message.writeUInt8(

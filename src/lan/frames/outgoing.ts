@@ -40,11 +40,11 @@ export function standbyFrame(probe: Packet, address: Address, macAddress: string
   return encodeNd({ ...ndDefence(address, named), sourceMac: macAddress, destinationMac: probe.sourceMac });
 }
 
-/** Tells everybody, unasked, that the address is at this MAC. */
-export function announcementFrame(address: Address, macAddress: string): Buffer {
+/** Tells everybody, unasked, that the address is at this MAC. With a nonce it is unlike what anybody else says of it. */
+export function announcementFrame(address: Address, macAddress: string, nonce: string | null = null): Buffer {
   return address.family === 'IPv4'
-    ? encodeArp(arpAnnouncement(address, macAddress))
-    : encodeNd(ndAnnouncement(address, macAddress));
+    ? encodeArp(arpAnnouncement(address, macAddress, nonce))
+    : encodeNd(ndAnnouncement(address, macAddress, nonce));
 }
 
 /** What tells our own Neighbour Solicitations from others. `random`: 0 to 1, as Math.random. */

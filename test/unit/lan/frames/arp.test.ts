@@ -54,6 +54,15 @@ test('an announcement names the address as sender and as target', options, () =>
   );
 });
 
+test('an announcement with a nonce says the same to others, and is like no other', options, () => {
+  const [one, two] = ['0123456789ab', 'ba9876543210'].map((nonce) =>
+    encodeArp(arpAnnouncement(ip('192.168.1.5'), '02:42:c0:a8:01:05', nonce)),
+  ) as [Buffer, Buffer];
+  assert.ok(!one.equals(two));
+  const plainOne = arpAnnouncement(ip('192.168.1.5'), '02:42:c0:a8:01:05');
+  assert.deepEqual(decodeArp(one), { ...plainOne, targetMac: '01:23:45:67:89:ab' });
+});
+
 test('a reply goes to the one who asked and names the address asked for', options, () => {
   const request = arpProbe(ip('10.0.0.9'), '3c:22:fb:10:aa:01');
   const reply = arpReply(request, '02:42:0a:00:00:09');

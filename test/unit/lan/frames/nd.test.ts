@@ -82,6 +82,13 @@ test('a defence leaves the caches of others alone and an announcement changes th
   assert.equal(ndAnnouncement(target, '02:42:00:00:00:05').destinationMac, '33:33:00:00:00:01');
 });
 
+test('an announcement with a nonce says the same to others, and is like no other', options, () => {
+  const [target, mac] = [ip('fd00::5'), '02:42:00:00:00:05'];
+  const marked = encodeNd(ndAnnouncement(target, mac, '0123456789ab'));
+  assert.deepEqual(decodeNd(marked), decodeNd(encodeNd(ndAnnouncement(target, mac))));
+  assert.ok(marked.toString('hex').endsWith('0e010123456789ab'));
+});
+
 test('what is encoded decodes to the same packet, whatever padding follows', options, () => {
   fc.assert(
     fc.property(packet, fc.uint8Array({ maxLength: 40 }), (one, padding) => {
