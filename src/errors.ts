@@ -618,7 +618,7 @@ export const migrateUsage = () =>
 export const migrateInUse = (count: number, address: string, others: number) =>
   mistake(
     'MIGRATE_IN_USE',
-    `${count} addresses of this host are in use (${address}, …) and ${others} other hosts of the shared store would give them out again; remove their containers first, move the others out too, or keep their ranges apart and say --force`,
+    `containers of this host have addresses (${count}, as ${address}) that the other hosts of the shared store (${others}) would give out again; remove them first, move the others out too, or keep their ranges apart and say --force`,
   );
 
 export const storeUsage = (argument: string) =>

@@ -95,6 +95,7 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
     // Built below, over this one: the rooms do not know each other.
     endpoints: {
       isGone: (endpointId) => network.isGone(endpointId),
+      hasEnded: (endpointId) => network.hasEnded(endpointId),
       hasAddress: (endpointId, address) => network.hasAddress(endpointId, address),
       dropAddress: (endpointId, address) => network.dropAddress(endpointId, address),
     },

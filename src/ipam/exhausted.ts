@@ -5,18 +5,19 @@ import { layoutOf, nameOf, sizeWithin } from './pool.ts';
 import type { Realm } from './realm.ts';
 import type { Search } from './search.ts';
 
-/** RANGE_EXHAUSTED or RANGE_HELD, of the pools that a search has gone through. `lost`: hosts of a shared store that have some of them. */
+/** RANGE_EXHAUSTED or RANGE_HELD, of the pools that a search has gone through. `lost`: hosts of a shared store that have some of them, `free` that could be tried. */
 export function rangeRefusal(
   pools: readonly Pool[],
   realm: Pick<Realm, 'count'>,
   { last, suspect }: Search,
-  lost: errors.LostHosts,
+  { lost, free }: { readonly lost: errors.LostHosts; readonly free: number },
 ): errors.PluginError {
   const layouts = pools.map(layoutOf);
   const counts = realm.count(layouts.map(({ range }) => range));
   const excluded = layouts.reduce((sum, layout) => sum + sizeWithin(layout.range, layout.excluded), 0n);
   const uses = [
     [counts.container, 'leased'],
+    [free, 'of hosts that are not heard of'],
     [counts.gateway, 'gateway'],
     [counts.auxiliary, 'auxiliary'],
     [counts.host, 'of this host'],

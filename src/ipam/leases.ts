@@ -2,6 +2,7 @@
  * Leases and who may have them: claiming a named address, giving one up, and taking back what nobody will release.
  */
 import { type Address, contains, formatAddress, isSameAddress, parseAddress, type Range } from '../address.ts';
+import { LatestMap } from '../bounded.ts';
 import type { Clock } from '../clock.ts';
 import * as errors from '../errors.ts';
 import type { Leak } from '../leak.ts';
@@ -20,6 +21,8 @@ import { type Evidence, isManagersLease, isStale, isUnused, readEvidence, second
 export interface EndpointWitness {
   /** No container has the endpoint any more, which is then removed: an engine that was killed, or that could not reach us. */
   isGone(endpointId: string): Promise<boolean>;
+  /** Its engine has said DeleteEndpoint, perhaps just now, and so will say ReleaseAddress. */
+  hasEnded(endpointId: string): boolean;
   /** False only when it is certain that the endpoint's link is in its container and does not have the address. */
   hasAddress(endpointId: string, address: Address): Promise<boolean>;
   /** The endpoint has the address no longer; others may. */
@@ -29,6 +32,7 @@ export interface EndpointWitness {
 /** Where nobody looks at the kernel. */
 const BY_THE_RECORDS: EndpointWitness = {
   isGone: async () => false,
+  hasEnded: () => false,
   hasAddress: async () => true,
   dropAddress: async () => undefined,
 };
@@ -46,6 +50,8 @@ const FEW = 2000;
 const RESERVE_MS = 1200;
 /** How often it is looked whether the other is over. */
 const LOOK_MS = 10;
+/** Of the leases taken over last from endpoints that are gone. */
+const MOST_SUCCEEDED = 1024;
 const NO_ADDRESSES = { IPv4: new Occupancy(), IPv6: new Occupancy() };
 
 interface Parts {
@@ -74,6 +80,10 @@ export class Leases {
   #takenUpAtMs = Number.NEGATIVE_INFINITY;
   /** One claim of an address at a time: what makes room for one is not for the other. */
   readonly #claims = new Serial();
+  /** By key of the lease, which lease took the place of a gone endpoint's. */
+  readonly #succeeded = new LatestMap<string, { readonly endpointId: string; readonly changedAt: string }>(
+    MOST_SUCCEEDED,
+  );
   readonly #realms = new Map<string, Promise<Realm>>();
   #areAllLoaded = false;
 
@@ -160,30 +170,36 @@ export class Leases {
 
   async #claim(address: Address, wanted: Lease, option: string): Promise<Lease> {
     const realm = await this.realm(wanted.realm);
-    let isFreed = false;
+    let gone: string | null = null;
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
       if (await realm.insert(address, wanted)) return wanted;
       const existing = await this.#store.leases.get(leaseKey(wanted));
       if (existing === undefined) continue;
-      isFreed = await this.#isFreed(address, existing, isFreed);
-      const next = isFreed ? wanted : await this.#successor(existing, wanted, option);
+      gone = await this.#goneEndpointOf(address, existing, gone);
+      const next = gone === null ? await this.#successor(existing, wanted, option) : wanted;
+      if (gone !== null) this.#succeeded.put(leaseKey(wanted), { endpointId: gone, changedAt: wanted.changedAt });
       if (next === existing || (await realm.replace(address, existing, next))) return next;
     }
     throw errors.recordContended(leaseKey(wanted));
   }
 
   /**
-   * Its container is gone by the kernel, or its endpoint even by the records: nobody will give it back, and it is mostly the
-   * very container that starts again. `wasFreed`: so it was a moment ago, before the endpoint went and untied it.
+   * The endpoint that the lease is for where its container is gone by the kernel, or it is itself by the records: mostly it is
+   * the very container that starts again. `before`: the one that was gone a moment ago, before it went and untied the lease.
    */
-  async #isFreed(address: Address, { kind, endpointId, holder }: Lease, wasFreed: boolean): Promise<boolean> {
-    if (kind !== 'container' || holder !== undefined) return false;
-    if (endpointId === null) return wasFreed;
+  async #goneEndpointOf(
+    address: Address,
+    { kind, endpointId, holder }: Lease,
+    before: string | null,
+  ): Promise<string | null> {
+    if (kind !== 'container' || holder !== undefined) return null;
+    if (endpointId === null) return before;
     const isThere = (await this.#store.endpoints.get(endpointId)) !== undefined;
-    if (isThere && !(await this.#endpoints.isGone(endpointId))) return false;
+    if (isThere && !(await this.#endpoints.isGone(endpointId))) return null;
     // Whatever the lease says: another endpoint that has this address needs it.
     const others = (await this.#store.endpoints.list()).filter(({ id }) => id !== endpointId);
-    return !others.some(({ addresses }) => addresses.some((one) => isSameAddress(one, address)));
+    const isNeeded = others.some(({ addresses }) => addresses.some((one) => isSameAddress(one, address)));
+    return isNeeded ? null : endpointId;
   }
 
   async #successor(existing: Lease, wanted: Lease, option: string): Promise<Lease> {
@@ -223,8 +239,9 @@ export class Leases {
   /**
    * The pool holds the address no longer; the last one to give it up frees it. A living endpoint keeps its address
    * even then, as long as the kernel says that it has it: a release that comes late must not free what is in use again.
+   * `isByEngine`: the engine says so, which does not say for which container.
    */
-  async giveUp(address: Address, realmName: string, poolId: string): Promise<void> {
+  async giveUp(address: Address, realmName: string, poolId: string, isByEngine = false): Promise<void> {
     const realm = await this.realm(realmName);
     const key = leaseKey({ realm: realmName, address: formatAddress(address) });
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
@@ -235,6 +252,7 @@ export class Leases {
         if (await realm.replace(address, current, this.#changed(current, { poolIds }))) return;
         continue;
       }
+      if (isByEngine && this.#isOfPredecessor(key, current)) return;
       const user = await this.#userOf(current);
       if (user !== undefined && (await this.#endpoints.hasAddress(user, address))) return;
       if (!(await realm.remove(address, current))) continue;
@@ -243,6 +261,16 @@ export class Leases {
       return;
     }
     throw errors.recordContended(key);
+  }
+
+  /**
+   * The lease took the place of one whose endpoint was gone, and whose engine ends that endpoint besides: this release, the first,
+   * is about the earlier one. It would free what the next container is about to get.
+   */
+  #isOfPredecessor(key: string, { endpointId, changedAt }: Lease): boolean {
+    const earlier = this.#succeeded.get(key);
+    if (endpointId !== null || earlier?.changedAt !== changedAt) return false;
+    return this.#endpoints.hasEnded(earlier.endpointId) && this.#succeeded.delete(key);
   }
 
   /** The living endpoint that the lease is for. */
@@ -267,17 +295,20 @@ export class Leases {
     }
   }
 
-  /** Hosts that are lost, and how many addresses of the ranges they have. */
-  async ofLostHosts(realmName: string, ranges: readonly Range[]): Promise<[string, number][]> {
+  /** Hosts that are lost, and how many addresses of the ranges they have; `free`: those that could be tried. */
+  async ofLostHosts(realmName: string, ranges: readonly Range[]): Promise<{ lost: [string, number][]; free: number }> {
     const counts = new Map<string, number>();
+    const realm = await this.realm(realmName);
+    let free = 0;
     for (const text of this.#store.leases.ofLostHosts?.(realmName) ?? []) {
       const address = parseAddress(text);
       const lease = await this.#store.leases.get(leaseKey({ realm: realmName, address: text }));
       const node = lease?.holder?.node;
       if (address === undefined || node === undefined || !ranges.some((range) => contains(range, address))) continue;
       counts.set(node, (counts.get(node) ?? 0) + 1);
+      if (realm.isFree(address)) free++;
     }
-    return [...counts];
+    return { lost: [...counts], free };
   }
 
   /**

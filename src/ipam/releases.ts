@@ -52,7 +52,7 @@ export class Releases {
     const pool = await this.#store.pools.get(holder);
     // Other networks of the swarm may have the pool: its gateway goes with it.
     if (lease.kind === 'gateway' && pool !== undefined && isManagers(pool)) return;
-    await this.#leases.giveUp(address, lease.realm, holder);
+    await this.#leases.giveUp(address, lease.realm, holder, true);
     if (pool === undefined || lease.kind !== 'container') return;
     await this.#names.returned(lease, pool.options['order'] === 'rested');
     await this.#standby.released(pool, address);

@@ -324,6 +324,7 @@ export class NetworkDriver implements LeakSource {
    * which overlaps with the engine's own clean-up. A crash in between is finished by recover(). Unknown is success.
    */
   async deleteEndpoint(networkId: string, endpointId: string): Promise<void> {
+    this.#witness.noteEnd(endpointId);
     await this.#serial.run(endpointId, async () => {
       const endpoint = this.#endpoints.get(endpointId);
       if (endpoint === undefined || endpoint.networkId !== networkId || endpoint.state === 'deleting') return;
@@ -366,8 +367,9 @@ export class NetworkDriver implements LeakSource {
     confirmed.catch(() => undefined);
     const joined = await this.#endpoints.change(endpoint, { state: 'joined' });
     try {
-      const owned = this.#ties.assureLeases(network, endpoint);
-      const [confirmedAtMs] = await Promise.all([confirmed, this.#store.durable(), owned]);
+      const [confirmedAtMs] = await Promise.all([confirmed, this.#store.durable()]);
+      // Last, as this host may have stood still in any wait before.
+      await this.#ties.assureLeases(network, endpoint);
       if (performance.now() - confirmedAtMs > MOST_BEFORE_REPLY_MS) await this.#lan.confirm(network, endpoint, limit);
     } catch (error) {
       await undo(this.#log, 'the state of an endpoint', () => this.#endpoints.change(joined, { state: 'created' }));
@@ -401,6 +403,11 @@ export class NetworkDriver implements LeakSource {
       ifLate: () => undefined,
     };
     return this.#witness.isGone(endpoint, limit);
+  }
+
+  /** Its engine has said DeleteEndpoint, and says ReleaseAddress next. */
+  hasEnded(endpointId: string): boolean {
+    return this.#witness.hasEnded(endpointId);
   }
 
   /** False only where its link is up in its container without the address, and for an endpoint that is unknown. */

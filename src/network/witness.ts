@@ -5,6 +5,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Address, formatAddress } from '../address.ts';
+import { LatestMap } from '../bounded.ts';
 import type { Link, Links } from '../kernel/link.ts';
 import { endpointAlias } from '../linknames.ts';
 import type { Endpoint } from '../model.ts';
@@ -27,6 +28,8 @@ const ENDING_MS = 800;
 const RESERVE_MS = 1500;
 const FIRST_PAUSE_MS = 50;
 const LONGEST_PAUSE_MS = 400;
+/** Of the endpoints that engines ended last. */
+const MOST_ENDED = 4096;
 
 /** What a witness works with. */
 export interface WitnessParts {
@@ -38,9 +41,20 @@ export interface WitnessParts {
 /** Looks at the links of single endpoints, here and in the namespaces of containers. */
 export class Witness {
   readonly #parts: WitnessParts;
+  readonly #ended = new LatestMap<string, true>(MOST_ENDED);
 
   constructor(parts: WitnessParts) {
     this.#parts = parts;
+  }
+
+  /** Its engine says DeleteEndpoint. */
+  noteEnd(endpointId: string): void {
+    this.#ended.put(endpointId, true);
+  }
+
+  /** Whether its engine has said DeleteEndpoint, whatever became of the endpoint before: it says ReleaseAddress next. */
+  hasEnded(endpointId: string): boolean {
+    return this.#ended.has(endpointId);
   }
 
   /** Where the endpoint's link is at this moment. Throws what the kernel or the store refuses. */

@@ -127,9 +127,9 @@ export class Understudy {
 
   /**
    * `patienceMs`: so long each call is tried again while the daemon is away, as an engine does, which then goes on all the same.
-   * `down`: told when its kernel has the address no more.
+   * `down`: when its kernel has the address no more, and before the engine says so.
    */
-  async remove(container: Container, patienceMs = 0, down = () => {}): Promise<void> {
+  async remove(container: Container, patienceMs = 0, down: () => unknown = () => {}): Promise<void> {
     this.containers.delete(container);
     const { namespace, network, endpointId } = container;
     const ids = { NetworkID: network.id, EndpointID: endpointId };
@@ -137,7 +137,7 @@ export class Understudy {
     const back = ['netns', this.plugin.host.namespace.name, 'name', `tsm${endpointId.slice(0, 12)}`];
     await namespace.run(['ip', 'link', 'set', 'eth0', 'down', ...back]);
     await namespace.delete();
-    down();
+    await down();
     await this.persist(patienceMs, () => this.call('NetworkDriver.DeleteEndpoint', ids));
     await this.persist(patienceMs, () => this.releaseAddress(network, container.address));
   }

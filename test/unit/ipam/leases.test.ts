@@ -15,6 +15,8 @@ class Kernel implements EndpointWitness {
   readonly missing = new Set<string>();
   readonly looks: string[] = [];
   readonly dropped: string[] = [];
+  /** Of which engines have said DeleteEndpoint. */
+  readonly ended = new Set<string>();
   /** Made when a gone endpoint is removed, before it is answered. */
   onGone: (endpointId: string) => Promise<void> = async () => undefined;
 
@@ -23,6 +25,10 @@ class Kernel implements EndpointWitness {
     if (!this.gone.has(endpointId)) return false;
     await this.onGone(endpointId);
     return true;
+  }
+
+  hasEnded(endpointId: string): boolean {
+    return this.ended.has(endpointId);
   }
 
   async hasAddress(_endpointId: string, address: Parameters<EndpointWitness['hasAddress']>[1]): Promise<boolean> {
@@ -152,4 +158,30 @@ test('a release that comes late frees nothing that is in use by the kernel', opt
   await f.release(pool, '192.168.1.40');
   assert.equal((await f.lease('192.168.1.40'))?.endpointId, 'e1');
   assert.deepEqual(kernel.dropped, []);
+});
+
+for (const isUntied of [false, true])
+  test(
+    `a container gets the address of one that its engine ends just now${isUntied ? ', and whose lease goes' : ''}: the release that follows is not its own`,
+    options,
+    async () => {
+      const { kernel, f, pool } = await running();
+      kernel.gone.add('e1');
+      if (isUntied) kernel.onGone = (id) => f.deleteEndpoint(id, '192.168.1.40');
+      assert.equal(await f.address(pool, '192.168.1.40'), '192.168.1.40/24');
+      kernel.ended.add('e1');
+      await f.release(pool, '192.168.1.40');
+      assert.ok(await f.lease('192.168.1.40'), 'it is on its way to an endpoint');
+      // Its own start failed: that is the second.
+      await f.release(pool, '192.168.1.40');
+      assert.equal(await f.lease('192.168.1.40'), undefined);
+    },
+  );
+
+test('the release of a start that failed counts where the endpoint before was ended by nobody', options, async () => {
+  const { kernel, f, pool } = await running();
+  kernel.gone.add('e1');
+  await f.address(pool, '192.168.1.40');
+  await f.release(pool, '192.168.1.40');
+  assert.equal(await f.lease('192.168.1.40'), undefined);
 });
