@@ -92,8 +92,9 @@ export class SharedHost {
     return poolId;
   }
 
-  async address(address: string | null = null): Promise<string> {
-    return this.#request(address, false);
+  /** `ms`: how long it is searched for. */
+  async address(address: string | null = null, ms?: number): Promise<string> {
+    return this.#request(address, false, ms);
   }
 
   async gateway(address: string | null): Promise<string> {
@@ -107,14 +108,14 @@ export class SharedHost {
     await this.ipam.releaseAddress({ poolId: await this.pool(), address });
   }
 
-  async #request(address: string | null, isGateway: boolean): Promise<string> {
+  async #request(address: string | null, isGateway: boolean, ms?: number): Promise<string> {
     const given = await this.ipam.requestAddress({
       poolId: await this.pool(),
       address,
       isGateway,
       serial: false,
       name: null,
-      limit: callLimit(),
+      limit: callLimit(ms),
     });
     const text = given.split('/')[0] ?? '';
     if (!isGateway) await this.#start(text);

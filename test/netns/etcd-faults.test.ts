@@ -17,6 +17,8 @@ import { type Place, SharedHost } from '../lab/shared.ts';
 const SOON_MS = 8000;
 /** By then etcd has forgotten a host that it does not hear of. */
 const RECORD_MS = 20_000;
+/** So often at most a host logs in where no answer comes. */
+const LOGINS_APART_MS = 10_000;
 /** Each test has etcds of its own, at ports of their own. */
 let port = 24000;
 
@@ -211,6 +213,32 @@ describe('etcd that fails', { skip: outsideLab(), timeout: 500_000 }, () => {
     stop.abort();
     assert.deepEqual(await claims, []);
     assert.deepEqual(one.store.diary, ['the shared store can be reached']);
+  });
+
+  test('a host that logged in before etcd was restored does so again', options, async (t) => {
+    const { etcd, host, directory } = await begin(t);
+    await etcd.must('put', 'x', '1');
+    for (const one of ['user add root:r00t', 'user grant-role root root']) await etcd.must(...one.split(' '));
+    await etcd.must('auth', 'enable');
+    etcd.login = 'root:r00t';
+    const snapshot = join(directory, 'snapshot');
+    await etcd.save(snapshot);
+    // What is written now makes the index of the host's token a later one.
+    for (let i = 0; i < 30; i++) await etcd.must('put', 'x', String(i));
+    const one = host({ user: { name: 'root', password: 'r00t' } });
+    await one.address();
+    await sleep(LOGINS_APART_MS);
+    await etcd.stopMember(0);
+    await etcd.restore(snapshot);
+    etcd.startMember(0);
+    await etcd.ready();
+    await until(() =>
+      one.address().then(
+        () => true,
+        () => false,
+      ),
+    );
+    assert.ok((await claimsIn(etcd)).length >= 2);
   });
 
   test('certificates that are renewed are taken from their files, by those that run too', options, async (t) => {

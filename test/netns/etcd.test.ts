@@ -4,6 +4,7 @@ import { mkdtempSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test, type TestContext } from 'node:test';
 import { formatAddress } from '../../src/address.ts';
+import type { PluginError } from '../../src/errors.ts';
 import type { Probe } from '../../src/ipam/driver.ts';
 import type { Lease } from '../../src/model.ts';
 import { openLocalStore } from '../../src/store/local.ts';
@@ -198,6 +199,14 @@ describe('etcd', { skip: outsideLab(), timeout: 500_000 }, () => {
         async () => (await other.store.leases.get(`TsmacvlanLocal/${addresses[0]}`))?.holder?.isAlive === false,
       );
       assert.equal(await other.address(), addresses[2], 'the containers of the other two are there');
+      await assert.rejects(other.address(null, 3000), (error: PluginError) => {
+        const words = `${lost.store.leases.node} has 2: bring them back, or free what they do not use with tsmacvlan store forget`;
+        const [uses = ''] = /: 4 leased, .* used by others on the LAN(?=, the last)/.exec(error.message) ?? [];
+        const sum = [...uses.matchAll(/\d+/g)].reduce((total, [count]) => total + Number(count), 0);
+        assert.equal(sum, 6, error.message);
+        assert.ok(error.message.includes(words), error.message);
+        return true;
+      });
       assert.deepEqual((await claimsOf(cluster)).length, 6);
       assert.equal(new Set([...addresses, ...rest]).size, 6);
 
@@ -273,7 +282,20 @@ describe('etcd', { skip: outsideLab(), timeout: 500_000 }, () => {
       ],
     );
 
-    const back = await store(etcd.url, 'local');
+    // A container has it by now.
+    const used = openLocalStore(directory);
+    const lease = (await used.leases.get('TsmacvlanLocal/192.168.1.2')) as Lease;
+    await used.leases.replace(lease, { ...lease, endpointId: 'e1' });
+    await used.close();
+    const refused = await store(etcd.url, 'local');
+    assert.match(
+      refused.stderr,
+      /\(1, as 192\.168\.1\.2\) that the other hosts of the shared store \(1\) would give .* say --force$/m,
+    );
+    assert.deepEqual([refused.code, (await claimsOf(cluster)).length], [1, 2]);
+    assert.match((await store(etcd.url, 'local', '--dry-run')).stdout, /^192\.168\.1\.2 .* would be given back /m);
+
+    const back = await store(etcd.url, 'local', '--force');
     assert.match(back.stdout, /^192\.168\.1\.2 .* given back /m);
     assert.deepEqual(await claimsOf(cluster), ['192.168.1.3']);
     assert.equal((await store('local', 'local')).code, 2);

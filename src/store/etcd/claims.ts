@@ -183,9 +183,12 @@ export class Registry {
     return lost.map((node) => ({ key: this.#nodeKey(node), revision: 0 }));
   }
 
-  /** Gives up this node's part in a claim, back to its heir if there is one. `known`: what stands there as far as is known. */
-  async giveBack(lease: string, known: Entry | undefined, patienceMs?: number): Promise<void> {
-    await this.#withdraw(lease, this.node, known, [], patienceMs);
+  /**
+   * Gives up this node's part in a claim, back to its heir if there is one. `known`: what stands there as far as is known. Answers
+   * what stands there now by this; undefined when nothing does, or another did it.
+   */
+  async giveBack(lease: string, known: Entry | undefined, patienceMs?: number): Promise<Entry | undefined> {
+    return this.#withdraw(lease, this.node, known, [], patienceMs);
   }
 
   /** Gives up the part of a node that is lost, which must not have come back. */
@@ -199,15 +202,18 @@ export class Registry {
     known: Entry | undefined,
     conditions: readonly Condition[],
     patienceMs?: number,
-  ): Promise<void> {
+  ): Promise<Entry | undefined> {
     const key = this.#leaseKey(lease);
     const turns = new Turns(lease);
     for (let standing = known; ; ) {
-      const changes = standing === undefined ? [] : changesWithout(key, standing.claim, node);
-      if (changes === null) return;
-      const condition = { key, revision: standing?.revision ?? 0 };
-      const { isDone, found } = await this.#change(key, [condition, ...conditions], changes, patienceMs);
-      if (isDone || found === undefined) return;
+      if (standing !== undefined && !standing.claim.nodes.includes(node)) return undefined;
+      const rest = standing && restWithout(standing.claim, node);
+      const change = rest === undefined ? { delete: key } : { put: { key, value: JSON.stringify(rest) } };
+      const all = [{ key, revision: standing?.revision ?? 0 }, ...conditions];
+      const changes = standing === undefined ? [] : [change];
+      const { isDone, revision, found } = await this.#change(key, all, changes, patienceMs);
+      if (isDone) return rest && { claim: rest, revision };
+      if (found === undefined) return undefined;
       const next = this.#entryOf(await this.#reread(key, found, turns));
       // The node came back, or the claim is not what it was.
       if (next !== undefined && next.revision === standing?.revision) throw errors.recordContended(lease);
@@ -357,12 +363,10 @@ class Turns {
   }
 }
 
-/** Null when the node has no part in it. */
-function changesWithout(key: string, { kind, nodes, heir }: Claim, node: string): Change[] | null {
-  if (!nodes.includes(node)) return null;
+/** What is left of a claim without the node; undefined when nothing is. */
+function restWithout({ kind, nodes, heir }: Claim, node: string): Claim | undefined {
   const others = nodes.filter((one) => one !== node);
-  const rest = others.length > 0 ? { kind, nodes: others } : heir;
-  return rest === undefined ? [{ delete: key }] : [{ put: { key, value: JSON.stringify(rest) } }];
+  return others.length > 0 ? { kind, nodes: others } : heir;
 }
 
 /** Whether several hosts name it, and nobody inherits it. */

@@ -94,6 +94,8 @@ const LOGIN_MS = 4000;
 const BEGIN_MS = 4000;
 const PAUSE_MS = 100;
 const PASSWORD_PAUSE_MS = 500;
+/** Logging in is no remedy for members that are busy, so it is tried so often at most. */
+const LOGINS_APART_MS = 10_000;
 const PATIENCE_MS = 5500;
 /** Keys per answer of list(). */
 const PAGE = 2000;
@@ -110,6 +112,7 @@ export class Etcd {
   /** Null where the members want none, since nobody has to log in. */
   #token: Promise<string | null> | undefined;
   #hasLoggedIn = false;
+  #loggedInAtMs = Number.NEGATIVE_INFINITY;
   /** Endpoints at which a member of another cluster answered last, with that. */
   readonly #others = new Map<string, string>();
   #clusterId = '';
@@ -362,7 +365,10 @@ export class Etcd {
     return this.#access.endpoints.join(',');
   }
 
-  /** What a call failed of. The next one goes to another member, or with another token. */
+  /**
+   * What a call failed of. The next one goes to another member, or with another token. That may also be why no answer came: of a
+   * token that was given before etcd was restored members wait for the index at which it was (auth/simple_token.go, isValidSimpleToken).
+   */
   #judged(error: unknown, connection: Connection | undefined): CallFailure {
     const failure = CallFailure.of(error, connection ?? { isOpen: false, brokenBy: error });
     if (failure.otherCluster !== null && connection !== undefined)
@@ -372,6 +378,7 @@ export class Etcd {
       this.#token = undefined;
       return new CallFailure(Code.Unauthenticated, TOKEN_IS_OLD, failure);
     }
+    if (isLate(failure) && performance.now() - this.#loggedInAtMs > LOGINS_APART_MS) this.#token = undefined;
     if (isTokenOld(failure)) this.#token = undefined;
     else if (isPassing(failure) && connection === this.#current) {
       // What is slow or talks nonsense in one call may still carry out the others.
@@ -400,7 +407,7 @@ export class Etcd {
     try {
       const { token } = await auth.authenticate(user, { timeoutMs: LOGIN_MS, headers: { hasleader: 'true' } });
       if (!TOKEN.test(token)) throw malformedAnswer('a token that is none');
-      this.#hasLoggedIn = true;
+      [this.#hasLoggedIn, this.#loggedInAtMs] = [true, performance.now()];
       return token;
     } catch (error) {
       if (error instanceof ConnectError && isOfNoLock(error.rawMessage)) return null;

@@ -210,7 +210,8 @@ export class SharedLeases implements LeaseTable {
     // Else a power cut could bring back here what another host has got since.
     await durable();
     await gate();
-    await registry.giveBack(key, view.at(key), patienceMs);
+    const rest = await registry.giveBack(key, view.at(key), patienceMs);
+    if (rest !== undefined) view.note(key, rest);
     this.#note(key, 'givenBack');
     await this.#declare(key, undefined);
   }
