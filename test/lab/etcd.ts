@@ -1,7 +1,7 @@
 /** etcd members, as Debian packages them: on this machine's loopback, or on one address of a namespace. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { createWriteStream } from 'node:fs';
+import { createWriteStream, readFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { join } from 'node:path';
@@ -65,7 +65,7 @@ export class EtcdCluster {
   }
 
   startMember(member: number, more: readonly string[] = []): void {
-    const log = createWriteStream(join(this.#plan.directory, `member${member}.log`), { flags: 'a' });
+    const log = createWriteStream(this.#logOf(member), { flags: 'a' });
     const [command = '', ...flags] = this.#enter([etcdProgram('etcd'), ...this.#flags(member), ...more]);
     const child = spawn(command, flags, { stdio: ['ignore', 'pipe', 'pipe'] });
     for (const stream of [child.stdout, child.stderr]) stream.pipe(log, { end: false });
@@ -101,13 +101,13 @@ export class EtcdCluster {
     // A stranger would list itself.
     await this.#wipe(member);
     this.#strangers.delete(member);
-    const lines = (await this.must('member', 'list')).split('\n').map((line) => line.split(', '));
+    const lines = (await this.#persist('member', 'list')).split('\n').map((line) => line.split(', '));
     // One that was added and never started has no name.
     const isIt = (words: readonly string[]) => words.some((word) => word === this.#peer(member));
     const id = lines.find(isIt)?.[0] ?? '';
     if (id === '') throw new Error(`member ${member} is not in the list`);
-    await this.must('member', 'remove', id);
-    await this.must('member', 'add', `member${member}`, `--peer-urls=${this.#peer(member)}`);
+    await this.#persist('member', 'remove', id);
+    await this.#persist('member', 'add', `member${member}`, `--peer-urls=${this.#peer(member)}`);
     this.startMember(member, ['--initial-cluster-state=existing']);
   }
 
@@ -125,6 +125,15 @@ export class EtcdCluster {
     const argv = [etcdProgram('etcdctl'), endpoint, 'get', '--consistency=s', '--prefix', '--keys-only', prefix];
     const { stdout } = await run(this.#enter(argv), { env: { ...process.env, ETCDCTL_API: '3' } });
     return stdout.split('\n').filter(Boolean);
+  }
+
+  /** What the member has written. */
+  log(member: number): string {
+    return readFileSync(this.#logOf(member), 'utf8');
+  }
+
+  #logOf(member: number): string {
+    return join(this.#plan.directory, `member${member}.log`);
   }
 
   async #wipe(member: number): Promise<void> {
@@ -190,11 +199,27 @@ export class EtcdCluster {
     return stdout.trim();
   }
 
+  /** Until it is done: the members may just be choosing a leader, and what was said to have failed may have been done. */
+  async #persist(...words: string[]): Promise<string> {
+    const untilMs = performance.now() + READY_MS;
+    for (;;) {
+      const { code, stdout, stderr } = await this.ctl(...words);
+      if (code === 0 || /member not found|Peer URLs already exists/.test(stderr)) return stdout.trim();
+      if (performance.now() > untilMs) throw new Error(`etcdctl ${words.join(' ')}: ${stderr}`);
+      await sleep(100);
+    }
+  }
+
   /** Gives a user of etcd another password, as root; authentication is on. */
   async changePassword(user: string, password: string, root: string): Promise<void> {
     const words = ['--user', root, 'user', 'passwd', user, '--interactive=false'];
-    const { code, stderr } = await this.#run(words, `${password}\n`);
-    if (code !== 0) throw new Error(`etcdctl user passwd: ${stderr}`);
+    const untilMs = performance.now() + READY_MS;
+    for (;;) {
+      const { code, stderr } = await this.#run(words, `${password}\n`);
+      if (code === 0) return;
+      if (performance.now() > untilMs) throw new Error(`etcdctl user passwd: ${stderr}`);
+      await sleep(100);
+    }
   }
 
   /** A figure of the members' own, summed over them: `metric('grpc_server_started_total', 'grpc_method="Txn"')`. */

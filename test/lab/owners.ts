@@ -125,7 +125,19 @@ export class Owners {
 
   /** The name of the host whose claim it is; '' without. */
   async claimant(address: string): Promise<string> {
-    return ((await this.claim(address))?.nodes[0] ?? '').replace(/-[0-9a-f]{12}$/, '');
+    return nameOf((await this.claim(address))?.nodes ?? []);
+  }
+
+  /** By address, the name of the host whose claim it is. */
+  async claimants(): Promise<Map<string, string>> {
+    const [claimants, key] = [new Map<string, string>(), this.#key('')];
+    const lines = (await this.etcd.must('get', '--prefix', key)).split('\n');
+    for (const [at, line] of lines.entries()) {
+      if (!line.startsWith(key)) continue;
+      const { nodes } = JSON.parse(lines[at + 1] ?? '') as { nodes: string[] };
+      claimants.set(line.slice(key.length), nameOf(nodes));
+    }
+    return claimants;
   }
 
   /** Whether etcd has heard of the host in the last seconds. */
@@ -136,6 +148,10 @@ export class Owners {
   #key(address: string): string {
     return `/tsmacvlan/default/leases/TsmacvlanLocal/${address}`;
   }
+}
+
+function nameOf([node = '']: readonly string[]): string {
+  return node.replace(/-[0-9a-f]{12}$/, '');
 }
 
 /** None where the container is just coming or going. */

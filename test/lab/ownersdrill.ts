@@ -23,6 +23,8 @@ export interface OwnersScore {
   readonly faults: Readonly<Record<string, number>>;
   /** In words; empty when each address had one owner. */
   readonly doubled: string[];
+  /** Starts that were refused though nothing befell their host or etcd; empty when all is well. */
+  readonly unexplained: string[];
   /** Why starts were refused, by code words, for the reader. */
   readonly refusals: Readonly<Record<string, number>>;
 }
@@ -32,6 +34,8 @@ const NAMES = ['one', 'two', 'three', 'four'];
 const SUBNET = '10.9.0.0/26';
 /** Containers of each host, more or less: together they want a little less than there is. */
 const EACH = 13;
+/** Between two acts of an engine, from half as much to half as much again. */
+const PACE_MS = 800;
 const PASSWORD_FILE = '/run/disk/password';
 const SNAPSHOT = '/run/owners-snapshot';
 /** As long as an engine tries a call. */
@@ -39,6 +43,12 @@ const CALL_MS = 15_000;
 /** A daemon that stands still, or is away, for so long counts as lost. */
 const LONG_MS = 60_000;
 const KERNELS_MS = 15_000;
+/** A host that was struck starts containers so soon after. */
+const BACK_MS = 10_000;
+/** After a restore nothing is given out for 10 s on each host, from when it notices. */
+const RESTORED_MS = 25_000;
+/** What etcd says is in line with what containers have so soon after the last blow. */
+const IN_LINE_MS = 60_000;
 
 export class OwnersDrill {
   readonly #plan: OwnersDrillPlan;
@@ -46,12 +56,19 @@ export class OwnersDrill {
   readonly #faults: Record<string, number> = {};
   readonly #refusals: Record<string, number> = {};
   readonly #doubled = new Set<string>();
+  readonly #unexplained: string[] = [];
   /** By address, the containers that are up with it, each by its host. */
   readonly #up = new Map<string, Set<string>>();
+  /** By host, until when a refused start there has a reason. */
+  readonly #excusedUntilMs = new Map<string, number>();
+  /** What was done, and when. */
+  readonly #diary: string[] = [];
   #password = 'first';
   #claims = 0;
   #refused = 0;
+  #endMs = 0;
   #isOver = false;
+  #last = 'nothing';
 
   constructor(plan: OwnersDrillPlan) {
     this.#plan = plan;
@@ -64,40 +81,73 @@ export class OwnersDrill {
     const probe = (name: string) => ({ PROBE: NAMES.indexOf(name) % 2 === 0 ? 'off' : 'fast' });
     const owners = await Owners.open({ names: NAMES, settings, subnet: SUBNET, lock, prepare, probe });
     try {
-      const endMs = performance.now() + this.#plan.minutes * 60_000;
-      const engines = NAMES.flatMap((name) => [this.#engine(owners.of(name)), this.#engine(owners.of(name))]);
+      this.#endMs = performance.now() + this.#plan.minutes * 60_000;
+      const engines = NAMES.flatMap((name, at) => [0, 1].map((which) => this.#engine(owners.of(name), 2 * at + which)));
       const kernels = this.#readKernels(owners);
-      while (performance.now() < endMs) {
+      while (performance.now() < this.#endMs) {
         await sleep(500 + this.#random() * 2500);
         await this.#strike(owners);
       }
       this.#isOver = true;
       await Promise.all([...engines, kernels]);
       for (const address of await owners.doubled()) this.#doubled.add(`${address} at the end`);
+      await until(() => this.#isInLine(owners), { timeoutMs: IN_LINE_MS, detail: () => this.#story(owners) });
     } finally {
       this.#isOver = true;
       await owners.close();
     }
     const [claims, refused] = [this.#claims, this.#refused];
-    return { claims, refused, faults: this.#faults, doubled: [...this.#doubled], refusals: this.#refusals };
+    const [doubled, unexplained] = [[...this.#doubled], this.#unexplained];
+    return { claims, refused, faults: this.#faults, doubled, unexplained, refusals: this.#refusals };
+  }
+
+  #story(owners: Owners): string {
+    const logs = NAMES.map((name) => `--- ${name}\n${owners.of(name).plugin.log().slice(-2000)}`);
+    const members = [0, 1, 2].map((member) => `--- member ${member}\n${owners.etcd.log(member).slice(-4000)}`);
+    return [this.#last, ...this.#diary, ...logs, ...members].join('\n');
+  }
+
+  /** Every host starts containers, and what containers have is claimed by their hosts. */
+  async #isInLine(owners: Owners): Promise<boolean> {
+    for (const name of NAMES) {
+      const { engine, network } = owners.of(name);
+      const wrong = await engine.run(network).catch((error: unknown) => String(error));
+      if (typeof wrong === 'string') this.#last = `${name}: ${wrong}`;
+      if (typeof wrong === 'string') return false;
+      await engine.remove(wrong);
+    }
+    const claimants = await owners.claimants();
+    for (const name of NAMES)
+      for (const { address } of owners.of(name).engine.containers) {
+        const [text = ''] = address.split('/');
+        this.#last = `${text} runs on ${name} and is claimed by ${claimants.get(text) ?? 'nobody'}`;
+        if (claimants.get(text) !== name) return false;
+      }
+    return true;
   }
 
   // --- containers -----------------------------------------------------------------------------------------------------
 
-  async #engine(owner: Owner): Promise<void> {
+  async #engine(owner: Owner, which: number): Promise<void> {
+    // Of its own, so that a seed strikes alike however long calls take.
+    const random = randomOf(this.#plan.seed + 1 + which);
     const mine: Container[] = [];
     while (!this.#isOver) {
-      const isStart = mine.length < EACH / 2 && this.#random() < 0.6;
-      if (isStart) await this.#start(owner, mine).catch((error: unknown) => this.#noteRefusal(error));
-      else if (mine.length > 0) await this.#end(owner, mine.splice(Math.floor(this.#random() * mine.length), 1)[0]);
-      await sleep(20);
+      const isStart = mine.length < EACH / 2 && random() < 0.6;
+      if (isStart) await this.#start(owner, mine);
+      else if (mine.length > 0) await this.#end(owner, mine.splice(Math.floor(random() * mine.length), 1)[0]);
+      await sleep(PACE_MS * (0.5 + random()));
     }
   }
 
   async #start({ engine, network, name }: Owner, mine: Container[]): Promise<void> {
-    const container = await engine.run(network, {}, { up: (address) => this.#noteUp(address, name) });
-    this.#claims++;
-    mine.push(container);
+    const beganAtMs = performance.now();
+    try {
+      mine.push(await engine.run(network, {}, { up: (address) => this.#noteUp(address, name) }));
+      this.#claims++;
+    } catch (error) {
+      this.#noteRefusal(error, name, beganAtMs);
+    }
   }
 
   async #end({ engine, name }: Owner, container: Container | undefined): Promise<void> {
@@ -120,34 +170,44 @@ export class OwnersDrill {
       }
   }
 
-  #noteRefusal(error: unknown): void {
+  #noteRefusal(error: unknown, name: string, beganAtMs: number): void {
     this.#refused++;
-    const words =
-      error instanceof Refusal ? error.message.replace(/[\d.]+|[0-9a-f]{12}/g, 'N').slice(0, 60) : 'no answer';
+    const said = error instanceof Refusal ? error.message : `no answer: ${String(error)}`;
+    const words = said.replace(/[\d.]+|[0-9a-f]{12}/g, 'N').slice(0, 60);
     this.#refusals[words] = (this.#refusals[words] ?? 0) + 1;
+    if ((this.#excusedUntilMs.get(name) ?? 0) >= beganAtMs) return;
+    this.#unexplained.push(`${name}, at ${this.#last}: ${said}`);
   }
 
   async #readKernels(owners: Owners): Promise<void> {
-    while (!this.#isOver) {
-      await sleep(KERNELS_MS);
+    for (let lookedAtMs = performance.now(); !this.#isOver; await sleep(PACE_MS)) {
+      if (performance.now() - lookedAtMs < KERNELS_MS) continue;
+      lookedAtMs = performance.now();
       for (const address of await owners.doubled()) this.#doubled.add(`${address} by the kernels, after ${this.#last}`);
     }
   }
 
   // --- what is done to them ---------------------------------------------------------------------------------------------
 
-  #last = 'nothing';
-
   async #strike(owners: Owners): Promise<void> {
     const all = Object.entries(STRIKES);
-    const [name, act] = all[Math.floor(this.#random() * all.length)] as (typeof all)[number];
+    const [name, { hits, act }] = all[Math.floor(this.#random() * all.length)] as (typeof all)[number];
     const owner = owners.of(NAMES[Math.floor(this.#random() * NAMES.length)] ?? '');
     const member = Math.floor(this.#random() * 3);
-    const lastMs = this.#random() ** 3 * LONG_MS;
+    const [lengthMs, atMs] = [this.#random() ** 3 * LONG_MS, this.#random() * 500];
+    const lastMs = Math.min(lengthMs, Math.max(0, this.#endMs - performance.now()));
     this.#faults[name] = (this.#faults[name] ?? 0) + 1;
-    this.#last = `${name} ${owner.name}`;
-    await act({ owners, owner, member, lastMs, atMs: this.#random() * 500, rotate: () => this.#rotate(owners) });
+    this.#last = `${name} ${hits === 'nobody' ? member : owner.name}`;
+    this.#diary.push(`${new Date().toISOString()} ${this.#last}, ${Math.round(lastMs)} ms`);
+    const struck = hits === 'host' ? [owner.name] : hits === 'all' ? NAMES : [];
+    for (const one of struck) this.#excuse(one, Number.POSITIVE_INFINITY);
+    await act({ owners, owner, member, lastMs, atMs, rotate: () => this.#rotate(owners) });
     await owners.etcd.ready();
+    for (const one of struck) this.#excuse(one, performance.now() + (hits === 'all' ? RESTORED_MS : BACK_MS));
+  }
+
+  #excuse(name: string, untilMs: number): void {
+    this.#excusedUntilMs.set(name, untilMs);
   }
 
   async #rotate(owners: Owners): Promise<void> {
@@ -166,59 +226,91 @@ interface Strike {
   readonly rotate: () => Promise<void>;
 }
 
-const STRIKES: Readonly<Record<string, (strike: Strike) => Promise<unknown>>> = {
-  async freeze({ owner, lastMs }) {
-    await owner.plugin.freeze();
-    await sleep(lastMs);
-    await owner.plugin.thaw();
+/** `hits`: whose starts may be refused meanwhile. What befalls one member of three nobody notices. */
+interface Blow {
+  readonly hits: 'host' | 'all' | 'nobody';
+  readonly act: (strike: Strike) => Promise<unknown>;
+}
+
+const STRIKES: Readonly<Record<string, Blow>> = {
+  freeze: {
+    hits: 'host',
+    async act({ owner, lastMs }) {
+      await owner.plugin.freeze();
+      await sleep(lastMs);
+      await owner.plugin.thaw();
+    },
   },
-  async kill({ owner, atMs, lastMs }) {
-    await sleep(atMs);
-    await owner.plugin.stop('SIGKILL');
-    await sleep(lastMs);
-    await owner.plugin.start();
+  kill: {
+    hits: 'host',
+    async act({ owner, atMs, lastMs }) {
+      await sleep(atMs);
+      await owner.plugin.stop('SIGKILL');
+      await sleep(lastMs);
+      await owner.plugin.start();
+    },
   },
-  async rename({ owner, atMs }) {
-    await owner.plugin.stop(atMs < 250 ? 'SIGTERM' : 'SIGKILL');
-    await owner.host.run(['hostname', `host-${Math.round(atMs)}`]);
-    await owner.plugin.start();
+  rename: {
+    hits: 'host',
+    async act({ owner, atMs }) {
+      await owner.plugin.stop(atMs < 250 ? 'SIGTERM' : 'SIGKILL');
+      await owner.host.run(['hostname', `host-${Math.round(atMs)}`]);
+      await owner.plugin.start();
+    },
   },
-  async cut({ owners, owner, lastMs }) {
-    await owners.cutFromEtcd(owner.name, true);
-    await sleep(lastMs);
-    await owners.cutFromEtcd(owner.name, false);
+  cut: {
+    hits: 'host',
+    async act({ owners, owner, lastMs }) {
+      await owners.cutFromEtcd(owner.name, true);
+      await sleep(lastMs);
+      await owners.cutFromEtcd(owner.name, false);
+    },
   },
-  async 'member killed'({ owners: { etcd }, member, lastMs }) {
-    await etcd.stopMember(member);
-    await sleep(lastMs / 6);
-    etcd.startMember(member);
-    await healthy(etcd);
+  'member killed': {
+    hits: 'nobody',
+    async act({ owners: { etcd }, member, lastMs }) {
+      await etcd.stopMember(member);
+      await sleep(lastMs / 6);
+      etcd.startMember(member);
+      await healthy(etcd);
+    },
   },
-  async 'member replaced'({ owners: { etcd }, member }) {
-    await etcd.replace(member);
-    await healthy(etcd);
+  'member replaced': {
+    hits: 'nobody',
+    async act({ owners: { etcd }, member }) {
+      await etcd.replace(member);
+      await healthy(etcd);
+    },
   },
-  async 'member replaced wrongly'({ owners: { etcd }, member, lastMs }) {
-    await etcd.replaceByStranger(member);
-    await sleep(lastMs / 6);
-    await etcd.replace(member);
-    await healthy(etcd);
+  'member replaced wrongly': {
+    hits: 'nobody',
+    async act({ owners: { etcd }, member, lastMs }) {
+      await etcd.replaceByStranger(member);
+      await sleep(lastMs / 6);
+      await etcd.replace(member);
+      await healthy(etcd);
+    },
   },
-  async 'restore of a snapshot'({ owners, owner, lastMs, rotate }) {
-    const { etcd } = owners;
-    await etcd.save(SNAPSHOT);
-    await sleep(lastMs / 6);
-    await owners.cutFromEtcd(owner.name, true);
-    for (const one of [0, 1, 2]) await etcd.stopMember(one);
-    await etcd.restore(SNAPSHOT);
-    for (const one of [0, 1, 2]) etcd.startMember(one);
-    await healthy(etcd);
-    await rotate();
-    await sleep(lastMs / 2);
-    await owners.cutFromEtcd(owner.name, false);
+  'restore of a snapshot': {
+    hits: 'all',
+    async act({ owners, owner, lastMs, rotate }) {
+      const { etcd } = owners;
+      await etcd.save(SNAPSHOT);
+      await sleep(lastMs / 6);
+      await owners.cutFromEtcd(owner.name, true);
+      for (const one of [0, 1, 2]) await etcd.stopMember(one);
+      await etcd.restore(SNAPSHOT);
+      for (const one of [0, 1, 2]) etcd.startMember(one);
+      await healthy(etcd);
+      // Where it was changed since the snapshot.
+      await rotate();
+      await sleep(lastMs / 2);
+      await owners.cutFromEtcd(owner.name, false);
+    },
   },
-  async rotation({ rotate }) {
-    await rotate();
+  rotation: {
+    hits: 'nobody',
+    act: ({ rotate }) => rotate(),
   },
 };
 

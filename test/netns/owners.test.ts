@@ -6,13 +6,14 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { after, before, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { output } from '../lab/command.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { Host } from '../lab/host.ts';
 import { Owners } from '../lab/owners.ts';
 import { until, untilSaid } from '../lab/patience.ts';
 import { Plugin } from '../lab/plugin.ts';
-import { Refusal, Understudy } from '../lab/understudy.ts';
+import { type Container, Refusal, Understudy } from '../lab/understudy.ts';
 
 const GATEWAY = { RequestAddressType: 'com.docker.network.gateway' };
 /** A renamed host starts containers so soon after its daemon does. */
@@ -62,17 +63,22 @@ for (const PROBE of ['off', 'fast'])
             },
           ),
         );
-      await one.plugin.thaw();
       const created50 = { NetworkID: one.network.id, EndpointID: endpointId, Interface: { Address: '10.9.0.50/24' } };
-      await assert.rejects(
-        one.engine.call('NetworkDriver.CreateEndpoint', created50),
-        /^Error: address 10\.9\.0\.50 went to host two-\w+ of the shared store while this host was not heard of; start /,
-      );
-      await assert.rejects(
-        one.engine.call('NetworkDriver.Join', { NetworkID: one.network.id, EndpointID: other.endpointId }),
-        // Whichever of the two is asked first.
-        /^Error: address 10\.9\.0\.51 (went to host two-|was free when it was chosen, and is used on the LAN by )/,
-      );
+      // Both wait in the socket while the daemon stands still.
+      const refused = Promise.all([
+        assert.rejects(
+          one.engine.call('NetworkDriver.CreateEndpoint', created50),
+          /^Error: address 10\.9\.0\.50 went to host two-\w+ of the shared store while this host was not heard of; start /,
+        ),
+        assert.rejects(
+          one.engine.call('NetworkDriver.Join', { NetworkID: one.network.id, EndpointID: other.endpointId }),
+          // Whichever of the two is asked first.
+          /^Error: address 10\.9\.0\.51 (went to host two-|was free when it was chosen, and is used on the LAN by )/,
+        ),
+      ]);
+      await sleep(100);
+      await one.plugin.thaw();
+      await refused;
       await one.engine.forget(other);
       await one.engine.run(one.network);
       assert.deepEqual(await owners.doubled(), []);
@@ -181,6 +187,27 @@ describe('who a host is', { skip: outsideLab(), timeout: 400_000 }, () => {
     await two.engine.run(two.network);
     assert.deepEqual(await owners.doubled(), []);
     await copy.scrap(owners.lan);
+  });
+
+  test('an address that is named while its container is being removed stays with who named it', options, async () => {
+    const { engine, network } = owners.of('one');
+    const address = '10.9.0.44';
+    const [chosen, released] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    let next: Promise<Container> | undefined;
+    const before = await engine.run(network, { address });
+    await engine.remove(before, 0, async () => {
+      const hold = () => {
+        chosen.resolve();
+        return released.promise;
+      };
+      next = engine.run(network, { address }, { chosen: hold });
+      await Promise.race([chosen.promise, next]);
+    });
+    assert.match(await owners.refusal('two', address), /10\.9\.0\.44 is used on host one-/);
+    released.resolve();
+    await next;
+    assert.equal(await owners.claimant(address), 'one');
+    assert.deepEqual(await owners.doubled(), []);
   });
 
   test('two containers with one address are rows on both hosts, with which of them is newer', options, async () => {
