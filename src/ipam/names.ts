@@ -155,14 +155,15 @@ export class Names {
     });
   }
 
-  /** A container gave the address back. `rests`: it is to be given last of all, though no name is known. */
-  async returned({ poolIds: [poolId = ''], address, name }: Lease, rests: boolean): Promise<void> {
-    await this.load();
-    if (name === undefined && !rests) return;
-    await this.#change({ poolId, name: name ?? '', address }, (known) => {
+  /** A container gave the address back. `rests`: it is to be given last of all, though no name is remembered. */
+  async returned({ poolIds: [poolId = ''], address, name: container = '' }: Lease, rests: boolean): Promise<void> {
+    const isItsOwn = (await this.at(realmOfPoolId(poolId), address))?.name === container;
+    const name = this.#days > 0 || isItsOwn ? container : '';
+    if (name === '' && !rests) return;
+    await this.#change({ poolId, name, address }, (known) => {
       if (known?.address === address) return { ...known, usedAt: this.#usedAt() };
-      if (name !== undefined) return known;
-      return { poolId, name: '', address, macAddress: null, isReserved: false, usedAt: this.#usedAt() };
+      if (name !== '') return known;
+      return { poolId, name, address, macAddress: null, isReserved: false, usedAt: this.#usedAt() };
     });
     await this.#limit(realmOfPoolId(poolId));
   }
@@ -198,7 +199,8 @@ export class Names {
       for (const { key, isReserved } of [...entries.longestUnused()]) {
         if (isReserved) continue;
         const record = await this.#store.names.get(key);
-        if (record === undefined) continue;
+        // What only rests has no name; without any days it would not rest at all.
+        if (record === undefined || (record.name === '' && this.#days === 0)) continue;
         if (Date.parse(record.usedAt) > lastMs) break;
         if (!(await this.#isInUse(realm, record))) await this.forget(record);
       }

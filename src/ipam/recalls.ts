@@ -96,7 +96,9 @@ export class Recalls {
   async #claim(last: Last, { name, limit }: Search): Promise<Lease | undefined> {
     const wanted = this.#parts.offers.lease(last.pool, last.address, 'container', name);
     try {
-      return await this.#parts.leases.claim(last.address, wanted, '', limit);
+      const lease = await this.#parts.leases.claim(last.address, wanted, '', limit);
+      // In a swarm a gateway's lease answers for whoever claims it (successorInSwarm in leases.ts).
+      return lease === wanted ? lease : this.#lost(last, `it is a ${lease.kind}`);
     } catch (error) {
       if (!(error instanceof PluginError) || error.kind !== 'mistake') throw error;
       return this.#lost(last, error.message);

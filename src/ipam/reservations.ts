@@ -67,6 +67,8 @@ export class Reservations {
   async #whileFree<T>(pool: Pool, address: Address, limit: CallLimit, act: () => Promise<T>): Promise<T> {
     const wanted = this.#offers.lease(pool, address, 'container', null);
     const lease = await this.#leases.claim(address, wanted, 'address', limit);
+    // A gateway of a swarm's, which is shared by whoever claims it.
+    if (lease !== wanted) throw errors.reserveOutside(lease.address, [nameOf(pool)]);
     const verdict = await this.#offers.ask(pool, address, lease, { limit, refusal: null });
     if (verdict.held) throw errors.reserveHeld(lease.address, verdict.macAddress, verdict.linkName);
     try {

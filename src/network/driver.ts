@@ -162,7 +162,7 @@ export class NetworkDriver implements LeakSource {
   async createNetwork(request: NetworkRequest): Promise<void> {
     const options = readNetworkOptions(request.options);
     checkRequest(request, options);
-    await this.#networks.inTurn(() => this.#networks.create(request, options));
+    await this.#networks.create(request, options);
     this.#created.add(request.networkId);
     this.#onCreated(request.networkId);
   }

@@ -44,8 +44,32 @@ export interface NetworkPlan {
  */
 type Origin = 'named' | 'chosen' | 'unclear';
 
+/** One that is a gateway only if somebody answers there. Until that is known containers would get the other. */
+export interface DoubtfulGateway {
+  readonly subnet: string;
+  readonly gateway: string;
+  readonly otherwise: string | null;
+  /** What the log says when nobody answers. */
+  readonly warning: string;
+}
+
+/** Of a network that is about to be recorded. */
+export interface SettledGateways {
+  readonly subnets: readonly NetworkSubnet[];
+  readonly doubtful: readonly DoubtfulGateway[];
+}
+
+type Settled = string | null | DoubtfulGateway;
+
 /** Addresses; a smaller range is hardly made, and an address that a user thinks of is hardly a multiple of it. */
 const LEAST_RANGE = 16n;
+
+const NONE =
+  'no gateway was named, and the host has none in this subnet: containers get no IPv4 default route; make the network with --gateway or -o gateway= to give one';
+const HOSTS_OWN_INSTEAD =
+  "nobody answers at the gateway that the engine told: containers get the host's own; -o gateway= with its address insists";
+const ROUTERS_INSTEAD =
+  'nobody answers at the IPv6 gateway that the engine told: containers take that of router advertisements; -o gateway= with its address insists';
 
 /** Finds out, when a network is made, which gateway each of its subnets has. */
 export class Gateways {
@@ -55,21 +79,47 @@ export class Gateways {
     this.#parts = parts;
   }
 
-  /** The subnets with the gateways that containers get. Asks the LAN where nobody said so; throws GATEWAY_OUTSIDE, ADDRESS_TAKEN. */
-  async settle(plan: NetworkPlan, pooled: readonly PooledSubnet[]): Promise<NetworkSubnet[]> {
+  /** The subnets with the gateways that containers get, as far as the LAN need not be asked. Throws GATEWAY_OUTSIDE, ADDRESS_TAKEN. */
+  async settle(plan: NetworkPlan, pooled: readonly PooledSubnet[]): Promise<SettledGateways> {
     const { request, options, parent } = plan;
     const isWithout = request.internal || parent.recipe === 'isolated' || !options.gateway;
     const wishes = isWithout ? [] : (options.gatewayAddresses ?? []);
     for (const address of wishes) checkInside(address, pooled);
     const subnets: NetworkSubnet[] = [];
+    const doubtful: DoubtfulGateway[] = [];
     for (const one of pooled) {
-      const gateway = isWithout ? one.subnet.gateway : await this.#settle(plan, one, wishes);
+      const settled = isWithout ? one.subnet.gateway : await this.#settle(plan, one, wishes);
+      const isDoubtful = settled !== null && typeof settled === 'object';
+      if (isDoubtful) doubtful.push(settled);
+      const gateway = isDoubtful ? settled.otherwise : settled;
       subnets.push({ ...one.subnet, gateway, realm: one.pool && realmOf(one.pool) });
     }
-    return subnets;
+    return { subnets, doubtful };
   }
 
-  async #settle(plan: NetworkPlan, one: PooledSubnet, wishes: readonly string[]): Promise<string | null> {
+  /**
+   * Asks the LAN of a network that is recorded: some 0.7 s, in which other networks may be made. Answers those that are
+   * gateways; the others are said in the log. A LAN that cannot be asked has answered nothing.
+   */
+  async ask({ id, parent, options }: Network, doubtful: readonly DoubtfulGateway[]): Promise<DoubtfulGateway[]> {
+    const place = { parentName: parent.name, mode: options.mode, profile: null };
+    const isThere = async ({ gateway, subnet }: DoubtfulGateway): Promise<boolean> => {
+      const [address, prefix] = [parseAddress(gateway), parsePrefix(subnet)];
+      if (address === undefined || prefix === undefined) return false;
+      return this.#parts.lan.isThere(place, address, prefix).catch(() => false);
+    };
+    const answers = await Promise.all(doubtful.map(isThere));
+    for (const { subnet, gateway, otherwise, warning } of doubtful.filter((_, at) => answers[at] === false))
+      this.#parts.log.warn(warning, {
+        network: errors.short(id),
+        subnet,
+        gateway,
+        ...(otherwise !== null && { host: otherwise }),
+      });
+    return doubtful.filter((_, at) => answers[at] === true);
+  }
+
+  async #settle(plan: NetworkPlan, one: PooledSubnet, wishes: readonly string[]): Promise<Settled> {
     const prefix = parsePrefix(one.subnet.subnet);
     const { gatewayFamilies } = plan.options;
     if (prefix === undefined || gatewayFamilies?.includes(prefix.family) === false) return null;
@@ -83,7 +133,7 @@ export class Gateways {
       ({ subnet, realm }) => subnet === one.subnet.subnet && realm === realmIn(one),
     );
     if (known !== undefined) return known.gateway;
-    return prefix.family === 'IPv6' ? this.#judgeIPv6(plan, one, origin) : this.#judgeIPv4(plan, one, prefix, origin);
+    return prefix.family === 'IPv6' ? judgeIPv6(one, origin) : this.#judgeIPv4(plan, one, prefix, origin);
   }
 
   async #reserve({ subnet, pool }: PooledSubnet, gateway: string): Promise<string> {
@@ -105,41 +155,20 @@ export class Gateways {
     return lease?.isUnnamed === true ? 'chosen' : 'named';
   }
 
-  /** Routers advertise themselves; one that an engine before 28 tells is taken if somebody is there. */
-  async #judgeIPv6(plan: NetworkPlan, { subnet }: PooledSubnet, origin: Origin): Promise<string | null> {
-    if (origin === 'chosen' || subnet.gateway === null) return null;
-    if (await this.#answers(plan, subnet.gateway, subnet.subnet)) return subnet.gateway;
-    this.#parts.log.warn(
-      'nobody answers at the IPv6 gateway that the engine told: containers take that of router advertisements; -o gateway= with its address insists',
-      { network: errors.short(plan.request.networkId), gateway: subnet.gateway },
-    );
-    return null;
-  }
-
   /**
    * The host's own gateway there is one that works. With another IPAM one that is unclear stays, unless the host has another
    * gateway on this LAN and nobody answers for it.
    */
-  async #judgeIPv4(plan: NetworkPlan, one: PooledSubnet, prefix: Prefix, origin: Origin): Promise<string | null> {
-    const { subnet } = one;
+  async #judgeIPv4(plan: NetworkPlan, one: PooledSubnet, prefix: Prefix, origin: Origin): Promise<Settled> {
+    const { subnet, gateway: told } = one.subnet;
     const hosts = await this.#hostGateway(plan.link, prefix);
-    if (hosts !== null && hosts === subnet.gateway) return hosts;
-    if (origin === 'unclear' && hosts === null) return subnet.gateway;
+    if (hosts !== null && hosts === told) return hosts;
+    if (origin === 'unclear' && hosts === null) return told;
     if (origin === 'chosen' && hosts !== null && (await this.#take(one, hosts))) return hosts;
-    const told = subnet.gateway;
-    if (told !== null && (await this.#answers(plan, told, subnet.subnet))) return told;
-    const network = errors.short(plan.request.networkId);
-    if (origin === 'unclear' && hosts !== null) {
-      this.#parts.log.warn(
-        "nobody answers at the gateway that the engine told: containers get the host's own; -o gateway= with its address insists",
-        { network, gateway: told, host: hosts },
-      );
-      return hosts;
-    }
-    this.#parts.log.warn(
-      'no gateway was named, and the host has none in this subnet: containers get no IPv4 default route; make the network with --gateway or -o gateway= to give one',
-      { network, subnet: subnet.subnet },
-    );
+    if (origin === 'unclear' && told !== null)
+      return { subnet, gateway: told, otherwise: hosts, warning: HOSTS_OWN_INSTEAD };
+    if (told !== null) return { subnet, gateway: told, otherwise: null, warning: NONE };
+    this.#parts.log.warn(NONE, { network: errors.short(plan.request.networkId), subnet });
     return null;
   }
 
@@ -164,14 +193,12 @@ export class Gateways {
     );
     return found[0] ?? null;
   }
+}
 
-  /** A LAN that cannot be asked has answered nothing. */
-  async #answers({ options, link }: NetworkPlan, gateway: string, subnet: string): Promise<boolean> {
-    const [address, prefix] = [parseAddress(gateway), parsePrefix(subnet)];
-    if (address === undefined || prefix === undefined) return false;
-    const place = { parentName: link.name, mode: options.mode, profile: null };
-    return this.#parts.lan.isThere(place, address, prefix).catch(() => false);
-  }
+/** Routers advertise themselves; one that an engine before 28 tells is taken if somebody is there. */
+function judgeIPv6({ subnet: { subnet, gateway } }: PooledSubnet, origin: Origin): Settled {
+  if (origin === 'chosen' || gateway === null) return null;
+  return { subnet, gateway, otherwise: null, warning: ROUTERS_INSTEAD };
 }
 
 /** Gateways of the host's default routes, of whatever link; a subnet tells which of them may be a network's. */

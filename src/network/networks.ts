@@ -10,7 +10,7 @@ import type { Serial } from '../serial.ts';
 import type { Store } from '../store/store.ts';
 import type { LanOfEndpoints } from './endpointlan.ts';
 import type { Endpoints } from './endpoints.ts';
-import type { Gateways } from './gateways.ts';
+import type { DoubtfulGateway, Gateways } from './gateways.ts';
 import type { HostAccess } from './host.ts';
 import type { Parents } from './parent.ts';
 import { checkPassthru } from './request.ts';
@@ -32,6 +32,12 @@ export interface NetworksParts {
   readonly now: () => Date;
   /** Whether a container of the network is alive, as far as the kernel knows. */
   readonly isInUse: (networkId: string) => Promise<boolean>;
+}
+
+/** A network that is recorded, and what of it the LAN has to say still. */
+interface Created {
+  readonly network: Network;
+  readonly doubtful: readonly DoubtfulGateway[];
 }
 
 /** The networks of this host. They share parents, so their verbs run one after the other: inTurn(). */
@@ -56,8 +62,31 @@ export class Networks {
     return network;
   }
 
-  /** In turn. Its parent is found or made, and its record. Throws what refuses such a network, and then undid all. */
+  /**
+   * Its parent is found or made, and its record. The LAN is asked for gateways when other networks can be made again. Throws
+   * what refuses such a network, and then undid all.
+   */
   async create(request: NetworkRequest, options: NetworkOptions): Promise<void> {
+    const { network, doubtful } = await this.inTurn(() => this.#create(request, options));
+    if (doubtful.length === 0) return;
+    try {
+      const found = await this.#parts.gateways.ask(network, doubtful);
+      if (found.length > 0) await this.inTurn(() => this.#setGateways(network.id, found));
+    } catch (error) {
+      await undo(this.#parts.log, 'network', () => this.inTurn(() => this.tearDown(network)));
+      throw error;
+    }
+  }
+
+  async #setGateways(networkId: string, found: readonly DoubtfulGateway[]): Promise<void> {
+    const { networks } = this.#parts.store;
+    const network = await networks.get(networkId);
+    const gatewayOf = (subnet: string) => found.find((one) => one.subnet === subnet)?.gateway;
+    const subnets = network?.subnets.map((one) => ({ ...one, gateway: gatewayOf(one.subnet) ?? one.gateway }));
+    if (network !== undefined && subnets !== undefined) await networks.replace(network, { ...network, subnets });
+  }
+
+  async #create(request: NetworkRequest, options: NetworkOptions): Promise<Created> {
     const { parents, store, log } = this.#parts;
     const planned = await parents.plan(options, request.networkId);
     const networks = await store.networks.list();
@@ -71,8 +100,9 @@ export class Networks {
       // Made so for one of our networks, or for this one before.
       const isOurs = networks.some((known) => known.parent.name === parent.name && known.parent.promiscuous);
       const promiscuous = options.promiscuous && (!link.isPromiscuous || isOurs);
-      await this.#recordAndSetUp(request, options, { ...parent, promiscuous }, link);
+      const created = await this.#recordAndSetUp(request, options, { ...parent, promiscuous }, link);
       this.#warn(options, link);
+      return created;
     } catch (error) {
       await undo(log, 'parent', () => parents.release(planned, others));
       throw error;
@@ -85,11 +115,11 @@ export class Networks {
     options: NetworkOptions,
     parent: ParentLink,
     link: Link,
-  ): Promise<void> {
+  ): Promise<Created> {
     const { ties, host, gateways, log } = this.#parts;
     const pooled = await ties.findPools(request.networkId, options.parent, request.subnets);
     const known = await this.#parts.store.networks.get(request.networkId);
-    const subnets = await gateways.settle({ request, options, parent, link, known }, pooled);
+    const { subnets, doubtful } = await gateways.settle({ request, options, parent, link, known }, pooled);
     const pools = pooled.flatMap(({ pool }) => pool ?? []);
     const hostAddresses = await host.choose(options, subnets, pools);
     const { networkId: id, internal } = request;
@@ -106,6 +136,7 @@ export class Networks {
     try {
       await this.setUp(network, link);
       await ties.tiePools(id, pools);
+      return { network, doubtful };
     } catch (error) {
       await undo(log, 'network', () => this.tearDown(network));
       throw error;

@@ -46,7 +46,15 @@ for (const version of VERSIONS) {
         ofEngine.filter((line) => /level=warning.*(tsmacvlan|endpoint|network|address)/i.test(line)),
         [],
       );
-      assert.doesNotMatch(machine.plugin.log(), /\b(error|warn)\b/);
+      const said = machine.plugin
+        .log()
+        .split('\n')
+        .filter((line) => /\b(error|warn)\b/.test(line));
+      // That the networks have no gateway, as nobody named one and nobody answers.
+      assert.deepEqual(
+        said.filter((line) => !line.includes('no gateway was named')),
+        [],
+      );
     });
   });
 }

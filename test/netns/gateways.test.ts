@@ -20,6 +20,9 @@ const FOUR = '10.9.0.0/24';
 const SIX = 'fd09::/64';
 const NEW_ENGINE = { 'com.docker.network.enable_ipv4': true };
 
+/** One after the other they would take twice as long, and the engine would have given up. */
+const MOST_FOR_TWENTY_MS = 7000;
+
 const ip = (words: string) => execFileSync('ip', words.split(' '), { encoding: 'utf8' });
 const lan = (words: string) => ip(`-n lan ${words}`);
 
@@ -166,6 +169,29 @@ describe('gateways on a real link', { skip: outsideLab(), timeout: 120_000 }, ()
     assert.deepEqual(await gateways({}), ['10.9.0.254', 'fd09::1']);
     lan('address add 10.9.0.1/24 dev port0');
     assert.deepEqual(await gateways({}), ['10.9.0.1', 'fd09::1']);
+  });
+
+  test('twenty networks at once that name none ask for theirs together, and not one after the other', async () => {
+    const ids = Array.from({ length: 20 }, (_, n) => String(n).padStart(2, '0').repeat(32));
+    lan('address add 10.18.0.1/24 dev port0');
+    const gatewayOf = async (id: string, n: number) => {
+      const four = await pooled(`10.${n}.0.0/24`, null);
+      const Options = { 'com.docker.network.generic': { parent: 'eth0' }, ...NEW_ENGINE };
+      await call('NetworkDriver.CreateNetwork', { NetworkID: id, Options, IPv4Data: [four], IPv6Data: [] });
+      const Interface = { Address: `10.${n}.0.77/24`, AddressIPv6: '', MacAddress: '' };
+      await call('NetworkDriver.CreateEndpoint', { NetworkID: id, EndpointID: id, Interface, Options: {} });
+      const place = { NetworkID: id, EndpointID: id, SandboxKey: '', Options: {} };
+      return (await call('NetworkDriver.Join', place))['Gateway'];
+    };
+    const begin = performance.now();
+    const gateways = await Promise.all(ids.map((id, n) => gatewayOf(id, n + 10)));
+    const tookMs = performance.now() - begin;
+    assert.deepEqual(
+      gateways,
+      ids.map((_, n) => (n === 8 ? '10.18.0.1' : '')),
+    );
+    assert.ok(tookMs < MOST_FOR_TWENTY_MS, `${tookMs} ms`);
+    for (const NetworkID of ids) await call('NetworkDriver.DeleteNetwork', { NetworkID });
   });
 
   test('-o gateway= says which', async () => {

@@ -228,6 +228,25 @@ test('beyond the limit goes who was unused longest, and not a container that run
   assert.deepEqual(kept, ['c67', 'c68', 'runs']);
 });
 
+test('where no name is remembered the addresses of containers with names rest like others', options, async () => {
+  const store = new MemoryStore();
+  const f = new Fixture(store);
+  const pool = await f.network(SUBNET, { ...RANGE, options: { order: 'rested' } });
+  const names = new Names({ store, now: () => new Date(), days: 0, log: { info: () => undefined } });
+  for (const name of ['a', 'b', 'c']) {
+    const address = bare(await f.address(pool));
+    const lease = await f.lease(address);
+    assert.ok(lease);
+    await names.returned({ ...lease, name }, true);
+    await names.forgetUnused();
+  }
+  const rested = names.longestUnused(LOCAL, () => true, 9).map(formatAddress);
+  assert.deepEqual(
+    rested,
+    ['64', '65', '66'].map((host) => `192.168.77.${host}`),
+  );
+});
+
 test('names that could not be read once are read by the next call', options, async () => {
   const store = new MemoryStore();
   const f = new Fixture(store);
