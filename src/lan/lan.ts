@@ -16,7 +16,7 @@ import { isStandbyMac, isProbeMac } from './frames/mac.ts';
 import { Interruptions } from './interruptions.ts';
 import { type FindSpeaker, Leavers } from './leavers.ts';
 import { Monitor } from './monitor.ts';
-import { isOfHost } from './ownhost.ts';
+import { isOfHost, isOnParent } from './ownhost.ts';
 import { type LateConflict, Prober } from './prober.ts';
 import { type LanQuestion, Questions } from './questions.ts';
 import { conflictReports, lanReports } from './report.ts';
@@ -192,11 +192,6 @@ export class Lan {
     return this.#questions.askAgain(question, first, { atMs, tell });
   }
 
-  /** Who was heard to use an address since it was found free, and before watch(). Null when nobody was. */
-  takerOf(request: Pick<AddressCheck, 'parentName' | 'address'>): string | null {
-    return this.#questions.takerOf(request);
-  }
-
   /** Makes room for a child in passthru mode, which must be alone on its parent. */
   async vacate(parentName: string): Promise<void> {
     await this.#prober.vacate(parentName);
@@ -272,16 +267,15 @@ export class Lan {
   watch(endpoint: LanEndpoint): void {
     if (this.#profileOf(endpoint) === 'off') return;
     const { id, parentName, mode, macAddress, addresses } = endpoint;
-    const tell = (address: Address) =>
-      void this.#prober.announce({ parentName, mode, address, macAddress, ...TOLD_ONCE }).catch(() => undefined);
-    const answersForAll = (address: InterfaceAddress, answerer: string) => {
+    const tell = (address: Address) => void this.#tell(endpoint, address).catch(() => undefined);
+    const answersForAll = (address: InterfaceAddress, by: string) => {
       const subnet = prefixOf(address, address.length);
-      return this.#prober.answersForAll({ parentName, mode, address, subnet, macAddress: answerer });
+      return this.#prober.answersForAll({ parentName, mode, address, subnet, macAddress: by });
     };
-    const defend = this.#parts.defends ? tell : null;
     const ask = async (address: InterfaceAddress) =>
       (await this.#recheck(endpoint, address)) && !this.#interruptions.isDeaf(parentName);
-    this.#monitor.watch(id, { parentName, macAddress, addresses, defend, tellTwin: tell, answersForAll, ask });
+    const says = { defend: this.#parts.defends ? tell : null, tellTwin: tell, answersForAll, ask };
+    this.#monitor.watch(id, { parentName, macAddress, addresses, ...says });
     this.#interruptions.watch(endpoint);
   }
 
@@ -373,24 +367,31 @@ export class Lan {
   }
 
   /**
-   * Somebody else may have taken the container's address; the watch is told. False when the LAN cannot be asked. `tells`: where
-   * no stranger answers it is said whose it is, for another host whose container has the same MAC address for it, or is to get it.
+   * Somebody else may have taken the container's address; the watch is told. False when the LAN cannot be asked. `tells`: where no
+   * stranger answers it is said whose it is, for another host that has the same MAC address for it.
    */
   async #recheck(endpoint: LanEndpoint, address: InterfaceAddress, tells = false): Promise<boolean> {
-    const { parentName, macAddress, mode } = endpoint;
+    const { parentName, macAddress } = endpoint;
     const probe = this.#question({ ...endpoint, address, subnet: prefixOf(address, address.length) });
     if (probe === null) return false;
     const isOwn = (mac: string, isGiven: boolean) => mac === macAddress || probe.isOwn(mac, isGiven);
     try {
+      // Of a container that is gone without a word to us nobody has taken anything.
+      if (!(await isOnParent(this.#parts.links, parentName, macAddress))) return true;
       const verdict = await this.#prober.recheck({ ...probe, isOwn });
       if (verdict.held && !verdict.simultaneous) this.#monitor.hear(parentName, address, verdict.macAddress);
-      const isTwins = !verdict.held || isDaemon(verdict.macAddress);
-      if (isTwins && tells) await this.#prober.announce({ parentName, mode, address, macAddress, ...TOLD_ONCE });
+      if (tells && (!verdict.held || isDaemon(verdict.macAddress))) await this.#tell(endpoint, address);
       return true;
     } catch {
       // A parent that cannot be asked is asked again when it is back.
       return false;
     }
+  }
+
+  /** Says whose the address is, in the name of a container that is there: else another may have both by now, elsewhere. */
+  async #tell({ parentName, mode, macAddress }: LanEndpoint, address: Address): Promise<void> {
+    if (await isOnParent(this.#parts.links, parentName, macAddress))
+      await this.#prober.announce({ parentName, mode, address, macAddress, ...TOLD_ONCE });
   }
 
   // --- what is heard ------------------------------------------------------------------------------------------------

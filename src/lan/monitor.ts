@@ -26,7 +26,7 @@ import { watchingFilter } from './frames/filter.ts';
 import { ALL_NODES_MAC } from './frames/nd.ts';
 import { type Sighting, decodePacket, isStandbyNotice, readSighting } from './frames/sighting.ts';
 import { LastingConflicts, type LastingParts } from './lasting.ts';
-import { type HasLinkTable, findOwners } from './ownhost.ts';
+import { type HasLinkTable, findOwners, isOnParent } from './ownhost.ts';
 import { type MonitoredEndpoint, Takers, type TakersParts } from './takers.ts';
 
 /** What a monitor works with. */
@@ -88,7 +88,11 @@ export class Monitor {
     const { links, onConflict, onEnd, clock = systemClock } = parts;
     this.#parts = parts;
     this.#clock = clock;
-    this.#duplicateMacs = new DuplicateMacs(clock, onConflict);
+    this.#duplicateMacs = new DuplicateMacs(clock, (conflict) => {
+      void isOnParent(links, conflict.parentName, conflict.ourMacAddress).then(
+        (isThere) => isThere && onConflict(conflict),
+      );
+    });
     this.#takers = new Takers({
       owners: (questions) => findOwners(links, questions),
       isWatched: (endpoint) => this.#isWatched(endpoint),

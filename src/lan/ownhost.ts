@@ -31,9 +31,10 @@ export interface OwnerQuestion {
 /**
  * `container`: an interface in the same namespace. `host`: a link of this host, which has the address as well. `daemon`: a
  * link of this host that has not. `stranger`: nothing that can be seen here. `unknown`: the kernel could not be asked.
+ * `vacant`: the container's own link is nowhere; its engine died, and has not said so yet.
  */
 export type Owner =
-  | { readonly kind: 'container' | 'daemon' | 'stranger' | 'unknown' }
+  | { readonly kind: 'container' | 'daemon' | 'stranger' | 'unknown' | 'vacant' }
   | { readonly kind: 'host'; readonly linkName: string };
 
 /** What is needed where only MAC addresses are looked up. */
@@ -110,6 +111,23 @@ export function isSilent({ table }: HasLinkTable, parentName: string, macAddress
     .some((link) => link.namespaceId === null && link.parentIndex === parent?.index && !link.isUp);
 }
 
+/**
+ * Whether a link with this MAC address is on the parent, in whatever namespace: the container's, as long as it runs. True as well
+ * where that cannot be read.
+ */
+export async function isOnParent({ table }: HasLinkTable, parentName: string, macAddress: string): Promise<boolean> {
+  const canTell = await table.update().then(
+    () => table.seesOthers,
+    () => false,
+  );
+  const parent = table.byName(parentName);
+  return !canTell || parent === undefined || onParent(table, parent.index, macAddress).length > 0;
+}
+
+function onParent(table: LinkTable, parentIndex: number, macAddress: string): ReturnType<LinkTable['withMac']> {
+  return table.withMac(macAddress).filter((link) => link.parentIndex === parentIndex);
+}
+
 function isKnown(
   { table }: HasLinkTable,
   macAddress: string,
@@ -132,7 +150,8 @@ export async function findOwners({ table }: HasLinkTable, questions: readonly Ow
 
 function ownerOf(table: LinkTable, { parentIndex, ourMacAddress, macAddress, address }: OwnerQuestion): Owner {
   const found = table.withMac(macAddress);
-  const containers = table.withMac(ourMacAddress).filter((link) => link.parentIndex === parentIndex);
+  const containers = onParent(table, parentIndex, ourMacAddress);
+  if (containers.length === 0 && table.seesOthers) return { kind: 'vacant' };
   const isInSame = (namespaceId: number | null) =>
     namespaceId !== null && containers.some((link) => link.namespaceId === namespaceId);
   if (found.some(({ namespaceId }) => isInSame(namespaceId))) return { kind: 'container' };

@@ -76,7 +76,7 @@ export class Questions {
 
   /** One more question, for an address that was found free; the answer is there at once when somebody was heard to take it. */
   async confirm(question: LanQuestion): Promise<Verdict> {
-    const taker = this.takerOf(question);
+    const taker = this.#takerOf(question);
     if (taker !== null) return heldBy(taker, question.parentName);
     return this.#whenHeard(question, () => this.#parts.prober.confirm(question, question.givenTo));
   }
@@ -110,7 +110,7 @@ export class Questions {
   }
 
   /** His MAC address; null when nobody was heard. */
-  takerOf(place: Place): string | null {
+  #takerOf(place: Place): string | null {
     return this.#takers.get(placeKey(place)) ?? null;
   }
 

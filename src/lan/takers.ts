@@ -287,20 +287,26 @@ export class Takers {
 
   /** Those with the container's own MAC address are another host's: what the container itself says is not noted. */
   async #withoutOwn(due: readonly Taker[]): Promise<Stranger[]> {
-    const strangers: Stranger[] = due.filter(hasOurMac).map((taker) => ({ taker, hostLinkName: null }));
-    const others = due.filter((taker) => !hasOurMac(taker));
     const { clock, owners } = this.#parts;
     const beganAtMs = clock.nowMs();
-    if (others.length === 0 || beganAtMs < this.#readAgainAtMs) return strangers;
-    const found = await owners(others.map(({ use }) => ({ ...use, ourMacAddress: use.endpoint.macAddress })));
+    if (due.length === 0 || beganAtMs < this.#readAgainAtMs) return [];
+    const found = await owners(due.map(({ use }) => ({ ...use, ourMacAddress: use.endpoint.macAddress })));
     const endedAtMs = clock.nowMs();
     this.#readAgainAtMs = endedAtMs + (endedAtMs - beganAtMs) * READING_SHARE;
-    others.forEach((taker, position) => {
-      const owner = found[position] ?? { kind: 'unknown' };
-      if (this.#isExcused(taker.use, owner)) this.#excuse(taker, excuseKey(taker.use));
-      else strangers.push({ taker, hostLinkName: owner.kind === 'host' ? owner.linkName : null });
-    });
-    return strangers;
+    return due.flatMap((taker, position) => this.#judge(taker, found[position] ?? { kind: 'unknown' }) ?? []);
+  }
+
+  #judge(taker: Taker, owner: Owner): Stranger | undefined {
+    const { contest, use } = taker;
+    if (owner.kind === 'vacant') {
+      // Nobody here has anything to lose. What he says next is looked at again.
+      contest.takers.delete(use.macAddress);
+      return undefined;
+    }
+    if (hasOurMac(taker)) return { taker, hostLinkName: null };
+    if (!this.#isExcused(use, owner)) return { taker, hostLinkName: owner.kind === 'host' ? owner.linkName : null };
+    this.#excuse(taker, excuseKey(use));
+    return undefined;
   }
 
   /**

@@ -161,15 +161,17 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 500_0
 
   test('what another socket heard counts once, and where this one did not hear it', { timeout }, async () => {
     assert.ok(!monitor.hear('par', OTHER, SQUATTER), 'nobody has the address');
-    monitor.watch('db', { ...endpoint, macAddress: '02:42:0a:09:00:06', addresses: [on(OTHER, 24)] });
+    const sibling = await addSibling('sibling', SIBLING);
+    monitor.watch('db', { ...endpoint, macAddress: SIBLING, addresses: [on(OTHER, 24)] });
     assert.ok(monitor.hear('par', OTHER, SQUATTER));
     assert.ok(monitor.hear('par', OTHER, SQUATTER));
-    assert.ok(monitor.hear('par', OTHER, '02:42:0a:09:00:06'), 'the container itself');
+    assert.ok(monitor.hear('par', OTHER, SIBLING), 'the container itself');
     squatter.send(encodeArp(arpAnnouncement(IPV4, SQUATTER)));
     await reports(2);
     monitor.hear('par', IPV4, SQUATTER);
     await sleep(1200);
-    assert.deepEqual(seen, [fromSquatter(OTHER, '02:42:0a:09:00:06'), fromSquatter(IPV4)]);
+    await sibling.delete();
+    assert.deepEqual(seen, [fromSquatter(OTHER, SIBLING), fromSquatter(IPV4)]);
   });
 
   test("the container's own words, questions of others and other addresses are no conflict", { timeout }, async () => {
@@ -237,6 +239,26 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 500_0
     assert.deepEqual(seen, []);
   });
 
+  test('a container whose interface is gone, and its engine has not said so, has nothing to lose', {
+    timeout,
+  }, async () => {
+    const tellTwin = (address: Address) => void defended.push(address);
+    const defend = tellTwin;
+    const addresses = [on(IPV4, 24)];
+    monitor.watch('web', { ...endpoint, macAddress: CONTAINER, addresses, defend, tellTwin });
+    await watching();
+    await box.ip('link delete box0');
+    for (const macAddress of [SQUATTER, CONTAINER]) squatter.send(encodeArp(arpAnnouncement(IPV4, macAddress)));
+    squatter.send(encodeArp(arpAnnouncement(OTHER, CONTAINER)));
+    await sleep(1200);
+    assert.deepEqual([seen, defended], [[], []]);
+    await addContainer();
+    await sleep(700);
+    squatter.send(encodeArp(arpAnnouncement(IPV4, SQUATTER)));
+    assert.deepEqual(await reports(1), [fromSquatter(IPV4)]);
+    assert.deepEqual(defended, [on(IPV4, 24)]);
+  });
+
   test('a parent that goes down and comes up is watched on', { timeout }, async () => {
     await ip('link set par down');
     await sleep(1200);
@@ -286,7 +308,7 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 500_0
     await sibling.ip('link set eth0 up');
     const [first] = await reports(1);
     assert.deepEqual({ ...first, count: 1 }, fromSquatter(IPV4, CONTAINER, SIBLING));
-    await sibling.delete();
+    await sibling.ip('address delete 10.9.0.5/24 dev eth0');
     monitor.close();
     seen.length = 0;
     watch();
@@ -297,6 +319,7 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 500_0
     const [one, other] = (await reports(2)).toSorted((a, b) => a.kind.localeCompare(b.kind));
     assert.deepEqual(one, fromSquatter(IPV6, CONTAINER, SIBLING));
     assert.deepEqual(other, { ...fromSquatter(IPV6, SIBLING, SIBLING), kind: 'mac', address: IPV6 });
+    await sibling.delete();
   });
 
   test('256 MAC addresses come first, then one that stays', { timeout }, async () => {

@@ -158,11 +158,22 @@ describe('who takes an address of a container', { timeout: 20_000 }, () => {
     assert.deepEqual(defended, ['10.9.0.5', '10.9.0.5', 'fd00::5']);
   });
 
-  test("the container's own MAC address from another host is told without a look at the kernel, and not defended", async () => {
+  test("the container's own MAC address from another host is told, and not defended", async () => {
     await hear(CONTAINER);
     assert.deepEqual(reports(), [[CONTAINER, 1, 'new']]);
-    assert.deepEqual([defended, asked], [[], []]);
+    assert.deepEqual(defended, []);
   });
+
+  for (const macAddress of [SQUATTER, CONTAINER])
+    test(`for a container that is gone without a word nobody speaks up, and nothing is told of ${macAddress}`, async () => {
+      owners.set(macAddress, { kind: 'vacant' });
+      await hear(macAddress);
+      assert.deepEqual([reports(), defended, told], [[], [], []]);
+      // It was in between two namespaces, say.
+      owners.delete(macAddress);
+      await hear(macAddress);
+      assert.deepEqual(reports(), [[macAddress, 1, 'new']]);
+    });
 
   test('the other host with that MAC address is told once in ten seconds', async () => {
     // That somebody else is defended against has no part in it.
