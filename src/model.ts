@@ -213,6 +213,8 @@ export interface Lease {
   readonly name?: string;
   /** True for a gateway that nobody named and that was chosen here; absent otherwise. */
   readonly isUnnamed?: true;
+  /** True while `tsmacvlan reserve` asks the LAN for the address, for the container of the name; absent otherwise. */
+  readonly isReserving?: true;
   /** The round of its pool in which a swarm's manager claimed it last; absent where no manager did. */
   readonly round?: number;
   /** Another host that has it, in a store that hosts share; absent for what this host has. */

@@ -11,7 +11,6 @@ import { realmOf, type Store } from '../store/store.ts';
 import type { Ages } from './ages.ts';
 import { MOST_ON_STANDBY } from './demand.ts';
 import type { Leases } from './leases.ts';
-import type { Names } from './names.ts';
 import type { Nearby } from './nearby.ts';
 import type { Offers } from './offers.ts';
 import {
@@ -40,7 +39,6 @@ interface Parts {
   readonly offers: Offers;
   readonly releases: Releases;
   readonly recalls: Recalls;
-  readonly names: Names;
   readonly standby: Standby;
   readonly nearby: Nearby;
   /** Of the host's default routes. */
@@ -69,14 +67,13 @@ export class Allocator {
   readonly #offers: Offers;
   readonly #releases: Releases;
   readonly #recalls: Recalls;
-  readonly #names: Names;
   readonly #standby: Standby;
   readonly #nearby: Nearby;
   readonly #hostGateways: () => Promise<readonly Address[]>;
   /** By pool id, the last address tried or given out, where sequential order goes on; before the first its pool's record has it. */
   readonly #lastGiven = new Map<string, bigint>();
 
-  constructor({ store, leases, ages, clock, offers, releases, recalls, names, standby, nearby, hostGateways }: Parts) {
+  constructor({ store, leases, ages, clock, offers, releases, recalls, standby, nearby, hostGateways }: Parts) {
     this.#store = store;
     this.#leases = leases;
     this.#ages = ages;
@@ -84,7 +81,6 @@ export class Allocator {
     this.#offers = offers;
     this.#releases = releases;
     this.#recalls = recalls;
-    this.#names = names;
     this.#standby = standby;
     this.#nearby = nearby;
     this.#hostGateways = hostGateways ?? (async () => []);
@@ -92,7 +88,7 @@ export class Allocator {
 
   /**
    * RequestAddress: answers `192.168.1.2/24`. Throws POOL_UNKNOWN, RANGE_EXHAUSTED or RANGE_HELD; for an address that was
-   * named also ADDRESS_MALFORMED, ADDRESS_OUTSIDE, ADDRESS_RESERVED, ADDRESS_TAKEN, ADDRESS_HELD or ADDRESS_WANTED.
+   * named also ADDRESS_MALFORMED, ADDRESS_OUTSIDE, ADDRESS_RESERVED, ADDRESS_RESERVED_FOR, ADDRESS_TAKEN, ADDRESS_HELD or ADDRESS_WANTED.
    */
   async request({ poolId, address, isGateway, serial, name, limit }: AddressRequest): Promise<string> {
     const pool = await this.#store.pools.get(poolId);
@@ -137,7 +133,6 @@ export class Allocator {
     if (address === undefined) throw errors.addressMalformed(text, option);
     const pool = await this.#poolWith(address, named, kind, option);
     refuseReserved(pool, address, option);
-    if (container !== null) await this.#refuseReservedFor(pool, address, container, option);
     const wanted = this.#offers.lease(pool, address, kind, container);
     const lease = await this.#leases.claim(address, wanted, option, limit);
     await this.#offers.confirm(pool, address);
@@ -158,12 +153,6 @@ export class Allocator {
     if (await this.#standby.isReady(pool, address)) return;
     const realm = await this.#leases.realm(realmOf(pool));
     this.#nearby.missed(pool, address, (one) => realm.isFree(one));
-  }
-
-  async #refuseReservedFor(pool: Pool, address: Address, container: string, option: string): Promise<void> {
-    const kept = await this.#names.at(realmOf(pool), formatAddress(address));
-    if (kept?.isReserved === true && kept.name !== container)
-      throw errors.addressReservedFor(kept.address, kept.name, option);
   }
 
   /** Swarm's allocator tries its pools in any order, so the address may be that of a sister pool (cnmallocator). */

@@ -95,7 +95,7 @@ export class IpamDriver {
     this.#releases = releases;
     this.#reservations = new Reservations({ store, leases, offers, names, standby });
     const recalls = new Recalls({ store, leases, offers, releases, names, standby, log });
-    const rooms = { store, leases, ages, clock, offers, releases, recalls, names, standby, nearby };
+    const rooms = { store, leases, ages, clock, offers, releases, recalls, standby, nearby };
     this.#allocator = new Allocator({ ...rooms, hostGateways });
   }
 

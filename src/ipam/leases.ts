@@ -37,10 +37,15 @@ const BY_THE_RECORDS: EndpointWitness = {
   dropAddress: async () => undefined,
 };
 
-type NamesOfRealms = Pick<Names, 'follow' | 'longestUnused' | 'countReserved'>;
+type NamesOfRealms = Pick<Names, 'follow' | 'longestUnused' | 'countReserved' | 'at'>;
 
 /** Where no container's address is remembered. */
-const NO_NAMES: NamesOfRealms = { follow: async () => undefined, longestUnused: () => [], countReserved: () => 0 };
+const NO_NAMES: NamesOfRealms = {
+  follow: async () => undefined,
+  longestUnused: () => [],
+  countReserved: () => 0,
+  at: async () => undefined,
+};
 
 /** Another's change came between reading a record and writing it: read again. */
 const ATTEMPTS = 8;
@@ -62,7 +67,7 @@ interface Parts {
   /** For spans of time. */
   readonly clock: Clock;
   readonly endpoints?: EndpointWitness;
-  /** Tells each realm what of it is remembered for containers. */
+  /** Tells each realm what of it is remembered for containers, and for whom an address is reserved. */
   readonly names?: NamesOfRealms;
 }
 
@@ -149,15 +154,37 @@ export class Leases {
   /**
    * The address as `wanted`, or the lease that already serves the wish: a gateway is shared by the networks of its
    * subnet. Another call that is about it, and may let go of it, is waited for while there is time.
-   * Throws ADDRESS_TAKEN, naming the holder. `option`: where the user named it, for the sentence.
+   * Throws ADDRESS_RESERVED_FOR, and ADDRESS_TAKEN, naming the holder. `option`: where the user named it, for the sentence.
    */
   async claim(address: Address, wanted: Lease, option: string, limit: CallLimit | null = null): Promise<Lease> {
+    return this.alone(address, wanted, { option, limit }, (claim) => claim());
+  }
+
+  /**
+   * Nobody else claims the address while `act` runs, which may claim it. So what is reserved meanwhile is known to whoever
+   * waits. Throws as claim() does.
+   */
+  async alone<T>(
+    address: Address,
+    wanted: Lease,
+    { option, limit }: { readonly option: string; readonly limit: CallLimit | null },
+    act: (claim: () => Promise<Lease>) => Promise<T>,
+  ): Promise<T> {
     const key = leaseKey(wanted);
     return this.#claims.run(key, async () => {
+      limit?.signal.throwIfAborted();
       // A search holds a lease on each address that it asks for, and lets most of them go.
       if (wanted.kind === 'container') await this.#whileUnderway(key, limit);
-      return this.#claim(address, wanted, option);
+      await this.#refuseReserved(wanted, option);
+      return act(() => this.#claim(address, wanted, option));
     });
+  }
+
+  /** What is reserved goes to its name, to whoever names the address without saying a name, and to a gateway that is named. */
+  async #refuseReserved({ realm, address, name, isUnnamed }: Lease, option: string): Promise<void> {
+    if (name === undefined && isUnnamed !== true) return;
+    const kept = await this.#names.at(realm, address);
+    if (kept?.isReserved === true && kept.name !== name) throw errors.addressReservedFor(address, kept.name, option);
   }
 
   async #whileUnderway(key: string, limit: CallLimit | null): Promise<void> {
@@ -209,7 +236,8 @@ export class Leases {
     if (isManagersLease(existing, evidence)) return successorInSwarm(existing, wanted, option);
     if (areForNoContainer(existing, wanted)) return successorOfFixed(existing, wanted, option);
     if (isStale(existing, evidence, this.#ages) || this.#isCutShort(existing, evidence)) return wanted;
-    if (isAskedAgain(existing, wanted)) return wanted;
+    // Whoever reserves is alone with the address until he is done: this one was killed.
+    if (existing.isReserving === true || isAskedAgain(existing, wanted)) return wanted;
     const pool = existing.poolIds.map((id) => evidence.pools.get(id)).find((found) => found !== undefined);
     throw this.#refusal(existing, pool?.networkId ?? null, option);
   }

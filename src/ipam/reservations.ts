@@ -43,13 +43,17 @@ export class Reservations {
     const address = parseAddress(text);
     if (address === undefined) throw errors.addressMalformed(text, `tsmacvlan reserve ${name}`);
     const pool = await this.#poolOf(address, networkId);
-    const kept = await this.#names.at(realmOf(pool), formatAddress(address));
-    if (kept?.isReserved === true && kept.name !== name)
-      throw errors.addressReservedFor(kept.address, kept.name, 'address');
-    await this.#refuseElsewhere(pool, name, formatAddress(address));
-    const lease = await this.#store.leases.get(leaseKey({ realm: realmOf(pool), address: formatAddress(address) }));
-    if (lease !== undefined && isOf(lease, name, [pool])) return this.#reserve(pool, name, address);
-    return this.#whileFree(pool, address, limit, () => this.#reserve(pool, name, address));
+    const wanted: Lease = { ...this.#offers.lease(pool, address, 'container', name), isReserving: true };
+    return this.#leases.alone(address, wanted, { option: 'address', limit }, async (claim) => {
+      await this.#refuseElsewhere(pool, name, formatAddress(address));
+      const existing = await this.#store.leases.get(leaseKey(wanted));
+      const act = () => this.#reserve(pool, name, address);
+      if (existing !== undefined && isOf(existing, name, [pool])) return act();
+      const lease = await claim();
+      // A gateway of a swarm's, which is shared by whoever claims it.
+      if (lease !== wanted) throw errors.reserveOutside(lease.address, [nameOf(pool)]);
+      return this.#whileFree(pool, address, lease, limit, act);
+    });
   }
 
   /** It has one reserved address on a network, in whichever of its pools. */
@@ -60,15 +64,8 @@ export class Reservations {
     return reserved;
   }
 
-  /**
-   * Nobody else gets the address while the LAN is asked for it and `act` runs. The lease is nobody's, as the container may start
-   * just now, and would take it over.
-   */
-  async #whileFree<T>(pool: Pool, address: Address, limit: CallLimit, act: () => Promise<T>): Promise<T> {
-    const wanted = this.#offers.lease(pool, address, 'container', null);
-    const lease = await this.#leases.claim(address, wanted, 'address', limit);
-    // A gateway of a swarm's, which is shared by whoever claims it.
-    if (lease !== wanted) throw errors.reserveOutside(lease.address, [nameOf(pool)]);
+  /** No search finds the address, and no other host of a shared store, while the LAN is asked for it and `act` runs. */
+  async #whileFree<T>(pool: Pool, address: Address, lease: Lease, limit: CallLimit, act: () => Promise<T>): Promise<T> {
     const verdict = await this.#offers.ask(pool, address, lease, { limit, refusal: null });
     if (verdict.held) throw errors.reserveHeld(lease.address, verdict.macAddress, verdict.linkName);
     try {
@@ -139,6 +136,7 @@ function isOfNetwork(pool: Pool, networkId: string | null): boolean {
 }
 
 /** The container of the name has it, out of one of these pools. */
-function isOf({ kind, name: container, poolIds }: Lease, name: string, pools: readonly Pool[]): boolean {
-  return kind === 'container' && container === name && pools.some(({ id }) => poolIds.includes(id));
+function isOf({ kind, name: container, poolIds, isReserving }: Lease, name: string, pools: readonly Pool[]): boolean {
+  const isIts = kind === 'container' && container === name && isReserving !== true;
+  return isIts && pools.some(({ id }) => poolIds.includes(id));
 }

@@ -5,6 +5,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import { main } from '../../src/cli.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { Serving } from '../lab/serving.ts';
@@ -87,9 +88,9 @@ describe('names through the socket', LIMITS, () => {
     return { four, six, mac: answer?.MacAddress ?? macNamed };
   }
 
-  async function restart(signal: NodeJS.Signals): Promise<void> {
+  async function restart(signal: NodeJS.Signals, settings: Record<string, string> = {}): Promise<void> {
     await daemon.stop(signal);
-    daemon = await Serving.start(directory);
+    daemon = await Serving.start(directory, settings);
   }
 
   async function command(...words: string[]): Promise<string> {
@@ -214,6 +215,43 @@ describe('names through the socket', LIMITS, () => {
     );
     assert.match(await command('unreserve', 'web'), /^nothing is kept for web any more; it had 10\.9\.0\.77 fd09::/);
     assert.match(await command('unreserve', 'web'), /nothing is reserved or remembered for "web"/);
+    await remove();
+  });
+
+  test('who loses a race for an address hears at once for whom it is reserved', async () => {
+    await restart('SIGTERM', { PROBE: 'fast' });
+    await create();
+    const reserve = (Name: string, Address: string) =>
+      daemon.call('Tsmacvlan.ReserveAddress', { Name, Address, Network: '' });
+    const name = (container: string, Address: string) =>
+      daemon.call('IpamDriver.RequestAddress', {
+        PoolID: pools[0],
+        Address,
+        Options: { 'com.docker.network.endpoint.name': container },
+      });
+    const many = await Promise.all(Array.from({ length: 8 }, (_, index) => reserve(`m${index}`, '10.9.0.140')));
+    const winner = many.findIndex(({ status }) => status === 200);
+    for (const { sentence } of many.toSpliced(winner, 1))
+      assert.match(sentence, new RegExp(`10\\.9\\.0\\.140 is reserved for container "m${winner}"`));
+
+    const beganMs = performance.now();
+    const first = reserve('web', '10.9.0.141');
+    await setTimeout(100);
+    const [{ status }, start, other] = await Promise.all([
+      first,
+      name('thief', '10.9.0.141'),
+      reserve('b', '10.9.0.141'),
+    ]);
+    assert.equal(status, 200);
+    for (const { sentence } of [start, other]) assert.match(sentence, /10\.9\.0\.141 is reserved for container "web"/);
+    assert.ok(performance.now() - beganMs < 3000);
+
+    void reserve('killed', '10.9.0.142').catch(() => undefined);
+    await setTimeout(200);
+    await restart('SIGKILL', { PROBE: 'fast' });
+    assert.match(await command('leases'), /^10\.9\.0\.142 +container +killed /m);
+    assert.equal((await reserve('another', '10.9.0.142')).status, 200);
+    assert.match(await command('leases'), /^10\.9\.0\.142 +reserved +another /m);
     await remove();
   });
 });

@@ -33,5 +33,5 @@ export function allocatorOf({ store, leases, clock, probe, standby, ...given }: 
   const releases = new Releases({ store, leases, names, standby });
   const recalls = new Recalls({ store, leases, offers, releases, names, standby, log });
   const [ages, nearby] = [new Ages(now, clock), given.nearby ?? new Nearby({ keeper: KEEPS_NOTHING, clock })];
-  return new Allocator({ store, leases, ages, clock, offers, releases, recalls, names, standby, nearby });
+  return new Allocator({ store, leases, ages, clock, offers, releases, recalls, standby, nearby });
 }

@@ -1,6 +1,7 @@
 /** `tsmacvlan reserve` and `unreserve`: kept for the name alone, and what is refused changes nothing. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import { formatAddress } from '../../../src/address.ts';
 import type { Probe } from '../../../src/ipam/driver.ts';
 import { NOT_HELD } from '../../../src/lan/verdict.ts';
@@ -172,3 +173,97 @@ test(
     assert.equal(await f.addressFor('web', pool), '192.168.77.70/24');
   },
 );
+
+/** Asks the LAN until it is told that nobody answers. */
+class Gate {
+  readonly asked: string[] = [];
+  #open: (() => void)[] = [];
+  readonly probe: Probe = async (_pool, address) => {
+    this.asked.push(formatAddress(address));
+    await new Promise<void>((resolve) => this.#open.push(resolve));
+    return NOT_HELD;
+  };
+
+  async open(): Promise<void> {
+    while (this.#open.length === 0) await setImmediate();
+    for (const open of this.#open.splice(0)) open();
+  }
+}
+
+const outcomes = async (actions: readonly Promise<unknown>[]) =>
+  (await Promise.allSettled(actions)).map((one) =>
+    one.status === 'fulfilled' ? 'done' : (one.reason as Error).message.replace(/^.* is reserved for/, 'reserved for'),
+  );
+
+test('of several names that want one address at once one gets it, and the others hear which', options, async () => {
+  const gate = new Gate();
+  const f = new Fixture(new MemoryStore(), gate.probe);
+  const pool = await f.network(SUBNET, RANGE);
+  const reserved = outcomes(['a', 'b', 'c', 'd'].map((name) => f.reserve(name, '192.168.77.70')));
+  await gate.open();
+  const [first, ...others] = await reserved;
+  assert.equal(first, 'done');
+  for (const other of others) assert.match(String(other), /^reserved for container "a"; choose another address/);
+  assert.equal(gate.asked.length, 1, 'who is refused asks nobody');
+  assert.equal((await f.ipam.unreserveName({ name: 'a', networkId: null })).forgotten.length, 1);
+  const given = f.addressFor('b', pool, '192.168.77.70');
+  await gate.open();
+  assert.equal(await given, '192.168.77.70/24');
+});
+
+test('a start that names the address while it is being reserved for another name is refused', options, async () => {
+  const gate = new Gate();
+  const f = new Fixture(new MemoryStore(), gate.probe);
+  const pool = await f.network(SUBNET, RANGE);
+  const reserved = f.reserve('web', '192.168.77.70');
+  const starts = outcomes(['thief', 'web'].map((name) => f.addressFor(name, pool, '192.168.77.70')));
+  await gate.open();
+  await reserved;
+  await gate.open();
+  const [thief, web] = await starts;
+  assert.match(String(thief), /^reserved for container "web"; choose another --ip/);
+  assert.equal(web, 'done');
+});
+
+test('a start that was first keeps the address, and the reservation for another name is refused', options, async () => {
+  const gate = new Gate();
+  const f = new Fixture(new MemoryStore(), gate.probe);
+  const pool = await f.network(SUBNET, RANGE);
+  const started = f.addressFor('db', pool, '192.168.77.70');
+  while (gate.asked.length === 0) await setImmediate();
+  const refused = sentence(f.reserve('web', '192.168.77.70'));
+  await gate.open();
+  assert.equal(await started, '192.168.77.70/24');
+  assert.match(await refused, /is leased to a container/);
+  assert.deepEqual(
+    (await f.store.names.list()).map(({ name, isReserved }) => [name, isReserved]),
+    [['db', false]],
+  );
+});
+
+test('a daemon that is killed while it reserves leaves nothing that is in the way', options, async () => {
+  const gate = new Gate();
+  const f = new Fixture(new MemoryStore(), (...question) => probe(...question));
+  const pool = await f.network(SUBNET, RANGE);
+  let probe: Probe = gate.probe;
+  for (const again of [
+    () => f.reserve('web', '192.168.77.70'),
+    () => f.reserve('other', '192.168.77.70'),
+    () => f.addressFor('db', pool, '192.168.77.70'),
+    () => f.addressFor('web', pool, '192.168.77.70'),
+  ]) {
+    probe = gate.probe;
+    void f.reserve('web', '192.168.77.70');
+    while (gate.asked.length === 0) await setImmediate();
+    gate.asked.length = 0;
+    f.restart();
+    assert.ok(await f.lease('192.168.77.70'));
+    const asked: string[] = [];
+    probe = async (_pool, address) => (asked.push(formatAddress(address)), NOT_HELD);
+    await again();
+    assert.deepEqual(asked, ['192.168.77.70'], 'the LAN is asked again');
+    for (const { name } of await f.store.names.list()) await f.ipam.unreserveName({ name, networkId: null });
+    await f.release(pool, '192.168.77.70');
+    assert.deepEqual(await f.store.leases.list(), []);
+  }
+});
