@@ -624,6 +624,12 @@ export const migrateInUse = (count: number, address: string, others: number) =>
 export const storeUsage = (argument: string) =>
   mistake('USAGE', `unknown word ${quote(argument)} after tsmacvlan store; use migrate, nodes, or forget NODE`);
 
+export const nodeFile = (file: string) =>
+  mistake(
+    'NODE_FILE',
+    `${quote(file)} does not hold the name of a node, such as web1-3f2a9c1d04be; put the name of this host back that tsmacvlan store nodes shows on another host, or remove the file where this host has no containers`,
+  );
+
 export const nodeAlive = (node: string) =>
   mistake(
     'NODE_ALIVE',

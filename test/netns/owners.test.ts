@@ -184,7 +184,12 @@ describe('who a host is', { skip: outsideLab(), timeout: 400_000 }, () => {
     // What the copy believes to have, its collector takes for leaks.
     await plugin.commandInside('gc');
     assert.equal(await owners.claimant(address.split('/')[0] ?? ''), 'two');
+    // An upgrade: the copy, which asks every second, does not come in its place meanwhile.
+    await two.plugin.stop();
+    await sleep(3000);
+    await two.plugin.start();
     await two.engine.run(two.network);
+    assert.match(await owners.refusal('one', address.split('/')[0]), / is used on host two-/);
     assert.deepEqual(await owners.doubled(), []);
     await copy.scrap(owners.lan);
   });

@@ -1,23 +1,20 @@
 /** How etcd is reached, from the settings: what they name by path is read whenever it is needed, as it stands then. */
-import { existsSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { getSystemErrorMessage } from 'node:util';
 import { storeFileUnreadable } from '../../errors.ts';
 import type { ClusterSettings } from '../../settings.ts';
 import type { EtcdAccess, TlsFiles } from './client.ts';
 
-/** Throws STORE_FILE for what cannot be read at this moment. */
+/** What it answers throws STORE_FILE for what cannot be read at that moment, as before a secret is mounted. */
 export function readAccess({ endpoints, isSecure, user, password, ca, cert, key }: ClusterSettings): EtcdAccess {
   const tls = () => ({
     ...pem('STORE_CA', 'ca', ca),
     ...pem('STORE_CERT', 'cert', cert),
     ...pem('STORE_KEY', 'key', key),
   });
-  const isFile = password.startsWith('/') && existsSync(password);
+  const isFile = password.startsWith('/');
   const login = () => ({ name: user, password: isFile ? read('STORE_PASSWORD', password).trimEnd() : password });
-  const access = { endpoints, tls: isSecure ? tls : () => null, user: user === '' ? () => null : login };
-  access.tls();
-  access.user();
-  return access;
+  return { endpoints, tls: isSecure ? tls : () => null, user: user === '' ? () => null : login };
 }
 
 /** Nothing for an empty setting. */

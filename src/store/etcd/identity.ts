@@ -8,6 +8,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { existsSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
+import * as errors from '../../errors.ts';
 import type { Position } from './client.ts';
 
 /** A node, and the process that speaks for it. */
@@ -33,12 +34,14 @@ export const COMMAND = ':command-';
 
 /** Behind the name in the file of a node that is a copy. */
 const COPIED = 'copied';
+/** A host's name as hostname(7) has it, or as it was when it was given, and twelve random digits. */
+const NODE_FILE = /^[^\s/]+-[0-9a-f]{12}(\s+copied)?\s*$/;
 const BOOT_ID = '/proc/sys/kernel/random/boot_id';
 
 /** Who this host is. Named at the first call. */
 export function readSelf(stateDirectory: string): Self {
   const { node, file } = peekSelf(stateDirectory);
-  if (!existsSync(file)) writeFileSync(file, `${node}\n`, { flag: 'wx', mode: 0o600, flush: true });
+  if (!existsSync(file)) writeWhole(file, `${node}\n`);
   return peekSelf(stateDirectory);
 }
 
@@ -46,7 +49,7 @@ export function readSelf(stateDirectory: string): Self {
 export function peekSelf(stateDirectory: string): Self {
   const file = join(resolve(stateDirectory), 'node');
   const host = hostname();
-  const [name = '', mark] = existsSync(file) ? readFileSync(file, 'utf8').trim().split(/\s+/) : [];
+  const [name = '', mark] = existsSync(file) ? readName(file) : [];
   const life = randomBytes(6).toString('hex');
   const node = name === '' ? `${host}-${randomBytes(6).toString('hex')}` : name;
   return { node, host, file, life, place: placeOf(file), isCopy: mark === COPIED };
@@ -54,7 +57,20 @@ export function peekSelf(stateDirectory: string): Self {
 
 /** From now on this host refuses to be the node, also while the other machine is off. */
 export function markCopied({ file, node }: Pick<Self, 'file' | 'node'>): void {
-  if (existsSync(file)) writeFileSync(file, `${node}\n${COPIED}\n`, { mode: 0o600, flush: true });
+  if (existsSync(file)) writeWhole(file, `${node}\n${COPIED}\n`);
+}
+
+/** Its words. Throws NODE_FILE for what is no name: as another node this host would leave its claims with one that is dead for good. */
+function readName(file: string): string[] {
+  const text = readFileSync(file, 'utf8');
+  if (!NODE_FILE.test(text)) throw errors.nodeFile(file);
+  return text.trim().split(/\s+/);
+}
+
+/** Whole or not at all, also on a disk that is full. */
+function writeWhole(file: string, text: string): void {
+  writeFileSync(`${file}.new`, text, { mode: 0o600, flush: true });
+  renameSync(`${file}.new`, file);
 }
 
 function placeOf(file: string): string {

@@ -122,7 +122,10 @@ export class Membership {
     if (revision === this.#revision) [this.#leaseId, this.#revision] = [0, 0];
   }
 
-  /** A stop in order: the record goes at once, so that this host may come back under another name. Never throws. */
+  /**
+   * Of a command: its record goes at once. That of a daemon stays when it stops, and ends by itself: the same state directory takes
+   * it over at once, and a copy of it does not come in its place meanwhile. Never throws.
+   */
   async leave(): Promise<void> {
     const { condition } = this;
     this.#hasLeft = true;

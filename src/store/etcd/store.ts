@@ -39,8 +39,10 @@ const WATCH_TRIES = 3;
 /** After etcd was restored from a snapshot: until the hosts have claimed again what they got since it was made. */
 const RESTORED_MS = 10_000;
 /** What an operator is changing just now is waited for. */
-const CHANGING = ['CLUSTER_LOGIN', 'CLUSTER_TLS', 'CLUSTER_NODE_TAKEN'];
+const CHANGING = ['CLUSTER_LOGIN', 'CLUSTER_TLS'];
 const CHANGING_MS = 3000;
+/** The record of the run before a reboot ends in this time, but for a reboot that took no longer than seconds. */
+const RECORD_ENDS_MS = 7000;
 const TRIES_MS = 100;
 /** A stop waits so long for etcd, twice. */
 const CLOSE_MS = 1500;
@@ -94,7 +96,6 @@ export class ClusterStore implements Store {
     // What is under way goes on as long as etcd is silent.
     const late = () => delay(CLOSE_MS, null, { ref: false });
     if (this.#isUp) await Promise.race([this.#stay.then(() => this.leases.settle()), late()]);
-    if (this.#isUp) await this.#registry.membership.leave();
     this.#etcd.close();
     await this.#stay;
     await this.leases.settle();
@@ -104,9 +105,8 @@ export class ClusterStore implements Store {
   async #gate(): Promise<void> {
     if (!this.#isUp && this.#fault === null)
       await Promise.race([this.#started.promise, delay(START_MS, null, { ref: false })]);
-    const untilMs = performance.now() + CHANGING_MS;
-    while (!this.#isUp && CHANGING.includes(this.#fault?.code ?? '') && performance.now() < untilMs)
-      await delay(TRIES_MS);
+    const beganAtMs = performance.now();
+    while (!this.#isUp && performance.now() - beganAtMs < patienceWith(this.#fault)) await delay(TRIES_MS);
     if (!this.#isUp) throw this.#fault ?? this.#etcd.silence();
     const waitMs = this.#restoredAtMs + RESTORED_MS - performance.now();
     if (waitMs > 0) throw errors.clusterRestored(Math.ceil(waitMs / 1000));
@@ -272,6 +272,11 @@ export class ClusterStore implements Store {
     this.#fault = fault;
     this.#started.resolve();
   }
+}
+
+function patienceWith(fault: errors.PluginError | null): number {
+  if (fault?.code === 'CLUSTER_NODE_TAKEN') return RECORD_ENDS_MS;
+  return CHANGING.includes(fault?.code ?? '') ? CHANGING_MS : 0;
 }
 
 /** Undefined where no cluster has most of the endpoints; one behind which several answer has none. */
