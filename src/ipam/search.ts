@@ -61,9 +61,9 @@ export class Search {
     return this.#last !== undefined && this.#clock.nowMs() >= this.#untilMs;
   }
 
-  /** No time is left at all. */
+  /** No time is left at all, whether it has met anybody or not. */
   get isOverForGood(): boolean {
-    return this.#last !== undefined && this.#clock.nowMs() >= this.#endMs;
+    return this.#clock.nowMs() >= this.#endMs;
   }
 
   /** When whoever waits for answers gives up waiting, by the clock. */
