@@ -88,6 +88,11 @@ export function prefixOf({ family, value }: Address, length: number): Prefix {
   return { family, first, last: first | hostMask, length, hasHostBits: first !== value };
 }
 
+/** The lowest that a host may have, by custom the router's; on a subnet of two (RFC 3021, RFC 6164) or one the very first. */
+export function lowestHost({ family, first, length }: Prefix): Address {
+  return { family, value: length >= ADDRESS_BITS[family] - 1 ? first : first + 1n };
+}
+
 /** Canonical: `192.168.1.0/24` also for a prefix read from `192.168.1.7/24`. */
 export function formatPrefix({ family, first, length }: Prefix): string {
   return `${formatAddress({ family, value: first })}/${length}`;

@@ -1,7 +1,7 @@
 /**
  * Addresses of pools: gateways, auxiliary addresses and those of containers, named by the user or chosen here.
  */
-import { type Address, contains, formatAddress, parseAddress } from '../address.ts';
+import { type Address, contains, formatAddress, lowestHost, parseAddress } from '../address.ts';
 import type { Clock } from '../clock.ts';
 import * as errors from '../errors.ts';
 import { type HeldVerdict, NOT_HELD } from '../lan/verdict.ts';
@@ -167,9 +167,9 @@ export class Allocator {
   // --- chosen here -----------------------------------------------------------------------------------------------
 
   async #chooseGateway(pool: Pool, search: Search): Promise<string> {
-    const common =
-      (await this.#gatewayOf(pool)) ?? (await this.#gatewayOfOthers(pool)) ?? (await this.#gatewayOfHost(pool));
-    return common ?? (await this.#searched([pool], search)) ?? this.#refuse([pool], search);
+    const common = (await this.#gatewayOf(pool)) ?? (await this.#gatewayOfOthers(pool));
+    const likely = common ?? (isManagers(pool) ? undefined : await this.#likelyGateway(pool));
+    return likely ?? (await this.#searched([pool], search)) ?? this.#refuse([pool], search);
   }
 
   /** In the global space a request is repeated by every new leader of the swarm, and the answer stays the same. */
@@ -177,11 +177,19 @@ export class Allocator {
     return isGlobal(pool.addressSpace) ? this.#addressOf(pool, 'gateway') : undefined;
   }
 
-  /** What the host itself uses there is a gateway; whether it is on the network's LAN the network room finds out. */
-  async #gatewayOfHost(pool: Pool): Promise<string | undefined> {
+  /**
+   * What the host itself uses there is a gateway, else mostly the lowest address, wherever containers get theirs; whether either
+   * is, on the network's LAN, the network room finds out.
+   */
+  async #likelyGateway(pool: Pool): Promise<string | undefined> {
     const subnet = known(pool.subnet);
-    const address = (await this.#hostGateways()).find((one) => contains(subnet, one));
-    if (address === undefined || isManagers(pool)) return undefined;
+    const hosts = (await this.#hostGateways()).find((one) => contains(subnet, one));
+    const claimed = hosts && (await this.#claimGateway(pool, hosts));
+    return claimed ?? this.#claimGateway(pool, lowestHost(subnet));
+  }
+
+  /** Undefined when somebody else has it. */
+  async #claimGateway(pool: Pool, address: Address): Promise<string | undefined> {
     const wanted = this.#offers.gateway(pool, address);
     const claimed = await this.#leases.claim(address, wanted, '--gateway').catch((error: unknown) => {
       if (error instanceof errors.PluginError && error.kind === 'mistake') return undefined;

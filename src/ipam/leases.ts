@@ -426,6 +426,8 @@ function successorOfFixed(existing: Lease, wanted: Lease, option: string): Lease
   const kinds = new Set([existing.kind, wanted.kind]);
   if (kinds.has('host') && kinds.has('gateway')) throw errors.addressIsNoHosts(existing.address, option);
   const kind = kinds.has('host') ? 'host' : existing.kind;
+  // The engine asks for a gateway before it says the auxiliary addresses, of which one may be the router's.
+  if (isOfPool && existing.isUnnamed === true && wanted.kind === 'auxiliary') return existing;
   if (!isOfPool || (wanted.kind === 'host' && existing.kind === 'host')) return { ...shared(existing, wanted), kind };
   if (wanted.kind !== 'host') throw errors.addressNamedTwice(existing.address, existing.kind, option);
   return { ...existing, kind, changedAt: wanted.changedAt };

@@ -31,6 +31,7 @@ import {
   decodeAddress,
   decodeLink,
   decodeRoute,
+  RT_TABLE_MAIN,
   ipv4Config,
   linkAlias,
   linkAlternativeName,
@@ -321,6 +322,13 @@ export class Links {
   async routes(): Promise<Route[]> {
     const request = { type: RTM_GETROUTE, flags: 0, body: routeDumpBody() };
     return (await this.#requests.dump('list routes', request, decodeRoute)).flat();
+  }
+
+  /** Of table main: what another table has is for some packets alone (ip-rule(8)). */
+  async defaultRoutes(): Promise<Route[]> {
+    return (await this.routes()).filter(
+      ({ destination, table }) => destination === 'default' && table === RT_TABLE_MAIN,
+    );
   }
 
   /** In table main. EEXIST when it is there already. */

@@ -324,7 +324,7 @@ export function decodeAddress({ body }: Message): LinkAddress | undefined {
 
 // --- routes --------------------------------------------------------------------------------------------------------
 
-const RT_TABLE_MAIN = 254;
+export const RT_TABLE_MAIN = 254;
 const RTPROT_STATIC = 4;
 const RT_SCOPE_UNIVERSE = 0;
 const RT_SCOPE_LINK = 253;

@@ -3,7 +3,7 @@ import { type Address, formatAddress, parsePrefix, type Prefix } from '../addres
 import { LatestMap } from '../bounded.ts';
 import * as errors from '../errors.ts';
 import type { AddressCheck, Lan, LanEndpoint } from '../lan/lan.ts';
-import type { HeldVerdict, Kept, Loss } from '../lan/verdict.ts';
+import type { HeldVerdict, Kept, Loss, Verdict } from '../lan/verdict.ts';
 import type { Log } from '../log.ts';
 import {
   type ConflictPolicy,
@@ -117,13 +117,13 @@ export class EndpointLan {
     return { answer, isDoubtful: () => isDoubtful };
   }
 
-  /** Whether somebody answers at the address, a gateway's; asked also where containers' addresses are not. Throws as Lan.check() does. */
-  async isThere(segment: Segment, address: Address, subnet: Prefix): Promise<boolean> {
+  /** Who answers at the address, a gateway's; asked also where containers' addresses are not. Throws as Lan.check() does. */
+  async whoIsAt(segment: Segment, address: Address, subnet: Prefix): Promise<Verdict> {
     const request = { ...segment, address, subnet, leastProfile: 'fast' as const, isGuess: true };
     const verdict = await this.#lan.check(request);
     // A router that comes up now must not find its own address defended.
     if (!verdict.held) this.#lan.release(request);
-    return verdict.held;
+    return verdict;
   }
 
   /** Calls off what ask() asks; nobody will hear the answer. */

@@ -3,14 +3,24 @@
  * address. A default route to nobody takes a container off the Internet, and for IPv6 it hides the router that router
  * advertisements tell of (RFC 4861 6.3.6).
  */
-import { type Address, contains, formatAddress, parseAddress, parsePrefix, type Prefix } from '../address.ts';
+import {
+  type Address,
+  contains,
+  formatAddress,
+  isSameAddress,
+  lowestHost,
+  parseAddress,
+  parsePrefix,
+  type Prefix,
+} from '../address.ts';
 import * as errors from '../errors.ts';
 import type { Link, Links } from '../kernel/link.ts';
 import type { Log } from '../log.ts';
-import type { Network, NetworkOptions, NetworkSubnet, ParentLink } from '../model.ts';
+import type { Network, NetworkOptions, NetworkSubnet, ParentLink, Pool, Segment } from '../model.ts';
 import { isOfSwarm } from '../model.ts';
 import type { NetworkRequest } from '../requests.ts';
 import { leaseKey, realmOf, type Store } from '../store/store.ts';
+import { NOT_HELD, type Verdict } from '../lan/verdict.ts';
 import type { LanOfEndpoints } from './endpointlan.ts';
 import type { PooledSubnet } from './ties.ts';
 
@@ -49,6 +59,8 @@ export interface DoubtfulGateway {
   readonly subnet: string;
   readonly gateway: string;
   readonly otherwise: string | null;
+  /** What the log says when somebody answers; null where the engine told it. */
+  readonly note: string | null;
   /** What the log says when nobody answers. */
   readonly warning: string;
 }
@@ -66,6 +78,14 @@ const LEAST_RANGE = 16n;
 
 const NONE =
   'no gateway was named, and the host has none in this subnet: containers get no IPv4 default route; make the network with --gateway or -o gateway= to give one';
+const ITSELF =
+  'what would be the gateway is an address of this host, which containers do not reach: they do not get it; -o host_access=true lets them, and --gateway names another one';
+const ITSELF_NAMED =
+  'the gateway that was named is an address of this host, which containers do not reach; -o host_access=true lets them';
+const HOSTS =
+  "no gateway was named: containers get the host's own default gateway; --gateway or -o gateway= names another";
+const LOWEST =
+  'no gateway was named: containers get the lowest address of the subnet, where somebody answers; --gateway or -o gateway= names another';
 const HOSTS_OWN_INSTEAD =
   "nobody answers at the gateway that the engine told: containers get the host's own; -o gateway= with its address insists";
 const ROUTERS_INSTEAD =
@@ -89,6 +109,7 @@ export class Gateways {
     const doubtful: DoubtfulGateway[] = [];
     for (const one of pooled) {
       const settled = isWithout ? one.subnet.gateway : await this.#settle(plan, one, wishes);
+      if (!isWithout && typeof settled === 'string') await this.#warnOfHost(plan, settled, one.subnet.subnet);
       const isDoubtful = settled !== null && typeof settled === 'object';
       if (isDoubtful) doubtful.push(settled);
       const gateway = isDoubtful ? settled.otherwise : settled;
@@ -103,20 +124,32 @@ export class Gateways {
    */
   async ask({ id, parent, options }: Network, doubtful: readonly DoubtfulGateway[]): Promise<DoubtfulGateway[]> {
     const place = { parentName: parent.name, mode: options.mode, profile: null };
-    const isThere = async ({ gateway, subnet }: DoubtfulGateway): Promise<boolean> => {
-      const [address, prefix] = [parseAddress(gateway), parsePrefix(subnet)];
-      if (address === undefined || prefix === undefined) return false;
-      return this.#parts.lan.isThere(place, address, prefix).catch(() => false);
-    };
-    const answers = await Promise.all(doubtful.map(isThere));
-    for (const { subnet, gateway, otherwise, warning } of doubtful.filter((_, at) => answers[at] === false))
-      this.#parts.log.warn(warning, {
-        network: errors.short(id),
-        subnet,
-        gateway,
-        ...(otherwise !== null && { host: otherwise }),
-      });
-    return doubtful.filter((_, at) => answers[at] === true);
+    const verdicts = await Promise.all(doubtful.map((one) => this.#whoIsAt(place, one)));
+    return doubtful.filter(({ subnet, gateway, otherwise, warning, note }, at) => {
+      const verdict = verdicts[at] ?? NOT_HELD;
+      const isTaken = verdict.held && (!verdict.isOnHost || options.hostAccess);
+      const fields = { network: errors.short(id), subnet, gateway };
+      if (isTaken && note !== null) this.#parts.log.info(note, fields);
+      if (!isTaken)
+        this.#parts.log.warn(verdict.held ? ITSELF : warning, {
+          ...fields,
+          ...(otherwise !== null && { host: otherwise }),
+        });
+      return isTaken;
+    });
+  }
+
+  async #whoIsAt(place: Segment, { gateway, subnet }: DoubtfulGateway): Promise<Verdict> {
+    const [address, prefix] = [parseAddress(gateway), parsePrefix(subnet)];
+    if (address === undefined || prefix === undefined) return NOT_HELD;
+    return this.#parts.lan.whoIsAt(place, address, prefix).catch(() => NOT_HELD);
+  }
+
+  /** Macvlan hides a parent from its own sub-interfaces. What is known from before was said before. */
+  async #warnOfHost({ request, options, link, known }: NetworkPlan, gateway: string, subnet: string): Promise<void> {
+    if (options.hostAccess || known !== undefined) return;
+    const isOwn = (await this.#parts.links.addresses(link.index)).some(({ address }) => address === gateway);
+    if (isOwn) this.#parts.log.warn(ITSELF_NAMED, { network: errors.short(request.networkId), subnet, gateway });
   }
 
   async #settle(plan: NetworkPlan, one: PooledSubnet, wishes: readonly string[]): Promise<Settled> {
@@ -156,19 +189,24 @@ export class Gateways {
   }
 
   /**
-   * The host's own gateway there is one that works. With another IPAM one that is unclear stays, unless the host has another
+   * The host's own gateway there is one that works; else the subnet's lowest address may be one, unless it is of the range that was
+   * named for containers: who answers at another one is anybody. With another IPAM one that is unclear stays, unless the host has another
    * gateway on this LAN and nobody answers for it.
    */
   async #judgeIPv4(plan: NetworkPlan, one: PooledSubnet, prefix: Prefix, origin: Origin): Promise<Settled> {
     const { subnet, gateway: told } = one.subnet;
     const hosts = await this.#hostGateway(plan.link, prefix);
-    if (hosts !== null && hosts === told) return hosts;
-    if (origin === 'unclear' && hosts === null) return told;
-    if (origin === 'chosen' && hosts !== null && (await this.#take(one, hosts))) return hosts;
+    if (origin === 'unclear' && (hosts === null || hosts === told)) return told;
     if (origin === 'unclear' && told !== null)
-      return { subnet, gateway: told, otherwise: hosts, warning: HOSTS_OWN_INSTEAD };
-    if (told !== null) return { subnet, gateway: told, otherwise: null, warning: NONE };
-    this.#parts.log.warn(NONE, { network: errors.short(plan.request.networkId), subnet });
+      return { subnet, gateway: told, otherwise: hosts, warning: HOSTS_OWN_INSTEAD, note: null };
+    const network = errors.short(plan.request.networkId);
+    if (hosts !== null && (await this.#take(one, hosts))) {
+      this.#parts.log.info(HOSTS, { network, subnet, gateway: hosts });
+      return hosts;
+    }
+    if (told !== null && isCustomary(told, prefix, one.pool))
+      return { subnet, gateway: told, otherwise: null, warning: NONE, note: LOWEST };
+    this.#parts.log.warn(NONE, { network, subnet });
     return null;
   }
 
@@ -185,25 +223,21 @@ export class Gateways {
   }
 
   async #hostGateway(link: Link, prefix: Prefix): Promise<string | null> {
-    const routes = await this.#parts.links.routes();
-    const found = routes.flatMap(({ destination, linkIndex, gateway }) =>
-      destination === 'default' && linkIndex === link.index && gateway !== null && isInside(gateway, prefix)
-        ? gateway
-        : [],
-    );
-    return found[0] ?? null;
+    const routes = await this.#parts.links.defaultRoutes();
+    const found = routes.flatMap(({ linkIndex, gateway }) => (linkIndex === link.index && gateway) || []);
+    return found.find((gateway) => isInside(gateway, prefix)) ?? null;
   }
 }
 
 /** Routers advertise themselves; one that an engine before 28 tells is taken if somebody is there. */
 function judgeIPv6({ subnet: { subnet, gateway } }: PooledSubnet, origin: Origin): Settled {
   if (origin === 'chosen' || gateway === null) return null;
-  return { subnet, gateway, otherwise: null, warning: ROUTERS_INSTEAD };
+  return { subnet, gateway, otherwise: null, warning: ROUTERS_INSTEAD, note: null };
 }
 
 /** Gateways of the host's default routes, of whatever link; a subnet tells which of them may be a network's. */
-export async function gatewaysOfHost(links: Pick<Links, 'routes'>): Promise<Address[]> {
-  const routes = (await links.routes()).filter(({ destination }) => destination === 'default');
+export async function gatewaysOfHost(links: Pick<Links, 'defaultRoutes'>): Promise<Address[]> {
+  const routes = await links.defaultRoutes();
   return routes.flatMap(({ gateway }) => parseAddress(gateway ?? '') ?? []);
 }
 
@@ -211,6 +245,14 @@ export async function gatewaysOfHost(links: Pick<Links, 'routes'>): Promise<Addr
 function isFirst(gateway: string, { first }: Prefix): boolean {
   const value = parseAddress(gateway)?.value ?? 0n;
   return value === first + 1n || value % LEAST_RANGE === 0n;
+}
+
+/** The lowest address is the router's by custom, but hardly where the user says that containers get it. */
+function isCustomary(gateway: string, subnet: Prefix, pool: Pool | null): boolean {
+  const address = parseAddress(gateway);
+  if (address === undefined || !isSameAddress(address, lowestHost(subnet))) return false;
+  const range = parsePrefix(pool?.range ?? '');
+  return range === undefined || !contains(range, address);
 }
 
 function realmIn({ pool }: PooledSubnet): string | null {

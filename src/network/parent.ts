@@ -110,7 +110,7 @@ export class Parents {
   }
 
   async #defaultRouteLink(): Promise<string> {
-    const routes = (await this.#links.routes()).filter((route) => route.destination === 'default');
+    const routes = await this.#links.defaultRoutes();
     const route = routes.find(({ family }) => family === 'IPv4') ?? routes[0];
     const link = route === undefined ? undefined : await this.#links.byIndex(route.linkIndex);
     if (link === undefined) throw errors.noDefaultRoute();

@@ -1,4 +1,5 @@
 /** A NetworkDriver whose LAN is never asked and never heard: what is tested is this host's kernel and its records. */
+import { NOT_HELD } from '../../src/lan/verdict.ts';
 import { NetworkDriver, type NetworkDriverParts } from '../../src/network/driver.ts';
 import type { LanOfEndpoints } from '../../src/network/endpointlan.ts';
 import { Endpoints } from '../../src/network/endpoints.ts';
@@ -19,7 +20,7 @@ const QUIET_LAN: LanOfEndpoints = {
   returned: async () => undefined,
   endLeft: () => undefined,
   vacate: async () => undefined,
-  isThere: async () => false,
+  whoIsAt: async () => NOT_HELD,
 };
 
 type QuietParts = Omit<NetworkDriverParts, 'endpoints' | 'lan' | 'onCreated'>;

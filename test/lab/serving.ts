@@ -7,6 +7,8 @@ import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 const ENTRY = join(import.meta.dirname, '../../src/tsmacvlan.ts');
+/** Characters. */
+const MOST_SAID = 65_536;
 const READY_TIMEOUT_MS = 60_000;
 
 export interface Reply {
@@ -18,8 +20,10 @@ export interface Reply {
 
 export class Serving {
   readonly directory: string;
-  /** All it has printed. */
+  /** All that it has warned of. */
   log = '';
+  /** The end of what it has said besides. */
+  said = '';
   readonly #process: ChildProcess;
   /** It has ended, and all it had printed is in the log. */
   readonly #closed: Promise<unknown>;
@@ -30,8 +34,11 @@ export class Serving {
     const env = { PATH, NODE_COMPILE_CACHE, SOCKET: this.socket, STATE_DIR: this.state, PROBE: 'off', ...settings };
     // Only another entry than the program's own has anything to say to its parent.
     const channel = entry === ENTRY ? 'ignore' : 'ipc';
-    this.#process = spawn(process.execPath, [entry, 'serve'], { env, stdio: ['ignore', 'ignore', 'pipe', channel] });
+    this.#process = spawn(process.execPath, [entry, 'serve'], { env, stdio: ['ignore', 'pipe', 'pipe', channel] });
     this.#process.stderr?.setEncoding('utf8').on('data', (lines: string) => (this.log += lines));
+    this.#process.stdout
+      ?.setEncoding('utf8')
+      .on('data', (lines: string) => (this.said = (this.said + lines).slice(-MOST_SAID)));
     this.#closed = once(this.#process, 'close');
   }
 

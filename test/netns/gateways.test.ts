@@ -65,8 +65,15 @@ describe('gateways on a real link', { skip: outsideLab(), timeout: 120_000 }, ()
   }
 
   /** One subnet as the engine requests it of our IPAM; `gateway`: what the user named, null for none, undefined when it is not asked for. */
-  async function pooled(subnet: string, gateway: string | null | undefined): Promise<object> {
-    const request = { AddressSpace: SPACE, Pool: subnet, SubPool: '', Options: null, V6: subnet.includes(':') };
+  async function pooled(subnet: string, gateway: string | null | undefined, more: object = {}): Promise<object> {
+    const request = {
+      AddressSpace: SPACE,
+      Pool: subnet,
+      SubPool: '',
+      Options: null,
+      V6: subnet.includes(':'),
+      ...more,
+    };
     const { PoolID } = await call('IpamDriver.RequestPool', request);
     pools.push(String(PoolID));
     if (gateway === undefined) return { AddressSpace: SPACE, Pool: subnet };
@@ -227,5 +234,60 @@ describe('gateways on a real link', { skip: outsideLab(), timeout: 120_000 }, ()
     assert.equal((await create({ gateway: '10.9.0.2' }, four, six)).status, 200);
     assert.deepEqual(await joined(), ['10.9.0.2', '']);
     assert.equal((await create({ gateway: '10.9.0.2' }, four, six)).status, 200, 'while a container runs');
+  });
+
+  /** What containers get of a network that names none. */
+  async function unnamed(more: object = {}, options: Record<string, string> = {}): Promise<unknown> {
+    Object.assign(daemon, { log: '', said: '' });
+    const [four, six] = [await pooled(FOUR, null, more), await pooled(SIX, undefined)];
+    const reply = await create(options, four, six);
+    assert.equal(reply.status, 200, reply.sentence);
+    const [gateway] = await joined();
+    await remove();
+    return gateway;
+  }
+
+  test('the lowest address of the subnet is asked, whatever range and exclusions say, and no other', async () => {
+    for (const host of [2, 5, 64]) lan(`address add 10.9.0.${host}/24 dev port0`);
+    const places = [{ SubPool: '10.9.0.64/26' }, { Options: { exclude: '10.9.0.1-10.9.0.4' } }, {}];
+    for (const more of places) {
+      assert.equal(await unnamed(more), '', 'a printer is no gateway');
+      assert.match(daemon.log, /containers get no IPv4 default route/);
+    }
+    lan('address add 10.9.0.1/24 dev port0');
+    for (const more of places) {
+      assert.equal(await unnamed(more), '10.9.0.1');
+      assert.match(daemon.said, /containers get the lowest address of the subnet, where somebody answers/);
+    }
+    assert.equal(await unnamed({ SubPool: '10.9.0.0/28' }), '', 'these are for containers');
+    ip('route add default via 10.9.0.254 dev eth0');
+    assert.equal(await unnamed({ SubPool: '10.9.0.0/28' }), '10.9.0.254');
+    assert.match(daemon.said, /containers get the host's own default gateway/);
+  });
+
+  test('the host itself is a gateway only where containers reach it', async () => {
+    ip('address add 10.9.0.1/24 dev eth0');
+    try {
+      assert.equal(await unnamed(), '');
+      assert.match(daemon.log, /an address of this host, which containers do not reach: they do not get it/);
+      assert.equal(await unnamed({}, { host_access: 'true', host_ip: '10.9.0.240' }), '10.9.0.1');
+      for (const options of [{}, { gateway: '10.9.0.1' }]) {
+        daemon.log = '';
+        const [four, six] = [await pooled(FOUR, '10.9.0.1'), await pooled(SIX, undefined)];
+        assert.equal((await create(options, four, six)).status, 200);
+        assert.deepEqual(await joined(), ['10.9.0.1', ''], 'what was named is used');
+        assert.match(daemon.log, /the gateway that was named is an address of this host/);
+        await remove();
+      }
+    } finally {
+      ip('address del 10.9.0.1/24 dev eth0');
+    }
+  });
+
+  test("a default route of another routing table is not the host's own", async () => {
+    ip('route add default via 10.9.0.254 dev eth0 table 100');
+    assert.equal(await unnamed(), '');
+    lan('address add 10.9.0.1/24 dev port0');
+    assert.equal(await unnamed(), '10.9.0.1');
   });
 });

@@ -54,11 +54,21 @@ export const WANTED: readonly WantedDifference[] = [
   {
     subject: 'a gateway that nobody named, in an IPv4 subnet, with `--ipam-driver tsmacvlan`',
     macvlan: 'engines up to 28: the lowest address, whether or not anybody has it; engine 29: none',
-    tsmacvlan: "the host's own if it is in the subnet, or the lowest address if somebody answers there; else none",
+    tsmacvlan:
+      "the host's own if it is in the subnet, or the subnet's lowest address if somebody answers there; else none",
     reason: 'a default route to nobody takes a container off the Internet: [gateways](gateways.md)',
     casts: ['tsmacvlan with its IPAM'],
     scenarios: UNNAMED_GATEWAY,
     fact: /› (Gateway|routes)$|resolves outside\.example/,
+  },
+  {
+    subject: 'the first address of an `--ip-range` whose network has no gateway named, with `--ipam-driver tsmacvlan`',
+    macvlan: 'engines up to 28: kept for the gateway that is made up; engine 29: the first container gets it',
+    tsmacvlan: 'the first container gets it',
+    reason: 'by custom a router has the lowest address of the subnet, not that of a range: [gateways](gateways.md)',
+    casts: ['tsmacvlan with its IPAM'],
+    scenarios: ['a range and no gateway named', 'networks share a subnet by ranges'],
+    fact: /Address|MacAddress|address|hosts|neighbour|routes|reaches/,
   },
   {
     subject: 'a gateway that nobody named, in an IPv6 subnet',

@@ -72,6 +72,7 @@ test('others do not get what is remembered while anything else is free, nor does
   const f = new Fixture(new MemoryStore());
   const pool = await f.network(SUBNET, { subPool: '192.168.77.64/29' });
   await lives(f, pool, ['a', 'b']);
+  await f.addressFor('holder', pool, '192.168.77.1');
   assert.equal(await f.gateway(pool), '192.168.77.66/24');
   assert.deepEqual(
     (await f.addresses(pool, 5)).sort(),
