@@ -6,7 +6,8 @@ import { OwnersDrill } from '../lab/ownersdrill.ts';
 
 /** `make owners MINUTES=30`; the usual run takes two with all that comes before and after. */
 const MINUTES = Number(process.env.MINUTES ?? 1.5);
-const SEED = Number(process.env.SEED ?? Date.now() % 1_000_000);
+/** `make owners` draws one. */
+const SEED = Number(process.env.SEED ?? 7);
 
 describe('owners', { skip: outsideLab(), timeout: 7_200_000 }, () => {
   test(`${MINUTES} minutes of freezes, kills, cuts, restores and rotations, seed ${SEED}`, async () => {
