@@ -260,8 +260,9 @@ async function networks({ json }: Flags): Promise<void> {
 
 /** Each with the conflict that its container has; and what is kept for containers that are not there. */
 async function leases({ json }: Flags): Promise<void> {
-  const { records, names, endpoints, conflicts } = await withStore(async (store) => ({
+  const { records, pools, names, endpoints, conflicts } = await withStore(async (store) => ({
     records: await store.leases.list(),
+    pools: new Map((await store.pools.list()).map((pool) => [pool.id, pool])),
     names: await store.names.list(),
     endpoints: new Map((await store.endpoints.list()).map((endpoint) => [endpoint.id, endpoint])),
     conflicts: await store.conflicts.list(),
@@ -270,16 +271,19 @@ async function leases({ json }: Flags): Promise<void> {
     const endpoint = endpoints.get(endpointId ?? '');
     return (endpoint && conflictsOf(endpoint, conflicts).find((one) => one.address === address)) ?? null;
   };
+  const networksOf = (poolIds: readonly string[]) => poolIds.flatMap((id) => pools.get(id)?.networkId ?? []);
   const kept = keptOf(records, names);
   const written = records.map((lease) => ({
     ...lease,
+    networkIds: networksOf(lease.poolIds),
     isReserved: kept.isReserved(lease),
     conflict: conflictOf(lease),
   }));
-  if (json) printJson([...written, ...kept.idle]);
+  const idle = kept.idle.map(({ poolId, ...one }) => ({ ...one, networkIds: networksOf([poolId]) }));
+  if (json) printJson([...written, ...idle]);
   else {
-    const rows = records.map((lease) => leaseRow(lease, kept.isReserved(lease), conflictOf(lease)));
-    print(table([...rows, ...kept.idle.map(keptRow)]));
+    const rows = written.map((lease) => leaseRow(lease, lease.isReserved, lease.conflict, lease.networkIds));
+    print(table([...rows, ...idle.map((one) => keptRow(one, one.networkIds))]));
   }
 }
 
@@ -381,7 +385,8 @@ async function forget({ json }: Flags, argument: string): Promise<void> {
 async function findForgotten(store: ReadonlyStore, typed: string): Promise<{ network: Network; pools: Pool[] }> {
   const found = typed === '' ? [] : await networksNamed(store, typed);
   const [network] = found;
-  if (network === undefined || found.length > 1) throw errors.networkNotNamed(typed, found.length);
+  if (network === undefined || found.length > 1)
+    throw errors.networkNotNamed(typed, found.length, 'call tsmacvlan forget');
   const endpoint = (await store.endpoints.list()).find(({ networkId }) => networkId === network.id);
   if (endpoint !== undefined) throw errors.networkHasContainers(network.id, endpoint.id);
   const pools = (await store.pools.list()).filter(({ networkId }) => networkId === network.id);

@@ -39,12 +39,18 @@ export function short(id: string): string {
 
 /** A value as typed, quoted; control characters escaped and long values cut, so that nothing reaches a terminal raw. */
 export function quote(value: unknown): string {
-  const text = JSON.stringify(typeof value === 'string' && value.length > 80 ? `${value.slice(0, 77)}...` : value);
-  // JSON leaves C1 controls and DEL raw; a terminal would obey them.
-  return (text ?? 'undefined').replace(
-    /[\u007f-\u009f\u2028\u2029]/g,
-    (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`,
-  );
+  return quoteWhole(typeof value === 'string' && value.length > 80 ? `${value.slice(0, 77)}...` : value);
+}
+
+/** A value of a known length that is to be copied. */
+function quoteWhole(value: unknown): string {
+  return escapeControls(JSON.stringify(value) ?? 'undefined');
+}
+
+/** What a terminal would obey (controls), or turn round or hide (U+202E and other format characters), is printed as an escape. */
+export function escapeControls(text: string): string {
+  const escape = (unit: string) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`;
+  return text.replace(/[\p{Cc}\p{Cf}\u2028\u2029]/gu, (c) => c.split('').map(escape).join(''));
 }
 
 // --- the engine's calls ------------------------------------------------------------------------------------------
@@ -86,6 +92,19 @@ export const wrongField = (field: string, expected: string, received: string) =>
   mistake(
     'WRONG_FIELD',
     `${field === '' ? 'the request body' : `field ${quote(field)}`} must be ${expected}, not ${received}; nothing was changed, please report this with the output of docker version`,
+  );
+
+/** What the user typed is in it: a name, an address, an option. Lengths in characters. */
+export const textTooLong = (field: string, length: number, most: number) =>
+  mistake(
+    'TEXT_TOO_LONG',
+    `field ${quote(field)} must be text of at most ${most} characters, not of ${length}; nothing was changed, give a shorter one`,
+  );
+
+export const containerNameLong = (name: string, length: number, most: number) =>
+  mistake(
+    'CONTAINER_NAME_LONG',
+    `container name ${quote(name)} has ${length} characters, and an address is reserved for at most ${most}; choose a shorter name`,
   );
 
 export const containerName = (name: string) =>
@@ -667,11 +686,18 @@ export const reserveUsage = () =>
 
 export const unreserveUsage = () => mistake('USAGE', 'unreserve needs a name; call tsmacvlan unreserve NAME');
 
-/** `places`: subnets where it is in none, else the ranges it is not in, or is excluded from. */
+/** `places`: subnets where it is in none, else the ranges it is not in. */
 export const reserveOutside = (address: string, places: readonly string[]) =>
   mistake(
     'RESERVE_OUTSIDE',
-    `address ${address} is not among those that are given out of ${places.join(', ') || 'any network here'}; choose one of the range that is not excluded, or start the container with --ip`,
+    `address ${address} is not among those that are given out of ${places.join(', ') || 'any network here'}; choose one of those, or start the container with --ip`,
+  );
+
+/** `entry`: of the option, as typed. */
+export const reserveExcluded = (address: string, entry: string) =>
+  mistake(
+    'RESERVE_EXCLUDED',
+    `address ${address} is excluded by --ipam-opt exclude=${quote(entry)}; choose another one, or start the container with --ip`,
   );
 
 export const reserveHeld = (address: string, macAddress: string, link: string) =>
@@ -713,10 +739,11 @@ export const daemonAbsent = (socket: string, reason: string) =>
 export const daemonRefused = (call: string, sentence: string) =>
   fault('DAEMON_REFUSED', `the running tsmacvlan refused ${call}; it says: ${sentence}`);
 
-export const networkNotNamed = (typed: string, count: number) =>
+/** `where`: what takes the id. */
+export const networkNotNamed = (typed: string, count: number, where: string) =>
   mistake(
     'USAGE',
-    `${quote(typed)} is the beginning of ${count === 0 ? 'no network' : `${count} networks`} here; call tsmacvlan forget with an id that tsmacvlan networks lists`,
+    `${quote(typed)} is the beginning of ${count === 0 ? 'no network' : `${count} networks`} here; ${where} with an id that tsmacvlan networks lists`,
   );
 
 export const networkHasContainers = (network: string, endpoint: string) =>
@@ -878,7 +905,7 @@ export const addressIsNoHosts = (address: string, option: string) =>
 export const addressReservedFor = (address: string, name: string, option: string) =>
   mistake(
     'ADDRESS_RESERVED_FOR',
-    `address ${address} is reserved for container ${quote(name)}; choose another ${option}, or give it free: tsmacvlan unreserve ${quote(name)}`,
+    `address ${address} is reserved for container ${quote(name)}; choose another ${option}, or give it free: tsmacvlan unreserve ${quoteWhole(name)}`,
   );
 
 export const addressOfHost = (address: string, network: string | null, option: string) =>
@@ -912,6 +939,13 @@ export const addressHeld = (address: string, macAddress: string, link: string, o
   mistake(
     'ADDRESS_HELD',
     `address ${address} is already used on the LAN by ${macAddress}, which answered on ${link}; choose another ${option}, or give that device another address and start again; a network made with -o conflict=warn lets containers start all the same`,
+  );
+
+/** `link`: of the host, or the parent of another container's. */
+export const addressOnHost = (address: string, link: string, option: string) =>
+  mistake(
+    'ADDRESS_ON_HOST',
+    `address ${address} is this host's own or that of a container on it, on ${link}; choose another ${option}`,
   );
 
 /** `option`: the option that names an address. */

@@ -1,5 +1,6 @@
 /** The diary: winston behind a small face. The only door to winston. */
 import winston from 'winston';
+import { escapeControls } from './errors.ts';
 import type { LogFormat, LogLevel } from './settings.ts';
 
 /** What a line says beside its message, by name. */
@@ -44,13 +45,4 @@ function textFormat(): winston.Logform.Format {
 function plain(value: unknown): string {
   if (typeof value === 'string' && /^[\w.:/@+-]+$/.test(value)) return value;
   return escapeControls(JSON.stringify(value) ?? 'undefined');
-}
-
-/** What JSON leaves raw and a terminal would obey (C0, DEL, C1) is printed as an escape. */
-function escapeControls(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what it removes.
-  return text.replace(
-    /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g,
-    (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`,
-  );
 }

@@ -4,6 +4,9 @@ import { holderOf } from './contested.ts';
 import { short } from './errors.ts';
 import type { Conflict, Endpoint, Lease, Network, Pool } from './model.ts';
 
+/** Characters of a container's name. */
+const WIDEST_NAME = 48;
+
 /** Cells by the heading of their column, in order. */
 export type Row = Readonly<Record<string, string>>;
 
@@ -48,17 +51,15 @@ export function poolRow({ subnet, range, networkId, addressSpace }: Pool): Row {
 }
 
 /** An address that is kept for a container which is not there. */
-export function keptRow({
-  address,
-  kind,
-  name,
-  realm,
-  usedAt,
-}: Readonly<Record<'address' | 'kind' | 'name' | 'realm' | 'usedAt', string>>): Row {
+export function keptRow(
+  { address, kind, name, realm, usedAt }: Readonly<Record<'address' | 'kind' | 'name' | 'realm' | 'usedAt', string>>,
+  networkIds: readonly string[],
+): Row {
   return {
     ADDRESS: address,
     KIND: kind,
-    NAME: name,
+    NAME: cut(name),
+    NETWORK: shortOf(networkIds),
     ENDPOINT: '-',
     REALM: realm,
     SINCE: usedAt,
@@ -66,16 +67,28 @@ export function keptRow({
   };
 }
 
+/** Of a gateway perhaps several networks. */
+function shortOf(networkIds: readonly string[]): string {
+  return networkIds.map(short).join(' ') || '-';
+}
+
+/** A column is as wide as its widest cell; `--json` has it whole. */
+function cut(name: string): string {
+  return name.length > WIDEST_NAME ? `${name.slice(0, WIDEST_NAME - 3)}...` : name;
+}
+
 /** `conflict`: one that lasts; null without. */
 export function leaseRow(
   { address, kind, name, endpointId, realm, changedAt }: Lease,
   isReserved: boolean,
   conflict: Conflict | null,
+  networkIds: readonly string[],
 ): Row {
   return {
     ADDRESS: address,
     KIND: kind,
-    NAME: name === undefined ? '-' : isReserved ? `${name} (reserved)` : name,
+    NAME: name === undefined ? '-' : isReserved ? `${cut(name)} (reserved)` : cut(name),
+    NETWORK: shortOf(networkIds),
     ENDPOINT: endpointId === null ? '-' : short(endpointId),
     REALM: realm,
     SINCE: changedAt,

@@ -4,7 +4,7 @@ import { leaseKey } from '../store/store.ts';
 import { realmOfPoolId } from './pool.ts';
 
 /** An address that nobody has at this moment and that is kept for a name, as the command line prints it. */
-export interface KeptAddress extends Omit<Remembered, 'poolId' | 'isReserved'> {
+export interface KeptAddress extends Omit<Remembered, 'isReserved'> {
   readonly kind: 'reserved' | 'remembered';
   readonly realm: string;
 }
@@ -19,7 +19,7 @@ export function keptOf(
   const reserved = new Map(kept.filter(({ isReserved }) => isReserved).map((one) => [leaseKey(one), one.name]));
   const idle = kept
     .filter((one) => !leased.has(leaseKey(one)))
-    .map(({ poolId: _pool, isReserved, ...one }) => ({
+    .map(({ isReserved, ...one }) => ({
       ...one,
       kind: isReserved ? ('reserved' as const) : ('remembered' as const),
     }));

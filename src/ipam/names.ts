@@ -69,7 +69,11 @@ export class Names {
 
   async #load(): Promise<void> {
     const records = await this.#store.names.list();
-    for (const record of records.sort((a, b) => a.usedAt.localeCompare(b.usedAt))) this.#note(record);
+    for (const record of records.sort((a, b) => a.usedAt.localeCompare(b.usedAt))) {
+      // Who has switched remembering off wants no address kept for a name; what only rests has none.
+      const isOver = this.#days === 0 && !record.isReserved && record.name !== '';
+      if (!isOver || !(await this.#store.names.remove(record))) this.#note(record);
+    }
   }
 
   /** What the name had in the pool last, or is to have; undefined when it is not remembered. */

@@ -275,6 +275,11 @@ export function isSearched(pool: Pool, address: Address): boolean {
   return contains(range, address) && !skipped.some((gap) => contains(gap, address));
 }
 
+/** The entry of `exclude=` that has the address, as typed; undefined without. */
+export function excludedBy({ options }: Pool, address: Address): string | undefined {
+  return readExclude(options['exclude']).find((one) => contains(one, address))?.text;
+}
+
 /** Sorted, and joined where they overlap. All of one family. */
 export function joined(ranges: readonly Range[]): Range[] {
   const result: Range[] = [];

@@ -7,7 +7,7 @@ import { leaseKey, realmOf, type Store } from '../store/store.ts';
 import type { Leases } from './leases.ts';
 import type { Names } from './names.ts';
 import type { Offers } from './offers.ts';
-import { isSearched, known, nameOf } from './pool.ts';
+import { excludedBy, isSearched, known, nameOf, reservedMeaning } from './pool.ts';
 import type { Standby } from './standby.ts';
 import { sistersOf } from './swarm.ts';
 
@@ -36,13 +36,13 @@ export class Reservations {
   }
 
   /**
-   * The name's containers get the address from now on, and no others. Throws ADDRESS_MALFORMED, RESERVE_OUTSIDE,
-   * RESERVE_AMBIGUOUS, RESERVE_ELSEWHERE, ADDRESS_RESERVED_FOR, ADDRESS_TAKEN and RESERVE_HELD.
+   * The name's containers get the address from now on, and no others. Throws ADDRESS_MALFORMED, RESERVE_OUTSIDE, RESERVE_EXCLUDED,
+   * ADDRESS_RESERVED, ADDRESS_ON_HOST, RESERVE_AMBIGUOUS, RESERVE_ELSEWHERE, ADDRESS_RESERVED_FOR, ADDRESS_TAKEN and RESERVE_HELD.
    */
   async reserve({ name, address: text, networkId, limit }: ReserveRequest): Promise<Remembered> {
     const address = parseAddress(text);
     if (address === undefined) throw errors.addressMalformed(text, `tsmacvlan reserve ${name}`);
-    const pool = await this.#poolOf(address, networkId);
+    const pool = await this.#poolOf(address, name, networkId);
     const wanted: Lease = { ...this.#offers.lease(pool, address, 'container', name), isReserving: true };
     return this.#leases.alone(address, wanted, { option: 'address', limit }, async (claim) => {
       await this.#refuseElsewhere(pool, name, formatAddress(address));
@@ -67,6 +67,7 @@ export class Reservations {
   /** No search finds the address, and no other host of a shared store, while the LAN is asked for it and `act` runs. */
   async #whileFree<T>(pool: Pool, address: Address, lease: Lease, limit: CallLimit, act: () => Promise<T>): Promise<T> {
     const verdict = await this.#offers.ask(pool, address, lease, { limit, refusal: null });
+    if (verdict.held && verdict.isOnHost) throw errors.addressOnHost(lease.address, verdict.linkName, 'address');
     if (verdict.held) throw errors.reserveHeld(lease.address, verdict.macAddress, verdict.linkName);
     try {
       return await act();
@@ -76,8 +77,8 @@ export class Reservations {
     }
   }
 
-  async #poolOf(address: Address, networkId: string | null): Promise<Pool> {
-    const pools = (await this.#store.pools.list()).filter((pool) => isOfNetwork(pool, networkId));
+  async #poolOf(address: Address, name: string, networkId: string | null): Promise<Pool> {
+    const pools = await this.#poolsOf(networkId);
     const found = pools.filter((pool) => contains(known(pool.subnet), address));
     const text = formatAddress(address);
     if (found.length === 0)
@@ -85,14 +86,29 @@ export class Reservations {
         text,
         pools.map(({ subnet }) => subnet),
       );
-    const [pool, other] = found.filter((one) => isSearched(one, address));
-    if (pool === undefined) throw errors.reserveOutside(text, found.map(nameOf));
-    if (other !== undefined)
+    const searched = found.filter((one) => isSearched(one, address));
+    if (searched.length === 0) throw refusalOf(address, found);
+    const named = await this.#withName(searched, name);
+    const [pool, other] = named.length === 1 ? named : searched;
+    if (pool === undefined || other !== undefined)
       throw errors.nameAmbiguous(
         text,
-        [pool, other].map((one) => one.networkId ?? ''),
+        searched.map((one) => one.networkId ?? ''),
       );
     return pool;
+  }
+
+  /** Of several networks with the address that one is meant which knows the name. */
+  async #withName(pools: readonly Pool[], name: string): Promise<Pool[]> {
+    const found = await Promise.all(pools.map(({ id }) => this.#names.find(id, name)));
+    return pools.filter((_, index) => found[index] !== undefined);
+  }
+
+  /** Of all networks here, or of the one that was named. Throws USAGE for one that is not here. */
+  async #poolsOf(networkId: string | null): Promise<Pool[]> {
+    const pools = (await this.#store.pools.list()).filter((pool) => isOfNetwork(pool, networkId));
+    if (networkId !== null && pools.length === 0) throw errors.networkNotNamed(networkId, 0, 'give --network');
+    return pools;
   }
 
   /** Its container would have two addresses on one network, of which the second comes true only at its next start. */
@@ -123,12 +139,25 @@ export class Reservations {
     const records = (await this.#names.ofName(name)).filter(
       (record) => networkId === null || networkOf(record).startsWith(networkId),
     );
+    if (records.length === 0) await this.#poolsOf(networkId);
     if (records.length === 0) throw errors.nameUnknown(name);
     const networks = [...new Set(records.map(networkOf))];
     if (networkId === null && networks.length > 1) throw errors.nameAmbiguous(name, networks);
     for (const record of records) await this.#names.forget(record);
     return records;
   }
+}
+
+/** No search gives the address out of these pools, in whose subnets it lies. */
+function refusalOf(address: Address, pools: readonly Pool[]): errors.PluginError {
+  const text = formatAddress(address);
+  for (const pool of pools) {
+    const meaning = reservedMeaning(known(pool.subnet), address);
+    if (meaning !== undefined) return errors.addressReserved(text, pool.subnet, meaning, 'address');
+    const entry = excludedBy(pool, address);
+    if (entry !== undefined) return errors.reserveExcluded(text, entry);
+  }
+  return errors.reserveOutside(text, pools.map(nameOf));
 }
 
 function isOfNetwork(pool: Pool, networkId: string | null): boolean {

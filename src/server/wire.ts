@@ -22,6 +22,8 @@ import type {
 
 /** Longer than anything an engine sends and short enough to be stored and compared without thought. */
 const TEXT_LENGTH = 4096;
+const SHORT_TEXT = `text of at most ${TEXT_LENGTH} characters`;
+const NAME_LENGTH = 255;
 
 // --- shapes ------------------------------------------------------------------------------------------------------
 
@@ -31,7 +33,7 @@ const id = v.pipe(
   v.regex(/^[A-Za-z0-9][\w.-]{0,255}$/, 'an id of 1 to 256 letters, digits, ".", "_" or "-"'),
 );
 
-const text = v.pipe(v.string(), v.maxLength(TEXT_LENGTH, `text of at most ${TEXT_LENGTH} characters`));
+const text = v.pipe(v.string(), v.maxLength(TEXT_LENGTH, SHORT_TEXT));
 
 /** Go has no null text: absent is "". */
 const optionalText = v.pipe(
@@ -60,7 +62,7 @@ const textMap = v.pipe(
     for (const [key, value] of Object.entries(dataset.value)) {
       if (typeof value !== 'string' || value.length > TEXT_LENGTH) {
         const item = { type: 'object', origin: 'value', input: dataset.value, key, value } as const;
-        addIssue({ message: `text of at most ${TEXT_LENGTH} characters`, input: value, path: [item] });
+        addIssue({ message: SHORT_TEXT, input: value, path: [item] });
         return NEVER;
       }
       entries.push([key, value]);
@@ -324,12 +326,13 @@ export const readRequestAddress = reader(
   ),
 );
 
-/** Of an endpoint, which is its container's. A store keeps it and a terminal shows it. */
+/** Of an endpoint, which is its container's. A store keeps it and a terminal shows it; a longer one, as no engine forbids, is remembered nowhere. */
 function readName(name: string | undefined): string | null {
-  return name === undefined || name === '' ? null : knownName(name);
+  return name === undefined || name === '' || name.length > NAME_LENGTH ? null : knownName(name);
 }
 
 function knownName(name: string): string {
+  if (name.length > NAME_LENGTH) throw errors.containerNameLong(name, name.length, NAME_LENGTH);
   if (/^[^\s\p{C}]+$/u.test(name)) return name;
   throw errors.containerName(name);
 }
@@ -446,6 +449,8 @@ function reader<T>(schema: v.GenericSchema<unknown, T>): (body: unknown) => T {
 function refusal(issue: v.BaseIssue<unknown>): errors.PluginError {
   // For a missing key valibot reports the object around it; the path says which key.
   const value = issue.path?.at(-1)?.value ?? issue.input;
+  if (typeof value === 'string' && issue.message === SHORT_TEXT)
+    return errors.textTooLong(pathOf(issue), value.length, TEXT_LENGTH);
   if (issue.received === 'undefined') return errors.missingField(pathOf(issue));
   return errors.wrongField(pathOf(issue), expectedBy(issue), received(value));
 }

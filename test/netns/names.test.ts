@@ -175,7 +175,12 @@ describe('names through the socket', LIMITS, () => {
     const leases = async () => JSON.parse(await command('leases', '--json')) as unknown;
     const before = await leases();
     for (const [name, expected] of [
-      ['x'.repeat(1_000_000), /text of at most 4096 characters/],
+      [
+        'x'.repeat(1_000_000),
+        /text of at most 4096 characters, not of 1000000; nothing was changed, give a shorter one/,
+      ],
+      ['\u202ebew', /^container name "\\u202ebew" has/],
+      ['\ufeffweb', /^container name "\\ufeffweb" has/],
       ['web\n1', /^container name "web\\n1" has white space or control characters/],
       ['we\u0000b', /^container name "we\\u0000b" has/],
       ['a b', /^container name "a b" has/],
@@ -197,7 +202,17 @@ describe('names through the socket', LIMITS, () => {
       await command('reserve', 'web', '10.9.0.77'),
       /^10\.9\.0\.77 is reserved for web, which gets it at its next start; an engine before 29 .*--ip 10\.9\.0\.77\n$/,
     );
-    assert.match(await command('leases'), /^10\.9\.0\.77 +reserved +web /m);
+    assert.match(await command('leases'), /^10\.9\.0\.77 +reserved +web +[0-9a-f]{12} /m);
+    const long = 'x'.repeat(200);
+    await command('reserve', long, '10.9.0.79');
+    assert.match(await command('leases'), /^10\.9\.0\.79 +reserved +x{45}\.{3} /m);
+    assert.match(await command('reserve', 'db', '10.9.0.79'), new RegExp(`tsmacvlan unreserve "${long}"`));
+    await command('unreserve', long);
+    assert.match(await command('reserve', 'x'.repeat(300), '10.9.0.79'), /has 300 characters, .* at most 255/);
+    assert.match(
+      await command('reserve', 'db', '10.9.0.79', '--network', 'nope'),
+      /"nope" is the beginning of no network/,
+    );
     await restart('SIGKILL');
     const had = await live('web', async () => {
       assert.match(await command('leases'), /^10\.9\.0\.77 +container +web \(reserved\) /m);

@@ -74,7 +74,7 @@ export class Fixture {
     this.ipam = this.#start();
   }
 
-  #start(): IpamDriver {
+  #start(rememberDays = 30): IpamDriver {
     return new IpamDriver({
       store: this.store,
       now: () => new Date(this.#timeMs),
@@ -82,15 +82,15 @@ export class Fixture {
       hostId: 'host-a',
       probe: this.#probe,
       keeper: KEEPS_NOTHING,
-      rememberDays: 30,
+      rememberDays,
       log: { info: (message, fields) => void this.said.push(`${message} ${JSON.stringify(fields)}`) },
       ...(this.#endpoints && { endpoints: this.#endpoints }),
     });
   }
 
   /** All that was in memory is gone, as after kill -9. */
-  restart(): void {
-    this.ipam = this.#start();
+  restart(rememberDays = 30): void {
+    this.ipam = this.#start(rememberDays);
   }
 
   pass(seconds: number): void {

@@ -248,6 +248,27 @@ test('where no name is remembered the addresses of containers with names rest li
   );
 });
 
+test(
+  "where no name is remembered any more what was remembered before is anybody's, but for what is reserved",
+  options,
+  async () => {
+    const f = new Fixture(new MemoryStore());
+    const pool = await f.network(SUBNET, { subPool: '192.168.77.64/30' });
+    await lives(f, pool, ['a', 'b']);
+    await f.reserve('c', '192.168.77.66');
+    f.restart(0);
+    const given = await f.addresses(pool, 3);
+    assert.deepEqual(
+      given.map(bare),
+      ['64', '65', '67'].map((host) => `192.168.77.${host}`),
+    );
+    assert.deepEqual(
+      (await f.store.names.list()).map(({ name }) => name),
+      ['c'],
+    );
+  },
+);
+
 test('names that could not be read once are read by the next call', options, async () => {
   const store = new MemoryStore();
   const f = new Fixture(store);

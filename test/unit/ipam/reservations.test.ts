@@ -40,10 +40,9 @@ test('an address is reserved, held for its name alone, and given free', options,
 });
 
 test('a reservation that cannot be is refused with the reason, and nothing changes', options, async () => {
+  const holder = { held: true, macAddress: '3c:22:fb:10:aa:01', linkName: 'eth0', simultaneous: false } as const;
   const probe: Probe = async (_pool, { value }) =>
-    value % 256n === 80n
-      ? { held: true, macAddress: '3c:22:fb:10:aa:01', linkName: 'eth0', simultaneous: false, isOnHost: false }
-      : NOT_HELD;
+    value % 256n === 80n || value % 256n === 81n ? { ...holder, isOnHost: value % 256n === 81n } : NOT_HELD;
   const f = new Fixture(new MemoryStore(), probe);
   const pool = await f.network(SUBNET, { ...RANGE, options: { exclude: '192.168.77.70' } });
   await f.gateway(pool, '192.168.77.90');
@@ -54,7 +53,10 @@ test('a reservation that cannot be is refused with the reason, and nothing chang
   const refusals: [string, string, RegExp][] = [
     ['web', '10.9.9.9', /^address 10\.9\.9\.9 is not among those that are given out of 192\.168\.77\.0\/24;/],
     ['web', '192.168.77.10', /is not among those that are given out of 192\.168\.77\.64\/27;/],
-    ['web', '192.168.77.70', /choose one of the range that is not excluded/],
+    ['web', '192.168.77.70', /^address 192\.168\.77\.70 is excluded by --ipam-opt exclude="192\.168\.77\.70"; /],
+    ['web', '192.168.77.0', /^address 192\.168\.77\.0 is the network address of 192\.168\.77\.0\/24; /],
+    ['web', '192.168.77.255', /^address 192\.168\.77\.255 is the broadcast address of 192\.168\.77\.0\/24; /],
+    ['web', '192.168.77.81', /^address 192\.168\.77\.81 is this host's own or that of a container on it, on eth0; /],
     ['web', 'seven', /^"seven" is not an IP address/],
     ['web', '192.168.77.64', /is used by endpoint e /],
     ['web', '192.168.77.90', /is the gateway of network/],
@@ -67,6 +69,10 @@ test('a reservation that cannot be is refused with the reason, and nothing chang
     ],
   ];
   for (const [name, address, expected] of refusals) assert.match(await sentence(f.reserve(name, address)), expected);
+  assert.match(await sentence(f.addressFor('web', pool, '192.168.77.81')), /this host's own .*; choose another --ip$/);
+  const nowhere = /^"nope" is the beginning of no network here; give --network with an id/;
+  assert.match(await sentence(f.reserve('web', '192.168.77.71', 'nope')), nowhere);
+  assert.match(await sentence(f.ipam.unreserveName({ name: 'mail', networkId: 'nope' })), nowhere);
   assert.equal(JSON.stringify([await f.store.names.list(), await f.store.leases.list()]), before);
   await f.reserve('db', '192.168.77.64');
   assert.equal((await f.store.leases.list()).length, 2, 'what it has it may keep');
@@ -216,6 +222,7 @@ test('a start that names the address while it is being reserved for another name
   const f = new Fixture(new MemoryStore(), gate.probe);
   const pool = await f.network(SUBNET, RANGE);
   const reserved = f.reserve('web', '192.168.77.70');
+  while (gate.asked.length === 0) await setImmediate();
   const starts = outcomes(['thief', 'web'].map((name) => f.addressFor(name, pool, '192.168.77.70')));
   await gate.open();
   await reserved;
@@ -266,4 +273,17 @@ test('a daemon that is killed while it reserves leaves nothing that is in the wa
     await f.release(pool, '192.168.77.70');
     assert.deepEqual(await f.store.leases.list(), []);
   }
+});
+
+test('of two networks with the address that one is meant which knows the name', options, async () => {
+  const f = new Fixture(new MemoryStore());
+  const wide = await f.network(SUBNET, { subPool: '192.168.77.64/26' });
+  await f.network(SUBNET, RANGE, OTHER_NETWORK);
+  assert.match(await sentence(f.reserve('web', '192.168.77.70')), /^"192\.168\.77\.70" is on several networks/);
+  await f.release(wide, bare(await f.addressFor('web', wide)));
+  await f.reserve('web', '192.168.77.70');
+  assert.deepEqual(
+    (await f.store.names.list()).map(({ poolId, address }) => [poolId, address]),
+    [[wide, '192.168.77.70']],
+  );
 });
