@@ -941,11 +941,11 @@ export const addressHeld = (address: string, macAddress: string, link: string, o
     `address ${address} is already used on the LAN by ${macAddress}, which answered on ${link}; choose another ${option}, or give that device another address and start again; a network made with -o conflict=warn lets containers start all the same`,
   );
 
-/** `link`: of the host, or the parent of another container's. */
-export const addressOnHost = (address: string, link: string, option: string) =>
+/** `link`: of the host itself, or the parent of a container's. */
+export const addressOnHost = (address: string, macAddress: string, link: string, option: string) =>
   mistake(
-    'ADDRESS_ON_HOST',
-    `address ${address} is this host's own or that of a container on it, on ${link}; choose another ${option}`,
+    'ADDRESS_HELD',
+    `address ${address} is already used on this host by ${macAddress} on ${link}, the host's own link or a container's; choose another ${option}`,
   );
 
 /** `option`: the option that names an address. */

@@ -138,10 +138,10 @@ export class Allocator {
     await this.#offers.confirm(pool, address);
     // What a swarm's manager claims by address is mostly a running container's: the node that gets it asks.
     const isAsked = lease === wanted && !isManagers(pool);
-    const refusal = ({ simultaneous, isOnHost, macAddress, linkName }: HeldVerdict) =>
-      isOnHost
-        ? errors.addressOnHost(lease.address, linkName, option)
-        : (simultaneous ? errors.addressWanted : errors.addressHeld)(lease.address, macAddress, linkName, option);
+    const refusal = ({ simultaneous, isOnHost, macAddress, linkName }: HeldVerdict) => {
+      const held = isOnHost ? errors.addressOnHost : errors.addressHeld;
+      return (simultaneous ? errors.addressWanted : held)(lease.address, macAddress, linkName, option);
+    };
     if (isAsked && kind === 'container') await this.#expectNearby(pool, address);
     const verdict = isAsked ? await this.#offers.ask(pool, address, lease, { limit, refusal }) : NOT_HELD;
     if (verdict.held) throw refusal(verdict);

@@ -37,7 +37,7 @@ export class Reservations {
 
   /**
    * The name's containers get the address from now on, and no others. Throws ADDRESS_MALFORMED, RESERVE_OUTSIDE, RESERVE_EXCLUDED,
-   * ADDRESS_RESERVED, ADDRESS_ON_HOST, RESERVE_AMBIGUOUS, RESERVE_ELSEWHERE, ADDRESS_RESERVED_FOR, ADDRESS_TAKEN and RESERVE_HELD.
+   * ADDRESS_RESERVED, ADDRESS_HELD, RESERVE_AMBIGUOUS, RESERVE_ELSEWHERE, ADDRESS_RESERVED_FOR, ADDRESS_TAKEN and RESERVE_HELD.
    */
   async reserve({ name, address: text, networkId, limit }: ReserveRequest): Promise<Remembered> {
     const address = parseAddress(text);
@@ -67,8 +67,11 @@ export class Reservations {
   /** No search finds the address, and no other host of a shared store, while the LAN is asked for it and `act` runs. */
   async #whileFree<T>(pool: Pool, address: Address, lease: Lease, limit: CallLimit, act: () => Promise<T>): Promise<T> {
     const verdict = await this.#offers.ask(pool, address, lease, { limit, refusal: null });
-    if (verdict.held && verdict.isOnHost) throw errors.addressOnHost(lease.address, verdict.linkName, 'address');
-    if (verdict.held) throw errors.reserveHeld(lease.address, verdict.macAddress, verdict.linkName);
+    if (verdict.held) {
+      const { isOnHost, macAddress, linkName } = verdict;
+      if (isOnHost) throw errors.addressOnHost(lease.address, macAddress, linkName, 'address');
+      throw errors.reserveHeld(lease.address, macAddress, linkName);
+    }
     try {
       return await act();
     } finally {

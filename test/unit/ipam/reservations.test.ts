@@ -56,7 +56,11 @@ test('a reservation that cannot be is refused with the reason, and nothing chang
     ['web', '192.168.77.70', /^address 192\.168\.77\.70 is excluded by --ipam-opt exclude="192\.168\.77\.70"; /],
     ['web', '192.168.77.0', /^address 192\.168\.77\.0 is the network address of 192\.168\.77\.0\/24; /],
     ['web', '192.168.77.255', /^address 192\.168\.77\.255 is the broadcast address of 192\.168\.77\.0\/24; /],
-    ['web', '192.168.77.81', /^address 192\.168\.77\.81 is this host's own or that of a container on it, on eth0; /],
+    [
+      'web',
+      '192.168.77.81',
+      /^address 192\.168\.77\.81 is already used on this host by 3c:22:fb:10:aa:01 on eth0, the host's own link/,
+    ],
     ['web', 'seven', /^"seven" is not an IP address/],
     ['web', '192.168.77.64', /is used by endpoint e /],
     ['web', '192.168.77.90', /is the gateway of network/],
@@ -69,7 +73,10 @@ test('a reservation that cannot be is refused with the reason, and nothing chang
     ],
   ];
   for (const [name, address, expected] of refusals) assert.match(await sentence(f.reserve(name, address)), expected);
-  assert.match(await sentence(f.addressFor('web', pool, '192.168.77.81')), /this host's own .*; choose another --ip$/);
+  assert.match(
+    await sentence(f.addressFor('web', pool, '192.168.77.81')),
+    /is already used on this host .*; choose another --ip$/,
+  );
   const nowhere = /^"nope" is the beginning of no network here; give --network with an id/;
   assert.match(await sentence(f.reserve('web', '192.168.77.71', 'nope')), nowhere);
   assert.match(await sentence(f.ipam.unreserveName({ name: 'mail', networkId: 'nope' })), nowhere);
