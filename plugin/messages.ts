@@ -49,6 +49,7 @@ const SAMPLES: { readonly [Name in MakerName]: Parameters<Makers[Name]> } = {
   hostAccessInternal: [],
   hostAddressNeeded: ['192.168.1.0/24'],
   hostAddressOutside: ['10.0.0.9', ['192.168.1.0/24']],
+  gatewayInternal: [['192.168.1.1']],
   gatewayOutside: ['10.0.0.9', ['192.168.1.0/24']],
   parentMissing: ['eth9', ['eth0', 'eth1']],
   parentGone: ['eth5', NETWORK, ['eth0']],

@@ -231,6 +231,12 @@ export const gatewayOutside = (address: string, subnets: readonly string[]) =>
     `option -o gateway=${quote(address)} lies in none of the network's subnets (${subnets.join(', ')}); give an address inside one of them`,
   );
 
+export const gatewayInternal = (addresses: readonly string[]) =>
+  mistake(
+    'GATEWAY_INTERNAL',
+    `an --internal network has no default route, and option -o gateway=${quote(addresses.join(','))} names one; leave --internal or gateway= out`,
+  );
+
 export const parentMissing = (parent: string, existing: readonly string[]) =>
   mistake(
     'PARENT_MISSING',

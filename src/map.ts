@@ -66,11 +66,11 @@ function networkLabel(network: Network, hosts: readonly string[]): string {
   return [`network ${short(id)}`, options.mode, ...(internal ? ['internal'] : []), ...ranges, ...host].join('  ');
 }
 
-/** That IPv4 has none is worth a word where nobody said that there shall be none. */
+/** One that containers get: engines before 28 name one for each network. That IPv4 has none is worth a word where nobody said so. */
 function gatewayOf({ parent, internal, options }: Network, { subnet, gateway }: NetworkSubnet): string {
+  if (parent.recipe === 'isolated' || internal || !options.gateway) return '';
   if (gateway !== null) return ` gateway ${gateway}`;
-  const isWanted = parent.recipe !== 'isolated' && !internal && options.gateway && !subnet.includes(':');
-  return isWanted && options.gatewayFamilies?.includes('IPv4') !== false ? ' (no gateway)' : '';
+  return !subnet.includes(':') && options.gatewayFamilies?.includes('IPv4') !== false ? ' (no gateway)' : '';
 }
 
 function endpointLabel(endpoint: Endpoint, conflicts: readonly Conflict[]): string {

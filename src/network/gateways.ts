@@ -90,6 +90,8 @@ const HOSTS_OWN_INSTEAD =
   "nobody answers at the gateway that the engine told: containers get the host's own; -o gateway= with its address insists";
 const ROUTERS_INSTEAD =
   'nobody answers at the IPv6 gateway that the engine told: containers take that of router advertisements; -o gateway= with its address insists';
+const IPV6_ALONE =
+  'this engine gives containers no IPv6 default route where there is no IPv4 gateway: name one of IPv4 as well with --gateway or -o gateway=, or leave IPv6 to router advertisements (-o gateway=ipv4)';
 
 /** Finds out, when a network is made, which gateway each of its subnets has. */
 export class Gateways {
@@ -137,6 +139,15 @@ export class Gateways {
         });
       return isTaken;
     });
+  }
+
+  /** Of an engine before 28: it sets default routes only from an endpoint that has an IPv4 gateway (libnetwork default_gateway.go). */
+  warnOfIPv6Alone({ id, options, internal, parent, subnets }: Network): void {
+    if (internal || parent.recipe === 'isolated' || !options.gateway) return;
+    const gateways = subnets.flatMap(({ gateway }) => gateway ?? []);
+    const [gateway] = gateways;
+    const isAlone = gateway !== undefined && gateways.every((one) => one.includes(':'));
+    if (isAlone) this.#parts.log.warn(IPV6_ALONE, { network: errors.short(id), gateway });
   }
 
   async #whoIsAt(place: Segment, { gateway, subnet }: DoubtfulGateway): Promise<Verdict> {

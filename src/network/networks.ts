@@ -38,6 +38,8 @@ export interface NetworksParts {
 interface Created {
   readonly network: Network;
   readonly doubtful: readonly DoubtfulGateway[];
+  /** It was recorded before, and what there is to warn of was said then. */
+  readonly isKnown: boolean;
 }
 
 /** The networks of this host. They share parents, so their verbs run one after the other: inTurn(). */
@@ -67,11 +69,18 @@ export class Networks {
    * what refuses such a network, and then undid all.
    */
   async create(request: NetworkRequest, options: NetworkOptions): Promise<void> {
-    const { network, doubtful } = await this.inTurn(() => this.#create(request, options));
-    if (doubtful.length === 0) return;
+    const { network, doubtful, isKnown } = await this.inTurn(() => this.#create(request, options));
+    const found = doubtful.length === 0 ? [] : await this.#askForGateways(network, doubtful);
+    if (isKnown || request.skipsGateways) return;
+    const subnets = withGateways(network.subnets, found);
+    this.#parts.gateways.warnOfIPv6Alone({ ...network, subnets });
+  }
+
+  async #askForGateways(network: Network, doubtful: readonly DoubtfulGateway[]): Promise<DoubtfulGateway[]> {
     try {
       const found = await this.#parts.gateways.ask(network, doubtful);
       if (found.length > 0) await this.inTurn(() => this.#setGateways(network.id, found));
+      return found;
     } catch (error) {
       await undo(this.#parts.log, 'network', () => this.inTurn(() => this.tearDown(network)));
       throw error;
@@ -81,9 +90,8 @@ export class Networks {
   async #setGateways(networkId: string, found: readonly DoubtfulGateway[]): Promise<void> {
     const { networks } = this.#parts.store;
     const network = await networks.get(networkId);
-    const gatewayOf = (subnet: string) => found.find((one) => one.subnet === subnet)?.gateway;
-    const subnets = network?.subnets.map((one) => ({ ...one, gateway: gatewayOf(one.subnet) ?? one.gateway }));
-    if (network !== undefined && subnets !== undefined) await networks.replace(network, { ...network, subnets });
+    if (network === undefined) return;
+    await networks.replace(network, { ...network, subnets: withGateways(network.subnets, found) });
   }
 
   async #create(request: NetworkRequest, options: NetworkOptions): Promise<Created> {
@@ -136,7 +144,7 @@ export class Networks {
     try {
       await this.setUp(network, link);
       await ties.tiePools(id, pools);
-      return { network, doubtful };
+      return { network, doubtful, isKnown: known !== undefined };
     } catch (error) {
       await undo(log, 'network', () => this.tearDown(network));
       throw error;
@@ -247,4 +255,10 @@ export class Networks {
 function profileOf(pools: readonly Pool[]): ProbeProfile | null {
   const profile = pools.map(({ options }) => options['probe']).find((option) => option !== undefined);
   return (profile as ProbeProfile | undefined) ?? null;
+}
+
+/** Those that were found in the place of what was recorded. */
+function withGateways(subnets: Network['subnets'], found: readonly DoubtfulGateway[]): Network['subnets'] {
+  const gatewayOf = (subnet: string) => found.find((one) => one.subnet === subnet)?.gateway;
+  return subnets.map((one) => ({ ...one, gateway: gatewayOf(one.subnet) ?? one.gateway }));
 }

@@ -122,6 +122,7 @@ export function readNetworkOptions(given: Readonly<Record<string, string>>): Net
   checkHostAccess(options);
   if (options.mode !== 'bridge' && options.parent === null) throw errors.modeNeedsParent(options.mode);
   if (options.vlan.length > 0 && options.parent === null) throw errors.optionNeedsParent('vlan');
+  if (options.gatewayAddresses !== undefined && options.parent === null) throw errors.optionNeedsParent('gateway');
   if (options.promiscuous && options.parent === null) throw errors.optionNeedsParent('promisc');
   if (given.vlan_protocol && options.vlan.length === 0) throw errors.vlanProtocolWithoutVlan();
   return options;

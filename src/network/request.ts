@@ -18,12 +18,13 @@ import type { EndpointRequest, NetworkRequest } from '../requests.ts';
 
 // --- networks ---------------------------------------------------------------------------------------------------------
 
-/** Throws HOST_ACCESS_INTERNAL, SUBNET_MISSING, MTU_TOO_SMALL. */
+/** Throws HOST_ACCESS_INTERNAL, GATEWAY_INTERNAL, SUBNET_MISSING, MTU_TOO_SMALL. */
 export function checkRequest(
   { enableIPv4, enableIPv6, internal, subnets }: NetworkRequest,
   options: NetworkOptions,
 ): void {
   if (internal && options.hostAccess) throw errors.hostAccessInternal();
+  if (internal && options.gatewayAddresses !== undefined) throw errors.gatewayInternal(options.gatewayAddresses);
   const has = (family: Family) => subnets.some(({ subnet }) => isUsable(subnet, family));
   if (enableIPv4 && !has('IPv4')) throw errors.subnetMissing('IPv4');
   if (enableIPv6 && !has('IPv6')) throw errors.subnetMissing('IPv6');

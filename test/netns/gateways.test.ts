@@ -178,6 +178,24 @@ describe('gateways on a real link', { skip: outsideLab(), timeout: 120_000 }, ()
     assert.deepEqual(await gateways({}), ['10.9.0.1', 'fd09::1']);
   });
 
+  test('an engine before 28, which sets no IPv6 route without an IPv4 gateway, has that said of such a network', async () => {
+    const isSaid = async (flags: object, four: string | null, options: Record<string, string> = {}) => {
+      daemon.log = '';
+      const data = [await pooled(FOUR, four), await pooled(SIX, 'fd09::1')] as const;
+      assert.equal((await create(options, ...data, flags)).status, 200);
+      await remove();
+      return daemon.log.includes('no IPv6 default route where there is no IPv4 gateway');
+    };
+    assert.equal(await isSaid({}, null), true);
+    assert.equal(await isSaid({}, '10.9.0.1', { gateway: 'ipv6' }), true);
+    assert.equal(await isSaid({}, '10.9.0.1'), false);
+    assert.equal(await isSaid({}, '10.9.0.1', { gateway: 'ipv4' }), false);
+    assert.equal(await isSaid({}, '10.9.0.1', { gateway: 'none' }), false);
+    assert.equal(await isSaid(NEW_ENGINE, null), false);
+    lan('address add 10.9.0.1/24 dev port0');
+    assert.equal(await isSaid({}, null), false, 'the LAN told of one');
+  });
+
   test('twenty networks at once that name none ask for theirs together, and not one after the other', async () => {
     const ids = Array.from({ length: 20 }, (_, n) => String(n).padStart(2, '0').repeat(32));
     lan('address add 10.18.0.1/24 dev port0');

@@ -43,6 +43,7 @@ ${MOBY_TESTS.map(mobyRow).join('')}`;
 /** What no scenario can show, because only one of the drivers can be asked. */
 const LIMITS = [
   'Without a gateway (`-o gateway=none`, `--internal`, no parent) containers of engines from 25 get SERVFAIL for names of the world outside: such an engine asks its name servers only for a container that has a default route. Names of containers resolve. A plugin cannot say that the names may be asked for all the same, as the built-in driver of engine 29 can',
+  'Engines before 28 give a container the IPv6 gateway of a network only if it has an IPv4 gateway as well. Where tsmacvlan finds none of IPv4, for which the built-in driver has the one that such an engine made up, there is no IPv6 default route either but that of router advertisements; a warning in the log says so: [gateways](gateways.md)',
   'When the first of several subnets is full, the engine goes on to the next only with its own IPAM; `--ipam-driver tsmacvlan` does it by itself, and the gateway is that of the subnet an address is in',
   '`docker run -p` is accepted, as by the built-in driver, and publishes nothing: a container on the LAN has all its ports on its own address. A line in the log of tsmacvlan says so',
 ];

@@ -67,6 +67,19 @@ test('draws base interfaces, VLANs, networks and endpoints as one tree', () => {
   );
 });
 
+test('only gateways that containers get are drawn', () => {
+  const parent: Network['parent'] = { name: 'eth0', made: false, promiscuous: false, recipe: null };
+  const drawn = (more: Partial<Network>, gateway = 'auto') => {
+    const made = network('a', parent, '10.0.0.0/24', '10.0.0.1');
+    const options = readNetworkOptions({ parent: 'eth0', gateway });
+    return drawMap([{ ...made, options, ...more }], []).split('10.0.0.0/24')[1];
+  };
+  assert.equal(drawn({}), ' gateway 10.0.0.1\n');
+  assert.equal(drawn({}, 'none'), '\n');
+  assert.equal(drawn({ internal: true }), '\n');
+  assert.equal(drawn({ parent: { ...parent, made: true, recipe: 'isolated' } }), '\n');
+});
+
 test('a parent whose network port filters MAC addresses says so', () => {
   const networks = [
     network('a', { name: 'eth0', made: false, promiscuous: false, recipe: null }, '10.0.0.0/24', null),

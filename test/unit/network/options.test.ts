@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { PluginError } from '../../../src/errors.ts';
 import { readNetworkOptions } from '../../../src/network/options.ts';
+import { checkRequest } from '../../../src/network/request.ts';
 
 const DEFAULTS = readNetworkOptions({});
 
@@ -154,6 +155,32 @@ test('-o gateway= says which families, or which addresses', () => {
       refusal({ parent: 'eth0', gateway: value }),
       /^option -o gateway=".*" is not usable; give auto, none, ipv4/,
     );
+  assert.equal(
+    refusal({ gateway: '10.0.0.1' }),
+    'option -o gateway= needs a parent interface; add -o parent=',
+    'nobody would get it',
+  );
+  assert.equal(readNetworkOptions({ gateway: 'none' }).gateway, false);
+});
+
+test('an internal network has no gateway that could be named', () => {
+  const request = {
+    enableIPv4: true,
+    enableIPv6: false,
+    internal: true,
+    subnets: [{ addressSpace: '', subnet: '10.0.0.0/24', gateway: null }],
+  };
+  const check = (gateway: string, internal = true) =>
+    checkRequest(
+      { networkId: 'a'.repeat(64), options: {}, skipsGateways: true, ...request, internal },
+      readNetworkOptions({ parent: 'eth0', gateway }),
+    );
+  assert.throws(
+    () => check('10.0.0.1'),
+    /^PluginError: an --internal network has no default route, and option -o gateway="10\.0\.0\.1" names one; leave/,
+  );
+  for (const word of ['auto', 'none', 'ipv4']) check(word);
+  check('10.0.0.1', false);
 });
 
 test('the announcements that the engine is told of are read as it reads them', () => {
