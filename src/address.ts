@@ -108,6 +108,20 @@ export function isSameAddress(a: Address, b: Address): boolean {
   return a.value === b.value && a.family === b.family;
 }
 
+/** For sort(): IPv4 first, the lower address first. */
+function compareAddresses(a: Address, b: Address): number {
+  if (a.family !== b.family) return a.family === 'IPv4' ? -1 : 1;
+  return a.value < b.value ? -1 : a.value > b.value ? 1 : 0;
+}
+
+/** A copy in the order of the addresses; where two are the same, and for what is no address, as it was. */
+export function inOrderOfAddress<T>(records: readonly T[], addressOf: (record: T) => Address | undefined): T[] {
+  const placed = records.map((record) => ({ record, address: addressOf(record) }));
+  const order = (a: Address | undefined, b: Address | undefined) =>
+    a === undefined || b === undefined ? Number(a === undefined) - Number(b === undefined) : compareAddresses(a, b);
+  return placed.sort((a, b) => order(a.address, b.address)).map(({ record }) => record);
+}
+
 /** Whether the address is in the range. */
 export function contains(range: Range, { family, value }: Address): boolean {
   return family === range.family && value >= range.first && value <= range.last;

@@ -1,7 +1,7 @@
 /** The command line: `serve` is the daemon, the others look, or ask the daemon to do what an engine did not. */
 import { networkInterfaces } from 'node:os';
 import { parseArgs } from 'node:util';
-import { type Address, contains, formatAddress, parseAddress, parsePrefix } from './address.ts';
+import { type Address, contains, formatAddress, inOrderOfAddress, parseAddress, parsePrefix } from './address.ts';
 import type { FoundLeak } from './collector.ts';
 import { conflictsOf } from './contested.ts';
 import * as errors from './errors.ts';
@@ -276,15 +276,17 @@ async function leases({ json }: Flags): Promise<void> {
   const written = records.map((lease) => ({
     ...lease,
     networkIds: networksOf(lease.poolIds),
-    isReserved: kept.isReserved(lease),
+    isReserved: kept.reservedFor(lease) !== null,
+    reservedFor: kept.reservedFor(lease),
     conflict: conflictOf(lease),
   }));
   const idle = kept.idle.map(({ poolId, ...one }) => ({ ...one, networkIds: networksOf([poolId]) }));
-  if (json) printJson([...written, ...idle]);
-  else {
-    const rows = written.map((lease) => leaseRow(lease, lease.isReserved, lease.conflict, lease.networkIds));
-    print(table([...rows, ...idle.map((one) => keptRow(one, one.networkIds))]));
-  }
+  const all = inOrderOfAddress([...written, ...idle], ({ address }) => parseAddress(address));
+  if (json) return printJson(all);
+  const rows = all.map((one) =>
+    'endpointId' in one ? leaseRow(one, one.reservedFor, one.conflict, one.networkIds) : keptRow(one, one.networkIds),
+  );
+  print(table(rows));
 }
 
 /** Of all addresses, or of one; `--clear` has the daemon forget them. */
@@ -302,7 +304,8 @@ async function conflicts({ json, isClearing }: Flags, argument: string): Promise
 
 async function showConflicts(json: boolean, address: string | null): Promise<void> {
   const known = await withStore((store) => store.conflicts.list());
-  const shown = address === null ? known : known.filter((conflict) => conflict.address === address);
+  const wanted = address === null ? known : known.filter((conflict) => conflict.address === address);
+  const shown = inOrderOfAddress(wanted, (conflict) => parseAddress(conflict.address));
   if (json) printJson(shown);
   else print(table(shown.map(conflictRow)));
 }

@@ -1,5 +1,5 @@
 /** The picture of `tsmacvlan map`: which container address is on which network, VLAN and interface. Pure. */
-import { formatInterfaceAddress } from './address.ts';
+import { formatInterfaceAddress, inOrderOfAddress } from './address.ts';
 import { conflictsOf, describeConflict } from './contested.ts';
 import { short } from './errors.ts';
 import type { Conflict, Endpoint, Network, NetworkSubnet } from './model.ts';
@@ -34,7 +34,10 @@ export function drawMap(
     const containers = endpoints.filter(({ networkId, state }) => networkId === network.id && state !== 'deleting');
     branch.children.push({
       label: networkLabel(network, hostsOf(network)),
-      children: containers.map((endpoint) => ({ label: endpointLabel(endpoint, conflicts), children: [] })),
+      children: inOrderOfAddress(containers, ({ addresses }) => addresses[0]).map((endpoint) => ({
+        label: endpointLabel(endpoint, conflicts),
+        children: [],
+      })),
     });
   }
   return [...roots.values()].map((root) => `${[root.label, ...lines(root.children)].join('\n')}\n`).join('');

@@ -1,5 +1,5 @@
 /** The command line's part of a shared store: its addresses, its hosts, and moving in and out. */
-import { contains, parseAddress, parsePrefix } from './address.ts';
+import { contains, inOrderOfAddress, parseAddress, parsePrefix } from './address.ts';
 import * as errors from './errors.ts';
 import { type Lease, type Network, type NetworkSubnet, segmentOf } from './model.ts';
 import { readSettings } from './settings.ts';
@@ -23,7 +23,7 @@ export async function printSharedAddresses({ json }: Pick<StoreFlags, 'json'>): 
   const { cluster } = readSettings(process.env);
   if (cluster === null) throw errors.storeIsLocal();
   const { readShared } = await import('./store/etcd/migrate.ts');
-  const addresses = await readShared(cluster);
+  const addresses = byAddress(await readShared(cluster));
   if (json) printJson(addresses);
   else print(table(addresses.map(sharedRow)));
 }
@@ -43,7 +43,7 @@ async function migrate({ json, isDryRun, isForced, from, to }: StoreFlags): Prom
   const { cluster, stateDirectory } = readSettings({ ...process.env, STORE: place });
   if (cluster === null) throw errors.migrateUsage();
   const { moveIn, moveOut } = await import('./store/etcd/migrate.ts');
-  const moves = await (from === 'local' ? moveIn : moveOut)(stateDirectory, cluster, isDryRun, isForced);
+  const moves = byAddress(await (from === 'local' ? moveIn : moveOut)(stateDirectory, cluster, isDryRun, isForced));
   if (json) printJson(moves);
   else print(table(moves.map((move) => moveRow(move, isDryRun))));
   return moves.some(({ outcome }) => outcome === 'taken') ? 3 : 0;
@@ -65,7 +65,7 @@ async function forgetShared({ json, isDryRun, isForced }: StoreFlags, node: stri
   const { forgetNode } = await import('./store/etcd/nodes.ts');
   const networks = await lookIntoLocalStore(stateDirectory, (store) => store.networks.list());
   const wish = { node, isDryRun, isForced };
-  const found = await forgetNode(cluster, stateDirectory, wish, (lease) => holderOnLan(networks, lease));
+  const found = byAddress(await forgetNode(cluster, stateDirectory, wish, (lease) => holderOnLan(networks, lease)));
   if (json) printJson(found);
   else print(table(found.map((one) => forgottenRow(one, isDryRun))));
   return found.every(({ outcome }) => outcome === 'freed') ? 0 : 3;
@@ -87,6 +87,10 @@ async function holderOnLan(
   const { askLan } = await import('./main.ts');
   const verdict = await askLan(network.parent.name, address, 'fast');
   return verdict.held ? verdict.macAddress : '';
+}
+
+function byAddress<T extends Pick<Lease, 'address'>>(records: readonly T[]): T[] {
+  return inOrderOfAddress(records, ({ address }) => parseAddress(address));
 }
 
 function sharedRow({ address, kind, nodes, isAlive, rivals, realm }: SharedAddress): Row {

@@ -77,23 +77,30 @@ function cut(name: string): string {
   return name.length > WIDEST_NAME ? `${name.slice(0, WIDEST_NAME - 3)}...` : name;
 }
 
-/** `conflict`: one that lasts; null without. */
+/** `reservedFor`: see keptOf(). `conflict`: one that lasts; null without. */
 export function leaseRow(
   { address, kind, name, endpointId, realm, changedAt }: Lease,
-  isReserved: boolean,
+  reservedFor: string | null,
   conflict: Conflict | null,
   networkIds: readonly string[],
 ): Row {
   return {
     ADDRESS: address,
     KIND: kind,
-    NAME: name === undefined ? '-' : isReserved ? `${cut(name)} (reserved)` : cut(name),
+    NAME: nameAndReservation(name, reservedFor),
     NETWORK: shortOf(networkIds),
     ENDPOINT: endpointId === null ? '-' : short(endpointId),
     REALM: realm,
     SINCE: changedAt,
     'ALSO USED BY': conflict === null ? '-' : `${holderOf(conflict)} (${conflict.count} times)`,
   };
+}
+
+/** Who names a reserved address with an engine that tells no names has it, perhaps rightly. */
+function nameAndReservation(name: string | undefined, reservedFor: string | null): string {
+  if (reservedFor === null) return name === undefined ? '-' : cut(name);
+  if (name === reservedFor) return `${cut(name)} (reserved)`;
+  return [...(name === undefined ? [] : [cut(name)]), `(reserved for ${cut(reservedFor)})`].join(' ');
 }
 
 /** Also one that has ended. */

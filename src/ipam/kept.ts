@@ -9,11 +9,11 @@ export interface KeptAddress extends Omit<Remembered, 'isReserved'> {
   readonly realm: string;
 }
 
-/** What is kept for names beside the leases; and which leases are of an address that is reserved for their container. */
+/** What is kept for names beside the leases; and for which name the address of a lease is reserved, whoever has it; null for none. */
 export function keptOf(
   leases: readonly Lease[],
   names: readonly Remembered[],
-): { idle: KeptAddress[]; isReserved: (lease: Lease) => boolean } {
+): { idle: KeptAddress[]; reservedFor: (lease: Lease) => string | null } {
   const leased = new Set(leases.map(leaseKey));
   const kept = names.filter(({ name }) => name !== '').map((one) => ({ ...one, realm: realmOfPoolId(one.poolId) }));
   const reserved = new Map(kept.filter(({ isReserved }) => isReserved).map((one) => [leaseKey(one), one.name]));
@@ -23,5 +23,5 @@ export function keptOf(
       ...one,
       kind: isReserved ? ('reserved' as const) : ('remembered' as const),
     }));
-  return { idle, isReserved: (lease) => lease.name !== undefined && reserved.get(leaseKey(lease)) === lease.name };
+  return { idle, reservedFor: (lease) => reserved.get(leaseKey(lease)) ?? null };
 }

@@ -229,3 +229,15 @@ test('the MAC address of an IPv6 address is the prefix and four bytes of its SHA
   assert.equal(mac.replaceAll(':', ''), `0242${hash}`);
   assert.equal(ip.parseMac(mac), mac);
 });
+
+test('addresses are put in order by number, IPv4 first, and what is none last', () => {
+  const texts = ['fd00::10', '10.0.0.10', 'lost', 'fd00::9', '10.0.0.9', '9.0.0.0'];
+  assert.deepEqual(ip.inOrderOfAddress(texts, ip.parseAddress), [
+    '9.0.0.0',
+    '10.0.0.9',
+    '10.0.0.10',
+    'fd00::9',
+    'fd00::10',
+    'lost',
+  ]);
+});

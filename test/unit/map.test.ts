@@ -67,6 +67,17 @@ test('draws base interfaces, VLANs, networks and endpoints as one tree', () => {
   );
 });
 
+test('containers stand in the order of their addresses', () => {
+  const networks = [network('a', { name: 'eth0', made: false, promiscuous: false, recipe: null }, '10.0.0.0/24', null)];
+  const hosts = ['10', '9', '100', '2'];
+  const endpoints = hosts.map((host, n) => endpoint(String(n), 'a', `10.0.0.${host}/24`));
+  const drawn = drawMap(networks, [{ ...endpoint('9', 'a', '10.0.0.1/24'), addresses: [] }, ...endpoints]);
+  assert.deepEqual(
+    drawn.match(/─ (\S+|no address) {2}02/g)?.map((line) => line.slice(2, -4)),
+    ['10.0.0.2/24', '10.0.0.9/24', '10.0.0.10/24', '10.0.0.100/24', 'no address'],
+  );
+});
+
 test('only gateways that containers get are drawn', () => {
   const parent: Network['parent'] = { name: 'eth0', made: false, promiscuous: false, recipe: null };
   const drawn = (more: Partial<Network>, gateway = 'auto') => {

@@ -93,7 +93,7 @@ export async function forgetNode(
     };
     await Promise.all(Array.from({ length: AT_ONCE }, work));
     if (!isDryRun && forgotten.every(({ outcome }) => outcome === 'freed')) await registry.noteBack(node);
-    return forgotten.sort((one, other) => (one.address < other.address ? -1 : 1));
+    return forgotten;
   });
 }
 
