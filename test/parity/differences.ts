@@ -68,7 +68,7 @@ export const WANTED: readonly WantedDifference[] = [
     reason: 'by custom a router has the lowest address of the subnet, not that of a range: [gateways](gateways.md)',
     casts: ['tsmacvlan with its IPAM'],
     scenarios: ['a range and no gateway named', 'networks share a subnet by ranges'],
-    fact: /Address|MacAddress|address|hosts|neighbour|routes|reaches/,
+    fact: /› (\w*Address|address|local|hosts)$/,
   },
   {
     subject: 'a gateway that nobody named, in an IPv6 subnet',
