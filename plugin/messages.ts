@@ -180,6 +180,7 @@ const SAMPLES: { readonly [Name in MakerName]: Parameters<Makers[Name]> } = {
   reserveOutside: ['192.168.1.10', ['192.168.1.64/27']],
   reserveHeld: ['192.168.1.70', '3c:22:fb:10:aa:01', 'eth0'],
   reserveExcluded: ['192.168.1.70', '192.168.1.64/29'],
+  reserveUnnamed: ['192.168.1.70', ENDPOINT, NETWORK, 'web'],
   reserveElsewhere: ['web', '192.168.1.64', '192.168.1.70'],
   nameUnknown: ['web'],
   nameAmbiguous: ['web', [NETWORK, '77aa00bb11cc']],

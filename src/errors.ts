@@ -718,6 +718,12 @@ export const reserveElsewhere = (name: string, address: string, wanted: string) 
     `container ${quote(name)} has ${address} on this network at this moment; stop it and reserve ${wanted} then`,
   );
 
+export const reserveUnnamed = (address: string, endpoint: string, network: string | null, name: string) =>
+  mistake(
+    'RESERVE_UNNAMED',
+    `address ${address} is used by endpoint ${short(endpoint)} ${ofNetwork(network)}, and the engine said no name of its container; if that is ${quote(name)} stop it first, else choose another address`,
+  );
+
 export const nameUnknown = (name: string) =>
   mistake('NAME_UNKNOWN', `nothing is reserved or remembered for ${quote(name)}; tsmacvlan leases lists the names`);
 

@@ -37,7 +37,7 @@ export class Reservations {
 
   /**
    * The name's containers get the address from now on, and no others. Throws ADDRESS_MALFORMED, RESERVE_OUTSIDE, RESERVE_EXCLUDED,
-   * ADDRESS_RESERVED, ADDRESS_HELD, RESERVE_AMBIGUOUS, RESERVE_ELSEWHERE, ADDRESS_RESERVED_FOR, ADDRESS_TAKEN and RESERVE_HELD.
+   * ADDRESS_RESERVED, ADDRESS_HELD, RESERVE_AMBIGUOUS, RESERVE_ELSEWHERE, RESERVE_UNNAMED, ADDRESS_RESERVED_FOR, ADDRESS_TAKEN and RESERVE_HELD.
    */
   async reserve({ name, address: text, networkId, limit }: ReserveRequest): Promise<Remembered> {
     const address = parseAddress(text);
@@ -49,7 +49,9 @@ export class Reservations {
       const existing = await this.#store.leases.get(leaseKey(wanted));
       const act = () => this.#reserve(pool, name, address);
       if (existing !== undefined && isOf(existing, name, [pool])) return act();
-      const lease = await claim();
+      const lease = await claim().catch((error: unknown) => {
+        throw asOfUnnamed(existing, pool, name, error);
+      });
       // A gateway of a swarm's, which is shared by whoever claims it.
       if (lease !== wanted) throw errors.reserveOutside(lease.address, [nameOf(pool)]);
       return this.#whileFree(pool, address, lease, limit, act);
@@ -165,6 +167,14 @@ function refusalOf(address: Address, pools: readonly Pool[]): errors.PluginError
 
 function isOfNetwork(pool: Pool, networkId: string | null): boolean {
   return pool.networkId !== null && pool.networkId.startsWith(networkId ?? '');
+}
+
+/** An engine before 29 said no name of the container that has the address: it may well be the one that is meant. */
+function asOfUnnamed(existing: Lease | undefined, { networkId }: Pool, name: string, error: unknown): unknown {
+  const isTaken = error instanceof errors.PluginError && error.code === 'ADDRESS_TAKEN';
+  if (!isTaken || existing?.kind !== 'container' || existing.name !== undefined) return error;
+  if (existing.holder !== undefined || existing.endpointId === null) return error;
+  return errors.reserveUnnamed(existing.address, existing.endpointId, networkId, name);
 }
 
 /** The container of the name has it, out of one of these pools. */

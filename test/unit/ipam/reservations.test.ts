@@ -39,6 +39,22 @@ test('an address is reserved, held for its name alone, and given free', options,
   assert.match(await sentence(f.ipam.unreserveName({ name: 'web', networkId: null })), /^nothing is reserved/);
 });
 
+test(
+  'a container whose engine says no name may be the one that is meant, and is to be stopped first',
+  options,
+  async () => {
+    const f = new Fixture(new MemoryStore());
+    const pool = await f.network(SUBNET, RANGE);
+    await f.address(pool, '192.168.77.70');
+    await f.endpoint('e', '192.168.77.70', 'joined', NETWORK);
+    assert.match(
+      await sentence(f.reserve('dns', '192.168.77.70')),
+      /^address 192\.168\.77\.70 is used by endpoint e of network \w+, and the engine said no name of its container; if that is "dns" stop it first, else choose another address$/,
+    );
+    assert.deepEqual(await f.store.names.list(), []);
+  },
+);
+
 test('a reservation that cannot be is refused with the reason, and nothing changes', options, async () => {
   const holder = { held: true, macAddress: '3c:22:fb:10:aa:01', linkName: 'eth0', simultaneous: false } as const;
   const probe: Probe = async (_pool, { value }) =>
