@@ -130,7 +130,7 @@ const SAMPLES: { readonly [Name in MakerName]: Parameters<Makers[Name]> } = {
   surplusArgument: ['extra', 'leases'],
   addressSpaceUnknown: ['Elsewhere', ['TsmacvlanLocal', 'TsmacvlanGlobal']],
   ipamOptionUnknown: ['exclud', 'exclude', ['exclude', 'order', 'parent', 'probe']],
-  ipamOptionValue: ['order', 'random', 'lowest or sequential'],
+  ipamOptionValue: ['order', 'rest', 'lowest or sequential or rested', 'rested'],
   excludeMalformed: ['192.168.1.300'],
   excludeOutside: ['10.0.0.9', '192.168.1.0/24'],
   subnetMalformed: ['192.168.1/24'],
@@ -188,6 +188,7 @@ const SAMPLES: { readonly [Name in MakerName]: Parameters<Makers[Name]> } = {
   daemonAbsent: ['/run/docker/plugins/tsmacvlan.sock', 'connect ENOENT'],
   networkNotNamed: ['3f2a', 2, 'call tsmacvlan forget'],
   networkHasContainers: [NETWORK, ENDPOINT],
+  daemonSays: ['nothing is reserved or remembered for "web"; tsmacvlan leases lists the names'],
   daemonRefused: [
     'Tsmacvlan.CollectLeaks',
     'no space left on the disk of state file "/var/lib/tsmacvlan/tsmacvlan.db"',

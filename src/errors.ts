@@ -166,8 +166,9 @@ export const unknownOption = (key: string, near: string | undefined, known: read
 export const unknownMode = (value: string, near: string | undefined, modes: readonly string[]) =>
   mistake('MODE_UNKNOWN', `unknown macvlan_mode ${quote(value)}${didYouMean(near)}; use one of ${modes.join(', ')}`);
 
-export const optionValue = (key: string, value: string, expected: string) =>
-  mistake('OPTION_VALUE', `option -o ${key}=${quote(value)} is not usable; give ${expected}`);
+/** `near`: the word that was meant, if it was one. */
+export const optionValue = (key: string, value: string, expected: string, near?: string) =>
+  mistake('OPTION_VALUE', `option -o ${key}=${quote(value)} is not usable${didYouMean(near)}; give ${expected}`);
 
 export const vlanIdRange = (id: string, parent: string) =>
   mistake('VLAN_ID', `VLAN id ${id} in ${quote(parent)} is out of range; use 1 to 4094`);
@@ -747,6 +748,9 @@ export const daemonAbsent = (socket: string, reason: string) =>
     `no tsmacvlan answers on socket ${quote(socket)} (${reason}); start tsmacvlan serve, or set SOCKET to the path it uses`,
   );
 
+/** `sentence`: the daemon's own, of what the user can mend. */
+export const daemonSays = (sentence: string) => mistake('DAEMON_SAYS', sentence);
+
 /** `sentence`: the daemon's own. */
 export const daemonRefused = (call: string, sentence: string) =>
   fault('DAEMON_REFUSED', `the running tsmacvlan refused ${call}; it says: ${sentence}`);
@@ -755,7 +759,9 @@ export const daemonRefused = (call: string, sentence: string) =>
 export const networkNotNamed = (typed: string, count: number, where: string) =>
   mistake(
     'USAGE',
-    `${quote(typed)} is the beginning of ${count === 0 ? 'no network' : `${count} networks`} here; ${where} with an id that tsmacvlan networks lists`,
+    count === 0
+      ? `no network here has an id that begins with ${quote(typed)}; ${where} with an id that tsmacvlan networks lists, not with Docker's name of it`
+      : `the ids of ${count} networks here begin with ${quote(typed)}; ${where} with more of the id, as tsmacvlan networks lists it`,
   );
 
 export const networkHasContainers = (network: string, endpoint: string) =>
@@ -778,8 +784,12 @@ export const ipamOptionUnknown = (key: string, near: string | undefined, known: 
     `unknown option --ipam-opt ${quote(key)}${didYouMean(near)}; the options are ${known.join(', ')}`,
   );
 
-export const ipamOptionValue = (key: string, value: string, expected: string) =>
-  mistake('IPAM_OPTION_VALUE', `option --ipam-opt ${key}=${quote(value)} is not usable; give ${expected}`);
+/** `near`: as optionValue()'s. */
+export const ipamOptionValue = (key: string, value: string, expected: string, near?: string) =>
+  mistake(
+    'IPAM_OPTION_VALUE',
+    `option --ipam-opt ${key}=${quote(value)} is not usable${didYouMean(near)}; give ${expected}`,
+  );
 
 export const excludeMalformed = (entry: string) =>
   mistake(

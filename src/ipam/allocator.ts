@@ -127,8 +127,8 @@ export class Allocator {
     kind: LeaseKind,
     container: string | null,
     limit: CallLimit | null,
+    option = optionOf(kind, named),
   ): Promise<string> {
-    const option = optionOf(kind, named);
     const address = parseAddress(text);
     if (address === undefined) throw errors.addressMalformed(text, option);
     const pool = await this.#poolWith(address, named, kind, option);
@@ -204,7 +204,7 @@ export class Allocator {
   async reserveGateway(poolId: string, text: string): Promise<void> {
     const pool = await this.#store.pools.get(poolId);
     if (pool === undefined) throw errors.poolUnknown(poolId);
-    await this.#name(pool, text, 'gateway', null, null);
+    await this.#name(pool, text, 'gateway', null, null, '-o gateway=');
   }
 
   /** Hosts that share the subnet share its gateway. */

@@ -92,11 +92,14 @@ export function readPoolRequest(request: PoolRequest, choose: ChooseSubnet): Poo
   return { addressSpace, subnet, range, options };
 }
 
+/** Of the options that take one of some words. */
+const WORDS: Readonly<Record<string, readonly string[]>> = { order: ORDERS, probe: PROFILES };
+
 function checkOptions(options: Readonly<Record<string, string>>): void {
   for (const [key, value] of Object.entries(options)) {
     if (!NAMES.includes(key)) throw errors.ipamOptionUnknown(key, nearest(key, NAMES), NAMES);
     const expected = expectedValue(key, value);
-    if (expected !== null) throw errors.ipamOptionValue(key, value, expected);
+    if (expected !== null) throw errors.ipamOptionValue(key, value, expected, nearest(value, WORDS[key] ?? []));
   }
 }
 
@@ -104,9 +107,8 @@ function checkOptions(options: Readonly<Record<string, string>>): void {
 function expectedValue(key: string, value: string): string | null {
   switch (key) {
     case 'order':
-      return wordsUnless(ORDERS, value);
     case 'probe':
-      return wordsUnless(PROFILES, value);
+      return wordsUnless(WORDS[key] ?? [], value);
     case 'parent':
       // As the kernel (dev_valid_name), and within the characters that need no escape in a realm.
       return /^[!-.0-9;-~]{1,64}$/.test(value) ? null : 'the name of a link, such as eth0.10';

@@ -144,6 +144,9 @@ export function readVlanIds(text: string, source: string): number[] {
   });
 }
 
+const GATEWAY_WORDS = ['auto', 'none', 'ipv4', 'ipv6'] as const;
+const GATEWAY_VALUES = `${GATEWAY_WORDS.join(', ')}, or an address, or one of each family with a comma between`;
+
 function readGateway(
   value: string | undefined,
 ): Pick<NetworkOptions, 'gateway' | 'gatewayFamilies' | 'gatewayAddresses'> {
@@ -161,7 +164,7 @@ function readGateway(
     default:
       return {
         gateway: true,
-        gatewayAddresses: addressOfEach('gateway', value ?? '', 'auto, none, ipv4, ipv6, or an address of each family'),
+        gatewayAddresses: addressOfEach('gateway', value ?? '', GATEWAY_VALUES, GATEWAY_WORDS),
       };
   }
 }
@@ -180,12 +183,12 @@ function readHostAddresses(value: string | undefined): string[] {
   return addressOfEach('host_ip', value, 'an address inside the subnet, or one of each family with a comma between');
 }
 
-/** At most one of each family, with commas between. */
-function addressOfEach(option: string, value: string, expected: string): string[] {
+/** At most one of each family, with commas between. `words`: what may stand there as well. */
+function addressOfEach(option: string, value: string, expected: string, words: readonly string[] = []): string[] {
   const addresses = value.split(',').map((text) => parseAddress(text.trim()));
   const families = addresses.map((address) => address?.family);
   const isUsable = !families.includes(undefined) && new Set(families).size === families.length;
-  if (!isUsable) throw errors.optionValue(option, value, expected);
+  if (!isUsable) throw errors.optionValue(option, value, expected, nearest(value, words));
   return addresses.flatMap((address) => (address === undefined ? [] : formatAddress(address)));
 }
 
@@ -224,6 +227,6 @@ function integer(name: string, value: string | undefined, least: number, most: n
 function choice<const T extends string>(name: string, value: string | undefined, allowed: readonly T[]): T | undefined {
   if (!value) return undefined;
   const found = oneOf(allowed, value);
-  if (found === undefined) throw errors.optionValue(name, value, allowed.join(' or '));
+  if (found === undefined) throw errors.optionValue(name, value, allowed.join(' or '), nearest(value, allowed));
   return found;
 }

@@ -19,7 +19,7 @@ export async function filteredParents(socketPath: string): Promise<string[]> {
   return Parents;
 }
 
-/** Resolves with what was answered; throws the daemon's own sentence, or DAEMON_ABSENT. */
+/** Resolves with what was answered; throws the daemon's own sentence (DAEMON_SAYS, DAEMON_REFUSED), or DAEMON_ABSENT. */
 export async function askDaemon(
   socketPath: string,
   call: string,
@@ -28,7 +28,9 @@ export async function askDaemon(
 ): Promise<unknown> {
   const { status, answer } = await post({ socketPath, path: `/${call}`, method: 'POST', signal }, JSON.stringify(body));
   if (status === 200) return answer;
-  throw errors.daemonRefused(call, (answer as { Err?: string }).Err ?? `HTTP ${status}`);
+  const { Err: sentence } = answer as { Err?: string };
+  if (status === 400 && sentence !== undefined) throw errors.daemonSays(sentence);
+  throw errors.daemonRefused(call, sentence ?? `HTTP ${status}`);
 }
 
 function post(options: RequestOptions, body: string): Promise<{ status: number; answer: unknown }> {

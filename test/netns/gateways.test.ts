@@ -238,9 +238,13 @@ describe('gateways on a real link', { skip: outsideLab(), timeout: 120_000 }, ()
       String(await gateways('10.10.0.9')),
       /^option -o gateway="10\.10\.0\.9" lies in none of the network's subnets/,
     );
+    assert.equal(
+      String(await gateways('10.9.0.0')),
+      'address 10.9.0.0 is the network address of 10.9.0.0/24; choose another -o gateway=',
+    );
     assert.match(
       String(await gateways('ipv7')),
-      /^option -o gateway="ipv7" is not usable; give auto, none, ipv4, ipv6/,
+      /^option -o gateway="ipv7" is not usable \(did you mean ipv4\?\); give auto, none, ipv4, ipv6, or an address, or one/,
     );
   });
 

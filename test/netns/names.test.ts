@@ -211,7 +211,7 @@ describe('names through the socket', LIMITS, () => {
     assert.match(await command('reserve', 'x'.repeat(300), '10.9.0.79'), /has 300 characters, .* at most 255/);
     assert.match(
       await command('reserve', 'db', '10.9.0.79', '--network', 'nope'),
-      /"nope" is the beginning of no network/,
+      /^tsmacvlan: no network here has an id that begins with "nope"; give --network/,
     );
     await restart('SIGKILL');
     const had = await live('web', async () => {
@@ -229,7 +229,7 @@ describe('names through the socket', LIMITS, () => {
       /is not among those that are given out of 10\.9\.0\.0\/24, fd09::\/64/,
     );
     assert.match(await command('unreserve', 'web'), /^nothing is kept for web any more; it had 10\.9\.0\.77 fd09::/);
-    assert.match(await command('unreserve', 'web'), /nothing is reserved or remembered for "web"/);
+    assert.match(await command('unreserve', 'web'), /^tsmacvlan: nothing is reserved or remembered for "web"/);
     await remove();
   });
 

@@ -172,7 +172,7 @@ export const WANTED: readonly WantedDifference[] = [
   {
     subject: 'a subnet larger than /8, as `--subnet 64.0.0.0/2`',
     macvlan: 'taken; `0.0.0.0/0` is refused',
-    tsmacvlan: 'with `--ipam-driver tsmacvlan` all of them are refused',
+    tsmacvlan: 'with `--ipam-driver tsmacvlan` all of them are refused, this one because 127.0.0.0/8 lies in it',
     reason: 'no LAN is that large: containers would ask their neighbours for the addresses of the Internet',
     casts: ['tsmacvlan with its IPAM'],
     scenarios: ['a subnet larger than any LAN'],

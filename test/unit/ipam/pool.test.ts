@@ -159,6 +159,11 @@ test('bad requests get a sentence that says what to give', options, () => {
       { options: { order: 'random' } },
       'option --ipam-opt order="random" is not usable; give lowest or sequential or rested',
     ],
+    [
+      '10.0.0.0/24',
+      { options: { order: 'rest' } },
+      'option --ipam-opt order="rest" is not usable (did you mean rested?); give lowest or sequential or rested',
+    ],
     ['10.0.0.0/24', { options: { probe: '' } }, 'option --ipam-opt probe="" is not usable; give off or fast or rfc'],
     [
       '10.0.0.0/24',

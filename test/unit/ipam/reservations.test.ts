@@ -93,7 +93,7 @@ test('a reservation that cannot be is refused with the reason, and nothing chang
     await sentence(f.addressFor('web', pool, '192.168.77.81')),
     /is already used on this host .*; choose another --ip$/,
   );
-  const nowhere = /^"nope" is the beginning of no network here; give --network with an id/;
+  const nowhere = /^no network here has an id that begins with "nope"; give --network with an id/;
   assert.match(await sentence(f.reserve('web', '192.168.77.71', 'nope')), nowhere);
   assert.match(await sentence(f.ipam.unreserveName({ name: 'mail', networkId: 'nope' })), nowhere);
   assert.equal(JSON.stringify([await f.store.names.list(), await f.store.leases.list()]), before);

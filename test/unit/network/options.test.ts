@@ -156,6 +156,14 @@ test('-o gateway= says which families, or which addresses', () => {
       /^option -o gateway=".*" is not usable; give auto, none, ipv4/,
     );
   assert.equal(
+    refusal({ parent: 'eth0', gateway: 'nnoe' }),
+    'option -o gateway="nnoe" is not usable (did you mean none?); give auto, none, ipv4, ipv6, or an address, or one of each family with a comma between',
+  );
+  assert.match(
+    refusal({ parent: 'eth0', promisc: 'ture' }),
+    /is not usable \(did you mean true\?\); give true or false$/,
+  );
+  assert.equal(
     refusal({ gateway: '10.0.0.1' }),
     'option -o gateway= needs a parent interface; add -o parent=',
     'nobody would get it',

@@ -1,6 +1,8 @@
 /** Every call an engine makes, over the real socket with an engine's headers: what reaches the driver, what is answered. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { nameUnknown, storeFull } from '../../../src/errors.ts';
+import { askDaemon, UNRESERVE } from '../../../src/server/client.ts';
 import { ask, openDoor } from './door.ts';
 
 const options = { timeout: 10_000 };
@@ -369,4 +371,15 @@ test('an engine that asks what the driver can do has the leaks looked for', opti
   const door = await openDoor(t, { leaks: { hurry: () => times++ } });
   await ask(door, 'NetworkDriver.GetCapabilities');
   assert.equal(times, 1);
+});
+
+test('the command line says a mistake in its own words, and names the call of a fault', options, async (t) => {
+  const errors = [nameUnknown('web'), storeFull('tsmacvlan.db')];
+  const door = await openDoor(t, { ipam: { unreserveName: () => Promise.reject(errors.shift() ?? new Error()) } });
+  const unreserve = () => askDaemon(door.socket, UNRESERVE, { Name: 'web', Network: '' });
+  await assert.rejects(unreserve, { kind: 'mistake', message: nameUnknown('web').message });
+  await assert.rejects(unreserve, {
+    kind: 'fault',
+    message: `the running tsmacvlan refused ${UNRESERVE}; it says: ${storeFull('tsmacvlan.db').message}`,
+  });
 });
