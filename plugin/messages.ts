@@ -162,6 +162,7 @@ const SAMPLES: { readonly [Name in MakerName]: Parameters<Makers[Name]> } = {
   addressOfTask: ['192.168.1.40', '--ip'],
   addressHeld: ['192.168.1.40', '3c:22:fb:10:aa:01', 'eth0', '--ip'],
   addressOnHost: ['192.168.1.10', '3c:22:fb:10:aa:01', 'eth0', '--ip'],
+  addressOfferedHere: ['192.168.1.40', '3c:22:fb:10:aa:01', 'eth0', '--ip'],
   addressOffered: ['192.168.1.40', '3c:22:fb:10:aa:01', 'eth0', '--ip'],
   addressWanted: ['192.168.1.40', '3c:22:fb:10:aa:01', 'eth0', '--ip'],
   addressLost: ['192.168.1.40', '3c:22:fb:10:aa:01', 'eth0', '--ip'],

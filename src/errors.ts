@@ -974,8 +974,18 @@ export const addressOnHost = (address: string, macAddress: string, link: string,
 export const addressOffered = (address: string, macAddress: string, link: string, option: string) =>
   mistake(
     'ADDRESS_HELD',
-    `address ${address} is already used on the LAN by ${macAddress}, which answered on ${link}; choose another ${option}, or keep the network's IPAM from offering it again: make the network with --aux-address used=${address}, or with --ipam-driver tsmacvlan, which passes over used addresses`,
+    `address ${address} is already used on the LAN by ${macAddress}, which answered on ${link}; choose another ${option}, ${orKeep(address)}`,
   );
+
+/** As addressOffered(), of the host itself or a container on it. */
+export const addressOfferedHere = (address: string, macAddress: string, link: string, option: string) =>
+  mistake(
+    'ADDRESS_HELD',
+    `address ${address} is already used on this host by ${macAddress} on ${link}, the host's own link or a container's; choose another ${option}, ${orKeep(address)}`,
+  );
+
+const orKeep = (address: string) =>
+  `or keep the network's IPAM from offering it again: make the network with --aux-address used=${address}, or with --ipam-driver tsmacvlan, which passes over used addresses`;
 
 /** Who asks may or may not take it. */
 export const addressWanted = (address: string, macAddress: string, link: string, option: string) =>

@@ -146,8 +146,10 @@ export class EndpointLan {
 
   async #check(network: Network, question: Question, limit: CallLimit): Promise<void> {
     const isFirm = this.#policyOf(network) === 'refuse';
-    const refusal = (holder: HeldVerdict) =>
-      sentenceOf(holder.simultaneous ? errors.addressWanted : errors.addressOffered, question, holder);
+    const refusal = (holder: HeldVerdict) => {
+      const held = holder.isOnHost ? errors.addressOfferedHere : errors.addressOffered;
+      return sentenceOf(holder.simultaneous ? errors.addressWanted : held, question, holder);
+    };
     const verdict = await (isFirm ? this.#lan.insist(question, limit, refusal) : this.#lan.check(question));
     if (verdict.held && (isFirm || verdict.isOnHost)) throw refusal(verdict);
     if (verdict.held) this.#warn(network, question, verdict);

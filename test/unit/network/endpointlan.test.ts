@@ -111,6 +111,15 @@ test('who goes on having the address is the reason of a refusal that names a way
   });
 });
 
+test('of an address of this host no device on the LAN is blamed', options, async () => {
+  const lan = lanThatSays({ insist: OWN_HOST }).open('refuse');
+  await assert.rejects(lan.check(network(null), endpoint, callLimit()), {
+    code: 'ADDRESS_HELD',
+    message:
+      /^address 10\.9\.0\.2 is already used on this host by .*the host's own link or a container's.*--aux-address used=10\.9\.0\.2/,
+  });
+});
+
 test('who had it since, and gives it up in time, keeps nobody down', options, async () => {
   const { asked, open } = lanThatSays({ confirm: STRANGER });
   await open('refuse').confirm(network(null), endpoint, callLimit());
