@@ -573,7 +573,7 @@ export const clusterNodeTaken = (node: string, host: string, seconds: number, fi
 export const clusterNodeCopied = (node: string, file: string) =>
   mistake(
     'CLUSTER_NODE_COPIED',
-    `this machine is a copy: another one was alive as node ${node} of the shared store for a minute while this one asked; on the copy stop tsmacvlan and remove the directory of ${quote(file)}; on the other one remove the word "copied" from that file and restart tsmacvlan`,
+    `another machine was alive as node ${node} of the shared store for a minute while this one asked, so this one counts as a copy of it; if it is, stop tsmacvlan here and remove the directory of ${quote(file)}; if it is not, stop tsmacvlan on the other one, remove the word "copied" from that file, and restart tsmacvlan here`,
   );
 
 /** `clusterId`: as etcdctl prints it with `endpoint status -w json`, in hexadecimal. */

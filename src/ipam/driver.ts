@@ -12,6 +12,7 @@ import type { AddressRequest, AllocationRequest, NameRequest, PoolRequest, Reser
 import { realmOf, type Store } from '../store/store.ts';
 import { Ages } from './ages.ts';
 import { Allocator } from './allocator.ts';
+import { KeptClaims } from './kept-claims.ts';
 import { type EndpointWitness, Leases } from './leases.ts';
 import { Names } from './names.ts';
 import { Nearby } from './nearby.ts';
@@ -59,6 +60,7 @@ export class IpamDriver {
   readonly #names: Names;
   readonly #reservations: Reservations;
   readonly #leases: Leases;
+  readonly #keptClaims: KeptClaims;
   readonly #swarmPools: SwarmPools;
   readonly #standby: Standby;
   readonly #nearby: Nearby;
@@ -81,6 +83,7 @@ export class IpamDriver {
     this.#leases = new Leases({ store, now, ages, clock, names, ...(endpoints && { endpoints }) });
     this.#swarmPools = new SwarmPools(store, now);
     const leases = this.#leases;
+    this.#keptClaims = new KeptClaims({ store, probe, clock });
     const realmOfPool = (pool: Pool) => leases.realm(realmOf(pool));
     this.#standby = new Standby({ pools: store.pools, realmOf: realmOfPool, keeper, clock });
     this.#nearby = new Nearby({ keeper, clock });
@@ -185,6 +188,6 @@ export class IpamDriver {
 
   /** Pools and addresses whose release will not come. */
   async leaks(): Promise<Leak[]> {
-    return [...(await this.#pools.leaks()), ...(await this.#leases.leaks())];
+    return [...(await this.#pools.leaks()), ...(await this.#leases.leaks()), ...(await this.#keptClaims.leaks())];
   }
 }

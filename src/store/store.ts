@@ -52,6 +52,12 @@ export interface LeaseTable extends Table<Lease> {
   /** The LAN must have been asked for the address before it is used: the store alone cannot promise that it is free. */
   needsProof?(lease: Pick<Lease, 'realm' | 'address'>): ProbeProfile | null;
   /**
+   * Addresses that this host has claimed and has no lease on, since their containers may run on another machine, of which this
+   * one is a copy: they are let go of when the LAN says that nobody has them. Absent where there are no others.
+   */
+  kept?(): Promise<Pick<Lease, 'realm' | 'address'>[]>;
+  letGo?(lease: Pick<Lease, 'realm' | 'address'>): Promise<void>;
+  /**
    * Resolves when the address is this host's at this moment, whatever became of it since it was leased; absent where nobody
    * else could have got it. Throws ADDRESS_TAKEN, or why it cannot be known.
    */

@@ -6,6 +6,7 @@
  *     /tsmacvlan/NAME/leases/REALM/ADDRESS          {"kind":"container","nodes":["web1-3f2a9c1d04be"]}
  *     /tsmacvlan/NAME/rivals/NODE/REALM/ADDRESS     {"since":"2026-…"}  the node has it too; ends with the node's record
  *     /tsmacvlan/NAME/awaited/NODE                  after etcd was restored: what this node has is not known for certain
+ *     /tsmacvlan/NAME/places/NODE                   3f2a…  where the node's processes run; empty: at several places, see leases.ts
  *     /tsmacvlan/NAME/restored                      so it was minutes ago at most
  *
  * A claim outlives its node's record: a host that is cut off goes on using its addresses. Every change is conditioned on the
@@ -85,7 +86,7 @@ export class Registry {
   constructor(etcd: Etcd, cluster: string, self: Self) {
     this.#etcd = etcd;
     this.#prefix = `/tsmacvlan/${cluster}/`;
-    this.membership = new Membership(etcd, `${this.#prefix}nodes/${self.node}`, self);
+    this.membership = new Membership(etcd, { record: this.#nodeKey(self.node), place: this.#placeKey(self.node) }, self);
   }
 
   /** The name that this node has among the others. */
@@ -278,6 +279,13 @@ export class Registry {
     await this.#change(key, [], [{ delete: key }]);
   }
 
+  /** The node has nothing any more and will not come back. */
+  async noteScrapped(node: string): Promise<void> {
+    await this.noteBack(node);
+    const key = this.#placeKey(node);
+    await this.#change(key, [], [{ delete: key }]);
+  }
+
   // --- all of it ----------------------------------------------------------------------------------------------------
 
   /** All that stands below the name of the cluster, and how far etcd had come then. */
@@ -332,6 +340,10 @@ export class Registry {
 
   #nodeKey(node: string): string {
     return `${this.#prefix}nodes/${node}`;
+  }
+
+  #placeKey(node: string): string {
+    return `${this.#prefix}places/${node}`;
   }
 
   #leaseKey(lease: string): string {

@@ -73,6 +73,8 @@ export interface Outcome {
   readonly isDone: boolean;
   /** Of the store after the transaction; that of the keys which it changed. */
   readonly revision: number;
+  /** Between two elections it is the same. */
+  readonly term: bigint;
   /** What stands at each of the keys asked for, when the conditions did not hold. */
   readonly found: readonly (StoredValue | undefined)[];
 }
@@ -180,7 +182,7 @@ export class Etcd {
       const { header, succeeded, responses } = await kv.txn(request, options);
       const { revision } = this.#positionOf(header);
       const kvs = succeeded ? [] : responses.map(({ response }) => response.value?.kvs[0]);
-      return { isDone: succeeded, revision, found: kvs.map((kv) => kv && storedValue(kv)) };
+      return { isDone: succeeded, revision, term: header?.raftTerm ?? 0n, found: kvs.map((kv) => kv && storedValue(kv)) };
     }, patienceMs);
   }
 

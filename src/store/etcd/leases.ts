@@ -9,7 +9,7 @@ import type { Log } from '../../log.ts';
 import type { Lease, Pool, ProbeProfile } from '../../model.ts';
 import { Serial } from '../../serial.ts';
 import { byBytes } from '../mirror.ts';
-import type { Claim, Entry, News, Registry } from './claims.ts';
+import { type Claim, type Entry, isShared, type News, type Registry } from './claims.ts';
 import { type ClaimEvent, isContested, isDoubted, type Phase, transition } from './claimstate.ts';
 import { type Contest, leaseKey, type LeaseListener, type LeaseTable, type Table } from '../store.ts';
 import { partsOf, type View } from './view.ts';
@@ -46,6 +46,8 @@ export class SharedLeases implements LeaseTable {
   readonly #phases = new Map<string, Phase>();
   /** Keys of leases that this process took over from lost hosts. */
   readonly #fresh = new Set<string>();
+  /** Keys of leases whose containers came to be here, or for which the LAN was asked: see #isKept(). */
+  readonly #proven = new Set<string>();
   /** By key, the other host that has it too, and since when, as it was told last. */
   readonly #reported = new Map<string, string>();
   #settling: Promise<void> | undefined;
@@ -79,7 +81,9 @@ export class SharedLeases implements LeaseTable {
     return this.#serial.run(key, async () => {
       if ((await this.#parts.own.get(key)) !== undefined) return false;
       try {
+        const wasOurs = this.#parts.view.isOurs(key);
         const isDone = (await this.#claim(key, lease)) && (await this.#parts.own.insert(lease));
+        if (isDone && (!wasOurs || (await this.#isOfOtherDriver(lease)))) this.#proven.add(key);
         if (isDone && this.#parts.view.at(key)?.claim.heir !== undefined) this.#fresh.add(key);
         return isDone;
       } catch (error) {
@@ -99,6 +103,7 @@ export class SharedLeases implements LeaseTable {
     if (previous.holder !== undefined) return false;
     return this.#serial.run(key, async () => {
       if (next.endpointId !== null) await this.#settleHeir(key);
+      if (next.endpointId !== null) this.#proven.add(key);
       return this.#parts.own.replace(previous, next);
     });
   }
@@ -119,6 +124,7 @@ export class SharedLeases implements LeaseTable {
     return this.#serial.run(key, async () => {
       if (!(await this.#parts.own.remove(lease))) return false;
       this.#fresh.delete(key);
+      if (await this.#isOfOtherDriver(lease)) this.#proven.add(key);
       await this.#giveBack(key, BRIEF_MS).catch(() => undefined);
       return true;
     });
@@ -140,7 +146,44 @@ export class SharedLeases implements LeaseTable {
     const { view } = this.#parts;
     const key = leaseKey(lease);
     if (this.#phase(key) === 'unclaimed') return 'rfc';
-    return view.isInDoubt || view.at(key)?.claim.heir !== undefined ? 'fast' : null;
+    const isKept = view.isOurs(key) && this.#isKept(key);
+    return isKept || view.isInDoubt || view.at(key)?.claim.heir !== undefined ? 'fast' : null;
+  }
+
+  // --- what this node had at another place -------------------------------------------------------------------------------
+
+  /**
+   * This machine has booted since the address was claimed, or it is a copy of the one that claimed it, where the container
+   * may run on: the claim stays until the LAN was asked for the address.
+   */
+  #isKept(key: string): boolean {
+    const { registry, view } = this.#parts;
+    const kind = view.at(key)?.claim.kind;
+    return !registry.membership.isAlone && !this.#proven.has(key) && kind !== undefined && !isShared(kind);
+  }
+
+  async kept(): Promise<Named[]> {
+    const { own, registry, view } = this.#parts;
+    if (registry.membership.isAlone) return [];
+    const kept: Named[] = [];
+    let used = 0;
+    for (const key of view.keys()) {
+      if (!view.isOurs(key) || !this.#isKept(key)) continue;
+      const lease = await own.get(key);
+      if (lease === undefined) kept.push(named(key));
+      else if (lease.kind === 'container' && !(await this.#isOfOtherDriver(lease))) used++;
+    }
+    if (kept.length + used === 0 && this.isSettled) await registry.membership.settlePlace();
+    return kept;
+  }
+
+  async letGo(lease: Named): Promise<void> {
+    const key = leaseKey(lease);
+    await this.#serial.run(key, async () => {
+      if ((await this.#parts.own.get(key)) !== undefined) return;
+      this.#proven.add(key);
+      await this.#giveBack(key, BRIEF_MS);
+    });
   }
 
   /**
@@ -210,8 +253,13 @@ export class SharedLeases implements LeaseTable {
     // Else a power cut could bring back here what another host has got since.
     await durable();
     await gate();
+    if (this.#isKept(key)) {
+      this.#note(key, 'givenBack');
+      return this.#declare(key, undefined);
+    }
     const rest = await registry.giveBack(key, view.at(key), patienceMs);
     if (rest !== undefined) view.note(key, rest);
+    this.#proven.delete(key);
     this.#note(key, 'givenBack');
     await this.#declare(key, undefined);
   }
@@ -319,6 +367,12 @@ export class SharedLeases implements LeaseTable {
     if (kind !== 'container' || endpointId !== null) return false;
     const pools = await Promise.all(poolIds.map((id) => this.#parts.pools.get(id)));
     return pools.every((pool) => pool?.networkId !== null);
+  }
+
+  /** Its networks are another driver's, on whose LAN nobody can be asked. */
+  async #isOfOtherDriver({ poolIds }: Lease): Promise<boolean> {
+    const pools = await Promise.all(poolIds.map((id) => this.#parts.pools.get(id)));
+    return pools.every((pool) => pool?.networkId === null && pool.options['parent'] === undefined);
   }
 
   /**

@@ -13,32 +13,64 @@ import type { Condition } from './messages.ts';
 const RECORD_S = 15;
 /** Two answers of etcd come 5 s apart. Less than a restored store gives out nothing (store.ts). */
 const SURE_MS = 8000;
-/** A record of another process that lasts so long is kept alive by somebody. An election prolongs it, some times over. */
+/** A record of another process that lasts so long is kept alive by somebody. */
 const COPY_AFTER_MS = 60_000;
+/** It is looked for more often than that. */
+const GAP_MS = 5000;
 const BRIEF_MS = 1000;
 const TRIES = 5;
+
+/** No key will ever have it. */
+const NO_REVISION = Number.MAX_SAFE_INTEGER;
+
+/** The keys of a node. */
+export interface NodeKeys {
+  /** Ends when the node is not heard of. */
+  readonly record: string;
+  /** Stays: where the node's processes ran. */
+  readonly place: string;
+}
+
+/**
+ * How long another process's record was seen without a break. An election gives every record its whole time again, as does a
+ * start of etcd; while nobody answers nothing is known. So what stood through either is no sign that somebody keeps it alive.
+ */
+export class Sightings {
+  #term = 0n;
+  #sinceMs = 0;
+  #lastMs = Number.NEGATIVE_INFINITY;
+
+  /** It was seen once more, in an answer of that term of etcd. Whether somebody keeps it alive; `nowMs`: monotonic. */
+  note(term: bigint, nowMs: number): boolean {
+    if (term !== this.#term || nowMs - this.#lastMs > GAP_MS) [this.#term, this.#sinceMs] = [term, nowMs];
+    this.#lastMs = nowMs;
+    return nowMs - this.#sinceMs > COPY_AFTER_MS;
+  }
+}
 
 /** The record `nodes/NODE`: entered, kept alive, withdrawn. */
 export class Membership {
   readonly self: Self;
   readonly #etcd: Etcd;
   readonly #key: string;
+  readonly #placeKey: string;
   #leaseId = 0;
   /** Of the record that this process wrote; 0 without one. */
   #revision = 0;
   /** When the record was certainly there for the last time: a clock that goes on while the host sleeps. */
   #aliveAtMs = Number.NEGATIVE_INFINITY;
   #entering: Promise<void> | undefined;
-  /** Since when the record is another process's. */
-  #otherSinceMs: number | null = null;
+  /** Of the record while it is another process's. */
+  readonly #sightings = new Sightings();
   #isCopy: boolean;
   #hasLeft = false;
+  #isAlone = true;
 
-  /** `key`: of the record. */
-  constructor(etcd: Etcd, key: string, self: Self) {
+  constructor(etcd: Etcd, { record, place }: NodeKeys, self: Self) {
     this.self = self;
     this.#etcd = etcd;
-    this.#key = key;
+    this.#key = record;
+    this.#placeKey = place;
     this.#isCopy = self.isCopy;
   }
 
@@ -50,6 +82,14 @@ export class Membership {
   /** The lease of etcd that ends with this process. */
   get leaseId(): number {
     return this.#leaseId;
+  }
+
+  /**
+   * All that this node has was claimed from this place. Else the machine has booted since, or it is a copy, or there is one: a
+   * container that is not here may run there.
+   */
+  get isAlone(): boolean {
+    return this.#isAlone;
   }
 
   /** No other host can have taken this one for lost. */
@@ -79,15 +119,33 @@ export class Membership {
     for (let tries = 0, revision = 0; tries < TRIES; tries++) {
       const outcome = await this.#etcd.transaction([{ key: this.#key, revision }], [put], [this.#key]);
       if (outcome.isDone) {
+        await this.#notePlace({ key: this.#key, revision: outcome.revision });
         [this.#leaseId, this.#revision, this.#aliveAtMs] = [leaseId, outcome.revision, beganAtMs];
-        this.#otherSinceMs = null;
         return;
       }
       const [found] = outcome.found;
-      if (found !== undefined && !this.#isOwn(found.value)) this.#refuse(found.value);
+      if (found !== undefined && !this.#isOwn(found.value)) this.#refuse(found.value, outcome.term);
       revision = found?.revision ?? 0;
     }
     throw errors.recordContended(this.#key);
+  }
+
+  /** Before anything is changed. Where processes ran at several places that stays so until settlePlace(). */
+  async #notePlace(condition: Condition): Promise<void> {
+    const { place } = this.self;
+    if (place === '') return;
+    const key = this.#placeKey;
+    const [standing] = (await this.#etcd.transaction([{ key, revision: NO_REVISION }], [], [key])).found;
+    this.#isAlone = (standing?.value ?? place) === place;
+    const value = this.#isAlone ? place : '';
+    if (standing?.value !== value) await this.#etcd.transaction([condition], [{ put: { key, value } }], []);
+  }
+
+  /** The LAN was asked for all that this node had from another place. */
+  async settlePlace(): Promise<void> {
+    const put = { put: { key: this.#placeKey, value: this.self.place } };
+    const { isDone } = await this.#etcd.transaction([this.condition], [put], []);
+    if (isDone) this.#isAlone = true;
   }
 
   /** This process entered it, or one before it on the same state directory, which the directory's lock says is dead. */
@@ -96,10 +154,9 @@ export class Membership {
     return life === this.self.life || (place !== '' && place === this.self.place);
   }
 
-  #refuse(value: string): never {
+  #refuse(value: string, term: bigint): never {
     const { node, file } = this.self;
-    this.#otherSinceMs ??= performance.now();
-    if (performance.now() - this.#otherSinceMs > COPY_AFTER_MS) {
+    if (this.#sightings.note(term, performance.now())) {
       this.#isCopy = true;
       markCopied(this.self);
     }

@@ -92,7 +92,7 @@ export async function forgetNode(
       return found;
     };
     await Promise.all(Array.from({ length: AT_ONCE }, work));
-    if (!isDryRun && forgotten.every(({ outcome }) => outcome === 'freed')) await registry.noteBack(node);
+    if (!isDryRun && forgotten.every(({ outcome }) => outcome === 'freed')) await registry.noteScrapped(node);
     return forgotten;
   });
 }
