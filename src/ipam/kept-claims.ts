@@ -30,6 +30,7 @@ export class KeptClaims {
     this.#parts = parts;
   }
 
+  /** One leak at most. */
   async leaks(): Promise<Leak[]> {
     const { store, clock } = this.#parts;
     const kept = (await store.leases.kept?.()) ?? [];
@@ -52,6 +53,8 @@ export class KeptClaims {
       }
     };
     await Promise.all(Array.from({ length: AT_ONCE }, work));
+    // When nothing is left the store notes that.
+    await this.#parts.store.leases.kept?.();
     return freed > 0;
   }
 

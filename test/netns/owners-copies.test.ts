@@ -53,29 +53,33 @@ describe('machines that are copied', { skip: outsideLab(), timeout: 300_000 }, (
     await copy.stop('SIGKILL');
   });
 
-  test('a copy that comes in while the daemon stands still frees nothing that answers on the LAN', options, async () => {
-    const [one, two] = [owners.of('one'), owners.of('two')];
-    await one.plugin.freeze();
-    await until(async () => !(await owners.isHeardOf('one')));
-    const copy = await copyOf(one);
-    await untilSaid(/the shared store can be reached/, () => copy.log());
-    // What it believes to have its collector takes for leaks, and says so of the endpoints.
-    await copy.commandInside('gc');
-    await copy.commandInside('gc');
-    assert.doesNotMatch(await copy.command('leases'), /10\.9\.0\.50/);
-    assert.match(await owners.refusal('two', '10.9.0.50'), /10\.9\.0\.50 is used on host one-/);
-    await copy.stop('SIGKILL');
-    await one.plugin.thaw();
-    // The record of the copy has to end.
-    await until(() =>
-      one.engine.run(one.network).then(
-        () => true,
-        () => false,
-      ),
-    );
-    await two.engine.remove(await two.engine.run(two.network));
-    assert.deepEqual(await owners.doubled(), []);
-  });
+  test(
+    'a copy that comes in while the daemon stands still frees nothing that answers on the LAN',
+    options,
+    async () => {
+      const [one, two] = [owners.of('one'), owners.of('two')];
+      await one.plugin.freeze();
+      await until(async () => !(await owners.isHeardOf('one')));
+      const copy = await copyOf(one);
+      await untilSaid(/the shared store can be reached/, () => copy.log());
+      // What it believes to have its collector takes for leaks, and says so of the endpoints.
+      await copy.commandInside('gc');
+      await copy.commandInside('gc');
+      assert.doesNotMatch(await copy.command('leases'), /10\.9\.0\.50/);
+      assert.match(await owners.refusal('two', '10.9.0.50'), /10\.9\.0\.50 is used on host one-/);
+      await copy.stop('SIGKILL');
+      await one.plugin.thaw();
+      // The record of the copy has to end.
+      await until(() =>
+        one.engine.run(one.network).then(
+          () => true,
+          () => false,
+        ),
+      );
+      await two.engine.remove(await two.engine.run(two.network));
+      assert.deepEqual(await owners.doubled(), []);
+    },
+  );
 
   test('what a host had before it booted is free again when nobody on the LAN has it', options, async () => {
     const two = owners.of('two');

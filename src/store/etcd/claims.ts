@@ -86,7 +86,11 @@ export class Registry {
   constructor(etcd: Etcd, cluster: string, self: Self) {
     this.#etcd = etcd;
     this.#prefix = `/tsmacvlan/${cluster}/`;
-    this.membership = new Membership(etcd, { record: this.#nodeKey(self.node), place: this.#placeKey(self.node) }, self);
+    this.membership = new Membership(
+      etcd,
+      { record: this.#nodeKey(self.node), place: this.#placeKey(self.node) },
+      self,
+    );
   }
 
   /** The name that this node has among the others. */

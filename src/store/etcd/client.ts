@@ -182,7 +182,12 @@ export class Etcd {
       const { header, succeeded, responses } = await kv.txn(request, options);
       const { revision } = this.#positionOf(header);
       const kvs = succeeded ? [] : responses.map(({ response }) => response.value?.kvs[0]);
-      return { isDone: succeeded, revision, term: header?.raftTerm ?? 0n, found: kvs.map((kv) => kv && storedValue(kv)) };
+      return {
+        isDone: succeeded,
+        revision,
+        term: header?.raftTerm ?? 0n,
+        found: kvs.map((kv) => kv && storedValue(kv)),
+      };
     }, patienceMs);
   }
 

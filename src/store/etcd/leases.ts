@@ -162,6 +162,7 @@ export class SharedLeases implements LeaseTable {
     return !registry.membership.isAlone && !this.#proven.has(key) && kind !== undefined && !isShared(kind);
   }
 
+  /** See LeaseTable. Where nothing is left that the LAN has to be asked for, that is noted in etcd. */
   async kept(): Promise<Named[]> {
     const { own, registry, view } = this.#parts;
     if (registry.membership.isAlone) return [];
@@ -177,6 +178,7 @@ export class SharedLeases implements LeaseTable {
     return kept;
   }
 
+  /** See LeaseTable. */
   async letGo(lease: Named): Promise<void> {
     const key = leaseKey(lease);
     await this.#serial.run(key, async () => {

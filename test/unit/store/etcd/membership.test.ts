@@ -20,7 +20,8 @@ test('a record that stands longer since etcd was silent or held elections is no 
   assert.equal(seen(sightings, 2n, 0, 14_000), false);
   // No quorum meanwhile; whoever leads gives the record its whole time again.
   assert.equal(seen(sightings, 3n, 100_000, 15_000), false);
-  for (let term = 4n; term < 12n; term++) assert.equal(seen(sightings, term, 116_000 + Number(term) * 14_000, 13_000), false);
+  for (let term = 4n; term < 12n; term++)
+    assert.equal(seen(sightings, term, 116_000 + Number(term) * 14_000, 13_000), false);
   // A member alone that stood still.
   const alone = new Sightings();
   assert.equal(seen(alone, 2n, 0, 14_000), false);
