@@ -17,7 +17,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import * as errors from '../../errors.ts';
 import type { LeaseKind } from '../../model.ts';
-import type { ChangeStream, Etcd, Position } from './client.ts';
+import { type ChangeStream, type Etcd, PATIENCE_MS, type Position } from './client.ts';
 import type { Self } from './identity.ts';
 import { Membership } from './membership.ts';
 import type { Change, Condition, KeyChange, StoredValue } from './messages.ts';
@@ -80,6 +80,8 @@ export class Registry {
   readonly #prefix: string;
   /** As it was heard last: another version of this program may change it while this one runs. */
   #schema = SCHEMA;
+  /** While changes wait: see hold(). */
+  #held: PromiseWithResolvers<void> | undefined;
   /** By text: there are far fewer different claims than addresses. */
   readonly #claims = new Map<string, Claim>();
 
@@ -96,6 +98,31 @@ export class Registry {
   /** The name that this node has among the others. */
   get node(): string {
     return this.membership.self.node;
+  }
+
+  /**
+   * From now on no change is made until release(): etcd may have been restored or replaced, which is known only when all of it
+   * was read.
+   */
+  hold(): void {
+    if (this.#held !== undefined) return;
+    this.#held = Promise.withResolvers<void>();
+    this.#held.promise.catch(() => undefined);
+  }
+
+  /** Changes go on; those that waited fail with the refusal, if there is one: what they rest on is not so any more. */
+  release(refusal: errors.PluginError | null): void {
+    if (refusal === null) this.#held?.resolve();
+    else this.#held?.reject(refusal);
+    this.#held = undefined;
+  }
+
+  async #released(patienceMs: number): Promise<void> {
+    const late = new AbortController();
+    const silence = delay(patienceMs, null, { ref: false, signal: late.signal }).then(() => {
+      throw this.#etcd.silence();
+    });
+    await Promise.race([this.#held?.promise, silence]).finally(() => late.abort());
   }
 
   /** Throws CLUSTER_SCHEMA. */
@@ -232,16 +259,22 @@ export class Registry {
     return (await this.#etcd.transaction([{ key, revision: NO_REVISION }], [], [key])).found[0];
   }
 
-  /** All changes when all conditions hold and this process is the node; else none, and what stands at the key. */
+  /**
+   * All changes when all conditions hold and this process is the node; else none, and what stands at the key. `mayWait`: for
+   * release().
+   */
   async #change(
     key: string,
     conditions: readonly Condition[],
     changes: readonly Change[],
-    patienceMs?: number,
+    patienceMs = PATIENCE_MS,
+    mayWait = true,
   ): Promise<{ isDone: boolean; revision: number; found: StoredValue | undefined }> {
     this.#judgeSchema();
     for (const turns = new Turns(key); ; await turns.pause()) {
+      while (mayWait && this.#held !== undefined) await this.#released(patienceMs);
       await this.membership.ensure();
+      if (mayWait && this.#held !== undefined) continue;
       const { condition } = this.membership;
       const all = [...conditions, condition];
       const outcome = await this.#etcd.transaction(all, changes, [key, condition.key], patienceMs);
@@ -261,18 +294,20 @@ export class Registry {
     await this.#change(key, [], [since === null ? { delete: key } : put]);
   }
 
-  /** etcd was restored: what these nodes have is awaited, and for some minutes proof is needed whoever they are. */
+  /** etcd was restored: what these nodes have is awaited, and for some minutes proof is needed whoever they are. Waits for no release(). */
   async noteRestored(nodes: readonly string[]): Promise<void> {
     const leaseId = 1 + Math.floor(Math.random() * 2 ** 48);
     await this.#etcd.grant(leaseId, RESTORED_S);
     const key = `${this.#prefix}restored`;
-    await this.#change(key, [], [{ put: { key, value: '', lease: leaseId } }]);
+    await this.#change(key, [], [{ put: { key, value: '', lease: leaseId } }], PATIENCE_MS, false);
     for (let from = 0; from < nodes.length; from += AT_ONCE) {
       const some = nodes.slice(from, from + AT_ONCE);
       await this.#change(
         key,
         [],
         some.map((node) => ({ put: { key: this.#awaitedKey(node), value: '' } })),
+        PATIENCE_MS,
+        false,
       );
     }
   }

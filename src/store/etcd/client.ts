@@ -98,7 +98,8 @@ const PAUSE_MS = 100;
 const PASSWORD_PAUSE_MS = 500;
 /** Logging in is no remedy for members that are busy, so it is tried so often at most. */
 const LOGINS_APART_MS = 10_000;
-const PATIENCE_MS = 5500;
+/** A call is made again so long. */
+export const PATIENCE_MS = 5500;
 /** Keys per answer of list(). */
 const PAGE = 2000;
 /** A key that whoever may use ours may read. */

@@ -84,6 +84,7 @@ export class ClusterStore implements Store {
     const [registry, view, gate] = [this.#registry, this.#view, () => this.#gate()];
     const durable = () => local.durable();
     this.leases = new SharedLeases({ own: leases, pools, durable, registry, view, gate, fallsBack, log });
+    registry.hold();
     this.#stay = this.#run();
   }
 
@@ -97,6 +98,7 @@ export class ClusterStore implements Store {
     const late = () => delay(CLOSE_MS, null, { ref: false });
     if (this.#isUp) await Promise.race([this.#stay.then(() => this.leases.settle()), late()]);
     this.#etcd.close();
+    this.#registry.release(null);
     await this.#stay;
     await this.leases.settle();
     await this.#local.close();
@@ -142,6 +144,7 @@ export class ClusterStore implements Store {
     } finally {
       leave.abort();
       watch.cancel();
+      if (!this.#stop.signal.aborted) this.#registry.hold();
     }
   }
 
@@ -200,14 +203,17 @@ export class ClusterStore implements Store {
     const known = this.#view.latest.revision > 0 ? this.#view.latest : this.#known.position;
     const { news, position } = await this.#registry.load();
     const forgotten = this.#view.forgotten(news, position);
+    let refusal: errors.PluginError | null = null;
     // What this host gave back itself is no sign.
     if ((known !== undefined && isBehind(position, known)) || (await this.leases.hasAny(forgotten)))
-      await this.#noteRestored();
+      refusal = await this.#noteRestored();
     // At once, since what is gone is known only now.
     await this.leases.reviewAll(this.#view.load(news, position));
     this.#known.keep(position);
     if (!this.#view.knows(this.#registry.node)) await this.#registry.membership.enter();
-    return this.#watch(position);
+    const watch = await this.#watch(position);
+    this.#registry.release(refusal);
+    return watch;
   }
 
   /** Where a connection breaks just now, the watch begins on the next one: every other call is tried again too. */
@@ -226,11 +232,15 @@ export class ClusterStore implements Store {
     }
   }
 
-  /** Before anything else is written: hosts that come after it know then that the store does not know everything. */
-  async #noteRestored(): Promise<void> {
+  /**
+   * Before anything else is written: hosts that come after it know then that the store does not know everything. Answers what
+   * those are told who waited for it.
+   */
+  async #noteRestored(): Promise<errors.PluginError> {
     this.#restoredAtMs = performance.now();
     this.#log.warn('the shared store was restored or replaced: what this host has is claimed anew');
     await this.#registry.noteRestored([...this.#view.allNodes().add(this.#registry.node)]);
+    return errors.clusterRestored(RESTORED_MS / 1000);
   }
 
   /** At the first contact: that of most endpoints, since any of them could have become a cluster of its own. */
