@@ -215,6 +215,12 @@ function clusterSettings(environment: Readonly<Record<string, string | undefined
       'SCOPE=global',
       'with SCOPE=global the managers of the swarm choose, use STORE=local',
     );
+  if (choice(environment, SETTINGS.STORE_FALLBACK) === 'probe' && choice(environment, SETTINGS.PROBE) === 'off')
+    throw settingsApart(
+      'STORE_FALLBACK=probe',
+      'PROBE=off',
+      'hosts that have etcd must ask the LAN too for what those without it gave out, use PROBE=fast on all hosts or STORE_FALLBACK=refuse',
+    );
   if ((cert === '') !== (key === '')) throw settingsApart('STORE_CERT', 'STORE_KEY', 'give both or none');
   return {
     endpoints,

@@ -97,5 +97,8 @@ test('settings that contradict each other are refused', () => {
   const STORE = 'etcd://a:1';
   assert.throws(() => readSettings({ STORE, SCOPE: 'global' }), { code: 'SETTINGS_APART' });
   assert.throws(() => readSettings({ STORE, STORE_CERT: '/c.pem' }), { code: 'SETTINGS_APART' });
+  assert.throws(() => readSettings({ STORE, STORE_FALLBACK: 'probe', PROBE: 'off' }), {
+    message: /^settings STORE_FALLBACK=probe and PROBE=off do not go together; .* use PROBE=fast on all hosts or /,
+  });
   assert.throws(() => readSettings({ STORE, STORE_CLUSTER: 'a/b' }), { code: 'SETTING_INVALID' });
 });

@@ -333,6 +333,11 @@ export class Registry {
     return { news: entries.flatMap((entry) => this.#news(entry, false)), position };
   }
 
+  /** When the claim was changed last, as it stood at an earlier revision: 0 without one, null where that was compacted away. */
+  async changeAt(lease: string, revision: number): Promise<number | null> {
+    return this.#etcd.revisionAt(this.#leaseKey(lease), revision);
+  }
+
   /** Every change after that position, in order, until the stream ends or is closed. */
   watch({ revision }: Position, onNews: (news: readonly News[], at: Position) => void): ChangeStream {
     return this.#etcd.watch(this.#prefix, revision + 1, (changes: readonly KeyChange[], at) =>

@@ -171,6 +171,21 @@ export class Etcd {
     };
   }
 
+  /** Of the key's last change, as it stood at an earlier revision of the store: 0 where it did not exist, null where that was compacted away. */
+  async revisionAt(key: string, revision: number): Promise<number | null> {
+    return this.#call(async ({ kv }, options) => {
+      try {
+        const { header, kvs } = await kv.range({ key: Buffer.from(key), revision: BigInt(revision) }, options);
+        this.#positionOf(header);
+        return exact(kvs[0]?.modRevision ?? 0n);
+      } catch (error) {
+        // mvcc: required revision has been compacted.
+        if (error instanceof ConnectError && error.code === Code.OutOfRange) return null;
+        throw error;
+      }
+    });
+  }
+
   /** All changes when all conditions hold, else none, and what stands at the keys `asked` for. */
   async transaction(
     conditions: readonly Condition[],

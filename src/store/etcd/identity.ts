@@ -2,7 +2,7 @@
  * Who this host is for the others, and in which cluster of etcd its claims stand: two files beside its state.
  *
  *     STATE_DIR/node      web1-3f2a9c1d04be      named at the first start; the host may be renamed afterwards
- *     STATE_DIR/cluster   {"id":"cdf818194e3a8c32","revision":4711}
+ *     STATE_DIR/cluster   {"id":"cdf818194e3a8c32","revision":4711,"lease":"TsmacvlanLocal/192.168.1.7","changed":4692}
  */
 import { createHash, randomBytes } from 'node:crypto';
 import { existsSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
@@ -85,10 +85,21 @@ function placeOf(file: string): string {
   }
 }
 
+/** A claim, by the key of its lease, and the revision of its last change. */
+export interface Witness {
+  readonly lease: string;
+  readonly revision: number;
+}
+
+/** How far the cluster had come, and the claim that was changed last of those that stood. */
+export interface KnownPosition extends Position {
+  readonly witness: Witness | undefined;
+}
+
 /** How far the cluster had come that this host knew last; kept so that another one is known for another one. */
 export class KnownCluster {
   readonly #file: string;
-  #position: Position | undefined;
+  #position: KnownPosition | undefined;
 
   constructor(stateDirectory: string) {
     this.#file = join(resolve(stateDirectory), 'cluster');
@@ -96,16 +107,17 @@ export class KnownCluster {
   }
 
   /** Undefined before the first. */
-  get position(): Position | undefined {
+  get position(): KnownPosition | undefined {
     return this.#position;
   }
 
   /** Written when it has changed. On a disk that is full the next one is. */
-  keep(position: Position): void {
+  keep(position: KnownPosition): void {
     const known = this.#position;
     if (known?.clusterId === position.clusterId && known.revision === position.revision) return;
     this.#position = position;
-    const text = JSON.stringify({ id: position.clusterId, revision: position.revision });
+    const { clusterId: id, revision, witness } = position;
+    const text = JSON.stringify({ id, revision, lease: witness?.lease, changed: witness?.revision });
     try {
       // Whole or not at all.
       writeFileSync(`${this.#file}.new`, text, { mode: 0o600, flush: known?.clusterId !== position.clusterId });
@@ -117,10 +129,11 @@ export class KnownCluster {
 }
 
 /** A file that is no such thing, as after a power cut, is as none. */
-function readPosition(text: string): Position | undefined {
+function readPosition(text: string): KnownPosition | undefined {
   try {
-    const { id, revision } = Object(JSON.parse(text)) as { id?: unknown; revision?: unknown };
-    return typeof id === 'string' && typeof revision === 'number' ? { clusterId: id, revision } : undefined;
+    const { id, revision, lease, changed } = Object(JSON.parse(text)) as Record<string, unknown>;
+    const witness = typeof lease === 'string' && typeof changed === 'number' ? { lease, revision: changed } : undefined;
+    return typeof id === 'string' && typeof revision === 'number' ? { clusterId: id, revision, witness } : undefined;
   } catch {
     return undefined;
   }

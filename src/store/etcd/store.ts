@@ -8,8 +8,8 @@ import * as errors from '../../errors.ts';
 import type { Log } from '../../log.ts';
 import type { Conflict, Endpoint, Network, Pool, Remembered } from '../../model.ts';
 import { type ChangeStream, Etcd, type EtcdAccess, type Position } from './client.ts';
-import { Registry } from './claims.ts';
-import { KnownCluster, readSelf, type Self } from './identity.ts';
+import { type News, Registry } from './claims.ts';
+import { KnownCluster, type KnownPosition, readSelf, type Self } from './identity.ts';
 import { SharedLeases } from './leases.ts';
 import type { ClusterSettings } from '../../settings.ts';
 import { readAccess } from './access.ts';
@@ -97,6 +97,7 @@ export class ClusterStore implements Store {
     // What is under way goes on as long as etcd is silent.
     const late = () => delay(CLOSE_MS, null, { ref: false });
     if (this.#isUp) await Promise.race([this.#stay.then(() => this.leases.settle()), late()]);
+    if (this.#isUp) this.#known.keep(this.#position);
     this.#etcd.close();
     this.#registry.release(null);
     await this.#stay;
@@ -170,7 +171,7 @@ export class ClusterStore implements Store {
       await delay(KEEP_ALIVE_MS, null, { signal });
       if (!(await membership.keepAlive()) || !this.#view.knows(this.#registry.node)) await membership.enter();
       if (this.#view.hasSilent) await this.#lookWhetherWritable();
-      this.#known.keep(this.#view.latest);
+      this.#known.keep(this.#position);
       this.#nameOthers();
     }
   }
@@ -200,20 +201,35 @@ export class ClusterStore implements Store {
 
   /** From all there is: where it was read a moment ago too, etcd may have been restored from a snapshot since. */
   async #follow(): Promise<ChangeStream> {
-    const known = this.#view.latest.revision > 0 ? this.#view.latest : this.#known.position;
+    const known = this.#view.latest.revision > 0 ? this.#position : this.#known.position;
     const { news, position } = await this.#registry.load();
-    const forgotten = this.#view.forgotten(news, position);
     let refusal: errors.PluginError | null = null;
-    // What this host gave back itself is no sign.
-    if ((known !== undefined && isBehind(position, known)) || (await this.leases.hasAny(forgotten)))
-      refusal = await this.#noteRestored();
+    if (known !== undefined && (await this.#isRestored(known, news, position)))
+      refusal = await this.#noteRestored(news);
     // At once, since what is gone is known only now.
     await this.leases.reviewAll(this.#view.load(news, position));
-    this.#known.keep(position);
+    this.#known.keep(this.#position);
     if (!this.#view.knows(this.#registry.node)) await this.#registry.membership.enter();
     const watch = await this.#watch(position);
     this.#registry.release(refusal);
     return watch;
+  }
+
+  /**
+   * It is another store than the one that had come to `known`, or stands before it, or went on from before it: then it does
+   * not have, at the revision that was known, the claim that was changed last. Of what was compacted since, only the claims of this
+   * host tell, but for those that it gave back itself.
+   */
+  async #isRestored({ witness, ...known }: KnownPosition, news: readonly News[], now: Position): Promise<boolean> {
+    if (isBehind(now, known) || (await this.leases.hasAny(this.#view.forgotten(news, now)))) return true;
+    const isIt = (one: News) => 'lease' in one && one.lease === witness?.lease && one.revision === witness.revision;
+    if (witness === undefined || news.some(isIt)) return false;
+    const revision = await this.#registry.changeAt(witness.lease, known.revision);
+    return revision !== null && revision !== witness.revision;
+  }
+
+  get #position(): KnownPosition {
+    return { ...this.#view.latest, witness: this.#view.witness };
   }
 
   /** Where a connection breaks just now, the watch begins on the next one: every other call is tried again too. */
@@ -236,10 +252,10 @@ export class ClusterStore implements Store {
    * Before anything else is written: hosts that come after it know then that the store does not know everything. Answers what
    * those are told who waited for it.
    */
-  async #noteRestored(): Promise<errors.PluginError> {
+  async #noteRestored(news: readonly News[]): Promise<errors.PluginError> {
     this.#restoredAtMs = performance.now();
     this.#log.warn('the shared store was restored or replaced: what this host has is claimed anew');
-    await this.#registry.noteRestored([...this.#view.allNodes().add(this.#registry.node)]);
+    await this.#registry.noteRestored([...this.#view.allNodes(news).add(this.#registry.node)]);
     return errors.clusterRestored(RESTORED_MS / 1000);
   }
 

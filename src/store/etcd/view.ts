@@ -2,7 +2,7 @@
 import type { Holder, Lease } from '../../model.ts';
 import type { Position } from './client.ts';
 import { type Claim, type Entry, isShared, type News } from './claims.ts';
-import { COMMAND } from './identity.ts';
+import { COMMAND, type Witness } from './identity.ts';
 
 /** For leases of other hosts, of which no more is known. */
 const NO_DATE = '1970-01-01T00:00:00.000Z';
@@ -59,11 +59,21 @@ export class View {
     return this.#nodes.has(node);
   }
 
-  /** All hosts that were heard of: those alive, and those that have claims. */
-  allNodes(): Set<string> {
-    const nodes = new Set([...this.#nodes].filter((node) => !node.startsWith(COMMAND)));
-    for (const { claim } of this.#entries.values()) for (const node of everyNode(claim)) nodes.add(node);
+  /** All hosts that were or are heard of: those alive, and those that have claims. `news`: what is not in yet. */
+  allNodes(news: readonly News[]): Set<string> {
+    const alive = news.flatMap((one) => ('node' in one && one.isAlive ? one.node : []));
+    const nodes = new Set([...this.#nodes, ...alive].filter((node) => !node.startsWith(COMMAND)));
+    const found = news.flatMap((one) => ('lease' in one && one.entry !== undefined ? one.entry : []));
+    for (const { claim } of [...this.#entries.values(), ...found]) for (const node of everyNode(claim)) nodes.add(node);
     return nodes;
+  }
+
+  /** Of the claims that stand the one that was changed last: an etcd restored from before does not have it. */
+  get witness(): Witness | undefined {
+    let found: Witness | undefined;
+    for (const [lease, { revision }] of this.#entries)
+      if (revision > (found?.revision ?? 0)) found = { lease, revision };
+    return found;
   }
 
   /**
