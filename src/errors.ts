@@ -650,6 +650,15 @@ export const migrateInUse = (count: number, address: string, others: number) =>
 export const storeUsage = (argument: string) =>
   mistake('USAGE', `unknown word ${quote(argument)} after tsmacvlan store; use migrate, nodes, or forget NODE`);
 
+/** `argument`: `forget`, or empty. */
+export const storeWordMissing = (argument: string) =>
+  mistake(
+    'USAGE',
+    argument === 'forget'
+      ? 'which node is to be forgotten is not said; use tsmacvlan store forget NODE, with a name that tsmacvlan store nodes shows'
+      : 'a word is missing after tsmacvlan store; use migrate, nodes, or forget NODE',
+  );
+
 export const nodeFile = (file: string) =>
   mistake(
     'NODE_FILE',

@@ -22,6 +22,7 @@ import { PluginServer } from './server/server.ts';
 import type { Settings } from './settings.ts';
 import { Conflicts } from './store/conflicts.ts';
 import { Contests } from './store/contests.ts';
+import { isInCluster } from './store/etcd/identity.ts';
 import { openLocalStore } from './store/local.ts';
 import type { Store } from './store/store.ts';
 import { VERSION } from './version.ts';
@@ -51,6 +52,10 @@ export async function startDaemon(settings: Settings, log: Log): Promise<Daemon>
 
 /** What talks to etcd is loaded only where it is used. */
 async function openStore({ stateDirectory, cluster }: Settings, log: Log): Promise<Store> {
+  if (cluster === null && isInCluster(stateDirectory))
+    log.warn(
+      'STORE is local, and this host shared addresses in etcd: it does not see what others have, nor they what it gets; set STORE again, or say tsmacvlan store migrate --from etcd://… --to local',
+    );
   if (cluster === null) return openLocalStore(stateDirectory);
   const { openClusterStore } = await import('./store/etcd/store.ts');
   return openClusterStore(stateDirectory, cluster, log);

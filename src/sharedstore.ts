@@ -33,7 +33,8 @@ export async function sharedStore(flags: StoreFlags, argument: string, node: str
   if (argument === 'migrate' && node === '') return migrate(flags);
   if (argument === 'nodes' && node === '') return sharedNodes(flags);
   if (argument === 'forget' && node !== '') return forgetShared(flags, node);
-  throw errors.storeUsage(argument);
+  if (argument === 'forget' || argument === '') throw errors.storeWordMissing(argument);
+  throw errors.storeUsage(['migrate', 'nodes'].includes(argument) ? node : argument);
 }
 
 /** The other settings of the shared store are those of the daemon. Exit code 3: some of them are another host's. */

@@ -293,7 +293,11 @@ describe('etcd', { skip: outsideLab(), timeout: 500_000 }, () => {
       /\(1, as 192\.168\.1\.2\) that the other hosts of the shared store \(1\) would give .* say --force$/m,
     );
     assert.deepEqual([refused.code, (await claimsOf(cluster)).length], [1, 2]);
-    assert.match((await store(etcd.url, 'local', '--dry-run')).stdout, /^192\.168\.1\.2 .* would be given back /m);
+    assert.equal((await store(etcd.url, 'local', '--dry-run')).stderr, refused.stderr);
+    assert.match(
+      (await store(etcd.url, 'local', '--dry-run', '--force')).stdout,
+      /^192\.168\.1\.2 .* would be given back /m,
+    );
 
     const back = await store(etcd.url, 'local', '--force');
     assert.match(back.stdout, /^192\.168\.1\.2 .* given back /m);

@@ -5,7 +5,7 @@
  *     STATE_DIR/cluster   {"id":"cdf818194e3a8c32","revision":4711,"lease":"TsmacvlanLocal/192.168.1.7","changed":4692}
  */
 import { createHash, randomBytes } from 'node:crypto';
-import { existsSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import * as errors from '../../errors.ts';
@@ -126,6 +126,16 @@ export class KnownCluster {
       this.#position = known;
     }
   }
+}
+
+/** Whether this host has been in a cluster and did not move out. */
+export function isInCluster(stateDirectory: string): boolean {
+  return existsSync(join(resolve(stateDirectory), 'cluster'));
+}
+
+/** It moved out. */
+export function forgetCluster(stateDirectory: string): void {
+  rmSync(join(resolve(stateDirectory), 'cluster'), { force: true });
 }
 
 /** A file that is no such thing, as after a power cut, is as none. */

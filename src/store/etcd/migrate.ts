@@ -6,7 +6,7 @@ import { openLocalStore, readLocalStore } from '../local.ts';
 import { readAccess } from './access.ts';
 import { type Claim, type News, Registry } from './claims.ts';
 import { Etcd } from './client.ts';
-import { KnownCluster, peekSelf, readSelf, type Self } from './identity.ts';
+import { forgetCluster, KnownCluster, peekSelf, readSelf, type Self } from './identity.ts';
 import { leaseKey } from '../store.ts';
 import { partsOf } from './view.ts';
 
@@ -108,7 +108,7 @@ export async function moveOut(
       const { news } = await registry.load();
       const others = news.flatMap((one) => ('node' in one && one.node !== registry.node ? one.node : []));
       const [first] = used;
-      if (first !== undefined && others.length > 0 && !isForced && !isDryRun)
+      if (first !== undefined && others.length > 0 && !isForced)
         throw errors.migrateInUse(used.length, first.address, others.length);
       const moves: Move[] = [];
       for (const [key, { kind, nodes }] of claimsOf(news)) {
@@ -116,6 +116,7 @@ export async function moveOut(
         if (!isDryRun) await registry.giveBack(key, undefined);
         moves.push({ ...named(key), kind, outcome: 'given back', nodes: [] });
       }
+      if (!isDryRun) forgetCluster(directory);
       return moves;
     });
   } finally {

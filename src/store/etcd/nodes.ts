@@ -81,6 +81,10 @@ export async function forgetNode(
     const claims = [...claimsOf(news)].filter(([, { nodes }]) => nodes.includes(node));
     const isAwaited = news.some((one) => 'awaited' in one && one.awaited === node);
     if (claims.length === 0 && !isAwaited) throw errors.nodeUnknown(node);
+    const refuseIfBack = async (error: unknown) => {
+      const now = (await registry.load()).news;
+      throw now.some((one) => 'node' in one && one.node === node) ? errors.nodeAlive(node) : error;
+    };
     const forgotten: Forgotten[] = [];
     const left = claims.values();
     const work = async () => {
@@ -88,7 +92,7 @@ export async function forgetNode(
     };
     const forget = async (at: Registry, key: string, claim: Claim): Promise<Forgotten> => {
       const found = await judge(key, claim, isForced, ask);
-      if (found.outcome === 'freed' && !isDryRun) await at.giveBackFor(node, key);
+      if (found.outcome === 'freed' && !isDryRun) await at.giveBackFor(node, key).catch(refuseIfBack);
       return found;
     };
     await Promise.all(Array.from({ length: AT_ONCE }, work));
