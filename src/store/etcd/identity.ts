@@ -86,14 +86,14 @@ function placeOf(file: string): string {
 }
 
 /** A claim, by the key of its lease, and the revision of its last change. */
-export interface Witness {
+export interface LastClaim {
   readonly lease: string;
   readonly revision: number;
 }
 
 /** How far the cluster had come, and the claim that was changed last of those that stood. */
 export interface KnownPosition extends Position {
-  readonly witness: Witness | undefined;
+  readonly lastClaim: LastClaim | undefined;
 }
 
 /** How far the cluster had come that this host knew last; kept so that another one is known for another one. */
@@ -116,8 +116,8 @@ export class KnownCluster {
     const known = this.#position;
     if (known?.clusterId === position.clusterId && known.revision === position.revision) return;
     this.#position = position;
-    const { clusterId: id, revision, witness } = position;
-    const text = JSON.stringify({ id, revision, lease: witness?.lease, changed: witness?.revision });
+    const { clusterId: id, revision, lastClaim } = position;
+    const text = JSON.stringify({ id, revision, lease: lastClaim?.lease, changed: lastClaim?.revision });
     try {
       // Whole or not at all.
       writeFileSync(`${this.#file}.new`, text, { mode: 0o600, flush: known?.clusterId !== position.clusterId });
@@ -142,8 +142,9 @@ export function forgetCluster(stateDirectory: string): void {
 function readPosition(text: string): KnownPosition | undefined {
   try {
     const { id, revision, lease, changed } = Object(JSON.parse(text)) as Record<string, unknown>;
-    const witness = typeof lease === 'string' && typeof changed === 'number' ? { lease, revision: changed } : undefined;
-    return typeof id === 'string' && typeof revision === 'number' ? { clusterId: id, revision, witness } : undefined;
+    const lastClaim =
+      typeof lease === 'string' && typeof changed === 'number' ? { lease, revision: changed } : undefined;
+    return typeof id === 'string' && typeof revision === 'number' ? { clusterId: id, revision, lastClaim } : undefined;
   } catch {
     return undefined;
   }

@@ -220,16 +220,16 @@ export class ClusterStore implements Store {
    * not have, at the revision that was known, the claim that was changed last. Of what was compacted since, only the claims of this
    * host tell, but for those that it gave back itself.
    */
-  async #isRestored({ witness, ...known }: KnownPosition, news: readonly News[], now: Position): Promise<boolean> {
+  async #isRestored({ lastClaim, ...known }: KnownPosition, news: readonly News[], now: Position): Promise<boolean> {
     if (isBehind(now, known) || (await this.leases.hasAny(this.#view.forgotten(news, now)))) return true;
-    const isIt = (one: News) => 'lease' in one && one.lease === witness?.lease && one.revision === witness.revision;
-    if (witness === undefined || news.some(isIt)) return false;
-    const revision = await this.#registry.changeAt(witness.lease, known.revision);
-    return revision !== null && revision !== witness.revision;
+    const isIt = (one: News) => 'lease' in one && one.lease === lastClaim?.lease && one.revision === lastClaim.revision;
+    if (lastClaim === undefined || news.some(isIt)) return false;
+    const revision = await this.#registry.changeAt(lastClaim.lease, known.revision);
+    return revision !== null && revision !== lastClaim.revision;
   }
 
   get #position(): KnownPosition {
-    return { ...this.#view.latest, witness: this.#view.witness };
+    return { ...this.#view.latest, lastClaim: this.#view.lastClaim };
   }
 
   /** Where a connection breaks just now, the watch begins on the next one: every other call is tried again too. */

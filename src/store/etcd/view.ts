@@ -2,7 +2,7 @@
 import type { Holder, Lease } from '../../model.ts';
 import type { Position } from './client.ts';
 import { type Claim, type Entry, isShared, type News } from './claims.ts';
-import { COMMAND, type Witness } from './identity.ts';
+import { COMMAND, type LastClaim } from './identity.ts';
 
 /** For leases of other hosts, of which no more is known. */
 const NO_DATE = '1970-01-01T00:00:00.000Z';
@@ -69,8 +69,8 @@ export class View {
   }
 
   /** Of the claims that stand the one that was changed last: an etcd restored from before does not have it. */
-  get witness(): Witness | undefined {
-    let found: Witness | undefined;
+  get lastClaim(): LastClaim | undefined {
+    let found: LastClaim | undefined;
     for (const [lease, { revision }] of this.#entries)
       if (revision > (found?.revision ?? 0)) found = { lease, revision };
     return found;
