@@ -199,7 +199,8 @@ describe('etcd', { skip: outsideLab(), timeout: 500_000 }, () => {
         async () => (await other.store.leases.get(`TsmacvlanLocal/${addresses[0]}`))?.holder?.isAlive === false,
       );
       assert.equal(await other.address(), addresses[2], 'the containers of the other two are there');
-      await assert.rejects(other.address(null, 3000), (error: PluginError) => {
+      // Long enough to ask again those that answered a moment ago.
+      await assert.rejects(other.address(null, 6000), (error: PluginError) => {
         const words = `${lost.store.leases.node} has 2: bring them back, or free what they do not use with tsmacvlan store forget`;
         const [uses = ''] = /: 4 leased, .* used by others on the LAN(?=, the last)/.exec(error.message) ?? [];
         const sum = [...uses.matchAll(/\d+/g)].reduce((total, [count]) => total + Number(count), 0);
