@@ -44,12 +44,12 @@ describe('the LAN where etcd promises nothing', { skip: outsideLab(), timeout: 3
     etcd = await EtcdCluster.start({ directory: mkdtempSync('/run/etcd-'), place });
     machine = await Neighbour.plug(lan, 'machine', MACHINE);
     hosts = await Promise.all(['one', 'two'].map((name) => Host.boot(name, lan)));
-    // The LAN is asked all the same, whether it is asked otherwise (and addresses are on standby) or not.
-    const settings = { STORE: etcd.url, STORE_FALLBACK: 'probe' };
+    // The LAN is asked for what a lost host has, whether it is asked otherwise (and addresses are on standby) or not.
+    const settings = [{ PROBE: 'off' }, { PROBE: 'fast', STORE_FALLBACK: 'probe' }];
     [one, two] = (await Promise.all(
       hosts.map(async (host, at) => {
         await host.namespace.ip(`address add 192.0.2.${at + 1}/24 dev lan0`);
-        return new Understudy(await Plugin.start(host, { ...settings, PROBE: at === 0 ? 'off' : 'fast' }));
+        return new Understudy(await Plugin.start(host, { STORE: etcd.url, ...settings[at] }));
       }),
     )) as [Understudy, Understudy];
     network = await two.createNetwork(PLAN);
