@@ -12,12 +12,12 @@ NODE_IS_OLD := $(shell node -e 'const [a, b] = process.versions.node.split(".");
 PINNED := $(RUNTIME)/.package-lock.json
 READY := $(if $(NODE_IS_OLD),$(PINNED)) node_modules/.package-lock.json
 
-.PHONY: help build check watch unit test-netns test-docker test durations lifecycle parity kills crashes claims owners scale fuzz soak reboots squatters races swarm-long demo bench clean tables proto plugin plugin-enable push install uninstall release
+.PHONY: help build check watch unit test-netns test-docker test durations lifecycle parity sim kills crashes claims owners scale fuzz soak reboots squatters races swarm-long demo bench clean tables proto plugin plugin-enable push install uninstall release
 
 # The managed plugin's name on this engine. With any tag but `latest`, `-d tsmacvlan` works too (docs/install.md).
 PLUGIN ?= tsmacvlan:lan
 PREFIX ?= /usr/local
-LEVELS := unit package netns docker vlan swarm
+LEVELS := unit sim package netns docker vlan swarm
 INSTALLED := $(DESTDIR)$(PREFIX)
 
 help: ## this list
@@ -57,6 +57,9 @@ test-docker: build $(PINNED) ## tests on real Docker engines, in namespaces of t
 
 test: build $(PINNED) ## every test
 	node test/run.ts $(LEVELS)
+
+sim: $(READY) ## MINUTES=10 of hosts, engines and strangers on a simulated LAN from SEED=1 on, ETCD=yes for hosts that share one; STORY=7 tells one seed
+	MINUTES=$(or $(MINUTES),10) SEED=$(or $(SEED),1) ETCD=$(ETCD) STORY='$(STORY)' node test/sim/main.ts
 
 kills: build ## KILLS=500 times kill -9 of the daemon under load (root); SEED= repeats a run
 	FILE_MINUTES=60 KILLS=$(or $(KILLS),500) SEED=$(or $(SEED),$$RANDOM) node test/run.ts test/netns/kill.test.ts

@@ -1,0 +1,479 @@
+/**
+ * A Docker engine as it shows itself to a plugin: it calls in its order, holds the lock of a network through RequestAddress and
+ * CreateEndpoint, tries again what got no answer (with an empty body, moby#35459), and forgets what was under way when it is
+ * killed. Between its calls it does to the kernel what libnetwork does.
+ */
+import type { Reply } from './call.ts';
+import type { Host } from './host.ts';
+import { parseAddress } from './kernel/address.ts';
+import { type Computer, type Program } from './kernel/kernel.ts';
+import type { Namespace } from './kernel/link.ts';
+import type { Random } from './random.ts';
+import { Process, pause, scheduler } from './time.ts';
+
+/** What the engine does when nobody answers: five attempts. */
+const PAUSES_MS = [1000, 2000, 4000, 8000];
+/** As the engine does: one now and two more, a second apart. */
+const ANNOUNCEMENTS = 3;
+
+/** Of the containers that are on two networks. */
+const TWO_LINKS = 0.1;
+
+/** A network as the user described it. */
+export interface NetworkSpec {
+  readonly id: string;
+  readonly subnet: string;
+  readonly range: string | null;
+  readonly gateway: string | null;
+  /** Docker's IPAM chooses the addresses, the lowest that it knows nobody of. */
+  readonly isDockersIpam: boolean;
+  readonly options: Readonly<Record<string, string>>;
+  /** What Docker's IPAM gives out: all of the range. */
+  readonly addresses: readonly string[];
+  readonly prefixLength: number;
+}
+
+/** A network that the engine has. */
+interface Network {
+  readonly spec: NetworkSpec;
+  poolId: string;
+  addressSpace: string;
+  /** Docker's IPAM: what is given out. */
+  readonly used: Set<string>;
+  /** The lock. */
+  turn: Promise<unknown>;
+}
+
+/** What a start came to, with the moments that tell who could have known what. */
+export interface Start {
+  readonly host: Host;
+  readonly container: string;
+  readonly wanted: string | null;
+  readonly beganAtMs: number;
+  address: string | null;
+  /** The plugin's answer to RequestAddress, or Docker's own choice. */
+  grantedAtMs: number | null;
+  joinedAtMs: number | null;
+  /** When Join was sent. */
+  joiningAtMs: number | null;
+  upAtMs: number | null;
+  refusal: string | null;
+}
+
+/** A container that runs, or is on its way. */
+interface Container {
+  readonly name: string;
+  readonly network: Network;
+  readonly endpointId: string;
+  readonly address: string;
+  linkName: string;
+  macAddress: string;
+  namespace: Namespace | null;
+  isLeaving: boolean;
+}
+
+export type Answered =
+  | { readonly ok: true; readonly body: Record<string, unknown> }
+  | { readonly ok: false; readonly error: string; readonly isHeard: boolean };
+
+/** A call for who judges it. */
+export interface CallSeen {
+  readonly host: Host;
+  readonly name: string;
+  readonly beganMonotonicMs: number;
+  readonly endedMonotonicMs: number;
+}
+
+interface EngineParts {
+  readonly host: Host;
+  readonly random: Random;
+  readonly onStart: (start: Start) => void;
+  readonly onCall: (call: CallSeen) => void;
+}
+
+/** One engine on one host. */
+export class Engine {
+  readonly host: Host;
+  readonly #parts: EngineParts;
+  readonly #random: Random;
+  readonly networks = new Map<string, Network>();
+  readonly containers = new Map<string, Container>();
+  /** The last of each container. */
+  readonly starts = new Map<string, Start>();
+  /** What it has on disk of containers that run: known after it was killed. */
+  readonly #stale: Container[] = [];
+  readonly #leaving = new Set<string>();
+  /** A name is one container's. */
+  readonly #starting = new Set<string>();
+  #process: Program;
+  #count = 0;
+
+  constructor(parts: EngineParts) {
+    this.#parts = parts;
+    [this.host, this.#random] = [parts.host, parts.random];
+    this.#process = new Process<Computer>(this.host, `${this.host.name} engine`);
+  }
+
+  get isRunning(): boolean {
+    return this.#process.isAlive;
+  }
+
+  get process(): Program {
+    return this.#process;
+  }
+
+  /** Does something as this engine; what it throws is a fault of the simulation. */
+  do(task: () => Promise<unknown>): void {
+    const process = this.#process;
+    process.enter(() => scheduler.after(0, () => void task().catch((error: unknown) => this.#fail(error))));
+  }
+
+  #fail(error: unknown): void {
+    scheduler.world(0, () => {
+      throw error;
+    });
+  }
+
+  // --- networks ----------------------------------------------------------------------------------------------------
+
+  async createNetwork(spec: NetworkSpec): Promise<boolean> {
+    const network: Network = {
+      spec,
+      poolId: '',
+      addressSpace: 'LocalDefault',
+      used: new Set(),
+      turn: Promise.resolve(),
+    };
+    const { gateway, isDockersIpam, subnet } = spec;
+    const options = { 'com.docker.network.generic': spec.options, 'com.docker.network.enable_ipv4': true };
+    if (!isDockersIpam && !(await this.#requestPool(network))) return false;
+    const data = {
+      AddressSpace: network.addressSpace,
+      Pool: subnet,
+      ...(gateway && { Gateway: `${gateway}/${spec.prefixLength}` }),
+    };
+    const [IPv4Data, IPv6Data] = subnet.includes(':') ? [[], [data]] : [[data], []];
+    const body = {
+      NetworkID: spec.id,
+      Options: { ...options, 'com.docker.network.enable_ipv6': subnet.includes(':') },
+      IPv4Data,
+      IPv6Data,
+    };
+    const created = await this.#call('NetworkDriver.CreateNetwork', body);
+    if (created.ok) this.networks.set(spec.id, network);
+    else if (!isDockersIpam) await this.#call('IpamDriver.ReleasePool', { PoolID: network.poolId });
+    return created.ok;
+  }
+
+  async #requestPool(network: Network): Promise<boolean> {
+    const { subnet, range, gateway } = network.spec;
+    const spaces = await this.#call('IpamDriver.GetDefaultAddressSpaces', null);
+    if (!spaces.ok) return false;
+    network.addressSpace = String(spaces.body['LocalDefaultAddressSpace']);
+    const pool = await this.#call('IpamDriver.RequestPool', {
+      AddressSpace: network.addressSpace,
+      Pool: subnet,
+      SubPool: range ?? '',
+      Options: {},
+      V6: subnet.includes(':'),
+    });
+    if (!pool.ok) return false;
+    network.poolId = String(pool.body['PoolID']);
+    if (gateway === null) return true;
+    const Options = { RequestAddressType: 'com.docker.network.gateway' };
+    const given = await this.#call('IpamDriver.RequestAddress', { PoolID: network.poolId, Address: gateway, Options });
+    if (!given.ok) await this.#call('IpamDriver.ReleasePool', { PoolID: network.poolId });
+    return given.ok;
+  }
+
+  /** Its containers are gone before. */
+  async removeNetwork(id: string): Promise<void> {
+    const network = this.networks.get(id);
+    if (network === undefined) return;
+    this.networks.delete(id);
+    const { gateway, isDockersIpam } = network.spec;
+    if (!isDockersIpam) {
+      if (gateway !== null) await this.#call('IpamDriver.ReleaseAddress', { PoolID: network.poolId, Address: gateway });
+      await this.#call('IpamDriver.ReleasePool', { PoolID: network.poolId });
+    }
+    await this.#call('NetworkDriver.DeleteNetwork', { NetworkID: id });
+  }
+
+  // --- containers --------------------------------------------------------------------------------------------------
+
+  /** As `docker run`, with `--ip` where an address is wanted. */
+  async start(name: string, networkId: string, wanted: string | null): Promise<void> {
+    const network = this.networks.get(networkId);
+    if (network === undefined || this.containers.has(name) || this.#starting.has(name)) return;
+    this.#starting.add(name);
+    const start: Start = {
+      host: this.host,
+      container: name,
+      wanted,
+      beganAtMs: scheduler.nowMs,
+      address: null,
+      grantedAtMs: null,
+      joinedAtMs: null,
+      joiningAtMs: null,
+      upAtMs: null,
+      refusal: null,
+    };
+    this.starts.set(name, start);
+    const container = await this.#inTurn(network, () => this.#createEndpoint(name, network, start));
+    if (container !== null) await this.#join(container, start);
+    this.#starting.delete(name);
+    this.#parts.onStart(start);
+  }
+
+  #inTurn<T>(network: Network, task: () => Promise<T>): Promise<T> {
+    const result = network.turn.then(task);
+    network.turn = result.catch(() => undefined);
+    return result;
+  }
+
+  async #createEndpoint(name: string, network: Network, start: Start): Promise<Container | null> {
+    const given = await this.#requestAddress(network, start);
+    if (given === null) return null;
+    const [address = '', length = ''] = given.split('/');
+    const endpointId = this.#newId();
+    start.address = address;
+    start.grantedAtMs = scheduler.nowMs;
+    await pause(this.#random.delay(3, 40));
+    const isIPv6 = address.includes(':');
+    const Interface = { Address: isIPv6 ? '' : given, AddressIPv6: isIPv6 ? given : '', MacAddress: '' };
+    const body = { NetworkID: network.spec.id, EndpointID: endpointId, Interface, Options: {} };
+    const made = await this.#call('NetworkDriver.CreateEndpoint', body);
+    const macAddress = made.ok ? macOf(made.body) : null;
+    if (macAddress === null) {
+      start.refusal = made.ok ? 'no MAC address' : made.error;
+      await this.#releaseAddress(network, address);
+      return null;
+    }
+    const container = {
+      name,
+      network,
+      endpointId,
+      address: `${address}/${length}`,
+      linkName: '',
+      macAddress,
+      namespace: null,
+      isLeaving: false,
+    };
+    this.containers.set(name, container);
+    return container;
+  }
+
+  async #requestAddress(network: Network, start: Start): Promise<string | null> {
+    const { isDockersIpam, addresses, prefixLength } = network.spec;
+    if (isDockersIpam) {
+      const free = start.wanted ?? addresses.find((address) => !network.used.has(address)) ?? null;
+      if (free === null || network.used.has(free)) {
+        start.refusal = 'no address is left in Docker’s IPAM';
+        return null;
+      }
+      network.used.add(free);
+      return `${free}/${prefixLength}`;
+    }
+    const body = { PoolID: network.poolId, Address: start.wanted ?? '', Options: {} };
+    const given = await this.#call('IpamDriver.RequestAddress', body);
+    if (given.ok) return String(given.body['Address']);
+    start.refusal = given.error;
+    return null;
+  }
+
+  async #releaseAddress(network: Network, address: string): Promise<void> {
+    if (network.spec.isDockersIpam) network.used.delete(address);
+    else await this.#call('IpamDriver.ReleaseAddress', { PoolID: network.poolId, Address: address });
+  }
+
+  async #join(container: Container, start: Start): Promise<void> {
+    const { endpointId, network } = container;
+    await pause(this.#random.delay(2, 30));
+    start.joiningAtMs = scheduler.nowMs;
+    const sandbox = {
+      NetworkID: network.spec.id,
+      EndpointID: endpointId,
+      SandboxKey: '/var/run/docker/netns/1',
+      Options: {},
+    };
+    const joined = await this.#call('NetworkDriver.Join', sandbox);
+    if (!joined.ok) {
+      start.refusal = joined.error;
+      return this.#giveBack(container, false);
+    }
+    start.joinedAtMs = scheduler.nowMs;
+    container.linkName = String((joined.body['InterfaceName'] as Record<string, unknown>)['SrcName']);
+    if (await this.#plumb(container)) start.upAtMs = scheduler.nowMs;
+    else {
+      start.refusal = 'the engine found no link';
+      return this.#giveBack(container, true);
+    }
+    await this.#call('NetworkDriver.EndpointOperInfo', { NetworkID: network.spec.id, EndpointID: endpointId });
+  }
+
+  /** The link goes into the container, gets its name and address, and comes up. */
+  async #plumb(container: Container): Promise<boolean> {
+    const { kernel } = this.host;
+    await pause(this.#random.delay(2, 40));
+    const link = kernel.host.byName(container.linkName);
+    const [text = '', length = ''] = container.address.split('/');
+    const address = parseAddress(text);
+    if (link === undefined || address === undefined) return false;
+    const namespace = kernel.addNamespace(`${this.host.name}/${container.name}`);
+    container.namespace = namespace;
+    kernel.moveLink(link, namespace, 'eth0');
+    await pause(this.#random.delay(1, 20));
+    if (!namespace.links.has(link.index)) return false;
+    kernel.addAddress(link, address, Number(length));
+    kernel.setUp(link, true);
+    if (this.#random.chance(TWO_LINKS)) this.#addOtherLink(namespace);
+    for (let count = 0; count < ANNOUNCEMENTS; count++) {
+      const announce = () => {
+        if (namespace.links.has(link.index)) kernel.neighbours.announce(link, address);
+      };
+      scheduler.after(5 + count * 1000, announce);
+    }
+    return true;
+  }
+
+  /** An interface of another driver's network, on the same LAN: Linux answers for all addresses there too. */
+  #addOtherLink(namespace: Namespace): void {
+    const { kernel, nic } = this.host;
+    const count = ++this.#count;
+    const bytes = [count >> 8, count].map((byte) => (byte & 0xff).toString(16).padStart(2, '0')).join(':');
+    const link = kernel.addMacvlan(`veth${count}`, nic, `02:11:22:${this.host.nic.macAddress.slice(-2)}:${bytes}`);
+    kernel.moveLink(link, namespace, 'eth1');
+    const other = parseAddress(`192.168.78.${(count % 250) + 1}`);
+    if (other !== undefined) kernel.addAddress(link, other, 24);
+    kernel.setUp(link, true);
+  }
+
+  /** As `docker stop` and `docker rm`. Answers the address that is free then. */
+  async stop(name: string): Promise<string | null> {
+    const container = this.containers.get(name);
+    if (container === undefined || container.namespace === null || container.isLeaving) return null;
+    container.isLeaving = true;
+    const address = container.address.slice(0, container.address.indexOf('/'));
+    this.#leaving.add(address);
+    await this.#giveBack(container, true);
+    this.#leaving.delete(address);
+    return address;
+  }
+
+  /** A container has the address, is to have it, or gives it back just now. */
+  isUsing(address: string): boolean {
+    if (this.#leaving.has(address)) return true;
+    const isHis = (one: Container) => one.address.startsWith(`${address}/`);
+    if ([...this.containers.values(), ...this.#stale].some(isHis)) return true;
+    const isUnderWay = ({ upAtMs, refusal }: Start) => upAtMs === null && refusal === null;
+    return [...this.starts.values()].some(
+      (start) => isUnderWay(start) && [start.address, start.wanted].includes(address),
+    );
+  }
+
+  async #giveBack(container: Container, isJoined: boolean): Promise<void> {
+    const { network, endpointId, namespace, address } = container;
+    const body = { NetworkID: network.spec.id, EndpointID: endpointId };
+    container.isLeaving = true;
+    if (isJoined) await this.#call('NetworkDriver.Leave', body);
+    if (namespace !== null) await this.#takeApart(container, namespace);
+    await this.#call('NetworkDriver.DeleteEndpoint', body);
+    this.containers.delete(container.name);
+    await this.#releaseAddress(network, address.slice(0, address.indexOf('/')));
+  }
+
+  async #takeApart(container: Container, namespace: Namespace): Promise<void> {
+    const { kernel } = this.host;
+    await pause(this.#random.delay(2, 20));
+    const link = namespace.byName('eth0');
+    if (link !== undefined && kernel.namespaces.has(namespace)) kernel.moveLink(link, kernel.host, container.linkName);
+    kernel.removeNamespace(namespace);
+    container.namespace = null;
+  }
+
+  // --- its own life ------------------------------------------------------------------------------------------------
+
+  /** kill -9: containers go on running, and nobody knows what was under way. */
+  kill(): void {
+    if (!this.#process.isAlive) return;
+    this.#stale.push(...this.containers.values());
+    this.containers.clear();
+    this.#starting.clear();
+    this.#leaving.clear();
+    this.#process.kill();
+  }
+
+  /** Containers that it finds running are ended, their addresses released, and `restart` of them started again. */
+  restart(again: (names: readonly string[]) => Promise<void>): void {
+    if (this.#process.isAlive) return;
+    this.#process = new Process<Computer>(this.host, `${this.host.name} engine`);
+    for (const network of this.networks.values()) network.turn = Promise.resolve();
+    const stale = [...this.#stale];
+    const names = stale.filter(({ namespace }) => namespace !== null).map(({ name }) => name);
+    this.do(async () => {
+      await this.#call('NetworkDriver.GetCapabilities', null);
+      await this.#call('IpamDriver.GetCapabilities', null);
+      for (const container of stale) {
+        await this.#endStale(container);
+        this.#stale.splice(this.#stale.indexOf(container), 1);
+      }
+      await again(names);
+    });
+  }
+
+  /** The driver is not registered yet at that moment: Leave and DeleteEndpoint are not sent. */
+  async #endStale({ namespace, network, address }: Container): Promise<void> {
+    if (namespace !== null) this.host.kernel.removeNamespace(namespace);
+    await this.#releaseAddress(network, address.slice(0, address.indexOf('/')));
+  }
+
+  /** The machine went off: nothing runs any more. */
+  loseAll(): void {
+    this.kill();
+    for (const namespace of [...this.host.kernel.namespaces])
+      if (namespace !== this.host.kernel.host) this.host.kernel.removeNamespace(namespace);
+    for (const container of this.#stale) container.namespace = null;
+  }
+
+  // --- calls -------------------------------------------------------------------------------------------------------
+
+  /** An answer of the plugin, or that there was none. */
+  async #call(name: string, body: object | null): Promise<Answered> {
+    for (let attempt = 0; ; attempt++) {
+      const beganMonotonicMs = this.host.monotonicMs();
+      const reply = await this.#try(name, attempt === 0 ? body : null);
+      if (reply !== null) {
+        this.#parts.onCall({ host: this.host, name, beganMonotonicMs, endedMonotonicMs: this.host.monotonicMs() });
+        const error = reply.body['Err'] ?? reply.body['Error'];
+        if (reply.status === 200 && !error) return { ok: true, body: reply.body };
+        return { ok: false, error: String(error), isHeard: true };
+      }
+      const pauseMs = PAUSES_MS[attempt];
+      if (pauseMs === undefined) return { ok: false, error: `${name}: nobody answers`, isHeard: false };
+      await pause(pauseMs);
+    }
+  }
+
+  /** Null when there was no connection, or it broke. */
+  async #try(name: string, body: object | null): Promise<Reply | null> {
+    const { host } = this;
+    const engine = this.#process;
+    const { promise, resolve } = Promise.withResolvers<Reply | null>();
+    const settle = (reply: Reply | null) => engine.enter(() => scheduler.after(0, () => resolve(reply)));
+    const { daemon } = host;
+    const onBroken = () => settle(null);
+    if (daemon === null || !host.call(name, body, settle)) return null;
+    daemon.onKilled.add(onBroken);
+    return promise.finally(() => daemon.onKilled.delete(onBroken));
+  }
+
+  #newId(): string {
+    const host = this.host.name.replaceAll(/\D/g, '');
+    return `${(++this.#count).toString(16).padStart(8, '0')}${host}`.padEnd(64, '0');
+  }
+}
+
+function macOf(body: Record<string, unknown>): string | null {
+  const { MacAddress } = (body['Interface'] ?? {}) as { MacAddress?: string };
+  return MacAddress ?? null;
+}

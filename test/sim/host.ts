@@ -1,0 +1,215 @@
+/**
+ * A Docker host: its machine with kernel, clocks and disk, the daemon that runs on it, which is the product as src/main.ts
+ * composes it, and its cable.
+ */
+import type { Server } from 'node:http';
+import { cpSync, mkdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { type Daemon, startDaemon } from '../../src/main.ts';
+import { type Settings, readSettings } from '../../src/settings.ts';
+import { type Reply, post } from './call.ts';
+import { BEGIN, type Disk } from './globals.ts';
+import type { EtcdNetwork } from './etcd/cluster.ts';
+import { type Computer, Kernel, type Program } from './kernel/kernel.ts';
+import type { Link } from './kernel/link.ts';
+import type { Port } from './lan.ts';
+import type { Random } from './random.ts';
+import { Process, scheduler } from './time.ts';
+// The product loads it where it is needed, and reading a file takes real time.
+import '../../src/store/etcd/store.ts';
+
+/** What a line of a daemon's log says. */
+export type Line = { readonly level: string; readonly message: string; readonly fields: Record<string, unknown> };
+
+interface HostSpec {
+  readonly name: string;
+  readonly random: Random;
+  readonly port: Port;
+  readonly directory: string;
+  readonly settings: Readonly<Record<string, string>>;
+  readonly onLine: (host: Host, line: Line) => void;
+}
+
+/** The parent of all macvlans. */
+export const PARENT = 'lan0';
+
+export class Host implements Computer {
+  readonly name: string;
+  readonly random: Random;
+  readonly kernel: Kernel;
+  readonly nic: Link;
+  readonly port: Port;
+  readonly disk: HostDisk;
+  /** HTTP servers that the engine can reach. */
+  readonly listeners = new Set<Server>();
+  readonly #spec: HostSpec;
+  /** Null where it has none. */
+  etcd: EtcdNetwork | null = null;
+  daemon: Program | null = null;
+  #running: Daemon | null = null;
+  #isStopping = false;
+  #startsAgain = false;
+  #bootedAtMs = scheduler.nowMs;
+  #sleptMs = 0;
+  #sleptAtMs: number | null = null;
+  /** How far the wall clock is off. */
+  wallErrorMs = 0;
+
+  constructor(spec: HostSpec) {
+    this.#spec = spec;
+    [this.name, this.random, this.port] = [spec.name, spec.random, spec.port];
+    this.kernel = new Kernel(spec.name, spec.random.fork('kernel'));
+    this.nic = this.kernel.addNic(PARENT, macOfHost(spec.name), spec.port);
+    this.disk = new HostDisk(spec.random.fork('disk'));
+    spec.port.station = {
+      receive: (frame) => this.kernel.receive(this.nic, frame),
+      carrierChanged: () => this.kernel.carrierChanged(this.nic),
+    };
+    mkdirSync(spec.directory, { recursive: true });
+    // Long up: its ports forward.
+    this.#bootedAtMs = scheduler.nowMs - 3_600_000;
+  }
+
+  // --- clocks ------------------------------------------------------------------------------------------------------
+
+  monotonicMs(): number {
+    return (this.#sleptAtMs ?? scheduler.nowMs) - this.#bootedAtMs - this.#sleptMs;
+  }
+
+  wallMs(): number {
+    return Math.floor(BEGIN + scheduler.nowMs + this.wallErrorMs);
+  }
+
+  uptimeS(): number {
+    return (scheduler.nowMs - this.#bootedAtMs) / 1000;
+  }
+
+  // --- the daemon --------------------------------------------------------------------------------------------------
+
+  /** Starts it; its start goes on as time does. */
+  start(): void {
+    this.#startsAgain = this.#isStopping;
+    if (this.daemon?.isAlive) return;
+    const process: Program = new Process<Computer>(this, `${this.name} daemon`);
+    this.daemon = process;
+    if (this.isAsleep) process.freeze();
+    const log = this.#log();
+    scheduler.world(0, () =>
+      process.enter(() => {
+        void startDaemon(this.#settings(), log)
+          .then((daemon) => (this.#running = daemon))
+          .catch((error: unknown) => log.error('the daemon did not start', { error: String(error) }));
+      }),
+    );
+  }
+
+  /** SIGTERM: its end goes on as time does. */
+  stop(): void {
+    const [daemon, process] = [this.#running, this.daemon];
+    this.#running = null;
+    if (daemon === null || process === null || !process.isAlive) return;
+    this.#isStopping = true;
+    const end = () => {
+      process.kill();
+      this.#isStopping = false;
+      if (this.#startsAgain) this.start();
+    };
+    process.enter(() => scheduler.after(0, () => void daemon.stop().finally(() => scheduler.world(0, end))));
+  }
+
+  kill(): void {
+    this.#running = null;
+    this.#isStopping = false;
+    this.daemon?.kill();
+  }
+
+  get isServing(): boolean {
+    return this.daemon?.isAlive === true && this.listeners.size > 0;
+  }
+
+  /** An engine calls: false when nobody listens. `onReply` is called by the world. */
+  call(name: string, body: object | null, onReply: (reply: Reply) => void): boolean {
+    const [server] = this.listeners;
+    const { daemon } = this;
+    if (daemon === null || !daemon.isAlive || server === undefined) return false;
+    daemon.enter(() =>
+      scheduler.after(this.random.delay(0.1, 3), () => {
+        post(server, name, body, (reply) => {
+          if (daemon.isAlive) scheduler.world(this.random.delay(0.05, 1), () => onReply(reply));
+        });
+      }),
+    );
+    return true;
+  }
+
+  // --- the machine -------------------------------------------------------------------------------------------------
+
+  /** Suspended, or a virtual machine that is paused. */
+  sleep(): void {
+    if (this.#sleptAtMs !== null) return;
+    this.#sleptAtMs = scheduler.nowMs;
+    this.kernel.isAsleep = true;
+    this.daemon?.freeze();
+  }
+
+  wake(): void {
+    if (this.#sleptAtMs === null) return;
+    this.#sleptMs += scheduler.nowMs - this.#sleptAtMs;
+    this.#sleptAtMs = null;
+    this.kernel.isAsleep = false;
+    this.daemon?.thaw();
+  }
+
+  get isAsleep(): boolean {
+    return this.#sleptAtMs !== null;
+  }
+
+  /** Copies the state of a host that is off. */
+  copyState(to: string): void {
+    cpSync(this.#spec.directory, to, { recursive: true });
+  }
+
+  /** It is no more. */
+  remove(): void {
+    this.kill();
+    rmSync(this.#spec.directory, { recursive: true, force: true });
+  }
+
+  #settings(): Settings {
+    return readSettings({
+      SOCKET: join(this.#spec.directory, 'socket'),
+      STATE_DIR: this.#spec.directory,
+      ...this.#spec.settings,
+    });
+  }
+
+  #log() {
+    const line =
+      (level: string) =>
+      (message: string, fields: Record<string, unknown> = {}) => {
+        if (this.daemon?.isAlive) this.#spec.onLine(this, { level, message, fields });
+      };
+    return { debug: () => undefined, info: line('info'), warn: line('warn'), error: line('error') };
+  }
+}
+
+/** How long syncs take, and whether they fail. */
+export class HostDisk implements Disk {
+  readonly #random: Random;
+  fails = false;
+  syncs = 0;
+
+  constructor(random: Random) {
+    this.#random = random;
+  }
+
+  sync(): { delayMs: number; error: NodeJS.ErrnoException | null } {
+    this.syncs++;
+    const error = this.fails ? Object.assign(new Error('EIO'), { errno: -5, code: 'EIO' }) : null;
+    return { delayMs: this.#random.delay(1.5, 40), error };
+  }
+}
+
+function macOfHost(name: string): string {
+  return `3c:22:fb:00:00:${Number(name.replaceAll(/\D/g, '')).toString(16).padStart(2, '0')}`;
+}

@@ -1,0 +1,33 @@
+/** The simulated LAN in every test run: the named seeds, new ones for a while, and that a seed is the same each time. */
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { promisify } from 'node:util';
+
+/** How long seeds are played in every test run, on one core. */
+const MINUTES = 1;
+/** Played twice, to the last byte of their logs. */
+const TWICE = ['1', '2', '3'];
+
+const MAIN = join(import.meta.dirname, 'main.ts');
+const run = promisify(execFile);
+const options = { timeout: 280_000 };
+
+/** What it printed; throws with it when a promise was broken. */
+async function simulate(settings: Record<string, string>): Promise<string> {
+  const { stdout } = await run(process.execPath, [MAIN], { env: { ...process.env, ...settings }, maxBuffer: 64 << 20 });
+  return stdout;
+}
+
+test('no promise is broken in the worlds of the named seeds and of the first ones', options, async () => {
+  console.log(await simulate({ SEED: '1', MINUTES: String(MINUTES) }));
+});
+
+test('the same seed gives the same log, byte for byte', options, async () => {
+  for (const seed of TWICE) {
+    const told = await simulate({ STORY: seed });
+    const [, first, again] = told.match(/log (\w+), again (\w+)/) ?? [];
+    assert.ok(first !== undefined && first === again, told);
+  }
+});
