@@ -58,8 +58,9 @@ test-docker: build $(PINNED) ## tests on real Docker engines, in namespaces of t
 test: build $(PINNED) ## every test
 	node test/run.ts $(LEVELS)
 
-sim: $(READY) ## MINUTES=10 of hosts, engines and strangers on a simulated LAN from SEED=1 on, ETCD=yes for hosts that share one; STORY=7 tells one seed
-	MINUTES=$(or $(MINUTES),10) SEED=$(or $(SEED),1) ETCD=$(ETCD) STORY='$(STORY)' node test/sim/main.ts
+sim: $(READY) ## MINUTES=10 of hosts, engines and strangers on a simulated LAN from SEED=1 on, in JOBS=2 processes; KIND=life|etcd; STORY=7 tells one seed
+	MINUTES=$(or $(MINUTES),10) SEED=$(or $(SEED),1) KIND='$(KIND)' STORY='$(STORY)' JOBS=$(or $(JOBS),2) \
+		node test/sim/$(if $(STORY),main,jobs).ts
 
 kills: build ## KILLS=500 times kill -9 of the daemon under load (root); SEED= repeats a run
 	FILE_MINUTES=60 KILLS=$(or $(KILLS),500) SEED=$(or $(SEED),$$RANDOM) node test/run.ts test/netns/kill.test.ts

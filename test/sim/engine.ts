@@ -4,6 +4,7 @@
  * killed. Between its calls it does to the kernel what libnetwork does.
  */
 import type { Reply } from './call.ts';
+import type { Answered, CallSeen, Container, Network, NetworkSpec, Start } from './container.ts';
 import type { Host } from './host.ts';
 import { parseAddress } from './kernel/address.ts';
 import { type Computer, type Program } from './kernel/kernel.ts';
@@ -16,73 +17,11 @@ const PAUSES_MS = [1000, 2000, 4000, 8000];
 /** As the engine does: one now and two more, a second apart. */
 const ANNOUNCEMENTS = 3;
 
+/** A refusal of Docker's IPAM, in which the plugin had no part. */
+export const NONE_LEFT = 'no address is left in Docker’s IPAM';
+
 /** Of the containers that are on two networks. */
 const TWO_LINKS = 0.1;
-
-/** A network as the user described it. */
-export interface NetworkSpec {
-  readonly id: string;
-  readonly subnet: string;
-  readonly range: string | null;
-  readonly gateway: string | null;
-  /** Docker's IPAM chooses the addresses, the lowest that it knows nobody of. */
-  readonly isDockersIpam: boolean;
-  readonly options: Readonly<Record<string, string>>;
-  /** What Docker's IPAM gives out: all of the range. */
-  readonly addresses: readonly string[];
-  readonly prefixLength: number;
-}
-
-/** A network that the engine has. */
-interface Network {
-  readonly spec: NetworkSpec;
-  poolId: string;
-  addressSpace: string;
-  /** Docker's IPAM: what is given out. */
-  readonly used: Set<string>;
-  /** The lock. */
-  turn: Promise<unknown>;
-}
-
-/** What a start came to, with the moments that tell who could have known what. */
-export interface Start {
-  readonly host: Host;
-  readonly container: string;
-  readonly wanted: string | null;
-  readonly beganAtMs: number;
-  address: string | null;
-  /** The plugin's answer to RequestAddress, or Docker's own choice. */
-  grantedAtMs: number | null;
-  joinedAtMs: number | null;
-  /** When Join was sent. */
-  joiningAtMs: number | null;
-  upAtMs: number | null;
-  refusal: string | null;
-}
-
-/** A container that runs, or is on its way. */
-interface Container {
-  readonly name: string;
-  readonly network: Network;
-  readonly endpointId: string;
-  readonly address: string;
-  linkName: string;
-  macAddress: string;
-  namespace: Namespace | null;
-  isLeaving: boolean;
-}
-
-export type Answered =
-  | { readonly ok: true; readonly body: Record<string, unknown> }
-  | { readonly ok: false; readonly error: string; readonly isHeard: boolean };
-
-/** A call for who judges it. */
-export interface CallSeen {
-  readonly host: Host;
-  readonly name: string;
-  readonly beganMonotonicMs: number;
-  readonly endedMonotonicMs: number;
-}
 
 interface EngineParts {
   readonly host: Host;
@@ -107,6 +46,7 @@ export class Engine {
   readonly #starting = new Set<string>();
   #process: Program;
   #count = 0;
+  #tasks = 0;
 
   constructor(parts: EngineParts) {
     this.#parts = parts;
@@ -122,10 +62,27 @@ export class Engine {
     return this.#process;
   }
 
+  /** Of containers that run, as far as the product's IPAM gave them. */
+  get ownAddresses(): string[] {
+    const own = [...this.containers.values()].filter(
+      ({ network, namespace, isLeaving }) => !network.spec.isDockersIpam && namespace !== null && !isLeaving,
+    );
+    return own.map(({ address }) => address.slice(0, address.indexOf('/')));
+  }
+
+  /** Nothing is under way that it was told to do. */
+  get isIdle(): boolean {
+    return this.#tasks === 0;
+  }
+
   /** Does something as this engine; what it throws is a fault of the simulation. */
   do(task: () => Promise<unknown>): void {
     const process = this.#process;
-    process.enter(() => scheduler.after(0, () => void task().catch((error: unknown) => this.#fail(error))));
+    this.#tasks++;
+    const end = () => {
+      if (process === this.#process) this.#tasks--;
+    };
+    process.enter(() => scheduler.after(0, () => void task().then(end, (error: unknown) => this.#fail(error))));
   }
 
   #fail(error: unknown): void {
@@ -145,17 +102,18 @@ export class Engine {
       turn: Promise.resolve(),
     };
     const { gateway, isDockersIpam, subnet } = spec;
-    const options = { 'com.docker.network.generic': spec.options, 'com.docker.network.enable_ipv4': true };
+    const isIPv6 = subnet.includes(':');
+    const options = { 'com.docker.network.generic': spec.options, 'com.docker.network.enable_ipv4': !isIPv6 };
     if (!isDockersIpam && !(await this.#requestPool(network))) return false;
     const data = {
       AddressSpace: network.addressSpace,
       Pool: subnet,
       ...(gateway && { Gateway: `${gateway}/${spec.prefixLength}` }),
     };
-    const [IPv4Data, IPv6Data] = subnet.includes(':') ? [[], [data]] : [[data], []];
+    const [IPv4Data, IPv6Data] = isIPv6 ? [[], [data]] : [[data], []];
     const body = {
       NetworkID: spec.id,
-      Options: { ...options, 'com.docker.network.enable_ipv6': subnet.includes(':') },
+      Options: { ...options, 'com.docker.network.enable_ipv6': isIPv6 },
       IPv4Data,
       IPv6Data,
     };
@@ -268,7 +226,7 @@ export class Engine {
     if (isDockersIpam) {
       const free = start.wanted ?? addresses.find((address) => !network.used.has(address)) ?? null;
       if (free === null || network.used.has(free)) {
-        start.refusal = 'no address is left in Docker’s IPAM';
+        start.refusal = NONE_LEFT;
         return null;
       }
       network.used.add(free);
@@ -400,8 +358,12 @@ export class Engine {
     this.containers.clear();
     this.#starting.clear();
     this.#leaving.clear();
+    this.#tasks = 0;
     this.#process.kill();
   }
+
+  /** Those that ran when the machine went off. */
+  #lost: readonly string[] = [];
 
   /** Containers that it finds running are ended, their addresses released, and `restart` of them started again. */
   restart(again: (names: readonly string[]) => Promise<void>): void {
@@ -409,7 +371,9 @@ export class Engine {
     this.#process = new Process<Computer>(this.host, `${this.host.name} engine`);
     for (const network of this.networks.values()) network.turn = Promise.resolve();
     const stale = [...this.#stale];
-    const names = stale.filter(({ namespace }) => namespace !== null).map(({ name }) => name);
+    const running = stale.filter(({ namespace }) => namespace !== null).map(({ name }) => name);
+    const names = [...this.#lost, ...running];
+    this.#lost = [];
     this.do(async () => {
       await this.#call('NetworkDriver.GetCapabilities', null);
       await this.#call('IpamDriver.GetCapabilities', null);
@@ -429,7 +393,10 @@ export class Engine {
 
   /** The machine went off: nothing runs any more. */
   loseAll(): void {
+    const before = [...this.#stale];
     this.kill();
+    const running = this.#stale.filter((one) => !before.includes(one) && one.namespace !== null);
+    this.#lost = running.map(({ name }) => name);
     for (const namespace of [...this.host.kernel.namespaces])
       if (namespace !== this.host.kernel.host) this.host.kernel.removeNamespace(namespace);
     for (const container of this.#stale) container.namespace = null;

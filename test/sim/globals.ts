@@ -25,7 +25,11 @@ export function realNowMs(): number {
 
 /** What becomes of a sync of a process: how long it takes and how it fails. */
 export interface Disk {
-  sync(fd: number): { readonly delayMs: number; readonly error: NodeJS.ErrnoException | null };
+  sync(fd: number): {
+    readonly delayMs: number;
+    readonly error: NodeJS.ErrnoException | null;
+    readonly ended: () => void;
+  };
 }
 
 /** Replaces all of it. `diskOf` a process. */
@@ -37,8 +41,11 @@ export function replaceGlobals(diskOf: () => Disk | undefined): void {
   replaceTimers();
   replaceMachine();
   fs.fdatasync = ((fd: number, callback: (error: NodeJS.ErrnoException | null) => void) => {
-    const { delayMs, error } = diskOf()?.sync(fd) ?? { delayMs: 0, error: null };
-    scheduler.after(delayMs, () => callback(error));
+    const { delayMs, error, ended } = diskOf()?.sync(fd) ?? { delayMs: 0, error: null, ended: () => undefined };
+    scheduler.after(delayMs, () => {
+      ended();
+      callback(error);
+    });
   }) as typeof fs.fdatasync;
   syncBuiltinESMExports();
 }
@@ -76,6 +83,7 @@ class Timer implements Parkable {
   readonly periodMs: number;
   readonly isChain: boolean;
   dueMs = 0;
+  isQuiet = false;
   #event: Event | null = null;
 
   constructor(run: () => void, delayMs: number, isRepeated: boolean) {
@@ -98,7 +106,7 @@ class Timer implements Parkable {
     // Only one that was parked runs before others of its moment.
     owner.skewMs = this.#isMoved ? -BEFORE_MS : 0;
     this.#isMoved = false;
-    owner.idle.watch(this.#run, this.isChain ? null : this);
+    owner.idle.watch(this.#run, this, scheduler.nowMs);
     owner.skewMs = 0;
   }
 

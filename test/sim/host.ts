@@ -8,7 +8,8 @@ import { join } from 'node:path';
 import { type Daemon, startDaemon } from '../../src/main.ts';
 import { type Settings, readSettings } from '../../src/settings.ts';
 import { type Reply, post } from './call.ts';
-import { BEGIN, type Disk } from './globals.ts';
+import { HostDisk } from './disk.ts';
+import { BEGIN } from './globals.ts';
 import type { EtcdNetwork } from './etcd/cluster.ts';
 import { type Computer, Kernel, type Program } from './kernel/kernel.ts';
 import type { Link } from './kernel/link.ts';
@@ -48,6 +49,7 @@ export class Host implements Computer {
   daemon: Program | null = null;
   #running: Daemon | null = null;
   #isStopping = false;
+  #isOff = false;
   #startsAgain = false;
   #bootedAtMs = scheduler.nowMs;
   #sleptMs = 0;
@@ -60,7 +62,7 @@ export class Host implements Computer {
     [this.name, this.random, this.port] = [spec.name, spec.random, spec.port];
     this.kernel = new Kernel(spec.name, spec.random.fork('kernel'));
     this.nic = this.kernel.addNic(PARENT, macOfHost(spec.name), spec.port);
-    this.disk = new HostDisk(spec.random.fork('disk'));
+    this.disk = new HostDisk(spec.random.fork('disk'), spec.directory);
     spec.port.station = {
       receive: (frame) => this.kernel.receive(this.nic, frame),
       carrierChanged: () => this.kernel.carrierChanged(this.nic),
@@ -89,7 +91,7 @@ export class Host implements Computer {
   /** Starts it; its start goes on as time does. */
   start(): void {
     this.#startsAgain = this.#isStopping;
-    if (this.daemon?.isAlive) return;
+    if (this.daemon?.isAlive || this.#isOff) return;
     const process: Program = new Process<Computer>(this, `${this.name} daemon`);
     this.daemon = process;
     if (this.isAsleep) process.freeze();
@@ -146,7 +148,7 @@ export class Host implements Computer {
 
   /** Suspended, or a virtual machine that is paused. */
   sleep(): void {
-    if (this.#sleptAtMs !== null) return;
+    if (this.#sleptAtMs !== null || this.#isOff) return;
     this.#sleptAtMs = scheduler.nowMs;
     this.kernel.isAsleep = true;
     this.daemon?.freeze();
@@ -160,8 +162,28 @@ export class Host implements Computer {
     this.daemon?.thaw();
   }
 
+  /** The power goes: the daemon is dead, and of its files and the kernel's links there is what outlasts that. */
+  cutPower(): void {
+    const writeBack = this.disk.loseCache();
+    this.kill();
+    writeBack();
+    [this.#isOff, this.kernel.isAsleep] = [true, true];
+    for (const link of [...this.kernel.host.links.values()]) if (link !== this.nic) this.kernel.removeLink(link);
+    this.port.setCarrier(false);
+  }
+
+  /** The power is back: `blockedMs` later its port forwards. Who runs on it is started by others. */
+  boot(blockedMs: number): void {
+    [this.#bootedAtMs, this.#sleptMs, this.#sleptAtMs] = [scheduler.nowMs, 0, null];
+    [this.#isOff, this.kernel.isAsleep] = [false, false];
+    this.kernel.neighbours.entries.clear();
+    this.port.setCarrier(true, blockedMs);
+    this.start();
+  }
+
+  /** Asleep or off: nothing runs on it. */
   get isAsleep(): boolean {
-    return this.#sleptAtMs !== null;
+    return this.#sleptAtMs !== null || this.#isOff;
   }
 
   /** Copies the state of a host that is off. */
@@ -190,23 +212,6 @@ export class Host implements Computer {
         if (this.daemon?.isAlive) this.#spec.onLine(this, { level, message, fields });
       };
     return { debug: () => undefined, info: line('info'), warn: line('warn'), error: line('error') };
-  }
-}
-
-/** How long syncs take, and whether they fail. */
-export class HostDisk implements Disk {
-  readonly #random: Random;
-  fails = false;
-  syncs = 0;
-
-  constructor(random: Random) {
-    this.#random = random;
-  }
-
-  sync(): { delayMs: number; error: NodeJS.ErrnoException | null } {
-    this.syncs++;
-    const error = this.fails ? Object.assign(new Error('EIO'), { errno: -5, code: 'EIO' }) : null;
-    return { delayMs: this.#random.delay(1.5, 40), error };
   }
 }
 

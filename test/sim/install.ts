@@ -24,11 +24,14 @@ registerHooks({
   },
 });
 
-/** A database of a process that is killed is closed, and with it its lock given up. It is known from its first statement on. */
+/**
+ * A database of a process that is killed is closed, and with it its lock given up. It is known from its first statement on. SQLite
+ * syncs nothing to the disk of the machine that simulates: what a simulated one has after a power cut is disk.ts's to say.
+ */
 const exec: unknown = Reflect.get(DatabaseSync.prototype, 'exec');
 DatabaseSync.prototype.exec = function (this: DatabaseSync, sql: string): void {
   currentProcess()?.databases.add(this);
-  Reflect.apply(exec as () => void, this, [sql]);
+  Reflect.apply(exec as () => void, this, [sql.replaceAll(/synchronous = (?:FULL|NORMAL)/g, 'synchronous = OFF')]);
 };
 
 replaceGlobals(() => (currentProcess()?.machine as Host | undefined)?.disk);

@@ -2,7 +2,8 @@
  * The judge. He knows nothing of the product: he reads the simulated kernels, the wire, what the engine was answered, and what
  * was done to the world. docs/conflicts.md has the promise in words; here it is as a rule that can fail.
  */
-import type { CallSeen, Engine, Start } from './engine.ts';
+import type { CallSeen, Start } from './container.ts';
+import type { Engine } from './engine.ts';
 import type { Host, Line } from './host.ts';
 import { formatAddress } from './kernel/address.ts';
 import { type Link, type Namespace, sourceOf } from './kernel/link.ts';
@@ -19,7 +20,9 @@ export type Rule =
   | 'progress'
   | 'left over'
   | 'frames'
-  | 'gateway';
+  | 'gateway'
+  | 'lease'
+  | 'memory';
 
 /** A promise that was broken. */
 export interface Violation {
@@ -37,9 +40,21 @@ interface Holder {
   readonly address: string;
   /** Since when the kernel answers. */
   sinceMs: number;
+  /** Since when he has had it, but for less than the ten minutes after which he is news again. */
+  readonly newsMs: number;
+  /** The same as sinceMs by the calendar. */
+  readonly bornMs: number;
   /** Since when its daemon answers for it; that of a stranger is the kernel. */
   claimedMs: number;
   readonly start: Start | null;
+}
+
+/** An address of a container that a stranger has too. */
+interface Contested {
+  readonly address: string;
+  readonly stranger: Stranger;
+  /** Since when both have it. */
+  readonly sinceMs: number;
 }
 
 interface Parts {
@@ -69,6 +84,10 @@ const DAEMONS_PREFIX = 0x027473;
 /** Who speaks for a container's address to all is reported by then. */
 export const TOLD_MS = 5000;
 
+/** Who uses the address of a container is told once in ten minutes, and once for as long as he does. */
+const NEWS_MS = 610_000;
+/** Of the networks' subnets. */
+const ADDRESS = /\b192\.168\.77\.\d+\b|\bfd00:77::[0-9a-f]+\b/;
 /** What a daemon says of who uses the address of a running container. */
 const ALARM = /^somebody else uses the address of a running container/;
 /** What was said by who has left is read by then. */
@@ -89,6 +108,10 @@ export class Judge {
   readonly #told = new Map<string, number>();
   doubles = 0;
   excused = new Map<string, number>();
+  /** Who had an address, until when. */
+  readonly #gone = new Map<string, { readonly newsMs: number; readonly atMs: number }>();
+  /** How long containers lived that are gone. */
+  #livedMs = 0;
 
   constructor(parts: Parts) {
     this.#parts = parts;
@@ -116,6 +139,11 @@ export class Judge {
     this.calm(name);
   }
 
+  /** Nothing is wrong with anybody. */
+  get isCalm(): boolean {
+    return [...this.#disturbed.values()].every((count) => count === 0);
+  }
+
   calmSince(...names: string[]): number {
     return Math.max(...names.map((name) => this.#calmSince.get(name) ?? 0));
   }
@@ -138,8 +166,15 @@ export class Judge {
     for (const [key, holder] of this.#holders) {
       if (holder.owner !== owner || seen.has(key)) continue;
       this.#holders.delete(key);
+      this.#livedMs += ageOf(holder);
+      this.#gone.set(`${holder.name} ${holder.address}`, { newsMs: holder.newsMs, atMs: scheduler.nowMs });
       this.noteUse(holder.address);
     }
+  }
+
+  /** Of all containers until now, by the calendar. */
+  get livedMs(): number {
+    return Array.from(this.#holders.values(), ageOf).reduce((sum, age) => sum + age, this.#livedMs);
   }
 
   /** Somebody has something to do with the address. */
@@ -155,11 +190,14 @@ export class Judge {
   #appear(key: string, found: Pick<Holder, 'owner' | 'namespace' | 'link' | 'address'>): void {
     const start = this.#startOf(found.namespace.name, found.address);
     const { nowMs } = scheduler;
+    const gone = this.#gone.get(`${found.namespace.name} ${found.address}`);
     const holder: Holder = {
       ...found,
       name: found.namespace.name,
       start,
       sinceMs: nowMs,
+      newsMs: gone !== undefined && nowMs - gone.atMs < NEWS_MS ? gone.newsMs : nowMs,
+      bornMs: scheduler.calendarMs,
       claimedMs: start?.grantedAtMs ?? nowMs,
     };
     for (const other of this.#holders.values()) {
@@ -190,7 +228,7 @@ export class Judge {
       this.excused.set(excuse, (this.excused.get(excuse) ?? 0) + 1);
       return;
     }
-    const who = `${newer.name} and ${older.name} (since ${seconds(older.sinceMs)})`;
+    const who = `${newer.name} and ${older.name} (who had it ${seconds(scheduler.nowMs - older.sinceMs)} before)`;
     this.#violate('double', `${newer.address} is used by ${who}`);
   }
 
@@ -228,7 +266,7 @@ export class Judge {
 
   hearLine(host: Host, { level, message, fields }: Line): void {
     if (level !== 'warn') return;
-    const address = `${message} ${JSON.stringify(fields)}`.match(/\b\d+\.\d+\.\d+\.\d+\b/)?.[0];
+    const address = `${message} ${JSON.stringify(fields)}`.match(ADDRESS)?.[0];
     if (address === undefined) return;
     this.#told.set(`${host.name} ${address}`, scheduler.nowMs);
     const { by } = fields;
@@ -266,9 +304,10 @@ export class Judge {
     scheduler.world(BACK_MS, () => {
       if (this.calmSince('lan', 'peace', host.name, daemonOf(host)) > backAtMs + 1) return;
       const still = this.#contestedOn(host);
-      for (const [key, { address, stranger }] of contested) {
+      for (const [key, { address, stranger, sinceMs }] of contested) {
         const toldAtMs = this.#told.get(`${host.name} ${address}`) ?? Number.NEGATIVE_INFINITY;
-        if (still.has(key) && this.calmSince(stranger.name) < backAtMs && toldAtMs < backAtMs - 600_000)
+        const isTold = toldAtMs >= Math.min(sinceMs, backAtMs - NEWS_MS);
+        if (still.has(key) && this.calmSince(stranger.name) < backAtMs && !isTold)
           this.#violate(
             'told',
             `${stranger.name} took ${address} of ${host.name} while its cable was out, and nobody says so`,
@@ -277,14 +316,17 @@ export class Judge {
     });
   }
 
-  #contestedOn(host: Host): Map<string, { address: string; stranger: Stranger }> {
-    const found = new Map<string, { address: string; stranger: Stranger }>();
+  /** What strangers have of the addresses of its containers, and since when. */
+  #contestedOn(host: Host): Map<string, Contested> {
+    const found = new Map<string, Contested>();
     for (const holder of this.#holders.values()) {
       const { owner, start, address } = holder;
       if (owner !== host || start === null) continue;
       for (const other of this.holdersOf(address))
-        if (isFindable(other, holder))
-          found.set(`${other.owner.name} ${start.beganAtMs}`, { address, stranger: other.owner });
+        if (isFindable(other, holder)) {
+          const sinceMs = Math.max(holder.sinceMs, other.newsMs);
+          found.set(`${other.owner.name} ${start.beganAtMs}`, { address, stranger: other.owner, sinceMs });
+        }
     }
     return found;
   }
@@ -295,12 +337,13 @@ export class Judge {
 
   #checkTold(host: Host, stranger: Stranger, address: string, saidAtMs: number): void {
     const { lan } = this.#parts;
-    const isStill = this.holdersOf(address).some(({ owner }) => owner === host);
-    if (!isStill || !lan.connects(host.port, stranger.port) || lan.quality.loss > 0) return;
+    const holders = this.holdersOf(address);
+    const own = holders.find(({ owner }) => owner === host);
+    const other = holders.find(({ owner }) => owner === stranger);
+    if (own === undefined || !lan.connects(host.port, stranger.port) || lan.quality.loss > 0) return;
     if (this.#calmWith(host, stranger) > saidAtMs) return;
-    // Once in ten minutes.
     const toldAtMs = this.#told.get(`${host.name} ${address}`) ?? Number.NEGATIVE_INFINITY;
-    if (toldAtMs < saidAtMs - 610_000)
+    if (toldAtMs < Math.min(saidAtMs - NEWS_MS, Math.max(own.sinceMs, other?.newsMs ?? saidAtMs)))
       this.#violate('told', `${stranger.name} said that it has ${address} of ${host.name}, which said nothing`);
   }
 
@@ -338,7 +381,7 @@ export class Judge {
   }
 
   #violate(rule: Rule, what: string): void {
-    this.#parts.onViolation({ rule, atMs: scheduler.nowMs, what });
+    this.#parts.onViolation({ rule, atMs: scheduler.calendarMs, what });
   }
 }
 
@@ -347,6 +390,11 @@ function isFindable(other: Holder, { link }: Holder): other is Holder & { readon
   const { owner } = other;
   if (!('answersWithinMs' in owner)) return false;
   return owner.answersWithinMs <= ANSWER_MS && owner.kind !== 'proxy' && other.link.macAddress !== link.macAddress;
+}
+
+/** How long a container has been there; nothing of a stranger. */
+function ageOf({ start, bornMs }: Holder): number {
+  return start === null ? 0 : scheduler.calendarMs - bornMs;
 }
 
 /** What may be disturbed apart from the machine. */

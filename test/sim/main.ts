@@ -1,8 +1,13 @@
-/** `node test/sim/main.ts`: MINUTES=1 SEED=1 for many seeds from that one on, ETCD=yes for those of hosts that share one; STORY=7 for one seed, LOG=yes with all that it logs. */
+/**
+ * `node test/sim/main.ts`: MINUTES=1 SEED=1 for many seeds from that one on, KIND=life|etcd|'etcd life' for those of one kind;
+ * MINUTES are those of one core; UNTIL=double ends with the first seed that breaks that rule. STORY=7 for one seed, LOG=yes with
+ * all that it logs.
+ */
 import './install.ts';
 
-const { MINUTES = '1', SEED = '1', ETCD, STORY, LOG } = process.env;
+const { MINUTES = '1', SEED = '1', STRIDE = '1', KIND = '', UNTIL = '', JSON: asJson, STORY, LOG } = process.env;
 const { runSeeds, runStory } = await import('./run.ts');
+const selection = { first: Number(SEED), stride: Number(STRIDE), minutes: Number(MINUTES), kind: KIND, until: UNTIL };
 process.exitCode = STORY
   ? await runStory(STORY, LOG !== undefined)
-  : await runSeeds(Number(SEED), Number(MINUTES), Boolean(ETCD));
+  : await runSeeds({ ...selection, asJson: asJson === 'yes' });

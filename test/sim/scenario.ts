@@ -1,4 +1,5 @@
 /** What is to happen in a world, as plain data: drawn from a seed, and made smaller by leaving steps out. */
+import type { Family } from './kernel/address.ts';
 import { Random } from './random.ts';
 import type { Kind } from './strangers.ts';
 
@@ -13,7 +14,12 @@ export type Step = { readonly atMs: number } & (
   | { readonly do: 'kill daemon after'; readonly host: number; readonly steps: number; readonly forMs: number }
   | { readonly do: 'freeze daemon after'; readonly host: number; readonly steps: number; readonly forMs: number }
   | { readonly do: 'sleep host' | 'kill engine'; readonly host: number; readonly forMs: number }
-  | { readonly do: 'cut cable'; readonly host: number; readonly forMs: number; readonly blockedMs: number }
+  | {
+      readonly do: 'cut cable' | 'cut power';
+      readonly host: number;
+      readonly forMs: number;
+      readonly blockedMs: number;
+    }
   | { readonly do: 'block port'; readonly host: number; readonly forMs: number }
   | { readonly do: 'split'; readonly host: number; readonly forMs: number }
   | { readonly do: 'fail disk'; readonly host: number; readonly forMs: number }
@@ -31,6 +37,7 @@ export interface Scenario {
   /** The hosts share an etcd; then it alone decides, for the LAN is asked only where it cannot (PROBE=off). */
   readonly isShared: boolean;
   readonly strangers: readonly { readonly kind: Kind }[];
+  readonly family: Family;
   /** How many addresses the range has. */
   readonly addresses: number;
   readonly quality: 'good' | 'slow' | 'lossy';
@@ -38,34 +45,58 @@ export interface Scenario {
   readonly steps: readonly Step[];
 }
 
-export const SUBNET = '192.168.77.0/24';
-export const GATEWAY = '192.168.77.1';
+/** The subnet of all networks, by family. */
+export const SUBNETS = {
+  IPv4: { subnet: '192.168.77.0/24', prefix: '192.168.77.', prefixLength: 24, bits: 32, radix: 10 },
+  IPv6: { subnet: 'fd00:77::/64', prefix: 'fd00:77::', prefixLength: 64, bits: 128, radix: 16 },
+} as const;
+export const GATEWAY = `${SUBNETS.IPv4.prefix}1`;
 const FIRST = 64;
 
 /** The addresses of the range. */
-export function rangeOf({ addresses }: Pick<Scenario, 'addresses'>): string[] {
-  return Array.from({ length: addresses }, (_, position) => `192.168.77.${FIRST + position}`);
+export function rangeOf({ addresses, family }: Pick<Scenario, 'addresses' | 'family'>): string[] {
+  const { prefix, radix } = SUBNETS[family];
+  return Array.from({ length: addresses }, (_, position) => `${prefix}${(FIRST + position).toString(radix)}`);
+}
+
+/** The same for an engine. */
+export function subpoolOf(scenario: Pick<Scenario, 'addresses' | 'family'>): string {
+  return `${rangeOf(scenario)[0]}/${SUBNETS[scenario.family].bits - Math.log2(scenario.addresses)}`;
 }
 
 /** Of what there are many, and of what few, is drawn anew for each seed: a few faults together find more than all at once. */
 export function drawScenario(seed: string): Scenario {
   const random = new Random(seed).fork('scenario');
   const shape = seed.startsWith(SHARED) ? drawShared(random, seed) : drawAlone(random, seed);
-  return { ...shape, steps: drawSteps(random, shape) };
+  if (!seed.includes(LIFE)) return { ...shape, steps: drawSteps(random, shape) };
+  const life = { ...shape, lengthMs: LIFE_MS };
+  return { ...life, steps: drawLife(random, life) };
 }
 
 /** Seeds of hosts that share an etcd begin so: `etcd 7`. */
 export const SHARED = 'etcd ';
+/** In seeds with this word, `life 7` or `etcd life 7`, half a year passes: something happens every few days. */
+export const LIFE = 'life ';
+
+const DAY_MS = 24 * 3_600_000;
+const LIFE_MS = 182 * DAY_MS;
+const LONGEST_PAUSE_MS = 4 * DAY_MS;
 
 type Shape = Omit<Scenario, 'steps'>;
+
+/** So many of the worlds without etcd know no IPv4. */
+const IPV6 = 0.2;
 
 /** Hosts that have nothing but the LAN in common. */
 function drawAlone(random: Random, seed: string): Shape {
   const count = random.pick([1, 1, 1, 2, 2, 2, 2, 3]);
+  const family = random.fork('family').chance(IPV6) ? 'IPv6' : 'IPv4';
+  const gateway = `${SUBNETS[family].prefix}1`;
   return {
     seed,
     isShared: false,
-    hosts: Array.from({ length: count }, () => ({ isDockersIpam: random.chance(0.25), gateway: GATEWAY })),
+    hosts: Array.from({ length: count }, () => ({ isDockersIpam: random.chance(0.25), gateway })),
+    family,
     strangers: Array.from({ length: random.int(1, 4) }, () => ({ kind: random.weighted(STRANGERS) })),
     quality: random.weighted({ good: 8, slow: 1, lossy: 1 }),
     addresses: random.pick([8, 8, 16, 32]),
@@ -92,6 +123,7 @@ function drawShared(random: Random, seed: string): Shape {
   return {
     seed,
     isShared: true,
+    family: 'IPv4',
     hosts: Array.from({ length: random.int(2, 3) }, (_, index) => ({
       isDockersIpam: false,
       gateway: index === 0 ? gatewayInside : GATEWAY,
@@ -134,16 +166,41 @@ const FAULTS_OF_SHARED = {
   'stray member': 1,
 };
 
-function drawSteps(random: Random, shape: Shape): Step[] {
-  const weights: Record<string, number> = { ...(shape.isShared ? USUAL_OF_SHARED : USUAL) };
-  const faults: Record<string, number> = shape.isShared ? FAULTS_OF_SHARED : FAULTS;
-  // Some seeds know no fault at all, the others one to three kinds.
+/** Of some kinds nothing happens, of others much: no fault at all, or one to three kinds. */
+function drawWeights(random: Random, { isShared }: Shape, hasPowerCuts: boolean): Record<string, number> {
+  const weights: Record<string, number> = { ...(isShared ? USUAL_OF_SHARED : USUAL) };
+  const faults: Record<string, number> = isShared ? FAULTS_OF_SHARED : FAULTS;
   const kinds = random.chance(0.3) ? 0 : random.int(1, 3);
   for (let count = 0; count < kinds; count++) {
     const kind = random.pick(Object.keys(faults));
     weights[kind] = (faults[kind] ?? 1) * random.int(1, 3);
     if (kind === 'restore etcd') weights['save etcd'] = 2;
   }
+  if (hasPowerCuts) weights['cut power'] = 1;
+  return weights;
+}
+
+/** Much at once, then nothing for days: a burst has other kinds of faults than the last, or none. */
+function drawLife(random: Random, shape: Shape): Step[] {
+  const steps: Step[] = [];
+  for (let dayMs = FIRST_STEP_MS; dayMs < shape.lengthMs; dayMs += random.between(DAY_MS / 24, LONGEST_PAUSE_MS)) {
+    const weights = drawWeights(random, shape, random.chance(POWER_CUTS));
+    const pauseMs = random.pick([100, 700, 3000]);
+    let atMs = dayMs;
+    for (let count = random.int(2, MOST_IN_BURST); count > 0; count--) {
+      steps.push(...drawStep(random, shape, random.weighted(weights) as Step['do'], Math.round(atMs)));
+      atMs += random.chance(0.5) ? random.between(0, 60) : random.between(0, 2 * pauseMs);
+    }
+  }
+  return steps.toSorted((one, other) => one.atMs - other.atMs);
+}
+
+/** So many of the scenarios, or of the bursts of a life, have them. */
+const POWER_CUTS = 0.15;
+const MOST_IN_BURST = 12;
+
+function drawSteps(random: Random, shape: Shape): Step[] {
+  const weights = drawWeights(random, shape, random.fork('power').chance(POWER_CUTS));
   const steps: Step[] = [];
   const pauseMs = random.pick([100, 700, 3000, 12_000]);
   for (let atMs = FIRST_STEP_MS; atMs < shape.lengthMs; ) {
@@ -183,6 +240,7 @@ function drawStep(random: Random, shape: Shape, kind: Step['do'], atMs: number):
         { atMs: atMs + 1, do: kind, host, steps, forMs: shortly },
       ];
     case 'cut cable':
+    case 'cut power':
       return [{ atMs, do: kind, host, forMs: shortly, blockedMs: random.pick([0, 0, 2000, 30_000]) }];
     case 'set clock':
       return [{ atMs, do: kind, host, byMs: random.pick([-36_000_000, -60_000, 60_000, 36_000_000]) }];

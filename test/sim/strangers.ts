@@ -3,6 +3,7 @@
  */
 import { arpAnnouncement, arpProbe, decodeArp, encodeArp } from '../../src/lan/frames/arp.ts';
 import { BROADCAST_MAC } from '../../src/lan/frames/ethernet.ts';
+import { decodeNd } from '../../src/lan/frames/nd.ts';
 import { announcementFrame, probeFrames } from '../../src/lan/frames/outgoing.ts';
 import { type Address, formatAddress, formatMac, parseAddress } from './kernel/address.ts';
 import { Kernel } from './kernel/kernel.ts';
@@ -186,12 +187,9 @@ export class Stranger implements Station {
   }
 
   #hearWhileAsking(frame: Buffer): void {
-    const packet = decodeArp(frame);
-    if (packet === undefined || packet.senderMac === this.nic.macAddress) return;
+    const about = spokenOf(frame, this.nic.macAddress);
     for (const [text, event] of this.#wanting) {
-      const isSpoken = formatAddress(packet.senderAddress) === text;
-      const isAsked = packet.senderAddress.value === 0n && formatAddress(packet.targetAddress) === text;
-      if (!isSpoken && !isAsked) continue;
+      if (about !== text) continue;
       event.isCancelled = true;
       this.#wanting.delete(text);
     }
@@ -199,7 +197,9 @@ export class Stranger implements Station {
 
   /** A container of Docker's built-in driver, as engines up to 27 make them: its MAC address follows from the address. */
   #runContainer(address: Address): void {
-    const bytes = address.family === 'IPv4' ? Number(address.value).toString(16).padStart(8, '0') : '0a0a0a0a';
+    const bytes = Number(address.value & 0xffff_ffffn)
+      .toString(16)
+      .padStart(8, '0');
     const mac = `02:42:${bytes.match(/../g)?.join(':')}`;
     const text = formatAddress(address);
     const link = this.kernel.addMacvlan(`veth${bytes}`, this.nic, mac);
@@ -208,6 +208,16 @@ export class Stranger implements Station {
     this.kernel.setUp(link, true);
     this.#containers.set(text, link);
   }
+}
+
+/** The address that another uses, or asks for in order to use it. */
+function spokenOf(frame: Buffer, ownMac: string): string | null {
+  const arp = decodeArp(frame);
+  if (arp !== undefined && arp.senderMac !== ownMac)
+    return formatAddress(arp.senderAddress.value === 0n ? arp.targetAddress : arp.senderAddress);
+  const nd = decodeNd(frame);
+  if (nd === undefined || nd.sourceMac === ownMac) return null;
+  return nd.protocol === 'NA' || nd.source.value === 0n ? formatAddress(nd.target) : null;
 }
 
 function madeUpMac(random: Random): string {

@@ -32,6 +32,7 @@ const SHAPE = {
   ],
   strangers: [{ kind: 'quiet' }],
   isShared: false,
+  family: 'IPv4',
   addresses: 8,
   quality: 'good',
   lengthMs: 45_000,

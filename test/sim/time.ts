@@ -120,10 +120,16 @@ const realImmediate = globalThis.setImmediate;
 /** The events of the whole world. */
 export class Scheduler {
   nowMs = 0;
+  /** Cut out of quiet stretches (quiet.ts): the calendar shows it, no clock of a machine does. */
+  cutMs = 0;
   /** Events that were run. */
   steps = 0;
   #order = 0;
   #heap: Event[] = [];
+
+  get calendarMs(): number {
+    return this.nowMs + this.cutMs;
+  }
 
   /** Runs once, `delayMs` from now, as the process that is running. */
   after(delayMs: number, run: () => void): Event {
@@ -146,6 +152,11 @@ export class Scheduler {
   /** As world(), where no code of a process is reached and so no promise waits: nothing has to be drained. */
   inert(delayMs: number, run: () => void): Event {
     return this.#add(delayMs, run, undefined, true);
+  }
+
+  /** What is due some time, of a process. */
+  pendingOf(process: Process): number {
+    return this.#heap.filter(({ owner, isCancelled }) => owner === process && !isCancelled).length;
   }
 
   /** An event that could not run when it was due, now. */
@@ -185,7 +196,7 @@ export class Scheduler {
 
   /** A new world: nothing is due. */
   reset(): void {
-    [this.nowMs, this.steps, this.#order, this.#heap] = [0, 0, 0, []];
+    [this.nowMs, this.cutMs, this.steps, this.#order, this.#heap] = [0, 0, 0, 0, []];
   }
 
   /** One event that is not inert, and the inert ones before it. False when nothing more is due. */
@@ -200,8 +211,7 @@ export class Scheduler {
         continue;
       }
       this.nowMs = event.atMs;
-      if (event.timer !== null) event.owner?.idle.leave(event.timer);
-      if (event.owner?.idle.hasParked && event.owner.idle.disturbed(event.atMs, event.order)) {
+      if (event.owner?.idle.begins(event.timer, event.atMs, event.order)) {
         this.#push(event);
         continue;
       }

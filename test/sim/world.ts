@@ -3,13 +3,16 @@ import { createHash } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Engine, type NetworkSpec, type Start } from './engine.ts';
+import { Audit } from './audit.ts';
+import type { NetworkSpec, Start } from './container.ts';
+import { Engine, NONE_LEFT } from './engine.ts';
 import { Host, type Line, PARENT } from './host.ts';
 import { COLLECTED_MS, Judge, QUIET_MS, type Violation, daemonOf, seconds } from './judge.ts';
 import { GOOD, Lan, type Quality } from './lan.ts';
 import { Random } from './random.ts';
+import { type Burst, SETTLED_MS, burstsOf } from './quiet.ts';
 import { EtcdWorld } from './etcd/world.ts';
-import { SUBNET, type Scenario, type Step, rangeOf } from './scenario.ts';
+import { SUBNETS, type Scenario, type Step, rangeOf, subpoolOf } from './scenario.ts';
 import { Stranger } from './strangers.ts';
 import { scheduler } from './time.ts';
 
@@ -22,10 +25,16 @@ const QUALITIES: Readonly<Record<Scenario['quality'], Quality>> = {
 /** What a run came to. */
 export interface Outcome {
   readonly violations: readonly Violation[];
+  /** By the calendar. */
   readonly virtualMs: number;
   readonly steps: number;
+  /** Of all hosts; and the part of it that was played event by event. */
   readonly hostMs: number;
+  readonly playedMs: number;
+  readonly bursts: number;
   readonly containers: number;
+  /** How long they lived, all together. */
+  readonly containerMs: number;
   readonly refusals: number;
   readonly doubles: number;
   readonly excused: ReadonlyMap<string, number>;
@@ -38,6 +47,8 @@ export interface Outcome {
 
 /** How long a host takes to come up before the first step. */
 const BEGIN_MS = 5000;
+/** What is left of a stretch after the cut, at most: the periodic timers are somewhere in their periods then. */
+const LAST_MS = 60_000;
 /** Networks are removed so long after the last container was stopped. */
 const END_MS = 100_000;
 /** The longest that a fault lasts. */
@@ -64,12 +75,14 @@ class World {
   readonly #strangers: Stranger[];
   readonly #judge: Judge;
   readonly #etcd: EtcdWorld | null;
+  readonly #audit: Audit;
   readonly #violations: Violation[] = [];
   readonly #hash = createHash('sha256');
   readonly #log: string[] = [];
   readonly #faults = new Map<string, number>();
   #containers = 0;
   #refusals = 0;
+  #bursts = 0;
   #isEnding = false;
 
   constructor(scenario: Scenario, keepsLog: boolean) {
@@ -88,7 +101,7 @@ class World {
         kind,
         random: random.fork(name),
         port: this.#lan.plug(name),
-        prefixLength: 24,
+        prefixLength: SUBNETS[scenario.family].prefixLength,
         subnet,
       });
     });
@@ -103,6 +116,17 @@ class World {
         this.#write(`VIOLATION ${violation.rule}: ${violation.what}`);
       },
     });
+    this.#audit = new Audit({
+      hosts: this.#hosts,
+      engines: this.#engines,
+      etcd: this.#etcd,
+      directoryOf: (host) => this.#directoryOf(host),
+      violate: (rule, what) => this.#judge.violate(rule, what),
+    });
+  }
+
+  #directoryOf({ name }: { readonly name: string }): string {
+    return join(this.#directory, name);
   }
 
   #makeHost(name: string, random: Random): Host {
@@ -110,7 +134,7 @@ class World {
       this.#judge.hearLine(host, line);
       this.#write(`${host.name} ${line.level} ${line.message} ${JSON.stringify(line.fields)}`);
     };
-    const directory = join(this.#directory, name);
+    const directory = this.#directoryOf({ name });
     const settings = this.#etcd?.settings ?? {};
     const host = new Host({ name, random: random.fork(name), port: this.#lan.plug(name), directory, settings, onLine });
     host.etcd = this.#etcd?.networkOf(name) ?? null;
@@ -131,17 +155,43 @@ class World {
     for (const host of this.#hosts) host.start();
     for (const [index, engine] of this.#engines.entries())
       scheduler.world(1000 + index, () => engine.do(() => engine.createNetwork(this.#networkOf(index))));
-    for (const step of steps) scheduler.world(Math.max(BEGIN_MS, step.atMs), () => this.#do(step));
     const isOver = () => this.#violations.length > 0;
-    await scheduler.run(lengthMs, isOver);
+    for (const burst of burstsOf(steps)) if (!isOver()) await this.#playBurst(burst, isOver);
+    if (!isOver()) await this.#passTo(lengthMs, isOver);
     if (!isOver()) await this.#end(isOver);
     return this.#outcome();
+  }
+
+  async #playBurst({ atMs, steps }: Burst, isOver: () => boolean): Promise<void> {
+    this.#bursts++;
+    await this.#passTo(atMs, isOver);
+    const beganMs = scheduler.calendarMs;
+    for (const step of steps) scheduler.world(Math.max(BEGIN_MS, step.atMs) - beganMs, () => this.#do(step));
+    const last = Math.max(...steps.map((step) => step.atMs));
+    await scheduler.run(scheduler.nowMs + last - beganMs, isOver);
+  }
+
+  /** To this moment of the calendar. Of a long quiet stretch the first part is played and the rest cut out. */
+  async #passTo(calendarMs: number, isOver: () => boolean): Promise<void> {
+    while (!isOver() && calendarMs - scheduler.calendarMs > SETTLED_MS) {
+      await scheduler.run(scheduler.nowMs + SETTLED_MS, isOver);
+      if (isOver() || !this.#isQuiet) continue;
+      this.#audit.look();
+      scheduler.cutMs += Math.max(0, calendarMs - scheduler.calendarMs - LAST_MS);
+    }
+    await scheduler.run(scheduler.nowMs + calendarMs - scheduler.calendarMs, isOver);
+  }
+
+  /** Nothing lasts that somebody began. */
+  get #isQuiet(): boolean {
+    return this.#judge.isCalm && this.#engines.every(({ isIdle }) => isIdle);
   }
 
   /** Everything is mended, stopped and given back, and what is left then is too much. */
   async #end(isOver: () => boolean): Promise<void> {
     this.#isEnding = true;
     await scheduler.run(scheduler.nowMs + MENDED_MS, isOver);
+    if (!isOver() && this.#isQuiet) this.#audit.look();
     for (const engine of this.#engines)
       for (const name of [...engine.containers.keys()]) engine.do(() => engine.stop(name));
     await scheduler.run(scheduler.nowMs + END_MS, isOver);
@@ -152,17 +202,17 @@ class World {
   }
 
   #networkOf(index: number): NetworkSpec {
-    const { addresses, hosts } = this.#scenario;
-    const range = rangeOf(this.#scenario);
+    const { family, hosts } = this.#scenario;
+    const { subnet, prefixLength } = SUBNETS[family];
     return {
       id: `${index + 1}`.repeat(64),
-      subnet: SUBNET,
-      range: `${range[0]}/${32 - Math.log2(addresses)}`,
+      subnet,
+      range: subpoolOf(this.#scenario),
       gateway: hosts[index]?.gateway ?? null,
       isDockersIpam: hosts[index]?.isDockersIpam ?? false,
       options: { parent: PARENT },
-      addresses: range,
-      prefixLength: 24,
+      addresses: rangeOf(this.#scenario),
+      prefixLength,
     };
   }
 
@@ -191,7 +241,7 @@ class World {
     this.#count(`stranger ${stranger.kind}: ${step.do}`);
     if ('address' in step) this.#judge.noteUse(step.address);
     if (step.do === 'take') {
-      if (this.#hasElsewhere(stranger, step.address)) return;
+      if (this.#hasElsewhere(stranger, step.address) || stranger.has(step.address)) return;
       stranger.take(step.address);
       if (['announcing', 'masked'].includes(stranger.kind)) this.#judge.expectTold(stranger, step.address);
     } else if (step.do === 'leave') stranger.leave(step.address);
@@ -239,6 +289,7 @@ class World {
       case 'kill engine':
         return this.#killEngine(host, engine, step.forMs);
       case 'cut cable':
+        if (host.isAsleep) return;
         host.port.setCarrier(false);
         return this.#during(
           host.name,
@@ -247,6 +298,8 @@ class World {
           step.forMs,
           () => host.port.setCarrier(true, step.blockedMs),
         );
+      case 'cut power':
+        return this.#cutPower(host, engine, step);
       case 'block port':
         host.port.block(step.forMs);
         return this.#during(host.name, step.forMs, () => undefined);
@@ -311,16 +364,31 @@ class World {
     });
   }
 
+  /** What ran is started again when the machine is up: `--restart=always`. */
+  #cutPower(host: Host, engine: Engine, { forMs, blockedMs }: { forMs: number; blockedMs: number }): void {
+    if (!engine.isRunning || host.isAsleep) return;
+    host.cutPower();
+    engine.loseAll();
+    this.#crashed(host);
+    const boot = () => {
+      host.boot(blockedMs);
+      this.#restart(host, engine);
+    };
+    this.#during(host.name, forMs + blockedMs, () => undefined, forMs, boot);
+  }
+
+  #restart(host: Host, engine: Engine): void {
+    const networkId = `${this.#hosts.indexOf(host) + 1}`.repeat(64);
+    engine.restart(async (names) => {
+      for (const name of names) await engine.start(name, networkId, null);
+    });
+  }
+
   #killEngine(host: Host, engine: Engine, forMs: number): void {
     if (!engine.isRunning) return;
     engine.kill();
     this.#crashed(host);
-    const networkId = `${this.#hosts.indexOf(host) + 1}`.repeat(64);
-    scheduler.world(forMs, () =>
-      engine.restart(async (names) => {
-        for (const name of names) await engine.start(name, networkId, null);
-      }),
-    );
+    scheduler.world(forMs, () => this.#restart(host, engine));
   }
 
   /** What a crash leaves is nobody's for a while. */
@@ -345,7 +413,13 @@ class World {
   #judgeRefusal({ host, wanted, refusal }: Start, beganAtMs: number): void {
     const index = this.#hosts.indexOf(host);
     const isDockersIpam = this.#scenario.hosts[index]?.isDockersIpam ?? false;
-    if (this.#isEnding || (isDockersIpam && wanted === null) || this.#scenario.quality !== 'good') return;
+    if (
+      refusal === NONE_LEFT ||
+      this.#isEnding ||
+      (isDockersIpam && wanted === null) ||
+      this.#scenario.quality !== 'good'
+    )
+      return;
     if (this.#judge.calmSince('lan', 'peace', 'etcd', host.name, daemonOf(host)) > beganAtMs - QUIET_MS) return;
     // Addresses of a host that is lost, or was, are nobody's for a while.
     if (
@@ -374,7 +448,7 @@ class World {
 
   #write(text: string): void {
     // The directory has another name in each run.
-    const line = `${seconds(scheduler.nowMs)} ${text.replaceAll(this.#directory, '')}`;
+    const line = `${seconds(scheduler.calendarMs)} ${text.replaceAll(this.#directory, '')}`;
     this.#hash.update(`${line}\n`);
     if (this.#keepsLog) this.#log.push(line);
   }
@@ -382,10 +456,13 @@ class World {
   #outcome(): Outcome {
     return {
       violations: this.#violations,
-      virtualMs: scheduler.nowMs,
+      virtualMs: scheduler.calendarMs,
       steps: scheduler.steps,
-      hostMs: scheduler.nowMs * this.#hosts.length,
+      hostMs: scheduler.calendarMs * this.#hosts.length,
+      playedMs: scheduler.nowMs * this.#hosts.length,
+      bursts: this.#bursts,
       containers: this.#containers,
+      containerMs: this.#judge.livedMs,
       refusals: this.#refusals,
       doubles: this.#judge.doubles,
       excused: this.#judge.excused,

@@ -30,6 +30,12 @@ export class EtcdWorld {
     else this.#cut.delete(host);
   }
 
+  /** Whether a claim of this host's stands for the address. */
+  hasClaim(address: string, host: string): boolean {
+    const { kvs } = this.#cluster.range('', '\uffff', 0);
+    return kvs.some(({ key, value }) => key.endsWith(`/${address}`) && value.toString().includes(host));
+  }
+
   do(step: EtcdStep): void {
     switch (step.do) {
       case 'save etcd':
