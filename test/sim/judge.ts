@@ -40,7 +40,7 @@ interface Holder {
   readonly address: string;
   /** Since when the kernel answers. */
   sinceMs: number;
-  /** Since when he has had it, but for less than the ten minutes after which he is news again. */
+  /** Since when this machine has had it, but for less than the ten minutes after which that is news again. */
   readonly newsMs: number;
   /** The same as sinceMs by the calendar. */
   readonly bornMs: number;
@@ -62,6 +62,8 @@ interface Parts {
   readonly hosts: readonly Host[];
   readonly engines: readonly Engine[];
   readonly strangers: readonly Stranger[];
+  /** Frames that a daemon may send in a second. */
+  readonly probeRate: number;
   /** Of all networks on the LAN. */
   readonly gateways: ReadonlySet<string>;
   readonly onViolation: (violation: Violation) => void;
@@ -77,8 +79,11 @@ const LIMIT_MS = 9300;
 export const QUIET_MS = 20_000;
 /** What a crash leaves is collected by then. */
 export const COLLECTED_MS = 600_000;
-/** Of the frames of one second on one parent, with the fifth that may go at once. */
-const MOST_FRAMES = 620;
+/** PROBE_RATE where it is not set. */
+export const USUAL_RATE = 500;
+/** Of the frames of one second on one parent, with the fifth that may go at once, and what goes whatever is left: answers to a rival. */
+const FRAMES_SHARE = 1.2;
+const MORE_FRAMES = 10;
 /** Daemons send from a MAC address that begins with 02:74:73. */
 const DAEMONS_PREFIX = 0x027473;
 /** Who speaks for a container's address to all is reported by then. */
@@ -108,7 +113,7 @@ export class Judge {
   readonly #told = new Map<string, number>();
   doubles = 0;
   excused = new Map<string, number>();
-  /** Who had an address, until when. */
+  /** Which machine had an address, until when. */
   readonly #gone = new Map<string, { readonly newsMs: number; readonly atMs: number }>();
   /** How long containers lived that are gone. */
   #livedMs = 0;
@@ -167,7 +172,7 @@ export class Judge {
       if (holder.owner !== owner || seen.has(key)) continue;
       this.#holders.delete(key);
       this.#livedMs += ageOf(holder);
-      this.#gone.set(`${holder.name} ${holder.address}`, { newsMs: holder.newsMs, atMs: scheduler.nowMs });
+      this.#gone.set(`${owner.name} ${holder.address}`, { newsMs: holder.newsMs, atMs: scheduler.nowMs });
       this.noteUse(holder.address);
     }
   }
@@ -190,7 +195,7 @@ export class Judge {
   #appear(key: string, found: Pick<Holder, 'owner' | 'namespace' | 'link' | 'address'>): void {
     const start = this.#startOf(found.namespace.name, found.address);
     const { nowMs } = scheduler;
-    const gone = this.#gone.get(`${found.namespace.name} ${found.address}`);
+    const gone = this.#gone.get(`${found.owner.name} ${found.address}`);
     const holder: Holder = {
       ...found,
       name: found.namespace.name,
@@ -324,7 +329,7 @@ export class Judge {
       if (owner !== host || start === null) continue;
       for (const other of this.holdersOf(address))
         if (isFindable(other, holder)) {
-          const sinceMs = Math.max(holder.sinceMs, other.newsMs);
+          const sinceMs = Math.max(holder.newsMs, other.newsMs);
           found.set(`${other.owner.name} ${start.beganAtMs}`, { address, stranger: other.owner, sinceMs });
         }
     }
@@ -343,7 +348,7 @@ export class Judge {
     if (own === undefined || !lan.connects(host.port, stranger.port) || lan.quality.loss > 0) return;
     if (this.#calmWith(host, stranger) > saidAtMs) return;
     const toldAtMs = this.#told.get(`${host.name} ${address}`) ?? Number.NEGATIVE_INFINITY;
-    if (toldAtMs < Math.min(saidAtMs - NEWS_MS, Math.max(own.sinceMs, other?.newsMs ?? saidAtMs)))
+    if (toldAtMs < Math.min(saidAtMs - NEWS_MS, Math.max(own.newsMs, other?.newsMs ?? saidAtMs)))
       this.#violate('told', `${stranger.name} said that it has ${address} of ${host.name}, which said nothing`);
   }
 
@@ -362,8 +367,8 @@ export class Judge {
     const second = Math.floor(atMs / 1000);
     const known = this.#frames.get(mac);
     if (known?.second !== second) return void this.#frames.set(mac, { second, count: 1 });
-    if (++known.count === MOST_FRAMES)
-      this.#violate('frames', `${mac.toString(16)} sent ${MOST_FRAMES} frames in a second`);
+    const most = Math.ceil(this.#parts.probeRate * FRAMES_SHARE) + MORE_FRAMES;
+    if (++known.count === most) this.#violate('frames', `${mac.toString(16)} sent ${most} frames in a second`);
   }
 
   // --- in the end --------------------------------------------------------------------------------------------------

@@ -38,6 +38,8 @@ export interface Scenario {
   readonly isShared: boolean;
   readonly strangers: readonly { readonly kind: Kind }[];
   readonly family: Family;
+  /** PROBE_RATE of all daemons; 0 for the usual one. */
+  readonly probeRate: number;
   /** How many addresses the range has. */
   readonly addresses: number;
   readonly quality: 'good' | 'slow' | 'lossy';
@@ -84,6 +86,9 @@ const LONGEST_PAUSE_MS = 4 * DAY_MS;
 
 type Shape = Omit<Scenario, 'steps'>;
 
+/** So many of the worlds are behind switches that allow few frames. */
+const SLOW = 0.2;
+const SLOW_RATE = 25;
 /** So many of the worlds without etcd know no IPv4. */
 const IPV6 = 0.2;
 
@@ -97,6 +102,7 @@ function drawAlone(random: Random, seed: string): Shape {
     isShared: false,
     hosts: Array.from({ length: count }, () => ({ isDockersIpam: random.chance(0.25), gateway })),
     family,
+    probeRate: random.fork('rate').chance(SLOW) ? SLOW_RATE : 0,
     strangers: Array.from({ length: random.int(1, 4) }, () => ({ kind: random.weighted(STRANGERS) })),
     quality: random.weighted({ good: 8, slow: 1, lossy: 1 }),
     addresses: random.pick([8, 8, 16, 32]),
@@ -124,6 +130,7 @@ function drawShared(random: Random, seed: string): Shape {
     seed,
     isShared: true,
     family: 'IPv4',
+    probeRate: 0,
     hosts: Array.from({ length: random.int(2, 3) }, (_, index) => ({
       isDockersIpam: false,
       gateway: index === 0 ? gatewayInside : GATEWAY,

@@ -33,6 +33,7 @@ const SHAPE = {
   strangers: [{ kind: 'quiet' }],
   isShared: false,
   family: 'IPv4',
+  probeRate: 0,
   addresses: 8,
   quality: 'good',
   lengthMs: 45_000,

@@ -7,7 +7,7 @@ import { Audit } from './audit.ts';
 import type { NetworkSpec, Start } from './container.ts';
 import { Engine, NONE_LEFT } from './engine.ts';
 import { Host, type Line, PARENT } from './host.ts';
-import { COLLECTED_MS, Judge, QUIET_MS, type Violation, daemonOf, seconds } from './judge.ts';
+import { COLLECTED_MS, Judge, QUIET_MS, USUAL_RATE, type Violation, daemonOf, seconds } from './judge.ts';
 import { GOOD, Lan, type Quality } from './lan.ts';
 import { Random } from './random.ts';
 import { type Burst, SETTLED_MS, burstsOf } from './quiet.ts';
@@ -110,6 +110,7 @@ class World {
       hosts: this.#hosts,
       engines: this.#engines,
       strangers: this.#strangers,
+      probeRate: scenario.probeRate || USUAL_RATE,
       gateways: new Set(scenario.hosts.map(({ gateway }) => gateway)),
       onViolation: (violation) => {
         this.#violations.push(violation);
@@ -135,7 +136,8 @@ class World {
       this.#write(`${host.name} ${line.level} ${line.message} ${JSON.stringify(line.fields)}`);
     };
     const directory = this.#directoryOf({ name });
-    const settings = this.#etcd?.settings ?? {};
+    const { probeRate } = this.#scenario;
+    const settings = { ...this.#etcd?.settings, ...(probeRate > 0 && { PROBE_RATE: String(probeRate) }) };
     const host = new Host({ name, random: random.fork(name), port: this.#lan.plug(name), directory, settings, onLine });
     host.etcd = this.#etcd?.networkOf(name) ?? null;
     return host;
@@ -410,7 +412,7 @@ class World {
   }
 
   /** Somebody had to get an address: the LAN was quiet and one was free. */
-  #judgeRefusal({ host, wanted, refusal }: Start, beganAtMs: number): void {
+  #judgeRefusal({ host, address, wanted, refusal }: Start, beganAtMs: number): void {
     const index = this.#hosts.indexOf(host);
     const isDockersIpam = this.#scenario.hosts[index]?.isDockersIpam ?? false;
     if (
@@ -421,6 +423,8 @@ class World {
     )
       return;
     if (this.#judge.calmSince('lan', 'peace', 'etcd', host.name, daemonOf(host)) > beganAtMs - QUIET_MS) return;
+    // Whoever took the address after it was given had it before the container.
+    if (address !== null && this.#judge.holdersOf(address).some(({ sinceMs }) => sinceMs >= beganAtMs)) return;
     // Addresses of a host that is lost, or was, are nobody's for a while.
     if (
       this.#scenario.isShared &&

@@ -44,15 +44,17 @@ const RESEND_MS = 200;
 
 export class Connection {
   readonly #host: Host;
-  readonly #address: string;
+  readonly address: string;
   readonly #cluster: Cluster | undefined;
   readonly #endings = new Set<(error: Error) => void>();
   #isOpen = true;
   brokenBy: unknown = undefined;
+  /** The product's mark. */
+  isAdmitted = false;
 
   constructor(address: string, _tls: unknown) {
     this.#host = currentProcess()?.machine as Host;
-    this.#address = address;
+    this.address = address;
     this.#cluster = this.#member?.cluster;
   }
 
@@ -106,7 +108,7 @@ export class Connection {
 
   /** A member that went down, or belongs to another cluster now, breaks its connections. */
   get #member(): Member | null {
-    return this.#host.etcd?.reach(this.#address) ?? null;
+    return this.#host.etcd?.reach(this.address) ?? null;
   }
 
   get #delayMs(): number {
