@@ -3,11 +3,11 @@
  * it took is printed last.
  */
 import type { Violation } from './judge.ts';
-import { LIFE, type Scenario, drawScenario, tell } from './scenario.ts';
+import { LIFE, SHARED, type Scenario, drawScenario, tell } from './scenario.ts';
 import { NAMED_SEEDS } from './seeds.ts';
 import { shrink } from './shrink.ts';
 import { type Sum, addOutcome, describeSum, newSum } from './sum.ts';
-import { drawSweep, sweepSeeds } from './sweep.ts';
+import { drawSweep, sharedSweepSeeds, sweepSeeds } from './sweep.ts';
 import { play } from './world.ts';
 
 const SHRINK_MS = 60_000;
@@ -36,8 +36,10 @@ export async function runSeeds({ first, stride, minutes, kind, until, asJson }: 
   const isOver = () => coreMs() > minutes * 60_000 || (until !== '' && sum.broken[until] !== undefined);
   if (kind === '') {
     for (const { seed } of NAMED_SEEDS) if (!isOver()) await runOne(seed, sum);
-    for (const seed of directedSeeds(first, stride, minutes)) if (!isOver()) await runOne(seed, sum);
+    for (const seed of partOf(sweepSeeds(), first, stride, minutes)) if (!isOver()) await runOne(seed, sum);
   }
+  if (kind === SHARED.trim())
+    for (const seed of partOf(sharedSweepSeeds(), first, stride, minutes)) if (!isOver()) await runOne(seed, sum);
   const kinds = kind === '' ? ['', LIFE] : [`${kind} `];
   for (let seed = first; !isOver(); seed += stride)
     for (const prefix of kinds) if (!isOver()) await runOne(`${prefix}${seed}`, sum);
@@ -52,9 +54,9 @@ function coreMs(): number {
 }
 
 /** In an order that leaves no moment out for long. */
-function directedSeeds(first: number, stride: number, minutes: number): string[] {
+function partOf(seeds: readonly string[], first: number, stride: number, minutes: number): string[] {
   const part = minutes >= LEAST_MINUTES_FOR_ALL ? stride : 8 * stride;
-  return sweepSeeds().filter((_, index) => index % part === first % part);
+  return seeds.filter((_, index) => index % part === first % part);
 }
 
 async function runOne(seed: string, sum: Sum): Promise<void> {

@@ -1,57 +1,104 @@
 /**
- * Directed scenarios: one short story, in which a daemon is killed or stands still after each of its steps in turn. A step is one
+ * Directed scenarios: one short story each, in which a daemon is killed or stands still after each of its steps in turn. A step is one
  * event of its process, so between two of them lies each of its awaits.
  */
 import { GATEWAY, type Scenario, type Step } from './scenario.ts';
 
 /** More than a start has. */
 const STEPS = 160;
+const STEPS_OF_SHARED = 60;
+/** A container that wants the address of one that is being stopped starts so many fifths of a millisecond later. */
+const CROSSINGS = 200;
+const FIFTH_MS = 0.2;
 /** How long it is away: others may start meanwhile, or their start comes first. */
 const AWAY_MS = { kill: [1500], freeze: [40, 1500, 12_000] } as const;
+/** After a restore of etcd another host starts so much later. */
+const AFTER_RESTORE_MS = [500, 4000, 9000, 11_000, 15_000, 25_000, 40_000, 70_000];
 
-export type Fault = keyof typeof AWAY_MS;
+type Fault = keyof typeof AWAY_MS;
 
-/** All of them, by name: `kill 17 1500`. */
+/** All of them, by name: `kill 17 1500`, `crossing 12`. */
 export function sweepSeeds(): string[] {
-  return Object.entries(AWAY_MS).flatMap(([fault, times]) =>
-    times.flatMap((forMs) => Array.from({ length: STEPS }, (_, step) => `${fault} ${step + 1} ${forMs}`)),
+  const struck = Object.entries(AWAY_MS).flatMap(([fault, times]) =>
+    times.flatMap((forMs) => numbers(STEPS).map((step) => `${fault} ${step} ${forMs}`)),
   );
+  return [...numbers(CROSSINGS).map((fifths) => `crossing ${fifths}`), ...struck];
+}
+
+/** Those of hosts that share an etcd: `etcd standstill 17`, `etcd takeover 17`, `etcd restore 11000`. */
+export function sharedSweepSeeds(): string[] {
+  return [
+    ...AFTER_RESTORE_MS.map((afterMs) => `etcd restore ${afterMs}`),
+    ...numbers(CROSSINGS).map((fifths) => `etcd crossing ${fifths}`),
+    ...numbers(STEPS_OF_SHARED).flatMap((step) => [`etcd standstill ${step}`, `etcd takeover ${step}`]),
+  ];
+}
+
+function numbers(most: number): number[] {
+  return Array.from({ length: most }, (_, position) => position + 1);
 }
 
 /** The scenario of such a name; null when it is none. */
 export function drawSweep(seed: string): Scenario | null {
   const [, fault, steps, forMs] = seed.match(/^(kill|freeze) (\d+) (\d+)$/) ?? [];
-  if (fault === undefined) return null;
-  return { ...SHAPE, seed, steps: story(fault as Fault, Number(steps), Number(forMs)) };
+  if (fault !== undefined) return { ...ALONE, seed, steps: silentTaker(fault as Fault, Number(steps), Number(forMs)) };
+  const [, isShared, story, number] = seed.match(/^(etcd )?(crossing|standstill|takeover|restore) (\d+)$/) ?? [];
+  if (story === undefined) return null;
+  if (isShared === undefined) return { ...ALONE, seed, steps: STORIES.crossing(Number(number)) };
+  return { ...SHARED, seed, steps: STORIES[story as keyof typeof STORIES](Number(number)) };
 }
 
-const SHAPE = {
-  hosts: [
-    { isDockersIpam: false, gateway: GATEWAY },
-    { isDockersIpam: false, gateway: GATEWAY },
-  ],
-  strangers: [{ kind: 'quiet' }],
-  isShared: false,
-  family: 'IPv4',
-  probeRate: 0,
-  addresses: 8,
-  quality: 'good',
-  lengthMs: 45_000,
-} as const satisfies Omit<Scenario, 'seed' | 'steps'>;
+const HOST = { isDockersIpam: false, gateway: GATEWAY };
+const WORLD = { family: 'IPv4', probeRate: 0, addresses: 8, quality: 'good' } as const;
+const ALONE = { ...WORLD, hosts: [HOST, HOST], strangers: [{ kind: 'quiet' }], isShared: false, lengthMs: 45_000 } as const;
+const SHARED = { ...WORLD, hosts: [HOST, HOST, HOST], strangers: [], isShared: true, lengthMs: 300_000 } as const;
+
+const WANTED = '192.168.77.65';
 
 /** A host begins to use the next address, the daemon is struck while it gives one out, and another host wants the same. */
-function story(fault: Fault, steps: number, forMs: number): Step[] {
-  const first = '192.168.77.65';
+function silentTaker(fault: Fault, steps: number, forMs: number): Step[] {
   return [
     { atMs: 9_900, do: 'take', stranger: 0, address: '192.168.77.64' },
     { atMs: 10_000, do: 'start', host: 0, container: 'c1', wanted: null },
     { atMs: 10_000, do: fault === 'kill' ? 'kill daemon after' : 'freeze daemon after', host: 0, steps, forMs },
-    { atMs: 10_020, do: 'start', host: 1, container: 'c2', wanted: first },
+    { atMs: 10_020, do: 'start', host: 1, container: 'c2', wanted: WANTED },
     { atMs: 10_060, do: 'take', stranger: 0, address: '192.168.77.66' },
     { atMs: 10_900, do: 'start', host: 1, container: 'c3', wanted: null },
-    { atMs: 14_000, do: 'start', host: 0, container: 'c4', wanted: first },
+    { atMs: 14_000, do: 'start', host: 0, container: 'c4', wanted: WANTED },
     { atMs: 26_000, do: 'stop', host: 0, container: 'c1' },
     { atMs: 26_300, do: 'start', host: 0, container: 'c5', wanted: null },
     { atMs: 26_400, do: 'start', host: 1, container: 'c6', wanted: null },
   ];
 }
+
+const STORIES = {
+  /** An address is released and asked for at once; then the other host wants it too. */
+  crossing: (fifths: number): Step[] => [
+    { atMs: 10_000, do: 'start', host: 0, container: 'c1', wanted: WANTED },
+    { atMs: 14_000, do: 'stop', host: 0, container: 'c1' },
+    { atMs: 14_000 + fifths * FIFTH_MS, do: 'start', host: 0, container: 'c2', wanted: WANTED },
+    { atMs: 18_000, do: 'start', host: 1, container: 'c3', wanted: WANTED },
+  ],
+  /** A daemon stands still in the middle of a start, for so long that its host counts as lost, and another host takes the address. */
+  standstill: (steps: number): Step[] => [
+    { atMs: 10_000, do: 'start', host: 0, container: 'c1', wanted: WANTED },
+    { atMs: 10_000, do: 'freeze daemon after', host: 0, steps, forMs: 44_000 },
+    { atMs: 48_000, do: 'start', host: 1, container: 'c2', wanted: WANTED },
+  ],
+  /** A host is lost and its container runs on. Who takes over its address is killed meanwhile; a third wants it, when all is collected. */
+  takeover: (steps: number): Step[] => [
+    { atMs: 10_000, do: 'start', host: 0, container: 'c1', wanted: WANTED },
+    { atMs: 14_000, do: 'kill daemon', host: 0, forMs: 280_000 },
+    { atMs: 60_000, do: 'start', host: 1, container: 'c2', wanted: WANTED },
+    { atMs: 60_000, do: 'kill daemon after', host: 1, steps, forMs: 1500 },
+    { atMs: 240_000, do: 'start', host: 2, container: 'c3', wanted: WANTED },
+  ],
+  /** etcd is put back to a moment before an address was given out, while the host that has it is cut off from etcd. */
+  restore: (afterMs: number): Step[] => [
+    { atMs: 9_000, do: 'save etcd' },
+    { atMs: 10_000, do: 'start', host: 0, container: 'c1', wanted: null },
+    { atMs: 12_000, do: 'cut etcd', host: 0, forMs: 100_000 },
+    { atMs: 14_000, do: 'restore etcd' },
+    { atMs: 14_000 + afterMs, do: 'start', host: 1, container: 'c2', wanted: null },
+  ],
+};
