@@ -22,7 +22,7 @@ export interface Selection {
   readonly first: number;
   readonly stride: number;
   readonly minutes: number;
-  /** `life`, `etcd`, `etcd life`: seeds of these alone. Empty: the named seeds, the directed ones, then short ones and lives in turn. */
+  /** `life`, `etcd`, `etcd life`: seeds of these alone. Empty: the named seeds, the directed ones, then those of each kind in turn. */
   readonly kind: string;
   /** The run ends with the first seed that breaks this rule; empty: with the time. */
   readonly until: string;
@@ -40,7 +40,7 @@ export async function runSeeds({ first, stride, minutes, kind, until, asJson }: 
   }
   if (kind === SHARED.trim())
     for (const seed of partOf(sharedSweepSeeds(), first, stride, minutes)) if (!isOver()) await runOne(seed, sum);
-  const kinds = kind === '' ? ['', LIFE] : [`${kind} `];
+  const kinds = kind === '' ? ['', LIFE, SHARED] : [`${kind} `];
   for (let seed = first; !isOver(); seed += stride)
     for (const prefix of kinds) if (!isOver()) await runOne(`${prefix}${seed}`, sum);
   console.log(asJson ? JSON.stringify(sum) : describeSum(sum, coreMs() / 1000).join('\n'));

@@ -17,12 +17,13 @@ const AFTER_RESTORE_MS = [500, 4000, 9000, 11_000, 15_000, 25_000, 40_000, 70_00
 
 type Fault = keyof typeof AWAY_MS;
 
-/** All of them, by name: `kill 17 1500`, `crossing 12`. */
+/** All of them, by name: `kill 17 1500`, `crossing 12`, `scan 25`. */
 export function sweepSeeds(): string[] {
   const struck = Object.entries(AWAY_MS).flatMap(([fault, times]) =>
     times.flatMap((forMs) => numbers(STEPS).map((step) => `${fault} ${step} ${forMs}`)),
   );
-  return [...numbers(CROSSINGS).map((fifths) => `crossing ${fifths}`), ...struck];
+  const bothered = Object.keys(BOTHERERS).flatMap((kind) => AFTER_S.map((afterS) => `${kind} ${afterS}`));
+  return [...bothered, ...numbers(CROSSINGS).map((fifths) => `crossing ${fifths}`), ...struck];
 }
 
 /** Those of hosts that share an etcd: `etcd standstill 17`, `etcd takeover 17`, `etcd restore 11000`. */
@@ -42,6 +43,8 @@ function numbers(most: number): number[] {
 export function drawSweep(seed: string): Scenario | null {
   const [, fault, steps, forMs] = seed.match(/^(kill|freeze) (\d+) (\d+)$/) ?? [];
   if (fault !== undefined) return { ...ALONE, seed, steps: silentTaker(fault as Fault, Number(steps), Number(forMs)) };
+  const [, kind, afterS] = seed.match(/^(scan|flood|clock) (\d+)$/) ?? [];
+  if (kind !== undefined) return { ...BOTHERED, ...BOTHERERS[kind as keyof typeof BOTHERERS], seed, steps: bothered(kind, Number(afterS)) };
   const [, isShared, story, number] = seed.match(/^(etcd )?(crossing|standstill|takeover|restore) (\d+)$/) ?? [];
   if (story === undefined) return null;
   if (isShared === undefined) return { ...ALONE, seed, steps: STORIES.crossing(Number(number)) };
@@ -53,7 +56,31 @@ const WORLD = { family: 'IPv4', probeRate: 0, addresses: 8, quality: 'good' } as
 const ALONE = { ...WORLD, hosts: [HOST, HOST], strangers: [{ kind: 'quiet' }], isShared: false, lengthMs: 45_000 } as const;
 const SHARED = { ...WORLD, hosts: [HOST, HOST, HOST], strangers: [], isShared: true, lengthMs: 300_000 } as const;
 
+const BOTHERED = { ...ALONE, hosts: [HOST], lengthMs: 700_000 } as const;
+/** Who asks for all addresses, and who says of each with another MAC address that it is his; the last while the wall clock is wrong. */
+const BOTHERERS = {
+  scan: { strangers: [{ kind: 'scanner' }] },
+  flood: { strangers: [{ kind: 'flooder' }] },
+  clock: { strangers: [{ kind: 'flooder' }] },
+} as const;
+/** So many seconds after that a container starts. */
+const AFTER_S = [25, 60, 200, 600];
+
 const WANTED = '192.168.77.65';
+
+/** Somebody bothers the LAN while containers start; when it has been quiet for a while another one does. */
+function bothered(kind: string, afterS: number): Step[] {
+  const clockSet = (atMs: number, byMs: number): Step[] =>
+    kind === 'clock' ? [{ atMs, do: 'set clock', host: 0, byMs }] : [];
+  return [
+    ...clockSet(8_000, 36_000_000),
+    { atMs: 10_000, do: 'act', stranger: 0, forMs: 20_000 },
+    { atMs: 12_000, do: 'start', host: 0, container: 'c1', wanted: null },
+    { atMs: 14_000, do: 'start', host: 0, container: 'c2', wanted: null },
+    ...clockSet(31_000, -36_000_000),
+    { atMs: 30_000 + afterS * 1000, do: 'start', host: 0, container: 'c3', wanted: null },
+  ];
+}
 
 /** A host begins to use the next address, the daemon is struck while it gives one out, and another host wants the same. */
 function silentTaker(fault: Fault, steps: number, forMs: number): Step[] {
