@@ -5,8 +5,8 @@
  * Nothing that the product remembers of what happened is older than ten minutes (the longest are REFRESH_MS of lan/prober.ts, NEWS_MS
  * of lan/takers.ts, KNOWN_MS of lan/portfilter.ts and SILENCE_MS of store/conflicts.ts), and nothing that it does again and again has
  * a longer period (PERIOD_MS of collector.ts). So after twelve minutes in which nobody did anything, what the world does is what it did
- * in the ten before, and it would go on like that. Of longer memory there is one: a proxy is reported once an hour (lan/proxyarp.ts),
- * in a line of the log.
+ * in the ten before, and it would go on like that. What has a longer memory is not in these worlds: names that are remembered for days, and
+ * parents that go; but for a proxy, which a line of the log reports once an hour (lan/proxyarp.ts).
  */
 import type { Step } from './scenario.ts';
 

@@ -71,17 +71,19 @@ export function drawScenario(seed: string): Scenario {
   const random = new Random(seed).fork('scenario');
   const shape = seed.startsWith(SHARED) ? drawShared(random, seed) : drawAlone(random, seed);
   if (!seed.includes(LIFE)) return { ...shape, steps: drawSteps(random, shape) };
-  const life = { ...shape, lengthMs: LIFE_MS };
-  return { ...life, steps: drawLife(random, life) };
+  const steps = drawLife(random, { ...shape, lengthMs: LIFE_MS });
+  return { ...shape, lengthMs: (steps.at(-1)?.atMs ?? 0) + DAY_MS, steps };
 }
 
 /** Seeds of hosts that share an etcd begin so: `etcd 7`. */
 export const SHARED = 'etcd ';
-/** In seeds with this word, `life 7` or `etcd life 7`, half a year passes: something happens every few days. */
+/** In seeds with this word, `life 7` or `etcd life 7`, about a year passes: something happens every few days. */
 export const LIFE = 'life ';
 
 const DAY_MS = 24 * 3_600_000;
+/** Without what lies between two bursts in any case. */
 const LIFE_MS = 182 * DAY_MS;
+const LEAST_PAUSE_MS = 2 * DAY_MS;
 const LONGEST_PAUSE_MS = 4 * DAY_MS;
 
 type Shape = Omit<Scenario, 'steps'>;
@@ -190,14 +192,16 @@ function drawWeights(random: Random, { isShared }: Shape, hasPowerCuts: boolean)
 /** Much at once, then nothing for days: a burst has other kinds of faults than the last, or none. */
 function drawLife(random: Random, shape: Shape): Step[] {
   const steps: Step[] = [];
+  let pausesMs = 0;
   for (let dayMs = FIRST_STEP_MS; dayMs < shape.lengthMs; dayMs += random.between(DAY_MS / 24, LONGEST_PAUSE_MS)) {
     const weights = drawWeights(random, shape, random.chance(POWER_CUTS));
     const pauseMs = random.pick([100, 700, 3000]);
     let atMs = dayMs;
     for (let count = random.int(2, MOST_IN_BURST); count > 0; count--) {
-      steps.push(...drawStep(random, shape, random.weighted(weights) as Step['do'], Math.round(atMs)));
+      steps.push(...drawStep(random, shape, random.weighted(weights) as Step['do'], Math.round(atMs) + pausesMs));
       atMs += random.chance(0.5) ? random.between(0, 60) : random.between(0, 2 * pauseMs);
     }
+    pausesMs += LEAST_PAUSE_MS;
   }
   return steps.toSorted((one, other) => one.atMs - other.atMs);
 }

@@ -6,11 +6,21 @@ interface NamedSeed {
 }
 
 export const NAMED_SEEDS: readonly NamedSeed[] = [
-  { seed: 'etcd 43', what: 'a ReleaseAddress and a RequestAddress of one address cross: the claim of the second is lost' },
+  {
+    seed: 'etcd 43',
+    what: 'a ReleaseAddress and a RequestAddress of one address cross: the claim of the second is lost',
+  },
   { seed: 'etcd 12', what: 'a member of another cluster: hosts work in two' },
   { seed: 'etcd 49', what: 'a container gets the gateway that a lost host named' },
   { seed: 'etcd 22', what: 'etcd was full while a host was started again: it counts as lost' },
-  { seed: 'etcd 10', what: 'a daemon stands still in the middle of a start, or is killed in one, and another host has the address' },
+  {
+    seed: 'etcd 10',
+    what: 'a daemon stands still in the middle of a start, or is killed in one, and another host has the address',
+  },
+  { seed: 'crossing 6', what: 'the same with the embedded store: the store loses the address of a running container' },
+  { seed: 'etcd restore 11000', what: 'etcd is restored while a host is cut off' },
+  { seed: 'etcd standstill 3', what: 'a daemon stands still in a start until its host counts as lost' },
+  { seed: 'etcd takeover 5', what: 'the taker of a lost host’s address is killed' },
   { seed: 'kill 18 1500', what: 'a silent taker between question and grant; a container with two links' },
   { seed: 'kill 2 1500', what: 'a call that waits for as long as it may; two hosts that make MAC addresses at once' },
 ];

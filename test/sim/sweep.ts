@@ -44,7 +44,8 @@ export function drawSweep(seed: string): Scenario | null {
   const [, fault, steps, forMs] = seed.match(/^(kill|freeze) (\d+) (\d+)$/) ?? [];
   if (fault !== undefined) return { ...ALONE, seed, steps: silentTaker(fault as Fault, Number(steps), Number(forMs)) };
   const [, kind, afterS] = seed.match(/^(scan|flood|clock) (\d+)$/) ?? [];
-  if (kind !== undefined) return { ...BOTHERED, ...BOTHERERS[kind as keyof typeof BOTHERERS], seed, steps: bothered(kind, Number(afterS)) };
+  if (kind !== undefined)
+    return { ...BOTHERED, ...BOTHERERS[kind as keyof typeof BOTHERERS], seed, steps: bothered(kind, Number(afterS)) };
   const [, isShared, story, number] = seed.match(/^(etcd )?(crossing|standstill|takeover|restore) (\d+)$/) ?? [];
   if (story === undefined) return null;
   if (isShared === undefined) return { ...ALONE, seed, steps: STORIES.crossing(Number(number)) };
@@ -53,7 +54,13 @@ export function drawSweep(seed: string): Scenario | null {
 
 const HOST = { isDockersIpam: false, gateway: GATEWAY };
 const WORLD = { family: 'IPv4', probeRate: 0, addresses: 8, quality: 'good' } as const;
-const ALONE = { ...WORLD, hosts: [HOST, HOST], strangers: [{ kind: 'quiet' }], isShared: false, lengthMs: 45_000 } as const;
+const ALONE = {
+  ...WORLD,
+  hosts: [HOST, HOST],
+  strangers: [{ kind: 'quiet' }],
+  isShared: false,
+  lengthMs: 45_000,
+} as const;
 const SHARED = { ...WORLD, hosts: [HOST, HOST, HOST], strangers: [], isShared: true, lengthMs: 300_000 } as const;
 
 const BOTHERED = { ...ALONE, hosts: [HOST], lengthMs: 700_000 } as const;
