@@ -31,12 +31,12 @@ export class Audit {
     this.#parts = parts;
   }
 
-  /** Nothing is under way anywhere. */
-  look(): void {
+  /** Nothing is under way anywhere. `isSettled`: long since, so that daemons have let go of what they held only for a while. */
+  look(isSettled: boolean): void {
     for (const engine of this.#parts.engines) {
       if (!engine.host.isServing) continue;
       this.#lookAtLeases(engine);
-      this.#lookAtThings(engine);
+      if (isSettled) this.#lookAtThings(engine);
     }
   }
 
@@ -65,6 +65,24 @@ export class Audit {
       );
   }
 }
+
+/** All that is recorded, without the moments. */
+export function recordsIn(file: string): string[] {
+  const database = new DatabaseSync(file, { readOnly: true });
+  try {
+    return RECORDS.flatMap((table) =>
+      database
+        .prepare(`SELECT record FROM ${table} ORDER BY key`)
+        .all()
+        .map(({ record }) => `${table} ${String(record).replaceAll(MOMENT, '')}`),
+    );
+  } finally {
+    database.close();
+  }
+}
+
+const RECORDS = ['network_records', 'endpoint_records', 'pool_records', 'lease_records', 'name_records'];
+const MOMENT = /\d{4}-\d\d-\d\dT[\d:.]+Z/g;
 
 /** Addresses for which there is a record, whosever. */
 function leasesIn(file: string): Set<string> {

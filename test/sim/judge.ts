@@ -149,8 +149,9 @@ export class Judge {
     return [...this.#disturbed.values()].every((count) => count === 0);
   }
 
+  /** -Infinity where nothing was ever wrong with any of them. */
   calmSince(...names: string[]): number {
-    return Math.max(...names.map((name) => this.#calmSince.get(name) ?? 0));
+    return Math.max(...names.map((name) => this.#calmSince.get(name) ?? Number.NEGATIVE_INFINITY));
   }
 
   // --- doubles -----------------------------------------------------------------------------------------------------

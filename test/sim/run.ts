@@ -68,7 +68,7 @@ async function runOne(seed: string, sum: Sum): Promise<void> {
 /** One seed: its story, made as short as it can be when it fails; twice, to see that it is the same. */
 export async function runStory(seed: string, isLogWanted: boolean): Promise<number> {
   const scenario = scenarioOf(seed);
-  const [outcome, again] = [await play(scenario, true), await play(scenario)];
+  const [outcome, again] = [await play(scenario, { keepsLog: true }), await play(scenario)];
   if (isLogWanted) console.log(outcome.log.join('\n'));
   console.log(
     `seed ${seed}: ${outcome.steps} events, log ${outcome.digest.slice(0, 16)}, again ${again.digest.slice(0, 16)}`,
@@ -82,6 +82,22 @@ export async function runStory(seed: string, isLogWanted: boolean): Promise<numb
   return 1;
 }
 
+/** Whether a seed ends with the same records when nothing is cut out of its quiet stretches (quiet.ts). */
+export async function runWhole(seed: string): Promise<number> {
+  const scenario = scenarioOf(seed);
+  const [cut, whole] = [await play(scenario), await play(scenario, { isWhole: true })];
+  const isAlike = cut.records.join('\n') === whole.records.join('\n');
+  const played = [cut, whole].map(({ playedMs, steps }) => `${Math.round(playedMs / 1000)} s in ${steps} events`);
+  console.log(
+    `seed ${seed}: ${cut.records.length} records, ${isAlike ? 'the same' : 'others'}: ${played.join(' and ')}`,
+  );
+  for (const record of whole.records)
+    if (!cut.records.includes(record)) console.log(`only when nothing is cut out: ${record}`);
+  for (const record of cut.records) if (!whole.records.includes(record)) console.log(`only with the cut: ${record}`);
+  for (const violation of [...cut.violations, ...whole.violations]) console.log(describe(violation));
+  return isAlike && cut.violations.length + whole.violations.length === 0 ? 0 : 1;
+}
+
 async function tellStory(scenario: Scenario): Promise<void> {
   const { hosts, strangers, addresses, quality } = scenario;
   const ipam = hosts.map(({ isDockersIpam }) => (isDockersIpam ? 'Docker’s' : 'own'));
@@ -89,7 +105,7 @@ async function tellStory(scenario: Scenario): Promise<void> {
     `hosts with IPAM: ${ipam.join(', ')}; ${strangers.length} strangers; ${addresses} addresses; ${quality} LAN`,
   );
   for (const step of scenario.steps) console.log(`  ${tell(step, scenario)}`);
-  const { log } = await play(scenario, true);
+  const { log } = await play(scenario, { keepsLog: true });
   for (const line of log.filter((one) => !one.includes(' STEP ')).slice(-LAST_LINES)) console.log(`    ${line}`);
 }
 

@@ -22,5 +22,10 @@ export const NAMED_SEEDS: readonly NamedSeed[] = [
   { seed: 'etcd standstill 3', what: 'a daemon stands still in a start until its host counts as lost' },
   { seed: 'etcd takeover 5', what: 'the taker of a lost host’s address is killed' },
   { seed: 'kill 18 1500', what: 'a silent taker between question and grant; a container with two links' },
+  { seed: 'scan 25', what: 'who only asks for addresses keeps them' },
+  { seed: 'flood 25', what: 'who answers for all addresses keeps them when he has stopped' },
+  { seed: 'clock 25', what: 'the same, and the wall clock is put back' },
+  { seed: 'churn 90', what: 'something of each container is left in the daemon' },
+  { seed: 'day 2', what: 'the lease of a running container is collected' },
   { seed: 'kill 2 1500', what: 'a call that waits for as long as it may; two hosts that make MAC addresses at once' },
 ];

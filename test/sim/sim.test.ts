@@ -9,6 +9,8 @@ import { promisify } from 'node:util';
 const MINUTES = 0.6;
 /** Played twice, to the last byte of their logs. */
 const TWICE = ['1', 'etcd 1', 'life 1'];
+/** Played with the quiet stretches cut out, and event by event. */
+const WHOLE = 'day 3';
 
 const MAIN = join(import.meta.dirname, 'main.ts');
 const run = promisify(execFile);
@@ -31,3 +33,13 @@ test('the same seed gives the same log, byte for byte', options, async () => {
     assert.ok(first !== undefined && first === again, told);
   }
 });
+
+test(
+  'a life out of which quiet stretches are cut ends with the same records as one that is played whole',
+  options,
+  async () => {
+    const told = await simulate({ WHOLE });
+    const [, cutS, wholeS] = told.match(/the same: (\d+) s .* and (\d+) s /) ?? [];
+    assert.ok(Number(wholeS) > 1.5 * Number(cutS), told);
+  },
+);

@@ -46,6 +46,8 @@ export function drawSweep(seed: string): Scenario | null {
   const [, kind, afterS] = seed.match(/^(scan|flood|clock) (\d+)$/) ?? [];
   if (kind !== undefined)
     return { ...BOTHERED, ...BOTHERERS[kind as keyof typeof BOTHERERS], seed, steps: bothered(kind, Number(afterS)) };
+  const [, quiet, count] = seed.match(/^(churn|day) (\d+)$/) ?? [];
+  if (quiet !== undefined) return drawQuiet(seed, quiet as 'churn' | 'day', Number(count));
   const [, isShared, story, number] = seed.match(/^(etcd )?(crossing|standstill|takeover|restore) (\d+)$/) ?? [];
   if (story === undefined) return null;
   if (isShared === undefined) return { ...ALONE, seed, steps: STORIES.crossing(Number(number)) };
@@ -74,6 +76,39 @@ const BOTHERERS = {
 const AFTER_S = [25, 60, 200, 600];
 
 const WANTED = '192.168.77.65';
+
+const HOUR_MS = 3_600_000;
+/** Between two stretches of a day in which something happens. */
+const PAUSE_MS = HOUR_MS / 2;
+
+function drawQuiet(seed: string, kind: 'churn' | 'day', count: number): Scenario {
+  const steps = kind === 'churn' ? churn(count) : day(count);
+  return { ...ALONE, seed, lengthMs: (steps.at(-1)?.atMs ?? 0) + PAUSE_MS, steps };
+}
+
+/** One container after the other, and each is gone before the next: of ninety, one thing each is more than a daemon may have (audit.ts). */
+function churn(count: number): Step[] {
+  return numbers(count).flatMap((number): Step[] => [
+    { atMs: 7000 + 3000 * number, do: 'start', host: 0, container: 'c1', wanted: null },
+    { atMs: 8500 + 3000 * number, do: 'stop', host: 0, container: 'c1' },
+  ]);
+}
+
+/** Half an hour passes between things that do not race each other, so that what comes of them does not depend on a random delay. */
+function day(count: number): Step[] {
+  return numbers(count).flatMap((number): Step[] => {
+    const atMs = 10_000 + PAUSE_MS * (number - 1);
+    const [before, now] = [`c${number - 1}`, `c${number}`];
+    return [
+      { atMs, do: 'start', host: 0, container: now, wanted: null },
+      { atMs: atMs + 5000, do: 'start', host: 1, container: now, wanted: null },
+      { atMs: atMs + 10_000, do: 'stop', host: number % 2, container: before },
+      { atMs: atMs + 15_000, do: 'take', stranger: 0, address: `192.168.77.${64 + ((3 * number) % 8)}` },
+      { atMs: atMs + 20_000, do: 'kill daemon', host: number % 2, forMs: 2000 },
+      { atMs: atMs + 30_000, do: 'cut cable', host: (number + 1) % 2, forMs: 3000, blockedMs: 0 },
+    ];
+  });
+}
 
 /** Somebody bothers the LAN while containers start; when it has been quiet for a while another one does. */
 function bothered(kind: string, afterS: number): Step[] {

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Audit } from './audit.ts';
+import { Audit, recordsIn } from './audit.ts';
 import type { NetworkSpec, Start } from './container.ts';
 import { Engine, NONE_LEFT } from './engine.ts';
 import { Host, type Line, PARENT } from './host.ts';
@@ -43,6 +43,15 @@ export interface Outcome {
   /** Of all that was logged. */
   readonly digest: string;
   readonly log: readonly string[];
+  /** Of all hosts, before all is stopped and given back. */
+  readonly records: readonly string[];
+}
+
+/** How a scenario is played. */
+interface Manner {
+  readonly keepsLog?: boolean;
+  /** Quiet stretches are played event by event too. */
+  readonly isWhole?: boolean;
 }
 
 /** How long a host takes to come up before the first step. */
@@ -55,9 +64,9 @@ const END_MS = 100_000;
 const MENDED_MS = 80_000;
 
 /** Runs it until the end, or until something is wrong. */
-export async function play(scenario: Scenario, keepsLog = false): Promise<Outcome> {
+export async function play(scenario: Scenario, manner: Manner = {}): Promise<Outcome> {
   scheduler.reset();
-  const world = new World(scenario, keepsLog);
+  const world = new World(scenario, manner);
   try {
     return await world.play();
   } finally {
@@ -67,7 +76,7 @@ export async function play(scenario: Scenario, keepsLog = false): Promise<Outcom
 
 class World {
   readonly #scenario: Scenario;
-  readonly #keepsLog: boolean;
+  readonly #manner: Manner;
   readonly #directory = mkdtempSync(join(tmpdir(), 'tsmacvlan-sim-'));
   readonly #lan: Lan;
   readonly #hosts: Host[];
@@ -79,15 +88,16 @@ class World {
   readonly #violations: Violation[] = [];
   readonly #hash = createHash('sha256');
   readonly #log: string[] = [];
+  readonly #records: string[] = [];
   readonly #faults = new Map<string, number>();
   #containers = 0;
   #refusals = 0;
   #bursts = 0;
   #isEnding = false;
 
-  constructor(scenario: Scenario, keepsLog: boolean) {
+  constructor(scenario: Scenario, manner: Manner) {
     this.#scenario = scenario;
-    this.#keepsLog = keepsLog;
+    this.#manner = manner;
     const random = new Random(scenario.seed);
     this.#lan = new Lan(random.fork('lan'), QUALITIES[scenario.quality]);
     const subnet = rangeOf(scenario);
@@ -178,7 +188,8 @@ class World {
     while (!isOver() && calendarMs - scheduler.calendarMs > SETTLED_MS) {
       await scheduler.run(scheduler.nowMs + SETTLED_MS, isOver);
       if (isOver() || !this.#isQuiet) continue;
-      this.#audit.look();
+      this.#audit.look(true);
+      if (this.#manner.isWhole) continue;
       scheduler.cutMs += Math.max(0, calendarMs - scheduler.calendarMs - LAST_MS);
     }
     await scheduler.run(scheduler.nowMs + calendarMs - scheduler.calendarMs, isOver);
@@ -193,7 +204,8 @@ class World {
   async #end(isOver: () => boolean): Promise<void> {
     this.#isEnding = true;
     await scheduler.run(scheduler.nowMs + MENDED_MS, isOver);
-    if (!isOver() && this.#isQuiet) this.#audit.look();
+    if (!isOver() && this.#isQuiet) this.#audit.look(false);
+    for (const host of this.#hosts) this.#records.push(...recordsIn(join(this.#directoryOf(host), 'tsmacvlan.db')));
     for (const engine of this.#engines)
       for (const name of [...engine.containers.keys()]) engine.do(() => engine.stop(name));
     await scheduler.run(scheduler.nowMs + END_MS, isOver);
@@ -281,6 +293,7 @@ class World {
         return this.#killDaemon(host, step.forMs);
       case 'stop daemon':
         host.stop();
+        this.#crashed(host);
         return this.#during(daemonOf(host), step.forMs + 10_000, () => host.start());
       case 'kill daemon after':
         return host.daemon?.afterSteps(step.steps, () => this.#killDaemon(host, step.forMs));
@@ -310,6 +323,7 @@ class World {
         return this.#during('lan', step.forMs, () => (host.port.part = 0));
       case 'fail disk':
         host.disk.fails = true;
+        this.#crashed(host);
         return this.#during(daemonOf(host), step.forMs, () => {
           host.disk.fails = false;
           // A daemon whose disk failed is started again.
@@ -393,7 +407,7 @@ class World {
     scheduler.world(forMs, () => this.#restart(host, engine));
   }
 
-  /** What a crash leaves is nobody's for a while. */
+  /** What an engine said while nobody could note it, or has not said, stays somebody's for a while. */
   #crashed(host: Host): void {
     this.#judge.jolt(`${host.name} leases`);
   }
@@ -454,7 +468,7 @@ class World {
     // The directory has another name in each run.
     const line = `${seconds(scheduler.calendarMs)} ${text.replaceAll(this.#directory, '')}`;
     this.#hash.update(`${line}\n`);
-    if (this.#keepsLog) this.#log.push(line);
+    if (this.#manner.keepsLog) this.#log.push(line);
   }
 
   #outcome(): Outcome {
@@ -474,6 +488,7 @@ class World {
       frames: this.#lan.frames,
       digest: this.#hash.update(`${scheduler.steps}`).digest('hex'),
       log: this.#log,
+      records: this.#records,
     };
   }
 
