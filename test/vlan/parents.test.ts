@@ -87,7 +87,9 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 1_000_000 }, () 
     /** Network `netN` with the subnet 10.50.N.0/24. */
     const create = (number: number, ...options: string[]) =>
       engine.docker(
-        ...['network', 'create', '-d', 'tsmacvlan', '--ipam-driver', 'tsmacvlan', '--subnet', `10.50.${number}.0/24`],
+        ...['network', 'create', '-d', 'tsmacvlan', '--ipam-driver', 'tsmacvlan'],
+        // Else each parent's LAN would be asked for one; netns/gateways has that.
+        ...['--subnet', `10.50.${number}.0/24`, '--gateway', `10.50.${number}.1`],
         ...[...options.flatMap((option) => ['-o', option]), `net${number}`],
       );
     const mustCreate = async (number: number, ...options: string[]) => {

@@ -36,6 +36,7 @@ const RETRY_MS = 1000;
 const START_MS = 5000;
 const NONSENSE = 'the shared store sent what is no answer; its changes are followed anew';
 const WATCH_TRIES = 3;
+const SURVEYS = 3;
 /** After etcd was restored from a snapshot: until the hosts have claimed again what they got since it was made. */
 const RESTORED_MS = 10_000;
 /** What an operator is changing just now is waited for. */
@@ -261,13 +262,15 @@ export class ClusterStore implements Store {
 
   /** At the first contact: that of most endpoints, since any of them could have become a cluster of its own. */
   async #chooseCluster(): Promise<void> {
-    const answers = await this.#etcd.survey();
-    const chosen = clusterOfMost(answers);
-    if (chosen !== undefined) return this.#etcd.keepTo(chosen);
-    if ([...answers.values()].some((ids) => ids !== null)) throw errors.clusterSplit(answers, null);
-    // What keeps them from answering is told.
-    await this.#registry.load();
-    throw this.#etcd.silence();
+    for (let tries = 1; ; tries++) {
+      const answers = await this.#etcd.survey();
+      const chosen = clusterOfMost(answers);
+      if (chosen !== undefined) return this.#etcd.keepTo(chosen);
+      if ([...answers.values()].some((ids) => ids !== null)) throw errors.clusterSplit(answers, null);
+      if (tries === SURVEYS) throw this.#etcd.silence();
+      // What keeps them from answering is told; a member that comes up meanwhile is waited for, and then all are asked again.
+      await this.#registry.load();
+    }
   }
 
   /**
