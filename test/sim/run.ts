@@ -21,6 +21,8 @@ export interface Selection {
   /** Of the first seed, and from one to the next. */
   readonly first: number;
   readonly stride: number;
+  /** Seeds beyond this one are not played; infinite without a limit. */
+  readonly last: number;
   readonly minutes: number;
   /** `life`, `etcd`, `etcd life`: seeds of these alone. Empty: the named seeds, the directed ones, then those of each kind in turn. */
   readonly kind: string;
@@ -31,7 +33,7 @@ export interface Selection {
 }
 
 /** Answers the exit code. */
-export async function runSeeds({ first, stride, minutes, kind, until, asJson }: Selection): Promise<number> {
+export async function runSeeds({ first, stride, last, minutes, kind, until, asJson }: Selection): Promise<number> {
   const sum = newSum();
   const isOver = () => coreMs() > minutes * 60_000 || (until !== '' && sum.broken[until] !== undefined);
   if (kind === '') {
@@ -41,7 +43,7 @@ export async function runSeeds({ first, stride, minutes, kind, until, asJson }: 
   if (kind === SHARED.trim())
     for (const seed of partOf(sharedSweepSeeds(), first, stride, minutes)) if (!isOver()) await runOne(seed, sum);
   const kinds = kind === '' ? ['', LIFE, SHARED] : [`${kind} `];
-  for (let seed = first; !isOver(); seed += stride)
+  for (let seed = first; seed <= last && !isOver(); seed += stride)
     for (const prefix of kinds) if (!isOver()) await runOne(`${prefix}${seed}`, sum);
   console.log(asJson ? JSON.stringify(sum) : describeSum(sum, coreMs() / 1000).join('\n'));
   return sum.failed.length === 0 ? 0 : 1;
