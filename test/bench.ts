@@ -14,6 +14,7 @@ import {
   measureForeign,
   measureGivingBack,
   measureMemory,
+  measureNames,
   measureRoundTrip,
   measureStart,
 } from './bench/alone.ts';
@@ -140,12 +141,14 @@ function daemonMeasurements(disk: string): Measurement[] {
   const filling = { address: 'one address of a /16', networks: 'network beside 65,533 leases' };
   const [start, memory] = ['start until the first answer', 'resident memory'];
   const [call, foreign] = ['one call without work', 'RequestAddress beside foreign namespaces'];
+  const names = 'RequestAddress beside remembered names';
   return [
     { rows: [start], measure: () => measureStart(join(disk, 'start'), start, report) },
     { rows: [memory], measure: () => measureMemory(join(disk, 'memory'), memory, report) },
     { rows: [call], measure: () => measureRoundTrip(join(disk, 'call'), call, report) },
     { rows: Object.values(giving), measure: () => measureGivingBack(join(disk, 'giving'), giving, report) },
     { rows: [foreign], measure: () => measureForeign(join(disk, 'foreign'), foreign, report) },
+    { rows: [names], measure: () => measureNames(join(disk, 'names'), names, report) },
     { rows: Object.values(filling), measure: () => measureAllocation(join(disk, 'filling'), filling, report) },
   ];
 }

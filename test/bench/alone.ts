@@ -165,6 +165,34 @@ export interface AllocationNames {
   readonly networks: string;
 }
 
+/** An address for a container whose name is new, as engines from 29 on ask, before and after ten thousand names are remembered. */
+export async function measureNames(directory: string, what: string, report: Report): Promise<void> {
+  await withDaemon(directory, async ({ call }) => {
+    const { PoolID } = await call<{ PoolID: string }>('IpamDriver.RequestPool', pool('10.16.0.0/16'));
+    let count = 0;
+    const comeAndGo = async () => {
+      const Options = { 'com.docker.network.endpoint.name': `c${++count}` };
+      const wish = { PoolID, Address: '', Options };
+      let given = '';
+      const tookMs = await timeOf(
+        async () => (given = (await call<{ Address: string }>('IpamDriver.RequestAddress', wish)).Address),
+      );
+      await call('IpamDriver.ReleaseAddress', { PoolID, Address: given.split('/')[0] });
+      return tookMs * 1000;
+    };
+    const measured = async () => {
+      const times: number[] = [];
+      for (let number = 0; number < 1000; number++) times.push(await comeAndGo());
+      return spread(times);
+    };
+    const few = await measured();
+    await inTurns(10_000, 16, async () => void (await comeAndGo()));
+    progress(what, count, count);
+    const values = { 'a thousand': few, 'eleven thousand': await measured() };
+    report.add({ what, unit: 'µs', values, figures: ratio(values, 'eleven thousand', 'a thousand', 1.25) });
+  });
+}
+
 /** Every address of a /16, sixteen asked for at a time; the first and the last thousand apart. Then networks beside them. */
 export async function measureAllocation(directory: string, names: AllocationNames, report: Report): Promise<void> {
   await withDaemon(directory, async ({ call }) => {
