@@ -224,7 +224,7 @@ export interface Lease {
 
 /**
  * The address that a container's name had last on a network, or that an administrator reserved for it. Key: pool and name. The
- * pool's id is its description, so a network that is made anew in the same way finds what was remembered.
+ * pool's id is its description, so a network that is removed and created in the same way finds what was remembered.
  */
 export interface Remembered {
   readonly poolId: string;

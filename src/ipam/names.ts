@@ -1,8 +1,8 @@
 /**
  * What containers had: by network and name the last address, so that a container keeps it over stop and start, a recreation, a
- * reboot, and the network made anew. Engines from 29 on say the name (moby 29.0, netlabel.EndpointName); others do not.
+ * reboot, and the removal and creation of the network. Engines from 29 on say the name (moby 29.0, netlabel.EndpointName); others do not.
  *
- * A remembered address is no lease: nobody has it, and it is asked for on the LAN like any other before it is given. A search
+ * A remembered address is no lease: nobody has it, and the LAN is asked for it, as for any other, before it is given. A search
  * passes it over while others are free (realm.ts), and takes those that were unused longest when nothing else is.
  */
 import { type Address, formatAddress, parseAddress } from '../address.ts';

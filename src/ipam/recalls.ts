@@ -1,6 +1,6 @@
 /**
- * The address that a container's name had last on its network, or that is reserved for it: asked for on the LAN like any other, it
- * is the container's again if nobody else has it.
+ * The address that a container's name had last on its network, or that is reserved for it. The LAN is asked for it as for any
+ * other, and the container gets it again if nobody else has it.
  */
 import { type Address, contains, parseAddress } from '../address.ts';
 import { PluginError } from '../errors.ts';

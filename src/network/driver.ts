@@ -147,8 +147,8 @@ export class NetworkDriver implements LeakSource {
   }
 
   /**
-   * Engine 28 and later ask before they make up a gateway that nobody named. For IPv6 there shall be none: routers advertise
-   * themselves. Throws what is wrong with the `-o` options.
+   * Engine 28 and later ask before they make up a gateway that nobody named. They are told to make none for IPv6: routers
+   * advertise themselves. Throws what is wrong with the `-o` options.
    */
   skipGateway(request: Pick<GatewayCheck, 'options' | 'internal'>): { ipv4: boolean; ipv6: boolean } {
     const options = readNetworkOptions(request.options);
