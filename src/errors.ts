@@ -485,13 +485,13 @@ export const storeNotWritable = (directory: string, reason: string) =>
 export const storeMissing = (file: string) =>
   mistake(
     'STORE_MISSING',
-    `there is no state file ${quote(file)}; start tsmacvlan serve once, or set STATE_DIR to the directory it uses`,
+    `there is no state file ${quote(file)}, and no tsmacvlan runs here; start it, or set STATE_DIR to the directory it uses`,
   );
 
 export const storeNotReadable = (file: string, reason: string) =>
   mistake(
     'STORE_NOT_READABLE',
-    `cannot read state file ${quote(file)} (${reason}); run this command as the user of tsmacvlan serve, usually root`,
+    `cannot read state file ${quote(file)} (${reason}); run the command as root, with sudo`,
   );
 
 export const storeFull = (file: string, cause?: unknown) =>
@@ -685,8 +685,42 @@ export const settingsApart = (one: string, other: string, remedy: string) =>
 export const unknownCommand = (name: string, near: string | undefined) =>
   mistake('USAGE', `unknown command ${quote(name)}${didYouMean(near)}; see tsmacvlan --help`);
 
-export const unknownCommandOption = (option: string, near: string | undefined) =>
-  mistake('USAGE', `unknown option ${quote(option)}${didYouMean(near)}; see tsmacvlan --help`);
+/** `command`: null where none was named. */
+export const unknownCommandOption = (option: string, near: string | undefined, command: string | null) =>
+  mistake(
+    'USAGE',
+    command === null
+      ? `unknown option ${quote(option)}${didYouMean(near)}; see tsmacvlan --help`
+      : `${command} takes no option ${quote(option)}${didYouMean(near)}; see tsmacvlan ${command} --help`,
+  );
+
+export const optionMissing = (command: string, option: string, synopsis: string) =>
+  mistake('USAGE', `${command} needs ${option}; call tsmacvlan ${synopsis}`);
+
+export const optionNeedsValue = (option: string, value: string) =>
+  mistake('USAGE', `option ${option} needs a value; write ${option} ${value}`);
+
+export const optionTakesNoValue = (option: string, value: string) =>
+  mistake('USAGE', `option ${option} takes no value, and ${quote(value)} was given; write ${option} alone`);
+
+export const optionChoice = (option: string, value: string, known: readonly string[], near: string | undefined) =>
+  mistake('USAGE', `unknown value ${quote(value)} for ${option}${didYouMean(near)}; use ${known.join(' or ')}`);
+
+export const argumentMissing = (command: string, word: string, synopsis: string) =>
+  mistake('USAGE', `${command} needs ${word}; call tsmacvlan ${synopsis}`);
+
+/** `what`: the socket or the file that this user may not open. */
+export const rootNeeded = (what: string) =>
+  mistake('ROOT_NEEDED', `this user may not open ${what}; run the command as root, with sudo`);
+
+export const severalStates = (directories: readonly string[]) =>
+  mistake(
+    'SEVERAL_STATES',
+    `no tsmacvlan runs here, and several directories have a state (${directories.map(quote).join(', ')}); set STATE_DIR to one of them`,
+  );
+
+export const outputFailed = (reason: string) =>
+  fault('OUTPUT_FAILED', `the output cannot be written (${reason}); what is printed is not whole`);
 
 export const surplusArgument = (argument: string, command: string) =>
   mistake('USAGE', `argument ${quote(argument)} is one too many for tsmacvlan ${command}; see tsmacvlan --help`);
@@ -696,11 +730,6 @@ export const probeUsage = (argument: string) =>
 
 export const conflictsUsage = (argument: string) =>
   mistake('USAGE', `${quote(argument)} is not an IP address; call tsmacvlan conflicts [ADDRESS] [--clear]`);
-
-export const reserveUsage = () =>
-  mistake('USAGE', 'reserve needs a name and an address; call tsmacvlan reserve NAME ADDRESS [--network ID]');
-
-export const unreserveUsage = () => mistake('USAGE', 'unreserve needs a name; call tsmacvlan unreserve NAME');
 
 /** `places`: subnets where it is in none, else the ranges it is not in. */
 export const reserveOutside = (address: string, places: readonly string[]) =>
@@ -743,12 +772,6 @@ export const nameAmbiguous = (what: string, networks: readonly string[]) =>
     'RESERVE_AMBIGUOUS',
     `${quote(what)} is on several networks (${networks.map((id) => short(id) || 'one that is gone').join(', ')}); say which with --network ID`,
   );
-
-export const probeNeedsParent = () =>
-  mistake('USAGE', 'probe needs to know where to ask; name the interface with --parent LINK');
-
-export const probeProfile = (profile: string, known: readonly string[]) =>
-  mistake('USAGE', `profile ${quote(profile)} is not known; use --profile ${known.join(' or ')}`);
 
 /** `reason`: the system's words. */
 export const daemonAbsent = (socket: string, reason: string) =>

@@ -24,6 +24,7 @@ import { Conflicts } from './store/conflicts.ts';
 import { Contests } from './store/contests.ts';
 import { isInCluster } from './store/etcd/identity.ts';
 import { openLocalStore } from './store/local.ts';
+import { readSnapshot } from './store/snapshot.ts';
 import type { Store } from './store/store.ts';
 import { VERSION } from './version.ts';
 
@@ -143,6 +144,7 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
       leaks,
       conflicts: clearing(conflicts, lan),
       scope: settings.scope,
+      state: { read: (tables) => readSnapshot(settings.stateDirectory, tables) },
       filteredParents: () => lan.filteredParents(),
     }),
     log,

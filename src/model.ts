@@ -277,3 +277,17 @@ export interface Conflict {
   /** When it was found that nobody uses it any more; null while it lasts. */
   readonly endedAt: string | null;
 }
+
+/** What is recorded, by the name of its table. */
+export interface Records {
+  readonly networks: readonly Network[];
+  readonly endpoints: readonly Endpoint[];
+  readonly pools: readonly Pool[];
+  readonly leases: readonly Lease[];
+  readonly conflicts: readonly Conflict[];
+  readonly names: readonly Remembered[];
+}
+
+export type TableName = keyof Records;
+
+export const TABLES = ['networks', 'endpoints', 'pools', 'leases', 'conflicts', 'names'] as const satisfies TableName[];

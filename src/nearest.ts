@@ -5,7 +5,7 @@ export function oneOf<const T extends string>(allowed: readonly T[], typed: stri
   return allowed.find((word) => word === typed);
 }
 
-/** The known word a typo most likely meant; undefined when none is near (a third of its letters or fewer differ). */
+/** The known word a typo most likely meant; undefined when none is near (a third of its letters or fewer differ, and one at least does not). */
 export function nearest(typed: string, known: Iterable<string>): string | undefined {
   let best: string | undefined;
   let bestDistance = Number.POSITIVE_INFINITY;
@@ -13,7 +13,8 @@ export function nearest(typed: string, known: Iterable<string>): string | undefi
     const distance = editDistance(typed.toLowerCase().slice(0, 64), word.toLowerCase());
     if (distance < bestDistance) [best, bestDistance] = [word, distance];
   }
-  return best !== undefined && bestDistance <= Math.max(2, Math.floor(best.length / 3)) ? best : undefined;
+  const most = best === undefined ? 0 : Math.min(best.length - 1, Math.max(2, Math.floor(best.length / 3)));
+  return bestDistance <= Math.min(most, typed.length - 1) ? best : undefined;
 }
 
 /** Levenshtein distance: insertions, deletions and substitutions, row by row. */

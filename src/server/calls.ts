@@ -1,6 +1,6 @@
 /** The table of all calls an engine makes, each on one line: read → verb → write. */
 import type { FoundLeak } from '../collector.ts';
-import type { InterfaceAddress, Remembered } from '../model.ts';
+import type { InterfaceAddress, Remembered, TableName } from '../model.ts';
 import type {
   AddressRequest,
   AllocationRequest,
@@ -15,6 +15,7 @@ import type {
   Unlimited,
 } from '../requests.ts';
 import type { Scope } from '../settings.ts';
+import * as own from './ownwire.ts';
 import * as wire from './wire.ts';
 
 /** What the table needs of the NetworkDriver. */
@@ -64,6 +65,12 @@ export interface ConflictVerbs {
   clear(request: { address: string | null }): Promise<{ count: number }>;
 }
 
+/** What the table needs of the records. */
+export interface StateVerbs {
+  /** The JSON text of an object with the tables that were asked for, as they are at one moment, in pieces. */
+  read(tables: readonly TableName[]): Promise<readonly Buffer[]>;
+}
+
 /** A row of the table. */
 export interface Call {
   /** False for the calls without arguments, which come with an empty body. */
@@ -84,9 +91,18 @@ export interface Task {
   run(limit: CallLimit): Promise<Done>;
 }
 
+/** An answer that is JSON text already. */
+export class WrittenReply {
+  readonly pieces: readonly Buffer[];
+
+  constructor(pieces: readonly Buffer[]) {
+    this.pieces = pieces;
+  }
+}
+
 /** A request that was carried out. */
 export interface Done {
-  readonly reply: object;
+  readonly reply: object | WrittenReply;
   /** The request's subject with what was answered: the address given. */
   readonly subject: Subject;
   /** For a reply that reached nobody: undoes what the engine will never ask to undo, since it does not know of it. */
@@ -110,13 +126,14 @@ interface Parts {
   readonly ipam: IpamVerbs;
   readonly leaks: LeakVerbs;
   readonly conflicts: ConflictVerbs;
+  readonly state: StateVerbs;
   readonly scope: Scope;
   /** Parents whose network port delivers to their own MAC address only, as far as that is known. */
   readonly filteredParents: () => string[];
 }
 
 /** The table, over the verbs of the two drivers, of the collector and of the records of conflicts. */
-export function createCalls({ network, ipam, leaks, conflicts, scope, filteredParents }: Parts): Calls {
+export function createCalls({ network, ipam, leaks, conflicts, state, scope, filteredParents }: Parts): Calls {
   const { writeNothing: empty } = wire;
 
   const plugin = {
@@ -169,11 +186,17 @@ export function createCalls({ network, ipam, leaks, conflicts, scope, filteredPa
 
   // Not the engine's: our own command line asks these.
   const tsmacvlan = {
-    CollectLeaks: call(wire.readCollection, (r) => leaks.collect(r), wire.writeLeaks),
-    FilteredParents: atOnce(() => wire.writeParents(filteredParents())),
-    ReserveAddress: call(wire.readReservation, (r, limit) => ipam.reserveName({ ...r, limit }), wire.writeRemembered),
-    Unreserve: call(wire.readUnreserve, (r) => ipam.unreserveName(r), wire.writeForgotten),
-    ClearConflicts: call(wire.readClearance, (r) => conflicts.clear(r), wire.writeCleared),
+    CollectLeaks: call(own.readCollection, (r) => leaks.collect(r), own.writeLeaks),
+    State: prompt(
+      call(
+        own.readTables,
+        async ({ tables }) => ({ pieces: await state.read(tables), parents: filteredParents() }),
+        writeState,
+      ),
+    ),
+    ReserveAddress: call(own.readReservation, (r, limit) => ipam.reserveName({ ...r, limit }), own.writeRemembered),
+    Unreserve: call(own.readUnreserve, (r) => ipam.unreserveName(r), own.writeForgotten),
+    ClearConflicts: call(own.readClearance, (r) => conflicts.clear(r), own.writeCleared),
   };
 
   return new Map([
@@ -244,6 +267,17 @@ function call<Request extends object, Answer extends object | void>(
  */
 function fleeting(call: Call): Call {
   return { ...call, isLasting: false };
+}
+
+/** A fleeting one that is answered also while recovery is under way. */
+function prompt(call: Call): Call {
+  return { ...fleeting(call), waits: false };
+}
+
+/** The text of the tables goes out as it is: to parse and write ten thousand leases again would hold up every other call. */
+function writeState({ pieces, parents }: { pieces: readonly Buffer[]; parents: string[] }): WrittenReply {
+  const head = `{"FilteredParents":${JSON.stringify(parents)},"Tables":`;
+  return new WrittenReply([Buffer.from(head), ...pieces, Buffer.from('}')]);
 }
 
 function unheard(call: Call): Call {

@@ -7,41 +7,57 @@ export const COLLECT_LEAKS = 'Tsmacvlan.CollectLeaks';
 export const CLEAR_CONFLICTS = 'Tsmacvlan.ClearConflicts';
 export const RESERVE_ADDRESS = 'Tsmacvlan.ReserveAddress';
 export const UNRESERVE = 'Tsmacvlan.Unreserve';
-const FILTERED_PARENTS = 'Tsmacvlan.FilteredParents';
+export const STATE = 'Tsmacvlan.State';
 
-/** What is only good to know is not waited for longer. */
-const PATIENCE_MS = 500;
+/** A plugin that stands still is not waited for longer. */
+const PATIENCE_MS = 3000;
 
-/** Parents whose network port delivers to their own MAC address only, as the daemon found; none where none answers. */
-export async function filteredParents(socketPath: string): Promise<string[]> {
-  const asked = askDaemon(socketPath, FILTERED_PARENTS, {}, AbortSignal.timeout(PATIENCE_MS));
-  const { Parents = [] } = (await asked.catch(() => ({}))) as { Parents?: string[] };
-  return Parents;
+/** Who answers on a socket: a daemon of ours, somebody else or nobody; or this user may not ask. */
+export async function knock(socketPath: string): Promise<'ours' | 'other' | 'forbidden'> {
+  const question = { socketPath, path: '/Plugin.Activate', method: 'POST', signal: AbortSignal.timeout(PATIENCE_MS) };
+  try {
+    const { server } = await send(question, '');
+    return server.startsWith('tsmacvlan/') ? 'ours' : 'other';
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EACCES' ? 'forbidden' : 'other';
+  }
 }
 
 /** Resolves with what was answered; throws the daemon's own sentence (DAEMON_SAYS, DAEMON_REFUSED), or DAEMON_ABSENT. */
-export async function askDaemon(
-  socketPath: string,
-  call: string,
-  body: object,
-  signal?: AbortSignal,
-): Promise<unknown> {
-  const { status, answer } = await post({ socketPath, path: `/${call}`, method: 'POST', signal }, JSON.stringify(body));
-  if (status === 200) return answer;
-  const { Err: sentence } = answer as { Err?: string };
+export async function askDaemon(socketPath: string, call: string, body: object): Promise<unknown> {
+  const question = { socketPath, path: `/${call}`, method: 'POST' };
+  const { status, answer } = await send(question, JSON.stringify(body)).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'EACCES') throw errors.rootNeeded(`socket ${errors.quote(socketPath)}`);
+    throw errors.daemonAbsent(socketPath, error.message);
+  });
+  if (status === 200) return JSON.parse(answer);
+  const sentence = sentenceIn(answer);
   if (status === 400 && sentence !== undefined) throw errors.daemonSays(sentence);
   throw errors.daemonRefused(call, sentence ?? `HTTP ${status}`);
 }
 
-function post(options: RequestOptions, body: string): Promise<{ status: number; answer: unknown }> {
+function sentenceIn(answer: string): string | undefined {
+  try {
+    return (JSON.parse(answer) as { Err?: string }).Err;
+  } catch {
+    return undefined;
+  }
+}
+
+interface Answered {
+  readonly status: number;
+  /** The program that answers, as it names itself. */
+  readonly server: string;
+  readonly answer: string;
+}
+
+function send(options: RequestOptions, body: string): Promise<Answered> {
   return new Promise((resolve, reject) => {
     const question = request(options, (response) => {
-      const { statusCode: status = 0 } = response;
-      text(response)
-        .then((answer) => resolve({ status, answer: JSON.parse(answer) as unknown }))
-        .catch(reject);
+      const { statusCode: status = 0, headers } = response;
+      text(response).then((answer) => resolve({ status, server: String(headers.server ?? ''), answer }), reject);
     });
-    question.on('error', (error) => reject(errors.daemonAbsent(options.socketPath ?? '', error.message)));
+    question.on('error', reject);
     question.end(body);
   });
 }

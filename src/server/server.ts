@@ -16,7 +16,7 @@ import * as errors from '../errors.ts';
 import type { Fields, Log } from '../log.ts';
 import type { CallLimit } from '../requests.ts';
 import { VERSION } from '../version.ts';
-import type { Call, Calls, Done, Subject } from './calls.ts';
+import { type Call, type Calls, type Done, type Subject, WrittenReply } from './calls.ts';
 import { type BoundSocket, bindSocket } from './socket.ts';
 
 const CONTENT_TYPE = 'application/vnd.docker.plugins.v1.2+json';
@@ -261,12 +261,18 @@ async function atMost(ms: number, work: Promise<unknown>): Promise<void> {
   clearTimeout(timer);
 }
 
-function send(response: Response, status: number, body: object, isLast: boolean): void {
+function send(response: Response, status: number, body: object | WrittenReply, isLast: boolean): void {
   if (isLast) response.setHeader('Connection', 'close');
   response.statusCode = status;
   response.setHeader('Content-Type', CONTENT_TYPE);
   response.setHeader('Server', `tsmacvlan/${VERSION}`);
-  response.end(JSON.stringify(body));
+  if (!(body instanceof WrittenReply)) return void response.end(JSON.stringify(body));
+  response.setHeader(
+    'Content-Length',
+    body.pieces.reduce((sum, { length }) => sum + length, 0),
+  );
+  for (const piece of body.pieces) response.write(piece);
+  response.end();
 }
 
 /** Network and IPAM proxies of the engine read different keys, and pass over the error under the wrong one. */

@@ -5,10 +5,8 @@
  * Keys nobody asked for are ignored, wrong types are refused. Docker's PascalCase exists only in this file.
  */
 import * as v from 'valibot';
-import * as errors from '../errors.ts';
-import type { FoundLeak } from '../collector.ts';
 import { parseInterfaceAddress } from '../address.ts';
-import type { InterfaceAddress, Remembered, Subnet } from '../model.ts';
+import type { InterfaceAddress, Subnet } from '../model.ts';
 import type {
   AddressRequest,
   AllocationRequest,
@@ -20,10 +18,17 @@ import type {
   Unlimited,
 } from '../requests.ts';
 
-/** Longer than anything an engine sends and short enough to be stored and compared without thought. */
-const TEXT_LENGTH = 4096;
-const SHORT_TEXT = `text of at most ${TEXT_LENGTH} characters`;
-const NAME_LENGTH = 255;
+import {
+  anyObject,
+  knownName,
+  NAME_LENGTH,
+  object,
+  optionalText,
+  reader,
+  SHORT_TEXT,
+  text,
+  TEXT_LENGTH,
+} from './shapes.ts';
 
 // --- shapes ------------------------------------------------------------------------------------------------------
 
@@ -33,26 +38,8 @@ const id = v.pipe(
   v.regex(/^[A-Za-z0-9][\w.-]{0,255}$/, 'an id of 1 to 256 letters, digits, ".", "_" or "-"'),
 );
 
-const text = v.pipe(v.string(), v.maxLength(TEXT_LENGTH, SHORT_TEXT));
-
-/** Go has no null text: absent is "". */
-const optionalText = v.pipe(
-  v.nullish(text, ''),
-  v.transform((value) => (value === '' ? null : value)),
-);
-
 /** Ours, as ipam/pool.ts made it. */
 const poolId = v.pipe(text, v.regex(/^\P{C}+$/u, 'the PoolID that RequestPool answered'));
-
-/** A JSON object; valibot alone would take a list for one. */
-const anyObject = v.custom<Record<string, unknown>>(
-  (value) => typeof value === 'object' && value !== null && !Array.isArray(value),
-  'an object',
-);
-
-function object<const E extends v.ObjectEntries>(entries: E) {
-  return v.pipe(anyObject, v.object(entries));
-}
 
 /** A Go map of texts, null when empty. Every key stays, also `__proto__` (as an own key), so that it can be refused. */
 const textMap = v.pipe(
@@ -331,12 +318,6 @@ function readName(name: string | undefined): string | null {
   return name === undefined || name === '' || name.length > NAME_LENGTH ? null : knownName(name);
 }
 
-function knownName(name: string): string {
-  if (name.length > NAME_LENGTH) throw errors.containerNameLong(name, name.length, NAME_LENGTH);
-  if (/^[^\s\p{C}]+$/u.test(name)) return name;
-  throw errors.containerName(name);
-}
-
 export const readReleaseAddress = reader(
   v.pipe(
     // Empty for an address that did not come from an IPAM (libnetwork endpoint.go releaseIPAddresses): nobody has leased it.
@@ -368,63 +349,6 @@ export function writeAddress({ address }: { address: string }) {
   return { Address: address, Data: {} };
 }
 
-// --- our own command line ----------------------------------------------------------------------------------------
-
-export const readCollection = reader(
-  v.pipe(
-    object({ DryRun: v.nullish(v.boolean(), false) }),
-    v.transform(({ DryRun }) => ({ isDryRun: DryRun })),
-  ),
-);
-
-/** The leaks that were found, as the collector tells them. */
-export function writeLeaks(leaks: readonly FoundLeak[]) {
-  return { Leaks: leaks };
-}
-
-/** The names of parents. */
-export function writeParents(parents: readonly string[]) {
-  return { Parents: parents };
-}
-
-export const readClearance = reader(
-  v.pipe(
-    object({ Address: v.nullish(text, null) }),
-    v.transform(({ Address }) => ({ address: Address })),
-  ),
-);
-
-const containerName = v.pipe(text, v.transform(knownName));
-
-export const readReservation = reader(
-  v.pipe(
-    object({ Name: containerName, Address: text, Network: optionalText }),
-    v.transform(({ Name, Address, Network }) => ({ name: Name, address: Address, networkId: Network })),
-  ),
-);
-
-export const readUnreserve = reader(
-  v.pipe(
-    object({ Name: containerName, Network: optionalText }),
-    v.transform(({ Name, Network }) => ({ name: Name, networkId: Network })),
-  ),
-);
-
-/** What was reserved. */
-export function writeRemembered({ name, address }: Remembered) {
-  return { Name: name, Address: address };
-}
-
-/** The addresses that the name had. */
-export function writeForgotten({ forgotten }: { forgotten: readonly Remembered[] }) {
-  return { Addresses: forgotten.map(({ address }) => address) };
-}
-
-/** How many. */
-export function writeCleared({ count }: { count: number }) {
-  return { Cleared: count };
-}
-
 // --- both --------------------------------------------------------------------------------------------------------
 
 /** The answer of a call that only succeeds. */
@@ -435,45 +359,4 @@ export function writeNothing() {
 /** `192.168.1.2/24` → `192.168.1.2`. */
 export function withoutLength(address: string): string {
   return address.replace(/\/\d+$/, '');
-}
-
-/** Turns a schema into `body => our type`; throws WRONG_FIELD for the first thing that does not fit. */
-function reader<T>(schema: v.GenericSchema<unknown, T>): (body: unknown) => T {
-  return (body) => {
-    const result = v.safeParse(schema, body, { abortEarly: true });
-    if (result.success) return result.output;
-    throw refusal(result.issues[0]);
-  };
-}
-
-function refusal(issue: v.BaseIssue<unknown>): errors.PluginError {
-  // For a missing key valibot reports the object around it; the path says which key.
-  const value = issue.path?.at(-1)?.value ?? issue.input;
-  if (typeof value === 'string' && issue.message === SHORT_TEXT)
-    return errors.textTooLong(pathOf(issue), value.length, TEXT_LENGTH);
-  if (issue.received === 'undefined') return errors.missingField(pathOf(issue));
-  return errors.wrongField(pathOf(issue), expectedBy(issue), received(value));
-}
-
-function pathOf({ path }: v.BaseIssue<unknown>): string {
-  return path?.map(({ key }) => String(key)).join('.') ?? '';
-}
-
-const TYPES: ReadonlyMap<string, string> = new Map([
-  ['string', 'text'],
-  ['boolean', 'true or false'],
-  ['number', 'a number'],
-  ['array', 'a list'],
-]);
-
-/** valibot's own words are for programmers; messages of our shapes already are what was expected. */
-function expectedBy(issue: v.BaseIssue<unknown>): string {
-  return TYPES.get(issue.type) ?? issue.message;
-}
-
-/** Never the inside of a list or an object: it may be a megabyte deep. */
-function received(value: unknown): string {
-  if (Array.isArray(value)) return 'a list';
-  if (typeof value === 'object' && value !== null) return 'an object';
-  return errors.quote(value);
 }

@@ -113,26 +113,27 @@ export function openLocalStore(directory: string): LocalStore {
  * For short looks: without a daemon it assumes that none starts while it is open.
  */
 export function readLocalStore(directory: string): ReadonlyStore {
+  const { file, database } = openToRead(directory);
+  try {
+    return new LocalStore(file, database, null);
+  } catch (error) {
+    database.close();
+    throw storeFailure(error, file);
+  }
+}
+
+/** The database below it, of this program's schema. Throws STORE_MISSING, STORE_NOT_READABLE, STORE_NEWER or STORE_OLDER. */
+export function openToRead(directory: string): { file: string; database: DatabaseSync } {
   const file = join(resolve(directory), DATABASE);
   const database = openForReading(file);
   try {
     database.exec(BE_PATIENT);
     checkVersion(database, file);
     if (schemaVersion(database) < MIGRATIONS.length) throw errors.storeOlder(file);
-    return new LocalStore(file, database, null);
+    return { file, database };
   } catch (error) {
     database.close();
-    throw asPluginError(error, file);
-  }
-}
-
-/** Opens it so for as long as `use` takes. */
-export async function lookIntoLocalStore<T>(directory: string, use: (store: ReadonlyStore) => Promise<T>): Promise<T> {
-  const store = readLocalStore(directory);
-  try {
-    return await use(store);
-  } finally {
-    await store.close();
+    throw storeFailure(error, file);
   }
 }
 
@@ -158,7 +159,7 @@ function takeLock(directory: string): DatabaseSync {
   } catch (error) {
     lock.close();
     if (primaryCode(error) === SQLITE.BUSY) throw errors.storeHeld(directory, lockHolder(file));
-    throw asPluginError(error, file);
+    throw storeFailure(error, file);
   }
 }
 
@@ -185,7 +186,7 @@ function openForWriting(directory: string, file: string): DatabaseSync {
     return database;
   } catch (error) {
     database.close();
-    throw asPluginError(error, file);
+    throw storeFailure(error, file);
   }
 }
 
@@ -340,7 +341,7 @@ class LocalTable<T> implements Table<T> {
     try {
       return action();
     } catch (error) {
-      throw asPluginError(error, this.#file);
+      throw storeFailure(error, this.#file);
     }
   }
 }
@@ -362,7 +363,7 @@ function canonical(record: unknown): string {
 const SQLITE = { PERM: 3, BUSY: 5, LOCKED: 6, READONLY: 8, CORRUPT: 11, FULL: 13, CANTOPEN: 14, NOTADB: 26 } as const;
 
 /** The only place where a failure of SQLite becomes a sentence. */
-function asPluginError(error: unknown, file: string): unknown {
+export function storeFailure(error: unknown, file: string): unknown {
   if (error instanceof errors.PluginError) return error;
   const reason = systemReason(error);
   switch (primaryCode(error)) {

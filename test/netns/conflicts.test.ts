@@ -99,7 +99,7 @@ describe('conflicts of running containers', { skip: outsideLab(), timeout: 600_0
     const typo = await host.run([process.execPath, BUNDLE, 'conflicts', '--clera']);
     assert.deepEqual(
       [typo.code, typo.stderr],
-      [2, 'tsmacvlan: unknown option "--clera" (did you mean --clear?); see tsmacvlan --help\n'],
+      [2, 'tsmacvlan: conflicts takes no option "--clera" (did you mean --clear?); see tsmacvlan conflicts --help\n'],
     );
   });
 

@@ -24,11 +24,11 @@ const BELOW: Readonly<Record<string, readonly string[]>> = {
   store: [],
   ground: [],
 };
-const BUILDERS = ['tsmacvlan.ts', 'cli.ts', 'sharedstore.ts', 'main.ts'];
+const BUILDERS = ['tsmacvlan.ts', 'cli.ts', 'main.ts'];
 /** Each outside library has one door: the room or file that may import it. */
 const DOORS: Readonly<Record<string, string>> = {
   express: 'server/',
-  valibot: 'server/wire.ts',
+  valibot: 'server/',
   koffi: 'kernel/libc.ts',
   winston: 'log.ts',
   'ip-address': 'address.ts',
@@ -52,7 +52,9 @@ const imports: Import[] = files.flatMap((file) => {
 });
 
 function room(file: string): string {
-  return file.includes('/') ? (file.split('/')[0] ?? '') : BUILDERS.includes(file) ? 'builders' : 'ground';
+  const [first = '', ...rest] = file.split('/');
+  if (BUILDERS.includes(first) || first === 'commands') return 'builders';
+  return rest.length > 0 ? first : 'ground';
 }
 
 function inside({ file, target }: Import): string | undefined {

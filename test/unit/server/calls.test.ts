@@ -33,7 +33,11 @@ interface Case {
 
 const CASES: readonly Case[] = [
   { call: 'Plugin.Activate', reply: { Implements: ['NetworkDriver', 'IpamDriver'] } },
-  { call: 'Tsmacvlan.FilteredParents', reply: { Parents: ['eth0'] } },
+  {
+    call: 'Tsmacvlan.State',
+    body: { Tables: ['networks'] },
+    reply: { FilteredParents: ['eth0'], Tables: { networks: [] } },
+  },
   {
     call: 'NetworkDriver.GetCapabilities',
     reply: { Scope: 'local', ConnectivityScope: 'global', GwAllocChecker: true },

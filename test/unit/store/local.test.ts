@@ -145,7 +145,7 @@ test('a reader of nothing says where it looked and makes nothing', options, (t) 
   const directory = temporaryDirectory(t);
   const { code, message } = refusal(() => readLocalStore(join(directory, 'absent')));
   assert.equal(code, 'STORE_MISSING');
-  assert.match(message, /^there is no state file "[^"]+absent\/tsmacvlan\.db"; start tsmacvlan serve/);
+  assert.match(message, /^there is no state file "[^"]+absent\/tsmacvlan\.db", and no tsmacvlan runs here; /);
   assert.deepEqual(readdirSync(directory), []);
 });
 

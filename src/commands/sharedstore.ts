@@ -1,35 +1,29 @@
 /** The command line's part of a shared store: its addresses, its hosts, and moving in and out. */
-import { contains, inOrderOfAddress, parseAddress, parsePrefix } from './address.ts';
-import * as errors from './errors.ts';
-import { type Lease, type Network, type NetworkSubnet, segmentOf } from './model.ts';
-import { readSettings } from './settings.ts';
-import type { Move, SharedAddress } from './store/etcd/migrate.ts';
-import type { Forgotten, SharedNode } from './store/etcd/nodes.ts';
-import { lookIntoLocalStore } from './store/local.ts';
-import { print, printJson, type Row, table } from './tables.ts';
+import { contains, inOrderOfAddress, parseAddress, parsePrefix } from '../address.ts';
+import * as errors from '../errors.ts';
+import { type Lease, type Network, type NetworkSubnet, segmentOf } from '../model.ts';
+import { readSettings } from '../settings.ts';
+import type { Move, SharedAddress } from '../store/etcd/migrate.ts';
+import type { Forgotten, SharedNode } from '../store/etcd/nodes.ts';
+import { print, printJson, type Row, table } from '../tables.ts';
+import type { Options } from './command.ts';
+import { readRecords } from './records.ts';
 
 /** What can be said with `tsmacvlan store`. */
-export interface StoreFlags {
-  readonly json: boolean;
-  readonly isDryRun: boolean;
-  readonly isForced: boolean;
-  /** `local` or `etcd://HOST:PORT,…`, of a migration. */
-  readonly from: string | undefined;
-  readonly to: string | undefined;
-}
+type StoreOptions = Pick<Options, 'json' | 'dry-run' | 'force' | 'from' | 'to'>;
 
 /** `leases --cluster`: the addresses of all hosts. */
-export async function printSharedAddresses({ json }: Pick<StoreFlags, 'json'>): Promise<void> {
+export async function printSharedAddresses({ json }: Pick<Options, 'json'>): Promise<void> {
   const { cluster } = readSettings(process.env);
   if (cluster === null) throw errors.storeIsLocal();
-  const { readShared } = await import('./store/etcd/migrate.ts');
+  const { readShared } = await import('../store/etcd/migrate.ts');
   const addresses = byAddress(await readShared(cluster));
   if (json) printJson(addresses);
   else print(table(addresses.map(sharedRow)));
 }
 
 /** `store`: `argument` is the word after it, `node` the one after that. Resolves with the exit code; nothing is 0. */
-export async function sharedStore(flags: StoreFlags, argument: string, node: string): Promise<number | void> {
+export async function sharedStore(flags: StoreOptions, argument: string, node: string): Promise<number | void> {
   if (argument === 'migrate' && node === '') return migrate(flags);
   if (argument === 'nodes' && node === '') return sharedNodes(flags);
   if (argument === 'forget' && node !== '') return forgetShared(flags, node);
@@ -38,33 +32,42 @@ export async function sharedStore(flags: StoreFlags, argument: string, node: str
 }
 
 /** The other settings of the shared store are those of the daemon. Exit code 3: some of them are another host's. */
-async function migrate({ json, isDryRun, isForced, from, to }: StoreFlags): Promise<number> {
+async function migrate({
+  json,
+  'dry-run': isDryRun = false,
+  force: isForced = false,
+  from,
+  to,
+}: StoreOptions): Promise<number> {
   const place = from === 'local' ? to : to === 'local' ? from : undefined;
   if (place === undefined || place === 'local') throw errors.migrateUsage();
   const { cluster, stateDirectory } = readSettings({ ...process.env, STORE: place });
   if (cluster === null) throw errors.migrateUsage();
-  const { moveIn, moveOut } = await import('./store/etcd/migrate.ts');
+  const { moveIn, moveOut } = await import('../store/etcd/migrate.ts');
   const moves = byAddress(await (from === 'local' ? moveIn : moveOut)(stateDirectory, cluster, isDryRun, isForced));
   if (json) printJson(moves);
   else print(table(moves.map((move) => moveRow(move, isDryRun))));
   return moves.some(({ outcome }) => outcome === 'taken') ? 3 : 0;
 }
 
-async function sharedNodes({ json }: StoreFlags): Promise<void> {
+async function sharedNodes({ json }: StoreOptions): Promise<void> {
   const { cluster, stateDirectory } = readSettings(process.env);
   if (cluster === null) throw errors.storeIsLocal();
-  const { readNodes } = await import('./store/etcd/nodes.ts');
+  const { readNodes } = await import('../store/etcd/nodes.ts');
   const nodes = await readNodes(cluster, stateDirectory);
   if (json) printJson(nodes);
   else print(table(nodes.map(nodeRow)));
 }
 
 /** Exit code 3: some of its addresses are in use, or could not be asked for. */
-async function forgetShared({ json, isDryRun, isForced }: StoreFlags, node: string): Promise<number> {
+async function forgetShared(
+  { json, 'dry-run': isDryRun = false, force: isForced = false }: StoreOptions,
+  node: string,
+): Promise<number> {
   const { cluster, stateDirectory } = readSettings(process.env);
   if (cluster === null) throw errors.storeIsLocal();
-  const { forgetNode } = await import('./store/etcd/nodes.ts');
-  const networks = await lookIntoLocalStore(stateDirectory, (store) => store.networks.list());
+  const { forgetNode } = await import('../store/etcd/nodes.ts');
+  const { networks } = await readRecords('networks');
   const wish = { node, isDryRun, isForced };
   const found = byAddress(await forgetNode(cluster, stateDirectory, wish, (lease) => holderOnLan(networks, lease)));
   if (json) printJson(found);
@@ -85,7 +88,7 @@ async function holderOnLan(
   };
   const network = networks.find((one) => segmentOf(one) !== null && one.subnets.some(isOn));
   if (network === undefined) return null;
-  const { askLan } = await import('./main.ts');
+  const { askLan } = await import('../main.ts');
   const verdict = await askLan(network.parent.name, address, 'fast');
   return verdict.held ? verdict.macAddress : '';
 }

@@ -1,0 +1,133 @@
+/** The commands. What one of them needs is loaded when it runs. */
+import type { Command } from './command.ts';
+
+const JSON_OUTPUT = { json: 'print data as JSON' } as const;
+
+/** By name, in the order of the help. */
+export const COMMANDS: Readonly<Record<string, Command>> = {
+  serve: {
+    summary: 'run the plugin; settings come from the environment (tsmacvlan settings)',
+    examples: { serve: 'as the systemd service and the managed plugin do' },
+    async run() {
+      const [{ serveUntilSignal }, { readSettings }] = await Promise.all([
+        import('../main.ts'),
+        import('../settings.ts'),
+      ]);
+      await serveUntilSignal(readSettings(process.env));
+    },
+  },
+  map: {
+    summary: 'draw interfaces, VLANs, networks and containers',
+    options: JSON_OUTPUT,
+    examples: { map: 'which container is where', 'map --json | jq .networks': 'the same as data' },
+    run: async (options) => (await import('./listings.ts')).map(options),
+  },
+  networks: {
+    summary: 'list the networks',
+    options: JSON_OUTPUT,
+    examples: { networks: 'with parent, subnets and conflicts' },
+    run: async (options) => (await import('./listings.ts')).networks(options),
+  },
+  endpoints: {
+    summary: 'list the attachments of containers',
+    options: JSON_OUTPUT,
+    examples: { endpoints: 'with MAC address and addresses' },
+    run: async (options) => (await import('./listings.ts')).endpoints(options),
+  },
+  pools: {
+    summary: 'list the address pools',
+    options: JSON_OUTPUT,
+    examples: { pools: 'subnets, and the ranges that addresses come from' },
+    run: async (options) => (await import('./listings.ts')).pools(options),
+  },
+  leases: {
+    summary: 'list the addresses given out, here or by all hosts that share them',
+    options: { cluster: 'of all hosts that share addresses in etcd', ...JSON_OUTPUT },
+    examples: {
+      leases: 'in the order of addresses, with those kept for names',
+      'leases --cluster': 'of all hosts that share an etcd',
+    },
+    run: async (options) =>
+      options.cluster
+        ? (await import('./sharedstore.ts')).printSharedAddresses(options)
+        : (await import('./listings.ts')).leases(options),
+  },
+  conflicts: {
+    summary: 'list addresses that strangers on the LAN have, or forget what was recorded',
+    arguments: ['[ADDRESS]'],
+    options: { clear: 'forget them; what lasts is reported again', ...JSON_OUTPUT },
+    examples: {
+      conflicts: 'all that were seen',
+      'conflicts 192.168.1.70': 'those of one address',
+      'conflicts 192.168.1.70 --clear': 'forget them',
+    },
+    async run(options, address) {
+      if (options.clear) return (await import('./changes.ts')).clearConflicts(options, address);
+      return (await import('./listings.ts')).conflicts(options, address);
+    },
+  },
+  probe: {
+    summary: 'ask the LAN who has an address; exit code 0 nobody, 3 somebody',
+    arguments: ['ADDRESS'],
+    options: {
+      parent: 'the interface to ask on',
+      profile: 'in 0.7 s, or in 4 to 7 s as RFC 5227 has it; fast without it',
+      ...JSON_OUTPUT,
+    },
+    needs: ['parent'],
+    examples: { 'probe 192.168.1.70 --parent eth0': 'has anybody .70?' },
+    run: async (options, address) => (await import('./probe.ts')).probe(options, address),
+  },
+  gc: {
+    summary: 'have the daemon remove what dead containers left; a dry run only tells what and why',
+    options: { 'dry-run': 'remove nothing', ...JSON_OUTPUT },
+    examples: { 'gc --dry-run': 'what is left over, and why' },
+    run: async (options) => (await import('./changes.ts')).collectLeaks(options),
+  },
+  forget: {
+    summary:
+      'release a network that was removed while the plugin was away: Docker has none of this id, and tells nobody',
+    arguments: ['NETWORK'],
+    options: JSON_OUTPUT,
+    examples: { 'forget 3f2a9c1d04be': 'by the id, or its beginning, that tsmacvlan networks lists' },
+    run: async (options, network) => (await import('./changes.ts')).forget(options, network),
+  },
+  store: {
+    summary:
+      "of a shared store: list its hosts, free what one that is scrapped has, or claim this host's addresses there or give them back, while its daemon is stopped",
+    arguments: ['nodes|forget|migrate', '[NODE]'],
+    options: {
+      from: 'with migrate: local, or etcd://HOST:PORT',
+      to: 'with migrate: the other of the two',
+      'dry-run': 'with forget and migrate: only tell what would be done',
+      force: 'with forget: also what is in use; with migrate: also while containers run',
+      ...JSON_OUTPUT,
+    },
+    examples: {
+      'store nodes': 'the hosts that share addresses',
+      'store forget web2 --dry-run': 'what a scrapped host still has',
+      'store migrate --from local --to etcd://10.0.0.1:2379': "claim this host's addresses in etcd",
+    },
+    run: async (options, word, node) => (await import('./sharedstore.ts')).sharedStore(options, word, node),
+  },
+  reserve: {
+    summary: "give a container's name an address for good: it gets this one at each start, and no other container does",
+    arguments: ['NAME', 'ADDRESS'],
+    options: { network: 'where several networks have the address: the beginning of its id', ...JSON_OUTPUT },
+    examples: { 'reserve web 192.168.1.70': 'the container named web gets .70' },
+    run: async (options, name, address) => (await import('./changes.ts')).reserve(options, name, address),
+  },
+  unreserve: {
+    summary: 'forget the address that is reserved or remembered for a name',
+    arguments: ['NAME'],
+    options: { network: 'on this network only: the beginning of its id', ...JSON_OUTPUT },
+    examples: { 'unreserve web': 'its address may go to others' },
+    run: async (options, name) => (await import('./changes.ts')).unreserve(options, name),
+  },
+  settings: {
+    summary: 'list the settings with their defaults',
+    options: JSON_OUTPUT,
+    examples: { settings: 'what may stand in /etc/default/tsmacvlan' },
+    run: async (options) => (await import('./listings.ts')).settings(options),
+  },
+};
