@@ -719,6 +719,33 @@ export const severalStates = (directories: readonly string[]) =>
     `no tsmacvlan runs here, and several directories have a state (${directories.map(quote).join(', ')}); set STATE_DIR to one of them`,
   );
 
+export const backupNotWritable = (file: string, reason: string) =>
+  mistake(
+    'BACKUP_NOT_WRITABLE',
+    `cannot write backup ${quote(file)} (${reason}); nothing was changed, name another file`,
+  );
+
+export const backupNotReadable = (file: string, reason: string) =>
+  mistake(
+    'BACKUP_NOT_READABLE',
+    `cannot read backup ${quote(file)} (${reason}); name a file that tsmacvlan backup wrote`,
+  );
+
+export const backupDamaged = (file: string, why: string) =>
+  mistake('BACKUP_DAMAGED', `${quote(file)} is no whole backup (${why}); nothing was changed, use another one`);
+
+export const backupNewer = (file: string, found: number, known: number) =>
+  mistake(
+    'BACKUP_NEWER',
+    `backup ${quote(file)} was written by a newer tsmacvlan (schema ${found}, this program knows up to ${known}); nothing was changed, restore it with that version or a later one`,
+  );
+
+export const restoreWhileRunning = (socket: string) =>
+  mistake(
+    'RESTORE_WHILE_RUNNING',
+    `a tsmacvlan runs here (socket ${quote(socket)}), and would go on with what it knows; stop it first, with systemctl stop tsmacvlan or docker plugin disable --force (containers run on), and start it afterwards`,
+  );
+
 export const outputFailed = (reason: string) =>
   fault('OUTPUT_FAILED', `the output cannot be written (${reason}); what is printed is not whole`);
 

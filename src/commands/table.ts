@@ -124,6 +124,25 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
     examples: { 'unreserve web': 'its address may go to others' },
     run: async (options, name) => (await import('./changes.ts')).unreserve(options, name),
   },
+  backup: {
+    summary: 'write all that is recorded into a file, also while the plugin runs',
+    arguments: ['FILE'],
+    options: JSON_OUTPUT,
+    examples: { 'backup /var/backups/tsmacvlan': 'for root alone; an older backup there is replaced' },
+    run: async (options, file) => (await import('./backups.ts')).backup(options, file),
+  },
+  restore: {
+    summary: 'put back what a backup has, while the plugin is stopped; what was there is kept beside it',
+    details:
+      'Containers may run meanwhile. Stop the plugin first (systemctl stop tsmacvlan, or docker plugin disable --force), and start it afterwards: it finds containers that were started since the backup by their interfaces.',
+    arguments: ['FILE'],
+    options: { 'dry-run': 'only tell what would be restored', ...JSON_OUTPUT },
+    examples: {
+      'restore /var/backups/tsmacvlan --dry-run': 'what is in it, beside what is there now',
+      'restore /var/backups/tsmacvlan': 'do it',
+    },
+    run: async (options, file) => (await import('./backups.ts')).restore(options, file),
+  },
   settings: {
     summary: 'list the settings with their defaults',
     options: JSON_OUTPUT,

@@ -15,6 +15,7 @@ import type {
   Unlimited,
 } from '../requests.ts';
 import type { Scope } from '../settings.ts';
+import { VERSION } from '../version.ts';
 import * as own from './ownwire.ts';
 import * as wire from './wire.ts';
 
@@ -65,10 +66,18 @@ export interface ConflictVerbs {
   clear(request: { address: string | null }): Promise<{ count: number }>;
 }
 
+/** Records as they are told. */
+export interface Told {
+  readonly schema: number;
+  /** The host's name in a shared store; null where it is in none. */
+  readonly node: string | null;
+  readonly pieces: readonly Buffer[];
+}
+
 /** What the table needs of the records. */
 export interface StateVerbs {
-  /** The JSON text of an object with the tables that were asked for, as they are at one moment, in pieces. */
-  read(tables: readonly TableName[]): Promise<readonly Buffer[]>;
+  /** The tables that were asked for as they are at one moment, as the JSON text of an object in pieces. */
+  read(tables: readonly TableName[]): Promise<Told>;
 }
 
 /** A row of the table. */
@@ -190,7 +199,7 @@ export function createCalls({ network, ipam, leaks, conflicts, state, scope, fil
     State: prompt(
       call(
         own.readTables,
-        async ({ tables }) => ({ pieces: await state.read(tables), parents: filteredParents() }),
+        async ({ tables }) => ({ ...(await state.read(tables)), parents: filteredParents() }),
         writeState,
       ),
     ),
@@ -275,9 +284,9 @@ function prompt(call: Call): Call {
 }
 
 /** The text of the tables goes out as it is: to parse and write ten thousand leases again would hold up every other call. */
-function writeState({ pieces, parents }: { pieces: readonly Buffer[]; parents: string[] }): WrittenReply {
-  const head = `{"FilteredParents":${JSON.stringify(parents)},"Tables":`;
-  return new WrittenReply([Buffer.from(head), ...pieces, Buffer.from('}')]);
+function writeState({ schema, node, pieces, parents }: Told & { parents: string[] }): WrittenReply {
+  const head = JSON.stringify({ Version: VERSION, Schema: schema, Node: node, FilteredParents: parents });
+  return new WrittenReply([Buffer.from(`${head.slice(0, -1)},"Tables":`), ...pieces, Buffer.from('}')]);
 }
 
 function unheard(call: Call): Call {

@@ -18,7 +18,7 @@ import { MIGRATIONS, migrate, schemaVersion } from './schema.ts';
 import { conflictKey, leaseKey, nameKey, type Store, type Table } from './store.ts';
 import { WriteAheadLog } from './wal.ts';
 
-const DATABASE = 'tsmacvlan.db';
+export const DATABASE = 'tsmacvlan.db';
 const LOCK = 'tsmacvlan.lock';
 
 /** SQLite waits inside a call, with our event loop: longer than anyone but a forgotten sqlite3 session holds the file. */
@@ -97,8 +97,7 @@ export class LocalStore implements Store {
  */
 export function openLocalStore(directory: string): LocalStore {
   const file = join(resolve(directory), DATABASE);
-  makeDirectory(directory);
-  const lock = takeLock(directory);
+  const lock = holdDirectory(directory);
   try {
     const database = openForWriting(directory, file);
     return new LocalStore(file, database, { lock, log: openLog(directory, file, database) });
@@ -112,8 +111,8 @@ export function openLocalStore(directory: string): LocalStore {
  * Opens the same state for reading, beside a running daemon or without one. Leaves no file behind.
  * For short looks: without a daemon it assumes that none starts while it is open.
  */
-export function readLocalStore(directory: string): ReadonlyStore {
-  const { file, database } = openToRead(directory);
+export function readLocalStore(directory: string, name = DATABASE): ReadonlyStore {
+  const { file, database } = openToRead(directory, name);
   try {
     return new LocalStore(file, database, null);
   } catch (error) {
@@ -123,8 +122,8 @@ export function readLocalStore(directory: string): ReadonlyStore {
 }
 
 /** The database below it, of this program's schema. Throws STORE_MISSING, STORE_NOT_READABLE, STORE_NEWER or STORE_OLDER. */
-export function openToRead(directory: string): { file: string; database: DatabaseSync } {
-  const file = join(resolve(directory), DATABASE);
+export function openToRead(directory: string, name = DATABASE): { file: string; database: DatabaseSync } {
+  const file = join(resolve(directory), name);
   const database = openForReading(file);
   try {
     database.exec(BE_PATIENT);
@@ -135,6 +134,12 @@ export function openToRead(directory: string): { file: string; database: Databas
     database.close();
     throw storeFailure(error, file);
   }
+}
+
+/** Makes the directory when missing, and keeps it from every other writer until the lock is closed. Throws STORE_HELD. */
+export function holdDirectory(directory: string): DatabaseSync {
+  makeDirectory(directory);
+  return takeLock(directory);
 }
 
 function makeDirectory(directory: string): void {
@@ -347,7 +352,7 @@ class LocalTable<T> implements Table<T> {
 }
 
 /** JSON with sorted keys: equal records have equal texts. */
-function canonical(record: unknown): string {
+export function canonical(record: unknown): string {
   return JSON.stringify(record, (_key, value: unknown) =>
     value !== null && typeof value === 'object' && !Array.isArray(value)
       ? Object.fromEntries(

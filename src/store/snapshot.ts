@@ -6,10 +6,12 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { DatabaseSync } from 'node:sqlite';
 import type { TableName } from '../model.ts';
+import { peekNode } from './etcd/identity.ts';
 import { openToRead, storeFailure } from './local.ts';
+import { schemaVersion } from './schema.ts';
 
 /** What holds each in the file. */
-const HELD_IN: Readonly<Record<TableName, string>> = {
+export const HELD_IN: Readonly<Record<TableName, string>> = {
   networks: 'network_records',
   endpoints: 'endpoint_records',
   pools: 'pool_records',
@@ -21,11 +23,18 @@ const HELD_IN: Readonly<Record<TableName, string>> = {
 /** Rows that are read in one turn of the event loop: half a millisecond. */
 const PAGE = 250;
 
-/**
- * The JSON text `{"networks": [record, …], …}` in pieces, each record as it is written down. Throws what openToRead() does,
- * STORE_DAMAGED, STORE_BUSY or STORE_FAILED.
- */
-export async function readSnapshot(directory: string, tables: readonly TableName[]): Promise<Buffer[]> {
+/** Records of one moment. */
+export interface Snapshot {
+  /** PRAGMA user_version. */
+  readonly schema: number;
+  /** The host's name in a shared store; null where it is in none. */
+  readonly node: string | null;
+  /** The JSON text `{"networks": [record, …], …}`, each record as it is written down. */
+  readonly pieces: readonly Buffer[];
+}
+
+/** Throws what openToRead() does, STORE_BUSY or STORE_FAILED. */
+export async function readSnapshot(directory: string, tables: readonly TableName[]): Promise<Snapshot> {
   const { file, database } = openToRead(directory);
   try {
     database.exec('BEGIN');
@@ -34,7 +43,8 @@ export async function readSnapshot(directory: string, tables: readonly TableName
       pieces.push(Buffer.from(`${pieces.length === 0 ? '{' : '],'}${JSON.stringify(table)}:[`));
       await readTable(database, HELD_IN[table], pieces);
     }
-    return [...pieces, Buffer.from(pieces.length === 0 ? '{}' : ']}')];
+    pieces.push(Buffer.from(pieces.length === 0 ? '{}' : ']}'));
+    return { schema: schemaVersion(database), node: peekNode(directory), pieces };
   } catch (error) {
     throw storeFailure(error, file);
   } finally {

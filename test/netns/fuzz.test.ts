@@ -63,7 +63,7 @@ describe('fuzz', { skip: outsideLab(), timeout: 3_600_000 }, () => {
       leaks: quietLeaks,
       conflicts: quietConflicts,
       scope: 'local',
-      state: { read: async () => [Buffer.from('{"networks":[]}')] },
+      state: { read: async () => ({ schema: 4, node: null, pieces: [Buffer.from('{"networks":[]}')] }) },
       filteredParents: () => [],
     });
     const server = new PluginServer({ calls, log });

@@ -31,7 +31,7 @@ const calls = createCalls({
   network: remembering(asked, quietNetwork),
   ipam: remembering(asked, quietIpam),
   leaks: quietLeaks,
-  state: { read: async () => [Buffer.from('{"networks":[]}')] },
+  state: { read: async () => ({ schema: 4, node: null, pieces: [Buffer.from('{"networks":[]}')] }) },
   filteredParents: () => ['eth0'],
   conflicts: quietConflicts,
   scope: 'local',

@@ -55,6 +55,18 @@ export function peekSelf(stateDirectory: string): Self {
   return { node, host, file, life, place: placeOf(file), isCopy: mark === COPIED };
 }
 
+/** Its name without more; null where it has none. */
+export function peekNode(stateDirectory: string): string | null {
+  const file = join(resolve(stateDirectory), 'node');
+  return existsSync(file) ? (readName(file)[0] ?? null) : null;
+}
+
+/** The name it had, where it has none any more: what it claimed in a shared store stands there by this name. */
+export function restoreNode(stateDirectory: string, node: string): void {
+  const file = join(resolve(stateDirectory), 'node');
+  if (!existsSync(file) && NODE_FILE.test(node)) writeWhole(file, `${node}\n`);
+}
+
 /** From now on this host refuses to be the node, also while the other machine is off. */
 export function markCopied({ file, node }: Pick<Self, 'file' | 'node'>): void {
   if (existsSync(file)) writeWhole(file, `${node}\n${COPIED}\n`);

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { nameUnknown, storeFull } from '../../../src/errors.ts';
+import { VERSION } from '../../../src/version.ts';
 import { askDaemon, UNRESERVE } from '../../../src/server/client.ts';
 import { ask, openDoor } from './door.ts';
 
@@ -36,7 +37,7 @@ const CASES: readonly Case[] = [
   {
     call: 'Tsmacvlan.State',
     body: { Tables: ['networks'] },
-    reply: { FilteredParents: ['eth0'], Tables: { networks: [] } },
+    reply: { Version: VERSION, Schema: 4, Node: null, FilteredParents: ['eth0'], Tables: { networks: [] } },
   },
   {
     call: 'NetworkDriver.GetCapabilities',

@@ -48,7 +48,7 @@ export async function openDoor(
     network: remembering(asked, quietNetwork, network, limits),
     ipam: remembering(asked, quietIpam, ipam, limits),
     leaks: { ...quietLeaks, ...leaks },
-    state: { read: async () => [Buffer.from('{"networks":[]}')] },
+    state: { read: async () => ({ schema: 4, node: null, pieces: [Buffer.from('{"networks":[]}')] }) },
     filteredParents: () => ['eth0'],
     conflicts: quietConflicts,
     scope: 'local',
