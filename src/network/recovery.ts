@@ -8,6 +8,7 @@ import type { Link, LinkEvent, Links } from '../kernel/link.ts';
 import type { Log } from '../log.ts';
 import type { Endpoint, Network, ParentLink } from '../model.ts';
 import type { Store } from '../store/store.ts';
+import { adoptContainers } from './adoption.ts';
 import type { Departures } from './departures.ts';
 import type { LanOfEndpoints } from './endpointlan.ts';
 import type { Endpoints } from './endpoints.ts';
@@ -61,6 +62,7 @@ export class Recovery {
   async recover(): Promise<void> {
     const { store, endpoints, departures, networks, host, log } = this.#parts;
     await endpoints.load();
+    await adoptContainers(this.#parts);
     const recorded = await store.networks.list();
     await networks.restore(recorded);
     await undo(log, 'routes of the host', () => host.deleteStrayRoutes(recorded, endpoints.all()));

@@ -22,7 +22,7 @@ import { getSystemErrorMessage } from 'node:util';
 import * as errors from '../errors.ts';
 import { type Records, TABLES, type TableName } from '../model.ts';
 import { restoreNode } from './etcd/identity.ts';
-import { canonical, DATABASE, holdDirectory, readLocalStore, storeFailure } from './local.ts';
+import { canonical, DATABASE, holdDirectory, readLocalStore, RESTORED, storeFailure } from './local.ts';
 import { MIGRATIONS, migrate } from './schema.ts';
 import { HELD_IN } from './snapshot.ts';
 import { conflictKey, leaseKey, nameKey } from './store.ts';
@@ -125,6 +125,7 @@ function build(scratch: string, { schema, tables }: Backup): void {
     }
     database.exec('COMMIT');
     migrate(database);
+    database.exec(RESTORED);
   } finally {
     database.close();
   }

@@ -51,6 +51,7 @@ export class LocalStore implements Store {
   readonly leases: Table<Lease>;
   readonly conflicts: Table<Conflict>;
   readonly names: Table<Remembered>;
+  readonly isRestored: boolean;
   readonly #database: DatabaseSync;
   /** Null for a reader. */
   readonly #writer: Writer | null;
@@ -58,6 +59,7 @@ export class LocalStore implements Store {
   constructor(file: string, database: DatabaseSync, writer: Writer | null) {
     this.#database = database;
     this.#writer = writer;
+    this.isRestored = hasMark(database);
     const table = <T>(name: string, keyOf: (record: T) => string, codec = plainCodec<T>()) =>
       new LocalTable<T>({ file, database, log: writer?.log ?? null, name, keyOf, codec });
     // A reader would not hear of the daemon's changes.
@@ -78,6 +80,10 @@ export class LocalStore implements Store {
     this.names = mirrored<Remembered>('name_records', nameKey);
   }
 
+  async settleRestore(): Promise<void> {
+    this.#database.exec('PRAGMA application_id = 0');
+  }
+
   async durable(): Promise<void> {
     await this.#writer?.log.durable();
   }
@@ -89,6 +95,13 @@ export class LocalStore implements Store {
     await this.#writer.log.close();
     this.#writer.lock.close();
   }
+}
+
+/** In a state file that was made of a backup, until the first start is done with it. */
+export const RESTORED = 'PRAGMA application_id = 1';
+
+function hasMark(database: DatabaseSync): boolean {
+  return database.prepare('PRAGMA application_id').get()?.['application_id'] === 1;
 }
 
 /**

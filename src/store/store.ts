@@ -73,6 +73,10 @@ export interface Store {
   readonly conflicts: Table<Conflict>;
   /** What names had on this host; hosts that share addresses do not share it. */
   readonly names: Table<Remembered>;
+  /** The records were put back from a backup, and no start since then has settled what it does not know; absent for false. */
+  readonly isRestored?: boolean;
+  /** That is done. */
+  settleRestore?(): Promise<void>;
   /** Resolves when all changes that were made before this call are on the disk; those of others may be too. Throws STORE_UNSYNCED. */
   durable(): Promise<void>;
   /** Changes under way are finished; none is taken afterwards. */

@@ -89,6 +89,14 @@ export class ClusterStore implements Store {
     this.#stay = this.#run();
   }
 
+  get isRestored(): boolean {
+    return this.#local.isRestored === true;
+  }
+
+  async settleRestore(): Promise<void> {
+    await this.#local.settleRestore?.();
+  }
+
   async durable(): Promise<void> {
     await this.#local.durable();
   }
