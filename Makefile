@@ -12,7 +12,7 @@ NODE_IS_OLD := $(shell node -e 'const [a, b] = process.versions.node.split(".");
 PINNED := $(RUNTIME)/.package-lock.json
 READY := $(if $(NODE_IS_OLD),$(PINNED)) node_modules/.package-lock.json
 
-.PHONY: help build check watch unit test-netns test-docker test durations lifecycle parity sim kills crashes claims owners scale fuzz soak reboots squatters races swarm-long demo bench clean tables proto plugin plugin-enable push install uninstall release
+.PHONY: help build check watch unit test-netns test-docker test durations lifecycle parity sim kills crashes backups claims owners scale fuzz soak reboots squatters races swarm-long demo bench clean tables proto plugin plugin-enable push install uninstall release
 
 # The managed plugin's name on this engine. With any tag but `latest`, `-d tsmacvlan` works too (docs/install.md).
 PLUGIN ?= tsmacvlan:lan
@@ -101,6 +101,9 @@ reboots: build $(PINNED) ## COUNT=20 boots of a host, each but the last ended by
 demo: build ## two Docker hosts on one LAN, shown step by step (root)
 	node test/demo.ts
 
+backups: build ## ROUNDS=50 of backup, wipe and restore beside running containers, with kill -9 at random moments (root); SEED= repeats a run
+	FILE_MINUTES=90 ROUNDS=$(or $(ROUNDS),50) SEED=$(or $(SEED),$$RANDOM) node test/run.ts test/netns/backup.test.ts
+
 claims: $(READY) ## CLAIMS=2000 addresses kept by each of four processes while members of etcd are killed at random (root)
 	FILE_MINUTES=60 CLAIMS=$(or $(CLAIMS),2000) node test/run.ts test/netns/etcd-contention.test.ts
 
@@ -116,10 +119,13 @@ scale: build ## hosts that share addresses through etcd, measured: clients, leas
 bench: build ## the built-in macvlan driver, tsmacvlan and the least a plugin costs, side by side (root); ROWS= a part of a row's name, ENGINES= ROUNDS=
 	node test/bench.ts
 
-tables: $(READY) ## config.json, docs/reference.md, docs/messages.md and docs/differences.md, from the tables of the sources
+tables: $(READY) ## config.json, docs/reference.md, messages.md and differences.md, completion and man page, from the tables of the sources
 	node plugin/manifest.ts > config.json
 	node plugin/reference.ts > docs/reference.md
 	node plugin/messages.ts > docs/messages.md
+	node plugin/shell.ts bash > plugin/shell/tsmacvlan.bash
+	node plugin/shell.ts zsh > plugin/shell/_tsmacvlan
+	node plugin/shell.ts man > plugin/shell/tsmacvlan.8
 	node test/parity/page.ts > docs/differences.md
 
 proto: $(READY) ## src/store/etcd/*_pb.ts from its .proto files; the compiler comes from npm for this alone
@@ -144,6 +150,9 @@ install: build $(PINNED) ## the daemon as a systemd service (root; PREFIX=/usr/l
 	node plugin/application.ts $(INSTALLED)/lib/tsmacvlan
 	install -D $(RUNTIME)/node-linux-$(NODE_ARCH)/bin/node $(INSTALLED)/lib/tsmacvlan/node
 	install -D -m 644 -t $(INSTALLED)/share/doc/tsmacvlan docs/install.md docs/reference.md
+	install -D -m 644 plugin/shell/tsmacvlan.bash $(INSTALLED)/share/bash-completion/completions/tsmacvlan
+	install -D -m 644 plugin/shell/_tsmacvlan $(INSTALLED)/share/zsh/site-functions/_tsmacvlan
+	install -D -m 644 plugin/shell/tsmacvlan.8 $(INSTALLED)/share/man/man8/tsmacvlan.8
 	install -d $(INSTALLED)/bin $(DESTDIR)/etc/systemd/system
 	printf '#!/bin/sh\nexec $(PREFIX)/lib/tsmacvlan/node --max-semi-space-size=1 $(PREFIX)/lib/tsmacvlan/tsmacvlan.cjs "$$@"\n' > $(INSTALLED)/bin/tsmacvlan
 	chmod 755 $(INSTALLED)/bin/tsmacvlan
@@ -154,6 +163,7 @@ uninstall: ## stop the service and remove what make install wrote; /var/lib/tsma
 	$(if $(DESTDIR),,-systemctl disable --now tsmacvlan)
 	rm -rf $(INSTALLED)/lib/tsmacvlan $(INSTALLED)/share/doc/tsmacvlan
 	rm -f $(INSTALLED)/bin/tsmacvlan $(DESTDIR)/etc/systemd/system/tsmacvlan.service
+	rm -f $(addprefix $(INSTALLED)/share/,bash-completion/completions/tsmacvlan zsh/site-functions/_tsmacvlan man/man8/tsmacvlan.8)
 
 release: check build $(PINNED) ## release/: npm package, managed plugins, checksums, SBOM
 	node plugin/release.ts release

@@ -4,9 +4,8 @@ import { TABLES } from '../model.ts';
 import type { Backup } from '../store/backup.ts';
 import { print, printJson, table } from '../tables.ts';
 import type { Options } from './command.ts';
-import { findDaemon } from './daemon.ts';
 import { stateToRestore } from './places.ts';
-import { readAnswer } from './records.ts';
+import { daemonToAsk, readAnswer } from './records.ts';
 
 /** Consistent while the daemon runs: it answers with the records of one moment. */
 export async function backup({ json }: Options, file: string): Promise<void> {
@@ -21,7 +20,7 @@ export async function backup({ json }: Options, file: string): Promise<void> {
 export async function restore({ json, 'dry-run': isDryRun = false }: Options, file: string): Promise<void> {
   const { readBackup, restoreBackup } = await import('../store/backup.ts');
   const found = readBackup(file);
-  const running = process.env['STATE_DIR']?.trim() ? null : await findDaemon();
+  const running = await daemonToAsk();
   if (running !== null && !isDryRun) throw errors.restoreWhileRunning(running);
   const directory = running === null ? stateToRestore() : null;
   const kept = isDryRun || directory === null ? null : await restoreBackup(directory, file, found);

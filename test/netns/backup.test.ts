@@ -1,0 +1,225 @@
+/**
+ * Backup, wipe and restore beside running containers, with kill -9 of the daemon and of the commands at random moments: no
+ * address is given twice, and nothing that runs is unknown afterwards. `make backups ROUNDS=50` plays more of it.
+ */
+import assert from 'node:assert/strict';
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
+import { after, before, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { randomOf } from '../lab/drill.ts';
+import { outsideLab } from '../lab/enclosure.ts';
+import { Serving } from '../lab/serving.ts';
+
+const ROUNDS = Number(process.env.ROUNDS ?? 1);
+const SEED = Number(process.env.SEED ?? 1);
+const LIMITS = { skip: outsideLab(), timeout: 60_000 + ROUNDS * 30_000 };
+const BUNDLE = join(import.meta.dirname, '../../dist/tsmacvlan.cjs');
+const NETWORK = 'a'.repeat(64);
+const SUBNET = '10.9.0.0/24';
+
+const ip = (words: string) =>
+  execFileSync('ip', words.split(' '), { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] });
+
+interface Container {
+  readonly id: string;
+  readonly box: string;
+  readonly address: string;
+}
+
+describe('backup and restore', LIMITS, () => {
+  const directory = mkdtempSync(join(tmpdir(), 'tsm-backup-'));
+  const file = join(directory, 'backup');
+  const chance = randomOf(SEED);
+  const random = (limit: number) => Math.floor(chance() * limit);
+  const running: Container[] = [];
+  let daemon: Serving;
+  let pool = '';
+  let count = 0;
+
+  before(async () => {
+    ip('link add eth0 type veth peer name port0');
+    for (const name of ['eth0', 'port0']) ip(`link set ${name} up`);
+    await start();
+    pool = String(
+      (
+        await call('IpamDriver.RequestPool', {
+          AddressSpace: 'TsmacvlanLocal',
+          Pool: SUBNET,
+          SubPool: '',
+          Options: {},
+          V6: false,
+        })
+      )['PoolID'],
+    );
+    const Options = { 'com.docker.network.generic': { parent: 'eth0' }, 'com.docker.network.enable_ipv4': true };
+    const IPv4Data = [{ AddressSpace: 'TsmacvlanLocal', AuxAddresses: {}, Pool: SUBNET }];
+    await call('NetworkDriver.CreateNetwork', { NetworkID: NETWORK, Options, IPv4Data, IPv6Data: [] });
+  });
+
+  after(async () => {
+    await daemon.stop();
+    for (const { box } of running) ip(`netns del ${box}`);
+    rmSync(directory, { recursive: true });
+  });
+
+  /** With PROBE=off nothing but the records says who has an address. */
+  async function start(): Promise<void> {
+    daemon = await Serving.start(directory, { PROBE: 'off' });
+    assert.ok(daemon.isRunning(), daemon.log);
+  }
+
+  async function call(name: string, body: object): Promise<Readonly<Record<string, unknown>>> {
+    const reply = await daemon.call(name, body);
+    assert.equal(reply.status, 200, `${name}: ${reply.sentence}`);
+    return reply.body;
+  }
+
+  async function run(): Promise<Container> {
+    const id = String(++count).padStart(12, '0').padEnd(64, '0');
+    const ids = { NetworkID: NETWORK, EndpointID: id };
+    const given = await call('IpamDriver.RequestAddress', { PoolID: pool, Address: '', Options: {} });
+    const Address = String(given['Address']);
+    const Interface = { Address, AddressIPv6: '', MacAddress: '' };
+    await call('NetworkDriver.CreateEndpoint', { ...ids, Interface, Options: {} });
+    const joined = await call('NetworkDriver.Join', { ...ids, SandboxKey: '', Options: {} });
+    const { SrcName } = joined['InterfaceName'] as { SrcName: string };
+    const box = `box${count}`;
+    ip(`netns add ${box}`);
+    ip(`link set ${SrcName} netns ${box}`);
+    ip(`-n ${box} address add ${Address} dev ${SrcName}`);
+    ip(`-n ${box} link set ${SrcName} up`);
+    const container = { id, box, address: Address.replace(/\/.*/, '') };
+    running.push(container);
+    return container;
+  }
+
+  async function end(container: Container): Promise<void> {
+    running.splice(running.indexOf(container), 1);
+    const ids = { NetworkID: NETWORK, EndpointID: container.id };
+    await call('NetworkDriver.Leave', ids);
+    ip(`netns del ${container.box}`);
+    await call('NetworkDriver.DeleteEndpoint', ids);
+    await call('IpamDriver.ReleaseAddress', { PoolID: pool, Address: container.address });
+  }
+
+  /** Killed after `killMs`, if it lives so long. */
+  async function command(
+    words: readonly string[],
+    killMs = Number.POSITIVE_INFINITY,
+  ): Promise<{ code: number | null; said: string }> {
+    const { PATH } = process.env;
+    const env = { PATH, SOCKET: daemon.socket, STATE_DIR: daemon.state };
+    const child = spawn(process.execPath, [BUNDLE, ...words], { env, stdio: ['ignore', 'pipe', 'pipe'] });
+    const timer = Number.isFinite(killMs) ? setTimeout(() => child.kill('SIGKILL'), killMs) : undefined;
+    const [out, error] = await Promise.all([text(child.stdout), text(child.stderr), once(child, 'close')]);
+    clearTimeout(timer);
+    return { code: child.exitCode, said: out + error };
+  }
+
+  async function must(...words: string[]): Promise<string> {
+    const { code, said } = await command(words);
+    assert.equal(code, 0, said);
+    return said;
+  }
+
+  /** Where the kernel has the addresses, against what is recorded. */
+  async function check(): Promise<void> {
+    const addresses = running.map(({ address }) => address);
+    assert.deepEqual(addresses, [...new Set(addresses)], 'an address was given twice');
+    const leases = JSON.parse(await must('leases', '--json')) as { address: string; endpointId: string | null }[];
+    for (const { id, address } of running)
+      assert.equal(leases.find((lease) => lease.address === address)?.endpointId, id, `${address} is not recorded`);
+    const endpoints = JSON.parse(await must('endpoints', '--json')) as { id: string }[];
+    for (const { id } of running)
+      assert.ok(
+        endpoints.some((one) => one.id === id),
+        `${id} is not recorded`,
+      );
+  }
+
+  test('a backup is for root alone, and says what is in it', async () => {
+    await run();
+    assert.equal(await must('backup', file), `${file} has 1 networks, 1 endpoints, 1 addresses, 0 names\n`);
+    assert.equal(statSync(file).mode & 0o777, 0o600);
+    assert.deepEqual(
+      readdirSync(directory).filter((name) => name.endsWith('.new')),
+      [],
+    );
+  });
+
+  test('what is no backup, is not whole or is newer is refused, and changes nothing', async () => {
+    await daemon.stop();
+    const [head = '', records = ''] = readFileSync(file, 'utf8').split('\n');
+    const state = readFileSync(join(daemon.state, 'tsmacvlan.db'));
+    const cases = [
+      ['', /is no whole backup/],
+      ['{}\n{}\n', /does not begin as a backup/],
+      [`${head}\n${records.slice(0, -1)}\n`, /checksum/],
+      [`${head}\n${records.replace('10.9.0', '10.8.0')}\n`, /checksum/],
+      [`${head.replace(/"schema":\d+/, '"schema":99')}\n${records}\n`, /newer tsmacvlan \(schema 99/],
+    ] as const;
+    for (const [content, sentence] of cases) {
+      writeFileSync(join(directory, 'bad'), content);
+      const { code, said } = await command(['restore', join(directory, 'bad')]);
+      assert.equal(code, 1);
+      assert.match(said, sentence);
+      assert.match(said, /^tsmacvlan: [^\n]+\n$/);
+    }
+    assert.match((await command(['restore', join(directory, 'absent')])).said, /no such file or directory/);
+    assert.deepEqual(readFileSync(join(daemon.state, 'tsmacvlan.db')), state);
+    await start();
+  });
+
+  test('while the daemon runs nothing is restored', async () => {
+    const { code, said } = await command(['restore', file]);
+    assert.equal(code, 1);
+    assert.match(said, /a tsmacvlan runs here|is in use by another running tsmacvlan/);
+    assert.match(await must('restore', file, '--dry-run'), /^RECORDS +NOW +IN THE BACKUP\nnetworks +1 +1\n/);
+    await check();
+  });
+
+  test(`${ROUNDS} rounds of backup, wipe and restore with kill -9 at random moments, seed ${SEED}`, async (t) => {
+    for (let round = 1; round <= ROUNDS; round++) {
+      for (let more = random(3); more >= 0; more--) await run();
+      const begun = Promise.allSettled([
+        run(),
+        run(),
+        command(['backup', file], random(3) === 0 ? random(400) : undefined),
+      ]);
+      if (random(2) === 0) {
+        await sleep(random(200));
+        await daemon.stop('SIGKILL');
+        await begun;
+        await start();
+      }
+      await begun;
+      await must('backup', file);
+      const since = [await run(), await run()];
+      const [first] = running;
+      if (first !== undefined && random(2) === 0) await end(first);
+      await daemon.stop(random(2) === 0 ? 'SIGKILL' : 'SIGTERM');
+      if (random(2) === 0) rmSync(daemon.state, { recursive: true });
+      while (random(3) > 0) await command(['restore', file], random(500));
+      await must('restore', file);
+      assert.ok(!existsSync(join(daemon.state, 'tsmacvlan.db.restoring')));
+      if (random(2) === 0) {
+        const early = Serving.start(directory, { PROBE: 'off' });
+        await sleep(random(600));
+        await (await early).stop('SIGKILL');
+      }
+      await start();
+      await check();
+      for (let more = random(4); more >= 0; more--) await run();
+      await check();
+      for (const container of since) if (running.includes(container)) await end(container);
+      while (running.length > 4) await end(running[random(running.length)] as Container);
+      await check();
+      t.diagnostic(`round ${round}: ${running.length} containers run, ${count} were started`);
+    }
+  });
+});
