@@ -38,6 +38,7 @@ export async function buildRootfs(directory: string, architecture: Architecture)
   const application = join(root, 'app');
   const addons = layApplication(application, artefacts).map((path) => copyProgram(path, path, architecture));
   copyFileSync(join(import.meta.dirname, 'managed.cjs'), join(application, 'managed.cjs'));
+  copyFileSync(join(import.meta.dirname, 'host.sh'), join(application, 'tsmacvlan'));
   const interpreter = node.interpreter ?? '';
   copyProgram(join(artefacts.libraries, interpreter), join(root, interpreter), architecture);
   copyLibraries([node, ...addons], root, artefacts, new Set([basename(interpreter)]));
@@ -74,7 +75,12 @@ function directoryOf(name: string, { libraries, architecture }: Artefacts): stri
 function makeUniform(path: string): void {
   const isDirectory = lstatSync(path).isDirectory();
   if (isDirectory) for (const name of readdirSync(path)) makeUniform(join(path, name));
-  chmodSync(path, isDirectory || path.endsWith('/bin/node') || basename(path).startsWith('ld-linux') ? 0o755 : 0o644);
+  chmodSync(
+    path,
+    isDirectory || ['node', 'tsmacvlan'].includes(basename(path)) || basename(path).startsWith('ld-linux')
+      ? 0o755
+      : 0o644,
+  );
   utimesSync(path, 0, 0);
 }
 

@@ -13,6 +13,7 @@ const ROWS = Object.entries(COMMANDS);
 const NAMES = [...ROWS.map(([name]) => name), 'help', 'version'];
 
 interface Form {
+  readonly type: string;
   readonly value?: string;
   readonly choices?: readonly string[];
   readonly completes?: 'links' | 'networks' | 'files';

@@ -5,12 +5,12 @@ import type { Backup } from '../store/backup.ts';
 import { print, printJson, table } from '../tables.ts';
 import type { Options } from './command.ts';
 import { stateToRestore } from './places.ts';
-import { daemonToAsk, readAnswer } from './records.ts';
+import { daemonToAsk, readTold } from './records.ts';
 
 /** Consistent while the daemon runs: it answers with the records of one moment. */
 export async function backup({ json }: Options, file: string): Promise<void> {
   const { writeBackup } = await import('../store/backup.ts');
-  const { Schema: schema, Version: version, Node: node, Tables: tables } = await readAnswer(TABLES);
+  const { Schema: schema, Version: version, Node: node, Tables: tables } = await readTold(TABLES);
   writeBackup(file, { schema, version, node, tables });
   if (json) printJson({ file, ...countsOf(tables) });
   else print(`${file} has ${inWords(countsOf(tables))}\n`);
@@ -22,7 +22,7 @@ export async function restore({ json, 'dry-run': isDryRun = false }: Options, fi
   const found = readBackup(file);
   const running = await daemonToAsk();
   if (running !== null && !isDryRun) throw errors.restoreWhileRunning(running);
-  const directory = running === null ? stateToRestore() : null;
+  const directory = running === null ? await stateToRestore() : null;
   const kept = isDryRun || directory === null ? null : await restoreBackup(directory, file, found);
   const { madeAt, host, version } = found;
   if (json) return printJson({ file, madeAt, host, version, directory, kept, isDryRun, ...countsOf(found.tables) });
@@ -41,7 +41,7 @@ function afterwards({ madeAt, tables }: Backup, directory: string, kept: string 
 
 /** What is there now stands beside what would be. */
 async function printPlan(found: Backup, directory: string | null): Promise<void> {
-  const now = await readAnswer(TABLES).catch(() => null);
+  const now = await readTold(TABLES).catch(() => null);
   const [then, present] = [countsOf(found.tables), countsOf(now?.Tables ?? {})];
   const rows = TABLES.map((name) => ({
     RECORDS: name,

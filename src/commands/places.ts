@@ -2,6 +2,7 @@
 import { existsSync, globSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import * as errors from '../errors.ts';
+import { localEngineInfo } from '../server/client.ts';
 import { readSettings, SETTINGS } from '../settings.ts';
 
 /** The engine's `data-root`, where its configuration names no other. */
@@ -9,20 +10,20 @@ const DATA_ROOT = '/var/lib/docker';
 const ENGINE_CONFIGURATION = '/etc/docker/daemon.json';
 
 /** The state that is there. Throws SEVERAL_STATES where it is not clear which is meant. */
-export function stateToRead(): string {
-  return onlyOne(managedPlugins().filter(hasState));
+export async function stateToRead(): Promise<string> {
+  return onlyOne(async () => (await managedPlugins()).filter(hasState));
 }
 
 /** Where a state is to be restored: also that of a managed plugin which was just made and never ran. */
-export function stateToRestore(): string {
-  return onlyOne(managedPlugins());
+export async function stateToRestore(): Promise<string> {
+  return onlyOne(managedPlugins);
 }
 
 /** STATE_DIR; else the usual place, or that of a managed plugin: whichever is there. */
-function onlyOne(managed: readonly string[]): string {
+async function onlyOne(managed: () => Promise<readonly string[]>): Promise<string> {
   const { stateDirectory } = readSettings(process.env);
   if (process.env[SETTINGS.STATE_DIR.name]?.trim()) return stateDirectory;
-  const places = [...(hasState(stateDirectory) ? [stateDirectory] : []), ...managed];
+  const places = [...(hasState(stateDirectory) ? [stateDirectory] : []), ...(await managed())];
   if (places.length > 1) throw errors.severalStates(places);
   return places[0] ?? stateDirectory;
 }
@@ -32,8 +33,8 @@ function hasState(directory: string): boolean {
 }
 
 /** The state directories of plugins that say of themselves what ours does (moby plugin/store.go: PLUGIN/config.json). */
-function managedPlugins(): string[] {
-  const files = globSync(join(dataRoot(), 'plugins/*/config.json'));
+async function managedPlugins(): Promise<string[]> {
+  const files = globSync(join(await dataRoot(), 'plugins/*/config.json'));
   return files.filter(isOurs).map((file) => join(dirname(file), 'propagated-mount'));
 }
 
@@ -42,9 +43,11 @@ function isOurs(file: string): boolean {
   return String(plugin?.Config?.Description).startsWith('tsmacvlan');
 }
 
-function dataRoot(): string {
+/** As the engine says; where it does not answer, as its configuration does. */
+async function dataRoot(): Promise<string> {
+  const known = (await localEngineInfo()) ?? {};
   const { 'data-root': root } = readJson(ENGINE_CONFIGURATION);
-  return typeof root === 'string' ? root : DATA_ROOT;
+  return [known['DockerRootDir'], root].find((path) => typeof path === 'string') ?? DATA_ROOT;
 }
 
 function readJson(file: string): Record<string, unknown> {

@@ -14,20 +14,20 @@ export type Seen<T extends TableName> = Pick<Records, T> & {
 
 /** Throws what stands in the way of reading them: STORE_MISSING, ROOT_NEEDED, … */
 export async function readRecords<const T extends TableName>(...tables: readonly T[]): Promise<Seen<T>> {
-  const answer = await readAnswer(tables);
+  const answer = await readTold(tables);
   const { endpoints } = answer.Tables;
   const decoded = endpoints === undefined ? {} : { endpoints: endpoints.map((json) => ENDPOINT_CODEC.fromJson(json)) };
   return { ...answer.Tables, ...decoded, filteredParents: answer.FilteredParents } as unknown as Seen<T>;
 }
 
 /** The same as it is told. */
-export async function readAnswer(tables: readonly TableName[]): Promise<Answer> {
+export async function readTold(tables: readonly TableName[]): Promise<ToldState> {
   const socket = await daemonToAsk();
-  return socket === null ? readFile(tables) : ((await askDaemon(socket, STATE, { Tables: tables })) as Answer);
+  return socket === null ? readFile(tables) : ((await askDaemon(socket, STATE, { Tables: tables })) as ToldState);
 }
 
 /** What Tsmacvlan.State answers. */
-export interface Answer {
+export interface ToldState {
   /** Of the program that answers. */
   readonly Version: string;
   readonly Schema: number;
@@ -43,9 +43,9 @@ export async function daemonToAsk(): Promise<string | null> {
   return STATE_DIR?.trim() && !SOCKET?.trim() ? null : findDaemon();
 }
 
-async function readFile(tables: readonly TableName[]): Promise<Answer> {
+async function readFile(tables: readonly TableName[]): Promise<ToldState> {
   const { readSnapshot } = await import('../store/snapshot.ts');
-  const { schema, node, pieces } = await readSnapshot(stateToRead(), tables);
-  const Tables = JSON.parse(Buffer.concat(pieces).toString()) as Answer['Tables'];
+  const { schema, node, pieces } = await readSnapshot(await stateToRead(), tables);
+  const Tables = JSON.parse(Buffer.concat(pieces).toString()) as ToldState['Tables'];
   return { Version: VERSION, Schema: schema, Node: node, FilteredParents: [], Tables };
 }

@@ -23,6 +23,17 @@ export async function knock(socketPath: string): Promise<'ours' | 'other' | 'for
   }
 }
 
+/** What the Docker engine on this host says of itself; null where none answers. It is only read. */
+export async function localEngineInfo(): Promise<Record<string, unknown> | null> {
+  const question = { socketPath: '/var/run/docker.sock', path: '/info', signal: AbortSignal.timeout(PATIENCE_MS) };
+  try {
+    const { answer } = await send(question, '');
+    return Object(JSON.parse(answer)) as Record<string, unknown>;
+  } catch {
+    return null;
+  }
+}
+
 /** Resolves with what was answered; throws the daemon's own sentence (DAEMON_SAYS, DAEMON_REFUSED), or DAEMON_ABSENT. */
 export async function askDaemon(socketPath: string, call: string, body: object): Promise<unknown> {
   const question = { socketPath, path: `/${call}`, method: 'POST' };

@@ -217,6 +217,39 @@ for (const version of VERSIONS) {
         await two.must('run', '--rm', '--net', 'lan', 'busybox', 'ping', '-c', '1', '-W', '10', '192.0.2.254');
       });
 
+    if (version === '28.5.2')
+      test('upgraded twice from a file by the steps of docs/install.md, with running containers, it loses nothing', async () => {
+        const before = await two.must('inspect', '--format', '{{.State.StartedAt}}', 'db', 'cache');
+        await two.must('run', '-d', '--name', 'steady', '--net', 'lan', 'busybox', 'ping', '-i', '0.2', '192.0.2.254');
+        const command = '/run/tsmacvlan';
+        const leases = () => two.host.run([command, 'leases', '--json']);
+        const words = {
+          '/usr/local/bin/tsmacvlan': two.host.file(command),
+          '/root/tsmacvlan.backup': '/run/tsmacvlan.backup',
+          '\ntsmacvlan ': `\n${two.host.enter([command]).join(' ')} `,
+        };
+        const picture = await follow(two, 'install.md', 'The command tsmacvlan', words);
+        assert.match(picture, /^eth0\n/);
+        const had = await leases();
+        for (const number of [NEXT, VERSION]) {
+          await follow(two, 'install.md', 'Upgrade a plugin that was installed from a file', {
+            ...words,
+            'tsmacvlan-VERSION-plugin-linux-amd64': `/run/plugin-${number}`,
+          });
+          second = await ManagedPlugin.find(two, second.name);
+          await second.logs(new RegExp(`listening version=${number}`));
+          assert.deepEqual(await leases(), had);
+          await two.must('run', '--rm', '--net', 'lan', 'busybox', 'ping', '-c', '1', '-W', '10', '192.0.2.64');
+          const taken = await two.docker('run', '--rm', '--net', 'lan', '--ip', '192.0.2.64', 'busybox', 'true');
+          assert.match(taken.stderr, /address 192\.0\.2\.64 is used by endpoint/);
+        }
+        assert.equal(await two.must('inspect', '--format', '{{.State.StartedAt}}', 'db', 'cache'), before);
+        await assertUndisturbed(two, 'steady');
+        await two.must('rm', '-f', 'steady');
+        await two.must('restart', 'db');
+        assert.equal((await attachment(two, 'db', 'lan')).IPAddress, '192.0.2.64');
+      });
+
     test('it is removed by the steps of docs/install.md, with its state and its sockets', async () => {
       const state = second.stateDirectory();
       await two.must('rm', '-f', 'db', 'cache');

@@ -39,6 +39,7 @@ describe('systemd service', { skip: outsideLab(), timeout: 700_000 }, () => {
     assert.equal(await machine.must('systemctl', 'is-enabled', 'tsmacvlan'), 'enabled');
     assert.equal(await machine.must('/usr/local/bin/tsmacvlan', '--version'), `tsmacvlan ${VERSION}`);
     assert.equal(await machine.must('/usr/local/bin/tsmacvlan', 'networks'), 'none');
+    assert.equal(await machine.must('/usr/local/bin/tsmacvlan', 'map'), 'no networks');
   });
 
   test('systemd finds nothing wrong with the unit, and little exposed', async (t) => {

@@ -129,7 +129,8 @@ export class Host {
     return { kill, ended, isRunning, pid };
   }
 
-  private enter(argv: string[]): string[] {
+  /** The words that run a program on this machine from outside. */
+  enter(argv: string[]): string[] {
     const namespaces = { mount: 'mnt', uts: 'uts', net: 'net', pid: 'pid_for_children' };
     const flags = Object.entries(namespaces).map(([flag, file]) => `--${flag}=/proc/${this.init.pid}/ns/${file}`);
     return ['nsenter', ...flags, ...argv];

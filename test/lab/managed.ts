@@ -66,12 +66,8 @@ export class ManagedPlugin {
   /** Ends its process as a crash would. */
   async crash(): Promise<void> {
     const { host } = this.engine;
-    const { stdout } = await host.run([
-      'sh',
-      '-c',
-      'for p in /proc/[0-9]*; do echo ${p#/proc/} $(tr "\\0" " " <$p/cmdline); done',
-    ]);
-    const found = stdout.match(/^(\d+) \/bin\/node .*\/app\/managed\.cjs serve$/m)?.[1];
+    const { stdout } = await host.run(['sh', '-c', 'for p in /proc/[0-9]*; do echo ${p#/proc/} $(cat $p/comm); done']);
+    const found = stdout.match(/^(\d+) tsmacvlan$/m)?.[1];
     assert.ok(found, `the plugin does not run:\n${stdout}`);
     await host.run(['kill', '-9', found]);
   }

@@ -40,6 +40,8 @@ describe('backup and restore', LIMITS, () => {
   let daemon: Serving;
   let pool = '';
   let count = 0;
+  /** What was done, for the message of a failure. */
+  const history: string[] = [];
 
   before(async () => {
     ip('link add eth0 type veth peer name port0');
@@ -70,6 +72,7 @@ describe('backup and restore', LIMITS, () => {
   /** With PROBE=off nothing but the records says who has an address. */
   async function start(): Promise<void> {
     daemon = await Serving.start(directory, { PROBE: 'off' });
+    history.push('the daemon runs');
     assert.ok(daemon.isRunning(), daemon.log);
   }
 
@@ -95,6 +98,7 @@ describe('backup and restore', LIMITS, () => {
     ip(`-n ${box} link set ${SrcName} up`);
     const container = { id, box, address: Address.replace(/\/.*/, '') };
     running.push(container);
+    history.push(`${box} runs with ${container.address}`);
     return container;
   }
 
@@ -105,6 +109,7 @@ describe('backup and restore', LIMITS, () => {
     ip(`netns del ${container.box}`);
     await call('NetworkDriver.DeleteEndpoint', ids);
     await call('IpamDriver.ReleaseAddress', { PoolID: pool, Address: container.address });
+    history.push(`${container.box} with ${container.address} ended`);
   }
 
   /** Killed after `killMs`, if it lives so long. */
@@ -114,6 +119,7 @@ describe('backup and restore', LIMITS, () => {
   ): Promise<{ code: number | null; said: string }> {
     const { PATH } = process.env;
     const env = { PATH, SOCKET: daemon.socket, STATE_DIR: daemon.state };
+    history.push(`${words.join(' ')} ${killMs}`);
     const child = spawn(process.execPath, [BUNDLE, ...words], { env, stdio: ['ignore', 'pipe', 'pipe'] });
     const timer = Number.isFinite(killMs) ? setTimeout(() => child.kill('SIGKILL'), killMs) : undefined;
     const [out, error] = await Promise.all([text(child.stdout), text(child.stderr), once(child, 'close')]);
@@ -133,7 +139,11 @@ describe('backup and restore', LIMITS, () => {
     assert.deepEqual(addresses, [...new Set(addresses)], 'an address was given twice');
     const leases = JSON.parse(await must('leases', '--json')) as { address: string; endpointId: string | null }[];
     for (const { id, address } of running)
-      assert.equal(leases.find((lease) => lease.address === address)?.endpointId, id, `${address} is not recorded`);
+      assert.equal(
+        leases.find((lease) => lease.address === address)?.endpointId,
+        id,
+        `${address} is not recorded\n${history.join('\n')}\n${daemon.log}`,
+      );
     const endpoints = JSON.parse(await must('endpoints', '--json')) as { id: string }[];
     for (const { id } of running)
       assert.ok(
@@ -194,6 +204,7 @@ describe('backup and restore', LIMITS, () => {
       if (random(2) === 0) {
         await sleep(random(200));
         await daemon.stop('SIGKILL');
+        history.push('the daemon was killed');
         await begun;
         await start();
       }

@@ -16,7 +16,7 @@ const LIMIT_BYTES = 125_000_000;
 /** Files that are neither the program's nor npm's: Node, its loader and its libraries. */
 const SYSTEM = /^(bin\/node|(usr\/)?lib(64)?\/([a-z0-9_]+-linux-gnu\/)?(ld-linux[\w.-]+|lib[\w+]+)\.so[\d.]*)$/;
 const PROGRAM =
-  /^app\/(managed\.cjs|tsmacvlan\.cjs|LICENSES\.txt|node_modules\/(@koromix\/)?koffi[^ ]*\.(c?js|json|node|txt))$/;
+  /^app\/(managed\.cjs|tsmacvlan|tsmacvlan\.cjs|LICENSES\.txt|node_modules\/(@koromix\/)?koffi[^ ]*\.(c?js|json|node|txt))$/;
 
 const skip = ['dist/tsmacvlan.cjs', 'plugin/runtime/node_modules'].some((path) => !existsSync(join(CHECKOUT, path)))
   ? 'needs make plugin'
