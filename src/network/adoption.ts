@@ -3,6 +3,7 @@
  * found by the alias of their interface, which stays with it wherever an engine moves it, and get their records and leases
  * back before anything is given out: with PROBE=off nothing else would say that their addresses are in use.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { formatAddress, formatInterfaceAddress, parseInterfaceAddress } from '../address.ts';
 import { short } from '../errors.ts';
 import type { Link, Links } from '../kernel/link.ts';
@@ -24,17 +25,38 @@ interface AdoptionParts {
 }
 
 const ID = /^[0-9a-f]{64}$/;
+/** A namespace that changes while it is read shows what is in it a moment later. */
+const AGAIN_MS = 300;
+const MOST_LOOKS = 10;
 
-/** Records what runs here and is not recorded, once after a restore. What cannot be recorded stands in the log, and is tried at the next start. */
+/**
+ * Records what runs here and is not recorded, once after a restore: until two looks in a row find nothing more. What cannot be
+ * recorded stands in the log, and is tried again at the next start.
+ */
 export async function adoptContainers(parts: AdoptionParts): Promise<void> {
   const { store, log } = parts;
   if (store.isRestored !== true) return;
-  log.warn('the records were restored from a backup; containers that were started since are looked for', {});
-  await undo(log, 'records of running containers', async () => {
+  log.warn('the records were restored from a backup; containers that were started since are looked for');
+  let quiet = 0;
+  for (let look = 1; look <= MOST_LOOKS && quiet < 2; look++) {
+    if (look > 1) await sleep(AGAIN_MS);
+    quiet = (await adoptAll(parts)) ? quiet + 1 : 0;
+  }
+  if (quiet < 2) log.error('not all containers that run could be recorded; it is tried again at the next start');
+  else await undo(log, 'the mark of a restore', async () => store.settleRestore?.());
+}
+
+/** True when nothing more was found, and nothing failed. */
+async function adoptAll(parts: AdoptionParts): Promise<boolean> {
+  try {
     const found = await findUnrecorded(parts);
-    for (const endpoint of found) await adopt(parts, endpoint);
-    await store.settleRestore?.();
-  });
+    const outcomes = await Promise.allSettled(found.map((endpoint) => adopt(parts, endpoint)));
+    for (const one of outcomes) if (one.status === 'rejected') throw one.reason;
+    return found.length === 0;
+  } catch (error) {
+    parts.log.error('running containers could not be recorded', { error: String(error) });
+    return false;
+  }
 }
 
 /** A container's interface on a parent of this host, with what it has there. */
