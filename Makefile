@@ -31,7 +31,7 @@ build: $(READY) ## bundle dist/tsmacvlan.cjs and bin/tsmacvlan, its launcher
 	esbuild src/tsmacvlan.ts --bundle --platform=node --target=node22 --format=cjs --external:koffi --log-level=warning \
 	  --minify-whitespace --minify-syntax --line-limit=120 \
 	  --external:../encodings --alias:mime-db=./plugin/empty.json --define:process.env.NODE_ENV=\"production\" \
-	  --outfile=dist/tsmacvlan.cjs --metafile=dist/contents.json
+	  --banner:js="$$(esbuild plugin/oldnode.js --minify-whitespace)" --outfile=dist/tsmacvlan.cjs --metafile=dist/contents.json
 	chmod +x dist/tsmacvlan.cjs
 	node plugin/contents.ts dist/contents.json > dist/LICENSES.txt
 	install -D plugin/launcher.sh bin/tsmacvlan

@@ -18,6 +18,7 @@ import { EndpointLan } from './network/endpointlan.ts';
 import { Endpoints } from './network/endpoints.ts';
 import { gatewaysOfHost } from './network/gateways.ts';
 import { type ConflictVerbs, createCalls } from './server/calls.ts';
+import { Serial } from './serial.ts';
 import { PluginServer } from './server/server.ts';
 import type { Settings } from './settings.ts';
 import { Conflicts } from './store/conflicts.ts';
@@ -126,6 +127,7 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
   });
   // The network room first: with an endpoint goes what held its addresses.
   const leaks = new Collector({ sources: [network, ipam], log });
+  const telling = new Serial();
   const listening = Promise.withResolvers<void>();
   const recovery = listening.promise
     .then(() => network.recover())
@@ -144,7 +146,8 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
       leaks,
       conflicts: clearing(conflicts, lan),
       scope: settings.scope,
-      state: { read: (tables) => readSnapshot(settings.stateDirectory, tables) },
+      // One at a time: an answer of ten thousand leases takes five megabytes.
+      state: { read: (tables) => telling.run('', () => readSnapshot(settings.stateDirectory, tables)) },
       filteredParents: () => lan.filteredParents(),
     }),
     log,

@@ -1,8 +1,9 @@
 /** The Unix socket as a file: who holds it, how it appears at once with its mode, when it may be removed. */
-import { chmodSync, lstatSync, mkdirSync, mkdtempSync, renameSync, rmSync } from 'node:fs';
+import { chmodSync, lstatSync, mkdtempSync, renameSync, rmSync } from 'node:fs';
 import { connect, type Server } from 'node:net';
 import { dirname, join, resolve } from 'node:path';
 import { getSystemErrorMessage } from 'node:util';
+import { makeDirectories } from '../directories.ts';
 import * as errors from '../errors.ts';
 
 /** sockaddr_un.sun_path without its closing zero, unix(7). */
@@ -26,7 +27,7 @@ export async function bindSocket(server: Server, path: string, setting = 'SOCKET
   const target = resolve(path);
   try {
     await refuseOccupied(target, setting);
-    mkdirSync(dirname(target), { recursive: true, mode: 0o755 });
+    makeDirectories(dirname(target), 0o755);
     return await listenAt(server, target, setting);
   } catch (error) {
     if (error instanceof errors.PluginError) throw error;

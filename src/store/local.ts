@@ -5,11 +5,12 @@
  * durable, many changes at once. The log has one order: a power cut takes the last changes, never an earlier one alone.
  * Other processes may read at any time.
  */
-import { accessSync, closeSync, constants, existsSync, mkdirSync, openSync, readFileSync, statSync } from 'node:fs';
+import { accessSync, closeSync, constants, existsSync, openSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { pathToFileURL } from 'node:url';
 import { getSystemErrorMessage } from 'node:util';
+import { makeDirectories } from '../directories.ts';
 import * as errors from '../errors.ts';
 import type { Conflict, Endpoint, Lease, Network, Pool, Remembered } from '../model.ts';
 import { type Codec, ENDPOINT_CODEC, plainCodec } from './codec.ts';
@@ -157,7 +158,7 @@ export function holdDirectory(directory: string): DatabaseSync {
 
 function makeDirectory(directory: string): void {
   try {
-    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    makeDirectories(resolve(directory), 0o700);
   } catch (error) {
     throw errors.storeNotWritable(directory, systemReason(error));
   }

@@ -73,6 +73,8 @@ describe('backup and restore', LIMITS, () => {
   async function start(): Promise<void> {
     daemon = await Serving.start(directory, { PROBE: 'off' });
     history.push('the daemon runs');
+    // Records are told also while recovery is under way; this waits for it.
+    await call('NetworkDriver.EndpointOperInfo', { NetworkID: NETWORK, EndpointID: 'f'.repeat(64) });
     assert.ok(daemon.isRunning(), daemon.log);
   }
 

@@ -4,6 +4,7 @@ import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { runInNewContext } from 'node:vm';
 import { manifest } from '../../plugin/manifest.ts';
 import { reference } from '../../plugin/reference.ts';
 import { bashCompletion, manPage, zshCompletion } from '../../plugin/shell.ts';
@@ -25,6 +26,26 @@ test('completion and man page say what the table of commands says; make tables w
     ['tsmacvlan.8', manPage()],
   ] as const)
     assert.equal(readFileSync(join(CHECKOUT, 'plugin/shell', name), 'utf8'), text);
+});
+
+test('a Node that is too old is told so, in words that it understands', () => {
+  const program = readFileSync(join(CHECKOUT, 'plugin/oldnode.js'), 'utf8');
+  const said = (node: string) => {
+    const written: string[] = [];
+    const fake = {
+      versions: { node },
+      stderr: { write: (text: string) => written.push(text) },
+      exit: (code: number) => written.push(`code ${code}`),
+    };
+    runInNewContext(program, { process: fake });
+    return written.join('');
+  };
+  assert.match(
+    said('20.20.2'),
+    /^tsmacvlan: this is Node 20\.20\.2, and tsmacvlan needs 22\.18 or later; [^\n]+\ncode 1$/,
+  );
+  assert.match(said('22.17.1'), /code 1$/);
+  for (const node of ['22.18.0', '22.21.3', '23.0.0', '24.21.0', '100.0.0']) assert.equal(said(node), '');
 });
 
 test('bash offers commands, options, their values and files', () => {
