@@ -217,6 +217,11 @@ export interface Lease {
   readonly isReserving?: true;
   /** The round of its pool in which a swarm's manager claimed it last; absent where no manager did. */
   readonly round?: number;
+  /**
+   * The process of a swarm's manager that is about to answer with it; absent otherwise. Where that process has ended nobody was
+   * told of the address.
+   */
+  readonly askedBy?: string;
   /** Another host that has it, in a store that hosts share; absent for what this host has. */
   readonly holder?: Holder;
   readonly changedAt: string;

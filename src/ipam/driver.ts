@@ -154,6 +154,11 @@ export class IpamDriver {
     await this.#allocator.reserveGateway(poolId, address);
   }
 
+  /** The reply with the address goes out now. */
+  async answerAddress(given: { poolId: string; address: string }): Promise<void> {
+    await this.#releases.answer(given);
+  }
+
   /** Succeeds for an address that is unknown, and leaves one alone that a living endpoint has. */
   async releaseAddress(request: { poolId: string; address: string }): Promise<void> {
     await this.#releases.release(request);

@@ -16,6 +16,7 @@ import type { Names } from './names.ts';
 import { isGlobal } from './pool.ts';
 import { Realm } from './realm.ts';
 import { type Evidence, isManagersLease, isStale, isUnused, readEvidence, secondsUntilStale } from './unused.ts';
+import { isUnanswered } from './swarm.ts';
 
 /** What the network room knows of its endpoints by the kernel, whatever their records say. */
 export interface EndpointWitness {
@@ -264,6 +265,19 @@ export class Leases {
     return errors.addressLeased(address, networkId, waitSeconds, option);
   }
 
+  /** The reply with the address goes out now: a swarm's manager will know of it. */
+  async answer(address: Address, realmName: string): Promise<void> {
+    const realm = await this.realm(realmName);
+    const key = leaseKey({ realm: realmName, address: formatAddress(address) });
+    for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+      const current = await this.#store.leases.get(key);
+      if (current === undefined || !isUnanswered(current)) return;
+      const { askedBy: _, ...answered } = current;
+      if (await realm.replace(address, current, answered)) return;
+    }
+    throw errors.recordContended(key);
+  }
+
   /**
    * The pool holds the address no longer; the last one to give it up frees it. A living endpoint keeps its address
    * even then, as long as the kernel says that it has it: a release that comes late must not free what is in use again.
@@ -403,13 +417,14 @@ export class Leases {
 /**
  * What was claimed in an earlier round, or out of the pool of another network, may be over: the claim is granted, and the
  * node that gets the task asks its LAN. A gateway always goes to who asks for it: a network whose gateway is refused
- * keeps all its tasks from starting for ever.
+ * keeps all its tasks from starting for ever. So does a claim whose answer was lost with the process, which the engine repeats.
  */
 function successorInSwarm(existing: Lease, wanted: Lease, option: string): Lease {
   if (wanted.kind === 'gateway') return wanted;
   if (existing.kind === 'gateway') return existing;
   const isHeld = existing.poolIds[0] === wanted.poolIds[0] && existing.round === wanted.round;
-  if (isHeld) throw errors.addressOfTask(existing.address, option);
+  const wasAnswered = !isUnanswered(existing) || existing.askedBy === wanted.askedBy;
+  if (isHeld && wasAnswered) throw errors.addressOfTask(existing.address, option);
   return wanted;
 }
 
@@ -443,7 +458,9 @@ function isAskedAgain(existing: Lease, wanted: Lease): boolean {
   return kind === 'container' && endpointId === null && isSame;
 }
 
-function whyUnused({ kind, round }: Lease): string {
+function whyUnused(lease: Lease): string {
+  const { kind, round } = lease;
+  if (isUnanswered(lease)) return 'the plugin was killed before it answered with it';
   if (round !== undefined) return 'no task of the swarm has it any more, and another leader was told to release it';
   return `no ${kind === 'container' ? 'container' : 'pool'} has it, and no ReleaseAddress came`;
 }

@@ -1,4 +1,5 @@
 /** One address on its way to a container: its lease, the LAN's verdict about it, and the lease's end when somebody has it. */
+import { randomBytes } from 'node:crypto';
 import { type Address, formatAddress } from '../address.ts';
 import * as errors from '../errors.ts';
 import { type HeldVerdict, NOT_HELD, type Verdict } from '../lan/verdict.ts';
@@ -6,6 +7,7 @@ import type { Lease, LeaseKind, Pool } from '../model.ts';
 import type { CallLimit } from '../requests.ts';
 import { realmOf, type Store } from '../store/store.ts';
 import type { Leases } from './leases.ts';
+import { isManagers } from './swarm.ts';
 
 /** How an address is to be asked for. */
 export interface PoolQuestion {
@@ -34,6 +36,8 @@ export class Offers {
   readonly #leases: Leases;
   readonly #now: () => Date;
   readonly #probe: Probe;
+  /** Tells this process from those before it. */
+  readonly #life = randomBytes(6).toString('hex');
 
   constructor({ store, leases, now, probe }: Parts) {
     this.#pools = store.pools;
@@ -52,6 +56,7 @@ export class Offers {
       endpointId: null,
       ...(name !== null && { name }),
       ...(pool.swarm && { round: pool.swarm.round }),
+      ...(kind === 'container' && isManagers(pool) && { askedBy: this.#life }),
       changedAt: this.#now().toISOString(),
     };
   }

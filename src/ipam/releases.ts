@@ -5,7 +5,7 @@ import type { Lease } from '../model.ts';
 import { leaseKey, type Store } from '../store/store.ts';
 import type { Leases } from './leases.ts';
 import type { Names } from './names.ts';
-import { realmOfPoolId } from './pool.ts';
+import { isGlobal, realmOfPoolId } from './pool.ts';
 import type { Standby } from './standby.ts';
 import { areSisters, isManagers } from './swarm.ts';
 
@@ -56,6 +56,12 @@ export class Releases {
     if (pool === undefined || lease.kind !== 'container') return;
     await this.#names.returned(lease, pool.options['order'] === 'rested');
     await this.#standby.released(pool, address);
+  }
+
+  /** RequestAddress is answered now. What it costs is paid by swarm's managers only. */
+  async answer({ poolId, address: text }: { poolId: string; address: string }): Promise<void> {
+    const [address, realm] = [parseAddress(text), realmOfPoolId(poolId)];
+    if (address !== undefined && isGlobal(realm)) await this.#leases.answer(address, realm);
   }
 
   /**

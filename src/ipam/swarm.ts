@@ -91,6 +91,14 @@ export function isAllocated({ swarm }: Pool): boolean {
   return swarm !== undefined && Object.values(swarm.networks).includes(swarm.round);
 }
 
+/**
+ * Its reply has not gone out. While the call is under way that is so for some seconds; where the plugin was killed in it the engine
+ * asks once more, for any address, and knows of the later one only.
+ */
+export function isUnanswered({ askedBy }: Lease): boolean {
+  return askedBy !== undefined;
+}
+
 /** The leader of this round has not claimed it. */
 export function isUnclaimed(lease: Lease, { swarm }: Pool): boolean {
   return swarm !== undefined && lease.round !== swarm.round;

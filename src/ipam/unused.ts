@@ -5,7 +5,7 @@ import { leaseKey, type Store } from '../store/store.ts';
 import type { Ages } from './ages.ts';
 import { Occupancy } from './occupancy.ts';
 import { isGlobal } from './pool.ts';
-import { isManagers, isUnclaimed } from './swarm.ts';
+import { isManagers, isUnanswered, isUnclaimed } from './swarm.ts';
 
 /**
  * An engine that stops a container while the plugin is away tries each of its five calls for 15 s (76 s measured),
@@ -41,8 +41,8 @@ export function isStale(lease: Lease, evidence: Evidence, ages: Ages): boolean {
 }
 
 /**
- * A container's lease without an endpoint, or one that a swarm's manager gave out and nobody claimed since, or another one
- * without a pool. Networks of other drivers are left alone, since their endpoints are unknown here.
+ * A container's lease without an endpoint, or one that a swarm's manager gave out to nobody or that nobody claimed since, or another
+ * one without a pool. Networks of other drivers are left alone, since their endpoints are unknown here.
  */
 export function isUnused(lease: Lease, evidence: Evidence): boolean {
   // Only its host knows.
@@ -50,7 +50,7 @@ export function isUnused(lease: Lease, evidence: Evidence): boolean {
   const pools = poolsOf(lease, evidence);
   // A crash came between the release of a pool and that of its gateway.
   if (lease.kind !== 'container') return pools.length === 0;
-  if (isManagersLease(lease, evidence)) return pools.every((pool) => isUnclaimed(lease, pool));
+  if (isManagersLease(lease, evidence)) return isUnanswered(lease) || pools.every((pool) => isUnclaimed(lease, pool));
   if (lease.endpointId !== null && evidence.endpoints.has(lease.endpointId)) return false;
   // Whatever the lease says: an endpoint that has this address needs it.
   if (isOfEndpoint(lease, evidence)) return false;

@@ -44,6 +44,8 @@ export interface IpamVerbs {
   freeNetwork(networkId: string): Promise<void>;
   /** Answers with prefix length. */
   requestAddress(request: AddressRequest): Promise<string>;
+  /** The reply to requestAddress() goes out now. */
+  answerAddress(given: { poolId: string; address: string }): Promise<void>;
   releaseAddress(request: { poolId: string; address: string }): Promise<void>;
   /** Of one that was named and answered to nobody: only what that very call leased goes again. */
   takeBackAddress(request: { poolId: string; address: string }): Promise<void>;
@@ -116,6 +118,8 @@ export interface Done {
   readonly reply: object | WrittenReply;
   /** The request's subject with what was answered: the address given. */
   readonly subject: Subject;
+  /** The reply is durable and goes out next. */
+  answer(): Promise<void>;
   /** For a reply that reached nobody: undoes what the engine will never ask to undo, since it does not know of it. */
   takeBack(): Promise<void>;
 }
@@ -191,6 +195,7 @@ export function createCalls({ network, ipam, leaks, conflicts, state, scope, fil
       async (r, limit) => ({ address: await ipam.requestAddress({ ...r, limit }) }),
       wire.writeAddress,
       (r, { address }) => giveBack(ipam, r, address),
+      (r, { address }) => ipam.answerAddress({ poolId: r.poolId, address: wire.withoutLength(address) }),
     ),
     ReleaseAddress: fleeting(unheard(call(wire.readReleaseAddress, (r) => ipam.releaseAddress(r), empty))),
   };
@@ -253,7 +258,7 @@ function constant(reply: object, onCall = () => {}): Call {
 
 /** A call without arguments; answered also while recovery is under way. */
 function atOnce(answer: () => object): Call {
-  const run = async () => ({ reply: answer(), subject: {}, takeBack: nothing });
+  const run = async () => ({ reply: answer(), subject: {}, answer: nothing, takeBack: nothing });
   return { hasBody: false, waits: false, isLasting: false, isUnheard: false, read: () => ({ subject: {}, run }) };
 }
 
@@ -268,12 +273,15 @@ function call<Request extends object, Answer extends object | void>(
   verb: (request: Request, limit: CallLimit) => Promise<Answer>,
   write: (answer: Answer) => object,
   takeBack: (request: Request, answer: Answer) => Promise<void> = nothing,
+  onAnswer: (request: Request, answer: Answer) => Promise<void> = nothing,
 ): Call {
   const start = (request: Request): Task => ({
     subject: request,
     async run(limit) {
       const answer = await verb(request, limit);
-      return { reply: write(answer), subject: { ...request, ...answer }, takeBack: () => takeBack(request, answer) };
+      const subject = { ...request, ...answer };
+      const [answered, back] = [() => onAnswer(request, answer), () => takeBack(request, answer)];
+      return { reply: write(answer), subject, answer: answered, takeBack: back };
     },
   });
   return { hasBody: true, waits: true, isLasting: true, isUnheard: false, read: (body) => start(read(body)) };

@@ -158,6 +158,7 @@ export class PluginServer {
     if (call.waits) await Promise.race([this.#ready, expiry]);
     const done = await task.run(limit);
     if (call.isLasting) await this.#durable();
+    if (!visit.response.destroyed && !limit.signal.aborted) await done.answer();
     return done;
   }
 

@@ -35,7 +35,7 @@ const SUBNET = '10.9.0.0/26';
 /** Containers of each host, more or less: together they want a little less than there is. */
 const EACH = 13;
 /** Between two acts of an engine, from half as much to half as much again. */
-const PACE_MS = 800;
+const PACE_MS = 300;
 const PASSWORD_FILE = '/run/disk/password';
 const SNAPSHOT = '/run/owners-snapshot';
 /** As long as an engine tries a call. */

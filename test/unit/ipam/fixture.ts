@@ -152,7 +152,14 @@ export class Fixture {
     });
   }
 
-  address(poolId: string, address: string | null = null, serial = false): Promise<string> {
+  async address(poolId: string, address: string | null = null, serial = false): Promise<string> {
+    const given = await this.unanswered(poolId, address, serial);
+    await this.ipam.answerAddress({ poolId, address: bare(given) });
+    return given;
+  }
+
+  /** The reply has not gone out. */
+  unanswered(poolId: string, address: string | null = null, serial = false): Promise<string> {
     return this.ipam.requestAddress({ poolId, address, isGateway: false, serial, name: null, limit: this.#limit });
   }
 

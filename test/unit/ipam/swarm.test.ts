@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import type { Leak } from '../../../src/leak.ts';
-import { Fixture, GLOBAL, NETWORK, sentence, STORES, SWARM_NETWORK } from './fixture.ts';
+import { bare, Fixture, GLOBAL, NETWORK, sentence, STORES, SWARM_NETWORK } from './fixture.ts';
 import { MemoryStore } from './memory.ts';
 
 const options = { timeout: 60_000 };
@@ -240,6 +240,52 @@ for (const [name, open] of Object.entries(STORES)) {
     assert.notEqual(await m.task(pool), address);
   });
 
+  check('what a plugin that was killed told nobody is collected; the engine asks once more', async (m) => {
+    const pool = await m.allocate(LAN);
+    const first = await m.task(pool);
+    const lost = bare(await m.unanswered(pool, null, true));
+    assert.match(await sentence(m.address(pool, lost)), /is given to a task of this swarm already/);
+    m.restart();
+    const second = await m.task(pool);
+    assert.deepEqual([first, lost, second], ['10.5.0.2', '10.5.0.3', '10.5.0.4']);
+    assert.deepEqual(
+      (await m.collect()).map(({ name: leaked, why, patience }) => `${leaked}: ${why}, ${patience}`),
+      ['10.5.0.3: the plugin was killed before it answered with it, late'],
+    );
+    assert.deepEqual(await m.held(), [first, second]);
+  });
+
+  check('a full range has place again where nobody was told of an address', async (m) => {
+    const pool = await m.allocate({ ...LAN, range: '10.5.0.64/31' });
+    await m.task(pool);
+    const lost = bare(await m.unanswered(pool, null, true));
+    m.restart();
+    m.pass(LATE_SECONDS);
+    assert.equal(await m.task(pool), lost);
+    m.pass(LATE_SECONDS);
+    assert.deepEqual(await m.ipam.leaks(), []);
+  });
+
+  check('a new leader whose plugin is killed in a claim by address is granted it when it asks again', async (m) => {
+    const pool = await m.allocate(LAN);
+    const address = await m.task(pool);
+    await m.lead(LAN);
+    await m.unanswered(pool, address);
+    m.restart();
+    await m.claim(pool, address);
+    m.pass(LATE_SECONDS);
+    assert.deepEqual(await m.ipam.leaks(), []);
+    assert.match(await sentence(m.address(pool, address)), /is given to a task of this swarm already/);
+  });
+
+  check('a release that comes before the reply went out is obeyed', async (m) => {
+    const pool = await m.allocate(LAN);
+    const address = bare(await m.unanswered(pool, null, true));
+    await m.release(pool, address);
+    await m.ipam.answerAddress({ poolId: pool, address });
+    assert.deepEqual(await m.held(), []);
+  });
+
   check('a pool whose release was lost is collected', async (m) => {
     const pool = await m.allocate(LAN);
     const address = await m.task(pool);
@@ -299,14 +345,14 @@ const RANGE_SIZE = 16;
 
 type Step =
   | { readonly does: 'lead'; readonly manager: number; readonly restarts: boolean }
-  | { readonly does: 'start' }
+  | { readonly does: 'start'; readonly isKilled: boolean }
   | { readonly does: 'stop'; readonly task: number }
   | { readonly does: 'wait' };
 
 const steps: fc.Arbitrary<Step[]> = fc.array(
   fc.oneof(
     fc.record({ does: fc.constant('lead' as const), manager: fc.nat(2), restarts: fc.boolean() }),
-    { arbitrary: fc.record({ does: fc.constant('start' as const) }), weight: 4 },
+    { arbitrary: fc.record({ does: fc.constant('start' as const), isKilled: fc.boolean() }), weight: 4 },
     { arbitrary: fc.record({ does: fc.constant('stop' as const), task: fc.nat(RANGE_SIZE) }), weight: 3 },
     fc.record({ does: fc.constant('wait' as const) }),
   ),
@@ -330,6 +376,10 @@ test('whatever leaders come and go, no address is given to two tasks and none is
         } else if (step.does === 'start' && running.length < RANGE_SIZE) {
           // Swarm tries again later, when the claims are surely over.
           if ((await leader.held()).length === RANGE_SIZE) leader.pass(LATE_SECONDS);
+          if (step.isKilled && running.length < RANGE_SIZE - 1) {
+            await leader.unanswered(pool, null, true);
+            leader.restart();
+          }
           const address = await leader.task(pool);
           assert.ok(!running.includes(address), `${address} is given out twice`);
           running.push(address);

@@ -80,6 +80,7 @@ export const quietIpam: IpamVerbs = {
   freeNetwork: async () => undefined,
   requestAddress: async ({ address }) => `${address ?? '192.168.1.2'}/24`,
   releaseAddress: async () => undefined,
+  answerAddress: async () => undefined,
   takeBackAddress: async () => undefined,
   reserveName: async ({ name, address }) => ({
     poolId: 'p',
