@@ -195,8 +195,8 @@ function usage(): string {
 
 async function serve(): Promise<void> {
   // Loaded only here: the commands that read need neither Express nor the kernel.
-  const { serveUntilSignal } = await import('./main.ts');
-  await serveUntilSignal(readSettings(process.env));
+  const { serveUntilSignal } = await import('./serve.ts');
+  await serveUntilSignal(process.env);
 }
 
 function withStore<T>(use: (store: ReadonlyStore) => Promise<T>): Promise<T> {
