@@ -141,10 +141,17 @@ export async function lookIntoLocalStore<T>(directory: string, use: (store: Read
 
 function makeDirectory(directory: string): void {
   try {
-    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    makeMissing(resolve(directory));
   } catch (error) {
     throw errors.storeNotWritable(directory, systemReason(error));
   }
+}
+
+/** Node's own, with `recursive`, says ENOENT of a read-only disk, and below /proc it tries for ever. */
+function makeMissing(directory: string): void {
+  if (statSync(directory, { throwIfNoEntry: false })?.isDirectory() === true) return;
+  if (dirname(directory) !== directory) makeMissing(dirname(directory));
+  mkdirSync(directory, { mode: 0o700 });
 }
 
 /**

@@ -218,6 +218,13 @@ describe('systemd service', { skip: outsideLab(), timeout: 700_000 }, () => {
     // It would wait for 30 s.
     assert.ok(Date.now() - startedMs < 25_000, 'systemd was left waiting');
     await untilSaid(/setting LOG_LEVEL="loud" is not known; use error, warn, info, debug/, journal);
+    machine.write('/etc/default/tsmacvlan', 'STATE_DIR=/srv/made/there\n');
+    await machine.must('systemctl', 'restart', '--no-block', 'tsmacvlan');
+    await untilSaid(/read-only file system\); .* ReadWritePaths=\/srv\/made\/there .systemctl edit tsmacvlan/, journal);
+    assert.match(
+      await machine.must('systemctl', 'show', '--property=StatusText', 'tsmacvlan'),
+      /not started: cannot keep/,
+    );
     machine.write('/etc/default/tsmacvlan', 'LOG_LEVEL=debug\n');
     await machine.must('systemctl', 'reset-failed', 'tsmacvlan');
     await machine.must('systemctl', 'restart', 'tsmacvlan');

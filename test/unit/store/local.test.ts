@@ -72,8 +72,17 @@ test('a state directory of another user is refused', options, (t) => {
 test('a read-only disk is refused', options, (t) => {
   if (process.getuid?.() !== 0) return t.skip('needs root, to mount');
   const directory = temporaryDirectory(t);
-  const { stdout } = runOnTmpfs(directory, 'ro', `openLocalStore(${JSON.stringify(directory)})`);
-  assert.match(stdout, /^STORE_NOT_WRITABLE cannot keep state in directory "[^"]+" \(read-only file system\); /);
+  for (const path of [directory, join(directory, 'made/there')]) {
+    const { stdout } = runOnTmpfs(directory, 'ro', `openLocalStore(${JSON.stringify(path)})`);
+    assert.match(
+      stdout,
+      /^STORE_NOT_WRITABLE cannot keep state in directory "([^"]+)" \(read-only file system\); .* ReadWritePaths=\1 /,
+    );
+  }
+});
+
+test('a state directory where none can be made is refused at once', options, () => {
+  assert.equal(refusal(() => openLocalStore('/proc/tsmacvlan/state')).code, 'STORE_NOT_WRITABLE');
 });
 
 test(
