@@ -12,13 +12,15 @@ NODE_IS_OLD := $(shell node -e 'const [a, b] = process.versions.node.split(".");
 PINNED := $(RUNTIME)/.package-lock.json
 READY := $(if $(NODE_IS_OLD),$(PINNED)) node_modules/.package-lock.json
 
-.PHONY: help build check watch unit test-netns test-docker test durations lifecycle parity sim kills crashes backups claims owners scale fuzz soak reboots squatters races swarm-long demo bench clean tables proto plugin plugin-enable push install uninstall release
+.PHONY: help build check watch unit test-netns test-docker test durations lifecycle parity sim kills crashes backups claims owners scale fuzz soak outages reboots squatters races swarm-long demo bench clean tables proto plugin plugin-enable push install uninstall release
 
 # The managed plugin's name on this engine. With any tag but `latest`, `-d tsmacvlan` works too (docs/install.md).
 PLUGIN ?= tsmacvlan:lan
 PREFIX ?= /usr/local
 LEVELS := unit sim package netns docker vlan swarm
 INSTALLED := $(DESTDIR)$(PREFIX)
+# Prints the networks of the installed service, if there are any; its settings may name another state directory.
+LEFT = STATE_DIR="$$(sed -n 's/^STATE_DIR=//p' /etc/default/tsmacvlan 2>/dev/null)" $(INSTALLED)/bin/tsmacvlan networks 2>/dev/null | grep -v '^none$$' >&2
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -95,6 +97,9 @@ races: build $(PINNED) ## RACES=200 starts at the same time on two hosts, on eac
 swarm-long: build $(PINNED) ## a service on a swarm: 30 replicas, then 5 and 60 by turns, ROUNDS=10 times (root)
 	ROUNDS=$(or $(ROUNDS),10) MANY=$(or $(MANY),60) FILE_MINUTES=90 node test/run.ts test/swarm/scale.test.ts
 
+outages: build $(PINNED) ## the systemd service: KILLS=20 times kill -9, its state in use and its disk full for OUTAGE_SECONDS=60 each (root)
+	KILLS=$(or $(KILLS),20) OUTAGE_SECONDS=$(or $(OUTAGE_SECONDS),60) node test/run.ts test/docker/service.test.ts
+
 reboots: build $(PINNED) ## COUNT=20 boots of a host, each but the last ended by a power cut (root)
 	FILE_MINUTES=120 BOOTS=$(or $(COUNT),20) node test/run.ts test/vlan/reboot.test.ts
 
@@ -147,6 +152,7 @@ push: plugin ## the managed plugin to a registry: make push IMAGE=registry.examp
 	docker plugin rm $(IMAGE)
 
 install: build $(PINNED) ## the daemon as a systemd service (root; PREFIX=/usr/local DESTDIR=)
+	$(if $(DESTDIR),,node plugin/occupied.ts)
 	node plugin/application.ts $(INSTALLED)/lib/tsmacvlan
 	install -D $(RUNTIME)/node-linux-$(NODE_ARCH)/bin/node $(INSTALLED)/lib/tsmacvlan/node
 	install -D -m 644 -t $(INSTALLED)/share/doc/tsmacvlan docs/install.md docs/reference.md
@@ -159,11 +165,13 @@ install: build $(PINNED) ## the daemon as a systemd service (root; PREFIX=/usr/l
 	sed 's|@PREFIX@|$(PREFIX)|' plugin/tsmacvlan.service > $(DESTDIR)/etc/systemd/system/tsmacvlan.service
 	$(if $(DESTDIR),,systemctl daemon-reload && systemctl enable tsmacvlan && systemctl restart tsmacvlan)
 
-uninstall: ## stop the service and remove what make install wrote; /var/lib/tsmacvlan stays
+uninstall: ## stop the service and remove what make install wrote, if it has no networks (or FORCE=yes); /var/lib/tsmacvlan stays
+	@$(if $(DESTDIR)$(FORCE),,! $(LEFT) || { echo 'nothing was removed: these networks are left, and their containers would not start again; remove them with docker network rm, or say make uninstall FORCE=yes' >&2; exit 1; })
 	$(if $(DESTDIR),,-systemctl disable --now tsmacvlan)
 	rm -rf $(INSTALLED)/lib/tsmacvlan $(INSTALLED)/share/doc/tsmacvlan
 	rm -f $(INSTALLED)/bin/tsmacvlan $(DESTDIR)/etc/systemd/system/tsmacvlan.service
 	rm -f $(addprefix $(INSTALLED)/share/,bash-completion/completions/tsmacvlan zsh/site-functions/_tsmacvlan man/man8/tsmacvlan.8)
+	$(if $(DESTDIR),,@echo 'left: the settings in /etc/default/tsmacvlan, if there are any, and the state in STATE_DIR, /var/lib/tsmacvlan unless they say another')
 
 release: check build $(PINNED) ## release/: npm package, managed plugins, checksums, SBOM
 	node plugin/release.ts release

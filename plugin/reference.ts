@@ -23,12 +23,19 @@ ${table(IPAM_OPTION_ROWS)}
 ## Settings of the daemon
 
 Environment variables of \`tsmacvlan serve\`: a line \`NAME=VALUE\` in \`/etc/default/tsmacvlan\` for the systemd service, \`docker plugin set
-tsmacvlan:lan NAME=VALUE\` for the managed plugin (while it is disabled). An empty value means the default.
+tsmacvlan:lan NAME=VALUE\` for the managed plugin (while it is disabled). An empty value means the default. ${live()}
+can be changed while the service runs: \`systemctl reload tsmacvlan\`, or SIGHUP, has the file read again; the others need a restart, and
+the log names them.
 
 ${table(Object.values<Setting>(SETTINGS).map(settingRow))}
 The managed plugin fixes \`SOCKET\` and \`STATE_DIR\`, and its \`ALIAS_SOCKET\` is \`tsmacvlan.sock\` in the engine's own plugin directory
 (\`install.md\`).
 `;
+}
+
+function live(): string {
+  const names = Object.values<Setting>(SETTINGS).flatMap(({ name, isLive }) => (isLive ? [`\`${name}\``] : []));
+  return `${names.slice(0, -1).join(', ')} and ${names.at(-1)}`;
 }
 
 interface Row {

@@ -151,6 +151,22 @@ export const socketFailed = (path: string, reason: string, setting: string) =>
     `cannot listen on socket ${quote(path)} (${reason}); make its directory writable for this user, or set ${setting} to another path`,
   );
 
+// --- one daemon per network namespace ------------------------------------------------------------------------------
+
+/** `pid`: null when it cannot be seen from here, or is out of this PID namespace. `says`: null when it does not answer. */
+export const daemonHeld = (
+  pid: number | null,
+  says: { readonly sockets: readonly string[]; readonly stateDirectory: string } | null,
+) => {
+  const who = pid === null ? 'in another PID namespace, as the managed plugin is (docker plugin ls)' : `process ${pid}`;
+  const where =
+    says && `, socket ${says.sockets.map(quote).join(' and ')}, state directory ${quote(says.stateDirectory)}`;
+  return mistake(
+    'DAEMON_HELD',
+    `another tsmacvlan runs in this network namespace (${who}${where ?? ''}); one is enough for a host, and two would remove the links of each other's containers: stop that one first`,
+  );
+};
+
 // --- settings ----------------------------------------------------------------------------------------------------
 
 export const unknownSettingValue = (name: string, value: string, allowed: string) =>
@@ -453,7 +469,13 @@ export const kernelRefused = (operation: string, code: string, detail: string | 
 export const storeHeld = (directory: string, pid: number | null) =>
   mistake(
     'STORE_HELD',
-    `state directory ${quote(directory)} is in use by another running tsmacvlan${pid === null ? '' : ` (process ${pid})`}; stop that one first, or give this one a STATE_DIR of its own`,
+    `state directory ${quote(directory)} is in use by another running tsmacvlan${pid === null ? '' : ` (process ${pid})`}; stop that one first`,
+  );
+
+export const storeGone = (file: string) =>
+  fault(
+    'STORE_GONE',
+    `state file ${quote(file)} was deleted or moved while tsmacvlan runs, or something was mounted over it; nothing was changed, put it back, or restart tsmacvlan to go on with what is there now`,
   );
 
 export const storeNewer = (file: string, found: number, known: number) =>
@@ -479,8 +501,11 @@ export const storeDamaged = (file: string, cause?: unknown) =>
 export const storeNotWritable = (directory: string, reason: string) =>
   mistake(
     'STORE_NOT_WRITABLE',
-    `cannot keep state in directory ${quote(directory)} (${reason}); make it writable for this user, or set STATE_DIR to one that is`,
+    `cannot keep state in directory ${quote(directory)} (${reason}); make it writable for this user${reason === READ_ONLY ? `, in the systemd service with ReadWritePaths=${directory} (systemctl edit tsmacvlan)` : ''}, or set STATE_DIR to one that is`,
   );
+
+/** EROFS, which is also what the sandbox of a unit says of all that it does not name. */
+const READ_ONLY = 'read-only file system';
 
 export const storeMissing = (file: string) =>
   mistake(

@@ -1,6 +1,7 @@
 /**
  * The names and aliases of the links that are made here. A name only has to be one that nobody else has, within the 15
- * bytes of IFNAMSIZ; what shows that a link is ours is its alias (IFLA_IFALIAS), which stays with it wherever it is moved.
+ * bytes of IFNAMSIZ; what shows that a link is ours is its alias (IFLA_IFALIAS), which stays with it wherever it is moved, unless
+ * somebody in a container writes another one there: what is recorded is known by more (network/identity.ts).
  */
 import { createHash, randomBytes } from 'node:crypto';
 

@@ -1,17 +1,15 @@
-/** The daemon from start to end: settings → store → kernel → drivers → socket → recovery; stops cleanly on a signal. */
-import { setFlagsFromString } from 'node:v8';
+/** The daemon from start to end: store → kernel → drivers → socket → recovery, and back. */
 import { type Address, formatAddress, parseAddress } from './address.ts';
 import { Collector } from './collector.ts';
 import { IpamDriver } from './ipam/driver.ts';
 import { Guesses } from './ipam/guesses.ts';
 import { PoolLan } from './ipam/poollan.ts';
-import { returnFreedMemory } from './kernel/libc.ts';
 import { Links } from './kernel/link.ts';
 import { type FoundConflict, Lan } from './lan/lan.ts';
 import { Prober } from './lan/prober.ts';
 import type { Profile } from './lan/timing.ts';
 import type { Verdict } from './lan/verdict.ts';
-import { createLog, type Log } from './log.ts';
+import type { Log } from './log.ts';
 import type { Conflict } from './model.ts';
 import { NetworkDriver } from './network/driver.ts';
 import { EndpointLan } from './network/endpointlan.ts';
@@ -20,7 +18,7 @@ import { gatewaysOfHost } from './network/gateways.ts';
 import { type ConflictVerbs, createCalls } from './server/calls.ts';
 import { Serial } from './serial.ts';
 import { PluginServer } from './server/server.ts';
-import type { Settings } from './settings.ts';
+import type { LiveSettings, Settings } from './settings.ts';
 import { Conflicts } from './store/conflicts.ts';
 import { Contests } from './store/contests.ts';
 import { isInCluster } from './store/etcd/identity.ts';
@@ -31,12 +29,13 @@ import { VERSION } from './version.ts';
 
 /** A daemon that runs in this process. */
 export interface Daemon {
+  /** See PluginServer.listenAgain(). */
+  listenAgain(): Promise<void>;
+  /** Goes by these settings from now on. */
+  change(settings: LiveSettings): void;
   /** Finishes calls in flight and acknowledged deletions, then closes everything. */
   stop(): Promise<void>;
 }
-
-/** How often freed memory is given back to the kernel. */
-const TRIM_MS = 5000;
 
 /** How often names that are unused are looked for. */
 const FORGET_MS = 3_600_000;
@@ -63,7 +62,14 @@ async function openStore({ stateDirectory, cluster }: Settings, log: Log): Promi
   return openClusterStore(stateDirectory, cluster, log);
 }
 
-async function startWithStore(settings: Settings, log: Log, store: Store): Promise<Daemon> {
+async function startWithStore(given: Settings, log: Log, store: Store): Promise<Daemon> {
+  // Whoever goes by what may change keeps this, and looks into it each time.
+  const settings = { ...given, parents: new Map(given.parents) };
+  const change = ({ parents, defends, conflict }: LiveSettings) => {
+    Object.assign(settings, { defends, conflict });
+    settings.parents.clear();
+    for (const [alias, link] of parents) settings.parents.set(alias, link);
+  };
   const tell = settings.logsNetlink ? (line: string) => log.info(`netlink: ${line}`) : null;
   const links = Links.open(tell, (error) =>
     log.error('a change of a link was not understood', { error: String(error) }),
@@ -75,7 +81,7 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
     links,
     usualProfile: settings.probe,
     mostFrames: settings.probeRate,
-    defends: settings.defends,
+    settings,
     speaker: (parentName, macAddress, address) => {
       const endpoint = endpoints.speaker(parentName, macAddress, address);
       return endpoint && { isLeaving: endpoint.state === 'deleting' };
@@ -89,7 +95,7 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
     lan,
     store,
     aliases: settings.parents,
-    usualConflictPolicy: settings.conflict,
+    settings,
     log,
   });
   const ipam: IpamDriver = new IpamDriver({
@@ -119,7 +125,7 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
     store,
     endpoints,
     links,
-    lan: new EndpointLan(lan, guesses, settings.conflict, log),
+    lan: new EndpointLan(lan, guesses, settings, log),
     hostAddresses: ipam,
     parentAliases: settings.parents,
     log,
@@ -183,7 +189,7 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
     log.error('recovery failed: every call is refused until the cause is mended', { error: String(error) }),
   );
   listening.resolve();
-  return { stop };
+  return { stop, change, listenAgain: () => server.listenAgain() };
 }
 
 async function record(found: FoundConflict, conflicts: Conflicts): Promise<void> {
@@ -225,29 +231,6 @@ function suspectAll(conflicts: readonly Conflict[], lan: Lan): void {
     if (address === undefined || kind !== 'address' || macAddress === ourMacAddress || endedAt !== null) continue;
     lan.suspect(parent, address);
   }
-}
-
-/**
- * Of V8's optimizing compilers the first, Maglev, makes a call 2.6 times as fast; the second makes it no faster.
- * Garbage is collected when the heap has grown by a fifth: V8 would let that of a thousand new endpoints lie, another
- * 20 MB. The machine has other work to do with its memory. docs/dependencies.md has the figures.
- */
-function stayLean(): void {
-  for (const flag of ['--no-opt', '--heap-growing-percent=20']) setFlagsFromString(flag);
-}
-
-/** Runs until SIGTERM or SIGINT. */
-export async function serveUntilSignal(settings: Settings): Promise<void> {
-  stayLean();
-  const log = createLog(settings.logLevel, settings.logFormat);
-  const daemon = await startDaemon(settings, log);
-  // What Maglev allocated while it compiled, glibc would keep for ever.
-  setInterval(returnFreedMemory, TRIM_MS).unref();
-  const signal = await new Promise<string>((resolve) => {
-    for (const name of ['SIGTERM', 'SIGINT'] as const) process.once(name, resolve);
-  });
-  log.info('stopping', { signal });
-  await daemon.stop();
 }
 
 /** One question from the command line, beside a running daemon or without one. Throws the signal's reason when it is aborted. */

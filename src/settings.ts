@@ -14,6 +14,8 @@ export interface Setting {
   readonly meaning: string;
   /** The only values taken; null for free text. */
   readonly allowed: readonly string[] | null;
+  /** A running daemon takes it over when it reads its settings again; the others need a restart. */
+  readonly isLive?: true;
 }
 
 export const SETTINGS = {
@@ -41,6 +43,7 @@ export const SETTINGS = {
     fallback: 'info',
     meaning: 'least severe messages that are logged',
     allowed: ['error', 'warn', 'info', 'debug'],
+    isLive: true,
   },
   LOG_NETLINK: {
     name: 'LOG_NETLINK',
@@ -73,6 +76,7 @@ export const SETTINGS = {
     fallback: 'off',
     meaning: 'whether the address of a running container is announced again when somebody else uses it (RFC 5227 2.4)',
     allowed: ['off', 'on'],
+    isLive: true,
   },
   CONFLICT: {
     name: 'CONFLICT',
@@ -80,6 +84,7 @@ export const SETTINGS = {
     meaning:
       'what becomes of a container whose address somebody else on the LAN has: it does not start, or starts with a warning',
     allowed: CONFLICT_POLICIES,
+    isLive: true,
   },
   REMEMBER: {
     name: 'REMEMBER',
@@ -93,6 +98,7 @@ export const SETTINGS = {
     fallback: '',
     meaning: 'names for parents on this host, "lan=ens33,storage=eth1", so that one -o parent=lan fits every host',
     allowed: null,
+    isLive: true,
   },
   STORE: {
     name: 'STORE',
@@ -181,11 +187,26 @@ export interface Settings {
   readonly cluster: ClusterSettings | null;
 }
 
+/** What a running daemon takes over. */
+export type LiveSettings = Pick<Settings, 'logLevel' | 'defends' | 'conflict' | 'parents'>;
+
+/** The values of the settings whose row says `isLive`. */
+export function liveSettings({ logLevel, defends, conflict, parents }: Settings): LiveSettings {
+  return { logLevel, defends, conflict, parents };
+}
+
+type Environment = Readonly<Record<string, string | undefined>>;
+
+/** The rows whose values are not the same in both. */
+export function changedSettings(before: Environment, after: Environment): Setting[] {
+  return Object.values<Setting>(SETTINGS).filter((setting) => text(before, setting) !== text(after, setting));
+}
+
 /**
  * Reads the environment; absent and empty variables have their defaults. Throws SETTING_INVALID or SETTINGS_APART for
  * a mistake.
  */
-export function readSettings(environment: Readonly<Record<string, string | undefined>>): Settings {
+export function readSettings(environment: Environment): Settings {
   return {
     sockets: [SETTINGS.SOCKET, SETTINGS.ALIAS_SOCKET].map((setting) => text(environment, setting)).filter(Boolean),
     stateDirectory: text(environment, SETTINGS.STATE_DIR),
@@ -203,7 +224,7 @@ export function readSettings(environment: Readonly<Record<string, string | undef
   };
 }
 
-function clusterSettings(environment: Readonly<Record<string, string | undefined>>): ClusterSettings | null {
+function clusterSettings(environment: Environment): ClusterSettings | null {
   const of = (setting: Pick<Setting, 'name' | 'fallback'>) => text(environment, setting);
   const place = of(SETTINGS.STORE);
   if (place === 'local') return null;
@@ -249,15 +270,12 @@ function clusterName(name: string): string {
   throw unknownSettingValue(SETTINGS.STORE_CLUSTER.name, name, '1 to 64 letters, digits, dots, dashes and underscores');
 }
 
-function text(
-  environment: Readonly<Record<string, string | undefined>>,
-  setting: Pick<Setting, 'name' | 'fallback'>,
-): string {
+function text(environment: Environment, setting: Pick<Setting, 'name' | 'fallback'>): string {
   return environment[setting.name]?.trim() || setting.fallback;
 }
 
 function choice<const T extends string>(
-  environment: Readonly<Record<string, string | undefined>>,
+  environment: Environment,
   setting: Omit<Setting, 'allowed'> & { readonly allowed: readonly T[] },
 ): T {
   const value = text(environment, setting);
@@ -280,7 +298,7 @@ function days(value: string): number {
   throw unknownSettingValue(SETTINGS.REMEMBER.name, value, `0 to ${MOST_DAYS} days`);
 }
 
-function aliases(environment: Readonly<Record<string, string | undefined>>, setting: Setting): Map<string, string> {
+function aliases(environment: Environment, setting: Setting): Map<string, string> {
   const found = new Map<string, string>();
   for (const pair of text(environment, setting).split(',')) {
     if (pair.trim() === '') continue;

@@ -9,13 +9,7 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
   serve: {
     summary: 'run the plugin; settings come from the environment (tsmacvlan settings)',
     examples: { serve: 'as the systemd service and the managed plugin do' },
-    async run() {
-      const [{ serveUntilSignal }, { readSettings }] = await Promise.all([
-        import('../main.ts'),
-        import('../settings.ts'),
-      ]);
-      await serveUntilSignal(readSettings(process.env));
-    },
+    run: async () => (await import('../serve.ts')).serveUntilSignal(process.env),
   },
   map: {
     summary: 'draw interfaces, VLANs, networks and containers',

@@ -10,14 +10,15 @@ import { isManagers } from './swarm.ts';
 import type { Probe } from './offers.ts';
 import { GUESSED_SPACE, known } from './pool.ts';
 import type { Keeper } from './keeper.ts';
+import type { Settings } from '../settings.ts';
 
 interface Parts {
   readonly lan: Lan;
   readonly store: Pick<Store, 'networks' | 'leases'>;
   /** As in the setting PARENTS. */
   readonly aliases: ReadonlyMap<string, string>;
-  /** Where the network says nothing: whether an address that was named is given although somebody has it. */
-  readonly usualConflictPolicy: ConflictPolicy;
+  /** `conflict`, where the network says nothing: whether an address that was named is given although somebody has it. */
+  readonly settings: Pick<Settings, 'conflict'>;
   readonly log: Log;
 }
 
@@ -26,14 +27,14 @@ export class PoolLan implements Keeper {
   readonly #lan: Lan;
   readonly #store: Pick<Store, 'networks' | 'leases'>;
   readonly #aliases: ReadonlyMap<string, string>;
-  readonly #usualConflictPolicy: ConflictPolicy;
+  readonly #settings: Parts['settings'];
   readonly #log: Log;
 
-  constructor({ lan, store, aliases, usualConflictPolicy, log }: Parts) {
+  constructor({ lan, store, aliases, settings, log }: Parts) {
     this.#lan = lan;
     this.#store = store;
     this.#aliases = aliases;
-    this.#usualConflictPolicy = usualConflictPolicy;
+    this.#settings = settings;
     this.#log = log;
   }
 
@@ -61,7 +62,7 @@ export class PoolLan implements Keeper {
   };
 
   async #policyOf(pool: Pool): Promise<ConflictPolicy> {
-    return (await this.#networkOf(pool))?.options.conflict ?? this.#usualConflictPolicy;
+    return (await this.#networkOf(pool))?.options.conflict ?? this.#settings.conflict;
   }
 
   /** See Keeper. Only for pools of our own networks. */

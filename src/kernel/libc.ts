@@ -22,6 +22,11 @@ const c = {
     address: Buffer,
     length: number,
   ) => number,
+  connect: libc.func('int connect(int fd, const uint8_t *address, uint32_t length)') as (
+    fd: number,
+    address: Buffer,
+    length: number,
+  ) => number,
   setsockopt: libc.func('int setsockopt(int fd, int level, int name, const uint8_t *value, uint32_t length)') as (
     fd: number,
     level: number,
@@ -63,8 +68,11 @@ interface Call<Args extends unknown[]> {
   async(...args: [...Args, (error: Error | null, result: Size) => void]): void;
 }
 
+export const AF_UNIX = 1;
 export const AF_NETLINK = 16;
 export const AF_PACKET = 17;
+export const SOCK_STREAM = 1;
+export const SOCK_DGRAM = 2;
 export const SOCK_RAW = 3;
 const SOCK_NONBLOCK = 0o4000;
 const SOCK_CLOEXEC = 0o2000000;
@@ -93,6 +101,11 @@ export function close(fd: number): number {
 /** bind(2); `address` is a raw struct sockaddr. */
 export function bind(fd: number, address: Buffer): number {
   return negated(c.bind(fd, address, address.length));
+}
+
+/** connect(2); `address` is a raw struct sockaddr. */
+export function connect(fd: number, address: Buffer): number {
+  return negated(c.connect(fd, address, address.length));
 }
 
 /** As close, in a thread of the pool. */

@@ -11,6 +11,7 @@ import type { Log } from '../log.ts';
 import type { AnnouncementOptions, InterfaceAddress, ProbeProfile, Segment } from '../model.ts';
 import { PROBE_PROFILES } from '../model.ts';
 import type { CallLimit } from '../requests.ts';
+import type { Settings } from '../settings.ts';
 import { TOLD_ONCE } from './announce.ts';
 import { isStandbyMac, isProbeMac } from './frames/mac.ts';
 import { Interruptions } from './interruptions.ts';
@@ -68,8 +69,8 @@ export interface LanParts {
   readonly usualProfile: ProbeProfile;
   /** Frames a second on one parent, at most; 0 for no limit. */
   readonly mostFrames: number;
-  /** Addresses of running containers are defended (RFC 5227 2.4 b, c). */
-  readonly defends: boolean;
+  /** `defends`: addresses of running containers are defended (RFC 5227 2.4 b, c). It may change while they run. */
+  readonly settings: Pick<Settings, 'defends'>;
   /** Our own endpoint on this parent with this MAC address and this address; undefined when there is none. */
   readonly speaker: FindSpeaker;
   /** Makes the conflict's record. */
@@ -274,7 +275,8 @@ export class Lan {
     };
     const ask = async (address: InterfaceAddress) =>
       (await this.#recheck(endpoint, address)) && !this.#interruptions.isDeaf(parentName);
-    const says = { defend: this.#parts.defends ? tell : null, tellTwin: tell, answersForAll, ask };
+    const defend = (address: Address) => (this.#parts.settings.defends ? tell(address) : undefined);
+    const says = { defend, tellTwin: tell, answersForAll, ask };
     this.#monitor.watch(id, { parentName, macAddress, addresses, ...says });
     this.#interruptions.watch(endpoint);
   }

@@ -2,17 +2,17 @@
  * Endpoints whose container is gone though no DeleteEndpoint came: the engine was killed with it, or gave up while the
  * plugin was away. Docker is not asked; the kernel is. One reading here, and collector.ts waits until two agree.
  *
- * Two witnesses have to say "nobody". A container's link keeps its alias wherever it is moved, and the namespaces of
+ * Two witnesses have to say "nobody". A container's link is known wherever it is moved (identity.ts), and the namespaces of
  * containers can be read from here; and the kernel refuses a second link with a MAC address that is in use on a parent.
  * Each alone would be wrong: a link that is down inside its container does not occupy its MAC address, and a namespace
  * below another engine's (docker in docker) or of Linux before 5.0 cannot be read.
  */
 import { formatInterfaceAddress } from '../address.ts';
 import { short } from '../errors.ts';
-import type { Link, Links } from '../kernel/link.ts';
+import type { Links } from '../kernel/link.ts';
 import type { Patience } from '../leak.ts';
-import { endpointAlias, endpointOfAlias } from '../linknames.ts';
 import type { Endpoint, Mode, Network } from '../model.ts';
+import { LinksOfEndpoints } from './identity.ts';
 import { isOccupied } from './trial.ts';
 
 export type Cause = 'vanished' | 'returned' | 'unjoined';
@@ -43,11 +43,14 @@ export async function findDead(
   const leastMs = ({ lostAt }: Endpoint) => (lostAt === undefined ? RECENT_MS : LOST_MS);
   const settled = endpoints.filter((endpoint) => endpoint.state !== 'deleting' && ageMs(endpoint) >= leastMs(endpoint));
   if (settled.length === 0) return [];
-  const here = byAlias(await links.list(isEndpoints));
-  const left = settled.filter((endpoint) => here.get(aliasOf(endpoint))?.isUp === false);
-  const absent = settled.filter((endpoint) => !here.has(aliasOf(endpoint)));
+  const found = await LinksOfEndpoints.of(links, settled);
+  const here = await found.here();
+  const left = settled.filter((endpoint) => here(endpoint)?.isUp === false);
+  const absent = settled.filter((endpoint) => here(endpoint) === undefined);
+  const elsewhere = absent.length === 0 ? () => undefined : await found.elsewhere();
   const modes = new Map(networks.map(({ id, options }) => [id, options.mode]));
-  const vanished = await findVanished(links, absent, modes);
+  const unseen = absent.filter((endpoint) => elsewhere(endpoint) === undefined);
+  const vanished = await findVanished(links, unseen, modes);
   return [
     ...vanished.map((endpoint) => ({ endpoint, cause: 'vanished' as const })),
     ...left.map((endpoint) => ({ endpoint, cause: endpoint.state === 'joined' ? 'returned' : 'unjoined' }) as const),
@@ -56,12 +59,9 @@ export async function findDead(
 
 async function findVanished(
   links: Links,
-  absent: readonly Endpoint[],
+  unseen: readonly Endpoint[],
   modes: ReadonlyMap<string, Mode>,
 ): Promise<Endpoint[]> {
-  if (absent.length === 0) return [];
-  const elsewhere = byAlias((await links.table.linksElsewhere(isEndpoints)) ?? []);
-  const unseen = absent.filter((endpoint) => !elsewhere.has(aliasOf(endpoint)));
   const vanished: Endpoint[] = [];
   for (let start = 0; start < unseen.length; start += TRIALS_AT_ONCE) {
     const some = unseen.slice(start, start + TRIALS_AT_ONCE);
@@ -81,18 +81,6 @@ export async function isUnoccupied(
 ): Promise<boolean> {
   const link = await links.byName(parent);
   return link !== undefined && (await isOccupied(links, link, { mode, macAddress })) === false;
-}
-
-function isEndpoints({ alias }: Link): boolean {
-  return endpointOfAlias(alias) !== null;
-}
-
-function byAlias(links: readonly Link[]): Map<string | null, Link> {
-  return new Map(links.map((link) => [link.alias, link]));
-}
-
-function aliasOf({ id }: Endpoint): string {
-  return endpointAlias(id);
 }
 
 /** How long it must look like this, and why, in words. */

@@ -8,6 +8,7 @@ import type { Announcements } from './announcements.ts';
 import type { LanOfEndpoints } from './endpointlan.ts';
 import type { Endpoints } from './endpoints.ts';
 import type { HostAccess } from './host.ts';
+import { linkElsewhere, linkHere } from './identity.ts';
 
 /** A sub-interface on its way out. */
 interface Departure {
@@ -77,13 +78,11 @@ export class Departures {
   }
 
   /** Whether its link is nowhere; one that lies here, down, is deleted first. The engine may move it at any moment. */
-  async #hasNoLink({ id }: Endpoint): Promise<boolean> {
+  async #hasNoLink(endpoint: Endpoint): Promise<boolean> {
     const { links } = this.#parts;
-    const alias = endpointAlias(id);
-    const isIts = (link: Link) => link.alias === alias;
-    const [link] = await links.list(isIts);
+    const link = await linkHere(links, endpoint);
     if (link !== undefined && (link.isUp || !(await links.deleteLink(link.index)))) return false;
-    return ((await links.table.linksElsewhere(isIts)) ?? []).length === 0;
+    return (await linkElsewhere(links, endpoint)) === undefined;
   }
 
   /** Removes the link and then the record of an endpoint in the state `deleting`; what fails is logged. */
@@ -114,9 +113,8 @@ export class Departures {
   /** The link, down; undefined when it is gone. */
   async #bringDown(endpoint: Endpoint): Promise<Link | undefined> {
     const { links } = this.#parts;
-    const alias = endpointAlias(endpoint.id);
     const link = await links.byName(endpoint.linkName);
-    if (link?.alias !== alias) return this.#removeElsewhere(alias);
+    if (link === undefined || !(await this.#isIts(link, endpoint))) return this.#removeElsewhere(endpoint);
     if (link.isUp) await links.setDown(link.index);
     return link;
   }
@@ -125,13 +123,17 @@ export class Departures {
    * The engine brings the link back, or the kernel removes it with the container's namespace. An engine that was killed
    * while it started a container does neither: the namespace, perhaps with a process, outlives what the engine knows.
    */
-  async #removeElsewhere(alias: string): Promise<undefined> {
+  async #removeElsewhere(endpoint: Endpoint): Promise<undefined> {
     const { links, log } = this.#parts;
-    const left = (await links.table.linksElsewhere((link) => link.alias === alias)) ?? [];
-    for (const link of left) {
-      log.warn('removing a link from a namespace that its engine left behind', { link: link.name, alias });
-      await links.deleteForeignLink(link);
-    }
+    const left = await linkElsewhere(links, endpoint);
+    if (left === undefined) return;
+    log.warn('removing a link from a namespace that its engine left behind', { link: left.name, alias: left.alias });
+    await links.deleteForeignLink(left);
+  }
+
+  /** Whose alias is ours it is without a question; its parent tells of one that carries another. */
+  async #isIts(link: Link, endpoint: Endpoint): Promise<boolean> {
+    return link.alias === endpointAlias(endpoint.id) || (await linkHere(this.#parts.links, endpoint)) !== undefined;
   }
 
   async #remove(endpoint: Endpoint, down: Promise<Link | undefined>): Promise<void> {

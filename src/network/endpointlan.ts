@@ -16,6 +16,7 @@ import {
 } from '../model.ts';
 import type { CallLimit } from '../requests.ts';
 import { subnetOf } from './request.ts';
+import type { Settings } from '../settings.ts';
 
 /** What the room uses of it. */
 export type LanOfEndpoints = Pick<EndpointLan, keyof EndpointLan>;
@@ -72,18 +73,18 @@ const MOST_WARNINGS = 256;
 export class EndpointLan {
   readonly #lan: LanRoom;
   readonly #guesses: AddressGuesses;
-  readonly #usualPolicy: ConflictPolicy;
+  readonly #settings: Pick<Settings, 'conflict'>;
   readonly #log: Log;
   /** Who was said to have an address with which a container starts all the same; by endpoint and address. */
   readonly #warned = new LatestMap<string, string>(MOST_WARNINGS);
   /** By endpoint id, what is asked since CreateEndpoint; until it is answered well, or the endpoint goes. */
   readonly #asked = new Map<string, { readonly answer: Promise<void>; readonly callOff: () => void }>();
 
-  /** `usualPolicy`: of networks whose `-o conflict=` says nothing. */
-  constructor(lan: LanRoom, guesses: AddressGuesses, usualPolicy: ConflictPolicy, log: Log) {
+  /** `settings.conflict`: the policy of networks whose `-o conflict=` says nothing. */
+  constructor(lan: LanRoom, guesses: AddressGuesses, settings: Pick<Settings, 'conflict'>, log: Log) {
     this.#lan = lan;
     this.#guesses = guesses;
-    this.#usualPolicy = usualPolicy;
+    this.#settings = settings;
     this.#log = log;
   }
 
@@ -173,7 +174,7 @@ export class EndpointLan {
   }
 
   #policyOf({ options }: Network): ConflictPolicy {
-    return options.conflict ?? this.#usualPolicy;
+    return options.conflict ?? this.#settings.conflict;
   }
 
   /** Once for each start, in which it is found out two or three times. */

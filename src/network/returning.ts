@@ -11,14 +11,14 @@
  */
 import { formatInterfaceAddress, parseInterfaceAddress } from '../address.ts';
 import { LatestMap } from '../bounded.ts';
-import type { Link, Links } from '../kernel/link.ts';
+import type { Links } from '../kernel/link.ts';
 import type { Kept, Loss } from '../lan/verdict.ts';
-import { endpointOfAlias } from '../linknames.ts';
 import type { Log } from '../log.ts';
 import { type Endpoint, type InterfaceAddress, isOfSwarm, type Network } from '../model.ts';
 import type { Store } from '../store/store.ts';
 import type { LanOfEndpoints } from './endpointlan.ts';
 import type { Endpoints } from './endpoints.ts';
+import { LinksOfEndpoints } from './identity.ts';
 import { undo } from './undo.ts';
 
 /** What is looked at and asked. */
@@ -118,13 +118,13 @@ export class Returning {
     const { endpoints, links } = this.#parts;
     const recorded = endpoints.all().filter(({ state }) => state !== 'deleting');
     if (recorded.length === 0) return [];
-    const isOurs = ({ alias }: Link) => endpointOfAlias(alias) !== null;
-    const seen = [...(await links.list(isOurs)), ...((await links.table.linksElsewhere(isOurs)) ?? [])];
-    const present = new Set(seen.map(({ alias }) => endpointOfAlias(alias)));
+    const found = await LinksOfEndpoints.of(links, recorded);
+    const [here, elsewhere] = [await found.here(), await found.elsewhere()];
     const byId = new Map(networks.map((network) => [network.id, network]));
-    return recorded.flatMap(({ id: endpointId, networkId, addresses }) => {
+    return recorded.flatMap((endpoint) => {
+      const { id: endpointId, networkId, addresses } = endpoint;
       const network = byId.get(networkId);
-      if (network === undefined || present.has(endpointId)) return [];
+      if (network === undefined || (here(endpoint) ?? elsewhere(endpoint)) !== undefined) return [];
       return addresses.map((address) => ({ network, address, endpointId }));
     });
   }

@@ -7,12 +7,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type Address, formatAddress } from '../address.ts';
 import { LatestMap } from '../bounded.ts';
 import type { Link, Links } from '../kernel/link.ts';
-import { endpointAlias } from '../linknames.ts';
 import type { Endpoint } from '../model.ts';
 import type { CallLimit } from '../requests.ts';
 import type { Store } from '../store/store.ts';
 import { isUnoccupied } from './dead.ts';
 import type { Endpoints } from './endpoints.ts';
+import { isItsElsewhere, linkElsewhere, linkHere } from './identity.ts';
 
 /** `unsettled`: its link is on its way between namespaces, or its namespace is ending, or cannot be seen from here. */
 export type Whereabouts = 'present' | 'unsettled' | 'gone';
@@ -60,15 +60,13 @@ export class Witness {
   /** Where the endpoint's link is at this moment. Throws what the kernel or the store refuses. */
   async look(endpoint: Endpoint): Promise<Whereabouts> {
     const { links, endpoints, networks } = this.#parts;
-    const isIts = ofEndpoint(endpoint);
-    const [here] = await links.list(isIts);
+    const here = await linkHere(links, endpoint);
     if (here?.isUp) return 'present';
     if (here !== undefined)
       return links.hasCarriedFrames(here) || endpoints.ageMs(endpoint) >= MOVED_MS ? 'gone' : 'present';
-    const elsewhere = (await links.table.linksElsewhere(isIts)) ?? [];
-    if (elsewhere.length > 0) return 'present';
+    if ((await linkElsewhere(links, endpoint)) !== undefined) return 'present';
     // It may have come back between the two readings.
-    if ((await links.list(isIts)).length > 0) return 'unsettled';
+    if ((await linkHere(links, endpoint)) !== undefined) return 'unsettled';
     const mode = (await networks.get(endpoint.networkId))?.options.mode;
     // A namespace that ends cannot be read any more while its links are still there (cleanup_net, net/core/net_namespace.c).
     return (await isUnoccupied(links, endpoint, mode)) ? 'gone' : 'unsettled';
@@ -97,18 +95,13 @@ export class Witness {
    */
   async hasAddress(endpoint: Endpoint, address: Address): Promise<boolean> {
     const { links } = this.#parts;
-    const isIts = ofEndpoint(endpoint);
     const parent = await links.byName(endpoint.parent);
-    const [link] = (await links.table.linksElsewhere(isIts)) ?? [];
+    const link = await linkElsewhere(links, endpoint);
     if (parent === undefined || link?.isUp !== true) return true;
+    const isIts = (one: Link) => isItsElsewhere(one, endpoint, parent.index);
     const reads = async () =>
       (await links.table.subInterfacesElsewhere(parent.index, formatAddress(address))).some(isIts);
     // The first reading may be one that others began before the link was up.
     return (await reads()) || (await reads());
   }
-}
-
-function ofEndpoint({ id }: Endpoint): (link: Link) => boolean {
-  const alias = endpointAlias(id);
-  return (link) => link.alias === alias;
 }

@@ -49,6 +49,17 @@ interface Visit {
   subject: Subject;
 }
 
+/** A door that is open. */
+interface OpenSocket {
+  readonly path: string;
+  /** SOCKET or ALIAS_SOCKET. */
+  readonly setting: string;
+  http: Server;
+  bound: BoundSocket;
+  /** Why it cannot be opened again; null while it need not be. */
+  failure: string | null;
+}
+
 /** Answers the calls of the table on as many sockets as listen() was asked for, until close(). */
 export class PluginServer {
   readonly app: Express;
@@ -58,7 +69,7 @@ export class PluginServer {
   readonly #deadlineMs: number;
   readonly #closeMs: number;
   readonly #visits = new Set<Promise<unknown>>();
-  readonly #sockets: { http: Server; bound: BoundSocket }[] = [];
+  readonly #sockets: OpenSocket[] = [];
   #isClosing = false;
   #closed: Promise<void> | undefined;
 
@@ -77,9 +88,35 @@ export class PluginServer {
 
   /** Each call opens one more socket to the same calls. See bindSocket for what is refused. */
   async listen(path: string, setting = 'SOCKET'): Promise<void> {
+    this.#sockets.push({ path, setting, ...(await this.#open(path, setting)), failure: null });
+  }
+
+  /**
+   * Opens again what is not there any more: somebody emptied /run, or mounted something over it. Connections go on. What cannot
+   * be opened is said once in the log.
+   */
+  async listenAgain(): Promise<void> {
+    for (const socket of this.#sockets) {
+      if (this.#isClosing || socket.bound.isThere()) continue;
+      const { path, setting } = socket;
+      try {
+        const { http } = socket;
+        Object.assign(socket, await this.#open(path, setting), { failure: null });
+        http.close();
+        this.#log.warn('the socket was not there any more: listening again', { socket: path });
+        if (this.#isClosing) socket.bound.release();
+      } catch (error) {
+        const { message } = error as Error;
+        if (message !== socket.failure) this.#log.error('the socket is not there any more', { error: message });
+        socket.failure = message;
+      }
+    }
+  }
+
+  async #open(path: string, setting: string): Promise<{ http: Server; bound: BoundSocket }> {
     // Engines keep connections for ever, and one closed under a request comes back with an empty body (moby#35459).
     const http = createServer({ keepAliveTimeout: 0, headersTimeout: 0, requestTimeout: 0 }, this.app);
-    this.#sockets.push({ http, bound: await bindSocket(http, path, setting) });
+    return { http, bound: await bindSocket(http, path, setting) };
   }
 
   /** Takes no new calls, lets those under way finish (8 s at most), and removes the sockets that are still ours. */

@@ -15,6 +15,8 @@ const KNOCK_MS = 1000;
 
 /** A socket file that is ours. */
 export interface BoundSocket {
+  /** False when the file was removed, replaced, or hidden below something that was mounted later: nobody can connect any more. */
+  isThere(): boolean;
   /** Removes the file, if no other program has put its own in its place. */
   release(): void;
 }
@@ -75,7 +77,7 @@ async function listenAt(server: Server, path: string, setting: string): Promise<
     rmSync(scratch, { recursive: true });
   }
   const { ino } = lstatSync(path);
-  return { release: () => removeIfOurs(path, ino) };
+  return { isThere: () => isOurs(path, ino), release: () => removeIfOurs(path, ino) };
 }
 
 async function listening(server: Server, path: string): Promise<void> {
@@ -91,8 +93,12 @@ function checkLength(path: string, setting: string): void {
 }
 
 /** While we listen the kernel keeps our inode, so no other file can have its number. */
+function isOurs(path: string, ino: number): boolean {
+  return lstatSync(path, { throwIfNoEntry: false })?.ino === ino;
+}
+
 function removeIfOurs(path: string, ino: number): void {
-  if (lstatSync(path, { throwIfNoEntry: false })?.ino === ino) rmSync(path, { force: true });
+  if (isOurs(path, ino)) rmSync(path, { force: true });
 }
 
 function reasonOf(error: unknown): string {

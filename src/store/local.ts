@@ -25,6 +25,9 @@ const LOCK = 'tsmacvlan.lock';
 /** SQLite waits inside a call, with our event loop: longer than anyone but a forgotten sqlite3 session holds the file. */
 const BE_PATIENT = 'PRAGMA busy_timeout = 500';
 
+/** SQLite brings its log over at 1000 pages of 4 KiB. */
+const MOST_LOG_BYTES = 8 * 1024 * 1024;
+
 export type ReadonlyTable<T> = Pick<Table<T>, 'get' | 'list'>;
 
 /** The store as the CLI sees it. */
@@ -202,6 +205,8 @@ function openForWriting(directory: string, file: string): DatabaseSync {
     migrate(database);
     // From here on wal.ts syncs.
     database.exec('PRAGMA synchronous = NORMAL');
+    // A reader that stays long makes the log grow; when it has gone the next round of the log is cut to this again.
+    database.exec(`PRAGMA journal_size_limit = ${MOST_LOG_BYTES}`);
     return database;
   } catch (error) {
     database.close();

@@ -5,7 +5,7 @@
  * event loop standing (synchronous=FULL). What has to be synced for the file to stay whole, SQLite does in either mode: the
  * head of a new log, and both files at a checkpoint. The log is one file for as long as the store is open.
  */
-import { closeSync, fdatasync, openSync } from 'node:fs';
+import { closeSync, fdatasync, openSync, statSync } from 'node:fs';
 import { getSystemErrorMessage } from 'node:util';
 import * as errors from '../errors.ts';
 
@@ -16,6 +16,8 @@ const SOON_MS = 50;
 export class WriteAheadLog {
   readonly #file: string;
   readonly #fd: number;
+  /** The database and its log, as they were opened. */
+  readonly #opened: readonly { path: string; ino: number; dev: number }[];
   /** Something was written since the last sync began; at first perhaps by a process that was killed. */
   #isBehind = true;
   #running: Promise<void> | undefined;
@@ -28,10 +30,22 @@ export class WriteAheadLog {
   constructor(file: string) {
     this.#file = file;
     this.#fd = openSync(`${file}-wal`, 'r');
+    this.#opened = [file, `${file}-wal`].map((path) => ({ path, ...statSync(path) }));
   }
 
-  /** Throws STORE_UNSYNCED when nothing can be made durable any more. */
+  /**
+   * Throws STORE_UNSYNCED when nothing can be made durable any more, and STORE_GONE as long as the files are not where they were
+   * opened: what is written to them then is gone with this process.
+   */
   check(): void {
+    this.#checkDisk();
+    for (const { path, ino, dev } of this.#opened) {
+      const found = statSync(path, { throwIfNoEntry: false });
+      if (found?.ino !== ino || found.dev !== dev) throw errors.storeGone(this.#file);
+    }
+  }
+
+  #checkDisk(): void {
     if (this.#fault !== undefined) throw this.#fault;
   }
 
@@ -46,7 +60,7 @@ export class WriteAheadLog {
 
   /** Resolves when all that was written before this call is on the disk. Throws STORE_UNSYNCED. */
   async durable(): Promise<void> {
-    this.check();
+    this.#checkDisk();
     if (!this.#isBehind) return this.#running;
     // A sync that runs may have begun before the write.
     this.#next ??= this.#begin(this.#running);
@@ -69,7 +83,7 @@ export class WriteAheadLog {
 
   #sync(): Promise<void> {
     return new Promise((resolve, reject) => {
-      this.check();
+      this.#checkDisk();
       fdatasync(this.#fd, (error) => {
         if (error === null) return resolve();
         this.#fault = errors.storeUnsynced(this.#file, getSystemErrorMessage(error.errno ?? 0), error);

@@ -65,6 +65,11 @@ export class Serving {
     return this.#process.pid ?? 0;
   }
 
+  /** Nobody takes any more what it says. */
+  stopReading(): void {
+    for (const pipe of [this.#process.stdout, this.#process.stderr]) pipe?.destroy();
+  }
+
   isRunning(): boolean {
     return this.#process.exitCode === null && this.#process.signalCode === null;
   }

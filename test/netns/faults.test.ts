@@ -114,6 +114,16 @@ describe('the daemon when the system fails it', { skip: outsideLab(), timeout: 5
     });
   }
 
+  test('a terminal that is closed, a log that nobody reads and a socket that somebody removed end nothing', async (t) => {
+    const { serving, pool } = await serve(t);
+    serving.stopReading();
+    process.kill(serving.pid, 'SIGHUP');
+    for (let count = 0; count < 3; count++) assert.equal((await lease(serving, pool)).status, 200);
+    rmSync(serving.socket);
+    await until(async () => (await lease(serving, pool).catch(() => null))?.status === 200);
+    assert.equal(await serving.stop(), 0);
+  });
+
   test('no file descriptor left: it goes on, refuses in sentences, and works when there are some', async (t) => {
     const { serving, pool } = await serve(t, { PROBE: 'fast' });
     const agent = new Agent({ keepAlive: true, maxSockets: 1 });

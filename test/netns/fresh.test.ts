@@ -83,7 +83,7 @@ describe('an address is asked for at the moment it is given', { skip: outsideLab
       links,
       usualProfile: 'fast',
       mostFrames: 0,
-      defends: false,
+      settings: { defends: false },
       speaker: (_parent, macAddress) => speakers.get(macAddress),
       record: async (conflict) => {
         if (isDiskFull) throw new Error('database or disk is full');

@@ -214,6 +214,48 @@ describe('leaks on real links', { skip: outsideLab(), timeout: 300_000 }, () => 
     assert.deepEqual(await collect(), []);
   });
 
+  for (const [what, alias] of [
+    ['an alias of its own', 'uplink'],
+    ['the alias of another endpoint', `tsmacvlan endpoint ${'2'.repeat(64)}`],
+    ['the alias of a parent', 'tsmacvlan parent'],
+  ] as const)
+    test(`a link that got ${what} inside its container goes with it, by whatever way, and keeps nobody out`, async () => {
+      const pool = await makeNetwork({ parent: 'lan0', macvlan_mode: 'passthru' });
+      // Of two whose aliases say the same one is not known in a namespace that a killed engine left: it goes with that.
+      const ends = alias.includes('endpoint') ? ['DeleteEndpoint', 'none'] : ['DeleteEndpoint', 'none', 'kill'];
+      for (const end of ends) {
+        await makeEndpoint(pool, '1');
+        await join_('1', 'c1');
+        execFileSync('ip', ['-n', 'c1', 'link', 'set', 'eth0', 'alias', alias]);
+        ip('-n c1 link set eth0 name other0');
+        // The leases of the rounds before are nobody's.
+        assert.deepEqual(
+          (await collect(true)).filter((found) => !found.includes('lease')),
+          [],
+        );
+        if (end !== 'kill') {
+          // Linux numbers the namespaces that it shows: this one is process 1's for the engine.
+          ip('-n c1 link set other0 down');
+          ip(`-n c1 link set other0 netns ${process.pid} name tsm111111111111`);
+        }
+        if (end !== 'none') await driver.deleteEndpoint(NETWORK, '1'.repeat(64));
+        // Whoever starts next finds its parent free, also when the engine never said that the first one has ended.
+        settle();
+        await makeEndpoint(pool, '3');
+        await driver.deleteEndpoint(NETWORK, '3'.repeat(64));
+        await stop();
+        await start();
+        assert.deepEqual(
+          linkNames().filter((name) => /^tsm[0-9]/.test(name)),
+          [],
+        );
+        assert.equal(ip('-n c1 -o link show type macvlan').trim(), '');
+        assert.deepEqual(await endpointIds(), []);
+        ip('netns delete c1');
+        containers = [];
+      }
+    });
+
   test('DeleteEndpoint takes a link also out of a namespace that a killed engine left behind, and no other', async () => {
     const pool = await makeNetwork();
     for (const digit of ['1', '2', '3']) await makeEndpoint(pool, digit);

@@ -10,5 +10,5 @@ export async function bindSocket(server: Server, _path: string): Promise<BoundSo
   host.listeners.add(server);
   const release = () => void host.listeners.delete(server);
   process?.onKilled.add(release);
-  return { release };
+  return { isThere: () => true, release };
 }

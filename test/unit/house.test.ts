@@ -25,7 +25,7 @@ const BELOW: Readonly<Record<string, readonly string[]>> = {
   engine: [],
   ground: [],
 };
-const BUILDERS = ['tsmacvlan.ts', 'cli.ts', 'main.ts'];
+const BUILDERS = ['tsmacvlan.ts', 'cli.ts', 'serve.ts', 'main.ts'];
 /** Each outside library has one door: the room or file that may import it. */
 const DOORS: Readonly<Record<string, string>> = {
   express: 'server/',

@@ -33,7 +33,7 @@ function poolLan({ isProof }: { isProof: boolean }) {
       leases: { needsProof: () => (isProof ? 'rfc' : null) },
     } as never,
     aliases: new Map(),
-    usualConflictPolicy: 'warn',
+    settings: { conflict: 'warn' },
     log: logInto(lines),
   });
   return { lan, asked, lines };

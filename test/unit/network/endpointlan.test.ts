@@ -63,7 +63,7 @@ function lanThatSays(answers: Answers) {
       void heard.push(`returned ${formatAddress(address)} of ${subnet}`),
     forget: (networkId) => void heard.push(`forget ${networkId}`),
   };
-  const open = (usual: ConflictPolicy) => new EndpointLan(room, guesses, usual, logInto(lines));
+  const open = (usual: ConflictPolicy) => new EndpointLan(room, guesses, { conflict: usual }, logInto(lines));
   return { asked, heard, limits, signals, lines, open };
 }
 

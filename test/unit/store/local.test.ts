@@ -1,7 +1,17 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, mkdirSync, readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { test } from 'node:test';
@@ -62,8 +72,64 @@ test('a state directory of another user is refused', options, (t) => {
 test('a read-only disk is refused', options, (t) => {
   if (process.getuid?.() !== 0) return t.skip('needs root, to mount');
   const directory = temporaryDirectory(t);
-  const { stdout } = runOnTmpfs(directory, 'ro', `openLocalStore(${JSON.stringify(directory)})`);
-  assert.match(stdout, /^STORE_NOT_WRITABLE cannot keep state in directory "[^"]+" \(read-only file system\); /);
+  for (const path of [directory, join(directory, 'made/there')]) {
+    const { stdout } = runOnTmpfs(directory, 'ro', `openLocalStore(${JSON.stringify(path)})`);
+    assert.match(
+      stdout,
+      /^STORE_NOT_WRITABLE cannot keep state in directory "([^"]+)" \(read-only file system\); .* ReadWritePaths=\1 /,
+    );
+  }
+});
+
+test('a state directory where none can be made is refused at once', options, () => {
+  assert.equal(refusal(() => openLocalStore('/proc/tsmacvlan/state')).code, 'STORE_NOT_WRITABLE');
+});
+
+test(
+  'state files that are deleted, moved or hidden by a mount take no change until they are there again',
+  options,
+  async (t) => {
+    const directory = temporaryDirectory(t);
+    const store = openLocalStore(directory);
+    t.after(() => store.close());
+    await store.networks.insert(networkRecord('n1'));
+    for (const name of ['tsmacvlan.db', 'tsmacvlan.db-wal']) {
+      const file = join(directory, name);
+      renameSync(file, `${file}.away`);
+      await assert.rejects(store.networks.insert(networkRecord('n2')), { code: 'STORE_GONE' });
+      await assert.rejects(store.networks.remove(networkRecord('n1')), { code: 'STORE_GONE' });
+      writeFileSync(file, '');
+      await assert.rejects(store.leases.insert(leaseRecord('10.0.0.1')), { code: 'STORE_GONE' });
+      renameSync(`${file}.away`, file);
+      assert.ok(await store.leases.insert(leaseRecord(name === 'tsmacvlan.db' ? '10.0.0.2' : '10.0.0.3')));
+      await store.durable();
+    }
+    rmSync(directory, { recursive: true });
+    await assert.rejects(store.networks.insert(networkRecord('n2')), { code: 'STORE_GONE' });
+    mkdirSync(directory);
+  },
+);
+
+test('what a long reader makes the log grow by is given back when it has gone', options, async (t) => {
+  const directory = temporaryDirectory(t);
+  const store = openLocalStore(directory);
+  t.after(() => store.close());
+  const log = () => statSync(`${databaseOf(directory)}-wal`).size;
+  const change = async (count: number) => {
+    for (let at = 0; at < count; at++) {
+      const record = { ...networkRecord(`n${at % 7}`), note: 'x'.repeat(100_000) };
+      await store.networks.insert(record);
+      await store.networks.remove(record);
+    }
+  };
+  const reader = new DatabaseSync(databaseOf(directory), { readOnly: true });
+  reader.exec('BEGIN');
+  reader.prepare('SELECT count(*) FROM network_records').get();
+  await change(200);
+  assert.ok(log() > 16_000_000, `only ${log()}`);
+  reader.close();
+  await change(100);
+  assert.ok(log() < 9_000_000, `still ${log()}`);
 });
 
 // --- one writer --------------------------------------------------------------------------------------------------

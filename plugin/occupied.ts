@@ -1,0 +1,84 @@
+/**
+ * Asked by `make install` before it changes anything: is another tsmacvlan here? It would be refused at its start, and at the
+ * next boot the one that starts first, with an empty state, would keep out the one that knows the containers.
+ *
+ * A command: `node plugin/occupied.ts`; exit code 1 and a sentence when there is one.
+ */
+import { spawnSync } from 'node:child_process';
+import { readdirSync, readFileSync } from 'node:fs';
+import { daemonHeld } from '../src/errors.ts';
+import { holderOfNamespace, ownPidNamespace } from '../src/kernel/oneprocess.ts';
+import { manifest } from './manifest.ts';
+
+/** Where an engine that does not run keeps its plugins, unless it has another data-root. */
+const PLUGINS = '/var/lib/docker/plugins';
+
+interface ListedPlugin {
+  readonly Name: string;
+  readonly Description: string;
+  readonly Enabled: boolean;
+}
+
+/** Names of the enabled managed plugins that are tsmacvlan. */
+function enabledPlugins(): string[] {
+  const { description } = manifest() as { description: string };
+  const isOurs = ({ Description, Enabled }: ListedPlugin) => Enabled && Description === description;
+  return (pluginsByEngine() ?? pluginsOnDisk()).filter(isOurs).map(({ Name }) => Name);
+}
+
+/** Null when no engine answers. */
+function pluginsByEngine(): ListedPlugin[] | null {
+  const { status, stdout } = spawnSync('docker', ['plugin', 'ls', '--no-trunc', '--format', '{{json .}}'], {
+    encoding: 'utf8',
+    timeout: 10_000,
+  });
+  if (status !== 0) return null;
+  return linesOf(stdout).map((line) => JSON.parse(line) as ListedPlugin);
+}
+
+/** As the engine writes them down (moby plugin/store.go). */
+function pluginsOnDisk(): ListedPlugin[] {
+  const written = (id: string): ListedPlugin[] => {
+    try {
+      const { plugin } = JSON.parse(readFileSync(`${PLUGINS}/${id}/config.json`, 'utf8')) as {
+        plugin: { Name: string; Enabled: boolean; Config: { Description: string } };
+      };
+      return [{ ...plugin, Description: plugin.Config.Description }];
+    } catch {
+      return [];
+    }
+  };
+  try {
+    return readdirSync(PLUGINS).flatMap(written);
+  } catch {
+    return [];
+  }
+}
+
+function linesOf(text: string): string[] {
+  return text.split('\n').filter((line) => line !== '');
+}
+
+/** Of the service that may be installed already: it is the one that is upgraded. */
+function servicePid(): number {
+  const { stdout } = spawnSync('systemctl', ['show', '--property=MainPID', '--value', 'tsmacvlan'], {
+    encoding: 'utf8',
+  });
+  return Number(stdout);
+}
+
+async function whyNot(): Promise<string | null> {
+  const [plugin] = enabledPlugins();
+  if (plugin !== undefined)
+    return `the managed plugin ${plugin} is enabled on this host, and one tsmacvlan is enough for a host; stay with it, or remove its networks, then "docker plugin disable ${plugin}" and "docker plugin rm ${plugin}", and install again`;
+  const holder = await holderOfNamespace();
+  if (holder === null || (holder.pid !== null && holder.pid === servicePid())) return null;
+  const isSeen = holder.says === null || holder.says.pidNamespace === ownPidNamespace();
+  return daemonHeld(isSeen ? holder.pid : null, holder.says).message;
+}
+
+const reason = await whyNot();
+if (reason !== null) {
+  process.stderr.write(`nothing was installed: ${reason}\n`);
+  process.exitCode = 1;
+}
