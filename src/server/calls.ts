@@ -264,7 +264,7 @@ function atOnce(answer: () => object): Call {
 
 /** A question without arguments, answered after recovery. */
 function whenReady(answer: () => Promise<object>): Call {
-  const run = async () => ({ reply: await answer(), subject: {}, takeBack: nothing });
+  const run = async () => ({ reply: await answer(), subject: {}, answer: nothing, takeBack: nothing });
   return { hasBody: false, waits: true, isLasting: false, isUnheard: false, read: () => ({ subject: {}, run }) };
 }
 
