@@ -198,6 +198,13 @@ const SAMPLES: { readonly [Name in MakerName]: Parameters<Makers[Name]> } = {
   nameAmbiguous: ['web', [NETWORK, '77aa00bb11cc']],
   daemonAbsent: ['/run/docker/plugins/tsmacvlan.sock', 'connect ENOENT'],
   networkNotNamed: ['3f2a', 2, 'call tsmacvlan forget'],
+  engineScheme: ['ssh://server', 'ssh'],
+  engineAddress: ['tcp://'],
+  engineContext: ['nas'],
+  engineSilent: ['unix:///var/run/docker.sock', 'permission denied'],
+  engineRefused: ['unix:///var/run/docker.sock', 'HTTP 403'],
+  whoUsage: [],
+  whoUnknown: ['web'],
   networkHasContainers: [NETWORK, ENDPOINT],
   daemonSays: ['nothing is reserved or remembered for "web"; tsmacvlan leases lists the names'],
   daemonRefused: [

@@ -823,6 +823,47 @@ export const networkNotNamed = (typed: string, count: number, where: string) =>
       : `the ids of ${count} networks here begin with ${quote(typed)}; ${where} with more of the id, as tsmacvlan networks lists it`,
   );
 
+/** `host`: as DOCKER_HOST or the context has it. These five are printed once beside what is shown with ids. */
+export const engineScheme = (host: string, scheme: string) =>
+  mistake(
+    'ENGINE_SCHEME',
+    `names of containers are not shown: Docker's address ${quote(host)} is of the kind ${quote(scheme)}, which tsmacvlan cannot use; run it where the engine is, or set DOCKER_HOST to unix:///var/run/docker.sock`,
+  );
+
+export const engineAddress = (host: string) =>
+  mistake(
+    'ENGINE_ADDRESS',
+    `names of containers are not shown: ${quote(host)} is no address of Docker; set DOCKER_HOST to unix:///var/run/docker.sock or tcp://HOST:PORT`,
+  );
+
+export const engineContext = (name: string) =>
+  mistake(
+    'ENGINE_CONTEXT',
+    `names of containers are not shown: the Docker context ${quote(name)} does not exist or names no engine; docker context ls lists them`,
+  );
+
+/** `reason`: the system's words. */
+export const engineSilent = (host: string, reason: string) =>
+  mistake(
+    'ENGINE_SILENT',
+    `names of containers are not shown: Docker at ${quote(host)} cannot be asked (${reason}); run tsmacvlan as a user who may use docker, or set DOCKER_HOST`,
+  );
+
+export const engineRefused = (host: string, status: string) =>
+  mistake(
+    'ENGINE_REFUSED',
+    `names of containers are not shown: Docker at ${quote(host)} answered ${status}; tsmacvlan only lists containers and networks, so let it do that`,
+  );
+
+export const whoUsage = () =>
+  mistake('USAGE', 'who needs to know whom; call tsmacvlan who ADDRESS, MAC or NAME of a container');
+
+export const whoUnknown = (typed: string) =>
+  mistake(
+    'WHO_UNKNOWN',
+    `${quote(typed)} is not an address, and no container, MAC address or endpoint of that name is known here; tsmacvlan leases lists them`,
+  );
+
 export const networkHasContainers = (network: string, endpoint: string) =>
   mistake(
     'NETWORK_HAS_CONTAINERS',

@@ -250,13 +250,18 @@ export async function serveUntilSignal(settings: Settings): Promise<void> {
   await daemon.stop();
 }
 
-/** One question from the command line, beside a running daemon or without one. */
-export async function askLan(parentName: string, address: Address, profile: Profile): Promise<Verdict> {
+/** One question from the command line, beside a running daemon or without one. Throws the signal's reason when it is aborted. */
+export async function askLan(
+  parentName: string,
+  address: Address,
+  profile: Profile,
+  signal?: AbortSignal,
+): Promise<Verdict> {
   const links = Links.open();
   const prober = new Prober({ links });
   try {
     // Bridge mode hears most: the wire and the siblings that other programs made.
-    return await prober.probe({ parentName, mode: 'bridge', address, profile, isOwn: () => false, guardMs: 0 });
+    return await prober.probe({ parentName, mode: 'bridge', address, profile, isOwn: () => false, guardMs: 0, signal });
   } finally {
     await prober.close();
     links.close();

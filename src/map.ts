@@ -1,8 +1,9 @@
 /** The picture of `tsmacvlan map`: which container address is on which network, VLAN and interface. Pure. */
 import { formatInterfaceAddress, inOrderOfAddress } from './address.ts';
 import { conflictsOf, describeConflict } from './contested.ts';
-import { short } from './errors.ts';
+import { escapeControls } from './errors.ts';
 import type { Conflict, Endpoint, Network, NetworkSubnet } from './model.ts';
+import { Naming } from './naming.ts';
 
 interface Branch {
   readonly label: string;
@@ -17,6 +18,9 @@ interface MapRemarks {
   readonly conflicts: readonly Conflict[];
   /** The addresses at which the containers of a network with host access reach this host. */
   readonly hostsOf: (network: Network) => readonly string[];
+  readonly naming: Naming;
+  /** What is kept for containers that do not run, by network and name. */
+  readonly keptFor: (networkId: string, name: string) => readonly string[];
 }
 
 /** Beside a parent whose network port delivers to the parent's MAC address only. */
@@ -26,21 +30,28 @@ const FILTERS = "  (its network port lets no container's MAC address through)";
 export function drawMap(
   networks: readonly Network[],
   endpoints: readonly Endpoint[],
-  { filtered = [], conflicts = [], hostsOf = ({ hostAddresses }) => hostAddresses }: Partial<MapRemarks> = {},
+  remarks: Partial<MapRemarks> = {},
 ): string {
+  const { filtered = [], conflicts = [], hostsOf = ({ hostAddresses }) => hostAddresses } = remarks;
+  const { naming = new Naming(), keptFor = () => [] } = remarks;
   const roots = new Map<string, Branch>();
   for (const network of networks) {
     const branch = parentBranch(roots, network, filtered.includes(network.parent.name) ? FILTERS : '');
     const containers = endpoints.filter(({ networkId, state }) => networkId === network.id && state !== 'deleting');
+    const running = inOrderOfAddress(containers, ({ addresses }) => addresses[0]);
+    const stopped = naming.known.stopped.get(network.id) ?? [];
+    const labels = [
+      ...running.map((endpoint) => endpointLabel(endpoint, conflicts, naming)),
+      ...stopped.map((name) => stoppedLabel(naming.text(name), keptFor(network.id, name))),
+    ];
     branch.children.push({
-      label: networkLabel(network, hostsOf(network)),
-      children: inOrderOfAddress(containers, ({ addresses }) => addresses[0]).map((endpoint) => ({
-        label: endpointLabel(endpoint, conflicts),
-        children: [],
-      })),
+      label: networkLabel(network, hostsOf(network), naming),
+      children: labels.map((label) => ({ label, children: [] })),
     });
   }
-  return [...roots.values()].map((root) => `${[root.label, ...lines(root.children)].join('\n')}\n`).join('');
+  const drawn = [...roots.values()].flatMap((root) => [root.label, ...lines(root.children)]);
+  // Names of links come from elsewhere too: no line is obeyed by a terminal.
+  return drawn.map((line) => `${escapeControls(line)}\n`).join('');
 }
 
 /** The base interface, and below it the VLAN when the network is on one. */
@@ -62,11 +73,19 @@ function findOrAdd(roots: Map<string, Branch>, name: string): Branch {
   return root;
 }
 
-function networkLabel(network: Network, hosts: readonly string[]): string {
+function networkLabel(network: Network, hosts: readonly string[], naming: Naming): string {
   const { id, options, internal, subnets } = network;
   const ranges = subnets.map((one) => `${one.subnet}${gatewayOf(network, one)}`);
   const host = hosts.length === 0 ? [] : [`this host ${hosts.join(' ')}`];
-  return [`network ${short(id)}`, options.mode, ...(internal ? ['internal'] : []), ...ranges, ...host].join('  ');
+  const wholeId = naming.isWhole && naming.known.networks.has(id) ? [id] : [];
+  return [
+    `network ${naming.network(id)}`,
+    ...wholeId,
+    options.mode,
+    ...(internal ? ['internal'] : []),
+    ...ranges,
+    ...host,
+  ].join('  ');
 }
 
 /** One that containers get: engines before 28 name one for each network. That IPv4 has none is worth a word where nobody said so. */
@@ -76,7 +95,11 @@ function gatewayOf({ parent, internal, options }: Network, { subnet, gateway }: 
   return !subnet.includes(':') && options.gatewayFamilies?.includes('IPv4') !== false ? ' (no gateway)' : '';
 }
 
-function endpointLabel(endpoint: Endpoint, conflicts: readonly Conflict[]): string {
+function stoppedLabel(name: string, kept: readonly string[]): string {
+  return `${kept.join(' ') || 'no address'}  ${name}  (stopped)`;
+}
+
+function endpointLabel(endpoint: Endpoint, conflicts: readonly Conflict[], naming: Naming): string {
   const { id, addresses, macAddress, state, lostAt } = endpoint;
   const written = addresses.map(formatInterfaceAddress).join(' ') || 'no address';
   const remarks = [
@@ -84,7 +107,10 @@ function endpointLabel(endpoint: Endpoint, conflicts: readonly Conflict[]): stri
     ...(lostAt === undefined ? [] : ['lost its interface with the parent: start the container again']),
     ...conflictsOf(endpoint, conflicts).map(describeConflict),
   ];
-  return [written, macAddress, `endpoint ${short(id)}`, ...remarks.map((remark) => `(${remark})`)].join('  ');
+  const container = naming.container(id);
+  const name = container === null ? [] : [container];
+  const endpointId = container === null || naming.isWhole ? [`endpoint ${naming.id(id)}`] : [];
+  return [written, macAddress, ...name, ...endpointId, ...remarks.map((remark) => `(${remark})`)].join('  ');
 }
 
 function lines(branches: readonly Branch[]): string[] {

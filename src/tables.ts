@@ -1,11 +1,9 @@
 /** The tables that the command line prints: a row for each record, and how rows become text; printing. */
 import { formatInterfaceAddress } from './address.ts';
 import { holderOf } from './contested.ts';
-import { short } from './errors.ts';
-import type { Conflict, Endpoint, Lease, Network, Pool } from './model.ts';
-
-/** Characters of a container's name. */
-const WIDEST_NAME = 48;
+import { escapeControls } from './errors.ts';
+import type { Conflict, Endpoint, Lease, Network } from './model.ts';
+import type { Naming } from './naming.ts';
 
 /** Cells by the heading of their column, in order. */
 export type Row = Readonly<Record<string, string>>;
@@ -16,9 +14,11 @@ export function networkRow(
   isFiltered: boolean,
   hosts: readonly string[],
   conflicts: readonly Conflict[],
+  naming: Naming,
 ): Row {
   return {
-    NETWORK: short(id),
+    NETWORK: naming.network(id),
+    ...naming.columns({ 'NETWORK ID': [id] }),
     PARENT: isFiltered ? `${parent.name} (filtered)` : parent.name,
     MODE: options.mode,
     INTERNAL: internal ? 'yes' : 'no',
@@ -29,10 +29,15 @@ export function networkRow(
 }
 
 /** Addresses with prefix length, as a link has them. */
-export function endpointRow({ id, networkId, parent, macAddress, addresses, state, lostAt }: Endpoint): Row {
+export function endpointRow(
+  { id, networkId, parent, macAddress, addresses, state, lostAt }: Endpoint,
+  naming: Naming,
+): Row {
   return {
-    ENDPOINT: short(id),
-    NETWORK: short(networkId),
+    ENDPOINT: naming.id(id),
+    CONTAINER: naming.container(id) ?? '-',
+    NETWORK: naming.network(networkId),
+    ...naming.columns({ 'NETWORK ID': [networkId] }),
     PARENT: parent,
     MAC: macAddress,
     ADDRESSES: addresses.map(formatInterfaceAddress).join(' ') || '-',
@@ -40,26 +45,18 @@ export function endpointRow({ id, networkId, parent, macAddress, addresses, stat
   };
 }
 
-/** A range, where it is narrower than the subnet. */
-export function poolRow({ subnet, range, networkId, addressSpace }: Pool): Row {
-  return {
-    SUBNET: subnet,
-    RANGE: range ?? '-',
-    NETWORK: networkId === null ? '-' : short(networkId),
-    SPACE: addressSpace,
-  };
-}
-
 /** An address that is kept for a container which is not there. */
 export function keptRow(
   { address, kind, name, realm, usedAt }: Readonly<Record<'address' | 'kind' | 'name' | 'realm' | 'usedAt', string>>,
   networkIds: readonly string[],
+  naming: Naming,
 ): Row {
   return {
     ADDRESS: address,
     KIND: kind,
-    NAME: cut(name),
-    NETWORK: shortOf(networkIds),
+    NAME: naming.text(name),
+    NETWORK: networksIn(networkIds, naming),
+    ...naming.columns({ 'NETWORK ID': networkIds }),
     ENDPOINT: '-',
     REALM: realm,
     SINCE: usedAt,
@@ -68,13 +65,8 @@ export function keptRow(
 }
 
 /** Of a gateway perhaps several networks. */
-function shortOf(networkIds: readonly string[]): string {
-  return networkIds.map(short).join(' ') || '-';
-}
-
-/** A column is as wide as its widest cell; `--json` has it whole. */
-function cut(name: string): string {
-  return name.length > WIDEST_NAME ? `${name.slice(0, WIDEST_NAME - 3)}...` : name;
+function networksIn(networkIds: readonly string[], naming: Naming): string {
+  return networkIds.map((id) => naming.network(id)).join(' ') || '-';
 }
 
 /** `reservedFor`: see keptOf(). `conflict`: one that lasts; null without. */
@@ -83,33 +75,42 @@ export function leaseRow(
   reservedFor: string | null,
   conflict: Conflict | null,
   networkIds: readonly string[],
+  naming: Naming,
 ): Row {
   return {
     ADDRESS: address,
     KIND: kind,
-    NAME: nameAndReservation(name, reservedFor),
-    NETWORK: shortOf(networkIds),
-    ENDPOINT: endpointId === null ? '-' : short(endpointId),
+    NAME: nameAndReservation(naming.container(endpointId) ?? name, reservedFor, naming),
+    NETWORK: networksIn(networkIds, naming),
+    ...naming.columns({ 'NETWORK ID': networkIds }),
+    ENDPOINT: endpointId === null ? '-' : naming.id(endpointId),
     REALM: realm,
     SINCE: changedAt,
-    'ALSO USED BY': conflict === null ? '-' : `${holderOf(conflict)} (${conflict.count} times)`,
+    'ALSO USED BY': conflict === null ? '-' : `${holderOf(conflict)} (${times(conflict.count)})`,
   };
 }
 
 /** Who names a reserved address with an engine that tells no names has it, perhaps rightly. */
-function nameAndReservation(name: string | undefined, reservedFor: string | null): string {
-  if (reservedFor === null) return name === undefined ? '-' : cut(name);
-  if (name === reservedFor) return `${cut(name)} (reserved)`;
-  return [...(name === undefined ? [] : [cut(name)]), `(reserved for ${cut(reservedFor)})`].join(' ');
+function nameAndReservation(name: string | undefined, reservedFor: string | null, naming: Naming): string {
+  if (reservedFor === null) return name === undefined ? '-' : naming.text(name);
+  if (name === reservedFor) return `${naming.text(name)} (reserved)`;
+  const words = name === undefined ? [] : [naming.text(name)];
+  return [...words, `(reserved for ${naming.text(reservedFor)})`].join(' ');
 }
 
-/** Also one that has ended. */
-export function conflictRow(conflict: Conflict): Row {
+/** How often. */
+export function times(count: number): string {
+  return count === 1 ? 'once' : `${count} times`;
+}
+
+/** Also one that has ended. `container`: whose address or MAC address it is; null for none that runs. */
+export function conflictRow(conflict: Conflict, container: string | null): Row {
   const { kind, address, parent, ourMacAddress, count, seenAt, endedAt } = conflict;
   return {
     ADDRESS: address,
     PARENT: parent,
     'HELD BY': holderOf(conflict),
+    CONTAINER: container ?? '-',
     OURS: ourMacAddress ?? '-',
     WHAT: kind === 'mac' ? 'MAC address' : 'address',
     TIMES: String(count),
@@ -122,7 +123,8 @@ export function conflictRow(conflict: Conflict): Row {
 export function table(rows: readonly Row[]): string {
   const headers = Object.keys(rows[0] ?? {});
   if (headers.length === 0) return 'none\n';
-  const lines = [headers, ...rows.map((row) => headers.map((header) => row[header] ?? ''))];
+  // Names of links and hosts come from elsewhere too: no cell is obeyed by a terminal.
+  const lines = [headers, ...rows.map((row) => headers.map((header) => escapeControls(row[header] ?? '')))];
   const widths = headers.map((_, column) => Math.max(...lines.map((cells) => (cells[column] ?? '').length)));
   return lines
     .map(

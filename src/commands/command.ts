@@ -16,6 +16,7 @@ interface OptionForm {
 /** All options: one spelling and one type for each. */
 export const OPTIONS = {
   json: { type: 'boolean' },
+  'no-trunc': { type: 'boolean' },
   'dry-run': { type: 'boolean' },
   clear: { type: 'boolean' },
   force: { type: 'boolean' },

@@ -4,33 +4,48 @@ import { type Address, contains, formatAddress, inOrderOfAddress, parseAddress, 
 import { conflictsOf } from '../contested.ts';
 import * as errors from '../errors.ts';
 import { keptOf } from '../ipam/kept.ts';
-import type { Conflict, Lease, Network } from '../model.ts';
+import type { Conflict, Endpoint, Lease, Network } from '../model.ts';
 import { drawMap } from '../map.ts';
+import type { Naming } from '../naming.ts';
 import { SETTINGS } from '../settings.ts';
 import { writtenEndpoint } from '../store/codec.ts';
-import {
-  conflictRow,
-  endpointRow,
-  keptRow,
-  leaseRow,
-  networkRow,
-  poolRow,
-  print,
-  printJson,
-  table,
-} from '../tables.ts';
+import { conflictRow, endpointRow, keptRow, leaseRow, networkRow, print, printJson, table } from '../tables.ts';
 import type { Options } from './command.ts';
+import { readNaming } from './docker.ts';
 import { readRecords } from './records.ts';
 
-type Form = Pick<Options, 'json'>;
+type Form = Pick<Options, 'json' | 'no-trunc'>;
 
 /** `map` */
-export async function map({ json }: Form): Promise<void> {
-  const seen = await readRecords('networks', 'endpoints', 'conflicts');
-  const { networks: known, endpoints: all, filteredParents } = seen;
-  const lasting = seen.conflicts.filter(({ endedAt }) => endedAt === null);
-  if (json) printJson({ networks: known, endpoints: all.map(writtenEndpoint), conflicts: lasting, filteredParents });
-  else print(drawMap(known, all, { filtered: filteredParents, conflicts: lasting, hostsOf }) || 'no networks\n');
+export async function map(options: Form): Promise<void> {
+  const seen = readRecords('networks', 'endpoints', 'conflicts', 'names', 'pools');
+  const [{ networks: known, endpoints: all, filteredParents, ...records }, naming] = await Promise.all([
+    seen,
+    readNaming(options),
+  ]);
+  const lasting = records.conflicts.filter(({ endedAt }) => endedAt === null);
+  if (options.json) {
+    const named = known.map((network) => ({ ...network, name: naming.nameOf(network.id) }));
+    return printJson({ networks: named, endpoints: all.map(endpointIn(naming)), conflicts: lasting, filteredParents });
+  }
+  const keptFor = (networkId: string, name: string) => {
+    const poolIds = records.pools.filter((pool) => pool.networkId === networkId).map(({ id }) => id);
+    return records.names
+      .filter((one) => one.name === name && poolIds.includes(one.poolId))
+      .map(({ address }) => address);
+  };
+  print(
+    drawMap(known, all, { filtered: filteredParents, conflicts: lasting, hostsOf, naming, keptFor }) || 'no networks\n',
+  );
+}
+
+/** As data, with the names of its container and its network; null where Docker does not say them. */
+function endpointIn(naming: Naming) {
+  return (endpoint: Endpoint) => ({
+    ...writtenEndpoint(endpoint),
+    container: naming.known.containers.get(endpoint.id) ?? null,
+    networkName: naming.nameOf(endpoint.networkId),
+  });
 }
 
 /** Host access reaches this host at its own addresses on the parent too, as far as they lie in the network's subnets. */
@@ -50,61 +65,63 @@ function isWithin(subnet: string, address: Address): boolean {
 }
 
 /** `endpoints` */
-export async function endpoints({ json }: Form): Promise<void> {
-  const { endpoints: all } = await readRecords('endpoints');
+export async function endpoints(options: Form): Promise<void> {
+  const [{ endpoints: all }, naming] = await Promise.all([readRecords('endpoints'), readNaming(options)]);
   const sorted = inOrderOfAddress(all, ({ addresses }) => addresses[0]);
-  if (json) printJson(sorted.map(writtenEndpoint));
-  else print(table(sorted.map(endpointRow)));
-}
-
-/** `pools` */
-export async function pools({ json }: Form): Promise<void> {
-  const { pools: all } = await readRecords('pools');
-  const sorted = inOrderOfAddress(all, ({ subnet }) => firstOf(subnet));
-  if (json) printJson(sorted);
-  else print(table(sorted.map(poolRow)));
-}
-
-function firstOf(subnet: string): Address | undefined {
-  const prefix = parsePrefix(subnet);
-  return prefix && { family: prefix.family, value: prefix.first };
+  if (options.json) printJson(sorted.map(endpointIn(naming)));
+  else print(table(sorted.map((endpoint) => endpointRow(endpoint, naming))));
 }
 
 /** `networks` */
-export async function networks({ json }: Form): Promise<void> {
-  const { networks: known, endpoints: all, ...seen } = await readRecords('networks', 'endpoints', 'conflicts');
+export async function networks(options: Form): Promise<void> {
+  const records = readRecords('networks', 'endpoints', 'conflicts');
+  const [{ networks: known, endpoints: all, ...seen }, naming] = await Promise.all([records, readNaming(options)]);
   const isFiltered = ({ parent }: Network) => seen.filteredParents.includes(parent.name);
   const conflictsIn = ({ id }: Network) =>
     all.filter(({ networkId }) => networkId === id).flatMap((endpoint) => conflictsOf(endpoint, seen.conflicts));
-  if (json) return printJson(known.map((network) => ({ ...network, isPortFiltered: isFiltered(network) })));
-  print(
-    table(known.map((network) => networkRow(network, isFiltered(network), hostsOf(network), conflictsIn(network)))),
-  );
+  if (options.json)
+    return printJson(
+      known.map((network) => ({
+        ...network,
+        name: naming.nameOf(network.id),
+        isPortFiltered: isFiltered(network),
+      })),
+    );
+  const row = (network: Network) =>
+    networkRow(network, isFiltered(network), hostsOf(network), conflictsIn(network), naming);
+  print(table(known.map(row)));
 }
 
 /** `leases`: each with the conflict that its container has; and what is kept for containers that are not there. */
-export async function leases({ json }: Form): Promise<void> {
-  const seen = await readRecords('leases', 'pools', 'names', 'endpoints', 'conflicts');
+export async function leases(options: Form): Promise<void> {
+  const records = readRecords('leases', 'pools', 'names', 'endpoints', 'conflicts');
+  const [seen, naming] = await Promise.all([records, readNaming(options)]);
   const poolsById = new Map(seen.pools.map((pool) => [pool.id, pool]));
   const endpointsById = new Map(seen.endpoints.map((endpoint) => [endpoint.id, endpoint]));
   const conflictOf = ({ endpointId, address }: Lease): Conflict | null => {
     const endpoint = endpointsById.get(endpointId ?? '');
     return (endpoint && conflictsOf(endpoint, seen.conflicts).find((one) => one.address === address)) ?? null;
   };
-  const networksOf = (poolIds: readonly string[]) => poolIds.flatMap((id) => poolsById.get(id)?.networkId ?? []);
+  const networksIn = (named: Naming, poolIds: readonly string[]) => {
+    const networkIds = poolIds.flatMap((id) => poolsById.get(id)?.networkId ?? []);
+    return { networkIds, networkNames: networkIds.map((id) => named.nameOf(id)) };
+  };
   const kept = keptOf(seen.leases, seen.names);
   const written = seen.leases.map((lease) => ({
     ...lease,
-    networkIds: networksOf(lease.poolIds),
+    container: naming.known.containers.get(lease.endpointId ?? '') ?? null,
+    ...networksIn(naming, lease.poolIds),
     isReserved: kept.reservedFor(lease) !== null,
     reservedFor: kept.reservedFor(lease),
     conflict: conflictOf(lease),
   }));
-  const idle = kept.idle.map(({ poolId, ...one }) => ({ ...one, networkIds: networksOf([poolId]) }));
+  const idle = kept.idle.map(({ poolId, ...one }) => ({ ...one, ...networksIn(naming, [poolId]) }));
   const all = inOrderOfAddress([...written, ...idle], ({ address }) => parseAddress(address));
-  if (json) return printJson(all);
+  if (options.json) return printJson(all);
   const rows = all.map((one) =>
-    'endpointId' in one ? leaseRow(one, one.reservedFor, one.conflict, one.networkIds) : keptRow(one, one.networkIds),
+    'endpointId' in one
+      ? leaseRow(one, one.reservedFor, one.conflict, one.networkIds, naming)
+      : keptRow(one, one.networkIds, naming),
   );
   print(table(rows));
 }
@@ -117,17 +134,24 @@ export function addressTyped(typed: string): string | null {
 }
 
 /** `conflicts`: of all addresses, or of one. */
-export async function conflicts({ json }: Form, typed: string): Promise<void> {
+export async function conflicts(options: Form, typed: string): Promise<void> {
   const wanted = addressTyped(typed);
-  const { conflicts: known } = await readRecords('conflicts');
+  const records = readRecords('conflicts', 'endpoints');
+  const [{ conflicts: known, endpoints: all }, naming] = await Promise.all([records, readNaming(options)]);
   const some = wanted === null ? known : known.filter(({ address }) => address === wanted);
   const shown = inOrderOfAddress(some, ({ address }) => parseAddress(address));
-  if (json) printJson(shown);
-  else print(table(shown.map(conflictRow)));
+  const containerIn = ({ parent, ourMacAddress }: Conflict) =>
+    all.find((one) => one.parent === parent && one.macAddress === ourMacAddress && one.state !== 'deleting')?.id ??
+    null;
+  if (options.json)
+    return printJson(
+      shown.map((one) => ({ ...one, container: naming.known.containers.get(containerIn(one) ?? '') ?? null })),
+    );
+  print(table(shown.map((one) => conflictRow(one, naming.container(containerIn(one))))));
 }
 
 /** `settings` */
-export async function settings({ json }: Form): Promise<void> {
+export async function settings({ json }: Pick<Options, 'json'>): Promise<void> {
   const rows = Object.values(SETTINGS);
   if (json) return printJson(rows);
   const cells = rows.map(({ name, fallback, allowed, meaning }) => ({

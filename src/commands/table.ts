@@ -2,6 +2,7 @@
 import type { Command } from './command.ts';
 
 const JSON_OUTPUT = { json: 'print data as JSON' } as const;
+const NAMED = { 'no-trunc': "whole ids, and beside them Docker's names", ...JSON_OUTPUT } as const;
 
 /** By name, in the order of the help. */
 export const COMMANDS: Readonly<Record<string, Command>> = {
@@ -18,31 +19,44 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
   },
   map: {
     summary: 'draw interfaces, VLANs, networks and containers',
-    options: JSON_OUTPUT,
+    options: NAMED,
     examples: { map: 'which container is where', 'map --json | jq .networks': 'the same as data' },
     run: async (options) => (await import('./listings.ts')).map(options),
   },
   networks: {
     summary: 'list the networks',
-    options: JSON_OUTPUT,
+    options: NAMED,
     examples: { networks: 'with parent, subnets and conflicts' },
     run: async (options) => (await import('./listings.ts')).networks(options),
   },
   endpoints: {
     summary: 'list the attachments of containers',
-    options: JSON_OUTPUT,
+    options: NAMED,
     examples: { endpoints: 'with MAC address and addresses' },
     run: async (options) => (await import('./listings.ts')).endpoints(options),
   },
+  who: {
+    summary: 'tell who has an address, a MAC address or a name, since when, and whether it answers',
+    details:
+      'An address that nobody has is called free, with the one that is given out next. Last it says whether the LAN answers, for which silence takes 0.7 seconds.',
+    arguments: ['ADDRESS|MAC|NAME'],
+    options: NAMED,
+    examples: {
+      'who 192.168.1.70': 'which container has .70, or who else',
+      'who web': 'where the container named web is',
+      'who 3c:22:fb:10:aa:01': 'whose MAC address this is',
+    },
+    run: async (options, whom) => (await import('./who.ts')).who(options, whom),
+  },
   pools: {
-    summary: 'list the address pools',
-    options: JSON_OUTPUT,
-    examples: { pools: 'subnets, and the ranges that addresses come from' },
-    run: async (options) => (await import('./listings.ts')).pools(options),
+    summary: 'list the address pools, how much of each is used, and which address is next',
+    options: NAMED,
+    examples: { pools: 'what is free in each range' },
+    run: async (options) => (await import('./pooluses.ts')).pools(options),
   },
   leases: {
     summary: 'list the addresses given out, here or by all hosts that share them',
-    options: { cluster: 'of all hosts that share addresses in etcd', ...JSON_OUTPUT },
+    options: { cluster: 'of all hosts that share addresses in etcd', ...NAMED },
     examples: {
       leases: 'in the order of addresses, with those kept for names',
       'leases --cluster': 'of all hosts that share an etcd',
@@ -55,7 +69,7 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
   conflicts: {
     summary: 'list addresses that strangers on the LAN have, or forget what was recorded',
     arguments: ['[ADDRESS]'],
-    options: { clear: 'forget them; what lasts is reported again', ...JSON_OUTPUT },
+    options: { clear: 'forget them; what lasts is reported again', ...NAMED },
     examples: {
       conflicts: 'all that were seen',
       'conflicts 192.168.1.70': 'those of one address',

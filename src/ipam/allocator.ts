@@ -23,6 +23,7 @@ import {
   reservedMeaning,
   withLength,
 } from './pool.ts';
+import { type PoolUse, poolUse } from './pooluse.ts';
 import type { Realm } from './realm.ts';
 import type { Recalls } from './recalls.ts';
 import type { Releases } from './releases.ts';
@@ -117,6 +118,15 @@ export class Allocator {
     if (isGateway) return 'gateway';
     const isBefore = pool.networkId === null && pool.swarm === undefined && isBeingCreated(pool, this.#ages);
     return isBefore ? 'auxiliary' : 'container';
+  }
+
+  /** How much of the pool's range is used, and what whoever comes gets next, at this moment. */
+  async use(pool: Pool): Promise<PoolUse> {
+    const realm = await this.#leases.realm(realmOf(pool));
+    const layout = layoutOf(pool);
+    const after = layout.order === 'sequential' ? (this.#lastGiven.get(pool.id) ?? lastOf(pool)) : null;
+    const next = this.#standby.next(pool, realm, after) ?? realm.next(layout, after) ?? realm.spares(layout, 1)[0];
+    return poolUse(pool, realm.marks(layout.subnet.family), next);
   }
 
   // --- named by the user -----------------------------------------------------------------------------------------

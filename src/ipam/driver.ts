@@ -3,6 +3,7 @@
  * for what is unknown: engines repeat calls after a crash and never ask twice for a release.
  */
 import { hostname } from 'node:os';
+import { setImmediate as immediate } from 'node:timers/promises';
 import type { Address } from '../address.ts';
 import { backgroundClock, type Clock } from '../clock.ts';
 import type { Leak } from '../leak.ts';
@@ -19,6 +20,7 @@ import { Nearby } from './nearby.ts';
 import { Offers, type Probe } from './offers.ts';
 import { ADDRESS_SPACES } from './pool.ts';
 import { Pools } from './pools.ts';
+import type { PoolUse } from './pooluse.ts';
 import { Recalls } from './recalls.ts';
 import { Releases } from './releases.ts';
 import { Reservations } from './reservations.ts';
@@ -54,6 +56,7 @@ const SILENT = { info: () => undefined };
 
 /** The IPAM driver as the server calls it. What it throws is a sentence for the user (errors.ts). */
 export class IpamDriver {
+  readonly #store: Pick<Store, 'pools'>;
   readonly #pools: Pools;
   readonly #allocator: Allocator;
   readonly #releases: Releases;
@@ -77,6 +80,7 @@ export class IpamDriver {
     log = SILENT,
     hostGateways = async () => [],
   }: Parts) {
+    this.#store = store;
     const ages = new Ages(now, clock);
     const names = new Names({ store, now, days: rememberDays, log });
     this.#names = names;
@@ -168,6 +172,17 @@ export class IpamDriver {
   /** See Reservations.unreserve(). */
   async unreserveName(request: NameRequest): Promise<{ forgotten: Remembered[] }> {
     return { forgotten: await this.#reservations.unreserve(request) };
+  }
+
+  /** How much of each pool is used, at this moment; see Allocator.use(). */
+  async poolUses(): Promise<PoolUse[]> {
+    const uses: PoolUse[] = [];
+    for (const pool of await this.#store.pools.list()) {
+      uses.push(await this.#allocator.use(pool));
+      // Each looks at all addresses of its realm: engines are answered between two.
+      await immediate();
+    }
+    return uses;
   }
 
   /** From time to time: what containers had that have not been here for long is anybody's again. */

@@ -13,6 +13,7 @@ import type { Names } from './names.ts';
 import { Occupancy } from './occupancy.ts';
 import { type Finding, PassedOver } from './passed-over.ts';
 import { joined, type Layout, nextAddress } from './pool.ts';
+import type { Marks } from './pooluse.ts';
 
 /** One realm's addresses. Whoever changes a lease of the realm does it here, save for its endpoint (network/ ties that). */
 export class Realm {
@@ -256,6 +257,15 @@ export class Realm {
     for (const special of specials.filter(isWithin)) counts[special.kind]++;
     counts.container -= counts.gateway + counts.auxiliary + counts.host + passedOver.length;
     return counts;
+  }
+
+  /** What the addresses of a family are marked for; those who read it keep nothing of it. */
+  marks(family: Family): Marks {
+    for (const address of this.#passedOver.expire()) this.offer(address);
+    const [leased, held] = [new Occupancy(), new Occupancy()];
+    for (const { address } of this.#passedOver.resting()) if (address.family === family) held.add(address.value);
+    for (const value of this.#used[family].addresses(held)) leased.add(value);
+    return { leased, held, kept: this.#kept[family] };
   }
 
   #clear(family: Family): void {

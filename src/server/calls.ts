@@ -51,6 +51,8 @@ export interface IpamVerbs {
   reserveName(request: ReserveRequest): Promise<Remembered>;
   /** `tsmacvlan unreserve`. */
   unreserveName(request: NameRequest): Promise<{ forgotten: Remembered[] }>;
+  /** `tsmacvlan pools`. */
+  poolUses(): Promise<readonly object[]>;
 }
 
 /** What the table needs of the collector. */
@@ -203,6 +205,7 @@ export function createCalls({ network, ipam, leaks, conflicts, state, scope, fil
         writeState,
       ),
     ),
+    PoolUses: whenReady(async () => ({ Pools: await ipam.poolUses() })),
     ReserveAddress: call(own.readReservation, (r, limit) => ipam.reserveName({ ...r, limit }), own.writeRemembered),
     Unreserve: call(own.readUnreserve, (r) => ipam.unreserveName(r), own.writeForgotten),
     ClearConflicts: call(own.readClearance, (r) => conflicts.clear(r), own.writeCleared),
@@ -252,6 +255,12 @@ function constant(reply: object, onCall = () => {}): Call {
 function atOnce(answer: () => object): Call {
   const run = async () => ({ reply: answer(), subject: {}, takeBack: nothing });
   return { hasBody: false, waits: false, isLasting: false, isUnheard: false, read: () => ({ subject: {}, run }) };
+}
+
+/** A question without arguments, answered after recovery. */
+function whenReady(answer: () => Promise<object>): Call {
+  const run = async () => ({ reply: await answer(), subject: {}, takeBack: nothing });
+  return { hasBody: false, waits: true, isLasting: false, isUnheard: false, read: () => ({ subject: {}, run }) };
 }
 
 function call<Request extends object, Answer extends object | void>(

@@ -8,6 +8,7 @@ export const CLEAR_CONFLICTS = 'Tsmacvlan.ClearConflicts';
 export const RESERVE_ADDRESS = 'Tsmacvlan.ReserveAddress';
 export const UNRESERVE = 'Tsmacvlan.Unreserve';
 export const STATE = 'Tsmacvlan.State';
+export const POOL_USES = 'Tsmacvlan.PoolUses';
 
 /** A plugin that stands still is not waited for longer. */
 const PATIENCE_MS = 3000;

@@ -75,6 +75,11 @@ export class Plugin {
     return this.host.run([process.execPath, BUNDLE, ...words], { env: this.environment() });
   }
 
+  /** Of another command of the executable. */
+  commandLine(...words: string[]): string[] {
+    return [process.execPath, BUNDLE, ...words];
+  }
+
   /** With other settings from its next start on. */
   set(settings: Record<string, string>): void {
     Object.assign(this.settings, settings);

@@ -22,6 +22,7 @@ const BELOW: Readonly<Record<string, readonly string[]>> = {
   lan: ['kernel'],
   kernel: [],
   store: [],
+  engine: [],
   ground: [],
 };
 const BUILDERS = ['tsmacvlan.ts', 'cli.ts', 'main.ts'];

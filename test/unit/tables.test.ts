@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { keptOf } from '../../src/ipam/kept.ts';
 import type { Lease, Remembered } from '../../src/model.ts';
+import { Naming } from '../../src/naming.ts';
 import { leaseRow } from '../../src/tables.ts';
 import { leaseRecord } from './store/lease.ts';
 
@@ -27,7 +28,7 @@ test('a reserved address shows for whom it is reserved, whoever has it', () => {
   ];
   const { idle, reservedFor } = keptOf(leases, names);
   assert.deepEqual(
-    leases.map((one) => leaseRow(one, reservedFor(one), null, [])['NAME']),
+    leases.map((one) => leaseRow(one, reservedFor(one), null, [], new Naming())['NAME']),
     ['web (reserved)', '(reserved for web)', `db (reserved for ${'x'.repeat(45)}...)`, 'free', '-'],
   );
   assert.deepEqual(

@@ -40,6 +40,11 @@ const CASES: readonly Case[] = [
     reply: { Version: VERSION, Schema: 4, Node: null, FilteredParents: ['eth0'], Tables: { networks: [] } },
   },
   {
+    call: 'Tsmacvlan.PoolUses',
+    asks: ['poolUses'],
+    reply: { Pools: [{ poolId: 'TsmacvlanLocal/192.168.1.0/24', used: 1 }] },
+  },
+  {
     call: 'NetworkDriver.GetCapabilities',
     reply: { Scope: 'local', ConnectivityScope: 'global', GwAllocChecker: true },
   },

@@ -90,6 +90,7 @@ export const quietIpam: IpamVerbs = {
     usedAt: '2026-11-20T10:00:00.000Z',
   }),
   unreserveName: async () => ({ forgotten: [] }),
+  poolUses: async () => [{ poolId: 'TsmacvlanLocal/192.168.1.0/24', used: 1 }],
 };
 
 export const quietLeaks: LeakVerbs = { collect: async () => [], hurry: () => undefined };

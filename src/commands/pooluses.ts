@@ -1,0 +1,73 @@
+/** `pools`, and how much of each is used: as the daemon counts it, else as the records say. */
+import { inOrderOfAddress, parsePrefix } from '../address.ts';
+import { marksOf, type PoolUse, poolUse } from '../ipam/pooluse.ts';
+import type { Pool, Records } from '../model.ts';
+import type { Naming } from '../naming.ts';
+import { askDaemon, POOL_USES } from '../server/client.ts';
+import { print, printJson, type Row, table } from '../tables.ts';
+import type { Options } from './command.ts';
+import { findDaemon } from './daemon.ts';
+import { readNaming } from './docker.ts';
+import { readRecords } from './records.ts';
+
+/** By the pool's id. */
+export type PoolUses = ReadonlyMap<string, PoolUse>;
+
+type PoolRecords = Pick<Records, 'pools' | 'leases' | 'names' | 'conflicts' | 'networks'>;
+
+/** Of all pools. Only the daemon knows what others of a shared store have, and whom it met a moment ago. */
+export async function readPoolUses(records: PoolRecords): Promise<PoolUses> {
+  const socket = await findDaemon();
+  const uses = socket === null ? records.pools.map((pool) => useByRecords(pool, records)) : await askUses(socket);
+  return new Map(uses.map((use) => [use.poolId, use]));
+}
+
+async function askUses(socket: string): Promise<readonly PoolUse[]> {
+  const { Pools } = (await askDaemon(socket, POOL_USES, {})) as { Pools: readonly PoolUse[] };
+  return Pools;
+}
+
+function useByRecords(pool: Pool, records: PoolRecords): PoolUse {
+  const network = records.networks.find(({ id }) => id === pool.networkId);
+  return poolUse(pool, marksOf(pool, records, network));
+}
+
+/** `pools` */
+export async function pools(options: Options): Promise<void> {
+  const seen = readRecords('pools', 'leases', 'names', 'conflicts', 'networks');
+  const [records, naming] = await Promise.all([seen, readNaming(options)]);
+  const uses = await readPoolUses(records);
+  const sorted = inOrderOfAddress(records.pools, ({ subnet }) => {
+    const prefix = parsePrefix(subnet);
+    return prefix && { family: prefix.family, value: prefix.first };
+  });
+  if (options.json) printJson(sorted.map((pool) => written(pool, uses.get(pool.id), naming)));
+  else print(table(sorted.map((pool) => poolRow(pool, uses.get(pool.id), naming))));
+}
+
+function written(pool: Pool, use: PoolUse | undefined, naming: Naming) {
+  return { ...pool, networkName: naming.known.networks.get(pool.networkId ?? '') ?? null, use: use ?? null };
+}
+
+/** A range, where it is narrower than the subnet. One that was made at this very moment has no counts yet. */
+function poolRow({ subnet, range, networkId, addressSpace }: Pool, use: PoolUse | undefined, naming: Naming): Row {
+  return {
+    SUBNET: subnet,
+    RANGE: range ?? '-',
+    NETWORK: networkId === null ? '-' : naming.network(networkId),
+    ...naming.columns({ 'NETWORK ID': [networkId] }),
+    USED: count(use?.used),
+    FREE: count(use?.free),
+    HELD: count(use?.held),
+    EXCLUDED: count(use?.excluded),
+    REMEMBERED: count(use?.remembered),
+    NEXT: use?.next ?? '-',
+    SPACE: addressSpace,
+  };
+}
+
+/** An IPv6 subnet has more addresses than anybody reads digits. */
+function count(number: number | undefined): string {
+  if (number === undefined) return '-';
+  return number < 1e9 ? String(number) : `2^${Math.round(Math.log2(number))}`;
+}

@@ -1,0 +1,129 @@
+/** People see names: `who`, `pools`, `map` and the tables beside a real engine, and beside Docker sockets that are of no use. */
+import assert from 'node:assert/strict';
+import { mkdirSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { dirname } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { runIdle } from '../lab/container.ts';
+import { outsideLab } from '../lab/enclosure.ts';
+import { type Machine, Site } from '../lab/site.ts';
+
+const CREATE = [
+  ...'network create -d tsmacvlan --ipam-driver tsmacvlan -o parent=lan0 --subnet 192.0.2.0/24'.split(' '),
+  ...'--gateway 192.0.2.254 --ip-range 192.0.2.64/28 --ipam-opt exclude=192.0.2.66'.split(' '),
+];
+
+interface Answer {
+  readonly kind: string;
+  readonly name: string | null;
+  readonly network: { readonly id: string; readonly name: string } | null;
+  readonly next: string | null;
+}
+
+describe('who is where, engine 28.5.2', { skip: outsideLab(), timeout: 400_000 }, () => {
+  let site: Site;
+  let machine: Machine;
+  let networkId: string;
+  let stranger: string;
+
+  before(async () => {
+    site = await Site.open({ version: '28.5.2', hosts: ['host'], addresses: ['192.0.2.254/24'] });
+    machine = site.machines[0] as Machine;
+    const { engine } = machine;
+    // The switch has the second address of the range, which the daemon does not know until it asks.
+    await site.lan.namespace.ip('address add 192.0.2.65/24 dev br0 nodad');
+    stranger = (await site.lan.namespace.show<{ address: string }>('link show br0'))[0]?.address ?? '';
+    networkId = await engine.must(...CREATE, 'lan');
+    await runIdle(engine, 'web', '--net lan');
+    await runIdle(engine, 'db', '--net lan --ip 192.0.2.80');
+    await engine.must('create', '--name', 'later', '--net', 'lan', 'busybox');
+    assert.match((await engine.docker('run', '--net', 'lan', '--ip', '192.0.2.65', 'busybox')).stderr, /already used/);
+  });
+  after(() => site.close());
+
+  const say = async (...words: string[]) => {
+    const { stdout, stderr, code } = await machine.plugin.commandInside(...words);
+    assert.equal(stderr, '');
+    assert.equal(code, 0);
+    return stdout;
+  };
+  const ask = async (whom: string) => JSON.parse(await say('who', whom, '--json')) as Answer[];
+
+  test('an address of a container, its MAC address, its name and the beginning of its endpoint lead to the same', async () => {
+    const words = await say('who', '192.0.2.64');
+    assert.match(words, /^192\.0\.2\.64 is container web\n/);
+    assert.match(words, new RegExp(`\\n {2}network +lan  ${networkId.slice(0, 12)}  bridge  192\\.0\\.2\\.0/24\\n`));
+    assert.match(words, /\n {2}LAN, just now +it answers\n/);
+    const [byAddress] = await ask('192.0.2.64');
+    assert.equal(byAddress?.network?.name, 'lan');
+    for (const whom of ['02:42:c0:00:02:40', '02-42-C0-00-02-40', 'web', '192.0.2.64/24']) {
+      const [found] = await ask(whom);
+      assert.deepEqual([found?.kind, found?.name, found?.network], ['container', 'web', byAddress?.network], whom);
+    }
+  });
+
+  test('a stranger, the gateway, what is excluded, what is free and what is next', async () => {
+    const other = await say('who', '192.0.2.65');
+    assert.match(other, /^192\.0\.2\.65 is used by somebody else on the LAN\n/);
+    assert.match(other, new RegExp(`MAC address +${stranger} \\(no vendor`));
+    assert.match(await say('who', stranger), /^192\.0\.2\.65 is used by somebody else/);
+    assert.match(await say('who', '192.0.2.254'), /^192\.0\.2\.254 is the gateway\n/);
+    assert.match(await say('who', '192.0.2.66'), /^192\.0\.2\.66 is excluded by --ipam-opt exclude=192\.0\.2\.66\n/);
+    assert.match(await say('who', '192.0.2.255'), /^192\.0\.2\.255 is the broadcast address\n/);
+    const free = await say('who', '192.0.2.70');
+    assert.match(free, /^192\.0\.2\.70 is free\n/);
+    assert.match(free, /next +192\.0\.2\.67 is given to who asks next\n/);
+    assert.match(await say('who', '198.51.100.1'), /^198\.51\.100\.1 is in no network of tsmacvlan on this host\n/);
+    assert.match(await say('who', 'later'), /^later does not run, and no address is kept for it\n/);
+    const unknown = await machine.plugin.commandInside('who', 'nobody');
+    assert.deepEqual([unknown.code, unknown.stdout], [1, '']);
+    assert.match(unknown.stderr, /"nobody" is not an address, and no container/);
+  });
+
+  test('pools count what is used, free, held and excluded, and name the address that the next container gets', async () => {
+    const [pool] = JSON.parse(await say('pools', '--json')) as [{ networkName: string; use: Record<string, unknown> }];
+    assert.equal(pool.networkName, 'lan');
+    const { poolId: _, ...use } = pool.use;
+    assert.deepEqual(use, { used: 1, held: 1, remembered: 0, excluded: 1, free: 13, next: '192.0.2.67' });
+    await runIdle(machine.engine, 'third', '--net lan');
+    assert.match(await say('leases'), /^192\.0\.2\.67 +container +third +lan +[0-9a-f]{12} /m);
+    assert.match(await say('pools'), /^192\.0\.2\.0\/24 +192\.0\.2\.64\/28 +lan +2 +12 +1 +1 +0 +192\.0\.2\.68 /m);
+  });
+
+  test('the picture and the tables have names, and whole ids with --no-trunc', async () => {
+    const picture = await say('map');
+    assert.match(picture, /network lan {2}bridge/);
+    assert.match(picture, /192\.0\.2\.64\/24 {2}02:42:c0:00:02:40 {2}web\n/);
+    assert.match(picture, /no address {2}later {2}\(stopped\)\n/);
+    assert.match(await say('endpoints'), /^[0-9a-f]{12} +db +lan +lan0 /m);
+    assert.match(await say('networks'), /^lan +lan0 +bridge /m);
+    const whole = await say('networks', '--no-trunc');
+    assert.match(whole, new RegExp(`^lan +${networkId} +lan0 `, 'm'));
+    assert.match(await say('endpoints', '--no-trunc'), new RegExp(`^[0-9a-f]{64} +db +lan +${networkId} `, 'm'));
+  });
+
+  test('without Docker there are ids and one sentence; a socket that hangs costs two seconds', async () => {
+    const { host, plugin } = machine;
+    const env = (place: string) => ({
+      ...process.env,
+      SOCKET: '/run/docker/plugins/tsmacvlan.sock',
+      DOCKER_HOST: place,
+    });
+    const run = (place: string) => host.run([...plugin.commandLine('endpoints')], { env: env(place) });
+    const nowhere = await run('unix:///run/nowhere.sock');
+    assert.match(nowhere.stdout, new RegExp(`^[0-9a-f]{12} +- +${networkId.slice(0, 12)} `, 'm'));
+    assert.match(nowhere.stderr, /^tsmacvlan: names of containers are not shown: .*\(no such file or directory\).*\n$/);
+    assert.match((await run('ssh://server')).stderr, /is of the kind "ssh", which tsmacvlan cannot use/);
+
+    const path = host.file('/run/deaf.sock');
+    mkdirSync(dirname(path), { recursive: true });
+    const deaf = createServer().listen(path);
+    const beganAtMs = performance.now();
+    const late = await run('unix:///run/deaf.sock');
+    const tookMs = performance.now() - beganAtMs;
+    deaf.close();
+    assert.match(late.stderr, /did not answer within 2 seconds/);
+    assert.equal(late.stdout, nowhere.stdout);
+    assert.ok(tookMs > 1900 && tookMs < 10_000, String(tookMs));
+  });
+});
