@@ -846,7 +846,7 @@ export const engineContext = (name: string) =>
 export const engineSilent = (host: string, reason: string) =>
   mistake(
     'ENGINE_SILENT',
-    `names of containers are not shown: Docker at ${quote(host)} cannot be asked (${reason}); run tsmacvlan as a user who may use docker, or set DOCKER_HOST`,
+    `names of containers are not shown: Docker at ${quote(host)} cannot be asked (${reason}); start it, run tsmacvlan as a user who may use it, or set DOCKER_HOST`,
   );
 
 export const engineRefused = (host: string, status: string) =>

@@ -217,6 +217,14 @@ function findEndpoint(records: Records, endpoint: Endpoint): WhoAnswer[] {
   return [{ ...NOTHING, network, parent: endpoint.parent, conflicts, ...ofEndpoint(endpoint, undefined) }];
 }
 
+/** In each network whose pool has it: of a container that is starting, or has just ended. */
+function findLease(records: Records, { address: text, poolIds }: Lease): WhoAnswer[] {
+  const address = parseAddress(text);
+  const networkIds = records.pools.filter(({ id }) => poolIds.includes(id)).map(({ networkId }) => networkId);
+  const networks = records.networks.filter(({ id }) => networkIds.includes(id));
+  return address === undefined ? [] : networks.map((network) => findInNetwork(records, network, address, []));
+}
+
 /** What is kept for a name whose container is not there. */
 function findKept({ networks, pools }: Records, one: Remembered): WhoAnswer {
   const pool = pools.find(({ id }) => id === one.poolId) ?? null;
@@ -248,11 +256,14 @@ export interface NamedContainer {
 export function findName(records: Records, typed: string, docker: readonly NamedContainer[]): WhoAnswer[] {
   const { endpoints, leases, names, networks } = records;
   const isId = /^[0-9a-f]{4,64}$/.test(typed);
-  const named = new Set(leases.filter(({ name }) => name === typed).map(({ endpointId }) => endpointId));
-  for (const { endpointIds } of docker) for (const id of endpointIds) named.add(id);
-  const found = endpoints
-    .filter(({ id, state }) => state !== 'deleting' && (named.has(id) || (isId && id.startsWith(typed))))
-    .flatMap((endpoint) => findEndpoint(records, endpoint));
+  const leased = leases.filter(({ name }) => name === typed);
+  const ids = new Set([...leased.map(({ endpointId }) => endpointId), ...docker.flatMap((one) => one.endpointIds)]);
+  const attached = endpoints.filter(
+    ({ id, state }) => state !== 'deleting' && (ids.has(id) || (isId && id.startsWith(typed))),
+  );
+  const isAttached = ({ endpointId }: Lease) => attached.some(({ id }) => id === endpointId);
+  const starting = leased.filter((lease) => !isAttached(lease)).flatMap((lease) => findLease(records, lease));
+  const found = [...attached.flatMap((endpoint) => findEndpoint(records, endpoint)), ...starting];
   const wanted = new Set([typed, ...docker.map(({ name }) => name)]);
   const has = (one: WhoAnswer) =>
     found.some(({ address, pool }) => address === one.address && pool?.id === one.pool?.id);

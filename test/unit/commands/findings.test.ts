@@ -77,7 +77,7 @@ const records: Records = {
     lease(64, { endpointId: ENDPOINT, name: 'web' }),
     lease(1, { kind: 'gateway' }),
     lease(5, { kind: 'auxiliary' }),
-    lease(65, {}),
+    lease(65, { name: 'new' }),
     lease(66, { holder: { node: 'web2', isAlive: true } }),
   ],
   names: [kept('db', 67, true), kept('old', 68, false), kept('web', 64, false)],
@@ -96,7 +96,7 @@ test('an address is a container, a stranger, kept, excluded, free or nowhere', (
     '192.168.1.1': ['gateway', null, null],
     '192.168.1.5': ['auxiliary', null, null],
     '192.168.1.10': ['host', null, 'on eth0'],
-    '192.168.1.65': ['leased', null, null],
+    '192.168.1.65': ['leased', 'new', null],
     '192.168.1.66': ['leased', null, 'host web2 has it'],
     '192.168.1.67': ['reserved', 'db', null],
     '192.168.1.68': ['remembered', 'old', null],
@@ -139,6 +139,7 @@ test('a name is a container, what is kept for it, or one that Docker knows; an i
     findName(records, typed, docker).map(({ kind, address }) => [kind, address]);
   assert.deepEqual(kinds('web'), [['container', '192.168.1.64']]);
   assert.deepEqual(kinds('db'), [['reserved', '192.168.1.67']]);
+  assert.deepEqual(kinds('new'), [['leased', '192.168.1.65']]);
   assert.deepEqual(kinds('eeee'), [['container', '192.168.1.64']]);
   assert.deepEqual(kinds('eee'), []);
   assert.deepEqual(kinds('app', [{ name: 'app', endpointIds: [ENDPOINT], stoppedIn: [] }]), [
