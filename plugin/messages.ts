@@ -205,6 +205,7 @@ const SAMPLES: { readonly [Name in MakerName]: Parameters<Makers[Name]> } = {
   engineRefused: ['unix:///var/run/docker.sock', 'HTTP 403'],
   whoUsage: [],
   whoUnknown: ['web'],
+  doctorUnknown: ['web'],
   networkHasContainers: [NETWORK, ENDPOINT],
   daemonSays: ['nothing is reserved or remembered for "web"; tsmacvlan leases lists the names'],
   daemonRefused: [

@@ -861,8 +861,11 @@ export const whoUsage = () =>
 export const whoUnknown = (typed: string) =>
   mistake(
     'WHO_UNKNOWN',
-    `${quote(typed)} is not an address, and no container, MAC address or endpoint of that name is known here; tsmacvlan leases lists them`,
+    `${quote(typed)} is not an address, and no container, network, endpoint or MAC address here is called so; tsmacvlan leases and map show them`,
   );
+
+export const doctorUnknown = (typed: string) =>
+  mistake('DOCTOR_UNKNOWN', `no network or running container here is called ${quote(typed)}; tsmacvlan map shows them`);
 
 export const networkHasContainers = (network: string, endpoint: string) =>
   mistake(

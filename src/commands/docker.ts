@@ -8,13 +8,15 @@ import { Naming } from '../naming.ts';
 /** Where Docker said nothing. */
 export const EMPTY: EngineInventory = { containers: [], networks: [] };
 
-/** Never throws for Docker: why it cannot be asked stands on the standard error output. */
-export async function readInventory(): Promise<EngineInventory> {
+/** Never throws for Docker: `tell` gets the sentence why it cannot be asked; left out, the standard error output. */
+export async function readInventory(
+  tell: (sentence: string) => void = (sentence) => process.stderr.write(`tsmacvlan: ${sentence}\n`),
+): Promise<EngineInventory> {
   try {
     return await askEngine(findEngine(process.env, homedir()));
   } catch (error) {
     if (!(error instanceof errors.PluginError)) throw error;
-    process.stderr.write(`tsmacvlan: ${error.message}\n`);
+    tell(error.message);
     return EMPTY;
   }
 }

@@ -37,7 +37,8 @@ export type AnswerKind =
   | 'excluded'
   | 'free'
   | 'outside'
-  | 'stopped';
+  | 'stopped'
+  | 'network';
 
 /** One answer: an address in one network, or what has none. */
 export interface WhoAnswer {
@@ -275,6 +276,22 @@ export function findName(records: Records, typed: string, docker: readonly Named
       .map((network) => ({ ...NOTHING, kind: 'stopped' as const, name, network, parent: network.parent.name })),
   );
   return [...all, ...stopped];
+}
+
+/** Of a network by its name, or by the beginning of its id. `docker`: the networks that Docker has. */
+export function findNetwork(
+  { networks, endpoints }: Records,
+  typed: string,
+  { networks: docker }: { readonly networks: readonly { readonly id: string; readonly name: string }[] },
+): WhoAnswer[] {
+  const isId = /^[0-9a-f]{4,64}$/.test(typed);
+  const named = docker.filter(({ name }) => name === typed).map(({ id }) => id);
+  const meant = networks.filter(({ id }) => named.includes(id) || (isId && id.startsWith(typed)));
+  return meant.map((network) => {
+    const count = endpoints.filter(({ networkId, state }) => networkId === network.id && state !== 'deleting').length;
+    const remark = count === 1 ? '1 container' : `${count} containers`;
+    return { ...NOTHING, kind: 'network', network, parent: null, since: network.createdAt, remark };
+  });
 }
 
 /** What was typed after `who`. */

@@ -48,6 +48,17 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
     },
     run: async (options, whom) => (await import('./who.ts')).who(options, whom),
   },
+  doctor: {
+    summary: 'look for what keeps containers from the LAN, and tell what to do; exit code 0 nothing, 3 something',
+    arguments: ['[NETWORK|CONTAINER]'],
+    options: NAMED,
+    examples: {
+      doctor: 'of all networks and containers here',
+      'doctor lan': 'of one network and its containers',
+      'doctor web': 'of one container and its networks',
+    },
+    run: async (options, subject) => (await import('./doctor.ts')).doctor(options, subject),
+  },
   pools: {
     summary: 'list the address pools, how much of each is used, and which address is next',
     options: NAMED,

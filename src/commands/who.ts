@@ -15,6 +15,7 @@ import {
   type WhoAnswer,
   findMac,
   findName,
+  findNetwork,
   type HostAddress,
   type NamedContainer,
   readWhom,
@@ -66,7 +67,8 @@ function find(records: Records, typed: string, inventory: EngineInventory): WhoA
   const hosts = hostAddresses();
   if (address !== undefined) return findAddress(records, address, hosts);
   if (macAddress !== undefined) return findMac(records, macAddress, hosts);
-  return findName(records, typed, containersMeant(typed, inventory));
+  const named = findName(records, typed, containersMeant(typed, inventory));
+  return named.length > 0 ? named : findNetwork(records, typed, inventory);
 }
 
 function containersMeant(typed: string, { containers }: EngineInventory): NamedContainer[] {
@@ -98,6 +100,9 @@ async function ask(finding: WhoAnswer): Promise<Heard> {
   if (address === undefined || parent === null || !isAsked(finding))
     return { answer: 'unasked', reason: 'there is nothing to ask' };
   const mode = network?.options.mode ?? 'bridge';
+  // What is in mode passthru is alone on its parent, and is to stay so.
+  if (mode === 'passthru')
+    return { answer: 'unasked', reason: 'the network has its parent for itself (mode passthru)' };
   if (mode !== 'bridge' && kind === 'container')
     return { answer: 'unasked', reason: `in mode ${mode} a container does not hear its own host` };
   const { askLan } = await import('../main.ts');
@@ -133,7 +138,7 @@ function lines(rows: readonly (readonly [string, string])[]): string {
 const LAN = 'LAN, just now';
 
 function title(finding: WhoAnswer, naming: Naming): string {
-  const { kind, address, remark } = finding;
+  const { kind, address, remark, network } = finding;
   const name = nameIn(finding, naming);
   const sentences: Readonly<Record<WhoAnswer['kind'], string>> = {
     container: `is container ${name ?? '(Docker says no name)'}${remark === null ? '' : `; ${remark}`}`,
@@ -148,8 +153,10 @@ function title(finding: WhoAnswer, naming: Naming): string {
     excluded: `is excluded by --ipam-opt exclude=${remark}`,
     free: `is free${remark === null ? '' : ` (${remark})`}`,
     outside: 'is in no network of tsmacvlan on this host',
+    network: `is a network with ${remark}; tsmacvlan map shows it`,
     stopped: `${name} does not run, and no address is kept for it`,
   };
+  if (kind === 'network') return `${network === null ? '' : naming.network(network.id)} ${sentences[kind]}`;
   return kind === 'stopped' ? sentences[kind] : `${address ?? 'a container without an address'} ${sentences[kind]}`;
 }
 
@@ -157,11 +164,11 @@ function nameIn({ name, endpointId }: WhoAnswer, naming: Naming): string | null 
   return naming.container(endpointId) ?? (name === null ? null : naming.text(name));
 }
 
-function placeRows({ network, parent, macAddress, endpointId }: WhoAnswer, naming: Naming): [string, string][] {
+function placeRows({ kind, network, parent, macAddress, endpointId }: WhoAnswer, naming: Naming): [string, string][] {
   const rows: [string, string | null][] = [
     ['network', network && networkInWords(network, naming)],
     ['parent', network === null ? parent : parentInWords(network)],
-    ['MAC address', macAddress && macInWords(macAddress)],
+    ['MAC address', macAddress && (kind === 'container' ? macAddress : macInWords(macAddress))],
     ['endpoint', endpointId && naming.id(endpointId)],
   ];
   return rows.filter((row): row is [string, string] => row[1] !== null);
@@ -238,7 +245,7 @@ function written(finding: WhoAnswer, heard: Heard, naming: Naming, uses: PoolUse
         ? []
         : network.parent.recipe.vlan,
     pool: pool && pool.id,
-    vendor: macAddress && vendorOf(macAddress),
+    vendor: macAddress === null || finding.kind === 'container' ? null : vendorOf(macAddress),
     lan: heard,
     next: (pool && uses.get(pool.id)?.next) ?? null,
   };

@@ -6,6 +6,7 @@ import { dirname } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { runIdle } from '../lab/container.ts';
 import { outsideLab } from '../lab/enclosure.ts';
+import { exchange } from '../lab/exchange.ts';
 import { type Machine, Site } from '../lab/site.ts';
 
 const CREATE = [
@@ -31,7 +32,7 @@ describe('who is where, engine 28.5.2', { skip: outsideLab(), timeout: 400_000 }
     machine = site.machines[0] as Machine;
     const { engine } = machine;
     // The switch has the second address of the range, which the daemon does not know until it asks.
-    await site.lan.namespace.ip('address add 192.0.2.65/24 dev br0 nodad');
+    await site.lan.namespace.ip('address add 192.0.2.65/32 dev br0');
     stranger = (await site.lan.namespace.show<{ address: string }>('link show br0'))[0]?.address ?? '';
     networkId = await engine.must(...CREATE, 'lan');
     await runIdle(engine, 'web', '--net lan');
@@ -75,6 +76,7 @@ describe('who is where, engine 28.5.2', { skip: outsideLab(), timeout: 400_000 }
     assert.match(free, /next +192\.0\.2\.67 is given to who asks next\n/);
     assert.match(await say('who', '198.51.100.1'), /^198\.51\.100\.1 is in no network of tsmacvlan on this host\n/);
     assert.match(await say('who', 'later'), /^later does not run, and no address is kept for it\n/);
+    assert.match(await say('who', 'lan'), /^lan is a network with 2 containers; /);
     const unknown = await machine.plugin.commandInside('who', 'nobody');
     assert.deepEqual([unknown.code, unknown.stdout], [1, '']);
     assert.match(unknown.stderr, /"nobody" is not an address, and no container/);
@@ -125,5 +127,134 @@ describe('who is where, engine 28.5.2', { skip: outsideLab(), timeout: 400_000 }
     assert.match(late.stderr, /did not answer within 2 seconds/);
     assert.equal(late.stdout, nowhere.stdout);
     assert.ok(tookMs > 1900 && tookMs < 10_000, String(tookMs));
+  });
+
+  describe('the doctor', () => {
+    const examine = async (...words: string[]) => {
+      const { stdout, stderr, code } = await machine.plugin.commandInside('doctor', ...words);
+      assert.equal(stderr, '');
+      const lines = stdout.split('\n').filter((line) => line !== '');
+      return { code, found: lines.filter((line) => !line.startsWith('ok ')), lines };
+    };
+    const call = (name: string, body: object) => {
+      const question = { path: `/${name}`, body: JSON.stringify(body), signal: AbortSignal.timeout(10_000) };
+      return exchange(machine.host.file('/run/docker/plugins/tsmacvlan.sock'), question);
+    };
+    /** In the network namespace of a container. */
+    const inside = async (container: string, words: string) => {
+      const pid = await machine.engine.must('inspect', '--format', '{{.State.Pid}}', container);
+      const { code, stderr } = await machine.host.run(['nsenter', '-t', pid, '-n', 'ip', ...words.split(' ')]);
+      assert.equal(code, 0, stderr);
+    };
+    let hostLink: string;
+
+    before(async () => {
+      const { engine, host } = machine;
+      const words = '-o parent=lan0 -o host_access=true -o mtu=1450 --subnet 198.18.0.0/24 -o gateway=none';
+      await engine.must(
+        ...'network create -d tsmacvlan --ipam-driver tsmacvlan'.split(' '),
+        ...words.split(' '),
+        'near',
+      );
+      await runIdle(engine, 'app', '--net near');
+      const links = await host.namespace.show<{ ifname: string }>('link');
+      hostLink = links.map(({ ifname }) => ifname).find((name) => name.startsWith('tsmh')) ?? '';
+    });
+
+    test('has nothing to say of a host that is sound', async () => {
+      const { code, found, lines } = await examine();
+      assert.deepEqual([code, found], [0, []]);
+      assert.ok(lines.includes('ok       lan: gateway 192.0.2.254 answers'), lines.join('\n'));
+      assert.ok(lines.includes('ok       web: its interface is up with 192.0.2.64'), lines.join('\n'));
+      assert.ok(lines.includes(`ok       near: host access by ${hostLink}`), lines.join('\n'));
+    });
+
+    test('finds what is wrong with networks and containers, and nothing once it is mended', async () => {
+      const { engine, host } = machine;
+      const { namespace } = host;
+      await site.lan.namespace.ip('address del 192.0.2.254/24 dev br0');
+      await namespace.ip('address add 203.0.113.9/24 dev lan0');
+      await namespace.ip(`neigh add 192.0.2.65 lladdr ${stranger} dev lan0 nud stale`);
+      await namespace.ip('link set lan0 mtu 1400');
+      await namespace.ip(`link set ${hostLink} down`);
+      await inside('web', 'link set eth0 down');
+      await inside('third', 'address del 192.0.2.67/24 dev eth0');
+      await inside('db', 'link set eth0 address 02:42:c0:00:02:99');
+      await engine.must(
+        ...'network create -d tsmacvlan --ipam-driver tsmacvlan --subnet 198.18.1.0/24'.split(' '),
+        'alone',
+      );
+      const orphan = 'f'.repeat(64);
+      const IPv4Data = [{ AddressSpace: 'other', Pool: '198.18.2.0/24', Gateway: '198.18.2.1/24' }];
+      const Options = { 'com.docker.network.generic': { parent: 'lan0', gateway: 'none' } };
+      assert.equal((await call('NetworkDriver.CreateNetwork', { NetworkID: orphan, Options, IPv4Data })).status, 200);
+      const lost = await engine.must(
+        ...'network create -d tsmacvlan --subnet 198.18.3.0/24 --internal'.split(' '),
+        'lost',
+      );
+      assert.equal((await call('NetworkDriver.DeleteNetwork', { NetworkID: lost })).status, 200);
+
+      const { code, found } = await examine();
+      const text = found.join('\n');
+      assert.equal(code, 3);
+      const expected = [
+        /^FAILURE {2}lan: nobody on lan0 answers for gateway 192\.0\.2\.254; /m,
+        /^warning {2}lan: subnet 192\.0\.2\.0\/24 is not that of lan0, on which this host has 203\.0\.113\.9\/24; /m,
+        new RegExp(
+          `^warning {2}lan: others on the LAN have addresses of the range: 192.0.2.65 \\(${stranger}\\); `,
+          'm',
+        ),
+        /^FAILURE {2}near: containers have MTU 1450, and parent lan0 has 1400; /m,
+        new RegExp(`^FAILURE {2}near: ${hostLink}, for host access, is down; ip link set ${hostLink} up$`, 'm'),
+        /^FAILURE {2}web: its interface is down inside the container; docker restart web$/m,
+        /^FAILURE {2}third: address 192\.0\.2\.67 is not on its interface; /m,
+        /^FAILURE {2}db: it has MAC address 02:42:c0:00:02:99, and was given 02:42:c0:00:02:50; /m,
+        /^warning {2}alone: it has no parent, /m,
+        /^warning {2}f{12}: Docker has no such network; tsmacvlan forget f{12}$/m,
+        /^FAILURE {2}lost: Docker has this network, and tsmacvlan does not know it; /m,
+      ];
+      for (const line of expected) assert.match(text, line);
+      const others = found.filter((line) => !expected.some((one) => one.test(line)));
+      assert.deepEqual(others, []);
+      assert.deepEqual(
+        (await examine('web')).found.filter((line) => line.includes('third')),
+        [],
+      );
+
+      await call('NetworkDriver.DeleteNetwork', { NetworkID: orphan });
+      await engine.must('network', 'rm', 'lost', 'alone');
+      await inside('db', 'link set eth0 address 02:42:c0:00:02:50');
+      await inside('third', 'address add 192.0.2.67/24 dev eth0');
+      await inside('web', 'link set eth0 up');
+      await namespace.ip('link set lan0 mtu 1500');
+      await namespace.ip(`link set ${hostLink} up`);
+      await namespace.ip('neigh del 192.0.2.65 dev lan0');
+      await namespace.ip('address del 203.0.113.9/24 dev lan0');
+      await site.lan.namespace.ip('address add 192.0.2.254/24 dev br0');
+      // The link that was down has lost its routes.
+      assert.match(
+        (await examine()).found.join('\n'),
+        /^FAILURE {2}near: this host has no route to 198\.18\.0\.\d+ by tsmh/,
+      );
+      await engine.must('restart', 'app');
+      const mended = await examine();
+      assert.deepEqual([mended.code, mended.found], [0, []]);
+    });
+
+    test('finds a parent without carrier, one that is down, and a daemon that is not there', async () => {
+      const { host, plugin } = machine;
+      await site.lan.setCarrier(host.ports['lan0'] ?? '', false);
+      assert.match((await examine('lan')).found[0] ?? '', /^FAILURE {2}lan: parent lan0 has no carrier; /);
+      await site.lan.setCarrier(host.ports['lan0'] ?? '', true);
+      await host.namespace.ip('link set lan0 down');
+      assert.match((await examine('lan')).found[0] ?? '', /^FAILURE {2}lan: parent lan0 is down; ip link set lan0 up$/);
+      await host.namespace.ip('link set lan0 up');
+      await plugin.stop();
+      assert.match((await examine()).found[0] ?? '', /^FAILURE {2}host: no tsmacvlan runs; /);
+      await plugin.start();
+      const unknown = await plugin.commandInside('doctor', 'nobody');
+      assert.deepEqual([unknown.code, unknown.stdout], [1, '']);
+      assert.match(unknown.stderr, /no network or running container here is called "nobody"/);
+    });
   });
 });

@@ -1,0 +1,128 @@
+/** Checks of the doctor that a lab cannot bring about in seconds; the others meet real trouble in test/docker/who.test.ts. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import {
+  CONTAINER_CHECKS,
+  type Diagnosis,
+  type Examined,
+  NETWORK_CHECKS,
+  stateHasRoom,
+} from '../../../src/commands/checks.ts';
+import type { Link } from '../../../src/kernel/link.ts';
+import type { Conflict, Endpoint, Network } from '../../../src/model.ts';
+import { Naming, NO_NAMES } from '../../../src/naming.ts';
+import { readNetworkOptions } from '../../../src/network/options.ts';
+import { interfaceAddress } from '../../lab/addresses.ts';
+
+const when = '2026-11-20T00:00:00.000Z';
+const [NETWORK, ENDPOINT] = ['a'.repeat(64), 'e'.repeat(64)];
+
+const network: Network = {
+  id: NETWORK,
+  options: readNetworkOptions({ parent: 'eth0' }),
+  parent: { name: 'eth0', made: false, promiscuous: false, recipe: null },
+  internal: false,
+  subnets: [
+    { addressSpace: 'TsmacvlanLocal', subnet: '192.168.1.0/24', gateway: '192.168.1.1', realm: 'TsmacvlanLocal' },
+  ],
+  hostAddresses: [],
+  createdAt: when,
+};
+const endpoint: Endpoint = {
+  id: ENDPOINT,
+  networkId: NETWORK,
+  state: 'joined',
+  parent: 'eth0',
+  linkName: 'tsm',
+  macAddress: '02:42:c0:a8:01:40',
+  addresses: [interfaceAddress('192.168.1.64/24')],
+  interfaceName: null,
+  changedAt: when,
+};
+const conflict: Conflict = {
+  kind: 'address',
+  parent: 'eth0',
+  address: '192.168.1.64',
+  macAddress: '3c:22:fb:10:aa:01',
+  ourMacAddress: endpoint.macAddress,
+  hostLink: null,
+  count: 2,
+  firstSeenAt: when,
+  seenAt: when,
+  endedAt: null,
+};
+const link = {
+  index: 2,
+  name: 'eth0',
+  mtu: 1500,
+  isUp: true,
+  hasCarrier: true,
+  macAddress: '3c:22:fb:00:00:01',
+} as Link;
+const held = {
+  held: true,
+  macAddress: '3c:22:fb:00:00:fe',
+  linkName: 'eth0',
+  simultaneous: false,
+  isOnHost: false,
+} as const;
+
+function sound(more: Partial<Examined> = {}): Examined {
+  const parent = { link, isWireless: false, addresses: [], neighbours: [] };
+  const inContainer = {
+    link: { ...link, macAddress: endpoint.macAddress },
+    isElsewhere: true,
+    addresses: ['192.168.1.64'],
+  };
+  return {
+    records: { networks: [network], endpoints: [endpoint], pools: [], leases: [], names: [], conflicts: [] },
+    inventory: { containers: [], networks: [{ id: NETWORK, name: 'lan', driver: 'tsmacvlan' }] },
+    naming: new Naming({ ...NO_NAMES, containers: new Map([[ENDPOINT, 'web']]) }),
+    filteredParents: [],
+    links: new Map([['eth0', parent]]),
+    routes: [],
+    containerLinks: new Map([[ENDPOINT, inContainer]]),
+    ask: async () => held,
+    ...more,
+  };
+}
+
+async function troubles(seen: Examined): Promise<string[]> {
+  const all: (Diagnosis | null)[] = [];
+  for (const check of NETWORK_CHECKS) all.push(await check(network, seen));
+  for (const check of CONTAINER_CHECKS) all.push(await check(endpoint, seen));
+  const found = all.filter((one): one is Diagnosis => one !== null && one.level !== 'ok');
+  assert.ok(found.every(({ todo }) => todo !== ''));
+  return found.map(({ level, says }) => `${level}: ${says}`);
+}
+
+test('each trouble is told by one check, and nothing of what is sound', async () => {
+  assert.deepEqual(await troubles(sound()), []);
+  assert.deepEqual(await troubles(sound({ inventory: null, containerLinks: null, ask: async () => 'not now' })), []);
+  const conflicts = [conflict];
+  const wireless = new Map([['eth0', { link, isWireless: true, addresses: [], neighbours: [] }]]);
+  const back = new Map([[ENDPOINT, { link, isElsewhere: false, addresses: [] }]]);
+  const cases: [Partial<Examined>, string][] = [
+    [{ filteredParents: ['eth0'] }, 'failure: the network port of eth0 delivers to the MAC address of eth0 only'],
+    [{ links: wireless }, 'failure: parent eth0 is a Wi-Fi interface'],
+    [{ links: new Map() }, 'failure: parent eth0 does not exist'],
+    [{ ask: async () => ({ held: false }) }, 'failure: nobody on eth0 answers for gateway 192.168.1.1'],
+    [
+      { ask: async () => ({ ...held, isOnHost: true }) },
+      'failure: gateway 192.168.1.1 is this host (eth0), which containers on its own interface do not reach',
+    ],
+    [{ records: { ...sound().records, conflicts } }, 'failure: 192.168.1.64 also used by 3c:22:fb:10:aa:01'],
+    [{ inventory: { containers: [], networks: [] } }, 'warning: Docker has no such network'],
+    [{ naming: new Naming() }, 'warning: no container that Docker has is at this endpoint'],
+    [{ containerLinks: new Map() }, 'failure: its interface is nowhere'],
+    [{ containerLinks: back }, 'failure: its interface is back on the host: its container has ended'],
+  ];
+  for (const [more, sentence] of cases) assert.deepEqual(await troubles(sound(more)), [sentence]);
+});
+
+test('a state directory that is full or read-only', () => {
+  const state = { directory: '/var/lib/tsmacvlan', freeBytes: 5_500_000, isWritable: true };
+  assert.deepEqual(stateHasRoom(state).says, 'state directory /var/lib/tsmacvlan has only 5 MB free');
+  assert.equal(stateHasRoom({ ...state, freeBytes: 5e9 }).level, 'ok');
+  assert.equal(stateHasRoom({ ...state, isWritable: false }).level, 'failure');
+});
