@@ -98,7 +98,8 @@ describe('names through the socket', LIMITS, () => {
     const write = { out: process.stdout.write.bind(process.stdout), error: process.stderr.write.bind(process.stderr) };
     const { STATE_DIR, SOCKET } = process.env;
     Object.assign(process.env, { STATE_DIR: daemon.state, SOCKET: daemon.socket });
-    const keep = (text: unknown) => lines.push(String(text)) > 0;
+    // There is no Docker beside this daemon, which is said each time.
+    const keep = (text: unknown) => String(text).includes('Docker at') || lines.push(String(text)) > 0;
     Object.assign(process.stdout, { write: keep });
     Object.assign(process.stderr, { write: keep });
     try {
