@@ -321,6 +321,12 @@ export function stateHasRoom({ directory, freeBytes, isWritable }: ExaminedState
 
 const LEAST_FREE_BYTES = 20_000_000;
 
+/** `sentence`: why Docker cannot be asked. Without it neither names nor what Docker knows otherwise can be told. */
+export function engineIsSilent(sentence: string): Diagnosis {
+  const [says = '', ...todo] = sentence.split('; ');
+  return warning('host', says, todo.join('; '));
+}
+
 /** Whether the daemon runs, and has told what is in its state. */
 export function daemonIsThere(socket: string | null): Diagnosis {
   return socket === null

@@ -10,7 +10,7 @@ export const EMPTY: EngineInventory = { containers: [], networks: [] };
 
 /** Never throws for Docker: `tell` gets the sentence why it cannot be asked; left out, the standard error output. */
 export async function readInventory(
-  tell: (sentence: string) => void = (sentence) => process.stderr.write(`tsmacvlan: ${sentence}\n`),
+  tell: (sentence: string) => unknown = (sentence) => process.stderr.write(`tsmacvlan: ${sentence}\n`),
 ): Promise<EngineInventory> {
   try {
     return await askEngine(findEngine(process.env, homedir()));

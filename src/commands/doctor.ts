@@ -13,6 +13,7 @@ import {
   CONTAINER_CHECKS,
   daemonIsThere,
   type Diagnosis,
+  engineIsSilent,
   type Examined,
   type ExaminedContainer,
   type ExaminedLink,
@@ -34,8 +35,7 @@ const AGREE_MS = 500;
 
 /** `doctor`: of all, or of one network or container. Resolves with 3 where anything is not as it should be. */
 export async function doctor(options: Options, typed: string): Promise<number> {
-  const inventory = await readInventory();
-  const first = await look(options, typed, inventory);
+  const first = await look(options, typed);
   const found = first.some(isTrouble) ? await lookAgain(options, typed, first) : first;
   if (options.json) printJson(found);
   else print(found.map(line).join(''));
@@ -49,19 +49,19 @@ function isTrouble({ level }: Diagnosis): boolean {
 async function lookAgain(options: Options, typed: string, first: readonly Diagnosis[]): Promise<Diagnosis[]> {
   const known = new Set(first.map(line));
   await sleep(AGREE_MS);
-  // Why Docker cannot be asked was said.
-  const inventory = await readInventory(() => undefined);
-  return (await look(options, typed, inventory)).filter((one) => !isTrouble(one) || known.has(line(one)));
+  return (await look(options, typed)).filter((one) => !isTrouble(one) || known.has(line(one)));
 }
 
-async function look(options: Options, typed: string, inventory: EngineInventory): Promise<Diagnosis[]> {
+async function look(options: Options, typed: string): Promise<Diagnosis[]> {
   const links = Links.open();
+  const silent: Diagnosis[] = [];
   try {
+    const inventory = await readInventory((sentence) => silent.push(engineIsSilent(sentence)));
     const socket = await findDaemon();
     const seen = await examine(links, options['no-trunc'] === true, inventory);
     const { networks, endpoints } = chosen(seen, typed);
     const host = typed === '' ? [daemonIsThere(socket), ...state().map(stateHasRoom), ...unknownNetworks(seen)] : [];
-    return [...host, ...(await diagnose(networks, endpoints, seen))];
+    return [...host, ...silent, ...(await diagnose(networks, endpoints, seen))];
   } finally {
     links.close();
   }

@@ -80,7 +80,14 @@ export function findAddress(records: Records, address: Address, hosts: readonly 
   const found = records.networks
     .filter(({ subnets }) => subnets.some(({ subnet }) => isIn(subnet, address)))
     .map((network) => findInNetwork(records, network, address, hosts));
-  return found.length > 0 ? found : [findOutside(records, address, hosts)];
+  return found.length > 0 ? found.filter((one) => !isSaidBetter(one, found)) : [findOutside(records, address, hosts)];
+}
+
+/** Of networks that share a subnet by ranges the one that has the address, or that would give it, speaks for all. */
+function isSaidBetter({ kind, endpointId, parent, remark }: WhoAnswer, all: readonly WhoAnswer[]): boolean {
+  if (kind === 'leased') return all.some((one) => one.kind === 'container' && one.endpointId === endpointId);
+  const isOther = kind === 'free' && remark !== null;
+  return isOther && all.some((one) => one.kind === 'free' && one.remark === null && one.parent === parent);
 }
 
 function isIn(subnet: string, address: Address): boolean {

@@ -1,5 +1,5 @@
 /** `pools`, and how much of each is used: as the daemon counts it, else as the records say. */
-import { inOrderOfAddress, parsePrefix } from '../address.ts';
+import { type Address, inOrderOfAddress, parsePrefix } from '../address.ts';
 import { marksOf, type PoolUse, poolUse } from '../ipam/pooluse.ts';
 import type { Pool, Records } from '../model.ts';
 import type { Naming } from '../naming.ts';
@@ -37,12 +37,15 @@ export async function pools(options: Options): Promise<void> {
   const seen = readRecords('pools', 'leases', 'names', 'conflicts', 'networks');
   const [records, naming] = await Promise.all([seen, readNaming(options)]);
   const uses = await readPoolUses(records);
-  const sorted = inOrderOfAddress(records.pools, ({ subnet }) => {
-    const prefix = parsePrefix(subnet);
-    return prefix && { family: prefix.family, value: prefix.first };
-  });
+  const byRange = inOrderOfAddress(records.pools, ({ range, subnet }) => firstOf(range ?? subnet));
+  const sorted = inOrderOfAddress(byRange, ({ subnet }) => firstOf(subnet));
   if (options.json) printJson(sorted.map((pool) => written(pool, uses.get(pool.id), naming)));
   else print(table(sorted.map((pool) => poolRow(pool, uses.get(pool.id), naming))));
+}
+
+function firstOf(text: string): Address | undefined {
+  const prefix = parsePrefix(text);
+  return prefix && { family: prefix.family, value: prefix.first };
 }
 
 function written(pool: Pool, use: PoolUse | undefined, naming: Naming) {

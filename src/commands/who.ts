@@ -207,7 +207,7 @@ function conflictInWords(conflict: Conflict): string {
 function lanRow({ kind, macAddress }: WhoAnswer, heard: Heard): [string, string] {
   if (heard.answer === 'unasked') return [LAN, `not asked: ${heard.reason}`];
   if (heard.answer !== 'heard') return [LAN, heard.reason];
-  const words = macAddress === heard.macAddress ? 'it answers' : `${macInWords(heard.macAddress)} answers`;
+  const words = macAddress === heard.macAddress ? 'it answers' : `answered by ${macInWords(heard.macAddress)}`;
   return [LAN, kind === 'free' ? `${words}: somebody has the address already` : words];
 }
 

@@ -115,6 +115,11 @@ describe('who is where, engine 28.5.2', { skip: outsideLab(), timeout: 400_000 }
     const nowhere = await run('unix:///run/nowhere.sock');
     assert.match(nowhere.stdout, new RegExp(`^[0-9a-f]{12} +- +${networkId.slice(0, 12)} `, 'm'));
     assert.match(nowhere.stderr, /^tsmacvlan: names of containers are not shown: .*\(no such file or directory\).*\n$/);
+    const { stdout, stderr, code } = await host.run(plugin.commandLine('doctor'), {
+      env: env('unix:///run/nowhere.sock'),
+    });
+    assert.deepEqual([code, stderr], [3, '']);
+    assert.match(stdout, /^warning {2}host: names of containers are not shown: .*; start it, /m);
     assert.match((await run('ssh://server')).stderr, /is of the kind "ssh", which tsmacvlan cannot use/);
 
     const path = host.file('/run/deaf.sock');

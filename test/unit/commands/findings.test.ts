@@ -125,6 +125,25 @@ test('a container has its conflicts, and one network does not speak for another'
   );
 });
 
+test('of networks that share a subnet the one speaks that has the address, or would give it', () => {
+  const other: Network = { ...network, id: 'b'.repeat(64) };
+  const upper = { ...pool, id: `${SPACE}/192.168.1.0/24/192.168.1.128/26`, range: '192.168.1.128/26', options: {} };
+  const both = {
+    ...records,
+    networks: [network, other],
+    pools: [pool, { ...upper, networkId: other.id }],
+  };
+  const kinds = (text: string) => {
+    const { address } = readWhom(text);
+    assert.ok(address);
+    return findAddress(both, address, []).map((one) => [one.kind, one.network?.id[0]]);
+  };
+  assert.deepEqual(kinds('192.168.1.64'), [['container', 'a']]);
+  assert.deepEqual(kinds('192.168.1.130'), [['free', 'b']]);
+  assert.deepEqual(kinds('192.168.1.71'), [['free', 'a']]);
+  assert.deepEqual(kinds('192.168.1.250').length, 2);
+});
+
 test('a MAC address is a container, this host, a stranger, or one that comes back', () => {
   const kinds = (text: string) => findMac(records, readWhom(text).macAddress ?? '', HOSTS).map(({ kind }) => kind);
   assert.deepEqual(kinds('02-42-C0-A8-01-40'), ['container']);
