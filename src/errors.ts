@@ -797,7 +797,7 @@ export const nameUnknown = (name: string) =>
 export const nameAmbiguous = (what: string, networks: readonly string[]) =>
   mistake(
     'RESERVE_AMBIGUOUS',
-    `${quote(what)} is on several networks (${networks.map((id) => short(id) || 'one that is gone').join(', ')}); say which with --network ID`,
+    `${quote(what)} is on several networks (${networks.map((id) => short(id) || 'one that is gone').join(', ')}); say which with --network NETWORK`,
   );
 
 /** `reason`: the system's words. */
@@ -819,8 +819,8 @@ export const networkNotNamed = (typed: string, count: number, where: string) =>
   mistake(
     'USAGE',
     count === 0
-      ? `no network here has an id that begins with ${quote(typed)}; ${where} with an id that tsmacvlan networks lists, not with Docker's name of it`
-      : `the ids of ${count} networks here begin with ${quote(typed)}; ${where} with more of the id, as tsmacvlan networks lists it`,
+      ? `no network here has an id that begins with ${quote(typed)}; ${where} with an id that tsmacvlan networks --no-trunc lists, not with Docker's name of it`
+      : `the ids of ${count} networks here begin with ${quote(typed)}; ${where} with more of the id, as tsmacvlan networks --no-trunc lists it`,
   );
 
 /** `host`: as DOCKER_HOST or the context has it. These five are printed once beside what is shown with ids. */

@@ -6,6 +6,7 @@ import { CLEAR_CONFLICTS, COLLECT_LEAKS, RESERVE_ADDRESS, UNRESERVE } from '../s
 import { print, printJson, type Row, table } from '../tables.ts';
 import type { Options } from './command.ts';
 import { askRunning } from './daemon.ts';
+import { readInventory } from './docker.ts';
 import { addressTyped } from './listings.ts';
 import { readRecords } from './records.ts';
 
@@ -33,10 +34,17 @@ export async function clearConflicts({ json }: Options, typed: string): Promise<
 
 /** `reserve` */
 export async function reserve({ json, network = '' }: Options, name: string, address: string): Promise<void> {
-  const body = { Name: name, Address: address, Network: network };
+  const body = { Name: name, Address: address, Network: await networkMeant(network) };
   const reserved = (await askRunning(RESERVE_ADDRESS, body)) as { Name: string; Address: string };
   if (json) printJson({ name: reserved.Name, address: reserved.Address });
   else print(reservedFor(reserved.Name, reserved.Address));
+}
+
+/** The id of the network that Docker calls so; else what was typed, which may be the beginning of an id. */
+async function networkMeant(typed: string): Promise<string> {
+  if (typed === '') return '';
+  const { networks } = await readInventory(() => undefined);
+  return networks.find(({ name }) => name === typed)?.id ?? typed;
 }
 
 function reservedFor(name: string, address: string): string {
@@ -46,7 +54,9 @@ function reservedFor(name: string, address: string): string {
 
 /** `unreserve` */
 export async function unreserve({ json, network = '' }: Options, name: string): Promise<void> {
-  const answer = (await askRunning(UNRESERVE, { Name: name, Network: network })) as { Addresses: string[] };
+  const answer = (await askRunning(UNRESERVE, { Name: name, Network: await networkMeant(network) })) as {
+    Addresses: string[];
+  };
   if (json) printJson({ name, addresses: answer.Addresses });
   else print(`nothing is kept for ${name} any more; it had ${answer.Addresses.join(' ')}\n`);
 }

@@ -23,7 +23,7 @@ export const OPTIONS = {
   cluster: { type: 'boolean' },
   parent: { type: 'string', value: 'LINK', completes: 'links' },
   profile: { type: 'string', value: PROFILES.join('|'), choices: PROFILES },
-  network: { type: 'string', value: 'ID', completes: 'networks' },
+  network: { type: 'string', value: 'NETWORK', completes: 'networks' },
   from: { type: 'string', value: 'PLACE' },
   to: { type: 'string', value: 'PLACE' },
   help: { type: 'boolean', short: 'h' },

@@ -138,14 +138,17 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
   reserve: {
     summary: "give a container's name an address for good: it gets this one at each start, and no other container does",
     arguments: ['NAME', 'ADDRESS'],
-    options: { network: 'where several networks have the address: the beginning of its id', ...JSON_OUTPUT },
+    options: {
+      network: 'where several networks have the address: its name, or the beginning of its id',
+      ...JSON_OUTPUT,
+    },
     examples: { 'reserve web 192.168.1.70': 'the container named web gets .70' },
     run: async (options, name, address) => (await import('./changes.ts')).reserve(options, name, address),
   },
   unreserve: {
     summary: 'forget the address that is reserved or remembered for a name',
     arguments: ['NAME'],
-    options: { network: 'on this network only: the beginning of its id', ...JSON_OUTPUT },
+    options: { network: 'on this network only: its name, or the beginning of its id', ...JSON_OUTPUT },
     examples: { 'unreserve web': 'its address may go to others' },
     run: async (options, name) => (await import('./changes.ts')).unreserve(options, name),
   },

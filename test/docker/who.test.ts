@@ -92,6 +92,16 @@ describe('who is where, engine 28.5.2', { skip: outsideLab(), timeout: 400_000 }
     assert.match(await say('pools'), /^192\.0\.2\.0\/24 +192\.0\.2\.64\/28 +lan +2 +12 +1 +1 +0 +192\.0\.2\.68 /m);
   });
 
+  test('an address is reserved on the network that Docker calls so', async () => {
+    assert.match(
+      await say('reserve', 'later', '192.0.2.75', '--network', 'lan'),
+      /^192\.0\.2\.75 is reserved for later/,
+    );
+    assert.match(await say('who', 'later'), /^192\.0\.2\.75 is reserved for later, which does not run\n/);
+    assert.match(await say('map'), /192\.0\.2\.75 {2}later {2}\(stopped\)\n/);
+    assert.match(await say('unreserve', 'later', '--network', 'lan'), /it had 192\.0\.2\.75\n/);
+  });
+
   test('the picture and the tables have names, and whole ids with --no-trunc', async () => {
     const picture = await say('map');
     assert.match(picture, /network lan {2}bridge/);

@@ -109,7 +109,7 @@ test('a name on two networks is told apart by the network', options, async () =>
   await f.reserve('web', '10.2.0.9', '77aa');
   assert.match(
     await sentence(f.ipam.unreserveName({ name: 'web', networkId: null })),
-    /is on several networks \(.*--network ID/,
+    /is on several networks \(.*--network NETWORK/,
   );
   await f.ipam.unreserveName({ name: 'web', networkId: '77aa' });
   assert.deepEqual(
