@@ -23,9 +23,9 @@ function optionsOf({ options = {} }: Command): OptionName[] {
   return [...(Object.keys(options) as OptionName[]), 'help'];
 }
 
-/** The words that may stand there, where the table names them: `nodes|forget|migrate`. */
+/** The words that may stand there, where the table names them: `nodes|forget|migrate`; not `ADDRESS|MAC|NAME`. */
 function choicesOf(word: string): string[] {
-  return word.includes('|') ? word.replace(/[[\]]/g, '').split('|') : [];
+  return /[a-z]\|/.test(word) ? word.replace(/[[\]]/g, '').split('|') : [];
 }
 
 // --- bash --------------------------------------------------------------------------------------------------------

@@ -25,7 +25,8 @@ import {
 import type { Options } from './command.ts';
 import { findDaemon } from './daemon.ts';
 import { EMPTY, namingOf, readInventory } from './docker.ts';
-import { readRecords, stateDirectory } from './records.ts';
+import { stateToRead } from './places.ts';
+import { readRecords } from './records.ts';
 
 /** What was found is told by it, as `probe` tells of somebody. */
 const FOUND = 3;
@@ -60,7 +61,8 @@ async function look(options: Options, typed: string): Promise<Diagnosis[]> {
     const socket = await findDaemon();
     const seen = await examine(links, options['no-trunc'] === true, inventory);
     const { networks, endpoints } = chosen(seen, typed);
-    const host = typed === '' ? [daemonIsThere(socket), ...state().map(stateHasRoom), ...unknownNetworks(seen)] : [];
+    const host =
+      typed === '' ? [daemonIsThere(socket), ...(await state()).map(stateHasRoom), ...unknownNetworks(seen)] : [];
     return [...host, ...silent, ...(await diagnose(networks, endpoints, seen))];
   } finally {
     links.close();
@@ -106,9 +108,9 @@ function line({ level, subject, says, todo }: Diagnosis): string {
   return `${errors.escapeControls(words.join('  '))}\n`;
 }
 
-/** None where it is out of sight: a managed plugin may have it elsewhere. */
-function state(): ExaminedState[] {
-  const directory = stateDirectory();
+/** None where it is out of sight, or where there are several: the daemon that runs has one. */
+async function state(): Promise<ExaminedState[]> {
+  const directory = await stateToRead().catch(() => '');
   if (!existsSync(directory)) return [];
   const { bavail, bsize } = statfsSync(directory);
   return [{ directory, freeBytes: bavail * bsize, isWritable: isWritable(directory) }];

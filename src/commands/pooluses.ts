@@ -1,14 +1,14 @@
 /** `pools`, and how much of each is used: as the daemon counts it, else as the records say. */
 import { type Address, inOrderOfAddress, parsePrefix } from '../address.ts';
+import { PluginError } from '../errors.ts';
 import { marksOf, type PoolUse, poolUse } from '../ipam/pooluse.ts';
 import type { Pool, Records } from '../model.ts';
 import type { Naming } from '../naming.ts';
 import { askDaemon, POOL_USES } from '../server/client.ts';
 import { print, printJson, type Row, table } from '../tables.ts';
 import type { Options } from './command.ts';
-import { findDaemon } from './daemon.ts';
 import { readNaming } from './docker.ts';
-import { readRecords } from './records.ts';
+import { daemonToAsk, readRecords } from './records.ts';
 
 /** By the pool's id. */
 export type PoolUses = ReadonlyMap<string, PoolUse>;
@@ -17,14 +17,21 @@ type PoolRecords = Pick<Records, 'pools' | 'leases' | 'names' | 'conflicts' | 'n
 
 /** Of all pools. Only the daemon knows what others of a shared store have, and whom it met a moment ago. */
 export async function readPoolUses(records: PoolRecords): Promise<PoolUses> {
-  const socket = await findDaemon();
-  const uses = socket === null ? records.pools.map((pool) => useByRecords(pool, records)) : await askUses(socket);
+  const socket = await daemonToAsk();
+  const told = socket === null ? null : await askUses(socket);
+  const uses = told ?? records.pools.map((pool) => useByRecords(pool, records));
   return new Map(uses.map((use) => [use.poolId, use]));
 }
 
-async function askUses(socket: string): Promise<readonly PoolUse[]> {
-  const { Pools } = (await askDaemon(socket, POOL_USES, {})) as { Pools: readonly PoolUse[] };
-  return Pools;
+/** Null from a daemon that does not know the question: it is older than this command line. */
+async function askUses(socket: string): Promise<readonly PoolUse[] | null> {
+  try {
+    const { Pools } = (await askDaemon(socket, POOL_USES, {})) as { Pools: readonly PoolUse[] };
+    return Pools;
+  } catch (error) {
+    if (error instanceof PluginError && error.code === 'DAEMON_REFUSED') return null;
+    throw error;
+  }
 }
 
 function useByRecords(pool: Pool, records: PoolRecords): PoolUse {

@@ -31,7 +31,7 @@ test('what is wrong with a line is said in one sentence, in words of our own', (
       'probe 1.2.3.4 --parent lo --profile fst',
       'unknown value "fst" for --profile (did you mean fast?); use fast or rfc',
     ],
-    ['reserve web', 'reserve needs ADDRESS; call tsmacvlan reserve NAME ADDRESS [--network ID] [--json]'],
+    ['reserve web', 'reserve needs ADDRESS; call tsmacvlan reserve NAME ADDRESS [--network NETWORK] [--json]'],
     ['forget', 'forget needs NETWORK; call tsmacvlan forget NETWORK [--json]'],
   ] as const) {
     assert.throws(() => readLine(line.split(' ')), { code: 'USAGE', message: sentence }, line);
