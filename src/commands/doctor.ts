@@ -36,8 +36,9 @@ const AGREE_MS = 500;
 
 /** `doctor`: of all, or of one network or container. Resolves with 3 where anything is not as it should be. */
 export async function doctor(options: Options, typed: string): Promise<number> {
-  const first = await look(options, typed);
-  const found = first.some(isTrouble) ? await lookAgain(options, typed, first) : first;
+  const docker = await askDocker();
+  const first = await look(options, typed, docker);
+  const found = first.some(isTrouble) ? await lookAgain(options, typed, docker, first) : first;
   if (options.json) printJson(found);
   else print(found.map(line).join(''));
   return found.some(isTrouble) ? FOUND : 0;
@@ -47,17 +48,34 @@ function isTrouble({ level }: Diagnosis): boolean {
   return level !== 'ok';
 }
 
-async function lookAgain(options: Options, typed: string, first: readonly Diagnosis[]): Promise<Diagnosis[]> {
-  const known = new Set(first.map(line));
-  await sleep(AGREE_MS);
-  return (await look(options, typed)).filter((one) => !isTrouble(one) || known.has(line(one)));
+/** What Docker has, or why it cannot be asked. */
+interface Docker {
+  readonly inventory: EngineInventory | null;
+  readonly silent: readonly Diagnosis[];
 }
 
-async function look(options: Options, typed: string): Promise<Diagnosis[]> {
-  const links = Links.open();
+async function askDocker(): Promise<Docker> {
   const silent: Diagnosis[] = [];
+  const inventory = await readInventory((sentence) => silent.push(engineIsSilent(sentence)));
+  return { inventory: silent.length > 0 ? null : inventory, silent };
+}
+
+/** A Docker that hangs is waited for once. */
+async function lookAgain(
+  options: Options,
+  typed: string,
+  docker: Docker,
+  first: readonly Diagnosis[],
+): Promise<Diagnosis[]> {
+  const known = new Set(first.map(line));
+  await sleep(AGREE_MS);
+  const again = await look(options, typed, docker.inventory === null ? docker : await askDocker());
+  return again.filter((one) => !isTrouble(one) || known.has(line(one)));
+}
+
+async function look(options: Options, typed: string, { inventory, silent }: Docker): Promise<Diagnosis[]> {
+  const links = Links.open();
   try {
-    const inventory = await readInventory((sentence) => silent.push(engineIsSilent(sentence)));
     const socket = await findDaemon();
     const seen = await examine(links, options['no-trunc'] === true, inventory);
     const { networks, endpoints } = chosen(seen, typed);
@@ -127,13 +145,13 @@ function isWritable(directory: string): boolean {
 
 // --- what is looked at -------------------------------------------------------------------------------------------
 
-async function examine(links: Links, isWhole: boolean, inventory: EngineInventory): Promise<Examined> {
+async function examine(links: Links, isWhole: boolean, inventory: EngineInventory | null): Promise<Examined> {
   const tables = ['networks', 'endpoints', 'pools', 'leases', 'names', 'conflicts'] as const;
   const { filteredParents, ...records } = await readRecords(...tables);
-  const naming: Naming = namingOf(inventory, isWhole);
+  const naming: Naming = namingOf(inventory ?? EMPTY, isWhole);
   return {
     records,
-    inventory: inventory === EMPTY ? null : inventory,
+    inventory,
     naming,
     filteredParents,
     links: await examineLinks(links, records),

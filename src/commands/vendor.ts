@@ -3,6 +3,7 @@
  * megabytes that most commands have no use for.
  */
 import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 
 interface VendorList {
   readonly file: string;
@@ -25,13 +26,13 @@ const LISTS: readonly VendorList[] = [
 /** The second lowest bit of the first byte: not given by a vendor (IEEE 802-2014, 8.2.2). */
 const LOCAL = 2;
 
-/** In words; null where no list is there, or none has it. `lists`: for tests. */
-export function vendorOf(macAddress: string, lists: readonly VendorList[] = LISTS): string | null {
+/** In words; null where no list is there, or none has it. `root`: where the lists are below. */
+export function vendorOf(macAddress: string, root = '/'): string | null {
   if ((Number.parseInt(macAddress.slice(0, 2), 16) & LOCAL) !== 0)
     return 'no vendor: made up by a container, a virtual machine, or a device that hides its own';
   const prefix = macAddress.slice(0, 8).replaceAll(':', '').toUpperCase();
-  for (const { file, line } of lists) {
-    const found = line(prefix).exec(textOf(file))?.[1];
+  for (const { file, line } of LISTS) {
+    const found = line(prefix).exec(textOf(join(root, file)))?.[1];
     if (found !== undefined) return found;
   }
   return null;

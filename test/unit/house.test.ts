@@ -73,6 +73,11 @@ test('imports only go down, and network and ipam never meet', () => {
   assert.deepEqual(wrong, []);
 });
 
+test('Docker is asked by the command line alone', () => {
+  const askers = imports.filter((found) => inside(found)?.startsWith('engine/') && !found.file.startsWith('engine/'));
+  assert.ok(askers.length > 0 && askers.every(({ file }) => file.startsWith('commands/')), JSON.stringify(askers));
+});
+
 test('frames are apart from what acts: lan/frames looks at nothing else in its room', () => {
   const wrong = imports.filter((found) => {
     const target = inside(found);
