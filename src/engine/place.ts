@@ -69,13 +69,17 @@ function placeOf(text: string, tls: Tls | null): EnginePlace {
   if (url === undefined) throw errors.engineAddress(text);
   const hostname = url.hostname.replace(/^\[(.*)\]$/, '$1');
   const port = url.port || (isTls ? PORTS.tls : PORTS.plain);
-  return { text, isTls, options: { host: hostname, port, ...(tls && certificatesOf(tls)) } };
+  return { text, isTls, options: { host: hostname, port, ...(tls && certificatesOf(text, tls)) } };
 }
 
-/** Those that are there: an engine need not ask for a client's. */
-function certificatesOf({ directory, isVerified }: Tls): RequestOptions {
+/** Those that are there: an engine need not ask for a client's. Throws ENGINE_SILENT for one that cannot be read. */
+function certificatesOf(text: string, { directory, isVerified }: Tls): RequestOptions {
   const read = (name: string) => (existsSync(join(directory, name)) ? readFileSync(join(directory, name)) : undefined);
-  return { ca: read('ca.pem'), cert: read('cert.pem'), key: read('key.pem'), rejectUnauthorized: isVerified };
+  try {
+    return { ca: read('ca.pem'), cert: read('cert.pem'), key: read('key.pem'), rejectUnauthorized: isVerified };
+  } catch (error) {
+    throw errors.engineSilent(text, error instanceof Error ? error.message : String(error));
+  }
 }
 
 function readJson(file: string): unknown {

@@ -88,6 +88,16 @@ test('two GETs, and names that are nonsense stay text', options, async (t) => {
   assert.equal(naming.container('e2'), null);
 });
 
+test('certificates that cannot be read, or are none, are a reason and no crash', options, async (t) => {
+  const directory = temporaryDirectory(t);
+  const environment = { DOCKER_HOST: 'tcp://127.0.0.1:1', DOCKER_TLS_VERIFY: '1', DOCKER_CERT_PATH: directory };
+  writeFileSync(join(directory, 'ca.pem'), 'nonsense');
+  writeFileSync(join(directory, 'key.pem'), 'nonsense');
+  await assert.rejects(askEngine(findEngine(environment, '/nonexistent')), { code: 'ENGINE_SILENT' });
+  mkdirSync(join(directory, 'cert.pem'));
+  assert.throws(() => findEngine(environment, '/nonexistent'), { code: 'ENGINE_SILENT', message: /EISDIR/ });
+});
+
 test('what is no Docker, or refuses, is said in a sentence', options, async (t) => {
   const cases: [{ status?: number; body: string }, RegExp][] = [
     [{ body: '<html>' }, /what answers there is no Docker engine/],
