@@ -149,15 +149,9 @@ describe('systemd service', { skip: outsideLab(), timeout: 700_000 }, () => {
   test('it tries again for as long as its state directory is in use', async () => {
     await machine.must('systemctl', 'stop', 'tsmacvlan');
     const hold = `new (require('node:sqlite').DatabaseSync)('${STATE}/tsmacvlan.lock').exec('PRAGMA journal_mode = MEMORY; BEGIN EXCLUSIVE')`;
-    await machine.must(
-      'systemd-run',
-      '--unit',
-      'holder',
-      process.execPath,
-      '-e',
-      `${hold}; setInterval(() => undefined, 1e9)`,
-    );
-    await until(async () => (await machine.run('grep', 'POSIX', '/proc/locks')).code === 0);
+    const script = `${hold}; require('node:fs').writeFileSync('/run/held', ''); setInterval(() => undefined, 1e9)`;
+    await machine.must('systemd-run', '--unit', 'holder', process.execPath, '-e', script);
+    await until(async () => (await machine.run('test', '-e', '/run/held')).code === 0);
     await machine.must('systemctl', 'start', '--no-block', 'tsmacvlan');
     await untilSaid(/tsmacvlan: state directory ".*" is in use by another running tsmacvlan/, journal);
     await sleep(Number(OUTAGE_SECONDS) * 1000);
