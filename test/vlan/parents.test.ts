@@ -10,7 +10,7 @@ import { before, beforeEach, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PROBE_ALIAS } from '../../src/linknames.ts';
 import { Capture } from '../lab/capture.ts';
-import { assertPings, attachment, runIdle } from '../lab/container.ts';
+import { assertPings, attachment, clearEngine, runIdle } from '../lab/container.ts';
 import type { Engine } from '../lab/engine.ts';
 import { assertNothingLeft, lastOf } from '../lab/invariant.ts';
 import { Namespace } from '../lab/namespace.ts';
@@ -63,9 +63,7 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 1_000_000 }, () 
 
     /** Whatever the test before left: containers, networks, and links that are not the host's own. */
     beforeEach(async () => {
-      const containers = (await engine.must('ps', '--all', '--quiet')).split('\n').filter(Boolean);
-      if (containers.length > 0) await engine.must('rm', '--force', ...containers);
-      await engine.must('network', 'prune', '--force');
+      await clearEngine(engine);
       for (const { ifname } of await links()) {
         if (!['lo', 'eth0', 'eth1'].includes(ifname)) await host.run(['ip', 'link', 'delete', ifname]);
       }
@@ -403,7 +401,8 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 1_000_000 }, () 
 });
 
 function networkBody(id: number): object {
-  const ipam = { Driver: 'tsmacvlan', Config: [{ Subnet: `10.${id >> 8}.${id & 255}.0/24` }] };
+  const subnet = `10.${id >> 8}.${id & 255}`;
+  const ipam = { Driver: 'tsmacvlan', Config: [{ Subnet: `${subnet}.0/24`, Gateway: `${subnet}.1` }] };
   return { Name: `v${id}`, Driver: 'tsmacvlan', IPAM: ipam, Options: { parent: `eth0.${id}` } };
 }
 
