@@ -13,7 +13,7 @@ import { isProbeMac } from '../../src/lan/frames/mac.ts';
 import { ALL_NODES_MAC } from '../../src/lan/frames/nd.ts';
 import type { Conflict } from '../../src/model.ts';
 import { Capture, type Frame } from '../lab/capture.ts';
-import { attachment, clearEngine, runIdle } from '../lab/container.ts';
+import { attachment, clearEngine, runIdle, runInside } from '../lab/container.ts';
 import { follow } from '../lab/document.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import type { Engine, Version } from '../lab/engine.ts';
@@ -349,8 +349,8 @@ describe('conflicts', { ...LIMITS, concurrency: true }, () => {
       });
 
       async function inside(engine: Engine, name: string): Promise<string> {
-        const shown = await engine.must('exec', name, 'ip', '-4', '-o', 'address', 'show', 'dev', 'eth0');
-        return /inet ([\d.]+)/.exec(shown)?.[1] ?? '';
+        const { stdout } = await runInside(engine, name, ...'ip -4 -o address show dev eth0'.split(' '));
+        return /inet ([\d.]+)/.exec(stdout)?.[1] ?? '';
       }
     });
   }

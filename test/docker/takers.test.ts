@@ -11,7 +11,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { runIdle } from '../lab/container.ts';
+import { runIdle, runInside } from '../lab/container.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { Engine, type Version } from '../lab/engine.ts';
 import { Host } from '../lab/host.ts';
@@ -275,7 +275,7 @@ for (const version of VERSIONS) {
       }
 
       async #addressesOf(container: string): Promise<string[]> {
-        const { stdout } = await engine.docker('exec', container, 'ip', '-o', 'address', 'show', 'scope', 'global');
+        const { stdout } = await runInside(engine, container, ...'ip -o address show scope global'.split(' '));
         return Array.from(stdout.matchAll(/inet6? ([\da-f.:]+)\//g), ([, address]) => address ?? '');
       }
 

@@ -12,7 +12,7 @@ import { mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { output } from './command.ts';
-import { assertPings } from './container.ts';
+import { assertPings, runInside } from './container.ts';
 import { Engine, type Version } from './engine.ts';
 import { Host } from './host.ts';
 import { lastOf, readRecords } from './invariant.ts';
@@ -595,7 +595,7 @@ async function pidOf({ engine, pids }: Node, containerId: string): Promise<numbe
 
 /** The IPv4 addresses of a name, as a container's own resolver says. */
 export async function resolve({ node, containerId }: Occupant, name: string): Promise<string[]> {
-  const { stdout } = await node.engine.docker('exec', containerId, 'nslookup', name);
+  const { stdout } = await runInside(node.engine, containerId, 'nslookup', name);
   // The resolver's own address stands above.
   const answer = stdout.includes('Name:') ? stdout.slice(stdout.indexOf('Name:')) : '';
   return Array.from(answer.matchAll(/\d+\.\d+\.\d+\.\d+/g), ([address]) => address).sort();
