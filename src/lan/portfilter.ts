@@ -10,7 +10,6 @@ import { type Address, formatAddress, parseAddress } from '../address.ts';
 import { LatestMap } from '../bounded.ts';
 import type { Clock } from '../clock.ts';
 import type { Link, Links, Neighbour } from '../kernel/link.ts';
-import { SharedReadings } from '../once.ts';
 import { BROADCAST_MAC } from './frames/ethernet.ts';
 import type { Port } from './port.ts';
 import type { Ports } from './ports.ts';
@@ -143,4 +142,18 @@ async function isAnswered(port: Port, references: readonly Reference[]): Promise
     () => true,
     () => false,
   );
+}
+
+/** Readings that many want at the same time: one serves all who ask while it lasts. */
+class SharedReadings<T> {
+  readonly #running = new Map<string, Promise<T>>();
+
+  /** What a reading of `key` answers: that which is under way, else a new one. Rejects for all of them when it fails. */
+  get(key: string, read: () => Promise<T>): Promise<T> {
+    const running = this.#running.get(key);
+    if (running !== undefined) return running;
+    const reading = read().finally(() => this.#running.delete(key));
+    this.#running.set(key, reading);
+    return reading;
+  }
 }

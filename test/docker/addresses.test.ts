@@ -1,7 +1,7 @@
 /** Which addresses containers get: from the plugin's IPAM and from Docker's, in both families and several subnets. */
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
-import { assertNoPing, assertPings, attachment, runIdle } from '../lab/container.ts';
+import { assertNoPing, assertPings, attachment, clearEngine, runIdle } from '../lab/container.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import type { Engine, Version } from '../lab/engine.ts';
 import { assertConsistent, assertNothingLeft } from '../lab/invariant.ts';
@@ -24,9 +24,7 @@ for (const version of VERSIONS) {
     after(() => site.close());
     afterEach(async () => {
       await assertConsistent([machine], site.lan);
-      const containers = (await engine.must('ps', '-aq')).split('\n').filter(Boolean);
-      if (containers.length > 0) await engine.must('rm', '-f', ...containers);
-      await engine.must('network', 'prune', '-f');
+      await clearEngine(engine);
       await assertNothingLeft(machine);
     });
 

@@ -7,7 +7,7 @@ import { mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { assertPings, attachment, runIdle } from '../lab/container.ts';
+import { assertPings, attachment, clearEngine, runIdle } from '../lab/container.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { Engine, type Version } from '../lab/engine.ts';
 import { Host } from '../lab/host.ts';
@@ -57,15 +57,9 @@ describe('coming back', { ...LIMITS, concurrency: true }, () => {
         try {
           await assertConsistent([{ host, engine, plugin }], lan);
         } finally {
-          await removeAll();
+          await clearEngine(engine);
         }
       });
-
-      async function removeAll(): Promise<void> {
-        const containers = (await engine.must('ps', '-aq')).split('\n').filter(Boolean);
-        if (containers.length > 0) await engine.must('rm', '-f', ...containers);
-        await engine.must('network', 'prune', '-f');
-      }
 
       async function boot(): Promise<void> {
         host = await Host.boot(`host-${version}`, lan);

@@ -13,7 +13,7 @@ import { isProbeMac } from '../../src/lan/frames/mac.ts';
 import { ALL_NODES_MAC } from '../../src/lan/frames/nd.ts';
 import type { Conflict } from '../../src/model.ts';
 import { Capture, type Frame } from '../lab/capture.ts';
-import { attachment, runIdle } from '../lab/container.ts';
+import { attachment, clearEngine, runIdle, runInside } from '../lab/container.ts';
 import { follow } from '../lab/document.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import type { Engine, Version } from '../lab/engine.ts';
@@ -100,11 +100,7 @@ describe('conflicts', { ...LIMITS, concurrency: true }, () => {
       });
       afterEach(async () => {
         stranger.reset();
-        for (const machine of [one, two]) {
-          const containers = (await machine.engine.must('ps', '-aq')).split('\n').filter(Boolean);
-          if (containers.length > 0) await machine.engine.must('rm', '-f', ...containers);
-          await machine.engine.must('network', 'prune', '-f');
-        }
+        for (const { engine } of [one, two]) await clearEngine(engine);
       });
 
       const typed = (engine: Engine, command: string) => engine.must(...command.split(' '));
@@ -140,86 +136,91 @@ describe('conflicts', { ...LIMITS, concurrency: true }, () => {
         assert.match(stderr, /address 172\.16\.11\.10 is already used on the LAN by 02:42:ac:10:0b:0a/);
       });
 
-      test(`containers started on both hosts at the same time never get the same address (${RACES} rounds)`, async () => {
-        for (const { engine } of [one, two]) await typed(engine, network(12));
-        let duplicates = 0;
-        for (let round = 0; round < RACES; round++) {
-          const name = `c${round}`;
-          await Promise.all([one, two].map(({ engine }) => runIdle(engine, name, '--net lan')));
-          const given = await Promise.all([one, two].map(({ engine }) => inside(engine, name)));
-          if (given[0] === given[1]) duplicates++;
-          if (round % 10 === 9)
-            for (const { engine } of [one, two])
-              await engine.must('rm', '-f', ...(await engine.must('ps', '-q')).split('\n'));
-        }
-        console.log(`engine ${version}: ${duplicates} duplicates in ${RACES} rounds`);
-        assert.equal(duplicates, 0);
-      });
-
-      test('a squatter known only by ARP, late or early, never shares its address with a container', async () => {
-        const squatted = ['172.16.13.1', '172.16.13.2', '172.16.13.4', '172.16.13.7'];
-        stranger.react = (packet) => {
-          if (packet.protocol !== 'ARP' || packet.operation !== 'request') return;
-          const at = squatted.indexOf(formatAddress(packet.targetAddress));
-          if (at >= 0) setTimeout(() => stranger.send(encodeArp(arpReply(packet, STRANGER))), at * 100);
-        };
-        const capture = await Capture.start(site.lan.namespace, 'br0', 'arp');
-        await typed(one.engine, network(13));
-        for (let count = 0; count < 8; count++) await runIdle(one.engine, `c${count}`, '--net lan');
-        const given = await Promise.all(Array.from({ length: 8 }, (_, count) => inside(one.engine, `c${count}`)));
-        assert.equal(new Set(given).size, 8);
-        const frames = await capture.stop();
-        const seen = (await conflictsOf(one)).map((conflict) => conflict.address);
-        for (const taken of squatted.filter((one) => wasInTime(frames, one))) {
-          assert.ok(!given.includes(taken), taken);
-          assert.ok(seen.includes(taken), `${taken} is listed`);
-        }
-      });
-
-      test('who takes the address of a running container is reported with both MACs, and answered', async () => {
-        const capture = await Capture.start(site.lan.namespace, 'br0', 'arp');
-        await typed(one.engine, network(14));
-        await runIdle(one.engine, 'web', '--net lan --ip 172.16.14.30');
-        const { MacAddress } = await attachment(one.engine, 'web', 'lan');
-        const ours = (frames: Frame[]) => announcements(frames, '172.16.14.30').filter(isOurs);
-        const isOurs = ({ arp }: Frame) => arp?.senderMac === MacAddress;
-        await until(() => {
-          const seen = ours(capture.frames());
-          return seen.length >= 2 && Date.now() - (seen.at(-1)?.atMs ?? 0) > QUIET_MS;
+      // In what hosts and strangers do at the same time an engine has no part: one is enough.
+      if (version === '28.5.2') {
+        test(`containers started on both hosts at the same time never get the same address (${RACES} rounds)`, async () => {
+          for (const { engine } of [one, two]) await typed(engine, network(12));
+          let duplicates = 0;
+          for (let round = 0; round < RACES; round++) {
+            const name = `c${round}`;
+            await Promise.all([one, two].map(({ engine }) => runIdle(engine, name, '--net lan')));
+            const given = await Promise.all([one, two].map(({ engine }) => inside(engine, name)));
+            if (given[0] === given[1]) duplicates++;
+            if (round % 10 === 9)
+              for (const { engine } of [one, two])
+                await engine.must('rm', '-f', ...(await engine.must('ps', '-q')).split('\n'));
+          }
+          console.log(`engine ${version}: ${duplicates} duplicates in ${RACES} rounds`);
+          assert.equal(duplicates, 0);
         });
-        const before = ours(capture.frames()).length;
-        for (let count = 0; count < 5; count++)
-          stranger.send(encodeArp(arpAnnouncement(address('172.16.14.30'), STRANGER)));
-        const isListed = async () => (await conflictsOf(one)).some((conflict) => conflict.ourMacAddress === MacAddress);
-        await until(isListed);
-        assert.match(await one.plugin.command('leases'), new RegExp(`172\\.16\\.14\\.30 .*${STRANGER}`));
-        assert.match(
-          one.plugin.log(),
-          new RegExp(`somebody else uses the address of a running container.*${STRANGER}`),
-        );
-        await until(() => ours(capture.frames()).length > before);
-        assert.equal(ours(await capture.stop()).length, before + 1, 'one announcement in defence');
-        assert.match(await one.plugin.command('map'), new RegExp(`172\\.16\\.14\\.30 also used by ${STRANGER}`));
-        assert.match(await one.plugin.command('conflicts', '--clear', '172.16.14.30'), /^1 conflict is forgotten/);
-      });
 
-      test('containers of two hosts with one MAC address are reported on both', async () => {
-        const mac = '02:42:ac:10:11:11';
-        for (const [position, { engine }] of [one, two].entries()) {
-          await typed(engine, network(17));
-          await runIdle(engine, 'web', `--net lan --mac-address ${mac} --ip 172.16.17.${20 + position}`);
-        }
-        for (const { engine } of [one, two]) await engine.docker(...'exec web ping -c 1 -W 1 172.16.17.99'.split(' '));
-        for (const machine of [one, two]) {
-          await until(async () =>
-            (await conflictsOf(machine)).some(({ kind, ourMacAddress }) => kind === 'mac' && ourMacAddress === mac),
-          );
+        test('a squatter known only by ARP, late or early, never shares its address with a container', async () => {
+          const squatted = ['172.16.13.1', '172.16.13.2', '172.16.13.4', '172.16.13.7'];
+          stranger.react = (packet) => {
+            if (packet.protocol !== 'ARP' || packet.operation !== 'request') return;
+            const at = squatted.indexOf(formatAddress(packet.targetAddress));
+            if (at >= 0) setTimeout(() => stranger.send(encodeArp(arpReply(packet, STRANGER))), at * 100);
+          };
+          const capture = await Capture.start(site.lan.namespace, 'br0', 'arp');
+          await typed(one.engine, network(13));
+          for (let count = 0; count < 8; count++) await runIdle(one.engine, `c${count}`, '--net lan');
+          const given = await Promise.all(Array.from({ length: 8 }, (_, count) => inside(one.engine, `c${count}`)));
+          assert.equal(new Set(given).size, 8);
+          const frames = await capture.stop();
+          const seen = (await conflictsOf(one)).map((conflict) => conflict.address);
+          for (const taken of squatted.filter((one) => wasInTime(frames, one))) {
+            assert.ok(!given.includes(taken), taken);
+            assert.ok(seen.includes(taken), `${taken} is listed`);
+          }
+        });
+
+        test('who takes the address of a running container is reported with both MACs, and answered', async () => {
+          const capture = await Capture.start(site.lan.namespace, 'br0', 'arp');
+          await typed(one.engine, network(14));
+          await runIdle(one.engine, 'web', '--net lan --ip 172.16.14.30');
+          const { MacAddress } = await attachment(one.engine, 'web', 'lan');
+          const ours = (frames: Frame[]) => announcements(frames, '172.16.14.30').filter(isOurs);
+          const isOurs = ({ arp }: Frame) => arp?.senderMac === MacAddress;
+          await until(() => {
+            const seen = ours(capture.frames());
+            return seen.length >= 2 && Date.now() - (seen.at(-1)?.atMs ?? 0) > QUIET_MS;
+          });
+          const before = ours(capture.frames()).length;
+          for (let count = 0; count < 5; count++)
+            stranger.send(encodeArp(arpAnnouncement(address('172.16.14.30'), STRANGER)));
+          const isListed = async () =>
+            (await conflictsOf(one)).some((conflict) => conflict.ourMacAddress === MacAddress);
+          await until(isListed);
+          assert.match(await one.plugin.command('leases'), new RegExp(`172\\.16\\.14\\.30 .*${STRANGER}`));
           assert.match(
-            machine.plugin.log(),
-            new RegExp(`another host uses the MAC address of a running container.*${mac}`),
+            one.plugin.log(),
+            new RegExp(`somebody else uses the address of a running container.*${STRANGER}`),
           );
-        }
-      });
+          await until(() => ours(capture.frames()).length > before);
+          assert.equal(ours(await capture.stop()).length, before + 1, 'one announcement in defence');
+          assert.match(await one.plugin.command('map'), new RegExp(`172\\.16\\.14\\.30 also used by ${STRANGER}`));
+          assert.match(await one.plugin.command('conflicts', '--clear', '172.16.14.30'), /^1 conflict is forgotten/);
+        });
+
+        test('containers of two hosts with one MAC address are reported on both', async () => {
+          const mac = '02:42:ac:10:11:11';
+          for (const [position, { engine }] of [one, two].entries()) {
+            await typed(engine, network(17));
+            await runIdle(engine, 'web', `--net lan --mac-address ${mac} --ip 172.16.17.${20 + position}`);
+          }
+          for (const { engine } of [one, two])
+            await engine.docker(...'exec web ping -c 1 -W 1 172.16.17.99'.split(' '));
+          for (const machine of [one, two]) {
+            await until(async () =>
+              (await conflictsOf(machine)).some(({ kind, ourMacAddress }) => kind === 'mac' && ourMacAddress === mac),
+            );
+            assert.match(
+              machine.plugin.log(),
+              new RegExp(`another host uses the MAC address of a running container.*${mac}`),
+            );
+          }
+        });
+      }
 
       test('a restart brings the same address, and clean starts raise no alarm', async () => {
         await typed(one.engine, network(15));
@@ -348,8 +349,8 @@ describe('conflicts', { ...LIMITS, concurrency: true }, () => {
       });
 
       async function inside(engine: Engine, name: string): Promise<string> {
-        const shown = await engine.must('exec', name, 'ip', '-4', '-o', 'address', 'show', 'dev', 'eth0');
-        return /inet ([\d.]+)/.exec(shown)?.[1] ?? '';
+        const { stdout } = await runInside(engine, name, ...'ip -4 -o address show dev eth0'.split(' '));
+        return /inet ([\d.]+)/.exec(stdout)?.[1] ?? '';
       }
     });
   }

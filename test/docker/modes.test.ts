@@ -6,7 +6,7 @@
  */
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
-import { assertNoPing, assertPings, attachment, runIdle } from '../lab/container.ts';
+import { assertNoPing, assertPings, attachment, clearEngine, runIdle } from '../lab/container.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import type { Engine, Version } from '../lab/engine.ts';
 import { Site } from '../lab/site.ts';
@@ -24,7 +24,7 @@ describe(`modes, engine ${VERSION}`, { skip: outsideLab(), timeout: 400_000 }, (
     engine = site.machines[0]?.engine as Engine;
   });
   after(() => site.close());
-  afterEach(() => removeAll(engine));
+  afterEach(() => clearEngine(engine));
 
   test('bridge: siblings reach each other and the LAN', async () => {
     await twoSiblings(engine, 'bridge');
@@ -121,10 +121,4 @@ async function withHairpin(site: Site, action: () => Promise<void>): Promise<voi
   await site.lan.setHairpin(port, true);
   await action();
   await site.lan.setHairpin(port, false);
-}
-
-async function removeAll(engine: Engine): Promise<void> {
-  const containers = (await engine.must('ps', '-aq')).split('\n').filter(Boolean);
-  if (containers.length > 0) await engine.must('rm', '-f', ...containers);
-  await engine.must('network', 'prune', '-f');
 }

@@ -9,7 +9,7 @@ import { after, before, describe, test } from 'node:test';
 import { macBytes, parseAddress, type Address } from '../../src/address.ts';
 import { encodeFrame, ETHERTYPE_IPV6 } from '../../src/lan/frames/ethernet.ts';
 import { ALL_NODES_MAC, encodeIcmpv6 } from '../../src/lan/frames/nd.ts';
-import { pings, runIdle } from '../lab/container.ts';
+import { pings, runIdle, runInside } from '../lab/container.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import type { Engine, Version } from '../lab/engine.ts';
 import { Neighbour } from '../lab/neighbour.ts';
@@ -79,14 +79,14 @@ describe('routers that advertise themselves', { ...LIMITS, concurrency: true }, 
           const subnets = '--subnet 10.30.0.0/24 --gateway 10.30.0.254 --ipv6 --subnet fd00:30::/64'.split(' ');
           await engine.must('network', 'create', '-d', 'tsmacvlan', ...words, ...subnets, '-o', 'parent=lan0', 'net');
           await runIdle(engine, 'web', '--net net');
-          const routes = () => engine.must('exec', 'web', 'ip', '-6', 'route');
+          const routes = async () => (await runInside(engine, 'web', 'ip', '-6', 'route')).stdout;
           await until(async () => (await routes()).includes('default via fe80:'), { timeoutMs: 20_000 });
           for (let n = 0; n < PINGS; n++) {
             assert.ok(await pings(engine, 'web', '2001:db8:1::1', 1), `IPv6: ${await routes()}`);
             assert.ok(await pings(engine, 'web', '198.51.100.1', 1), 'IPv4');
           }
           assert.equal((await routes()).match(/^default/gm)?.length, 1);
-          assert.match(await engine.must('exec', 'web', 'ip', 'route'), /default via 10\.30\.0\.254 /);
+          assert.match((await runInside(engine, 'web', 'ip', 'route')).stdout, /default via 10\.30\.0\.254 /);
           await engine.must('rm', '-f', 'web');
           await engine.must('network', 'rm', 'net');
         });

@@ -6,6 +6,8 @@ import { build } from 'esbuild';
 /** Its addon is looked for beside its own files. */
 const KOFFI = fileURLToPath(import.meta.resolve('koffi'));
 
+const NO_FILE_TYPES = join(import.meta.dirname, '../../plugin/empty.json');
+
 /** Writes the program at `entry` with all that it imports into the directory; answers the file. */
 export async function bundle(entry: string, directory: string): Promise<string> {
   const outfile = join(directory, 'program.cjs');
@@ -15,8 +17,10 @@ export async function bundle(entry: string, directory: string): Promise<string> 
     bundle: true,
     platform: 'node',
     format: 'cjs',
-    alias: { koffi: KOFFI },
-    external: [KOFFI],
+    alias: { koffi: KOFFI, 'mime-db': NO_FILE_TYPES },
+    external: [KOFFI, '../encodings'],
+    minifyWhitespace: true,
+    minifySyntax: true,
     define: { 'process.env.NODE_ENV': '"production"' },
     logLevel: 'error',
   });

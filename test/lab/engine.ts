@@ -111,13 +111,13 @@ export class Engine {
    * Calls the engine's API without the cost of a docker command; throws what it refuses. Its version is one that every
    * engine here speaks.
    */
-  async api<T = unknown>(method: string, path: string, body?: object): Promise<T> {
-    const signal = AbortSignal.timeout(ANSWER_TIMEOUT_MS);
-    const headers = { 'content-type': 'application/json' };
-    const question = { method, path: `/v1.41${path}`, headers, body: body && JSON.stringify(body), signal };
-    const { status, text } = await exchange(this.socket, question);
-    if (status >= 400) throw new Error(`${method} ${path}: ${text.trim()}`);
-    return (text ? JSON.parse(text) : undefined) as T;
+  api<T = unknown>(method: string, path: string, body?: object): Promise<T> {
+    return this.call(method, `/v1.41${path}`, body);
+  }
+
+  /** What `docker inspect` prints of it, `/containers/ID/json` or `/networks/ID`: in the newest version that this engine speaks. */
+  inspect<T>(path: string): Promise<T> {
+    return this.call('GET', path);
   }
 
   /** Runs a shell script in which `docker` is this engine's command; the first failure ends it. */
@@ -149,6 +149,15 @@ export class Engine {
     const network = ['--bridge', 'none', '--iptables=false', '--ip6tables=false'];
     const dockerd = fileOf(SUITE_OF[this.version], 'usr/sbin/dockerd');
     return [dockerd, ...paths, ...sockets, ...network, '--cgroup-parent', labCgroup(), ...this.options];
+  }
+
+  private async call<T>(method: string, path: string, body?: object): Promise<T> {
+    const signal = AbortSignal.timeout(ANSWER_TIMEOUT_MS);
+    const headers = { 'content-type': 'application/json' };
+    const question = { method, path, headers, body: body && JSON.stringify(body), signal };
+    const { status, text } = await exchange(this.socket, question);
+    if (status >= 400) throw new Error(`${method} ${path}: ${text.trim()}`);
+    return (text ? JSON.parse(text) : undefined) as T;
   }
 
   private async answers(): Promise<boolean> {

@@ -7,12 +7,12 @@
  */
 import assert from 'node:assert/strict';
 import { DatabaseSync } from 'node:sqlite';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Lease, Network, Pool } from '../../src/model.ts';
 import type { WrittenEndpoint } from '../../src/store/codec.ts';
 import type { Engine } from './engine.ts';
 import type { Host } from './host.ts';
 import type { Lan } from './namespace.ts';
+import { lookUntil } from './patience.ts';
 import type { Machine } from './site.ts';
 import { askWire } from './survey.ts';
 
@@ -72,7 +72,6 @@ const PROBE_ALIAS = 'tsmacvlan probe';
 const PROBE_TIMEOUT_MS = 60_000;
 /** Deletions of links are acknowledged first and done a little later. Leaks are collected after two minutes. */
 const SETTLE_TIMEOUT_MS = 30_000;
-const POLL_MS = 50;
 /** A daemon that starts, or ends, has its state to itself for a moment. */
 const BUSY_TIMEOUT_MS = 5_000;
 
@@ -95,12 +94,12 @@ export async function assertNoLinkLeft(machine: Machine): Promise<void> {
 
 /** Asks until the answer is empty or the time is over. */
 export async function lastOf<T>(ask: () => Promise<T[]>, timeoutMs: number): Promise<T[]> {
-  const deadlineMs = Date.now() + timeoutMs;
-  let answer = await ask();
-  while (answer.length > 0 && Date.now() < deadlineMs) {
-    await sleep(POLL_MS);
+  let answer: T[] = [];
+  const isEmpty = async () => {
     answer = await ask();
-  }
+    return answer.length === 0;
+  };
+  await lookUntil(isEmpty, timeoutMs);
   return answer;
 }
 

@@ -6,6 +6,7 @@
  *     …                                  ─┘
  */
 import { mkdtempSync } from 'node:fs';
+import { doubles } from './census.ts';
 import { EtcdCluster } from './etcd.ts';
 import { Host } from './host.ts';
 import { Lan } from './namespace.ts';
@@ -110,11 +111,22 @@ export class Owners {
 
   /** Addresses that the kernels of two containers have. */
   async doubled(): Promise<string[]> {
-    const had = new Map<string, number>();
+    const seen = await this.#had();
+    if (doubles(seen.map(({ address }) => address)).length === 0) return [];
+    // Kernels are not read at one moment: a container may have ended before the next one with its address was read.
+    const now = await this.#had();
+    const stayed = seen.filter((one) =>
+      now.some((two) => two.namespace === one.namespace && two.address === one.address),
+    );
+    return doubles(stayed.map(({ address }) => address));
+  }
+
+  async #had(): Promise<{ namespace: Container['namespace']; address: string }[]> {
+    const had: { namespace: Container['namespace']; address: string }[] = [];
     for (const { engine } of this.#owners)
       for (const { namespace } of engine.containers)
-        for (const address of await addressesIn(namespace)) had.set(address, (had.get(address) ?? 0) + 1);
-    return [...had].filter(([, count]) => count > 1).map(([address]) => address);
+        for (const address of await addressesIn(namespace)) had.push({ namespace, address });
+    return had;
   }
 
   /** The claim on an address as it stands in etcd. */

@@ -6,7 +6,10 @@ import type { CallLimit } from '../../src/requests.ts';
 /** Longer than any stall; what never comes true fails all the same. */
 const UNTIL_MS = 90_000;
 const LOOK_MS = 50;
-/** A look may start a program: so many times as long as it took nobody looks again, and the machine is the others' meanwhile. */
+/**
+ * A look may start a program: so many times as long as it took nobody looks again, once more for each second of waiting, and the
+ * machine is the others' meanwhile.
+ */
 const REST_SHARE = 3;
 const MOST_REST_MS = 1000;
 const TRIES = 5;
@@ -24,13 +27,24 @@ export async function until(
   holds: () => boolean | Promise<boolean>,
   { timeoutMs = UNTIL_MS, pollMs = LOOK_MS, detail = () => '' }: Limits = {},
 ): Promise<void> {
-  const endMs = performance.now() + timeoutMs;
+  const told = async () => `it did not come true in ${timeoutMs} ms: ${String(holds)}\n${await detail()}`;
+  if (!(await lookUntil(holds, timeoutMs, pollMs))) assert.fail(await told());
+}
+
+/** Answers whether it came true in time. */
+export async function lookUntil(
+  holds: () => boolean | Promise<boolean>,
+  timeoutMs: number,
+  pollMs = LOOK_MS,
+): Promise<boolean> {
+  const firstMs = performance.now();
   for (;;) {
     const beganMs = performance.now();
-    if (await holds()) return;
+    if (await holds()) return true;
     const nowMs = performance.now();
-    if (nowMs > endMs) assert.fail(`it did not come true in ${timeoutMs} ms: ${String(holds)}\n${await detail()}`);
-    await sleep(Math.max(pollMs, Math.min(MOST_REST_MS, REST_SHARE * (nowMs - beganMs))));
+    if (nowMs > firstMs + timeoutMs) return false;
+    const share = REST_SHARE + (nowMs - firstMs) / 1000;
+    await sleep(Math.max(pollMs, Math.min(MOST_REST_MS, share * (nowMs - beganMs))));
   }
 }
 

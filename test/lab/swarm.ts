@@ -7,9 +7,12 @@
  *     m2: ens33 ─┘          └── enp3s0 :w1
  */
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { assertPings } from './container.ts';
+import { output } from './command.ts';
+import { assertPings, runInside } from './container.ts';
 import { Engine, type Version } from './engine.ts';
 import { Host } from './host.ts';
 import { lastOf, readRecords } from './invariant.ts';
@@ -73,6 +76,7 @@ export interface Task {
 
 interface Container {
   Id: string;
+  State: string;
   Labels: Record<string, string>;
 }
 
@@ -98,10 +102,12 @@ export class Swarm {
 
   static async open({ managers, workers, settings = () => ({}) }: Plan): Promise<Swarm> {
     const lan = await Lan.create([`${GATEWAY}/24`]);
-    const directory = await makePlugin('/run/plugin');
     const names = [...numbered('m', managers), ...numbered('w', workers)];
+    const births = names.map((name, index) => ({ name, index, isManager: index < managers, settings }));
+    const hosts = await Promise.all(births.map((birth) => bootHost(lan, birth)));
+    const engines = await startEngines(hosts);
     const nodes = await Promise.all(
-      names.map((name, index) => bootNode(lan, directory, { name, index, isManager: index < managers, settings })),
+      births.map((birth, index) => toNode(birth, hosts[index] as Host, engines[index] as Engine)),
     );
     const swarm = new Swarm(lan, nodes, await Scanner.plug(lan, SCANNER));
     await swarm.form();
@@ -247,7 +253,9 @@ export class Swarm {
 
   /**
    * Waits until so many tasks run on nodes that are up, and no other is wanted there, still ends, or still has a container:
-   * with a container that is removed goes the node's part of the network, if no task needs it at that moment.
+   * with a container that is removed goes the node's part of the network, if no task needs it at that moment. A task counts
+   * with its container only: a node that comes back counts as ready some milliseconds before it tells which of its tasks
+   * have ended (swarmkit agent/session.go: it registers first).
    */
   async settled(service: string, replicas: number, timeoutMs = SETTLE_TIMEOUT_MS): Promise<Task[]> {
     let tasks: Task[] = [];
@@ -259,17 +267,24 @@ export class Swarm {
       const here = tasks.filter(({ NodeID }) => !down.includes(NodeID));
       running = here.filter(({ DesiredState, Status }) => DesiredState === 'running' && Status.State === 'running');
       const isOnlyThose = here.every((task) => running.includes(task) || isOver(task));
-      return running.length === replicas && isOnlyThose && (await this.hasOnlyContainersOf(service, tasks));
+      return running.length === replicas && isOnlyThose && (await this.haveTheirContainers(service, tasks, running));
     };
     await this.until(`${service} has ${replicas} running tasks`, isSettled, timeoutMs, () => describeTasks(tasks));
     return running;
   }
 
-  private async hasOnlyContainersOf(service: string, tasks: readonly Task[]): Promise<boolean> {
+  /** Each task that runs has a container that does, and no container is of a task that is to be forgotten. */
+  private async haveTheirContainers(
+    service: string,
+    tasks: readonly Task[],
+    running: readonly Task[],
+  ): Promise<boolean> {
     const up = this.nodes.filter(({ isUp }) => isUp);
     const containers = (await Promise.all(up.map((node) => containersOf(node, service, true)))).flat();
+    const taskOf = ({ Labels }: Container) => Labels['com.docker.swarm.task.id'] ?? '';
     const kept = tasks.filter(({ DesiredState }) => DesiredState !== 'remove').map(({ ID }) => ID);
-    return containers.every(({ Labels }) => kept.includes(Labels['com.docker.swarm.task.id'] ?? ''));
+    const alive = containers.filter(({ State }) => State === 'running').map(taskOf);
+    return containers.map(taskOf).every((id) => kept.includes(id)) && running.every(({ ID }) => alive.includes(ID));
   }
 
   private async idsOfThoseDown(): Promise<string[]> {
@@ -466,15 +481,48 @@ interface Birth {
   settings: NonNullable<Plan['settings']>;
 }
 
-async function bootNode(lan: Lan, directory: string, { name, index, isManager, settings }: Birth): Promise<Node> {
-  const cable = CABLES[index] ?? `eth${index}`;
-  const address = `192.0.2.${index + 1}`;
-  const host = await Host.boot(name, lan, [cable]);
+/** Of the host itself, on its cable. */
+const wiringOf = ({ index }: Birth) => ({ cable: CABLES[index] ?? `eth${index}`, address: `192.0.2.${index + 1}` });
+
+async function bootHost(lan: Lan, birth: Birth): Promise<Host> {
+  const { cable, address } = wiringOf(birth);
+  const host = await Host.boot(birth.name, lan, [cable]);
   await host.namespace.ip(`address add ${address}/24 dev ${cable}`);
   await host.namespace.ip(`route add default via ${GATEWAY}`);
+  return host;
+}
+
+/** With the plugin on each. An engine packs it for two seconds of a core: the first does, and the others get a copy of what it has then. */
+async function startEngines([first, ...others]: readonly Host[]): Promise<Engine[]> {
+  assert.ok(first);
+  const engine = await startEngine(first);
+  await engine.must('plugin', 'create', DRIVER, await makePlugin('/run/plugin'));
+  for (const host of others) await copyPlugin(first, host);
+  return [engine, ...(await Promise.all(others.map(startEngine)))];
+}
+
+/** Under an id of its own, as each engine gives one: it names the plugin's cgroup, and those of all nodes lie beside each other. */
+async function copyPlugin(from: Host, to: Host): Promise<void> {
+  const [source, target] = [from, to].map(({ directory }) => join(directory, 'disk/docker')) as [string, string];
+  mkdirSync(target, { recursive: true });
+  await output(['cp', '--archive', join(source, 'plugins'), target]);
+  const plugins = join(target, 'plugins');
+  const id = readdirSync(plugins).find((name) => /^[0-9a-f]{64}$/.test(name)) ?? '';
+  const ownId = randomBytes(32).toString('hex');
+  renameSync(join(plugins, id), join(plugins, ownId));
+  const configuration = join(plugins, ownId, 'config.json');
+  writeFileSync(configuration, readFileSync(configuration, 'utf8').replaceAll(id, ownId));
+}
+
+async function startEngine(host: Host): Promise<Engine> {
   const engine = await Engine.start(host, VERSION);
   await engine.must('tag', 'busybox', IMAGE);
-  await engine.must('plugin', 'create', DRIVER, directory);
+  return engine;
+}
+
+async function toNode(birth: Birth, host: Host, engine: Engine): Promise<Node> {
+  const { name, isManager, settings } = birth;
+  const { cable, address } = wiringOf(birth);
   const given = { PARENTS: `lan=${cable}`, ...settings({ name, cable }) };
   await engine.must('plugin', 'set', DRIVER, ...Object.entries(given).map(([key, value]) => `${key}=${value}`));
   await engine.must('plugin', 'enable', DRIVER);
@@ -547,7 +595,7 @@ async function pidOf({ engine, pids }: Node, containerId: string): Promise<numbe
 
 /** The IPv4 addresses of a name, as a container's own resolver says. */
 export async function resolve({ node, containerId }: Occupant, name: string): Promise<string[]> {
-  const { stdout } = await node.engine.docker('exec', containerId, 'nslookup', name);
+  const { stdout } = await runInside(node.engine, containerId, 'nslookup', name);
   // The resolver's own address stands above.
   const answer = stdout.includes('Name:') ? stdout.slice(stdout.indexOf('Name:')) : '';
   return Array.from(answer.matchAll(/\d+\.\d+\.\d+\.\d+/g), ([address]) => address).sort();

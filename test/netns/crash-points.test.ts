@@ -13,11 +13,11 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { bundle } from '../lab/bundle.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { EtcdCluster } from '../lab/etcd.ts';
 import { readRecords } from '../lab/invariant.ts';
+import { until } from '../lab/patience.ts';
 import { isInVlanKernel } from '../lab/uml.ts';
 import type { Order, Report } from '../lab/mortal.ts';
 import { type Reply, Serving } from '../lab/serving.ts';
@@ -271,18 +271,19 @@ class Host {
 
   /** What a start does by itself is done. */
   async settled(): Promise<Sight> {
-    const deadlineMs = performance.now() + SETTLE_TIMEOUT_MS;
-    for (;;) {
-      const sight = await this.look();
+    let sight: Sight = [];
+    const isAtRest = async () => {
+      sight = await this.look();
       const count = (noun: string) => sight.filter((word) => word.startsWith(noun)).length;
       const isOrphan = sight.includes('link of a container') && !sight.some((word) => word.startsWith('endpoint'));
       const isUnused = sight.some((word) => word.endsWith('parent')) && !sight.includes('network');
       const isBusy = sight.includes('endpoint `deleting`') || sight.includes('link of a probe');
       const isInLine = this.#etcd === undefined || count('claim') === count('lease');
-      if (!isOrphan && !isUnused && !isBusy && isInLine) return sight;
-      assert.ok(performance.now() < deadlineMs, `after the start there is still ${sight.join(', ')}`);
-      await sleep(10);
-    }
+      return !isOrphan && !isUnused && !isBusy && isInLine;
+    };
+    const detail = () => `after the start there is still ${sight.join(', ')}`;
+    await until(isAtRest, { timeoutMs: SETTLE_TIMEOUT_MS, pollMs: 20, detail });
+    return sight;
   }
 }
 

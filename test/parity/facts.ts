@@ -25,6 +25,8 @@ const INSIDE = [
   'ip route',
   'ip -6 route',
   'grep -s . /proc/sys/net/ipv4/conf/*/* /proc/sys/net/ipv6/conf/*/*',
+  'cat /proc/$1/root/etc/resolv.conf',
+  'cat /proc/$1/root/etc/hosts',
 ].join('; echo ===; ');
 
 /** A container's link goes some milliseconds after docker has said that it is done. */
@@ -80,13 +82,13 @@ export async function look({ engine, host }: Machine, known: Known): Promise<Fac
   return translate(facts, [...meaningsOf(networks, containers, known), ...known.meanings]);
 }
 
-/** As docker inspect prints them. */
+/** What docker inspect prints, without the command, which costs more than the answer. */
 async function inspectAll(engine: Engine): Promise<{ containers: Container[]; networks: Network[] }> {
-  const ids = [...(await containersOf(engine)), ...(await networksOf(engine))].map(({ Id }) => Id);
-  const found = ids.length === 0 ? [] : (JSON.parse(await engine.must('inspect', ...ids)) as (Container | Network)[]);
+  const containers = await containersOf(engine);
+  const networks = await networksOf(engine);
   return {
-    containers: found.filter((one): one is Container => 'State' in one),
-    networks: found.filter((one): one is Network => 'IPAM' in one),
+    containers: await Promise.all(containers.map(({ Id }) => engine.inspect<Container>(`/containers/${Id}/json`))),
+    networks: await Promise.all(networks.map(({ Id }) => engine.inspect<Network>(`/networks/${Id}`))),
   };
 }
 
@@ -132,18 +134,14 @@ function driverOf({ Driver }: { Driver: string }): string {
 async function noteInside(facts: Facts, host: Machine['host'], { Name, State }: Container): Promise<void> {
   const name = Name.slice(1);
   const pid = String(State.Pid);
-  const [{ stdout }, resolver, hosts] = await Promise.all([
-    host.run(['nsenter', '-t', pid, '-n', 'sh', '-c', INSIDE]),
-    host.run(['cat', `/proc/${pid}/root/etc/resolv.conf`]),
-    host.run(['cat', `/proc/${pid}/root/etc/hosts`]),
-  ]);
-  const [links = '[]', routes = '', routesIPv6 = '', switches = ''] = stdout.split('===\n');
+  const { stdout } = await host.run(['nsenter', '-t', pid, '-n', 'sh', '-c', INSIDE, 'inside', pid]);
+  const [links = '[]', routes = '', routesIPv6 = '', switches = '', resolver = '', hosts = ''] = stdout.split('===\n');
   for (const link of JSON.parse(links) as Link[]) noteLink(facts, name, link);
   note(facts, `${name} › routes`, lines(routes));
   note(facts, `${name} › routes of IPv6`, lines(routesIPv6).sort());
-  note(facts, `${name} › resolv.conf`, lines(resolver.stdout));
+  note(facts, `${name} › resolv.conf`, lines(resolver));
   // Old engines write the addresses in no order.
-  note(facts, `${name} › hosts`, lines(hosts.stdout).sort());
+  note(facts, `${name} › hosts`, lines(hosts).sort());
   for (const line of lines(switches)) {
     const [path = '', value = ''] = line.slice('/proc/sys/'.length).split(/:(.*)/s);
     note(facts, `${name} › ${path}`, value);

@@ -10,7 +10,7 @@ import { before, beforeEach, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PROBE_ALIAS } from '../../src/linknames.ts';
 import { Capture } from '../lab/capture.ts';
-import { assertPings, attachment, runIdle } from '../lab/container.ts';
+import { assertPings, attachment, clearEngine, runIdle, runInside } from '../lab/container.ts';
 import type { Engine } from '../lab/engine.ts';
 import { assertNothingLeft, lastOf } from '../lab/invariant.ts';
 import { Namespace } from '../lab/namespace.ts';
@@ -63,9 +63,7 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 1_000_000 }, () 
 
     /** Whatever the test before left: containers, networks, and links that are not the host's own. */
     beforeEach(async () => {
-      const containers = (await engine.must('ps', '--all', '--quiet')).split('\n').filter(Boolean);
-      if (containers.length > 0) await engine.must('rm', '--force', ...containers);
-      await engine.must('network', 'prune', '--force');
+      await clearEngine(engine);
       for (const { ifname } of await links()) {
         if (!['lo', 'eth0', 'eth1'].includes(ifname)) await host.run(['ip', 'link', 'delete', ifname]);
       }
@@ -237,8 +235,8 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 1_000_000 }, () 
         await mustCreate(1, 'parent=up0');
         await mustCreate(2, 'parent=up0.50');
         for (const number of [1, 2]) await runIdle(engine, `c${number}`, `--net net${number}`);
-        const shown = await engine.must('exec', 'c2', 'ip', 'link', 'show', 'eth0');
-        assert.match(shown, /eth0@if\d+:/);
+        const { stdout } = await runInside(engine, 'c2', 'ip', 'link', 'show', 'eth0');
+        assert.match(stdout, /eth0@if\d+:/);
         await engine.must('rm', '--force', 'c1', 'c2');
         await remove(1, 2);
         await onlyLinks('eth0', 'eth1', 'lo', 'up0');
@@ -329,7 +327,8 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 1_000_000 }, () 
         await until(async () => /10\.50\.1\.7\/24 +lost/.test(await machine.plugin.command('endpoints')));
         await until(async () => (await link('eth0.50'))?.flags.includes('LOWER_UP') === true);
         await engine.must('restart', '--time', '1', 'web');
-        assert.match(await engine.must('exec', 'web', 'ip', 'address', 'show', 'eth0'), /10\.50\.1\.7/);
+        const { stdout } = await runInside(engine, 'web', 'ip', 'address', 'show', 'eth0');
+        assert.match(stdout, /10\.50\.1\.7/);
         assert.match(await machine.plugin.command('endpoints'), /10\.50\.1\.7\/24 +joined/);
       });
     }
@@ -403,7 +402,8 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 1_000_000 }, () 
 });
 
 function networkBody(id: number): object {
-  const ipam = { Driver: 'tsmacvlan', Config: [{ Subnet: `10.${id >> 8}.${id & 255}.0/24` }] };
+  const subnet = `10.${id >> 8}.${id & 255}`;
+  const ipam = { Driver: 'tsmacvlan', Config: [{ Subnet: `${subnet}.0/24`, Gateway: `${subnet}.1` }] };
   return { Name: `v${id}`, Driver: 'tsmacvlan', IPAM: ipam, Options: { parent: `eth0.${id}` } };
 }
 
