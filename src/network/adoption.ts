@@ -131,6 +131,8 @@ async function adopt(parts: AdoptionParts, endpoint: Endpoint): Promise<void> {
   const network = await store.networks.get(endpoint.networkId);
   for (const address of endpoint.addresses)
     if (network !== undefined) await lease(parts, network, endpoint.id, address);
+  // A container with CAP_NET_ADMIN may give a second interface the alias of its first.
+  if (endpoints.get(endpoint.id) !== undefined) return;
   await endpoints.arrive(endpoint, async () => void (await store.endpoints.insert(endpoint)));
   log.warn('a running container that the backup does not know is recorded', {
     network: short(endpoint.networkId),
