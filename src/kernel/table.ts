@@ -215,6 +215,14 @@ export class LinkTable {
     return found.filter((link) => isOne(link) && link.parentNamespaceId === ownId);
   }
 
+  /** Whether another namespace has a sub-interface of this parent of this namespace. */
+  async hasSubInterfacesElsewhere(parentIndex: number): Promise<boolean> {
+    const isOne = ({ kind, parentIndex: on }: Link) => on === parentIndex && SUB_INTERFACE_KINDS.has(kind);
+    const found = (await this.linksElsewhere(isOne)) ?? [];
+    const ownId = found.length > 0 ? await this.#parts.namespaces.ownId() : null;
+    return found.some((link) => link.parentNamespaceId === ownId);
+  }
+
   /**
    * The namespaces with such a link. An IPv6 address that is set without detection of duplicates, as engines do, is there
    * before it is told: that waits for a work queue of the kernel (addrconf_dad_start, net/ipv6/addrconf.c).

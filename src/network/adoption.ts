@@ -38,18 +38,19 @@ export async function adoptContainers(parts: AdoptionParts): Promise<void> {
   if (store.isRestored !== true) return;
   log.warn('the records were restored from a backup; containers that were started since are looked for');
   let quiet = 0;
+  const told = new Set<string>();
   for (let look = 1; look <= MOST_LOOKS && quiet < 2; look++) {
     if (look > 1) await sleep(AGAIN_MS);
-    quiet = (await adoptAll(parts)) ? quiet + 1 : 0;
+    quiet = (await adoptAll(parts, told)) ? quiet + 1 : 0;
   }
   if (quiet < 2) log.error('not all containers that run could be recorded; it is tried again at the next start');
   else await undo(log, 'the mark of a restore', async () => store.settleRestore?.());
 }
 
 /** True when nothing more was found, and nothing failed. */
-async function adoptAll(parts: AdoptionParts): Promise<boolean> {
+async function adoptAll(parts: AdoptionParts, told: Set<string>): Promise<boolean> {
   try {
-    const found = await findUnrecorded(parts);
+    const found = await findUnrecorded(parts, told);
     const outcomes = await Promise.allSettled(found.map((endpoint) => adopt(parts, endpoint)));
     for (const one of outcomes) if (one.status === 'rejected') throw one.reason;
     return found.length === 0;
@@ -67,7 +68,8 @@ interface Found {
   readonly addresses: readonly InterfaceAddress[];
 }
 
-async function findUnrecorded(parts: AdoptionParts): Promise<Endpoint[]> {
+/** `told`: those of which the log has said that their network is not known. */
+async function findUnrecorded(parts: AdoptionParts, told: Set<string>): Promise<Endpoint[]> {
   const { store, log, now } = parts;
   const networks = await store.networks.list();
   const endpoints: Endpoint[] = [];
@@ -75,12 +77,8 @@ async function findUnrecorded(parts: AdoptionParts): Promise<Endpoint[]> {
     const isIts = ({ parent, subnets }: Network) => parent.name === parentName && within(subnets, addresses).length > 0;
     const network = networks.find(isIts);
     if (network === undefined) {
-      const words = addresses.map(formatInterfaceAddress).join(' ');
-      log.error('a container runs on a network that the backup does not know; remove it and make it again', {
-        parent: parentName,
-        endpoint: short(id),
-        addresses: words,
-      });
+      if (!told.has(id)) tellOfUnknown(log, { id, parentName, addresses });
+      told.add(id);
       continue;
     }
     endpoints.push({
@@ -96,6 +94,14 @@ async function findUnrecorded(parts: AdoptionParts): Promise<Endpoint[]> {
     });
   }
   return endpoints;
+}
+
+function tellOfUnknown(log: Log, { id, parentName, addresses }: Omit<Found, 'macAddress'>): void {
+  log.error('a container runs on a network that the backup does not know; remove it and make it again', {
+    parent: parentName,
+    endpoint: short(id),
+    addresses: addresses.map(formatInterfaceAddress).join(' '),
+  });
 }
 
 async function unknownInterfaces({ endpoints, links }: AdoptionParts): Promise<Found[]> {

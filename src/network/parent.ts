@@ -88,11 +88,16 @@ export class Parents {
     if (link?.isPromiscuous) await this.#links.setPromiscuous(link.index, false);
   }
 
-  /** Links of ours that no network uses: left by a crash between a record's removal and its link's. */
+  /**
+   * Links of ours that no network uses: left by a crash between a record's removal and its link's. One that carries containers is
+   * none: after a restore there may be networks that the backup does not know, and their containers would lose their interfaces.
+   */
   async orphans(networks: readonly Network[]): Promise<Link[]> {
     const inUse = namesOf(networks);
     const ours = await this.#links.list(({ alias }) => alias === PARENT_ALIAS);
-    return ours.filter((link) => !inUse.has(link.name) && !ours.some((other) => isOn(other, link)));
+    const left = ours.filter((link) => !inUse.has(link.name) && !ours.some((other) => isOn(other, link)));
+    const carry = await Promise.all(left.map(({ index }) => this.#links.table.hasSubInterfacesElsewhere(index)));
+    return left.filter((_, position) => !carry[position]);
   }
 
   /** Names that could be given with -o parent=, for the sentence when one is missing. */

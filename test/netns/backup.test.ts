@@ -13,6 +13,7 @@ import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { randomOf } from '../lab/drill.ts';
 import { outsideLab } from '../lab/enclosure.ts';
+import { until } from '../lab/patience.ts';
 import { Serving } from '../lab/serving.ts';
 
 const ROUNDS = Number(process.env.ROUNDS ?? 1);
@@ -192,6 +193,35 @@ describe('backup and restore', LIMITS, () => {
     assert.equal(code, 1);
     assert.match(said, /a tsmacvlan runs here|is in use by another running tsmacvlan/);
     assert.match(await must('restore', file, '--dry-run'), /^RECORDS +NOW +IN THE BACKUP\nnetworks +1 +1\n/);
+    await check();
+  });
+
+  test('a network that the backup does not know keeps its parent as long as containers run on it', async () => {
+    await must('backup', file);
+    const NetworkID = 'b'.repeat(64);
+    const Options = { 'com.docker.network.generic': {}, 'com.docker.network.enable_ipv4': true };
+    const IPv4Data = [{ AddressSpace: 'null', AuxAddresses: {}, Pool: '10.77.0.0/24' }];
+    await call('NetworkDriver.CreateNetwork', { NetworkID, Options, IPv4Data, IPv6Data: [] });
+    const ids = { NetworkID, EndpointID: 'e'.repeat(64) };
+    const Interface = { Address: '10.77.0.2/24', AddressIPv6: '', MacAddress: '' };
+    await call('NetworkDriver.CreateEndpoint', { ...ids, Interface, Options: {} });
+    await call('NetworkDriver.Join', { ...ids, SandboxKey: '', Options: {} });
+    ip('netns add boxed');
+    ip(`link set tsm${'e'.repeat(12)} netns boxed`);
+    ip(`-n boxed address add 10.77.0.2/24 dev tsm${'e'.repeat(12)}`);
+    await daemon.stop();
+    await must('restore', file);
+    await start();
+    assert.match(
+      daemon.log,
+      /a container runs on a network that the backup does not know; [^\n]+ addresses=10\.77\.0\.2\/24/,
+    );
+    assert.match(ip('link show type macvlan') + ip('-n boxed link show'), new RegExp(`tsm${'e'.repeat(12)}`));
+    assert.match(ip('link'), /tsmi/);
+    ip('netns del boxed');
+    await daemon.stop();
+    await start();
+    await until(async () => !ip('link').includes('tsmi'));
     await check();
   });
 
