@@ -65,9 +65,16 @@ const TOO_MANY: Heard = { answer: 'unasked', reason: 'too many addresses' };
 function find(records: Records, typed: string, inventory: EngineInventory): WhoAnswer[] {
   const { address, macAddress } = readWhom(typed);
   const hosts = hostAddresses();
-  if (address !== undefined) return findAddress(records, address, hosts);
+  const containers = containersMeant(typed, inventory);
+  // A container may be called like an address; one that is nobody's here is no better answer.
+  if (address !== undefined) {
+    const found = findAddress(records, address, hosts);
+    return found.some(({ kind }) => kind !== 'outside') || containers.length === 0
+      ? found
+      : findName(records, typed, containers);
+  }
   if (macAddress !== undefined) return findMac(records, macAddress, hosts);
-  const named = findName(records, typed, containersMeant(typed, inventory));
+  const named = findName(records, typed, containers);
   return named.length > 0 ? named : findNetwork(records, typed, inventory);
 }
 

@@ -76,6 +76,10 @@ describe('who is where, engine 28.5.2', { skip: outsideLab(), timeout: 400_000 }
     assert.match(free, /next +192\.0\.2\.67 is given to who asks next\n/);
     assert.match(await say('who', '198.51.100.1'), /^198\.51\.100\.1 is in no network of tsmacvlan on this host\n/);
     assert.match(await say('who', 'later'), /^later does not run, and no address is kept for it\n/);
+    // Docker takes such a name.
+    await machine.engine.must('create', '--name', '198.51.100.2', '--net', 'lan', 'busybox');
+    assert.match(await say('who', '198.51.100.2'), /^198\.51\.100\.2 does not run, and no address is kept for it\n/);
+    await machine.engine.must('rm', '198.51.100.2');
     assert.match(await say('who', 'lan'), /^lan is a network with 2 containers; /);
     const unknown = await machine.plugin.commandInside('who', 'nobody');
     assert.deepEqual([unknown.code, unknown.stdout], [1, '']);
