@@ -72,6 +72,8 @@ async function startWithStore(settings: Settings, log: Log, store: Store): Promi
   const lan = new Lan({
     links,
     usualProfile: settings.probe,
+    // Hosts without etcd give out what those that have it learn of later.
+    ...(settings.cluster?.fallsBack && { leastProfile: 'fast' as const }),
     mostFrames: settings.probeRate,
     defends: settings.defends,
     speaker: (parentName, macAddress, address) => {

@@ -18,6 +18,12 @@ export interface StoreFlags {
   readonly to: string | undefined;
 }
 
+const OPTIONS_OF: Readonly<Record<string, readonly string[]>> = {
+  migrate: ['--from', '--to', '--dry-run', '--force'],
+  nodes: [],
+  forget: ['--dry-run', '--force'],
+};
+
 /** `leases --cluster`: the addresses of all hosts. */
 export async function printSharedAddresses({ json }: Pick<StoreFlags, 'json'>): Promise<void> {
   const { cluster } = readSettings(process.env);
@@ -30,11 +36,20 @@ export async function printSharedAddresses({ json }: Pick<StoreFlags, 'json'>): 
 
 /** `store`: `argument` is the word after it, `node` the one after that. Resolves with the exit code; nothing is 0. */
 export async function sharedStore(flags: StoreFlags, argument: string, node: string): Promise<number | void> {
+  refuseOptions(flags, argument);
   if (argument === 'migrate' && node === '') return migrate(flags);
   if (argument === 'nodes' && node === '') return sharedNodes(flags);
   if (argument === 'forget' && node !== '') return forgetShared(flags, node);
   if (argument === 'forget' || argument === '') throw errors.storeWordMissing(argument);
   throw errors.storeUsage(['migrate', 'nodes'].includes(argument) ? node : argument);
+}
+
+/** An option that says nothing there was meant for something else. Throws USAGE, naming it. */
+function refuseOptions({ isDryRun, isForced, from, to }: StoreFlags, argument: string): void {
+  const given = { '--from': from !== undefined, '--to': to !== undefined, '--dry-run': isDryRun, '--force': isForced };
+  const known = OPTIONS_OF[argument];
+  for (const [option, isGiven] of Object.entries(given))
+    if (isGiven && known?.includes(option) === false) throw errors.storeOption(option, argument);
 }
 
 /** The other settings of the shared store are those of the daemon. Exit code 3: some of them are another host's. */
@@ -101,13 +116,8 @@ function sharedRow({ address, kind, nodes, isAlive, rivals, realm }: SharedAddre
 }
 
 function nodeRow({ node, host, isAlive, isThisHost, addresses, isAwaited }: SharedNode): Row {
-  const state = isAlive
-    ? isThisHost
-      ? 'alive, this host'
-      : 'alive'
-    : isThisHost
-      ? 'stopped, this host'
-      : 'not heard of';
+  // A daemon that runs is not heard of either while etcd takes no changes.
+  const state = `${isAlive ? 'alive' : 'not heard of'}${isThisHost ? ', this host' : ''}`;
   return {
     NODE: node,
     HOST: host || '-',
