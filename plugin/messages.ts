@@ -123,6 +123,7 @@ const SAMPLES: { readonly [Name in MakerName]: Parameters<Makers[Name]> } = {
   migrateUsage: [],
   migrateInUse: [3, '192.168.1.40', 2],
   storeUsage: ['node'],
+  storeOption: ['--from', 'forget'],
   storeWordMissing: ['forget'],
   nodeFile: ['/var/lib/tsmacvlan/node'],
   nodeAlive: ['web2-3f2a9c1d04be'],

@@ -14,7 +14,7 @@ export function conflictsOf(endpoint: Endpoint, conflicts: readonly Conflict[]):
 
 /** Who has the address, for people: another host of the shared store, a MAC address, or this host. */
 export function holderOf({ macAddress, hostLink, node, newer }: Conflict): string {
-  if (node !== undefined) return `host ${node}${AGES[newer ?? 'unknown']}`;
+  if (node !== undefined) return `${node.includes(' ') ? 'hosts' : 'host'} ${node}${AGES[newer ?? 'unknown']}`;
   return hostLink === null ? macAddress : `this host (${hostLink})`;
 }
 

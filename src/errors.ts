@@ -554,14 +554,14 @@ export const storeUnsynced = (file: string, reason: string, cause?: unknown) =>
 export const clusterUnreachable = (endpoints: string, reason: string, cause?: unknown) =>
   fault(
     'CLUSTER_UNREACHABLE',
-    `no new addresses while the shared store has no quorum or cannot be reached (etcd at ${endpoints}: ${reason}); running containers go on, bring a majority of its members back and try again`,
+    `the shared store has no quorum or cannot be reached (etcd at ${endpoints}: ${reason}); running containers go on, and no new addresses are given out until a majority of its members is back`,
     cause,
   );
 
 export const clusterFull = (endpoints: string, cause?: unknown) =>
   fault(
     'CLUSTER_FULL',
-    `no new addresses while the database of the shared store is full (etcd at ${endpoints}); compact and defragment it, then run "etcdctl alarm disarm"`,
+    `the database of the shared store is full (etcd at ${endpoints}), so nothing can be changed there and no new addresses are given out; compact and defragment it, then run "etcdctl alarm disarm"`,
     cause,
   );
 
@@ -605,7 +605,7 @@ export const clusterNodeCopied = (node: string, file: string) =>
 export const clusterOther = (endpoints: string, clusterId: string) =>
   fault(
     'CLUSTER_OTHER',
-    `no new addresses while only a member of another cluster answers (etcd at ${endpoints}: cluster ${clusterId}); bring back the members that this host knows, and let the other one join them with an empty data directory`,
+    `only a member of another cluster answers (etcd at ${endpoints}: cluster ${clusterId}), so no new addresses are given out; bring back the members that this host knows, and let the other one join them with an empty data directory`,
   );
 
 /** `answers`: the clusters that answered at each endpoint; null where nobody did. `kept`: of this host's claims; null before the first. */
@@ -651,7 +651,7 @@ export const addressNotLeased = (address: string) =>
 export const storeFileUnreadable = (setting: string, file: string, reason: string) =>
   mistake(
     'STORE_FILE',
-    `cannot read file ${quote(file)} of setting ${setting} (${reason}); correct its path or its mode`,
+    `cannot read file ${quote(file)} of setting ${setting} (${reason}); correct its path, its mode or what it holds`,
   );
 
 export const storeIsLocal = () =>
@@ -674,6 +674,9 @@ export const migrateInUse = (count: number, address: string, others: number) =>
 
 export const storeUsage = (argument: string) =>
   mistake('USAGE', `unknown word ${quote(argument)} after tsmacvlan store; use migrate, nodes, or forget NODE`);
+
+export const storeOption = (option: string, argument: string) =>
+  mistake('USAGE', `option ${option} says nothing to tsmacvlan store ${argument}; leave it out`);
 
 /** `argument`: `forget`, or empty. */
 export const storeWordMissing = (argument: string) =>

@@ -80,6 +80,8 @@ async function startWithStore(given: Settings, log: Log, store: Store): Promise<
   const lan = new Lan({
     links,
     usualProfile: settings.probe,
+    // Hosts without etcd give out what those that have it learn of later.
+    ...(settings.cluster?.fallsBack && { leastProfile: 'fast' as const }),
     mostFrames: settings.probeRate,
     settings,
     speaker: (parentName, macAddress, address) => {

@@ -271,9 +271,9 @@ export interface Conflict {
   readonly ourMacAddress: string | null;
   /** The host's own link that has the address too; null when it is in another machine's hands. */
   readonly hostLink: string | null;
-  /** The host of the shared store whose container has it too; absent where that is not known. */
+  /** The host of the shared store whose container has it too, several with spaces between; absent where that is not known. */
   readonly node?: string;
-  /** Which of the two containers is the newer, by the clocks of both hosts; null where that is not known. */
+  /** Which of the containers is the newer, by the clocks of both hosts; null where that is not known. */
   readonly newer?: 'here' | 'there' | null;
   /** How often it was seen since the first time. */
   readonly count: number;

@@ -137,7 +137,7 @@ export const SETTINGS = {
     name: 'STORE_FALLBACK',
     fallback: 'refuse',
     meaning:
-      'what becomes of new addresses while etcd is away: refused, or given out after the LAN was asked as RFC 5227 and reconciled later',
+      'what becomes of new addresses while etcd is away: refused, or given out after the LAN was asked as RFC 5227 and reconciled later; then -o probe=off counts as fast',
     allowed: ['refuse', 'probe'],
   },
 } as const satisfies Record<string, Setting>;

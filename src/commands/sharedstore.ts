@@ -12,6 +12,13 @@ import { readRecords } from './records.ts';
 /** What can be said with `tsmacvlan store`. */
 type StoreOptions = Pick<Options, 'json' | 'dry-run' | 'force' | 'from' | 'to'>;
 
+const SOME_TAKE = ['from', 'to', 'dry-run', 'force'] as const;
+const TAKEN: Readonly<Record<string, readonly (typeof SOME_TAKE)[number][]>> = {
+  migrate: ['from', 'to', 'dry-run', 'force'],
+  nodes: [],
+  forget: ['dry-run', 'force'],
+};
+
 /** `leases --cluster`: the addresses of all hosts. */
 export async function printSharedAddresses({ json }: Pick<Options, 'json'>): Promise<void> {
   const { cluster } = readSettings(process.env);
@@ -23,12 +30,24 @@ export async function printSharedAddresses({ json }: Pick<Options, 'json'>): Pro
 }
 
 /** `store`: `argument` is the word after it, `node` the one after that. Resolves with the exit code; nothing is 0. */
+<<<<<<< HEAD:src/commands/sharedstore.ts
 export async function sharedStore(flags: StoreOptions, argument: string, node: string): Promise<number | void> {
-  if (argument === 'migrate' && node === '') return migrate(flags);
-  if (argument === 'nodes' && node === '') return sharedNodes(flags);
-  if (argument === 'forget' && node !== '') return forgetShared(flags, node);
+=======
+export async function sharedStore(flags: StoreFlags, argument: string, node: string): Promise<number | void> {
+  refuseOptions(flags, argument);
+>>>>>>> origin/owners:src/sharedstore.ts
+  if (argument === 'migrate' && node === '') return migrate(options);
+  if (argument === 'nodes' && node === '') return sharedNodes(options);
+  if (argument === 'forget' && node !== '') return forgetShared(options, node);
   if (argument === 'forget' || argument === '') throw errors.storeWordMissing(argument);
   throw errors.storeUsage(['migrate', 'nodes'].includes(argument) ? node : argument);
+}
+
+/** An option that says nothing there was meant for something else. Throws USAGE, naming it. */
+function refuseOptions(options: StoreOptions, argument: string): void {
+  const known = TAKEN[argument];
+  for (const name of known === undefined ? [] : SOME_TAKE)
+    if (options[name] !== undefined && known?.includes(name) === false) throw errors.storeOption(`--${name}`, argument);
 }
 
 /** The other settings of the shared store are those of the daemon. Exit code 3: some of them are another host's. */
@@ -104,13 +123,8 @@ function sharedRow({ address, kind, nodes, isAlive, rivals, realm }: SharedAddre
 }
 
 function nodeRow({ node, host, isAlive, isThisHost, addresses, isAwaited }: SharedNode): Row {
-  const state = isAlive
-    ? isThisHost
-      ? 'alive, this host'
-      : 'alive'
-    : isThisHost
-      ? 'stopped, this host'
-      : 'not heard of';
+  // A daemon that runs is not heard of either while etcd takes no changes.
+  const state = `${isAlive ? 'alive' : 'not heard of'}${isThisHost ? ', this host' : ''}`;
   return {
     NODE: node,
     HOST: host || '-',

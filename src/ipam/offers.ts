@@ -36,8 +36,8 @@ export class Offers {
   readonly #leases: Leases;
   readonly #now: () => Date;
   readonly #probe: Probe;
-  /** Tells this process from those before it. */
-  readonly #life = randomBytes(6).toString('hex');
+  /** Tells this process from those before it; drawn for the first lease of a swarm's manager. */
+  #life = '';
 
   constructor({ store, leases, now, probe }: Parts) {
     this.#pools = store.pools;
@@ -56,9 +56,14 @@ export class Offers {
       endpointId: null,
       ...(name !== null && { name }),
       ...(pool.swarm && { round: pool.swarm.round }),
-      ...(kind === 'container' && isManagers(pool) && { askedBy: this.#life }),
+      ...(kind === 'container' && isManagers(pool) && { askedBy: this.#ownLife() }),
       changedAt: this.#now().toISOString(),
     };
+  }
+
+  #ownLife(): string {
+    this.#life ||= randomBytes(6).toString('hex');
+    return this.#life;
   }
 
   /** The lease of a gateway that nobody named. */

@@ -67,6 +67,8 @@ export interface FoundConflict {
 export interface LanParts {
   readonly links: Links;
   readonly usualProfile: ProbeProfile;
+  /** No less on any network. */
+  readonly leastProfile?: ProbeProfile;
   /** Frames a second on one parent, at most; 0 for no limit. */
   readonly mostFrames: number;
   /** `defends`: addresses of running containers are defended (RFC 5227 2.4 b, c). It may change while they run. */
@@ -464,7 +466,7 @@ export class Lan {
   }
 
   #profileOf({ profile }: Segment): ProbeProfile {
-    return profile ?? this.#parts.usualProfile;
+    return thorough(profile ?? this.#parts.usualProfile, this.#parts.leastProfile ?? 'off');
   }
 }
 

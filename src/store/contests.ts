@@ -60,8 +60,9 @@ export class Contests {
     const endpoint = await this.#endpointOf(lease?.endpointId ?? null);
     if (lease === undefined || endpoint === undefined) return null;
     const { parent, macAddress } = endpoint;
-    const { address, node, since } = contest;
-    const newer = since === '' ? null : lease.changedAt > since ? 'here' : 'there';
+    const { address, others } = contest;
+    const node = [...others.keys()].join(' ');
+    const newer = newerOf(lease.changedAt, [...others.values()]);
     const report = { kind: 'address', parent, address, macAddress, ourMacAddress: macAddress, hostLink: null } as const;
     await conflicts.record({ ...report, node, newer });
     return parent;
@@ -74,4 +75,10 @@ export class Contests {
   readonly #failed = (error: unknown): void => {
     this.#parts.log.error('a conflict was not recorded', { error: String(error) });
   };
+}
+
+/** `there` when one of the others is newer. Null while that is not known. */
+function newerOf(ours: string, others: readonly string[]): 'here' | 'there' | null {
+  if (others.some((since) => since !== '' && since >= ours)) return 'there';
+  return others.includes('') ? null : 'here';
 }

@@ -34,9 +34,8 @@ export type LeaseListener = (
 
 /** This host has an address for a container, and another host of the shared store has it too. */
 export interface Contest extends Pick<Lease, 'realm' | 'address'> {
-  readonly node: string;
-  /** Since when the other has it, by its clock, ISO 8601; empty while that is not known. */
-  readonly since: string;
+  /** Since when each of the others has it, by its clock, ISO 8601; empty while that is not known. */
+  readonly others: ReadonlyMap<string, string>;
   /** Only one has it now. */
   readonly isOver: boolean;
 }

@@ -5,8 +5,7 @@
  *     two: tsmacvlan, containers ─ lan0 ──┼── switch 192.0.2.254, with the members of etcd
  *     …                                  ─┘
  */
-import { mkdtempSync } from 'node:fs';
-import { doubles } from './census.ts';
+import { copyFileSync, mkdtempSync, renameSync } from 'node:fs';
 import { EtcdCluster } from './etcd.ts';
 import { Host } from './host.ts';
 import { Lan } from './namespace.ts';
@@ -96,6 +95,14 @@ export class Owners {
     await this.of(name).host.namespace.ip(`route ${isCut ? 'add' : 'delete'} blackhole ${ETCD}/32`);
   }
 
+  /** While its daemon is stopped: to the next one the machine has booted. Answers the file with the node's name. */
+  boot(name: string): string {
+    const file = this.of(name).host.file('/run/disk/tsmacvlan/node');
+    copyFileSync(file, `${file}.copy`);
+    renameSync(`${file}.copy`, file);
+    return file;
+  }
+
   /** The sentence of a start that is refused; fails when it is not. */
   async refusal(name: string, address?: string): Promise<string> {
     const { engine, network } = this.of(name);
@@ -109,24 +116,15 @@ export class Owners {
     throw new Error(`${container.address} was given out on ${name}`);
   }
 
-  /** Addresses that the kernels of two containers have. */
+  /**
+   * Addresses that the kernels of two containers have at one moment. Reading all takes a while, in which an address may go from one
+   * to another: so those that have one that was found twice are read once more, in the same order.
+   */
   async doubled(): Promise<string[]> {
-    const seen = await this.#had();
-    if (doubles(seen.map(({ address }) => address)).length === 0) return [];
-    // Kernels are not read at one moment: a container may have ended before the next one with its address was read.
-    const now = await this.#had();
-    const stayed = seen.filter((one) =>
-      now.some((two) => two.namespace === one.namespace && two.address === one.address),
-    );
-    return doubles(stayed.map(({ address }) => address));
-  }
-
-  async #had(): Promise<{ namespace: Container['namespace']; address: string }[]> {
-    const had: { namespace: Container['namespace']; address: string }[] = [];
-    for (const { engine } of this.#owners)
-      for (const { namespace } of engine.containers)
-        for (const address of await addressesIn(namespace)) had.push({ namespace, address });
-    return had;
+    const containers = this.#owners.flatMap(({ engine }) => [...engine.containers]);
+    const suspected = await twiceAmong(containers);
+    const holders = [...suspected.values()].flat();
+    return holders.length === 0 ? [] : [...(await twiceAmong(holders)).keys()];
   }
 
   /** The claim on an address as it stands in etcd. */
@@ -164,6 +162,15 @@ export class Owners {
 
 function nameOf([node = '']: readonly string[]): string {
   return node.replace(/-[0-9a-f]{12}$/, '');
+}
+
+/** Addresses that several of the containers have, each with those. */
+async function twiceAmong(containers: readonly Container[]): Promise<Map<string, Container[]>> {
+  const had = new Map<string, Container[]>();
+  for (const container of new Set(containers))
+    for (const address of await addressesIn(container.namespace))
+      had.set(address, [...(had.get(address) ?? []), container]);
+  return new Map([...had].filter(([, holders]) => holders.length > 1));
 }
 
 /** None where the container is just coming or going. */

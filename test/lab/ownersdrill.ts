@@ -140,13 +140,14 @@ export class OwnersDrill {
     }
   }
 
-  async #start({ engine, network, name }: Owner, mine: Container[]): Promise<void> {
+  async #start(owner: Owner, mine: Container[]): Promise<void> {
+    const { engine, network, name } = owner;
     const beganAtMs = performance.now();
     try {
       mine.push(await engine.run(network, {}, { up: (address) => this.#noteUp(address, name) }));
       this.#claims++;
     } catch (error) {
-      this.#noteRefusal(error, name, beganAtMs);
+      this.#noteRefusal(error, owner, beganAtMs);
     }
   }
 
@@ -170,13 +171,14 @@ export class OwnersDrill {
       }
   }
 
-  #noteRefusal(error: unknown, name: string, beganAtMs: number): void {
+  #noteRefusal(error: unknown, { name, plugin }: Owner, beganAtMs: number): void {
     this.#refused++;
     const said = error instanceof Refusal ? error.message : `no answer: ${String(error)}`;
     const words = said.replace(/[\d.]+|[0-9a-f]{12}/g, 'N').slice(0, 60);
     this.#refusals[words] = (this.#refusals[words] ?? 0) + 1;
     if ((this.#excusedUntilMs.get(name) ?? 0) >= beganAtMs) return;
-    this.#unexplained.push(`${name}, at ${this.#last}: ${said}`);
+    const story = [...this.#diary.slice(-3), ...plugin.log().split('\n').slice(-5)];
+    this.#unexplained.push([`${name}, at ${this.#last}: ${said}`, ...story].join('\n'));
   }
 
   async #readKernels(owners: Owners): Promise<void> {

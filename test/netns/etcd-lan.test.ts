@@ -113,6 +113,12 @@ describe('the LAN where etcd promises nothing', { skip: outsideLab(), timeout: 3
     assert.equal(await claimant(address), 'two');
   });
 
+  test('who may give out without etcd asks the LAN while it is there too, also on a network that says not to', async () => {
+    const quiet = await two.createNetwork({ subnet: '10.11.0.0/24', options: { probe: 'off' } });
+    await machine.namespace.ip('address add 10.11.0.1/24 dev lan0');
+    assert.equal((await two.run(quiet)).address, '10.11.0.2/24');
+  });
+
   test('without etcd an address that a neighbour has is left out, and one is given out that nobody answers for', async () => {
     await machine.namespace.ip('address add 10.9.0.1/24 dev lan0');
     await until(() => asked('10.9.0.4').length >= 3);

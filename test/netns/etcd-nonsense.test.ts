@@ -387,7 +387,7 @@ describe('an endpoint that is no etcd', { skip: outsideLab(), timeout: 500_000 }
     fake.misbehaves = (call) => (call === 'Watch/Watch' ? withBytes(0x5a, 0x7f, 0x0a) : undefined);
     fake.endWatches();
     await until(() => watches() > before + 2);
-    await untilSaid(/error no new addresses while the shared store/, () => daemon.log);
+    await untilSaid(/error the shared store has no quorum/, () => daemon.log);
     assert.equal((await daemon.call('Plugin.Activate')).status, 200);
     assert.ok(daemon.isRunning());
     assert.equal(await daemon.stop(), 0);

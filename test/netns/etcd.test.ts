@@ -7,7 +7,9 @@ import { formatAddress } from '../../src/address.ts';
 import type { PluginError } from '../../src/errors.ts';
 import type { Probe } from '../../src/ipam/driver.ts';
 import type { Lease } from '../../src/model.ts';
+import { Etcd } from '../../src/store/etcd/client.ts';
 import { openLocalStore } from '../../src/store/local.ts';
+import { accessTo } from '../lab/access.ts';
 import { type Result, run } from '../lab/command.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { EtcdCluster } from '../lab/etcd.ts';
@@ -234,6 +236,16 @@ describe('etcd', { skip: outsideLab(), timeout: 500_000 }, () => {
     t.after(() => copy.close());
     await assert.rejects(copy.leases.insert(leaseRecord('192.168.1.77')), { code: 'CLUSTER_NODE_TAKEN' });
   });
+
+  test(
+    'a lease of etcd whose grant was carried out and not answered is there when it is asked for again',
+    options,
+    async () => {
+      const client = new Etcd(accessTo(etcd.endpoints));
+      for (let tries = 0; tries < 2; tries++) await client.grant(4711, 60);
+      client.close();
+    },
+  );
 
   test('another schema is refused', options, async (t) => {
     const cluster = nextCluster();

@@ -4,7 +4,7 @@
  * PROBE=off etcd alone keeps an address from being given out again.
  */
 import assert from 'node:assert/strict';
-import { copyFileSync, readFileSync, renameSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { output } from '../lab/command.ts';
@@ -14,7 +14,6 @@ import { type Owner, Owners } from '../lab/owners.ts';
 import { until, untilSaid } from '../lab/patience.ts';
 import { Plugin } from '../lab/plugin.ts';
 
-const NODE_FILE = '/run/disk/tsmacvlan/node';
 /** Longer than a daemon that retries every second needs to come in. */
 const UPGRADE_MS = 4000;
 
@@ -87,10 +86,8 @@ describe('machines that are copied', { skip: outsideLab(), timeout: 300_000 }, (
     await two.plugin.stop('SIGKILL');
     await before.namespace.delete();
     two.engine.containers.delete(before);
-    const file = two.host.file(NODE_FILE);
+    const file = owners.boot('two');
     const node = readFileSync(file, 'utf8');
-    copyFileSync(file, `${file}.copy`);
-    renameSync(`${file}.copy`, file);
     await two.plugin.start();
     await until(async () => (await owners.claim('10.9.0.70')) === null);
     assert.equal(readFileSync(file, 'utf8'), node);

@@ -132,6 +132,8 @@ for (const PROBE of ['off', 'fast'])
       assert.equal(dry.code, 3, dry.stderr);
       const alive = await three.plugin.commandInside('store', 'forget', /^(one-\w+)/m.exec(nodes.stdout)?.[0] ?? '');
       assert.match(alive.stderr, /is alive; stop tsmacvlan there/);
+      const misplaced = await three.plugin.commandInside('store', 'forget', four, '--from', 'local');
+      assert.match(misplaced.stderr, /option --from says nothing to tsmacvlan store forget/);
       assert.equal((await three.plugin.commandInside('store', 'forget', four)).code, 3);
       assert.equal(await owners.claimant('10.9.0.60'), 'four');
       await until(
@@ -150,13 +152,15 @@ describe('who a host is', { skip: outsideLab(), timeout: 400_000 }, () => {
 
   for (const signal of ['SIGTERM', 'SIGKILL'] as const)
     test(
-      `a host renamed while its daemon was stopped by ${signal} is itself, and starts containers`,
+      signal === 'SIGTERM'
+        ? 'a host that is renamed and boots is itself, and starts containers'
+        : 'a host renamed while its daemon was killed is itself, and starts containers',
       options,
       async () => {
         const { engine, plugin, host, network } = owners.of('one');
         const { address } = await engine.run(network);
         await plugin.stop(signal);
-        await output(['true']);
+        if (signal === 'SIGTERM') owners.boot('one');
         await host.run(['hostname', `renamed-${signal.toLowerCase()}`]);
         await plugin.start();
         const startedAtMs = performance.now();
@@ -215,20 +219,19 @@ describe('who a host is', { skip: outsideLab(), timeout: 400_000 }, () => {
     assert.deepEqual(await owners.doubled(), []);
   });
 
-  test('two containers with one address are rows on both hosts, with which of them is newer', options, async () => {
-    const [one, two] = [owners.of('one'), owners.of('two')];
-    for (const { plugin } of [one, two]) {
-      await plugin.stop();
-      plugin.set({ STORE: 'local' });
-      await plugin.start();
-    }
-    await one.engine.run(one.network, { address: '10.9.0.90' });
-    const late = await two.engine.run(two.network, { address: '10.9.0.90' });
-    for (const { plugin } of [one, two]) {
-      await plugin.stop();
-      plugin.set({ STORE: owners.etcd.url });
-      await plugin.start();
-    }
+  test('containers with one address are rows on all their hosts, with which of them is newer', options, async () => {
+    const names = ['one', 'two', 'three'];
+    await owners.add('three');
+    const startAll = async (STORE: string) => {
+      for (const { plugin } of names.map((name) => owners.of(name))) {
+        await plugin.stop();
+        plugin.set({ STORE });
+        await plugin.start();
+      }
+    };
+    await startAll('local');
+    const [, second, third] = [await runOn('one'), await runOn('two'), await runOn('three')];
+    await startAll(owners.etcd.url);
     const row = async (name: string) => {
       const rows = JSON.parse(await owners.of(name).plugin.command('conflicts', '--json')) as {
         address: string;
@@ -236,15 +239,32 @@ describe('who a host is', { skip: outsideLab(), timeout: 400_000 }, () => {
         newer?: string;
         endedAt: string | null;
       }[];
-      return rows.find(({ address }) => address === '10.9.0.90');
+      const found = rows.find(({ address }) => address === '10.9.0.90');
+      const others = (found?.node ?? '').split(' ').map((node) => node.replace(/-.*/, ''));
+      return found && { others: others.sort().join(' '), newer: found.newer, isOver: found.endedAt !== null };
     };
-    await until(async () => (await row('one'))?.newer === 'there' && (await row('two'))?.newer === 'here');
-    assert.match((await row('one'))?.node ?? '', /^two-/);
-    assert.match((await row('two'))?.node ?? '', /^one-/);
-    await two.engine.remove(late);
-    await until(async () => typeof (await row('one'))?.endedAt === 'string');
-    await until(async () => typeof (await row('two'))?.endedAt === 'string');
+    const shows = async (name: string, others: string, newer: string) => {
+      let seen: unknown;
+      const isSo = async () => {
+        seen = await row(name);
+        return JSON.stringify(seen) === JSON.stringify({ others, newer, isOver: false });
+      };
+      await until(isSo, { detail: () => `${name}: ${JSON.stringify(seen)}` });
+    };
+    await shows('one', 'three two', 'there');
+    await shows('two', 'one three', 'there');
+    await shows('three', 'one two', 'here');
+    await owners.of('three').engine.remove(third);
+    await shows('one', 'two', 'there');
+    await shows('two', 'one', 'here');
+    await owners.of('two').engine.remove(second);
+    for (const name of names) await until(async () => (await row(name))?.isOver === true);
   });
+
+  async function runOn(name: string): Promise<Container> {
+    const { engine, network } = owners.of(name);
+    return engine.run(network, { address: '10.9.0.90' });
+  }
 });
 
 describe('two hosts that do not hear each other give out one address', { skip: outsideLab(), timeout: 400_000 }, () => {

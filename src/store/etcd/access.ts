@@ -5,6 +5,9 @@ import { storeFileUnreadable } from '../../errors.ts';
 import type { ClusterSettings } from '../../settings.ts';
 import type { EtcdAccess, TlsFiles } from './client.ts';
 
+/** Throws a TypeError for bytes that are no UTF-8, which etcd cannot be told. */
+const TEXT = new TextDecoder('utf-8', { fatal: true });
+
 /** What it answers throws STORE_FILE for what cannot be read at that moment, as before a secret is mounted. */
 export function readAccess({ endpoints, isSecure, user, password, ca, cert, key }: ClusterSettings): EtcdAccess {
   const tls = () => ({
@@ -25,8 +28,9 @@ function pem(setting: string, option: keyof TlsFiles, value: string): TlsFiles {
 
 function read(setting: string, file: string): string {
   try {
-    return readFileSync(file, 'utf8');
+    return TEXT.decode(readFileSync(file));
   } catch (error) {
-    throw storeFileUnreadable(setting, file, getSystemErrorMessage((error as NodeJS.ErrnoException).errno ?? 0));
+    const { errno } = error as NodeJS.ErrnoException;
+    throw storeFileUnreadable(setting, file, errno === undefined ? 'it is no text' : getSystemErrorMessage(errno));
   }
 }

@@ -15,6 +15,7 @@ import {
   CallFailure,
   isLate,
   isOfNoLock,
+  isGranted,
   isOfNoName,
   isOfPassword,
   isOfTls,
@@ -207,9 +208,15 @@ export class Etcd {
     }, patienceMs);
   }
 
-  /** A lease that ends when it is not kept alive. `id`: any number that is not 0. */
+  /** A lease that ends when it is not kept alive. `id`: drawn for it, any number that is not 0. */
   async grant(id: number, seconds: number): Promise<void> {
-    await this.#call(({ lease }, options) => lease.leaseGrant({ ID: BigInt(id), TTL: BigInt(seconds) }, options));
+    await this.#call(async ({ lease }, options) => {
+      try {
+        await lease.leaseGrant({ ID: BigInt(id), TTL: BigInt(seconds) }, options);
+      } catch (error) {
+        if (!isGranted(error)) throw error;
+      }
+    });
   }
 
   /** False when the lease has ended. */

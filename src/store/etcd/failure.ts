@@ -85,6 +85,11 @@ export function isOfNoLock(message: string): boolean {
   return message.includes('authentication is not enabled');
 }
 
+/** The lease of that number is there: an earlier try was carried out, and its answer was lost. */
+export function isGranted(error: unknown): boolean {
+  return error instanceof ConnectError && error.rawMessage.includes('lease already exists');
+}
+
 /** Who did not log in is refused: since when, nobody says. */
 export function isOfNoName({ message }: CallFailure): boolean {
   return message.includes('user name is empty');

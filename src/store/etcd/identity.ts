@@ -1,13 +1,14 @@
 /**
- * Who this host is for the others, and in which cluster of etcd its claims stand: two files beside its state.
+ * Who this host is for the others, and in which cluster of etcd its claims stand: files beside its state.
  *
  *     STATE_DIR/node      web1-3f2a9c1d04be      named at the first start; the host may be renamed afterwards
+ *     STATE_DIR/stopped   77c5b1d60a3e           the process that stopped in order last; the node's record names it until the next start
  *     STATE_DIR/cluster   {"id":"cdf818194e3a8c32","revision":4711,"lease":"TsmacvlanLocal/192.168.1.7","changed":4692}
  */
 import { createHash, randomBytes } from 'node:crypto';
 import { existsSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import * as errors from '../../errors.ts';
 import type { Position } from './client.ts';
 
@@ -25,6 +26,11 @@ export interface Self {
    * directory, nor for a clone of the machine. The lock of the directory lets only one of them live.
    */
   readonly place: string;
+  /**
+   * The life of the process that stopped in order here last; empty where none did. Whose record that is has ended, also when the
+   * machine has booted since; a copy that was made while it ran does not know it.
+   */
+  readonly stopped: string;
   /** It was found out before that another machine is this node: see markCopied(). */
   readonly isCopy: boolean;
 }
@@ -52,7 +58,24 @@ export function peekSelf(stateDirectory: string): Self {
   const [name = '', mark] = existsSync(file) ? readName(file) : [];
   const life = randomBytes(6).toString('hex');
   const node = name === '' ? `${host}-${randomBytes(6).toString('hex')}` : name;
-  return { node, host, file, life, place: placeOf(file), isCopy: mark === COPIED };
+  return { node, host, file, life, place: placeOf(file), stopped: readStopped(file), isCopy: mark === COPIED };
+}
+
+/** This process changes nothing any more. Throws where that cannot be written. */
+export function noteStopped({ file, life }: Pick<Self, 'file' | 'life'>): void {
+  writeWhole(stoppedFile(file), `${life}\n`);
+}
+
+function readStopped(file: string): string {
+  try {
+    return readFileSync(stoppedFile(file), 'utf8').trim();
+  } catch {
+    return '';
+  }
+}
+
+function stoppedFile(file: string): string {
+  return join(dirname(file), 'stopped');
 }
 
 /** Its name without more; null where it has none. */

@@ -48,7 +48,7 @@ export class SharedLeases implements LeaseTable {
   readonly #fresh = new Set<string>();
   /** Keys of leases whose containers came to be here, or for which the LAN was asked: see #isKept(). */
   readonly #proven = new Set<string>();
-  /** By key, the other host that has it too, and since when, as it was told last. */
+  /** By key, the other hosts that have it too, and since when, as it was told last. */
   readonly #reported = new Map<string, string>();
   #settling: Promise<void> | undefined;
 
@@ -359,8 +359,6 @@ export class SharedLeases implements LeaseTable {
       this.#tell(key);
       return this.#declare(key, undefined);
     }
-    const node = entry?.claim.nodes.find((one) => one !== this.node);
-    if (!isOurs && node !== undefined) this.#report(key, node, '', lease);
     await this.#declare(key, lease, !isOurs);
   }
 
@@ -383,10 +381,12 @@ export class SharedLeases implements LeaseTable {
    */
   async #declare(key: string, lease: Lease | undefined, isRefused = false): Promise<void> {
     const { registry, view } = this.#parts;
-    const rivals = lease === undefined ? [] : view.rivals(key);
-    if (lease !== undefined) for (const [node, since] of rivals) this.#report(key, node, since, lease);
-    const isRival = lease !== undefined && (isRefused || rivals.length > 0);
-    if (!isRival && this.#reported.delete(key)) this.#tellContest({ ...named(key), node: '', since: '', isOver: true });
+    const claimants = isRefused ? (view.at(key)?.claim.nodes ?? []) : [];
+    const claiming = claimants.filter((node) => node !== this.node).map((node) => [node, ''] as const);
+    const others = new Map(lease === undefined ? [] : [...claiming, ...view.rivals(key)]);
+    if (lease !== undefined && others.size > 0) this.#report(key, others, lease);
+    const isRival = lease !== undefined && (isRefused || others.size > 0);
+    if (!isRival && this.#reported.delete(key)) this.#tellContest({ ...named(key), others, isOver: true });
     if (isRival === view.isRival(key)) return;
     await registry.declareRival(key, isRival ? lease.changedAt : null).catch((error: unknown) => {
       this.#note(key, 'doubted');
@@ -395,16 +395,16 @@ export class SharedLeases implements LeaseTable {
   }
 
   /** Once, and again when more is known of it. */
-  #report(key: string, node: string, since: string, lease: Lease): void {
-    const known = this.#reported.get(key);
-    if (known === `${node} ${since}` || (since === '' && known?.startsWith(`${node} `) === true)) return;
-    this.#reported.set(key, `${node} ${since}`);
-    this.#tellContest({ ...named(key), node, since, isOver: false });
+  #report(key: string, others: ReadonlyMap<string, string>, lease: Lease): void {
+    const [known, now] = [this.#reported.get(key), Array.from(others).join(' ')];
+    if (known === now) return;
+    this.#reported.set(key, now);
+    this.#tellContest({ ...named(key), others, isOver: false });
     if (known !== undefined) return;
     this.#parts.log.error('an address of this host is another one’s too: stop one of the two containers', {
       address: lease.address,
       endpoint: lease.endpointId,
-      other: node,
+      other: [...others.keys()].join(' '),
     });
   }
 

@@ -6,7 +6,7 @@
 import { uptime } from 'node:os';
 import * as errors from '../../errors.ts';
 import type { Etcd } from './client.ts';
-import { markCopied, type Self } from './identity.ts';
+import { markCopied, noteStopped, type Self } from './identity.ts';
 import type { Condition } from './messages.ts';
 
 /** How long etcd keeps the record of a host that it does not hear of, in seconds. */
@@ -148,10 +148,12 @@ export class Membership {
     if (isDone) this.#isAlone = true;
   }
 
-  /** This process entered it, or one before it on the same state directory, which the directory's lock says is dead. */
+  /** This process entered it, or one before it on the same state directory: its lock says that it is dead, or it stopped in order. */
   #isOwn(value: string): boolean {
     const { life, place } = readRecord(value);
-    return life === this.self.life || (place !== '' && place === this.self.place);
+    const { self } = this;
+    const isKnown = (word: string, ...own: readonly string[]) => word !== '' && own.includes(word);
+    return isKnown(life, self.life, self.stopped) || isKnown(place, self.place);
   }
 
   #refuse(value: string, term: bigint): never {
@@ -179,16 +181,31 @@ export class Membership {
     if (revision === this.#revision) [this.#leaseId, this.#revision] = [0, 0];
   }
 
-  /**
-   * Of a command: its record goes at once. That of a daemon stays when it stops, and ends by itself: the same state directory takes
-   * it over at once, and a copy of it does not come in its place meanwhile. Never throws.
-   */
+  /** Of a command: its record goes at once. Never throws. */
   async leave(): Promise<void> {
     const { condition } = this;
-    this.#hasLeft = true;
+    this.#end();
     if (condition.revision === 0) return;
-    this.forfeit(condition.revision);
     await this.#etcd.transaction([condition], [{ delete: this.#key }], [this.#key], BRIEF_MS).catch(() => undefined);
+  }
+
+  /**
+   * Of a daemon: its record stays when it stops, and ends by itself, so that no copy comes in its place meanwhile. The same state
+   * directory takes it over at once, also when the machine boots in between. Never throws.
+   */
+  stop(): void {
+    const wasEntered = this.#revision > 0;
+    this.#end();
+    try {
+      if (wasEntered) noteStopped(this.self);
+    } catch {
+      // On a disk that is full the next start may wait for the end of the record.
+    }
+  }
+
+  #end(): void {
+    this.#hasLeft = true;
+    this.forfeit(this.#revision);
   }
 }
 

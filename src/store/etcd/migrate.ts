@@ -28,7 +28,7 @@ export interface Move extends Pick<Lease, 'realm' | 'address' | 'kind'> {
 }
 
 /** Who only reads. */
-const NOBODY: Self = { node: '', host: '', file: '', life: '', place: '', isCopy: false };
+const NOBODY: Self = { node: '', host: '', file: '', life: '', place: '', stopped: '', isCopy: false };
 
 /** What all hosts of the cluster have. */
 export async function readShared(settings: ClusterSettings): Promise<SharedAddress[]> {

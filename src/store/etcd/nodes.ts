@@ -112,5 +112,5 @@ async function judge(key: string, { kind }: Claim, isForced: boolean, ask: AskLa
 /** Beside the daemon of this host, for as long as the command runs. */
 function operator(): Self {
   const life = randomBytes(6).toString('hex');
-  return { node: `${COMMAND}${life}`, host: hostname(), file: '', life, place: '', isCopy: false };
+  return { node: `${COMMAND}${life}`, host: hostname(), file: '', life, place: '', stopped: '', isCopy: false };
 }

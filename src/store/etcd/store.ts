@@ -42,7 +42,7 @@ const RESTORED_MS = 10_000;
 /** What an operator is changing just now is waited for. */
 const CHANGING = ['CLUSTER_LOGIN', 'CLUSTER_TLS'];
 const CHANGING_MS = 3000;
-/** The record of the run before a reboot ends in this time, but for a reboot that took no longer than seconds. */
+/** The record of the run before a power cut ends in this time, but for a boot that took no longer than seconds. */
 const RECORD_ENDS_MS = 7000;
 const TRIES_MS = 100;
 /** A stop waits so long for etcd, twice. */
@@ -108,6 +108,7 @@ export class ClusterStore implements Store {
     if (this.#isUp) await Promise.race([this.#stay.then(() => this.leases.settle()), late()]);
     if (this.#isUp) this.#known.keep(this.#position);
     this.#etcd.close();
+    this.#registry.membership.stop();
     this.#registry.release(null);
     await this.#stay;
     await this.leases.settle();

@@ -4,7 +4,7 @@ import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { readAccess } from '../../../../src/store/etcd/access.ts';
-import { markCopied, peekSelf, readSelf } from '../../../../src/store/etcd/identity.ts';
+import { markCopied, noteStopped, peekSelf, readSelf } from '../../../../src/store/etcd/identity.ts';
 import { temporaryDirectory } from '../../temporary.ts';
 
 const options = { timeout: 20_000 };
@@ -28,6 +28,14 @@ test('a host is named once, and is the same at its next start', options, (t) => 
   markCopied(peekSelf(directory));
   assert.deepEqual([peekSelf(directory).node, peekSelf(directory).isCopy], [node, true]);
   assert.deepEqual(readdirSync(directory), ['node']);
+});
+
+test('a state directory knows the process that stopped in order there last', options, (t) => {
+  const directory = temporaryDirectory(t);
+  const [first, second] = [readSelf(directory), readSelf(directory)];
+  assert.equal(first.stopped, '');
+  for (const self of [first, second]) noteStopped(self);
+  assert.equal(readSelf(directory).stopped, second.life);
 });
 
 for (const text of [
@@ -54,6 +62,8 @@ test('a password that begins with a slash is a file, also while it is not there'
   assert.throws(() => access.user(), { code: 'STORE_FILE' });
   writeFileSync(file, 'secret\n');
   assert.deepEqual(access.user(), { name: 'host', password: 'secret' });
+  writeFileSync(file, Buffer.from([0x70, 0xff, 0xfe]));
+  assert.throws(() => access.user(), { code: 'STORE_FILE', message: /setting STORE_PASSWORD \(it is no text\); / });
   rmSync(file);
   mkdirSync(file);
   assert.throws(() => access.user(), { code: 'STORE_FILE' });
