@@ -30,12 +30,8 @@ export async function printSharedAddresses({ json }: Pick<Options, 'json'>): Pro
 }
 
 /** `store`: `argument` is the word after it, `node` the one after that. Resolves with the exit code; nothing is 0. */
-<<<<<<< HEAD:src/commands/sharedstore.ts
-export async function sharedStore(flags: StoreOptions, argument: string, node: string): Promise<number | void> {
-=======
-export async function sharedStore(flags: StoreFlags, argument: string, node: string): Promise<number | void> {
-  refuseOptions(flags, argument);
->>>>>>> origin/owners:src/sharedstore.ts
+export async function sharedStore(options: StoreOptions, argument: string, node: string): Promise<number | void> {
+  refuseOptions(options, argument);
   if (argument === 'migrate' && node === '') return migrate(options);
   if (argument === 'nodes' && node === '') return sharedNodes(options);
   if (argument === 'forget' && node !== '') return forgetShared(options, node);
