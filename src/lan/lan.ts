@@ -17,7 +17,7 @@ import { isStandbyMac, isProbeMac } from './frames/mac.ts';
 import { Interruptions } from './interruptions.ts';
 import { type FindSpeaker, Leavers } from './leavers.ts';
 import { Monitor } from './monitor.ts';
-import { isOfHost, isOnParent } from './ownhost.ts';
+import { isInContainer, isOfHost } from './ownhost.ts';
 import { type LateConflict, Prober } from './prober.ts';
 import { type LanQuestion, Questions } from './questions.ts';
 import { conflictReports, lanReports } from './report.ts';
@@ -311,6 +311,7 @@ export class Lan {
     signal: AbortSignal,
   ): Promise<void> {
     const silent = addresses.filter((address) => !this.#monitor.hasSpoken(id, address));
+    if (silent.length === 0 || !(await isInContainer(this.#parts.links, place.parentName, place.macAddress))) return;
     await Promise.allSettled(silent.map((address) => this.#prober.announce({ ...place, ...how, address, signal })));
   }
 
@@ -381,7 +382,7 @@ export class Lan {
     const isOwn = (mac: string, isGiven: boolean) => mac === macAddress || probe.isOwn(mac, isGiven);
     try {
       // Of a container that is gone without a word to us nobody has taken anything.
-      if (!(await isOnParent(this.#parts.links, parentName, macAddress))) return true;
+      if (!(await isInContainer(this.#parts.links, parentName, macAddress))) return true;
       const verdict = await this.#prober.recheck({ ...probe, isOwn });
       if (verdict.held && !verdict.simultaneous) this.#monitor.hear(parentName, address, verdict.macAddress);
       if (tells && (!verdict.held || isDaemon(verdict.macAddress))) await this.#tell(endpoint, address);
@@ -394,7 +395,7 @@ export class Lan {
 
   /** Says whose the address is, in the name of a container that is there: else another may have both by now, elsewhere. */
   async #tell({ parentName, mode, macAddress }: LanEndpoint, address: Address): Promise<void> {
-    if (await isOnParent(this.#parts.links, parentName, macAddress))
+    if (await isInContainer(this.#parts.links, parentName, macAddress))
       await this.#prober.announce({ parentName, mode, address, macAddress, ...TOLD_ONCE });
   }
 

@@ -26,7 +26,7 @@ import { watchingFilter } from './frames/filter.ts';
 import { ALL_NODES_MAC } from './frames/nd.ts';
 import { type Sighting, decodePacket, isStandbyNotice, readSighting } from './frames/sighting.ts';
 import { LastingConflicts, type LastingParts } from './lasting.ts';
-import { type HasLinkTable, findOwners, isOnParent } from './ownhost.ts';
+import { type HasLinkTable, findOwners, isInContainer } from './ownhost.ts';
 import { type MonitoredEndpoint, Takers, type TakersParts } from './takers.ts';
 
 /** What a monitor works with. */
@@ -89,7 +89,7 @@ export class Monitor {
     this.#parts = parts;
     this.#clock = clock;
     this.#duplicateMacs = new DuplicateMacs(clock, (conflict) => {
-      void isOnParent(links, conflict.parentName, conflict.ourMacAddress).then(
+      void isInContainer(links, conflict.parentName, conflict.ourMacAddress).then(
         (isThere) => isThere && onConflict(conflict),
       );
     });

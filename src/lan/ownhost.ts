@@ -31,10 +31,11 @@ export interface OwnerQuestion {
 /**
  * `container`: an interface in the same namespace. `host`: a link of this host, which has the address as well. `daemon`: a
  * link of this host that has not. `stranger`: nothing that can be seen here. `unknown`: the kernel could not be asked.
- * `vacant`: the container's own link is nowhere; its engine died, and has not said so yet.
+ * `vacant`: the container's own link is nowhere; its engine died, and has not said so yet. `apart`: it lies in the host's namespace,
+ * down. The engine has not moved it into the container yet, or has brought it back, or will never come for it.
  */
 export type Owner =
-  | { readonly kind: 'container' | 'daemon' | 'stranger' | 'unknown' | 'vacant' }
+  | { readonly kind: 'container' | 'daemon' | 'stranger' | 'unknown' | 'vacant' | 'apart' }
   | { readonly kind: 'host'; readonly linkName: string };
 
 /** What is needed where only MAC addresses are looked up. */
@@ -112,20 +113,32 @@ export function isSilent({ table }: HasLinkTable, parentName: string, macAddress
 }
 
 /**
- * Whether a link with this MAC address is on the parent, in whatever namespace: the container's, as long as it runs. True as well
- * where that cannot be read.
+ * Whether a container has a link with this MAC address on the parent: one that lies in the host's namespace, down, answers nobody,
+ * and whoever has its addresses has them rightly. True as well where that cannot be read.
  */
-export async function isOnParent({ table }: HasLinkTable, parentName: string, macAddress: string): Promise<boolean> {
-  const canTell = await table.update().then(
-    () => table.seesOthers,
+export async function isInContainer({ table }: HasLinkTable, parentName: string, macAddress: string): Promise<boolean> {
+  const isRead = await table.update().then(
+    () => true,
     () => false,
   );
   const parent = table.byName(parentName);
-  return !canTell || parent === undefined || onParent(table, parent.index, macAddress).length > 0;
+  return (
+    !isRead || parent === undefined || !['vacant', 'apart'].includes(placeOf(table, parent.index, macAddress).kind)
+  );
 }
 
-function onParent(table: LinkTable, parentIndex: number, macAddress: string): ReturnType<LinkTable['withMac']> {
-  return table.withMac(macAddress).filter((link) => link.parentIndex === parentIndex);
+type FoundLinks = ReturnType<LinkTable['withMac']>;
+
+/** Links of containers with this MAC address on the parent, or why there is none. */
+function placeOf(
+  table: LinkTable,
+  parentIndex: number,
+  macAddress: string,
+): { readonly kind: 'there'; readonly links: FoundLinks } | { readonly kind: 'vacant' | 'apart' } {
+  const found = table.withMac(macAddress).filter((link) => link.parentIndex === parentIndex);
+  const links = found.filter(({ namespaceId, isUp }) => namespaceId !== null || isUp);
+  if (links.length > 0 || (found.length === 0 && !table.seesOthers)) return { kind: 'there', links };
+  return { kind: found.length > 0 ? 'apart' : 'vacant' };
 }
 
 function isKnown(
@@ -150,10 +163,10 @@ export async function findOwners({ table }: HasLinkTable, questions: readonly Ow
 
 function ownerOf(table: LinkTable, { parentIndex, ourMacAddress, macAddress, address }: OwnerQuestion): Owner {
   const found = table.withMac(macAddress);
-  const containers = onParent(table, parentIndex, ourMacAddress);
-  if (containers.length === 0 && table.seesOthers) return { kind: 'vacant' };
+  const place = placeOf(table, parentIndex, ourMacAddress);
+  if (place.kind !== 'there') return place;
   const isInSame = (namespaceId: number | null) =>
-    namespaceId !== null && containers.some((link) => link.namespaceId === namespaceId);
+    namespaceId !== null && place.links.some((link) => link.namespaceId === namespaceId);
   if (found.some(({ namespaceId }) => isInSame(namespaceId))) return { kind: 'container' };
   if (found.some(({ namespaceId }) => namespaceId === null)) return hostOrDaemon(table, address);
   return { kind: table.seesOthers ? 'stranger' : 'unknown' };

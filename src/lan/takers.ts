@@ -79,6 +79,8 @@ export interface TakersParts {
 /** RFC 5227 1.1: DEFEND_INTERVAL. Reports keep to it as well. */
 const DEFEND_INTERVAL_MS = 10_000;
 export const NEWS_MS = 600_000;
+/** From Join until the engine has moved the link; where that takes longer, whoever has the address is found by the next question. */
+const COMING_MS = 3000;
 /** MAC addresses remembered for one address; more are an attack, and those seen longest ago are only counted. */
 const MOST_TAKERS_EACH = 8;
 /** Of each address in DEFEND_INTERVAL_MS, and of all. What is too much waits. */
@@ -298,9 +300,10 @@ export class Takers {
 
   #judge(taker: Taker, owner: Owner): Stranger | undefined {
     const { contest, use } = taker;
-    if (owner.kind === 'vacant') {
-      // Nobody here has anything to lose. What he says next is looked at again.
-      contest.takers.delete(use.macAddress);
+    if (owner.kind === 'vacant' || owner.kind === 'apart') {
+      // Nobody here has anything to lose, unless the container comes in a moment. What he says next is looked at again.
+      const mayCome = owner.kind === 'apart' && this.#parts.clock.nowMs() - taker.seenAtMs < COMING_MS;
+      if (!mayCome) contest.takers.delete(use.macAddress);
       return undefined;
     }
     if (hasOurMac(taker)) return { taker, hostLinkName: null };

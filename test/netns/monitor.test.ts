@@ -114,6 +114,10 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 500_0
   async function addContainer(): Promise<void> {
     await ip(`link add box0 link par address ${CONTAINER} type macvlan mode bridge`);
     await ip('link set box0 netns box');
+    await setUpContainer();
+  }
+
+  async function setUpContainer(): Promise<void> {
     await box.ip('link set box0 up');
     await box.ip('address add 10.9.0.5/24 dev box0');
     await box.ip('address add fd00::5/64 dev box0 nodad');
@@ -237,6 +241,24 @@ describe('the watch over addresses in use', { skip: outsideLab(), timeout: 500_0
     squatter.send(encodeArp(arpAnnouncement(IPV4, SQUATTER)));
     await sleep(1200);
     assert.deepEqual(seen, []);
+  });
+
+  test('nothing is told or said of a container whose interface lies in the host’s namespace, down, until it is in the container', {
+    timeout,
+  }, async () => {
+    const tellTwin = (address: Address) => void defended.push(address);
+    const addresses = [on(IPV4, 24)];
+    await box.ip(`link set box0 netns ${process.pid}`);
+    monitor.watch('web', { ...endpoint, macAddress: CONTAINER, addresses, defend: tellTwin, tellTwin });
+    await sleep(700);
+    for (const macAddress of [SQUATTER, CONTAINER]) squatter.send(encodeArp(arpAnnouncement(IPV4, macAddress)));
+    squatter.send(encodeArp(arpAnnouncement(OTHER, CONTAINER)));
+    await sleep(800);
+    assert.deepEqual([seen, defended], [[], []]);
+    await ip('link set box0 netns box');
+    await setUpContainer();
+    const told = (await reports(2)).toSorted((one, other) => one.macAddress.localeCompare(other.macAddress));
+    assert.deepEqual(told, [fromSquatter(IPV4, CONTAINER, CONTAINER), fromSquatter(IPV4)]);
   });
 
   test('a container whose interface is gone, and its engine has not said so, has nothing to lose', {

@@ -27,5 +27,17 @@ export const NAMED_SEEDS: readonly NamedSeed[] = [
   { seed: 'clock 25', what: 'the same, and the wall clock is put back' },
   { seed: 'churn 90', what: 'something of each container is left in the daemon' },
   { seed: 'day 2', what: 'the lease of a running container is collected' },
+  {
+    seed: 'engine 4',
+    what: 'an engine is killed in the middle of a start, and the daemon speaks for the interface that nobody comes for',
+  },
+  { seed: 'engine 15', what: 'the same with our IPAM, after Join' },
+  { seed: 'kill 69 1500', what: 'the same after a daemon was killed before its answer' },
+  { seed: '47', what: 'the same, and another host has the address meanwhile' },
+  { seed: 'disk 13', what: 'a disk fails in a start: the same with a record that the daemon could not take back' },
+  {
+    seed: 'disk 101',
+    what: 'a disk fails before a container is stopped: the daemon speaks for what came back from it',
+  },
   { seed: 'kill 2 1500', what: 'a call that waits for as long as it may; two hosts that make MAC addresses at once' },
 ];

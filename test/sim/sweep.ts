@@ -10,6 +10,9 @@ const STEPS_OF_SHARED = 60;
 /** A container that wants the address of one that is being stopped starts so many fifths of a millisecond later. */
 const CROSSINGS = 200;
 const FIFTH_MS = 0.2;
+/** An engine is killed, or a disk fails, at so many moments of a start. With Docker's IPAM it takes longer, for no address is on standby. */
+const MOMENTS = 120;
+const MOMENT_MS = { own: 1, dockers: 7 } as const;
 /** How long it is away: others may start meanwhile, or their start comes first. */
 const AWAY_MS = { kill: [1500], freeze: [40, 1500, 12_000] } as const;
 /** After a restore of etcd another host starts so much later. */
@@ -23,7 +26,12 @@ export function sweepSeeds(): string[] {
     times.flatMap((forMs) => numbers(STEPS).map((step) => `${fault} ${step} ${forMs}`)),
   );
   const bothered = Object.keys(BOTHERERS).flatMap((kind) => AFTER_S.map((afterS) => `${kind} ${afterS}`));
-  return [...bothered, ...numbers(CROSSINGS).map((fifths) => `crossing ${fifths}`), ...struck];
+  return [
+    ...bothered,
+    ...numbers(CROSSINGS).map((fifths) => `crossing ${fifths}`),
+    ...numbers(MOMENTS).flatMap((moment) => [`engine ${moment}`, `disk ${moment}`]),
+    ...struck,
+  ];
 }
 
 /** Those of hosts that share an etcd: `etcd standstill 17`, `etcd takeover 17`, `etcd restore 11000`. */
@@ -48,10 +56,26 @@ export function drawSweep(seed: string): Scenario | null {
     return { ...BOTHERED, ...BOTHERERS[kind as keyof typeof BOTHERERS], seed, steps: bothered(kind, Number(afterS)) };
   const [, quiet, count] = seed.match(/^(churn|day) (\d+)$/) ?? [];
   if (quiet !== undefined) return drawQuiet(seed, quiet as 'churn' | 'day', Number(count));
-  const [, isShared, story, number] = seed.match(/^(etcd )?(crossing|standstill|takeover|restore) (\d+)$/) ?? [];
+  const [, isShared, story, number] =
+    seed.match(/^(etcd )?(crossing|engine|disk|standstill|takeover|restore) (\d+)$/) ?? [];
   if (story === undefined) return null;
-  if (isShared === undefined) return { ...ALONE, seed, steps: STORIES.crossing(Number(number)) };
+  if (isShared === undefined) return { ...ALONE, ...ofStory(story, Number(number)), seed };
   return { ...SHARED, seed, steps: STORIES[story as keyof typeof STORIES](Number(number)) };
+}
+
+/** Of hosts without etcd. Of every two with an engine or a disk one has Docker's IPAM, from which no daemon hears what is given back. */
+function ofStory(story: string, number: number): Pick<Scenario, 'hosts' | 'steps'> {
+  const isDockersIpam = story !== 'crossing' && isWithDockersIpam(number);
+  const host = { ...HOST, isDockersIpam };
+  return { hosts: [host, host], steps: STORIES[story as keyof typeof STORIES](number) };
+}
+
+function isWithDockersIpam(moment: number): boolean {
+  return moment % 2 === 0;
+}
+
+function momentMs(moment: number): number {
+  return moment * MOMENT_MS[isWithDockersIpam(moment) ? 'dockers' : 'own'];
 }
 
 const HOST = { isDockersIpam: false, gateway: GATEWAY };
@@ -147,6 +171,20 @@ const STORIES = {
     { atMs: 14_000, do: 'stop', host: 0, container: 'c1' },
     { atMs: 14_000 + fifths * FIFTH_MS, do: 'start', host: 0, container: 'c2', wanted: WANTED },
     { atMs: 18_000, do: 'start', host: 1, container: 'c3', wanted: WANTED },
+  ],
+  /** An engine is killed in the middle of a start, and what it was told to start is started on the other host. */
+  engine: (moment: number): Step[] => [
+    { atMs: 10_000, do: 'start', host: 0, container: 'c1', wanted: WANTED },
+    { atMs: 10_000 + momentMs(moment), do: 'kill engine', host: 0, forMs: 1500 },
+    { atMs: 14_000, do: 'stop', host: 0, container: 'c1' },
+    { atMs: 16_000, do: 'start', host: 1, container: 'c2', wanted: WANTED },
+  ],
+  /** A disk fails in the middle of a start; the container is stopped, and started on the other host. */
+  disk: (moment: number): Step[] => [
+    { atMs: 10_000, do: 'start', host: 0, container: 'c1', wanted: WANTED },
+    { atMs: 10_000 + momentMs(moment), do: 'fail disk', host: 0, forMs: 12_000 },
+    { atMs: 14_000, do: 'stop', host: 0, container: 'c1' },
+    { atMs: 16_000, do: 'start', host: 1, container: 'c2', wanted: WANTED },
   ],
   /** A daemon stands still in the middle of a start, for so long that its host counts as lost, and another host takes the address. */
   standstill: (steps: number): Step[] => [

@@ -175,6 +175,27 @@ describe('who takes an address of a container', { timeout: 20_000 }, () => {
       assert.deepEqual(reports(), [[macAddress, 1, 'new']]);
     });
 
+  test('who is heard just before a container gets its interface is told then, and no sooner', async () => {
+    owners.set(SQUATTER, { kind: 'apart' });
+    await hear(SQUATTER);
+    await takers.settle();
+    assert.deepEqual([reports(), defended, told], [[], [], []]);
+    owners.delete(SQUATTER);
+    nowMs = 2900;
+    await takers.settle();
+    assert.deepEqual(reports(), [[SQUATTER, 1, 'new']]);
+  });
+
+  test('who was heard long before that may have left by then', async () => {
+    owners.set(SQUATTER, { kind: 'apart' });
+    await hear(SQUATTER);
+    nowMs = 3000;
+    await takers.settle();
+    owners.delete(SQUATTER);
+    await takers.settle();
+    assert.deepEqual([reports(), takers.isContested('par', IPV4)], [[], false]);
+  });
+
   test('the other host with that MAC address is told once in ten seconds', async () => {
     // That somebody else is defended against has no part in it.
     await hear(SQUATTER);
