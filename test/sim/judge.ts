@@ -106,6 +106,8 @@ export class Judge {
   /** Since when nothing was done to a station that could keep it from hearing, or from being heard; Infinity while it lasts. */
   readonly #calmSince = new Map<string, number>();
   readonly #disturbed = new Map<string, number>();
+  /** When the last disturbance of each began. */
+  readonly #beganAtMs = new Map<string, number>();
   readonly #frames = new Map<number, { second: number; count: number }>();
   /** When an address was last somebody's, or on the way to be. */
   readonly #usedAtMs = new Map<string, number>();
@@ -128,7 +130,9 @@ export class Judge {
 
   /** From now on something keeps this station, or 'lan' all of them, from being what it should. */
   disturb(name: string): void {
-    this.#disturbed.set(name, (this.#disturbed.get(name) ?? 0) + 1);
+    const count = this.#disturbed.get(name) ?? 0;
+    if (count === 0) this.#beganAtMs.set(name, scheduler.nowMs);
+    this.#disturbed.set(name, count + 1);
     this.#calmSince.set(name, Number.POSITIVE_INFINITY);
   }
 
@@ -284,12 +288,21 @@ export class Judge {
     const own = [...host.kernel.namespaces].some(({ links }) =>
       [...links.values()].some((link) => link.macAddress === by),
     );
-    const isHeldElsewhere = this.holdersOf(address).some(({ owner }) => owner !== host);
-    if (own && !isHeldElsewhere && this.calmSince('peace') < scheduler.nowMs - LEFT_MS)
+    if (own && !this.#wasHeldElsewhere(host, address) && this.calmSince('peace') < scheduler.nowMs - LEFT_MS)
       this.#violate(
         'false alarm',
         `${host.name} calls ${by}, which is its own container’s, a stranger with ${address}`,
       );
+  }
+
+  /** Somebody else has the address, or had it a moment ago: for a daemon that stood still, a moment before it did. */
+  #wasHeldElsewhere(host: Host, address: string): boolean {
+    if (this.holdersOf(address).some(({ owner }) => owner !== host)) return true;
+    const names = [host.name, daemonOf(host)].filter((name) => this.calmSince(name) > scheduler.nowMs - LEFT_MS);
+    const stoodAtMs = names.map((name) => this.#beganAtMs.get(name) ?? 0);
+    const sinceMs = Math.min(scheduler.nowMs, ...stoodAtMs) - LEFT_MS;
+    const others = [...this.#parts.hosts, ...this.#parts.strangers].filter((one) => one !== host);
+    return others.some(({ name }) => (this.#gone.get(`${name} ${address}`)?.atMs ?? 0) > sinceMs);
   }
 
   /** A stranger said to all that he has the address of a running container: its daemon has to say so. */
@@ -349,7 +362,8 @@ export class Judge {
     if (own === undefined || !lan.connects(host.port, stranger.port) || lan.quality.loss > 0) return;
     if (this.#calmWith(host, stranger) > saidAtMs) return;
     const toldAtMs = this.#told.get(`${host.name} ${address}`) ?? Number.NEGATIVE_INFINITY;
-    if (toldAtMs < Math.min(saidAtMs - NEWS_MS, Math.max(own.newsMs, other?.newsMs ?? saidAtMs)))
+    const { newsMs = saidAtMs } = other ?? this.#gone.get(`${stranger.name} ${address}`) ?? {};
+    if (toldAtMs < Math.min(saidAtMs - NEWS_MS, Math.max(own.newsMs, newsMs)))
       this.#violate('told', `${stranger.name} said that it has ${address} of ${host.name}, which said nothing`);
   }
 
