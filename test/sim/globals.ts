@@ -170,6 +170,17 @@ function replaceTimers(): void {
     scheduler.after(ms, () => controller.abort(new DOMException('The operation timed out', 'TimeoutError')));
     return controller.signal;
   };
+  AbortSignal.any = firstOf;
+}
+
+/** Node keeps its own, while somebody listens, until they are aborted: those of processes that were killed for ever, and with them their worlds. */
+function firstOf(signals: readonly AbortSignal[]): AbortSignal {
+  const controller = new AbortController();
+  for (const signal of signals) {
+    if (signal.aborted) controller.abort(signal.reason);
+    signal.addEventListener('abort', () => controller.abort(signal.reason), { once: true });
+  }
+  return controller.signal;
 }
 
 class Immediate {

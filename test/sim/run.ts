@@ -2,6 +2,7 @@
  * Plays worlds from seeds until the time is over, or one seed alone. What is printed is the same for the same seeds; how long
  * it took is printed last.
  */
+import { realNowMs } from './globals.ts';
 import type { Violation } from './judge.ts';
 import { LIFE, SHARED, type Scenario, drawScenario, tell } from './scenario.ts';
 import { NAMED_SEEDS } from './seeds.ts';
@@ -11,7 +12,7 @@ import { drawSweep, sharedSweepSeeds, sweepSeeds } from './sweep.ts';
 import { play } from './world.ts';
 
 const SHRINK_MS = 60_000;
-/** In shorter runs only each eighth of the directed scenarios is played. */
+/** In shorter runs only each twelfth of the directed scenarios is played. */
 const LEAST_MINUTES_FOR_ALL = 5;
 /** Lines of the log that a story ends with. */
 const LAST_LINES = 25;
@@ -45,7 +46,8 @@ export async function runSeeds({ first, stride, last, minutes, kind, until, asJs
   const kinds = kind === '' ? ['', LIFE, SHARED] : [`${kind} `];
   for (let seed = first; seed <= last && !isOver(); seed += stride)
     for (const prefix of kinds) if (!isOver()) await runOne(`${prefix}${seed}`, sum);
-  console.log(asJson ? JSON.stringify(sum) : describeSum(sum, coreMs() / 1000).join('\n'));
+  sum.coreMs = coreMs();
+  console.log(asJson ? JSON.stringify(sum) : describeSum(sum, realNowMs()).join('\n'));
   return sum.failed.length === 0 ? 0 : 1;
 }
 
@@ -57,7 +59,7 @@ function coreMs(): number {
 
 /** In an order that leaves no moment out for long. */
 function partOf(seeds: readonly string[], first: number, stride: number, minutes: number): string[] {
-  const part = minutes >= LEAST_MINUTES_FOR_ALL ? stride : 8 * stride;
+  const part = minutes >= LEAST_MINUTES_FOR_ALL ? stride : 12 * stride;
   return seeds.filter((_, index) => index % part === first % part);
 }
 

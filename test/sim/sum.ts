@@ -25,11 +25,13 @@ export interface Sum extends Record<(typeof COUNTS)[number], number> {
   readonly failed: string[];
   /** How often each rule was broken. */
   readonly broken: Record<string, number>;
+  /** How long it kept cores busy, all processes together. */
+  coreMs: number;
 }
 
 export function newSum(): Sum {
   const counts = Object.fromEntries(COUNTS.map((key) => [key, 0])) as Record<(typeof COUNTS)[number], number>;
-  return { seeds: 0, ...counts, excused: {}, faults: {}, failed: [], broken: {} };
+  return { seeds: 0, ...counts, excused: {}, faults: {}, failed: [], broken: {}, coreMs: 0 };
 }
 
 /** One more world. */
@@ -46,6 +48,7 @@ export function addOutcome(sum: Sum, seed: string, outcome: Outcome): void {
 export function addSum(sum: Sum, other: Sum): void {
   sum.seeds += other.seeds;
   for (const key of COUNTS) sum[key] += other[key];
+  sum.coreMs += other.coreMs;
   addCounts(sum.excused, new Map(Object.entries(other.excused)));
   addCounts(sum.faults, new Map(Object.entries(other.faults)));
   sum.failed.push(...other.failed);
@@ -56,22 +59,22 @@ function addCounts(counts: Record<string, number>, others: ReadonlyMap<string, n
   for (const [name, count] of others) counts[name] = (counts[name] ?? 0) + count;
 }
 
-/** As it is told at the end of a run. */
-export function describeSum(sum: Sum, coreS: number): string[] {
+/** As it is told at the end of a run that took so long by the clock on the wall, which others shared the machine with. */
+export function describeSum(sum: Sum, wallMs: number): string[] {
   const years = sum.hostMs / YEAR_MS;
-  const hours = (coreS * 1000) / HOUR_MS;
+  const rate = (ms: number) => Math.round((years * HOUR_MS) / ms);
   const table = (counts: Record<string, number>) =>
     Object.entries(counts)
       .toSorted()
       .map(([name, count]) => `  ${String(count).padStart(7)} ${name}`);
   return [
-    `${sum.seeds} seeds, ${sum.bursts} bursts; ${years.toFixed(3)} host-years (${(years / hours).toFixed(1)} an hour on one core), of which ` +
+    `${sum.seeds} seeds, ${sum.bursts} bursts; ${years.toFixed(3)} host-years (${rate(sum.coreMs)} in an hour of one core, ${rate(wallMs)} in an hour of this run), of which ` +
       `${(sum.playedMs / HOUR_MS / 24).toFixed(2)} host-days event by event; ${sum.containers} containers lived ${(sum.containerMs / YEAR_MS).toFixed(3)} years`,
     `${sum.steps} events, ${sum.frames} frames, ${sum.refusals} starts refused, ${sum.doubles} doubles, of which nobody could have known:`,
     ...table(sum.excused),
     'what was done to the worlds:',
     ...table(sum.faults),
-    `${coreS.toFixed(1)} s of one core`,
+    `${(sum.coreMs / 1000).toFixed(1)} s of one core, ${(wallMs / 1000).toFixed(1)} s by the clock`,
     ...(sum.failed.length === 0 ? [] : [`FAILED: ${sum.failed.join(', ')}; make sim STORY='…' tells each as a story`]),
   ];
 }
