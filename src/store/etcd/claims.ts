@@ -409,9 +409,12 @@ class Turns {
     this.#key = key;
   }
 
-  /** False, and at once, before the second try, since most often there is but one other. Throws when it has lasted too long. */
+  /**
+   * False, and at once, before the second try, since most often there is but one other; etcd may have been slow to answer the first.
+   * Throws when it has lasted too long.
+   */
   async pause(): Promise<boolean> {
-    if (performance.now() > this.#untilMs) throw errors.recordContended(this.#key);
+    if (this.#longestMs > 0 && performance.now() > this.#untilMs) throw errors.recordContended(this.#key);
     const longestMs = this.#longestMs;
     this.#longestMs = Math.min(Math.max(FIRST_PAUSE_MS, 2 * longestMs), LONGEST_PAUSE_MS);
     if (longestMs > 0) await delay(Math.random() * longestMs);
