@@ -8,10 +8,8 @@ import { Naming } from '../naming.ts';
 /** Where Docker said nothing. */
 export const EMPTY: EngineInventory = { containers: [], networks: [] };
 
-/** Never throws for Docker: `tell` gets the sentence why it cannot be asked; left out, the standard error output. */
-export async function readInventory(
-  tell: (sentence: string) => unknown = (sentence) => process.stderr.write(`tsmacvlan: ${sentence}\n`),
-): Promise<EngineInventory> {
+/** Never throws for Docker: `tell` gets the sentence why it cannot be asked. */
+export async function readInventory(tell: (sentence: string) => unknown): Promise<EngineInventory> {
   try {
     return await askEngine(findEngine(process.env, homedir()));
   } catch (error) {
@@ -19,6 +17,14 @@ export async function readInventory(
     tell(error.message);
     return EMPTY;
   }
+}
+
+/** Both at once. Why Docker cannot be asked goes to the standard error output, but not beside records that cannot be read either. */
+export async function withInventory<T>(reading: Promise<T>): Promise<[T, EngineInventory]> {
+  const reasons: string[] = [];
+  const [records, inventory] = await Promise.all([reading, readInventory((reason) => reasons.push(reason))]);
+  for (const reason of reasons) process.stderr.write(`tsmacvlan: ${reason}\n`);
+  return [records, inventory];
 }
 
 /** `isWhole`: after `--no-trunc`. */
@@ -37,7 +43,11 @@ export function namingOf({ containers, networks }: EngineInventory, isWhole: boo
   );
 }
 
-/** Asks Docker for its names. */
-export async function readNaming({ 'no-trunc': isWhole = false }: { readonly 'no-trunc'?: boolean }): Promise<Naming> {
-  return namingOf(await readInventory(), isWhole);
+/** See withInventory(). */
+export async function withNaming<T>(
+  reading: Promise<T>,
+  { 'no-trunc': isWhole = false }: { readonly 'no-trunc'?: boolean },
+): Promise<[T, Naming]> {
+  const [records, inventory] = await withInventory(reading);
+  return [records, namingOf(inventory, isWhole)];
 }

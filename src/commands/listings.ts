@@ -11,7 +11,7 @@ import { SETTINGS } from '../settings.ts';
 import { writtenEndpoint } from '../store/codec.ts';
 import { conflictRow, endpointRow, keptRow, leaseRow, networkRow, print, printJson, table } from '../tables.ts';
 import type { Options } from './command.ts';
-import { readNaming } from './docker.ts';
+import { withNaming } from './docker.ts';
 import { readRecords } from './records.ts';
 
 type Form = Pick<Options, 'json' | 'no-trunc'>;
@@ -19,10 +19,7 @@ type Form = Pick<Options, 'json' | 'no-trunc'>;
 /** `map` */
 export async function map(options: Form): Promise<void> {
   const seen = readRecords('networks', 'endpoints', 'conflicts', 'names', 'pools');
-  const [{ networks: known, endpoints: all, filteredParents, ...records }, naming] = await Promise.all([
-    seen,
-    readNaming(options),
-  ]);
+  const [{ networks: known, endpoints: all, filteredParents, ...records }, naming] = await withNaming(seen, options);
   const lasting = records.conflicts.filter(({ endedAt }) => endedAt === null);
   if (options.json) {
     const named = known.map((network) => ({ ...network, name: naming.nameOf(network.id) }));
@@ -66,7 +63,7 @@ function isWithin(subnet: string, address: Address): boolean {
 
 /** `endpoints` */
 export async function endpoints(options: Form): Promise<void> {
-  const [{ endpoints: all }, naming] = await Promise.all([readRecords('endpoints'), readNaming(options)]);
+  const [{ endpoints: all }, naming] = await withNaming(readRecords('endpoints'), options);
   const sorted = inOrderOfAddress(all, ({ addresses }) => addresses[0]);
   if (options.json) printJson(sorted.map(endpointIn(naming)));
   else print(table(sorted.map((endpoint) => endpointRow(endpoint, naming))));
@@ -75,7 +72,7 @@ export async function endpoints(options: Form): Promise<void> {
 /** `networks` */
 export async function networks(options: Form): Promise<void> {
   const records = readRecords('networks', 'endpoints', 'conflicts');
-  const [{ networks: known, endpoints: all, ...seen }, naming] = await Promise.all([records, readNaming(options)]);
+  const [{ networks: known, endpoints: all, ...seen }, naming] = await withNaming(records, options);
   const isFiltered = ({ parent }: Network) => seen.filteredParents.includes(parent.name);
   const conflictsIn = ({ id }: Network) =>
     all.filter(({ networkId }) => networkId === id).flatMap((endpoint) => conflictsOf(endpoint, seen.conflicts));
@@ -95,7 +92,7 @@ export async function networks(options: Form): Promise<void> {
 /** `leases`: each with the conflict that its container has; and what is kept for containers that are not there. */
 export async function leases(options: Form): Promise<void> {
   const records = readRecords('leases', 'pools', 'names', 'endpoints', 'conflicts');
-  const [seen, naming] = await Promise.all([records, readNaming(options)]);
+  const [seen, naming] = await withNaming(records, options);
   const poolsById = new Map(seen.pools.map((pool) => [pool.id, pool]));
   const endpointsById = new Map(seen.endpoints.map((endpoint) => [endpoint.id, endpoint]));
   const conflictOf = ({ endpointId, address }: Lease): Conflict | null => {
@@ -137,7 +134,7 @@ export function addressTyped(typed: string): string | null {
 export async function conflicts(options: Form, typed: string): Promise<void> {
   const wanted = addressTyped(typed);
   const records = readRecords('conflicts', 'endpoints');
-  const [{ conflicts: known, endpoints: all }, naming] = await Promise.all([records, readNaming(options)]);
+  const [{ conflicts: known, endpoints: all }, naming] = await withNaming(records, options);
   const some = wanted === null ? known : known.filter(({ address }) => address === wanted);
   const shown = inOrderOfAddress(some, ({ address }) => parseAddress(address));
   const containerIn = ({ parent, ourMacAddress }: Conflict) =>

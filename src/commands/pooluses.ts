@@ -7,7 +7,7 @@ import type { Naming } from '../naming.ts';
 import { askDaemon, POOL_USES } from '../server/client.ts';
 import { print, printJson, type Row, table } from '../tables.ts';
 import type { Options } from './command.ts';
-import { readNaming } from './docker.ts';
+import { withNaming } from './docker.ts';
 import { daemonToAsk, readRecords } from './records.ts';
 
 /** By the pool's id. */
@@ -42,7 +42,7 @@ function useByRecords(pool: Pool, records: PoolRecords): PoolUse {
 /** `pools` */
 export async function pools(options: Options): Promise<void> {
   const seen = readRecords('pools', 'leases', 'names', 'conflicts', 'networks');
-  const [records, naming] = await Promise.all([seen, readNaming(options)]);
+  const [records, naming] = await withNaming(seen, options);
   const uses = await readPoolUses(records);
   const byRange = inOrderOfAddress(records.pools, ({ range, subnet }) => firstOf(range ?? subnet));
   const sorted = inOrderOfAddress(byRange, ({ subnet }) => firstOf(subnet));

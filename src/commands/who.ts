@@ -9,7 +9,7 @@ import type { Conflict, Network, Records } from '../model.ts';
 import type { Naming } from '../naming.ts';
 import { print, printJson, times } from '../tables.ts';
 import type { Options } from './command.ts';
-import { namingOf, readInventory } from './docker.ts';
+import { namingOf, withInventory } from './docker.ts';
 import {
   findAddress,
   type WhoAnswer,
@@ -40,7 +40,7 @@ const LEAST_ID = 4;
 export async function who(options: Options, typed: string): Promise<void> {
   if (typed.trim() === '') throw errors.whoUsage();
   const tables = ['networks', 'endpoints', 'pools', 'leases', 'names', 'conflicts'] as const;
-  const [records, inventory] = await Promise.all([readRecords(...tables), readInventory()]);
+  const [records, inventory] = await withInventory(readRecords(...tables));
   const naming = namingOf(inventory, options['no-trunc'] === true);
   const found = find(records, typed, inventory);
   if (found.length === 0) throw errors.whoUnknown(typed);

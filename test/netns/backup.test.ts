@@ -119,7 +119,7 @@ describe('backup and restore', LIMITS, () => {
   async function command(
     words: readonly string[],
     killMs = Number.POSITIVE_INFINITY,
-  ): Promise<{ code: number | null; said: string }> {
+  ): Promise<{ code: number | null; out: string; said: string }> {
     const { PATH } = process.env;
     const env = { PATH, SOCKET: daemon.socket, STATE_DIR: daemon.state };
     history.push(`${words.join(' ')} ${killMs}`);
@@ -127,13 +127,13 @@ describe('backup and restore', LIMITS, () => {
     const timer = Number.isFinite(killMs) ? setTimeout(() => child.kill('SIGKILL'), killMs) : undefined;
     const [out, error] = await Promise.all([text(child.stdout), text(child.stderr), once(child, 'close')]);
     clearTimeout(timer);
-    return { code: child.exitCode, said: out + error };
+    return { code: child.exitCode, out, said: out + error };
   }
 
   async function must(...words: string[]): Promise<string> {
-    const { code, said } = await command(words);
+    const { code, out, said } = await command(words);
     assert.equal(code, 0, said);
-    return said;
+    return out;
   }
 
   /** Where the kernel has the addresses, against what is recorded. */

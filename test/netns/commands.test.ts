@@ -65,7 +65,12 @@ describe('the command line', LIMITS, () => {
     const { code, out } = await run(['leases']);
     assert.equal(code, 0);
     assert.deepEqual(out.match(/^10\.\S+/gm), ['10.9.0.1', '10.9.0.9', '10.9.0.10']);
-    assert.deepEqual(await run(['map']), { code: 0, out: 'no networks\n', error: '' });
+    const map = await run(['map']);
+    assert.deepEqual([map.code, map.out], [0, 'no networks\n']);
+    assert.match(
+      map.error,
+      /^tsmacvlan: names of containers are not shown: Docker at [^\n]* cannot be asked [^\n]*\n$/,
+    );
     assert.match((await run(['gc'])).out, /none|STATE/);
   });
 
