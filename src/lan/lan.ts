@@ -278,8 +278,7 @@ export class Lan {
     const ask = async (address: InterfaceAddress) =>
       (await this.#recheck(endpoint, address)) && !this.#interruptions.isDeaf(parentName);
     const defend = (address: Address) => (this.#parts.settings.defends ? tell(address) : undefined);
-    const says = { defend, tellTwin: tell, answersForAll, ask };
-    this.#monitor.watch(id, { parentName, macAddress, addresses, ...says });
+    this.#monitor.watch(id, { parentName, macAddress, addresses, defend, tellTwin: tell, answersForAll, ask });
     this.#interruptions.watch(endpoint);
   }
 
@@ -371,10 +370,7 @@ export class Lan {
     await this.#prober.close();
   }
 
-  /**
-   * Somebody else may have taken the container's address; the watch is told. False when the LAN cannot be asked. `tells`: where no
-   * stranger answers it is said whose it is, for another host that has the same MAC address for it.
-   */
+  /** The watch hears who else has the address. False when the LAN cannot be asked. `tells`: nobody else does, and a host with the same MAC address hears whose it is. */
   async #recheck(endpoint: LanEndpoint, address: InterfaceAddress, tells = false): Promise<boolean> {
     const { parentName, macAddress } = endpoint;
     const probe = this.#question({ ...endpoint, address, subnet: prefixOf(address, address.length) });
