@@ -208,19 +208,21 @@ export class LinkTable {
     await this.update();
     const isOne = ({ kind, parentIndex: on }: Link) => on === parentIndex && SUB_INTERFACE_KINDS.has(kind);
     if (address.includes(':')) await this.#readAgain(isOne);
-    const { namespaces } = this.#parts;
     const known = this.placesOf(address).flatMap((place) => this.#linkAt(place) ?? []);
-    const found = await namespaces.again(known.filter(isOne).map(asForeign));
-    const ownId = found.length > 0 ? await namespaces.ownId() : null;
-    return found.filter((link) => isOne(link) && link.parentNamespaceId === ownId);
+    const found = await this.#parts.namespaces.again(known.filter(isOne).map(asForeign));
+    return this.withParentsHere(found.filter(isOne));
   }
 
   /** Whether another namespace has a sub-interface of this parent of this namespace. */
   async hasSubInterfacesElsewhere(parentIndex: number): Promise<boolean> {
     const isOne = ({ kind, parentIndex: on }: Link) => on === parentIndex && SUB_INTERFACE_KINDS.has(kind);
-    const found = (await this.linksElsewhere(isOne)) ?? [];
+    return (await this.withParentsHere((await this.linksElsewhere(isOne)) ?? [])).length > 0;
+  }
+
+  /** Of links that were just read those whose parent is of this namespace: one of another may have the same index. */
+  async withParentsHere(found: readonly ForeignLink[]): Promise<ForeignLink[]> {
     const ownId = found.length > 0 ? await this.#parts.namespaces.ownId() : null;
-    return found.some((link) => link.parentNamespaceId === ownId);
+    return found.filter(({ parentNamespaceId }) => parentNamespaceId === ownId);
   }
 
   /**

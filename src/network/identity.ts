@@ -66,9 +66,15 @@ export class LinksOfEndpoints {
     const indexes = new Set<number | null>(this.#parents.values());
     const isOne = ({ kind, alias, parentIndex }: Link) =>
       kind === 'macvlan' && (endpointOfAlias(alias) !== null || indexes.has(parentIndex));
-    const byMark = new Map<string | null, ForeignLink>();
-    for (const link of (await this.#links.table.linksElsewhere(isOne)) ?? [])
-      byMark.set(endpointOfAlias(link.alias) !== null ? link.alias : `${link.parentIndex} ${link.macAddress}`, link);
+    const { table } = this.#links;
+    const all = (await table.linksElsewhere(isOne)) ?? [];
+    const isMarked = ({ alias }: Link) => endpointOfAlias(alias) !== null;
+    // Who has CAP_NET_ADMIN in any container may make links of any index and MAC address there, but none on our parents.
+    const unmarked = await table.withParentsHere(all.filter((link) => !isMarked(link)));
+    const byMark = new Map<string | null, ForeignLink>([
+      ...all.filter(isMarked).map((link): [string | null, ForeignLink] => [link.alias, link]),
+      ...unmarked.map((link): [string, ForeignLink] => [`${link.parentIndex} ${link.macAddress}`, link]),
+    ]);
     return (endpoint) => {
       const parentIndex = this.#parents.get(endpoint.parent);
       const marks = [endpointAlias(endpoint.id), `${parentIndex} ${endpoint.macAddress}`];

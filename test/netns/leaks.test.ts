@@ -256,6 +256,25 @@ describe('leaks on real links', { skip: outsideLab(), timeout: 300_000 }, () => 
       }
     });
 
+  test('a link of the MAC address of one that died is not its own on a link of another namespace with the index of the parent', async () => {
+    const pool = await makeNetwork();
+    await makeEndpoint(pool, '1');
+    const [endpoint] = await store.endpoints.list();
+    const lan0 = await links.byName('lan0');
+    assert.ok(endpoint && lan0);
+    await join_('1', 'c1');
+    kill('c1');
+    ip('netns add c2');
+    containers.push('c2');
+    // The namespaces that a link was moved to from here are those that are read.
+    ip('link add tie0 type veth peer name tie1');
+    ip('link set tie0 netns c2');
+    ip(`-n c2 link add base0 index ${lan0.index} type bridge`);
+    ip(`-n c2 link add link base0 name like0 address ${endpoint.macAddress} type macvlan`);
+    assert.deepEqual(await collect(), ['collected endpoint 111111111111 10.9.0.1/24', 'collected lease 10.9.0.1']);
+    assert.match(ip('-n c2 -o link show type macvlan'), /like0/);
+  });
+
   test('DeleteEndpoint takes a link also out of a namespace that a killed engine left behind, and no other', async () => {
     const pool = await makeNetwork();
     for (const digit of ['1', '2', '3']) await makeEndpoint(pool, digit);
