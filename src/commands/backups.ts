@@ -60,5 +60,7 @@ function countsOf(tables: Backup['tables']): Counts {
 }
 
 function inWords({ networks, endpoints, leases, names }: Counts): string {
-  return `${networks} networks, ${endpoints} endpoints, ${leases} addresses, ${names} names`;
+  const counted = (count: number, one: string, many = `${one}s`) => `${count} ${count === 1 ? one : many}`;
+  const words = [counted(networks, 'network'), counted(endpoints, 'endpoint'), counted(leases, 'address', 'addresses')];
+  return [...words, counted(names, 'name')].join(', ');
 }

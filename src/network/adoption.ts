@@ -12,6 +12,7 @@ import type { Log } from '../log.ts';
 import type { Endpoint, InterfaceAddress, Lease, Network } from '../model.ts';
 import { leaseKey, realmOf, type Store } from '../store/store.ts';
 import type { Endpoints } from './endpoints.ts';
+import { linkElsewhere } from './identity.ts';
 import { subnetOf } from './request.ts';
 import { undo } from './undo.ts';
 
@@ -81,6 +82,7 @@ async function findUnrecorded(parts: AdoptionParts, told: Set<string>): Promise<
       told.add(id);
       continue;
     }
+    if (await isOfAnother(parts, parentName, addresses)) continue;
     endpoints.push({
       id,
       networkId: network.id,
@@ -123,6 +125,17 @@ async function unknownInterfaces({ endpoints, links }: AdoptionParts): Promise<F
     if (isOnOurs) found.push({ id: idOf(link), parentName: parent.name, macAddress, addresses });
   }
   return found;
+}
+
+/** One that is recorded and there has such an address: an alias says whatever CAP_NET_ADMIN writes into it. */
+async function isOfAnother(
+  { endpoints, links }: AdoptionParts,
+  parentName: string,
+  addresses: readonly InterfaceAddress[],
+): Promise<boolean> {
+  for (const one of addresses.flatMap((address) => endpoints.withAddress(parentName, address)))
+    if ((await linkElsewhere(links, one)) !== undefined) return true;
+  return false;
 }
 
 /** Those of the network, one of each family. */

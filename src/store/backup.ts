@@ -11,8 +11,10 @@ import {
   lstatSync,
   openSync,
   readFileSync,
+  readSync,
   renameSync,
   rmSync,
+  type Stats,
   writeFileSync,
 } from 'node:fs';
 import { hostname } from 'node:os';
@@ -29,6 +31,8 @@ import { conflictKey, leaseKey, nameKey } from './store.ts';
 
 /** Says that a file is a backup, and which form it has. */
 const FORMAT = 'tsmacvlan backup 1';
+/** Of every file that has been written here. */
+const BEGINNING = '{"format":"tsmacvlan backup ';
 
 /** The first line. */
 interface Head {
@@ -60,8 +64,8 @@ export function writeBackup(file: string, found: Pick<Backup, 'schema' | 'versio
   const head: Head = { format: FORMAT, schema, version, host: hostname(), node, madeAt, sha256: sha256(text) };
   const target = resolve(file);
   const present = lstatSync(target, { throwIfNoEntry: false });
-  if (present !== undefined && !present.isFile())
-    throw errors.backupNotWritable(file, 'it is there and no regular file');
+  if (present !== undefined && !isReplaceable(target, present))
+    throw errors.backupNotWritable(file, 'it is there and no backup');
   const scratch = `${target}.new`;
   try {
     rmSync(scratch, { force: true });
@@ -71,6 +75,18 @@ export function writeBackup(file: string, found: Pick<Backup, 'schema' | 'versio
   } catch (error) {
     rmSync(scratch, { force: true });
     throw errors.backupNotWritable(file, reasonOf(error));
+  }
+}
+
+/** An empty file or a backup of any form. The state file, or whatever else a slip of the hand names, stays. */
+function isReplaceable(target: string, present: Stats): boolean {
+  if (!present.isFile()) return false;
+  const first = Buffer.alloc(BEGINNING.length);
+  const fd = openSync(target, 'r');
+  try {
+    return present.size === 0 || first.toString('utf8', 0, readSync(fd, first)) === BEGINNING;
+  } finally {
+    closeSync(fd);
   }
 }
 

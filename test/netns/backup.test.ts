@@ -157,12 +157,25 @@ describe('backup and restore', LIMITS, () => {
 
   test('a backup is for root alone, and says what is in it', async () => {
     await run();
-    assert.equal(await must('backup', file), `${file} has 1 networks, 1 endpoints, 1 addresses, 0 names\n`);
+    assert.equal(await must('backup', file), `${file} has 1 network, 1 endpoint, 1 address, 0 names\n`);
     assert.equal(statSync(file).mode & 0o777, 0o600);
     assert.deepEqual(
       readdirSync(directory).filter((name) => name.endsWith('.new')),
       [],
     );
+  });
+
+  test('a backup replaces a backup and nothing else', async () => {
+    const other = join(directory, 'notes');
+    writeFileSync(other, 'nothing to lose\n');
+    for (const target of [other, join(daemon.state, 'tsmacvlan.db'), directory]) {
+      const { code, said } = await command(['backup', target]);
+      assert.equal(code, 1, said);
+      assert.match(said, /^tsmacvlan: cannot write backup "[^"]+" \(it is there and no backup\); nothing was changed/);
+    }
+    assert.equal(readFileSync(other, 'utf8'), 'nothing to lose\n');
+    writeFileSync(other, '');
+    for (let time = 1; time <= 2; time++) await must('backup', other);
   });
 
   test('what is no backup, is not whole or is newer is refused, and changes nothing', async () => {
@@ -223,6 +236,21 @@ describe('backup and restore', LIMITS, () => {
     await start();
     await until(async () => !ip('link').includes('tsmi'));
     await check();
+  });
+
+  test('an interface that a container made itself, with an alias of ours, takes no address from one that is recorded', async () => {
+    const [victim] = running;
+    const { box, id } = await run();
+    assert.ok(victim);
+    ip(`-n ${box} link add link tsm${id.slice(0, 12)} name own0 type macvlan mode bridge`);
+    execFileSync('ip', ['-n', box, 'link', 'set', 'own0', 'alias', `tsmacvlan endpoint ${'d'.repeat(64)}`]);
+    ip(`-n ${box} address add ${victim.address}/24 dev own0`);
+    await must('backup', file);
+    await daemon.stop();
+    await must('restore', file);
+    await start();
+    await check();
+    ip(`-n ${box} link delete own0`);
   });
 
   test(`${ROUNDS} rounds of backup, wipe and restore with kill -9 at random moments, seed ${SEED}`, async (t) => {
