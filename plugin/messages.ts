@@ -210,6 +210,7 @@ const SAMPLES: { readonly [Name in MakerName]: Parameters<Makers[Name]> } = {
   whoUnknown: ['web'],
   doctorUnknown: ['web'],
   networkHasContainers: [NETWORK, ENDPOINT],
+  networkInDocker: [NETWORK, 'lan'],
   daemonSays: ['nothing is reserved or remembered for "web"; tsmacvlan leases lists the names'],
   daemonRefused: [
     'Tsmacvlan.CollectLeaks',

@@ -901,6 +901,12 @@ export const networkHasContainers = (network: string, endpoint: string) =>
     `network ${short(network)} has a container (endpoint ${short(endpoint)}), so Docker knows it; remove its containers and call docker network rm`,
   );
 
+export const networkInDocker = (network: string, name: string) =>
+  mistake(
+    'NETWORK_IN_DOCKER',
+    `Docker has network ${short(network)}, as ${quote(name)}, and its containers would not start again; call docker network rm ${short(network)} instead`,
+  );
+
 // --- pools (ipam) ------------------------------------------------------------------------------------------------
 
 export const addressSpaceUnknown = (addressSpace: string, known: readonly string[]) =>

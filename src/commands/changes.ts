@@ -79,5 +79,8 @@ async function findForgotten(typed: string): Promise<{ network: Network; pools: 
     throw errors.networkNotNamed(typed, found.length, 'call tsmacvlan forget');
   const endpoint = endpoints.find(({ networkId }) => networkId === network.id);
   if (endpoint !== undefined) throw errors.networkHasContainers(network.id, endpoint.id);
+  // A Docker that cannot be asked is taken at the word of who calls.
+  const docker = (await readInventory(() => undefined)).networks.find(({ id }) => id === network.id);
+  if (docker !== undefined) throw errors.networkInDocker(network.id, docker.name);
   return { network, pools: pools.filter(({ networkId }) => networkId === network.id) };
 }

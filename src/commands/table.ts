@@ -32,7 +32,7 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
   who: {
     summary: 'tell who has an address, a MAC address or a name, since when, and whether it answers',
     details:
-      'An address that nobody has is called free, with the one that is given out next. Last it says whether the LAN answers, for which silence takes 0.7 seconds.',
+      'A name is that of a container or a network; the beginning of an id does as well. An address that nobody has is called free, with the one that is given out next. Last it says whether the LAN answers, for which silence takes 0.7 seconds.',
     arguments: ['ADDRESS|MAC|NAME'],
     options: NAMED,
     examples: {
@@ -105,7 +105,7 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
   },
   forget: {
     summary:
-      'release a network that was removed while the plugin was away: Docker has none of this id, and tells nobody',
+      'forget a network that Docker removed while the plugin was away, and free its addresses; one that Docker has is refused',
     arguments: ['NETWORK'],
     options: JSON_OUTPUT,
     examples: { 'forget 3f2a9c1d04be': 'by the id, or its beginning, that tsmacvlan networks lists' },

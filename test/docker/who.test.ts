@@ -13,6 +13,10 @@ const CREATE = [
   ...'network create -d tsmacvlan --ipam-driver tsmacvlan -o parent=lan0 --subnet 192.0.2.0/24'.split(' '),
   ...'--gateway 192.0.2.254 --ip-range 192.0.2.64/28 --ipam-opt exclude=192.0.2.66'.split(' '),
 ];
+const IDLE = [
+  ...'network create -d tsmacvlan --ipam-driver tsmacvlan -o parent=lan0'.split(' '),
+  ...'--subnet 203.0.113.0/24 --gateway 203.0.113.1 idle'.split(' '),
+];
 
 interface Answer {
   readonly kind: string;
@@ -104,6 +108,14 @@ describe('who is where, engine 28.5.2', { skip: outsideLab(), timeout: 400_000 }
     assert.match(await say('who', 'later'), /^192\.0\.2\.75 is reserved for later, which does not run\n/);
     assert.match(await say('map'), /192\.0\.2\.75 {2}later {2}\(stopped\)\n/);
     assert.match(await say('unreserve', 'later', '--network', 'lan'), /it had 192\.0\.2\.75\n/);
+  });
+
+  test('a network that Docker has is not forgotten, also while no container runs on it', async () => {
+    const id = await machine.engine.must(...IDLE);
+    const { code, stderr } = await machine.plugin.commandInside('forget', id);
+    assert.equal(code, 1);
+    assert.match(stderr, /^tsmacvlan: Docker has network [0-9a-f]{12}, as "idle", and its containers would not start/);
+    await machine.engine.must('network', 'rm', 'idle');
   });
 
   test('the picture and the tables have names, and whole ids with --no-trunc', async () => {
