@@ -8,7 +8,6 @@ import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { daemonHeld } from '../src/errors.ts';
 import { holderOfNamespace, ownPidNamespace } from '../src/kernel/oneprocess.ts';
-import { manifest } from './manifest.ts';
 
 /** Where an engine that does not run keeps its plugins, unless it has another data-root. */
 const PLUGINS = '/var/lib/docker/plugins';
@@ -19,10 +18,9 @@ interface ListedPlugin {
   readonly Enabled: boolean;
 }
 
-/** Names of the enabled managed plugins that are tsmacvlan. */
+/** Names of the enabled managed plugins that are tsmacvlan, of whatever version: what they say of themselves begins so. */
 function enabledPlugins(): string[] {
-  const { description } = manifest() as { description: string };
-  const isOurs = ({ Description, Enabled }: ListedPlugin) => Enabled && Description === description;
+  const isOurs = ({ Description, Enabled }: ListedPlugin) => Enabled && String(Description).startsWith('tsmacvlan');
   return (pluginsByEngine() ?? pluginsOnDisk()).filter(isOurs).map(({ Name }) => Name);
 }
 
