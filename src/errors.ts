@@ -904,7 +904,7 @@ export const networkHasContainers = (network: string, endpoint: string) =>
 export const networkInDocker = (network: string, name: string) =>
   mistake(
     'NETWORK_IN_DOCKER',
-    `Docker has network ${short(network)}, as ${quote(name)}, and its containers would not start again; call docker network rm ${short(network)} instead`,
+    `network ${short(network)} is there in Docker, as ${quote(name)}, and its containers would not start again; call docker network rm ${short(network)} instead`,
   );
 
 // --- pools (ipam) ------------------------------------------------------------------------------------------------

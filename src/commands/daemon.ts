@@ -1,5 +1,5 @@
 /** Which daemon runs here, whatever way it was installed, and questions to it. */
-import { readdirSync } from 'node:fs';
+import { type Dirent, readdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import * as errors from '../errors.ts';
 import { SETTINGS, readSettings } from '../settings.ts';
@@ -35,18 +35,21 @@ async function answers(path: string): Promise<boolean> {
 
 /** Those of legacy plugins, and of managed ones in a directory each, with the engine's own name of it. */
 function socketsBelow(directory: string): string[] {
+  const managed = entriesOf(directory).filter((entry) => entry.isDirectory());
+  return [directory, ...managed.map(({ name }) => join(directory, name))].flatMap(socketsIn);
+}
+
+function socketsIn(directory: string): string[] {
+  return entriesOf(directory).flatMap((entry) => (entry.isSocket() ? [join(directory, entry.name)] : []));
+}
+
+/** None where the directory is not there: one of a plugin goes with it, also while it is looked at. Throws ROOT_NEEDED. */
+function entriesOf(directory: string): Dirent[] {
   try {
-    const entries = readdirSync(directory, { withFileTypes: true });
-    const managed = entries.filter((entry) => entry.isDirectory()).map(({ name }) => join(directory, name));
-    return [directory, ...managed].flatMap(socketsIn);
+    return readdirSync(directory, { withFileTypes: true });
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === 'EACCES') throw errors.rootNeeded(`directory ${errors.quote(directory)}`);
     return [];
   }
-}
-
-function socketsIn(directory: string): string[] {
-  const entries = readdirSync(directory, { withFileTypes: true });
-  return entries.filter((entry) => entry.isSocket()).map(({ name }) => join(directory, name));
 }

@@ -114,7 +114,10 @@ describe('who is where, engine 28.5.2', { skip: outsideLab(), timeout: 400_000 }
     const id = await machine.engine.must(...IDLE);
     const { code, stderr } = await machine.plugin.commandInside('forget', id);
     assert.equal(code, 1);
-    assert.match(stderr, /^tsmacvlan: Docker has network [0-9a-f]{12}, as "idle", and its containers would not start/);
+    assert.match(
+      stderr,
+      /^tsmacvlan: network [0-9a-f]{12} is there in Docker, as "idle", and its containers would not start/,
+    );
     await machine.engine.must('network', 'rm', 'idle');
   });
 
