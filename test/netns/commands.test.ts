@@ -133,7 +133,7 @@ describe('the command line', LIMITS, () => {
   test('a backup does not replace what is no file', async () => {
     symlinkSync('/dev/null', '/run/link');
     for (const place of ['/dev/null', '/run/link', '/run'])
-      assert.match((await run(['backup', place])).error, /it is there and no regular file\); nothing was changed/);
+      assert.match((await run(['backup', place])).error, /it is there and no backup\); nothing was changed/);
     assert.match((await run(['backup', '/nowhere/x'])).error, /no such file or directory/);
   });
 
