@@ -155,11 +155,13 @@ async function mistyped({ host, engine }: Machine, command: string, expected: Re
   claim('it is refused with a sentence that says why', code !== 0 && expected.test(stderr));
 }
 
+const PICTURE = /^lan0\n.* network lan {2}[^]* (web|db)\n/;
+
 async function draw({ host, plugin }: Machine): Promise<void> {
   prompt(host.name, 'tsmacvlan map');
-  const picture = await plugin.command('map');
+  const { stdout: picture } = await plugin.commandInside('map');
   say(indent(picture));
-  claim('the picture shows the network on its parent', /lan0[^]*network/.test(picture));
+  claim('the picture shows the network on its parent, and its containers by name', PICTURE.test(picture));
 }
 
 function countSenders(frames: Frame[]): Map<string, number> {
