@@ -65,8 +65,13 @@ export class Plugin {
 
   /** The output of another command of the executable: `plugin.command('map')`. */
   command(...words: string[]): Promise<string> {
-    // It stands outside the host, where disk and socket have other paths.
-    const env = { ...this.environment(), STATE_DIR: this.host.file(STATE_DIRECTORY), SOCKET: this.socket };
+    // It stands outside the host, where disk and sockets have other paths; this machine's own Docker is nobody's to ask.
+    const places = {
+      STATE_DIR: this.host.file(STATE_DIRECTORY),
+      SOCKET: this.socket,
+      DOCKER_HOST: `unix://${this.host.file('/run/docker.sock')}`,
+    };
+    const env = { ...this.environment(), ...places };
     return output([process.execPath, BUNDLE, ...words], { env });
   }
 
