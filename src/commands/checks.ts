@@ -173,7 +173,7 @@ const gatewaysAnswer: Check<Network> = async (network, { ask, naming, filteredPa
   return gateways.length === 0 ? null : ok(subject, `gateway ${gateways.join(' ')} answers`);
 };
 
-/** Who stands in the host's neighbour table with an address that containers may get, and still answers. */
+/** Who is in the host's neighbour table with an address that containers may get, and still answers. */
 const rangeIsFree: Check<Network> = async ({ id, parent }, { records, links, naming, ask }) => {
   const pools = records.pools.filter(({ networkId }) => networkId === id);
   const taken = new Set(records.leases.map(({ address }) => address));

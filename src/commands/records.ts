@@ -12,7 +12,7 @@ export type Seen<T extends TableName> = Pick<Records, T> & {
   readonly filteredParents: readonly string[];
 };
 
-/** Throws what stands in the way of reading them: STORE_MISSING, ROOT_NEEDED, … */
+/** Throws why they cannot be read: STORE_MISSING, ROOT_NEEDED, … */
 export async function readRecords<const T extends TableName>(...tables: readonly T[]): Promise<Seen<T>> {
   const answer = await readTold(tables);
   const { endpoints } = answer.Tables;

@@ -32,7 +32,7 @@ const MOST_LOOKS = 10;
 
 /**
  * Records what runs here and is not recorded, once after a restore: until two looks in a row find nothing more. What cannot be
- * recorded stands in the log, and is tried again at the next start.
+ * recorded is named in the log, and is tried again at the next start.
  */
 export async function adoptContainers(parts: AdoptionParts): Promise<void> {
   const { store, log } = parts;

@@ -63,9 +63,7 @@ export function writeBackup(file: string, found: Pick<Backup, 'schema' | 'versio
   const madeAt = new Date().toISOString();
   const head: Head = { format: FORMAT, schema, version, host: hostname(), node, madeAt, sha256: sha256(text) };
   const target = resolve(file);
-  const present = lstatSync(target, { throwIfNoEntry: false });
-  if (present !== undefined && !isReplaceable(target, present))
-    throw errors.backupNotWritable(file, 'it is there and no backup');
+  refuseOther(file, target);
   const scratch = `${target}.new`;
   try {
     rmSync(scratch, { force: true });
@@ -76,6 +74,18 @@ export function writeBackup(file: string, found: Pick<Backup, 'schema' | 'versio
     rmSync(scratch, { force: true });
     throw errors.backupNotWritable(file, reasonOf(error));
   }
+}
+
+/** Throws BACKUP_NOT_WRITABLE for what is there and no backup, or cannot be known for one. */
+function refuseOther(file: string, target: string): void {
+  let isRefused: boolean;
+  try {
+    const present = lstatSync(target, { throwIfNoEntry: false });
+    isRefused = present !== undefined && !isReplaceable(target, present);
+  } catch (error) {
+    throw errors.backupNotWritable(file, reasonOf(error));
+  }
+  if (isRefused) throw errors.backupNotWritable(file, 'it is there and no backup');
 }
 
 /** An empty file or a backup of any form. The state file, or whatever else a slip of the hand names, stays. */

@@ -58,7 +58,7 @@ test('options may stand before and after the words, and words after two dashes a
   assert.deepEqual(readLine(['help', 'map']), { kind: 'help', of: 'map' });
 });
 
-test('each example is a line that is understood, and stands in the help with every option', () => {
+test('each example is a line that is understood, and the help has it with every option', () => {
   for (const [name, { examples, options = {} }] of Object.entries(COMMANDS)) {
     const help = helpOf(name);
     for (const line of Object.keys(examples)) {

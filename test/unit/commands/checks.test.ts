@@ -9,36 +9,10 @@ import {
   stateHasRoom,
 } from '../../../src/commands/checks.ts';
 import type { Link } from '../../../src/kernel/link.ts';
-import type { Conflict, Endpoint, Network } from '../../../src/model.ts';
+import type { Conflict } from '../../../src/model.ts';
 import { Naming, NO_NAMES } from '../../../src/naming.ts';
-import { readNetworkOptions } from '../../../src/network/options.ts';
-import { interfaceAddress } from '../../lab/addresses.ts';
+import { ENDPOINT, NETWORK, endpoint, network, when } from './fixture.ts';
 
-const when = '2026-11-20T00:00:00.000Z';
-const [NETWORK, ENDPOINT] = ['a'.repeat(64), 'e'.repeat(64)];
-
-const network: Network = {
-  id: NETWORK,
-  options: readNetworkOptions({ parent: 'eth0' }),
-  parent: { name: 'eth0', made: false, promiscuous: false, recipe: null },
-  internal: false,
-  subnets: [
-    { addressSpace: 'TsmacvlanLocal', subnet: '192.168.1.0/24', gateway: '192.168.1.1', realm: 'TsmacvlanLocal' },
-  ],
-  hostAddresses: [],
-  createdAt: when,
-};
-const endpoint: Endpoint = {
-  id: ENDPOINT,
-  networkId: NETWORK,
-  state: 'joined',
-  parent: 'eth0',
-  linkName: 'tsm',
-  macAddress: '02:42:c0:a8:01:40',
-  addresses: [interfaceAddress('192.168.1.64/24')],
-  interfaceName: null,
-  changedAt: when,
-};
 const conflict: Conflict = {
   kind: 'address',
   parent: 'eth0',

@@ -2,26 +2,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { findAddress, findMac, findName, readWhom } from '../../../src/commands/findings.ts';
-import type { Conflict, Endpoint, Network, Pool, Records, Remembered } from '../../../src/model.ts';
-import { readNetworkOptions } from '../../../src/network/options.ts';
-import { interfaceAddress } from '../../lab/addresses.ts';
+import type { Conflict, Network, Pool, Records, Remembered } from '../../../src/model.ts';
 import { leaseRecord } from '../store/lease.ts';
+import { ENDPOINT, NETWORK, SPACE, endpoint, network, when } from './fixture.ts';
 
-const when = '2026-11-20T00:00:00.000Z';
-const SPACE = 'TsmacvlanLocal';
 const POOL_ID = `${SPACE}/192.168.1.0/24/192.168.1.64/26?exclude=192.168.1.70`;
-const [NETWORK, ENDPOINT] = ['a'.repeat(64), 'e'.repeat(64)];
 const STRANGER = '3c:22:fb:10:aa:01';
 
-const network: Network = {
-  id: NETWORK,
-  options: readNetworkOptions({ parent: 'eth0' }),
-  parent: { name: 'eth0', made: false, promiscuous: false, recipe: null },
-  internal: false,
-  subnets: [{ addressSpace: SPACE, subnet: '192.168.1.0/24', gateway: '192.168.1.1', realm: SPACE }],
-  hostAddresses: [],
-  createdAt: when,
-};
 const pool: Pool = {
   id: POOL_ID,
   addressSpace: SPACE,
@@ -30,17 +17,6 @@ const pool: Pool = {
   options: { exclude: '192.168.1.70' },
   networkId: NETWORK,
   createdAt: when,
-  changedAt: when,
-};
-const endpoint: Endpoint = {
-  id: ENDPOINT,
-  networkId: NETWORK,
-  state: 'joined',
-  parent: 'eth0',
-  linkName: 'tsm',
-  macAddress: '02:42:c0:a8:01:40',
-  addresses: [interfaceAddress('192.168.1.64/24')],
-  interfaceName: null,
   changedAt: when,
 };
 const lease = (last: number, more: object) => ({

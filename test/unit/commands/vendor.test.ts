@@ -13,7 +13,7 @@ const LISTS = {
     'OUI/MA-L\n3C-22-FB   (hex)\t\tApple, Inc.\r\n3C22FB     (base 16)\t\tApple, Inc.\r\n\t\t\t\tCupertino\r\n',
 };
 
-test('the vendor of a MAC address stands in the list that the host has', (t) => {
+test('the vendor of a MAC address comes from the list that the host has', (t) => {
   assert.equal(vendorOf('3c:22:fb:10:aa:01', temporaryDirectory(t)), null);
   for (const [file, text] of Object.entries(LISTS)) {
     const root = temporaryDirectory(t);
