@@ -10,6 +10,9 @@ import { isIPv4, isIPv6 } from 'node:net';
 import { Address6 } from 'ip-address';
 import type { Family, InterfaceAddress } from './model.ts';
 
+/** Each byte in two digits. */
+const HEX: readonly string[] = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, '0'));
+
 /** An address as a number; parseAddress() and formatAddress() lead from text and back. */
 export interface Address {
   readonly family: Family;
@@ -143,16 +146,18 @@ export function parseMac(text: string): string | undefined {
   return isMac ? text.toLowerCase().replaceAll('-', ':') : undefined;
 }
 
-/** Six bytes as `02:42:c0:a8:01:02`. */
+/** Six bytes as `02:42:c0:a8:01:02`. Every frame that is heard is written so twice: hence no regular expression. */
 export function formatMac(bytes: Uint8Array): string {
-  return Buffer.from(bytes)
-    .toString('hex')
-    .replace(/..(?=.)/g, '$&:');
+  let text = '';
+  for (const byte of bytes) text += text === '' ? HEX[byte] : `:${HEX[byte]}`;
+  return text;
 }
 
 /** The six bytes of a MAC address that parseMac or formatMac made. */
 export function macBytes(mac: string): Uint8Array {
-  return Uint8Array.from(mac.split(':'), (digits) => Number.parseInt(digits, 16));
+  const bytes = new Uint8Array(6);
+  for (let at = 0; at < bytes.length; at++) bytes[at] = Number.parseInt(mac.slice(3 * at, 3 * at + 2), 16);
+  return bytes;
 }
 
 /** A group address (broadcast included), which no interface may have as its own: IEEE 802-2014, 8.2.2. */
@@ -166,7 +171,7 @@ export function isMulticastMac(mac: string): boolean {
  */
 export function macFromIPv4(prefix: string, { value }: Address): string {
   const number = Number(value);
-  return [prefix, ...[24, 16, 8, 0].map((shift) => hexByte((number >>> shift) & 255))].join(':');
+  return [prefix, ...[24, 16, 8, 0].map((shift) => HEX[(number >>> shift) & 255])].join(':');
 }
 
 /**
@@ -176,8 +181,4 @@ export function macFromIPv4(prefix: string, { value }: Address): string {
 export function macFromIPv6(prefix: string, address: Address): string {
   const hash = createHash('sha256').update(addressBytes(address)).digest();
   return [prefix, formatMac(hash.subarray(0, 4))].join(':');
-}
-
-function hexByte(byte: number): string {
-  return byte.toString(16).padStart(2, '0');
 }

@@ -375,12 +375,18 @@ export class Port implements Wire {
 
   #tickMs(): number {
     if (this.#isQuestioning || this.#spec.clock.nowMs() - this.#sentAtMs < PROMPT_MS) return PROMPT_TICK_MS;
-    return this.#all().every(({ isOnStandby }) => isOnStandby) ? STANDBY_TICK_MS : ASKING_TICK_MS;
+    return this.#isAllOnStandby() ? STANDBY_TICK_MS : ASKING_TICK_MS;
   }
 
   /** Somebody was asked beside the detections. */
   get #isQuestioning(): boolean {
     return this.#judge.isAsking || this.#inquiries.isAsking;
+  }
+
+  /** Asked for each frame that is sent: no list is made for it. */
+  #isAllOnStandby(): boolean {
+    for (const set of this.#detections.values()) for (const { isOnStandby } of set) if (!isOnStandby) return false;
+    return true;
   }
 
   #all(): Detection[] {
