@@ -14,11 +14,14 @@ import {
 import { createServer, type Server } from 'node:net';
 import { dirname, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { setImmediate as immediate } from 'node:timers/promises';
 import { PluginError } from '../../../src/errors.ts';
 import { bindSocket } from '../../../src/server/socket.ts';
 import { temporaryDirectory } from '../temporary.ts';
 
 const options = { timeout: 10_000 };
+/** Longer than a daemon that is too busy to answer is waited for. */
+const STILL_MS = 1100;
 
 function newServer(t: TestContext): Server {
   const server = createServer((socket) => socket.on('error', () => undefined).end());
@@ -66,6 +69,19 @@ test('a socket whose daemon is dead is replaced', options, async (t) => {
   const server = newServer(t);
   await bindSocket(server, path);
   assert.equal(lstatSync(path).mode & 0o777, 0o600);
+  assert.ok(server.listening);
+});
+
+test('a socket whose daemon is dead is replaced also by one that stands still meanwhile', options, async (t) => {
+  const path = join(temporaryDirectory(t), 's.sock');
+  await leaveStaleSocket(t, path);
+  const server = newServer(t);
+  // From here, as from a program's first turn of the loop, timers come before what the kernel says.
+  await immediate();
+  const bound = bindSocket(server, path);
+  const untilMs = performance.now() + STILL_MS;
+  while (performance.now() < untilMs);
+  await bound;
   assert.ok(server.listening);
 });
 
