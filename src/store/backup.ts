@@ -23,7 +23,7 @@ import { DatabaseSync } from 'node:sqlite';
 import { getSystemErrorMessage } from 'node:util';
 import * as errors from '../errors.ts';
 import { type Records, TABLES, type TableName } from '../model.ts';
-import { restoreNode } from './etcd/identity.ts';
+import { dropNode, restoreNode } from './etcd/identity.ts';
 import { canonical, DATABASE, holdDirectory, readLocalStore, RESTORED, storeFailure } from './local.ts';
 import { MIGRATIONS, migrate } from './schema.ts';
 import { HELD_IN } from './snapshot.ts';
@@ -122,9 +122,7 @@ export async function restoreBackup(directory: string, file: string, backup: Bac
   try {
     build(scratch, backup);
     await check(scratch, file);
-    const aside = setAside(target);
-    renameSync(scratch, target);
-    if (backup.node !== null) restoreNode(directory, backup.node);
+    const aside = putInPlace(scratch, target, backup.node);
     syncDirectory(dirname(target));
     return aside;
   } catch (error) {
@@ -132,6 +130,23 @@ export async function restoreBackup(directory: string, file: string, backup: Bac
   } finally {
     for (const left of [scratch, `${scratch}-journal`]) rmSync(left, { force: true });
     lock.close();
+  }
+}
+
+/**
+ * The host's name goes before its records: with these alone, after a crash, it would begin in a shared store as a new host whose
+ * addresses are all another one's. With its name alone it is a host that asks the LAN before it gives back what it does not know of.
+ */
+function putInPlace(scratch: string, target: string, node: string | null): string | null {
+  const directory = dirname(target);
+  const isNamed = node !== null && restoreNode(directory, node);
+  try {
+    const aside = setAside(target);
+    renameSync(scratch, target);
+    return aside;
+  } catch (error) {
+    if (isNamed) dropNode(directory);
+    throw error;
   }
 }
 

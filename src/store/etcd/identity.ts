@@ -84,10 +84,20 @@ export function peekNode(stateDirectory: string): string | null {
   return existsSync(file) ? (readName(file)[0] ?? null) : null;
 }
 
-/** The name it had, where it has none any more: what it claimed in a shared store stands there by this name. */
-export function restoreNode(stateDirectory: string, node: string): void {
+/**
+ * The name it had, where it has none any more: what it claimed in a shared store stands there by this name. Answers whether it was
+ * written.
+ */
+export function restoreNode(stateDirectory: string, node: string): boolean {
   const file = join(resolve(stateDirectory), 'node');
-  if (!existsSync(file) && NODE_FILE.test(node)) writeWhole(file, `${node}\n`);
+  const isWanted = !existsSync(file) && NODE_FILE.test(node);
+  if (isWanted) writeWhole(file, `${node}\n`);
+  return isWanted;
+}
+
+/** It has none, as before restoreNode(). */
+export function dropNode(stateDirectory: string): void {
+  rmSync(join(resolve(stateDirectory), 'node'), { force: true });
 }
 
 /** From now on this host refuses to be the node, also while the other machine is off. */
