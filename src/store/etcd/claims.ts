@@ -256,7 +256,11 @@ export class Registry {
   /** What stands at the key when it is time to try again: after a pause, what was found is of the past. */
   async #reread(key: string, found: StoredValue | undefined, turns: Turns): Promise<StoredValue | undefined> {
     if (!(await turns.pause())) return found;
-    return (await this.#etcd.transaction([{ key, revision: NO_REVISION }], [], [key])).found[0];
+    return this.#read(key);
+  }
+
+  async #read(key: string, patienceMs?: number): Promise<StoredValue | undefined> {
+    return (await this.#etcd.transaction([{ key, revision: NO_REVISION }], [], [key], patienceMs)).found[0];
   }
 
   /**
@@ -276,10 +280,12 @@ export class Registry {
       await this.membership.ensure();
       if (mayWait && this.#held !== undefined) continue;
       const { condition } = this.membership;
-      const all = [...conditions, condition];
-      const outcome = await this.#etcd.transaction(all, changes, [key, condition.key], patienceMs);
-      const [found, node] = outcome.found;
-      if (outcome.isDone || node?.revision === condition.revision) return { ...outcome, found };
+      const outcome = await this.#etcd.transaction([...conditions, condition], changes, [key], patienceMs);
+      const [found] = outcome.found;
+      // Mostly another host was first at the key, and there is nothing more to ask.
+      const isAsThought = conditions.every((one) => one.key !== key || one.revision === (found?.revision ?? 0));
+      if (outcome.isDone || !isAsThought) return { ...outcome, found };
+      if ((await this.#read(condition.key, patienceMs))?.revision === condition.revision) return { ...outcome, found };
       this.membership.forfeit(condition.revision);
     }
   }

@@ -320,7 +320,8 @@ export class SharedLeases implements LeaseTable {
       for (const key of keys) await this.#serial.run(key, () => this.#settleOne(key));
     };
     // The first failure ends it: the next would fail too.
-    await Promise.all(Array.from({ length: AT_ONCE }, work)).catch(() => undefined);
+    const atOnce = Math.min(AT_ONCE, doubted.length);
+    await Promise.all(Array.from({ length: atOnce }, work)).catch(() => undefined);
   }
 
   async #settleOne(key: string): Promise<void> {

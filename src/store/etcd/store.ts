@@ -148,6 +148,7 @@ export class ClusterStore implements Store {
     const leave = new AbortController();
     try {
       this.#goUp();
+      this.#nameOthers();
       const began = performance.now();
       const failure = await Promise.race([watch.ended, this.#keepUp(leave.signal)]);
       if (failure !== undefined) this.#log.warn(NONSENSE, { cause: failure.message });
@@ -246,8 +247,7 @@ export class ClusterStore implements Store {
   async #watch(position: Position): Promise<ChangeStream> {
     for (let tries = 1; ; tries++) {
       const watch = this.#registry.watch(position, (changes, at) => {
-        this.#view.apply(changes, at);
-        this.leases.review(changes);
+        this.leases.review(this.#view.apply(changes, at));
       });
       const error = await watch.began.then(
         () => undefined,

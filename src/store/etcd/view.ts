@@ -27,6 +27,8 @@ export class View {
   /** By key of the lease: nodes that have it too, and since when. */
   readonly #rivals = new Map<string, Map<string, string>>();
   readonly #awaited = new Set<string>();
+  /** By key of the lease, the revisions of this node's claims on what nobody had, of which no change told yet. */
+  readonly #answered = new Map<string, number>();
   #isRestored = false;
   /** All changes up to here are in. */
   #at: Position = { clusterId: '', revision: 0 };
@@ -109,7 +111,8 @@ export class View {
 
   /** Nodes but this one that have the address too, each with its date; those of a claim are not among them. */
   rivals(key: string): [string, string][] {
-    return [...(this.#rivals.get(key) ?? [])].filter(([node]) => node !== this.#node);
+    const all = this.#rivals.get(key);
+    return all === undefined ? [] : [...all].filter(([node]) => node !== this.#node);
   }
 
   /** Whether this node has said that it has the address too. */
@@ -135,7 +138,8 @@ export class View {
   /** Begins anew with all there is. Answers the keys of leases that were there and are not any more, of which no change told. */
   load(news: readonly News[], at: Position): string[] {
     const known = [...this.#entries.keys()];
-    for (const table of [this.#entries, this.#nodes, this.#rivals, this.#awaited, this.#wentAtMs]) table.clear();
+    for (const table of [this.#entries, this.#nodes, this.#rivals, this.#awaited, this.#wentAtMs, this.#answered])
+      table.clear();
     this.#isRestored = false;
     this.#latest = 0;
     // What happened meanwhile was not seen.
@@ -145,9 +149,11 @@ export class View {
     return known.filter((key) => !this.#entries.has(key));
   }
 
-  /** Changes in order, the last of them there. */
-  apply(news: readonly News[], at: Position): void {
+  /** Changes in order, the last of them there. Answers those that say more than the answers to this node's own claims did. */
+  apply(news: readonly News[], at: Position): News[] {
+    const unknown: News[] = [];
     for (const one of news) {
+      if (!this.#isEcho(one)) unknown.push(one);
       if ('lease' in one) this.#change(one.lease, one.entry, one.revision);
       else if ('node' in one) this.#noteNode(one.node, one.isAlive);
       else if ('rival' in one) this.#noteRival(one.rival, one.of, one.since);
@@ -157,6 +163,13 @@ export class View {
     }
     this.#at = at;
     this.#latest = Math.max(this.#latest, at.revision);
+    return unknown;
+  }
+
+  /** What the answer to a claim on a free address said before: most of what a host hears when it starts containers. */
+  #isEcho(one: News): boolean {
+    if (!('lease' in one) || this.#answered.get(one.lease) !== one.revision) return false;
+    return this.#answered.delete(one.lease);
   }
 
   #noteNode(node: string, isAlive: boolean): void {
@@ -192,7 +205,11 @@ export class View {
   /** What an answer said. It may be overtaken by the changes, which then know better. */
   note(key: string, entry: Entry): void {
     this.#latest = Math.max(this.#latest, entry.revision);
-    if (entry.revision > this.#at.revision) this.#change(key, entry, entry.revision);
+    if (entry.revision <= this.#at.revision) return;
+    const { nodes, heir } = entry.claim;
+    const isOurs = nodes.length === 1 && nodes[0] === this.#node && heir === undefined;
+    if (isOurs && !this.#entries.has(key)) this.#answered.set(key, entry.revision);
+    this.#change(key, entry, entry.revision);
   }
 
   /** Another host's lease; undefined when none but this host has the address. */

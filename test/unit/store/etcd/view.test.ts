@@ -126,6 +126,18 @@ describe('the view of the shared store', () => {
     }
   });
 
+  test('a change says nothing new of a claim that was answered on what nobody had, and what others do is always news', () => {
+    const view = loaded([{ lease: OURS, entry: claimed('other', 3), revision: 3 }]);
+    const free = 'lan/192.168.1.3';
+    const told = (lease: string, revision: number, node = 'me') =>
+      view.apply([{ lease, entry: claimed(node, revision), revision }], { clusterId: CLUSTER, revision }).length;
+    view.note(free, claimed('me', 6));
+    assert.deepEqual([told(free, 6), told(free, 7), told(free, 8, 'other')], [0, 1, 1]);
+    view.note(OURS, claimed('me', 9));
+    assert.equal(told(OURS, 9), 1, 'it was another host’s before');
+    assert.equal(told('lan/192.168.1.4', 10), 1, 'no answer came before it');
+  });
+
   test('who has an address too, and who is awaited after a restore', () => {
     const view = loaded();
     assert.equal(view.isInDoubt, false);
