@@ -222,6 +222,20 @@ export class EtcdCluster {
     }
   }
 
+  /** Until its database takes no more changes; the plan has a quota. */
+  async fill(): Promise<void> {
+    for (let i = 0; (await this.ctl('put', 'filler', 'x'.repeat(100_000))).code === 0; i++)
+      if (i === 100) throw new Error('etcd does not fill');
+  }
+
+  /** As its documentation says to an operator whose database is full. */
+  async makeRoom(): Promise<void> {
+    const { header } = JSON.parse(await this.must('get', '-w', 'json', 'x')) as { header: { revision: number } };
+    await this.must('compact', String(header.revision));
+    await this.must('defrag');
+    await this.must('alarm', 'disarm');
+  }
+
   /** A figure of the members' own, summed over them: `metric('grpc_server_started_total', 'grpc_method="Txn"')`. */
   async metric(name: string, label = ''): Promise<number> {
     const texts = await Promise.all(

@@ -7,7 +7,7 @@ import { randomBytes } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { randomOf } from './drill.ts';
-import { type Owner, Owners } from './owners.ts';
+import { demandLogin, type Owner, Owners, PASSWORD_FILE } from './owners.ts';
 import { until } from './patience.ts';
 import { type Container, Refusal } from './understudy.ts';
 
@@ -36,7 +36,6 @@ const SUBNET = '10.9.0.0/26';
 const EACH = 13;
 /** Between two acts of an engine, from half as much to half as much again. */
 const PACE_MS = 300;
-const PASSWORD_FILE = '/run/disk/password';
 const SNAPSHOT = '/run/owners-snapshot';
 /** As long as an engine tries a call. */
 const CALL_MS = 15_000;
@@ -79,7 +78,7 @@ export class OwnersDrill {
     const settings = { STORE_USER: 'host', STORE_PASSWORD: PASSWORD_FILE, LOG_LEVEL: 'warn' };
     const prepare = (host: Owner['host']) => writeFileSync(host.file(PASSWORD_FILE), `${this.#password}\n`);
     const probe = (name: string) => ({ PROBE: NAMES.indexOf(name) % 2 === 0 ? 'off' : 'fast' });
-    const owners = await Owners.open({ names: NAMES, settings, subnet: SUBNET, lock, prepare, probe });
+    const owners = await Owners.open({ names: NAMES, settings, subnet: SUBNET, lock: demandLogin, prepare, probe });
     try {
       this.#endMs = performance.now() + this.#plan.minutes * 60_000;
       const engines = NAMES.flatMap((name, at) => [0, 1].map((which) => this.#engine(owners.of(name), 2 * at + which)));
@@ -315,15 +314,6 @@ const STRIKES: Readonly<Record<string, Blow>> = {
     act: ({ rotate }) => rotate(),
   },
 };
-
-async function lock(etcd: Owners['etcd']): Promise<void> {
-  const words = ['user add root:r00t', 'user grant-role root root', 'user add host:first', 'role add tsmacvlan'];
-  for (const one of words) await etcd.must(...one.split(' '));
-  await etcd.must('role', 'grant-permission', 'tsmacvlan', '--prefix=true', 'readwrite', '/tsmacvlan/');
-  await etcd.must('user', 'grant-role', 'host', 'tsmacvlan');
-  await etcd.must('auth', 'enable');
-  etcd.login = 'root:r00t';
-}
 
 /** All three, so that the next that goes leaves a majority. */
 async function healthy(etcd: Owners['etcd']): Promise<void> {
