@@ -12,13 +12,20 @@ NODE_IS_OLD := $(shell node -e 'const [a, b] = process.versions.node.split(".");
 PINNED := $(RUNTIME)/.package-lock.json
 READY := $(if $(NODE_IS_OLD),$(PINNED)) node_modules/.package-lock.json
 
-.PHONY: help build check watch unit test-netns test-docker test durations lifecycle parity sim kills crashes backups claims owners scale fuzz soak outages reboots squatters races swarm-long demo bench clean tables proto plugin plugin-enable push install uninstall release
+.PHONY: help build check watch unit test-netns test-docker test durations lifecycle parity sim kills crashes backups claims owners scale fuzz soak outages reboots squatters races swarm-long demo bench clean tables proto single plugin plugin-enable push install uninstall release sign
 
 # The managed plugin's name on this engine. With any tag but `latest`, `-d tsmacvlan` works too (docs/install.md).
 PLUGIN ?= tsmacvlan:lan
 PREFIX ?= /usr/local
-LEVELS := unit sim package netns docker vlan swarm
+RELEASE ?= release
+# Of the key that signs releases.
+PUBLIC ?= tsmacvlan.pub
+VERSION = $(shell node -p 'require("./package.json").version')
+LEVELS := unit sim package netns docker install vlan swarm
 INSTALLED := $(DESTDIR)$(PREFIX)
+UNIT := $(PREFIX)/lib/systemd/system/tsmacvlan.service
+# Where versions before the one file had them.
+OLD_INSTALL := $(PREFIX)/lib/tsmacvlan /etc/systemd/system/tsmacvlan.service
 # Prints the networks of the installed service, if there are any; its settings may name another state directory.
 LEFT = STATE_DIR="$$(sed -n 's/^STATE_DIR=//p' /etc/default/tsmacvlan 2>/dev/null)" $(INSTALLED)/bin/tsmacvlan networks 2>/dev/null | grep -v '^none$$' >&2
 
@@ -29,11 +36,14 @@ help: ## this list
 # looks at all that it exports, of which WebSocket loads a whole client (lib/internal/bootstrap/realm.js, getESMFacade). Left out is
 # what no call reaches and every start would load: code pages and file types of express, and winston's colours for developers.
 # docs/dependencies.md says what each of these is worth.
-build: $(READY) ## bundle dist/tsmacvlan.cjs and bin/tsmacvlan, its launcher
-	esbuild src/tsmacvlan.ts --bundle --platform=node --target=node22 --format=cjs --external:koffi --log-level=warning \
+BUNDLE = esbuild src/tsmacvlan.ts --bundle --platform=node --target=node22 --format=cjs --log-level=warning \
 	  --minify-whitespace --minify-syntax --line-limit=120 \
-	  --external:../encodings --alias:mime-db=./plugin/empty.json --define:process.env.NODE_ENV=\"production\" \
-	  --banner:js="$$(esbuild plugin/oldnode.js --minify-whitespace)" --outfile=dist/tsmacvlan.cjs --metafile=dist/contents.json
+	  --external:../encodings --alias:mime-db=./plugin/empty.json --define:process.env.NODE_ENV=\"production\"
+
+build: $(READY) ## bundle dist/tsmacvlan.cjs and bin/tsmacvlan, its launcher
+	$(BUNDLE) --external:koffi --banner:js="$$(esbuild plugin/oldnode.js --minify-whitespace)" \
+	  --outfile=dist/tsmacvlan.cjs --metafile=dist/contents.json
+	$(BUNDLE) --alias:koffi=./plugin/addon.ts --outfile=dist/single.cjs
 	chmod +x dist/tsmacvlan.cjs
 	node plugin/contents.ts dist/contents.json > dist/LICENSES.txt
 	install -D plugin/launcher.sh bin/tsmacvlan
@@ -151,30 +161,30 @@ push: plugin ## the managed plugin to a registry: make push IMAGE=registry.examp
 	docker plugin push $(IMAGE)
 	docker plugin rm $(IMAGE)
 
-install: build $(PINNED) ## the daemon as a systemd service (root; PREFIX=/usr/local DESTDIR=)
-	$(if $(DESTDIR),,node plugin/occupied.ts)
-	node plugin/application.ts $(INSTALLED)/lib/tsmacvlan
-	install -D $(RUNTIME)/node-linux-$(NODE_ARCH)/bin/node $(INSTALLED)/lib/tsmacvlan/node
-	install -D -m 644 -t $(INSTALLED)/share/doc/tsmacvlan docs/install.md docs/reference.md
-	install -D -m 644 plugin/shell/tsmacvlan.bash $(INSTALLED)/share/bash-completion/completions/tsmacvlan
-	install -D -m 644 plugin/shell/_tsmacvlan $(INSTALLED)/share/zsh/site-functions/_tsmacvlan
-	install -D -m 644 plugin/shell/tsmacvlan.8 $(INSTALLED)/share/man/man8/tsmacvlan.8
-	install -d $(INSTALLED)/bin $(DESTDIR)/etc/systemd/system
-	printf '#!/bin/sh\nexec $(PREFIX)/lib/tsmacvlan/node --max-semi-space-size=1 $(PREFIX)/lib/tsmacvlan/tsmacvlan.cjs "$$@"\n' > $(INSTALLED)/bin/tsmacvlan
-	chmod 755 $(INSTALLED)/bin/tsmacvlan
-	sed 's|@PREFIX@|$(PREFIX)|' plugin/tsmacvlan.service > $(DESTDIR)/etc/systemd/system/tsmacvlan.service
-	$(if $(DESTDIR),,systemctl daemon-reload && systemctl enable tsmacvlan && systemctl restart tsmacvlan)
+single: build $(PINNED) ## dist/tsmacvlan, the one file: command and daemon with their Node
+	node plugin/single.ts dist/tsmacvlan
+
+install: build $(PINNED) ## the one file as a systemd service (root; PREFIX=/usr/local DESTDIR=)
+	$(if $(DESTDIR),,@. plugin/occupied.sh; occupied make)
+	node plugin/installation.ts '$(DESTDIR)' $(PREFIX)
+	$(if $(DESTDIR),,rm -rf $(OLD_INSTALL) && systemctl daemon-reload && systemctl enable $(UNIT) && systemctl restart tsmacvlan)
 
 uninstall: ## stop the service and remove what make install wrote, if it has no networks (or FORCE=yes); /var/lib/tsmacvlan stays
 	@$(if $(DESTDIR)$(FORCE),,! $(LEFT) || { echo 'nothing was removed: these networks are left, and their containers would not start again; remove them with docker network rm, or say make uninstall FORCE=yes' >&2; exit 1; })
 	$(if $(DESTDIR),,-systemctl disable --now tsmacvlan)
-	rm -rf $(INSTALLED)/lib/tsmacvlan $(INSTALLED)/share/doc/tsmacvlan
-	rm -f $(INSTALLED)/bin/tsmacvlan $(DESTDIR)/etc/systemd/system/tsmacvlan.service
-	rm -f $(addprefix $(INSTALLED)/share/,bash-completion/completions/tsmacvlan zsh/site-functions/_tsmacvlan man/man8/tsmacvlan.8)
+	rm -rf $(INSTALLED)/bin/tsmacvlan $(DESTDIR)$(UNIT) $(addprefix $(DESTDIR),$(OLD_INSTALL)) \
+	  $(addprefix $(INSTALLED)/share/,doc/tsmacvlan bash-completion/completions/tsmacvlan zsh/site-functions/_tsmacvlan man/man8/tsmacvlan.8)
+	$(if $(DESTDIR),,systemctl daemon-reload)
 	$(if $(DESTDIR),,@echo 'left: the settings in /etc/default/tsmacvlan, if there are any, and the state in STATE_DIR, /var/lib/tsmacvlan unless they say another')
 
-release: check build $(PINNED) ## release/: npm package, managed plugins, checksums, SBOM
-	node plugin/release.ts release
+release: check build $(PINNED) ## release/: .deb, archives of the one file, managed plugins, npm package, checksums, SBOM
+	node plugin/release.ts $(RELEASE)
+
+sign: ## release/SHA256SUMS.minisig, by minisign: make sign KEY=~/.minisign/tsmacvlan.key
+	@test -n "$(KEY)" || { echo 'no key given; use make sign KEY=FILE (docs/releasing.md)' >&2; exit 2; }
+	@test -f $(PUBLIC) || { echo 'there is no $(PUBLIC), by which the signature is checked; docs/releasing.md says how it is made' >&2; exit 2; }
+	minisign -S -s $(KEY) -m $(RELEASE)/SHA256SUMS -t 'tsmacvlan $(VERSION)'
+	minisign -V -p $(PUBLIC) -m $(RELEASE)/SHA256SUMS
 
 clean: ## remove everything that make made
 	rm -rf dist bin .lab bench.json release plugin/rootfs plugin/config.json node_modules $(RUNTIME)

@@ -1,18 +1,17 @@
 /**
- * The program as it stands on a disk: the bundle, and koffi, which cannot be in it because it brings a native library.
- *
- * Also a command, for `make install`: `node plugin/application.ts DIRECTORY`
+ * The program in the managed plugin: the bundle, and koffi, which cannot be in it because it brings a native library. And the
+ * licences of what is shipped with Node.
  */
-import { chmodSync, copyFileSync, globSync, mkdirSync } from 'node:fs';
+import { chmodSync, copyFileSync, globSync, mkdirSync, readFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
-import { type Artefacts, CPU, ownArchitecture, provideArtefacts } from './artefacts.ts';
+import { type Artefacts, CPU } from './artefacts.ts';
 
 const BUNDLE = resolve(import.meta.dirname, '../dist');
 
 /** Answers the native libraries among what it wrote. */
 export function layApplication(directory: string, { modules, architecture }: Artefacts): string[] {
   const koffi = filesOfKoffi(modules, CPU[architecture]);
-  for (const name of ['tsmacvlan.cjs', 'LICENSES.txt']) copy(join(BUNDLE, name), join(directory, name));
+  copy(join(BUNDLE, 'tsmacvlan.cjs'), join(directory, 'tsmacvlan.cjs'));
   for (const path of koffi) copy(join(modules, path), join(directory, 'node_modules', path));
   return koffi.filter((path) => path.endsWith('.node')).map((path) => join(directory, 'node_modules', path));
 }
@@ -30,8 +29,8 @@ function copy(from: string, to: string): void {
   chmodSync(to, 0o644);
 }
 
-if (import.meta.main) {
-  const [directory] = process.argv.slice(2);
-  if (directory === undefined) throw new Error('usage: node plugin/application.ts DIRECTORY');
-  layApplication(directory, await provideArtefacts(ownArchitecture()));
+/** The texts for the bundle, then Node's own page, which has those of all that is in it. */
+export function licensesWithNode({ node }: Artefacts): string {
+  const ofNode = join(dirname(node), '../LICENSE');
+  return [join(BUNDLE, 'LICENSES.txt'), ofNode].map((file) => readFileSync(file, 'utf8').trim()).join('\n\n---\n\n');
 }

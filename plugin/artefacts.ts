@@ -55,8 +55,9 @@ async function fetchForeign(architecture: Architecture): Promise<[string, string
   const [runtime, program] = [join(cache, 'runtime'), join(cache, 'program')];
   await installFor(architecture, join(CHECKOUT, 'plugin/runtime'), runtime);
   await installFor(architecture, CHECKOUT, program);
-  const packages = ['libc6', 'libstdc++6', 'libgcc-s1'];
-  return [runtime, program, await fetchDebs('bookworm', packages, join(cache, 'libraries'), architecture)];
+  // The last has the license texts of the two before it.
+  const packages = ['libc6', 'libstdc++6', 'libgcc-s1', 'gcc-12-base'];
+  return [runtime, program, await fetchDebs('bookworm', packages, join(cache, 'system'), architecture)];
 }
 
 /** `npm ci` in a copy, because npm would replace the packages of this machine's architecture. */

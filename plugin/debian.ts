@@ -4,7 +4,8 @@
  *
  * Also a command, for set-up before the tests: `node plugin/debian.ts SUITE DIRECTORY PACKAGE...`
  */
-import { execFile } from 'node:child_process';
+import { execFile, execFileSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { promisify } from 'node:util';
@@ -16,6 +17,8 @@ export const LAB = resolve(import.meta.dirname, '../.lab');
 
 const FETCH_TIMEOUT_MS = 300_000;
 const RECEIPT = '.fetched';
+/** A line `NAME VERSION` for each package. */
+const VERSIONS = '.versions';
 
 /**
  * Leaves the unpacked packages of a suite in `directory` (`usr/bin/…`) and answers its absolute path. Dependencies are
@@ -83,9 +86,25 @@ async function downloadAndUnpack(
   if (architecture !== undefined) options.push('-o', `APT::Architecture=${architecture}`);
   await apt([...options, 'update'], scratch);
   await apt([...options, 'download', ...packages], debs);
+  let versions = '';
   for (const name of await readdir(debs)) {
     await run('dpkg-deb', ['--extract', join(debs, name), join(scratch, 'root')], { timeout: FETCH_TIMEOUT_MS });
+    const { stdout } = await run('dpkg-deb', ['--show', '--showformat=${Package} ${Version}\n', join(debs, name)]);
+    versions += stdout;
   }
+  await writeFile(join(scratch, 'root', VERSIONS), versions);
+}
+
+/** The version of a package below a directory that `fetchDebs` left, or below `/`. */
+export function versionOfDeb(name: string, directory: string): string {
+  if (directory === '/') {
+    return execFileSync('dpkg-query', ['--show', '--showformat=${Version}', name], { encoding: 'utf8' });
+  }
+  const line = readFileSync(join(directory, VERSIONS), 'utf8')
+    .split('\n')
+    .find((one) => one.startsWith(`${name} `));
+  if (line === undefined) throw new Error(`package ${name} is not in ${directory}`);
+  return line.slice(name.length + 1);
 }
 
 /** Options that make apt look at nothing of this machine but its keys, proxies and the mirror's address. */
@@ -109,7 +128,7 @@ async function privateApt(suite: string, scratch: string): Promise<string[]> {
 }
 
 /** The address of the Debian archive in this machine's own sources: the one of the plain release, not its updates. */
-async function mirror(): Promise<string> {
+export async function mirror(): Promise<string> {
   const listing = ['indextargets', '--no-release-info', '--format', '$(REPO_URI) $(RELEASE) $(COMPONENT)'];
   const { stdout } = await run('apt-get', listing, { timeout: FETCH_TIMEOUT_MS });
   const release = stdout.split('\n').find((line) => /^\S+ [a-z]+ main$/.test(line));

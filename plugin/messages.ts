@@ -143,6 +143,7 @@ const SAMPLES: { readonly [Name in MakerName]: Parameters<Makers[Name]> } = {
   backupDamaged: ['/var/backups/tsmacvlan', 'its checksum is not that of its records'],
   backupNewer: ['/var/backups/tsmacvlan', 5, 4],
   restoreWhileRunning: ['/run/docker/plugins/tsmacvlan.sock'],
+  libraryNowhere: [[['/tmp', 'operation not permitted']]],
   outputFailed: ['no space left on device'],
   surplusArgument: ['extra', 'leases'],
   addressSpaceUnknown: ['Elsewhere', ['TsmacvlanLocal', 'TsmacvlanGlobal']],

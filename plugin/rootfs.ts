@@ -10,14 +10,17 @@ import {
   existsSync,
   lstatSync,
   mkdirSync,
+  readFileSync,
   readdirSync,
   rmSync,
   utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
-import { layApplication } from './application.ts';
+import { layApplication, licensesWithNode } from './application.ts';
 import { type Architecture, type Artefacts, ownArchitecture, provideArtefacts, readArchitecture } from './artefacts.ts';
+import { LIBRARY_PACKAGES } from './bill.ts';
+import { versionOfDeb } from './debian.ts';
 import { type Elf, readElf } from './elf.ts';
 
 /** Where the engine or the manifest mounts something. */
@@ -39,6 +42,8 @@ export async function buildRootfs(directory: string, architecture: Architecture)
   const addons = layApplication(application, artefacts).map((path) => copyProgram(path, path, architecture));
   copyFileSync(join(import.meta.dirname, 'managed.cjs'), join(application, 'managed.cjs'));
   copyFileSync(join(import.meta.dirname, 'host.sh'), join(application, 'tsmacvlan'));
+  const licenses = [licensesWithNode(artefacts), ...licensesOfLibraries(artefacts)];
+  writeFileSync(join(application, 'LICENSES.txt'), `${licenses.join('\n\n---\n\n')}\n`);
   const interpreter = node.interpreter ?? '';
   copyProgram(join(artefacts.libraries, interpreter), join(root, interpreter), architecture);
   copyLibraries([node, ...addons], root, artefacts, new Set([basename(interpreter)]));
@@ -63,6 +68,13 @@ function copyLibraries(programs: readonly Elf[], root: string, artefacts: Artefa
     const from = join(artefacts.libraries, directory, name);
     copyLibraries([copyProgram(from, join(root, directory, name), artefacts.architecture)], root, artefacts, done);
   }
+}
+
+function licensesOfLibraries({ libraries }: Artefacts): string[] {
+  return Object.keys(LIBRARY_PACKAGES).map((name) => {
+    const text = readFileSync(join(libraries, 'usr/share/doc', name, 'copyright'), 'utf8').trim();
+    return `${name} ${versionOfDeb(name, libraries)}\n\n${text}`;
+  });
 }
 
 function directoryOf(name: string, { libraries, architecture }: Artefacts): string {

@@ -774,6 +774,13 @@ export const restoreWhileRunning = (socket: string) =>
     `a tsmacvlan runs here (socket ${quote(socket)}), and would go on with what it knows; stop it first, with systemctl stop tsmacvlan or docker plugin disable --force (containers run on), and start it afterwards`,
   );
 
+/** `tried`: directories, each with what kept the library from being loaded from there. */
+export const libraryNowhere = (tried: readonly (readonly [string, string])[]) =>
+  fault(
+    'LIBRARY_NOWHERE',
+    `no directory is writable and mounted without noexec, for a library to be loaded from (${tried.map(([place, reason]) => `${quote(place)}: ${escapeControls(reason)}`).join(', ')}); set TMPDIR to one that is`,
+  );
+
 export const outputFailed = (reason: string) =>
   fault('OUTPUT_FAILED', `the output cannot be written (${reason}); what is printed is not whole`);
 

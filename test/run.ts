@@ -10,12 +10,12 @@ import { availableParallelism, cpus, totalmem } from 'node:os';
 import { join, relative, sep } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { obstacle } from './lab/enclosure.ts';
-import { fetchEngines, fetchEtcd, fetchUml, installTools } from './lab/packages.ts';
+import { fetchBare, fetchEngines, fetchEtcd, fetchUml, installTools } from './lab/packages.ts';
 import { type Job, type Load, Queue } from './queue.ts';
 import type { Outcome } from './reporter.ts';
 import { type Conditions, type FileResult, killAll, runFile } from './testfile.ts';
 
-const DOWNLOADS = { tools: installTools, etcd: fetchEtcd, engines: fetchEngines, uml: fetchUml };
+const DOWNLOADS = { tools: installTools, etcd: fetchEtcd, engines: fetchEngines, uml: fetchUml, bare: fetchBare };
 type Download = keyof typeof DOWNLOADS;
 
 /** `cores` is for files that are not in the table yet. */
@@ -46,6 +46,13 @@ const LEVELS: Record<string, Level> = {
     timeoutMs: 20 * MINUTE_MS,
     isEnclosed: true,
     needs: [...LAB_NEEDS, 'engines'],
+    cores: 0.75,
+    memoryMb: 1500,
+  },
+  install: {
+    timeoutMs: 10 * MINUTE_MS,
+    isEnclosed: true,
+    needs: ['tools', 'engines', 'bare'],
     cores: 0.75,
     memoryMb: 1500,
   },

@@ -13,7 +13,7 @@ import { assertNoGap } from '../lab/container.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { Machine } from '../lab/machine.ts';
 import { Lan, Namespace } from '../lab/namespace.ts';
-import { BUSYBOX_ARCHIVE, environmentOf, fileOf } from '../lab/packages.ts';
+import { BUSYBOX_ARCHIVE } from '../lab/packages.ts';
 import { until, untilSaid } from '../lab/patience.ts';
 
 const CHECKOUT = join(import.meta.dirname, '../..');
@@ -27,6 +27,7 @@ const { KILLS = '6', OUTAGE_SECONDS = '0' } = process.env;
 const SETTINGS = '/etc/default/tsmacvlan';
 const STATE = '/var/lib/tsmacvlan';
 const PLUGIN = 'tsmacvlan:lan';
+const UNIT = '/usr/local/lib/systemd/system/tsmacvlan.service';
 
 describe('systemd service', { skip: outsideLab(), timeout: 700_000 }, () => {
   let lan: Lan;
@@ -53,7 +54,7 @@ describe('systemd service', { skip: outsideLab(), timeout: 700_000 }, () => {
   test('systemd finds nothing wrong with the unit, and little exposed', async (t) => {
     assert.equal(await machine.must('systemd-analyze', 'verify', 'tsmacvlan.service'), '');
     const security = ['security', '--no-pager', '--offline=yes', `--threshold=${EXPOSURE_LIMIT}`];
-    const report = await machine.must('systemd-analyze', ...security, '/etc/systemd/system/tsmacvlan.service');
+    const report = await machine.must('systemd-analyze', ...security, UNIT);
     t.diagnostic(report.split('\n').at(-1) ?? '');
   });
 
@@ -64,7 +65,7 @@ describe('systemd service', { skip: outsideLab(), timeout: 700_000 }, () => {
   });
 
   test('an engine that starts after it has the driver', async () => {
-    await installEngine();
+    await machine.installEngine();
     await docker('import', '--change', 'CMD ["sh"]', BUSYBOX_ARCHIVE, 'busybox');
     await docker('network', 'create', ...NETWORK.split(' '), '-o', 'host_access=true', 'lan');
     await docker(...'run -d --name web --net lan --ip 192.0.2.80 --restart always busybox sleep 3600'.split(' '));
@@ -255,7 +256,7 @@ describe('systemd service', { skip: outsideLab(), timeout: 700_000 }, () => {
 
   test('make uninstall takes all but the state', async () => {
     await machine.must('make', '-C', CHECKOUT, 'uninstall');
-    const paths = ['/usr/local/bin/tsmacvlan', '/usr/local/lib/tsmacvlan', '/etc/systemd/system/tsmacvlan.service'];
+    const paths = ['/usr/local/bin/tsmacvlan', '/usr/local/share/doc/tsmacvlan', UNIT];
     for (const path of paths)
       assert.notEqual((await machine.run('test', '-e', path)).code, 0, `${path} is still there`);
     await machine.must('test', '-s', '/var/lib/tsmacvlan/tsmacvlan.db');
@@ -271,7 +272,7 @@ describe('systemd service', { skip: outsideLab(), timeout: 700_000 }, () => {
     const refused = await machine.run('make', '-C', CHECKOUT, 'install');
     assert.notEqual(refused.code, 0);
     assert.match(refused.stderr, /nothing was installed: the managed plugin tsmacvlan:lan is enabled on this host/);
-    assert.notEqual((await machine.run('test', '-e', '/etc/systemd/system/tsmacvlan.service')).code, 0);
+    assert.notEqual((await machine.run('test', '-e', UNIT)).code, 0);
     const settings = ['env', 'SOCKET=/run/other.sock', 'STATE_DIR=/run/other'];
     const second = await machine.run(...settings, process.execPath, join(CHECKOUT, 'dist/tsmacvlan.cjs'), 'serve');
     assert.equal(second.code, 1);
@@ -323,24 +324,6 @@ describe('systemd service', { skip: outsideLab(), timeout: 700_000 }, () => {
   async function activeSince(unit: string): Promise<number> {
     const property = '--property=ActiveEnterTimestampMonotonic';
     return Number(await machine.must('systemctl', 'show', property, '--value', unit));
-  }
-
-  /** Debian's engine 28 with its own units in short; the command `docker` goes to the path. */
-  async function installEngine(): Promise<void> {
-    const environment = Object.entries(environmentOf('forky')).map(
-      ([name, value]) => `Environment="${name}=${value}"\n`,
-    );
-    const unit = (after: string, command: string) =>
-      `[Unit]\nAfter=${after}\n[Service]\nType=notify\nExecStart=${command}\nDelegate=yes\nKillMode=process\n` +
-      `${environment.join('')}[Install]\nWantedBy=multi-user.target\n`;
-    const root = '/var/lib/docker';
-    const containerd = `${fileOf('bookworm', 'usr/bin/containerd')} --root ${root}/containerd`;
-    const dockerd = `${fileOf('forky', 'usr/sbin/dockerd')} --data-root ${root}/engine --containerd /run/containerd/containerd.sock --bridge none --iptables=false --ip6tables=false`;
-    machine.write('/etc/systemd/system/containerd.service', unit('network.target', containerd));
-    machine.write('/etc/systemd/system/docker.service', unit('network-online.target containerd.service', dockerd));
-    await machine.must('ln', '-sf', fileOf('forky', 'usr/bin/docker'), '/usr/local/bin/docker');
-    await machine.must('systemctl', 'daemon-reload');
-    await machine.must('systemctl', 'enable', '--now', 'containerd', 'docker');
   }
 });
 

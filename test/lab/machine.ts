@@ -1,6 +1,6 @@
 /**
- * A Debian machine with systemd as process 1: this machine's own files below an overlay of its own, so that whatever is
- * installed or enabled there is gone with the test.
+ * A Debian machine with systemd as process 1: this machine's own files, or those of a root directory, below an overlay of its own, so
+ * that whatever is installed or enabled there is gone with the test.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -10,6 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { output, run, type Result } from './command.ts';
 import { labCgroup } from './enclosure.ts';
 import type { Namespace } from './namespace.ts';
+import { environmentOf, fileOf } from './packages.ts';
 
 const MACHINES = '/run/machines';
 const BOOT_TIMEOUT_MS = 180_000;
@@ -28,12 +29,20 @@ done
 shift
 exec "$@"`;
 
-// The checkout may be on another file system than /. The engine's own overlays cannot lie on one of ours.
+// The checkout may be on another file system than /; on a bare machine only what is named of it is there. The engine's own
+// overlays cannot lie on one of ours.
 const BOOT = `set -e
-disk=$1 checkout=$2
-mount -t overlay overlay -o "lowerdir=/,upperdir=$disk/files,workdir=$disk/work" "$disk/root"
+disk=$1 checkout=$2 lower=$3
+shift 3
+mount -t overlay overlay -o "lowerdir=$lower,upperdir=$disk/files,workdir=$disk/work" "$disk/root"
 mkdir -p "$disk/root$checkout" "$disk/root/var/lib/docker" "$disk/root/.old"
-mount -t overlay overlay -o "lowerdir=$checkout,upperdir=$disk/checkout,workdir=$disk/work2" "$disk/root$checkout"
+if [ "$lower" = / ]; then
+  mount -t overlay overlay -o "lowerdir=$checkout,upperdir=$disk/checkout,workdir=$disk/work2" "$disk/root$checkout"
+fi
+for path; do
+  mkdir -p "$disk/root$path"
+  mount --bind -o ro "$path" "$disk/root$path"
+done
 mount --bind "$disk/docker" "$disk/root/var/lib/docker"
 cd "$disk/root"
 [ -e etc/machine-of-lab ] || rm -rf etc/systemd/system/*
@@ -53,6 +62,8 @@ pivot_root . .old
 umount -l /.old
 exec env -i container=lab PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd`;
 
+const PATH_OF_ROOT = 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+
 const UNSHARE = [
   '--mount',
   '--uts',
@@ -65,25 +76,33 @@ const UNSHARE = [
   'private',
 ];
 
+/** A machine that has nothing of this one but some directories, which it cannot write to. */
+export interface Bare {
+  readonly root: string;
+  readonly shared: readonly string[];
+}
+
 export class Machine {
   readonly disk: string;
   private readonly namespace: Namespace;
+  private readonly bare: Bare | undefined;
   private booted: ChildProcess | undefined;
   /** Process 1 of the machine, as seen from outside. */
   private initPid = '';
 
-  private constructor(disk: string, namespace: Namespace) {
+  private constructor(disk: string, namespace: Namespace, bare: Bare | undefined) {
     this.disk = disk;
     this.namespace = namespace;
+    this.bare = bare;
   }
 
   /** Starts one whose network is `namespace`, without any service of this machine's own. */
-  static async boot(name: string, namespace: Namespace): Promise<Machine> {
+  static async boot(name: string, namespace: Namespace, bare?: Bare): Promise<Machine> {
     const disk = join(MACHINES, name);
     mkdirSync(disk, { recursive: true });
     await output(['mount', '-t', 'tmpfs', 'tmpfs', disk]);
     for (const path of ['files', 'work', 'checkout', 'work2', 'root', 'docker']) mkdirSync(join(disk, path));
-    const machine = new Machine(disk, namespace);
+    const machine = new Machine(disk, namespace, bare);
     await machine.powerOn();
     return machine;
   }
@@ -91,7 +110,8 @@ export class Machine {
   /** Starts it, with what its disk holds; resolves when systemd has started all it was to start. */
   async powerOn(): Promise<void> {
     const log = openSync(join(this.disk, 'console'), 'a');
-    const boot = ['unshare', ...UNSHARE, 'sh', '-c', BOOT, 'boot', this.disk, CHECKOUT];
+    const { root, shared } = this.bare ?? { root: '/', shared: [] };
+    const boot = ['unshare', ...UNSHARE, 'sh', '-c', BOOT, 'boot', this.disk, CHECKOUT, root, ...shared];
     const [command = '', ...args] = this.namespace.enter(['sh', '-c', JOIN_CGROUP, 'join', labCgroup(), ...boot]);
     this.booted = spawn(command, args, { stdio: ['ignore', log, log] });
     closeSync(log);
@@ -134,12 +154,32 @@ export class Machine {
     writeFileSync(join(`/proc/${this.initPid}/root`, path), text);
   }
 
+  /** Debian's engine 28 with its own units in short, enabled and started; the command `docker` goes to the path. */
+  async installEngine(): Promise<void> {
+    const environment = Object.entries(environmentOf('forky')).map(
+      ([name, value]) => `Environment="${name}=${value}"\n`,
+    );
+    const unit = (after: string, command: string) =>
+      `[Unit]\nAfter=${after}\n[Service]\nType=notify\nExecStart=${command}\nDelegate=yes\nKillMode=process\n` +
+      `${environment.join('')}[Install]\nWantedBy=multi-user.target\n`;
+    const root = '/var/lib/docker';
+    const containerd = `${fileOf('bookworm', 'usr/bin/containerd')} --root ${root}/containerd`;
+    const dockerd = `${fileOf('forky', 'usr/sbin/dockerd')} --data-root ${root}/engine --containerd /run/containerd/containerd.sock --bridge none --iptables=false --ip6tables=false`;
+    this.write('/etc/systemd/system/containerd.service', unit('network.target', containerd));
+    this.write('/etc/systemd/system/docker.service', unit('network-online.target containerd.service', dockerd));
+    await this.must('ln', '-sf', fileOf('forky', 'usr/bin/docker'), '/usr/local/bin/docker');
+    await this.must('systemctl', 'daemon-reload');
+    await this.must('systemctl', 'enable', '--now', 'containerd', 'docker');
+  }
+
   console(): string {
     return readFileSync(join(this.disk, 'console'), 'utf8');
   }
 
   private enter(argv: string[]): string[] {
-    return ['nsenter', '--target', this.initPid, '--all', ...argv];
+    const inside = ['nsenter', '--target', this.initPid, '--all'];
+    // What this machine's variables say is not true there.
+    return [...inside, ...(this.bare ? ['env', '-i', PATH_OF_ROOT] : []), ...argv];
   }
 
   private async isUp(): Promise<boolean> {

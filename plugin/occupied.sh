@@ -1,0 +1,39 @@
+# Asked before an installation changes anything: is another tsmacvlan here? It would be refused at its start, and at the next boot the
+# one that starts first, with an empty state, would keep out the one that knows the containers. By make install, and by the .deb in
+# front of what dpkg asks (plugin/deb.ts): there is no other program yet. `occupied make` or `occupied deb` says who asks.
+occupied() {
+  reason=
+  plugin=$(enabled_plugins | head -n 1)
+  if [ -n "$plugin" ]; then
+    reason="the managed plugin $plugin is enabled on this host, and one tsmacvlan is enough for a host; stay with it, or remove its networks, then \"docker plugin disable $plugin\" and \"docker plugin rm $plugin\", and install again"
+  elif [ "$1" = make ] && [ "$(dpkg-query --show --showformat='${db:Status-Status}' tsmacvlan 2>/dev/null)" = installed ]; then
+    reason='the Debian package tsmacvlan is installed; upgrade that one, or remove it (apt remove tsmacvlan) and install again'
+  elif [ "$1" = deb ] && unit=$(unit_of_make) && [ -n "$unit" ]; then
+    reason="$unit is of make install or of the archive, and would be the one that starts; take that installation away first, as its docs/install.md says: containers run on, and the state stays"
+  elif ! systemctl --quiet is-active tsmacvlan 2>/dev/null && grep -q ' @tsmacvlan$' /proc/net/unix; then
+    reason='another tsmacvlan runs in this network namespace ("ss -xlp | grep @tsmacvlan" shows its process); stop it, and install again'
+  fi
+  [ -n "$reason" ] || return 0
+  echo "nothing was installed: $reason" >&2
+  return 1
+}
+
+# Names of the enabled managed plugins that are tsmacvlan, of whatever version: what they say of themselves begins so.
+enabled_plugins() {
+  if listed=$(timeout 10 docker plugin ls --no-trunc --format '{{.Enabled}} {{.Name}} {{.Description}}' 2>/dev/null); then
+    echo "$listed" | sed -n 's/^true \([^ ]*\) tsmacvlan.*/\1/p'
+    return
+  fi
+  # No engine answers: as it writes them down (moby plugin/store.go), unless it has another data-root.
+  for file in /var/lib/docker/plugins/*/config.json; do
+    if grep -qs '"Description":"tsmacvlan' "$file"; then
+      sed -n 's/.*"Enabled":true,"Id":"[^"]*","Name":"\([^"]*\)".*/\1/p' "$file"
+    fi
+  done
+}
+
+unit_of_make() {
+  for file in /etc/systemd/system/tsmacvlan.service /usr/local/lib/systemd/system/tsmacvlan.service; do
+    if [ -f "$file" ] && ! grep -q '^ExecStart=/usr/bin/tsmacvlan ' "$file"; then echo "$file"; fi
+  done | head -n 1
+}

@@ -1,0 +1,218 @@
+/**
+ * What a stranger does on a bare Debian 12, which has an engine, and neither Node nor npm: the .deb, and the one file alone.
+ *
+ *     server ──eth0── switch 192.0.2.254
+ */
+import assert from 'node:assert/strict';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, test, type TestContext } from 'node:test';
+import { ownArchitecture } from '../../plugin/artefacts.ts';
+import { makeDeb } from '../../plugin/deb.ts';
+import { LAB } from '../../plugin/debian.ts';
+import { layInstallation } from '../../plugin/installation.ts';
+import { VERSION } from '../../src/version.ts';
+import { assertNoGap } from '../lab/container.ts';
+import { outsideLab } from '../lab/enclosure.ts';
+import { Machine } from '../lab/machine.ts';
+import { Lan, Namespace } from '../lab/namespace.ts';
+import { BARE_ROOT, BUSYBOX_ARCHIVE } from '../lab/packages.ts';
+import { until, untilSaid } from '../lab/patience.ts';
+
+const NETWORK = '-d tsmacvlan --ipam-driver tsmacvlan --subnet 192.0.2.0/24 --gateway 192.0.2.254 -o parent=eth0';
+/** For the three commands, which take 4 s; this machine may have other work. */
+const MOST_SECONDS = 30;
+const UNIT_OF_MAKE = '/usr/local/lib/systemd/system/tsmacvlan.service';
+/** Whatever comes and goes there is nothing of ours: dpkg's and systemd's own books, and the engine's. */
+const BOOKS =
+  '/var/(lib/(dpkg|apt|docker)|cache|log)|/root|/tmp|/run/(systemd|containerd|docker/(netns|runtime-runc|containerd))';
+
+const skip = outsideLab() || (!existsSync(BARE_ROOT) && 'needs a bare Debian 12, and it could not be had');
+
+describe('on a bare Debian 12', { skip, timeout: 500_000 }, () => {
+  const scratch = mkdtempSync(join(tmpdir(), 'install-'));
+  const installed = join(scratch, 'installed');
+  const single = join(installed, 'usr/bin/tsmacvlan');
+  let machine: Machine;
+  let packages: string[];
+  let filesBefore: ReadonlySet<string>;
+
+  before(async () => {
+    await layInstallation(installed, '/usr', ownArchitecture());
+    packages = ['', '+next'].map((suffix) =>
+      makeDeb(scratch, ownArchitecture(), installed, { version: VERSION + suffix, compression: 'none' }),
+    );
+    const lan = await Lan.create(['192.0.2.254/24']);
+    const namespace = await Namespace.create('server');
+    await lan.plug(namespace, 'eth0');
+    machine = await Machine.boot('server', namespace, { root: BARE_ROOT, shared: [LAB, scratch] });
+    await machine.installEngine();
+    await docker('import', '--change', 'CMD ["sh"]', BUSYBOX_ARCHIVE, 'busybox');
+    filesBefore = new Set(await filesOfMachine());
+  });
+  after(async () => {
+    await machine.scrap();
+    rmSync(scratch, { recursive: true });
+  });
+
+  test('there is no Node', async () => {
+    assert.notEqual((await machine.run('sh', '-c', 'command -v node || command -v npm')).code, 0);
+  });
+
+  test('three commands, and the first container is on the LAN: the .deb, a network, the container', async (t) => {
+    const startedMs = Date.now();
+    await machine.must('apt-get', 'install', '--yes', packages[0] ?? '');
+    await docker('network', 'create', ...NETWORK.split(' '), 'lan');
+    await docker('run', '--rm', '--net', 'lan', 'busybox', 'ping', '-c', '1', '-W', '10', '192.0.2.254');
+    assertFast(t, startedMs);
+  });
+
+  test('the daemon runs and is enabled, and the command knows it', async () => {
+    assert.equal(await machine.must('systemctl', 'is-active', 'tsmacvlan'), 'active');
+    assert.equal(await machine.must('systemctl', 'is-enabled', 'tsmacvlan'), 'enabled');
+    assert.equal(await machine.must('tsmacvlan', '--version'), `tsmacvlan ${VERSION}`);
+    assert.match(await machine.must('tsmacvlan', 'map'), /^eth0\n└─ network lan /);
+    assert.equal(await machine.must('dpkg', '--verify', 'tsmacvlan'), '');
+  });
+
+  test('no container notices an upgrade', async () => {
+    await docker('run', '-d', '--name', 'steady', '--net', 'lan', 'busybox', 'ping', '-i', '0.2', '192.0.2.254');
+    const pid = await mainPid();
+    machine.write('/etc/default/tsmacvlan', 'LOG_LEVEL=debug\n');
+    await machine.must('dpkg', '--install', packages[1] ?? '');
+    assert.notEqual(await mainPid(), pid);
+    assert.equal(await machine.must('dpkg-query', '--show', '--showformat=${Version}', 'tsmacvlan'), `${VERSION}+next`);
+    assert.equal(await machine.must('cat', '/etc/default/tsmacvlan'), 'LOG_LEVEL=debug');
+    await docker('run', '--rm', '--net', 'lan', 'busybox', 'true');
+    await docker('kill', '--signal', 'INT', 'steady');
+    await docker('wait', 'steady');
+    assertNoGap(await docker('logs', 'steady'));
+  });
+
+  test('what an administrator switched off stays off through an upgrade', async () => {
+    await machine.must('systemctl', 'disable', 'tsmacvlan');
+    await machine.must('dpkg', '--install', packages[0] ?? '');
+    assert.equal((await machine.run('systemctl', 'is-enabled', 'tsmacvlan')).stdout.trim(), 'disabled');
+    await machine.must('systemctl', 'enable', '--now', 'tsmacvlan');
+  });
+
+  test('it is not removed while networks are left, and says which', async () => {
+    const pid = await mainPid();
+    const { code, stdout, stderr } = await machine.run('apt-get', 'remove', '--yes', 'tsmacvlan');
+    assert.notEqual(code, 0);
+    // apt prints what dpkg's scripts complain about.
+    assert.match(stdout + stderr, /192\.0\.2\.0\/24[\s\S]*tsmacvlan is not removed: these networks are left/);
+    assert.equal(await mainPid(), pid);
+    await docker('rm', '-f', 'steady');
+    await docker('network', 'rm', 'lan');
+  });
+
+  test('removed it leaves state and settings, purged nothing', async () => {
+    await machine.must('apt-get', 'remove', '--yes', 'tsmacvlan');
+    await machine.must('test', '-s', '/var/lib/tsmacvlan/tsmacvlan.db', '-a', '-s', '/etc/default/tsmacvlan');
+    assert.notEqual((await machine.run('pgrep', 'tsmacvlan')).code, 0);
+    await machine.must('apt-get', 'purge', '--yes', 'tsmacvlan');
+    await assertNoTrace();
+  });
+
+  test('three commands with the one file alone: it runs, a network, the container; and the command finds it', async (t) => {
+    await machine.must('install', single, '/usr/local/bin/tsmacvlan');
+    const startedMs = Date.now();
+    await machine.must('systemd-run', '--unit', 'by-hand', '/usr/local/bin/tsmacvlan', 'serve');
+    await until(async () => (await machine.run('test', '-S', '/run/docker/plugins/tsmacvlan.sock')).code === 0);
+    await docker('network', 'create', ...NETWORK.split(' '), 'lan');
+    await docker('run', '-d', '--name', 'steady', '--net', 'lan', 'busybox', 'ping', '-i', '0.2', '192.0.2.254');
+    assertFast(t, startedMs);
+    assert.match(await machine.must('tsmacvlan', 'map'), /^eth0\n└─ network lan [^]*steady/);
+  });
+
+  test('beside it, or beside the unit of make install, the .deb is refused before anything is unpacked', async () => {
+    const refused = async (reason: RegExp) => {
+      const { code, stderr } = await machine.run('dpkg', '--install', packages[0] ?? '');
+      assert.notEqual(code, 0);
+      assert.match(stderr, reason);
+      assert.notEqual((await machine.run('test', '-e', '/usr/bin/tsmacvlan')).code, 0);
+    };
+    await refused(/nothing was installed: another tsmacvlan runs in this network namespace/);
+    await machine.must('mkdir', '-p', '/usr/local/lib/systemd/system');
+    machine.write(UNIT_OF_MAKE, '[Service]\nExecStart=/usr/local/bin/tsmacvlan serve\n');
+    await refused(/nothing was installed: \/usr\/local\/lib\/systemd\/system\/tsmacvlan\.service is of make install/);
+    await machine.must('rm', '-r', '/usr/local/lib/systemd');
+    await machine.must('systemctl', 'daemon-reload');
+    await machine.must('dpkg', '--purge', 'tsmacvlan');
+  });
+
+  test('it is replaced while it runs, and started again no container has noticed; stopped and removed it leaves nothing', async () => {
+    await machine.must('install', single, '/usr/local/bin/tsmacvlan');
+    await machine.must('systemctl', 'stop', 'by-hand');
+    await machine.must('systemd-run', '--unit', 'again', '/usr/local/bin/tsmacvlan', 'serve');
+    await untilSaid(/steady/, async () => (await machine.run('tsmacvlan', 'map')).stdout);
+    await docker('kill', '--signal', 'INT', 'steady');
+    await docker('wait', 'steady');
+    assertNoGap(await docker('logs', 'steady'));
+    await docker('rm', 'steady');
+    await docker('network', 'rm', 'lan');
+    await machine.must('systemctl', 'stop', 'again');
+    await machine.must('rm', '-r', '/usr/local/bin/tsmacvlan', '/var/lib/tsmacvlan');
+    await assertNoTrace();
+  });
+
+  test('its library is loaded from wherever that is allowed, and nothing is left there; where it is allowed nowhere it says so', async () => {
+    // What stands in front of the call mounts over everything in which the file is not.
+    const probe = (places: readonly string[], ...before: string[]) => {
+      const mounts = places.map((place) => `mount -t tmpfs -o noexec tmpfs ${place} && `).join('');
+      const call = [...before, '/opt/tsmacvlan', 'probe', '192.0.2.1', '--parent', 'absent0'].join(' ');
+      return machine.run('unshare', '--mount', 'sh', '-c', `${mounts}{ ${call}; ls -A ${places.join(' ')}; }`);
+    };
+    await machine.must('install', single, '/opt/tsmacvlan');
+    const places = ['/tmp', '/dev/shm', '/var/tmp', '/run'];
+    for (const left of places) {
+      const { stdout, stderr } = await probe(places.filter((place) => place !== left));
+      assert.match(stderr, /^tsmacvlan: .*absent0/);
+      assert.doesNotMatch(stdout, /^[^/\n]/m);
+    }
+    const { stderr } = await probe(places, 'setpriv', '--reuid', '65534');
+    assert.match(
+      stderr,
+      /^tsmacvlan: no directory is writable and mounted without noexec, .*\/tmp.*\/opt.*; set TMPDIR/,
+    );
+    await machine.must('rm', '/opt/tsmacvlan');
+  });
+
+  function assertFast(t: TestContext, startedMs: number): void {
+    const seconds = (Date.now() - startedMs) / 1000;
+    t.diagnostic(`${seconds.toFixed(1)} s`);
+    assert.ok(seconds < MOST_SECONDS, `${seconds} s`);
+  }
+
+  function docker(...words: string[]): Promise<string> {
+    return machine.must('docker', ...words);
+  }
+
+  function mainPid(): Promise<string> {
+    return machine.must('systemctl', 'show', '--property=MainPID', '--value', 'tsmacvlan');
+  }
+
+  /** Links that ask the LAN come and go. */
+  async function links(): Promise<string> {
+    const shown = JSON.parse(await machine.must('ip', '-json', 'link')) as { ifname: string }[];
+    const names = shown.map(({ ifname }) => ifname).filter((name) => !/^tsm[pt]/.test(name));
+    return names.sort().join(' ');
+  }
+
+  async function assertNoTrace(): Promise<void> {
+    const files = await filesOfMachine();
+    assert.deepEqual(
+      files.filter((path) => !filesBefore.has(path)),
+      [],
+    );
+    assert.equal(await links(), 'eth0 lo');
+  }
+
+  /** On its disk and in /run. */
+  async function filesOfMachine(): Promise<string[]> {
+    const found = await machine.must('sh', '-c', `find / /run -xdev | grep -vE '^(${BOOKS})(/|$)'`);
+    return found.split('\n');
+  }
+});
