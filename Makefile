@@ -167,7 +167,7 @@ single: build $(PINNED) ## dist/tsmacvlan, the one file: command and daemon with
 install: build $(PINNED) ## the one file as a systemd service (root; PREFIX=/usr/local DESTDIR=)
 	$(if $(DESTDIR),,@. plugin/occupied.sh; occupied make)
 	node plugin/installation.ts '$(DESTDIR)' $(PREFIX)
-	$(if $(DESTDIR),,rm -rf $(OLD_INSTALL) && systemctl daemon-reload && systemctl enable $(UNIT) && systemctl restart tsmacvlan)
+	$(if $(DESTDIR),,rm -rf $(OLD_INSTALL) && systemctl daemon-reload && systemctl enable --force $(UNIT) && systemctl restart tsmacvlan)
 
 uninstall: ## stop the service and remove what make install wrote, if it has no networks (or FORCE=yes); /var/lib/tsmacvlan stays
 	@$(if $(DESTDIR)$(FORCE),,! $(LEFT) || { echo 'nothing was removed: these networks are left, and their containers would not start again; remove them with docker network rm, or say make uninstall FORCE=yes' >&2; exit 1; })

@@ -68,7 +68,7 @@ function layDocuments(root: string): void {
   const [license, others] = ['LICENSE', 'LICENSES.txt'].map((name) => join(root, DOCUMENTS, name)) as [string, string];
   const copyright = `tsmacvlan ${VERSION} is under the Apache License 2.0, /usr/share/common-licenses/Apache-2.0. In its one file are Node.js,\nlibraries from npm, and what those contain, under the licenses that follow.\n\n---\n\n`;
   writeFileSync(join(root, DOCUMENTS, 'copyright'), copyright + readFileSync(others, 'utf8'));
-  for (const file of [changelog, license, others]) rmSync(file);
+  for (const file of [license, others]) rmSync(file);
 }
 
 function compress(file: string): void {

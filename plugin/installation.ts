@@ -34,9 +34,11 @@ export async function layInstallation(
   };
   for (const [name, place] of Object.entries(shell)) copy(join('plugin/shell', name), join(below, place));
   cpSync(join(CHECKOUT, 'docs'), join(below, DOCUMENTS), { recursive: true });
-  for (const name of ['CONTRIBUTING.md', 'CHANGELOG.md', 'LICENSE']) copy(name, join(below, DOCUMENTS, name));
-  const readme = readFileSync(join(CHECKOUT, 'README.md'), 'utf8');
-  write(join(below, DOCUMENTS, 'README.md'), readme.replaceAll('](docs/', ']('));
+  copy('LICENSE', join(below, DOCUMENTS, 'LICENSE'));
+  for (const name of ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md']) {
+    const page = readFileSync(join(CHECKOUT, name), 'utf8');
+    write(join(below, DOCUMENTS, name), page.replaceAll('](docs/', ']('));
+  }
   write(join(below, DOCUMENTS, 'LICENSES.txt'), licensesWithNode(await provideArtefacts(architecture)));
 }
 
@@ -55,5 +57,7 @@ if (import.meta.main) {
   const [destination, prefix] = process.argv.slice(2);
   if (destination === undefined || prefix === undefined)
     throw new Error('usage: node plugin/installation.ts DESTDIR PREFIX');
+  // Whoever installs may keep files to himself, and these are for everybody.
+  process.umask(0o022);
   await layInstallation(destination || '/', prefix, ownArchitecture());
 }

@@ -27,6 +27,7 @@ const { KILLS = '6', OUTAGE_SECONDS = '0' } = process.env;
 const SETTINGS = '/etc/default/tsmacvlan';
 const STATE = '/var/lib/tsmacvlan';
 const PLUGIN = 'tsmacvlan:lan';
+const OLD_UNIT = '/etc/systemd/system/tsmacvlan.service';
 const UNIT = '/usr/local/lib/systemd/system/tsmacvlan.service';
 
 describe('systemd service', { skip: outsideLab(), timeout: 700_000 }, () => {
@@ -42,8 +43,14 @@ describe('systemd service', { skip: outsideLab(), timeout: 700_000 }, () => {
   });
   after(() => machine.scrap());
 
-  test('make install leaves it enabled and running, with the command beside it', async () => {
+  test('make install leaves it enabled and running, with the command beside it, and nothing of an earlier version', async () => {
+    machine.write(
+      OLD_UNIT,
+      '[Service]\nExecStart=/usr/local/bin/tsmacvlan serve\n[Install]\nWantedBy=multi-user.target\n',
+    );
+    await machine.must('systemctl', 'enable', 'tsmacvlan');
     await machine.must('make', '-C', CHECKOUT, 'install');
+    assert.equal(await machine.must('systemctl', 'show', '--property=FragmentPath', '--value', 'tsmacvlan'), UNIT);
     assert.equal(await machine.must('systemctl', 'is-active', 'tsmacvlan'), 'active');
     assert.equal(await machine.must('systemctl', 'is-enabled', 'tsmacvlan'), 'enabled');
     assert.equal(await machine.must('/usr/local/bin/tsmacvlan', '--version'), `tsmacvlan ${VERSION}`);
@@ -282,6 +289,10 @@ describe('systemd service', { skip: outsideLab(), timeout: 700_000 }, () => {
     );
     assert.deepEqual(await linksOfHost(), links);
     await docker('exec', 'web', 'ping', '-c', '1', '-W', '10', '192.0.2.254');
+    // With the engine goes the plugin, and at the next boot it would be there.
+    await machine.must('systemctl', 'stop', 'docker');
+    const later = await machine.run('sh', '-c', `. ${CHECKOUT}/plugin/occupied.sh; occupied make`);
+    assert.match(later.stderr, /nothing was installed: the managed plugin tsmacvlan:lan is enabled on this host/);
   });
 
   /** What stands on the host for networks and containers; links that ask the LAN come and go. */

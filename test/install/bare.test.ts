@@ -4,9 +4,9 @@
  *     server ──eth0── switch 192.0.2.254
  */
 import assert from 'node:assert/strict';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { after, before, describe, test, type TestContext } from 'node:test';
 import { ownArchitecture } from '../../plugin/artefacts.ts';
 import { makeDeb } from '../../plugin/deb.ts';
@@ -20,6 +20,7 @@ import { Lan, Namespace } from '../lab/namespace.ts';
 import { BARE_ROOT, BUSYBOX_ARCHIVE } from '../lab/packages.ts';
 import { until, untilSaid } from '../lab/patience.ts';
 
+const OCCUPIED = join(import.meta.dirname, '../../plugin/occupied.sh');
 const NETWORK = '-d tsmacvlan --ipam-driver tsmacvlan --subnet 192.0.2.0/24 --gateway 192.0.2.254 -o parent=eth0';
 /** For the three commands, which take 4 s; this machine may have other work. */
 const MOST_SECONDS = 30;
@@ -74,6 +75,8 @@ describe('on a bare Debian 12', { skip, timeout: 500_000 }, () => {
     assert.equal(await machine.must('tsmacvlan', '--version'), `tsmacvlan ${VERSION}`);
     assert.match(await machine.must('tsmacvlan', 'map'), /^eth0\n└─ network lan /);
     assert.equal(await machine.must('dpkg', '--verify', 'tsmacvlan'), '');
+    const { stderr } = await machine.run('sh', '-c', `${readFileSync(OCCUPIED, 'utf8')}\noccupied make`);
+    assert.match(stderr, /nothing was installed: the Debian package tsmacvlan is installed/);
   });
 
   test('no container notices an upgrade', async () => {
@@ -108,10 +111,16 @@ describe('on a bare Debian 12', { skip, timeout: 500_000 }, () => {
     await docker('network', 'rm', 'lan');
   });
 
-  test('removed it leaves state and settings, purged nothing', async () => {
+  test('removed it leaves state and settings; purged nothing, but for a state that may be of another way of installing it', async () => {
     await machine.must('apt-get', 'remove', '--yes', 'tsmacvlan');
     await machine.must('test', '-s', '/var/lib/tsmacvlan/tsmacvlan.db', '-a', '-s', '/etc/default/tsmacvlan');
     assert.notEqual((await machine.run('pgrep', 'tsmacvlan')).code, 0);
+    await layUnitOfMake();
+    const { stderr } = await machine.run('dpkg', '--purge', 'tsmacvlan');
+    assert.match(stderr, /the state in \/var\/lib\/tsmacvlan is left: another tsmacvlan is here/);
+    await machine.must('test', '-s', '/var/lib/tsmacvlan/tsmacvlan.db');
+    await machine.must('rm', '-r', '/usr/local/lib/systemd');
+    await machine.must('dpkg', '--install', packages[0] ?? '');
     await machine.must('apt-get', 'purge', '--yes', 'tsmacvlan');
     await assertNoTrace();
   });
@@ -135,12 +144,9 @@ describe('on a bare Debian 12', { skip, timeout: 500_000 }, () => {
       assert.notEqual((await machine.run('test', '-e', '/usr/bin/tsmacvlan')).code, 0);
     };
     await refused(/nothing was installed: another tsmacvlan runs in this network namespace/);
-    await machine.must('mkdir', '-p', '/usr/local/lib/systemd/system');
-    machine.write(UNIT_OF_MAKE, '[Service]\nExecStart=/usr/local/bin/tsmacvlan serve\n');
+    await layUnitOfMake();
     await refused(/nothing was installed: \/usr\/local\/lib\/systemd\/system\/tsmacvlan\.service is of make install/);
     await machine.must('rm', '-r', '/usr/local/lib/systemd');
-    await machine.must('systemctl', 'daemon-reload');
-    await machine.must('dpkg', '--purge', 'tsmacvlan');
   });
 
   test('it is replaced while it runs, and started again no container has noticed; stopped and removed it leaves nothing', async () => {
@@ -199,6 +205,11 @@ describe('on a bare Debian 12', { skip, timeout: 500_000 }, () => {
     const shown = JSON.parse(await machine.must('ip', '-json', 'link')) as { ifname: string }[];
     const names = shown.map(({ ifname }) => ifname).filter((name) => !/^tsm[pt]/.test(name));
     return names.sort().join(' ');
+  }
+
+  async function layUnitOfMake(): Promise<void> {
+    await machine.must('mkdir', '-p', dirname(UNIT_OF_MAKE));
+    machine.write(UNIT_OF_MAKE, '[Service]\nExecStart=/usr/local/bin/tsmacvlan serve\n');
   }
 
   async function assertNoTrace(): Promise<void> {
