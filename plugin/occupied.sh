@@ -24,8 +24,9 @@ enabled_plugins() {
     echo "$listed" | sed -n 's/^true \([^ ]*\) tsmacvlan.*/\1/p'
     return
   fi
-  # No engine answers: as it writes them down (moby plugin/store.go), unless it has another data-root.
-  for file in /var/lib/docker/plugins/*/config.json; do
+  # No engine answers: as it writes them down (moby plugin/store.go).
+  root=$(sed -n 's/.*"data-root" *: *"\([^"]*\)".*/\1/p' /etc/docker/daemon.json 2>/dev/null || true)
+  for file in "${root:-/var/lib/docker}"/plugins/*/config.json; do
     if grep -qs '"Description":"tsmacvlan' "$file"; then
       sed -n 's/.*"Enabled":true,"Id":"[^"]*","Name":"\([^"]*\)".*/\1/p' "$file"
     fi

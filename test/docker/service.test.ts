@@ -291,6 +291,8 @@ describe('systemd service', { skip: outsideLab(), timeout: 700_000 }, () => {
     await docker('exec', 'web', 'ping', '-c', '1', '-W', '10', '192.0.2.254');
     // With the engine goes the plugin, and at the next boot it would be there.
     await machine.must('systemctl', 'stop', 'docker');
+    await machine.must('mkdir', '-p', '/etc/docker');
+    machine.write('/etc/docker/daemon.json', '{ "data-root": "/var/lib/docker/engine" }\n');
     const later = await machine.run('sh', '-c', `. ${CHECKOUT}/plugin/occupied.sh; occupied make`);
     assert.match(later.stderr, /nothing was installed: the managed plugin tsmacvlan:lan is enabled on this host/);
   });
