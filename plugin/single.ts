@@ -5,7 +5,7 @@
  * Also a command: `node plugin/single.ts FILE [amd64|arm64]`
  */
 import { execFileSync } from 'node:child_process';
-import { chmodSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { type Architecture, CPU, ownArchitecture, provideArtefacts, readArchitecture } from './artefacts.ts';
 import { readElf } from './elf.ts';
@@ -29,7 +29,7 @@ export async function makeSingle(file: string, architecture: Architecture): Prom
     await writeBlob(blob, koffi, scratch);
     writeFileSync(made, withoutSymbols(node, architecture));
     // It warns of the sections that are not there.
-    run(process.execPath, POSTJECT, made, NOTE, blob, '--sentinel-fuse', FUSE);
+    execFileSync(process.execPath, [POSTJECT, made, NOTE, blob, '--sentinel-fuse', FUSE], { stdio: 'pipe' });
     chmodSync(made, 0o755);
     // What runs at this moment cannot be written to, only replaced.
     renameSync(made, target);
@@ -47,8 +47,9 @@ function withoutSymbols(path: string, architecture: Architecture): Buffer {
 /** Made by this machine's Node of the same version, for whichever architecture: without a code cache it has nothing of a machine. */
 async function writeBlob(output: string, koffi: string, scratch: string): Promise<void> {
   const { node } = await provideArtefacts(ownArchitecture());
+  const [main, file] = ['tsmacvlan.cjs', 'config.json'];
   const config = {
-    main: PROGRAM,
+    main,
     output,
     disableExperimentalSEAWarning: true,
     // As plugin/launcher.sh. NODE_OPTIONS is for programs that are known to be Node's.
@@ -56,13 +57,10 @@ async function writeBlob(output: string, koffi: string, scratch: string): Promis
     execArgvExtension: 'none',
     assets: { 'koffi.node': koffi },
   };
-  const file = join(scratch, 'config.json');
-  writeFileSync(file, JSON.stringify(config));
-  run(node, '--experimental-sea-config', file);
-}
-
-function run(command: string, ...words: string[]): void {
-  execFileSync(command, words, { stdio: 'pipe' });
+  writeFileSync(join(scratch, file), JSON.stringify(config));
+  // The program's path goes into the blob as it stands in the configuration: not that of a checkout.
+  copyFileSync(PROGRAM, join(scratch, main));
+  execFileSync(node, ['--experimental-sea-config', file], { cwd: scratch, stdio: 'pipe' });
 }
 
 if (import.meta.main) {

@@ -72,13 +72,15 @@ describe('release', { skip: missing ? 'needs make plugin' : false, timeout: 400_
     assert.equal(check(alone, '--ignore-missing'), `${base}.tgz: OK`);
   });
 
-  test('the Debian package has the same bytes when it is made again', async () => {
+  test('the Debian package has the same bytes when it is made again, and none of them is of this machine', async () => {
     const again = join(scratch, 'again');
     const installed = join(scratch, 'installed');
     mkdirSync(again);
     await layInstallation(installed, '/usr', 'amd64');
     const deb = makeDeb(again, 'amd64', installed, { compression: 'none' });
-    assert.ok(readFileSync(deb).equals(readFileSync(join(release, `tsmacvlan_${VERSION}_amd64.deb`))));
+    const bytes = readFileSync(deb);
+    assert.ok(bytes.equals(readFileSync(join(release, `tsmacvlan_${VERSION}_amd64.deb`))));
+    assert.ok(!bytes.includes(CHECKOUT), 'it tells where it was made');
     rmSync(installed, { recursive: true });
     rmSync(again, { recursive: true });
   });
