@@ -4,7 +4,8 @@
  *     server ──eth0── switch 192.0.2.254
  */
 import assert from 'node:assert/strict';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, before, describe, test, type TestContext } from 'node:test';
@@ -14,6 +15,7 @@ import { LAB } from '../../plugin/debian.ts';
 import { layInstallation } from '../../plugin/installation.ts';
 import { VERSION } from '../../src/version.ts';
 import { assertNoGap } from '../lab/container.ts';
+import { shellBlocks } from '../lab/document.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { Machine } from '../lab/machine.ts';
 import { Lan, Namespace } from '../lab/namespace.ts';
@@ -164,6 +166,26 @@ describe('on a bare Debian 12', { skip, timeout: 500_000 }, () => {
     await assertNoTrace();
   });
 
+  test('the archive is installed and removed as docs/install.md says', async () => {
+    const [install = '', remove = ''] = shellBlocks('install.md', 'The one file');
+    const name = `tsmacvlan-${VERSION}-linux-amd64`;
+    const archive = join(scratch, `${name}.tar`);
+    const root = join(scratch, 'archive');
+    await layInstallation(root, '/usr/local', ownArchitecture(), single);
+    renameSync(join(root, 'usr/local'), join(root, name));
+    execFileSync('tar', ['--directory', root, '--create', '--file', archive, name]);
+    const type = (text: string) =>
+      machine.must('sh', '-ec', text.replaceAll('sudo ', '').replace('tsmacvlan-VERSION-linux-amd64.tar.gz', archive));
+    await type(install);
+    assert.equal(await machine.must('systemctl', 'is-enabled', 'tsmacvlan'), 'enabled');
+    assert.equal(await machine.must('tsmacvlan', 'map'), 'no networks');
+    await type(install);
+    assert.equal(await machine.must('systemctl', 'is-active', 'tsmacvlan'), 'active');
+    await type(remove);
+    await machine.must('rm', '-r', '/var/lib/tsmacvlan');
+    await assertNoTrace('! -type d');
+  });
+
   test('its library is loaded from wherever that is allowed, and nothing is left there; where it is allowed nowhere it says so', async () => {
     // What stands in front of the call mounts over everything in which the file is not.
     const probe = (places: readonly string[], ...before: string[]) => {
@@ -212,8 +234,8 @@ describe('on a bare Debian 12', { skip, timeout: 500_000 }, () => {
     machine.write(UNIT_OF_MAKE, '[Service]\nExecStart=/usr/local/bin/tsmacvlan serve\n');
   }
 
-  async function assertNoTrace(): Promise<void> {
-    const files = await filesOfMachine();
+  async function assertNoTrace(which = ''): Promise<void> {
+    const files = await filesOfMachine(which);
     assert.deepEqual(
       files.filter((path) => !filesBefore.has(path)),
       [],
@@ -222,8 +244,8 @@ describe('on a bare Debian 12', { skip, timeout: 500_000 }, () => {
   }
 
   /** On its disk and in /run. */
-  async function filesOfMachine(): Promise<string[]> {
-    const found = await machine.must('sh', '-c', `find / /run -xdev | grep -vE '^(${BOOKS})(/|$)'`);
+  async function filesOfMachine(which = ''): Promise<string[]> {
+    const found = await machine.must('sh', '-c', `find / /run -xdev ${which} | grep -vE '^(${BOOKS})(/|$)'`);
     return found.split('\n');
   }
 });

@@ -7,7 +7,7 @@ import type { Engine } from './engine.ts';
 export const DOCS = join(import.meta.dirname, '../../docs');
 
 /** The `sh` blocks of `docs/NAME` below a heading, in order; throws when there are none. */
-function shellBlocks(name: string, heading: string): string[] {
+export function shellBlocks(name: string, heading: string): string[] {
   const section = sections(readFileSync(join(DOCS, name), 'utf8')).get(heading) ?? '';
   const blocks = [...section.matchAll(/^( *)```sh\n([\s\S]*?)^\1```/gm)];
   assert.ok(blocks.length > 0, `docs/${name} has no sh block below "${heading}"`);
