@@ -8,40 +8,33 @@ import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { daemonHeld } from '../src/errors.ts';
 import { holderOfNamespace, ownPidNamespace } from '../src/kernel/oneprocess.ts';
+import { askLocalEngine } from '../src/server/client.ts';
 
 /** Where an engine that does not run keeps its plugins, unless it has another data-root. */
 const PLUGINS = '/var/lib/docker/plugins';
 
+/** As the engine tells of one, and writes it down (moby api/types/plugin.go). */
 interface ListedPlugin {
   readonly Name: string;
-  readonly Description: string;
   readonly Enabled: boolean;
+  readonly Config?: { readonly Description?: string };
 }
 
 /** Names of the enabled managed plugins that are tsmacvlan, of whatever version: what they say of themselves begins so. */
-function enabledPlugins(): string[] {
-  const isOurs = ({ Description, Enabled }: ListedPlugin) => Enabled && String(Description).startsWith('tsmacvlan');
-  return (pluginsByEngine() ?? pluginsOnDisk()).filter(isOurs).map(({ Name }) => Name);
-}
-
-/** Null when no engine answers. */
-function pluginsByEngine(): ListedPlugin[] | null {
-  const { status, stdout } = spawnSync('docker', ['plugin', 'ls', '--no-trunc', '--format', '{{json .}}'], {
-    encoding: 'utf8',
-    timeout: 10_000,
-  });
-  if (status !== 0) return null;
-  return linesOf(stdout).map((line) => JSON.parse(line) as ListedPlugin);
+async function enabledPlugins(): Promise<string[]> {
+  const isOurs = ({ Config, Enabled }: ListedPlugin) => Enabled && String(Config?.Description).startsWith('tsmacvlan');
+  // Not by the docker command: its context, or DOCKER_HOST, may lead to another machine.
+  const listed = await askLocalEngine('/plugins');
+  const plugins = Array.isArray(listed) ? (listed as ListedPlugin[]) : pluginsOnDisk();
+  return plugins.filter(isOurs).map(({ Name }) => Name);
 }
 
 /** As the engine writes them down (moby plugin/store.go). */
 function pluginsOnDisk(): ListedPlugin[] {
   const written = (id: string): ListedPlugin[] => {
     try {
-      const { plugin } = JSON.parse(readFileSync(`${PLUGINS}/${id}/config.json`, 'utf8')) as {
-        plugin: { Name: string; Enabled: boolean; Config: { Description: string } };
-      };
-      return [{ ...plugin, Description: plugin.Config.Description }];
+      const { plugin } = JSON.parse(readFileSync(`${PLUGINS}/${id}/config.json`, 'utf8')) as { plugin?: ListedPlugin };
+      return plugin === undefined ? [] : [plugin];
     } catch {
       return [];
     }
@@ -53,10 +46,6 @@ function pluginsOnDisk(): ListedPlugin[] {
   }
 }
 
-function linesOf(text: string): string[] {
-  return text.split('\n').filter((line) => line !== '');
-}
-
 /** Of the service that may be installed already: it is the one that is upgraded. */
 function servicePid(): number {
   const { stdout } = spawnSync('systemctl', ['show', '--property=MainPID', '--value', 'tsmacvlan'], {
@@ -66,7 +55,7 @@ function servicePid(): number {
 }
 
 async function whyNot(): Promise<string | null> {
-  const [plugin] = enabledPlugins();
+  const [plugin] = await enabledPlugins();
   if (plugin !== undefined)
     return `the managed plugin ${plugin} is enabled on this host, and one tsmacvlan is enough for a host; stay with it, or remove its networks, then "docker plugin disable ${plugin}" and "docker plugin rm ${plugin}", and install again`;
   const holder = await holderOfNamespace();

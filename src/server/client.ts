@@ -26,10 +26,15 @@ export async function knock(socketPath: string): Promise<'ours' | 'other' | 'for
 
 /** What the Docker engine on this host says of itself; null where none answers. It is only read. */
 export async function localEngineInfo(): Promise<Record<string, unknown> | null> {
-  const question = { socketPath: '/var/run/docker.sock', path: '/info', signal: AbortSignal.timeout(PATIENCE_MS) };
+  return (await askLocalEngine('/info')) as Record<string, unknown> | null;
+}
+
+/** What the engine on this host answers to `GET path`, whatever DOCKER_HOST and Docker's contexts say; null where none answers. */
+export async function askLocalEngine(path: string): Promise<object | null> {
+  const question = { socketPath: '/var/run/docker.sock', path, signal: AbortSignal.timeout(PATIENCE_MS) };
   try {
-    const { answer } = await send(question, '');
-    return Object(JSON.parse(answer)) as Record<string, unknown>;
+    const { status, answer } = await send(question, '');
+    return status === 200 ? (Object(JSON.parse(answer)) as object) : null;
   } catch {
     return null;
   }
