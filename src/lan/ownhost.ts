@@ -62,7 +62,7 @@ export async function hostWith(
   for (const linkIndex of await ownLinksWith(links, text)) {
     const link = await links.byIndex(linkIndex);
     if (link === undefined || isOwn(link.macAddress, false)) continue;
-    if (address.family === 'IPv6' && link.index !== parent.index && link.parentIndex !== parent.index) continue;
+    if (address.family === 'IPv6' && link.index !== parent.index && !isOn(link, parent.index)) continue;
     if (!(await links.addresses(linkIndex)).some((one) => one.address === text)) continue;
     return onHost((link.isLoopback ? parent : link).macAddress, link.name);
   }

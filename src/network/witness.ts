@@ -102,7 +102,9 @@ export class Witness {
     const reads = async () =>
       (await links.table.subInterfacesElsewhere(parent.index, formatAddress(address))).length > 0;
     // The first reading may be one that others began before the link was up.
-    return (await reads()) || (await reads());
+    if ((await reads()) || (await reads())) return true;
+    // A namespace that ends loses the addresses first.
+    return (await this.#elsewhere(endpoint))?.isUp !== true;
   }
   #elsewhere(endpoint: Endpoint): Promise<Link | undefined> {
     const { links, endpoints } = this.#parts;
