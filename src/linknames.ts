@@ -28,6 +28,11 @@ export function endpointLinkName(endpointId: string): string {
   return `tsm${endpointId.slice(0, 12)}`;
 }
 
+/** Whether an endpoint's sub-interface may have this name. */
+export function isEndpointLinkName(name: string): boolean {
+  return /^tsm[0-9a-f]{12}$/.test(name);
+}
+
 /** The parent of an isolated network. */
 export function isolatedLinkName(networkId: string): string {
   return `tsmi${networkId.slice(0, 11)}`;

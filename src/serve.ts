@@ -58,20 +58,15 @@ async function start(environment: Environment) {
   }
 }
 
-/** Answers what gives the lock back. Throws DAEMON_HELD. Who is not root cannot be a daemon that root should yield to, and could keep it out for ever. */
+/** Answers what gives the lock back. Throws DAEMON_HELD. */
 async function lock({ sockets, stateDirectory }: Settings, log: Log): Promise<() => void> {
   const taken = await lockNetworkNamespace({ sockets, stateDirectory });
-  if (taken.holder === null) return () => taken.release();
-  const { holder } = taken;
-  if (holder.uid === 0 || process.getuid?.() !== 0) throw refusal(holder);
-  log.warn(
-    'a process that is not of root has the lock of this network namespace: a second daemon would not be noticed',
-    {
-      process: holder.pid,
-      user: holder.uid,
-    },
-  );
-  return () => undefined;
+  if (taken.holder !== null) throw refusal(taken.holder);
+  if (!taken.isUsual)
+    log.warn('a program that is no tsmacvlan has the name of its lock; the lock has another name', {
+      lock: taken.name,
+    });
+  return () => taken.release();
 }
 
 function refusal({ pid, says }: NamespaceHolder): errors.PluginError {

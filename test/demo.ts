@@ -4,6 +4,7 @@
  */
 import { once } from 'node:events';
 import { styleText } from 'node:util';
+import { isProbeMac, isStandbyMac } from '../src/lan/frames/mac.ts';
 import { Capture, type Frame } from './lab/capture.ts';
 import { attachment } from './lab/container.ts';
 import { enclose, obstacle, removeCgroups } from './lab/enclosure.ts';
@@ -87,8 +88,10 @@ async function tell(): Promise<number> {
 
   chapter('On the wire: what the switch saw on the port of host "one"');
   for (const [sender, count] of countSenders(frames)) {
+    const containers = { [web.MacAddress]: 'web', [db.MacAddress]: 'db', [cache.MacAddress]: 'cache' };
     const name =
-      { [web.MacAddress]: 'web', [db.MacAddress]: 'db', [cache.MacAddress]: 'cache' }[sender] ?? 'the router';
+      containers[sender] ??
+      (isProbeMac(sender) || isStandbyMac(sender) ? 'tsmacvlan, which asks the LAN' : 'the router');
     say(`  ${sender}  ${String(count).padStart(3)} frames from ${name}`);
   }
   const [parent] = await one.host.namespace.show<{ address: string }>('link show lan0');

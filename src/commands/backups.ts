@@ -33,7 +33,7 @@ export async function restore({ json, 'dry-run': isDryRun = false }: Options, fi
 function afterwards({ madeAt, tables }: Backup, directory: string, kept: string | null): string {
   return [
     `${directory} has what was recorded at ${madeAt}: ${inWords(countsOf(tables))}`,
-    ...(kept === null ? [] : [`what was there before is kept as ${kept}`]),
+    ...(kept === null ? [] : [`what was there before is kept as ${kept}, until the next restore`]),
     'start tsmacvlan now: it finds containers that were started since then by their interfaces',
     '',
   ].join('\n');

@@ -112,8 +112,9 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
     run: async (options, network) => (await import('./changes.ts')).forget(options, network),
   },
   store: {
-    summary:
-      "of a shared store: list its hosts, free what one that is scrapped has, or claim this host's addresses there or give them back, while its daemon is stopped",
+    summary: 'hosts that share addresses in etcd: list them, free what a scrapped one has, move in or out',
+    details:
+      'nodes lists the hosts. forget NODE frees the addresses of a host that never comes back. migrate moves this host in (--from local --to etcd://HOST:PORT), which claims its addresses in etcd, or out (the other way round), which gives them back there; its daemon must be stopped first.',
     arguments: ['nodes|forget|migrate', '[NODE]'],
     options: {
       from: 'with migrate: local, or etcd://HOST:PORT',
@@ -126,6 +127,7 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
       'store nodes': 'the hosts that share addresses',
       'store forget web2 --dry-run': 'what a scrapped host still has',
       'store migrate --from local --to etcd://10.0.0.1:2379': "claim this host's addresses in etcd",
+      'store migrate --from etcd://10.0.0.1:2379 --to local': 'give them back there',
     },
     run: async (options, word, node) => (await import('./sharedstore.ts')).sharedStore(options, word, node),
   },

@@ -3,12 +3,20 @@
  * its own socket and state directory are. The lock is a listening socket in the abstract namespace, of which each network
  * namespace has one (unix_find_socket_byname, net/unix/af_unix.c): also a process in a container or of a managed plugin meets
  * it, and the kernel drops it with its process, however that dies. Whoever connects is told who has it.
+ *
+ * Anybody in the network namespace may take that name, root in a container without any capability too. So the name is not the lock,
+ * but a mark on its socket that wants CAP_NET_ADMIN (unixdiag.ts), as all that a daemon does: who has the one without the other
+ * keeps nobody out. Only where marks cannot be told, whoever has the name and is root is believed.
  */
-import { readlinkSync } from 'node:fs';
+import { randomUUID } from 'node:crypto';
+import { fstatSync, readlinkSync } from 'node:fs';
 import { type Server, type Socket, createServer } from 'node:net';
+import { constants } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { KernelError } from './errno.ts';
 import { EAGAIN } from './libc.ts';
-import { type Peer, connectToPeer } from './unix.ts';
+import { type Peer, boundSocket, connectToPeer } from './unix.ts';
+import { type NamedSocket, mark, namedSockets } from './unixdiag.ts';
 
 const NAME = 'tsmacvlan';
 /** Anybody in the network namespace may connect, and stay. */
@@ -18,7 +26,8 @@ const ANSWER_MS = 1000;
 const MOST_BYTES = 65_536;
 const TRIES = 3;
 const AGAIN_MS = 50;
-const NOBODY = 65_534;
+/** It takes no more callers, or does not listen yet. */
+const UNKNOWN = { pid: null, uid: 0, says: null } as const;
 
 /** What a daemon says of itself. Paths are those that it sees: a managed plugin has a file system of its own. */
 export interface Introduction {
@@ -32,33 +41,66 @@ export interface NamespaceHolder extends Peer {
   readonly says: (Introduction & { readonly pidNamespace: string }) | null;
 }
 
-/** A lock that was taken, or the holder that has it. */
-export type NamespaceLock = { readonly holder: null; release(): void } | { readonly holder: NamespaceHolder };
+/** A lock, or the holder that has it. */
+export type NamespaceLock = TakenLock | { readonly holder: NamespaceHolder };
+
+/** A lock that was taken. */
+interface TakenLock {
+  readonly holder: null;
+  /** Of its socket, as `ss -xl` shows it. */
+  readonly name: string;
+  /** False where somebody else has the usual one. */
+  readonly isUsual: boolean;
+  release(): void;
+}
 
 /**
- * Takes the lock of this network namespace, if nobody has it. A process that has its name and does not listen is no daemon: it
- * is answered as one of nobody's. Throws the system's errors.
+ * Takes the lock of this network namespace, if nobody has it. Who has only the name of its socket and not the mark is no daemon, and
+ * keeps nobody out: the lock then has a name of its own. Throws the system's errors.
  */
 export async function lockNetworkNamespace(introduction: Introduction): Promise<NamespaceLock> {
   const server = answering(JSON.stringify({ ...introduction, pidNamespace: ownPidNamespace() }));
+  let name = NAME;
   for (let tries = 1; ; tries++) {
-    const fault = await listening(server);
-    if (fault === null) return { holder: null, release: () => void server.close() };
-    const holder = fault.code === 'EADDRINUSE' ? await holderOfNamespace() : null;
+    const holder = await holderOfNamespace();
     if (holder !== null) return { holder };
-    if (fault.code !== 'EADDRINUSE') throw fault;
-    if (tries === TRIES) return { holder: { pid: null, uid: NOBODY, says: null } };
+    const fd = boundSocket(`@${name}`, mark);
+    if (fd >= 0) return settle(server, fd, name);
+    if (fd !== -constants.errno.EADDRINUSE) throw new KernelError(`take the name @${name}`, -fd);
     // It has ended between the two, or is about to listen.
     await sleep(AGAIN_MS);
+    if (tries >= TRIES) name = `${NAME}-${randomUUID()}`;
   }
 }
 
-/** The process that has the lock of this network namespace; null when none has. */
-export async function holderOfNamespace(): Promise<NamespaceHolder | null> {
-  const connection = connectToPeer(`@${NAME}`);
-  if (connection === -EAGAIN) return { pid: null, uid: 0, says: null };
+/** Two that come at one moment, under two names, see each other here, and none of them gets it. */
+async function settle(server: Server, fd: number, name: string): Promise<NamespaceLock> {
+  const { ino } = fstatSync(fd);
+  const fault = await listening(server, fd);
+  if (fault !== null) throw fault;
+  const holder = await holderOfNamespace(ino);
+  if (holder === null) return { holder, name: `@${name}`, isUsual: name === NAME, release: () => void server.close() };
+  server.close();
+  return { holder };
+}
+
+/** The process that has the lock of this network namespace; null when none has. `own`: the inode of a socket that does not count. */
+export async function holderOfNamespace(own?: number): Promise<NamespaceHolder | null> {
+  const sockets = namedSockets();
+  if (sockets === null) return own === undefined ? holderUnder(NAME, true) : null;
+  const isOne = ({ name, inode, isMarked }: NamedSocket) =>
+    isMarked && inode !== own && (name === NAME || name.startsWith(`${NAME}-`));
+  const found = sockets.find(isOne);
+  return found === undefined ? null : ((await holderUnder(found.name, false)) ?? UNKNOWN);
+}
+
+/** Who listens under this name, if somebody does. `asRoot`: and only if he is root, or takes nobody any more. */
+async function holderUnder(name: string, asRoot: boolean): Promise<NamespaceHolder | null> {
+  const connection = connectToPeer(`@${name}`);
+  if (connection === -EAGAIN) return UNKNOWN;
   if (typeof connection === 'number') return null;
-  return { ...connection.peer, says: introductionIn(await answerOn(connection.socket)) };
+  const says = introductionIn(await answerOn(connection.socket));
+  return asRoot && connection.peer.uid !== 0 ? null : { ...connection.peer, says };
 }
 
 /** As much as comes in a second. */
@@ -93,10 +135,10 @@ function answering(answer: string): Server {
   return server.on('error', () => undefined).unref();
 }
 
-async function listening(server: Server): Promise<NodeJS.ErrnoException | null> {
+async function listening(server: Server, fd: number): Promise<NodeJS.ErrnoException | null> {
   const { promise, resolve } = Promise.withResolvers<NodeJS.ErrnoException | null>();
   server.once('error', resolve);
-  server.listen({ path: `\0${NAME}` }, () => resolve(null));
+  server.listen({ fd }, () => resolve(null));
   return promise.finally(() => server.off('error', resolve));
 }
 

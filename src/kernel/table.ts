@@ -213,6 +213,16 @@ export class LinkTable {
     return this.withParentsHere(found.filter(isOne));
   }
 
+  /** Sub-interfaces of a parent of this namespace that are in others and have this MAC address. Asks only where the table finds one. */
+  async subInterfacesWithMac(parentIndex: number, macAddress: string): Promise<ForeignLink[]> {
+    const isOne = ({ kind, parentIndex: on, macAddress: has }: Link) =>
+      has === macAddress && on === parentIndex && SUB_INTERFACE_KINDS.has(kind);
+    const known = this.withMac(macAddress).filter((link) => link.namespaceId !== null && isOne(link));
+    if (known.length === 0) return [];
+    const found = await this.#parts.namespaces.again(known.map(asForeign));
+    return this.withParentsHere(found.filter(isOne));
+  }
+
   /** Whether another namespace has a sub-interface of this parent of this namespace. */
   async hasSubInterfacesElsewhere(parentIndex: number): Promise<boolean> {
     const isOne = ({ kind, parentIndex: on }: Link) => on === parentIndex && SUB_INTERFACE_KINDS.has(kind);

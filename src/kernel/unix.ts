@@ -43,6 +43,16 @@ export function connectToPeer(path: string): { socket: Socket; peer: Peer } | nu
   return { socket: new Socket({ fd }), peer: { pid: ucred.readInt32LE(0) || null, uid: ucred.readUInt32LE(4) } };
 }
 
+/** A stream socket that has this name and does not listen yet, or a negated errno: -EADDRINUSE when another has it. `prepare` comes before. */
+export function boundSocket(path: string, prepare: (fd: number) => void): number {
+  const fd = libc.socket(libc.AF_UNIX, libc.SOCK_STREAM, 0);
+  if (fd < 0) return fd;
+  prepare(fd);
+  const bound = libc.bind(fd, unixAddress(path));
+  if (bound < 0) libc.close(fd);
+  return bound < 0 ? bound : fd;
+}
+
 /** struct sockaddr_un {u16 family; path}. In the abstract namespace the name begins with a zero and ends with the address. */
 function unixAddress(path: string): Buffer {
   const family = Buffer.alloc(2);

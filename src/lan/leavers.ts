@@ -8,7 +8,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Address, formatAddress } from '../address.ts';
 import { LatestMap } from '../bounded.ts';
-import { type HasLinkTable, isSilent } from './ownhost.ts';
+import { type HasLinkTable, isSilent, namespacesWith } from './ownhost.ts';
 
 /** An endpoint of ours that speaks for an address. */
 export interface Speaker {
@@ -57,13 +57,15 @@ export class Leavers {
   /**
    * The container whose link on the parent has this MAC address leaves these addresses: all that is to be known of it is when this
    * resolves. The kernel is asked only where its events do not tell what the container has (no CAP_NET_BROADCAST, events were
-   * lost); else it is noted before this returns. Never throws.
+   * lost), or tell of two with that MAC address; else it is noted before this returns. Never throws.
    */
   async note(parentName: string, macAddress: string, addresses: readonly Address[]): Promise<void> {
     const { table } = this.#links;
     table.drain();
-    if (!table.isCurrent(this.#placeOf(parentName, macAddress)?.namespaceId)) await this.#read();
-    const leaving = { macs: this.#othersOf(parentName, macAddress), sinceMs: performance.now() };
+    const known = this.#knownPlaces(parentName, macAddress);
+    const [first, ...others] = known;
+    const places = others.length === 0 && table.isCurrent(first) ? known : await this.#read(parentName, macAddress);
+    const leaving = { macs: this.#othersOf(places, macAddress), sinceMs: performance.now() };
     for (const address of addresses) this.#leaving.put(keyOf({ parentName, address }), leaving);
   }
 
@@ -96,25 +98,31 @@ export class Leavers {
     };
   }
 
-  async #read(): Promise<void> {
-    const late = sleep(READING_MS, undefined, { ref: false });
-    await Promise.race([this.#links.table.update(), late]).catch(() => undefined);
+  /** The namespaces of the container; what the events told of it where the kernel does not say in time. */
+  async #read(parentName: string, macAddress: string): Promise<readonly number[]> {
+    const { table } = this.#links;
+    const read = async () => {
+      await table.update();
+      const parent = table.byName(parentName);
+      return parent === undefined ? [] : namespacesWith(table, parent.index, macAddress);
+    };
+    const late = sleep(READING_MS, null, { ref: false });
+    const places = await Promise.race([read(), late]).catch(() => null);
+    return places ?? this.#knownPlaces(parentName, macAddress);
   }
 
-  #othersOf(parentName: string, macAddress: string): Set<string> {
-    const place = this.#placeOf(parentName, macAddress);
-    const { links = [] } = (place && this.#links.table.contentsOf(place.namespaceId)) ?? {};
+  #othersOf(places: readonly number[], macAddress: string): Set<string> {
+    const links = places.flatMap((namespaceId) => this.#links.table.contentsOf(namespaceId)?.links ?? []);
     const others = links.filter((link) => !link.isLoopback && link.macAddress !== macAddress);
     return new Set(others.map((link) => link.macAddress));
   }
 
-  /** The namespace of the container; undefined when its link is in none that can be seen. */
-  #placeOf(parentName: string, macAddress: string): { readonly namespaceId: number } | undefined {
+  /** Namespaces with such a link, as far as events tell: another namespace's parent may have the same index. */
+  #knownPlaces(parentName: string, macAddress: string): number[] {
     const { table } = this.#links;
     const parentIndex = table.byName(parentName)?.index;
-    for (const { namespaceId, parentIndex: on } of table.withMac(macAddress))
-      if (namespaceId !== null && on === parentIndex) return { namespaceId };
-    return undefined;
+    const found = table.withMac(macAddress).filter(({ parentIndex: on }) => on === parentIndex);
+    return [...new Set(found.flatMap(({ namespaceId }) => namespaceId ?? []))];
   }
 }
 

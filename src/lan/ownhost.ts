@@ -62,7 +62,7 @@ export async function hostWith(
   for (const linkIndex of await ownLinksWith(links, text)) {
     const link = await links.byIndex(linkIndex);
     if (link === undefined || isOwn(link.macAddress, false)) continue;
-    if (address.family === 'IPv6' && link.index !== parent.index && link.parentIndex !== parent.index) continue;
+    if (address.family === 'IPv6' && link.index !== parent.index && !isOn(link, parent.index)) continue;
     if (!(await links.addresses(linkIndex)).some((one) => one.address === text)) continue;
     return onHost((link.isLoopback ? parent : link).macAddress, link.name);
   }
@@ -107,9 +107,7 @@ export function isOfHost(links: HasLinkTable, macAddress: string): Promise<boole
 export function isSilent({ table }: HasLinkTable, parentName: string, macAddress: string): boolean {
   table.drain();
   const parent = table.byName(parentName);
-  return table
-    .withMac(macAddress)
-    .some((link) => link.namespaceId === null && link.parentIndex === parent?.index && !link.isUp);
+  return table.withMac(macAddress).some((link) => link.namespaceId === null && isOn(link, parent?.index) && !link.isUp);
 }
 
 /**
@@ -117,28 +115,44 @@ export function isSilent({ table }: HasLinkTable, parentName: string, macAddress
  * and whoever has its addresses has them rightly. True as well where that cannot be read.
  */
 export async function isInContainer({ table }: HasLinkTable, parentName: string, macAddress: string): Promise<boolean> {
-  const isRead = await table.update().then(
-    () => true,
-    () => false,
-  );
-  const parent = table.byName(parentName);
-  return (
-    !isRead || parent === undefined || !['vacant', 'apart'].includes(placeOf(table, parent.index, macAddress).kind)
-  );
+  try {
+    await table.update();
+    const parent = table.byName(parentName);
+    return parent === undefined || (await placeOf(table, parent.index, macAddress)).kind === 'there';
+  } catch {
+    return true;
+  }
 }
 
-type FoundLinks = ReturnType<LinkTable['withMac']>;
+/** A link of this namespace whose parent is as well: the index of one elsewhere says nothing here. */
+function isOn({ parentIndex, parentNamespaceId }: Link, index: number | undefined): boolean {
+  return parentIndex === index && parentNamespaceId === null;
+}
 
-/** Links of containers with this MAC address on the parent, or why there is none. */
-function placeOf(
-  table: LinkTable,
-  parentIndex: number,
-  macAddress: string,
-): { readonly kind: 'there'; readonly links: FoundLinks } | { readonly kind: 'vacant' | 'apart' } {
-  const found = table.withMac(macAddress).filter((link) => link.parentIndex === parentIndex);
-  const links = found.filter(({ namespaceId, isUp }) => namespaceId !== null || isUp);
-  if (links.length > 0 || (found.length === 0 && !table.seesOthers)) return { kind: 'there', links };
-  return { kind: found.length > 0 ? 'apart' : 'vacant' };
+/** Where a container's link is, or why it is not to be found. */
+type Place =
+  | { readonly kind: 'there'; readonly namespaceIds: readonly number[] }
+  | { readonly kind: 'vacant' | 'apart' };
+
+/** Throws what the kernel refuses. */
+async function placeOf(table: LinkTable, parentIndex: number, macAddress: string): Promise<Place> {
+  const here = table.withMac(macAddress).filter((link) => link.namespaceId === null && isOn(link, parentIndex));
+  const namespaceIds = await namespacesWith(table, parentIndex, macAddress);
+  const isUpHere = here.some(({ isUp }) => isUp);
+  if (namespaceIds.length > 0 || isUpHere || (here.length === 0 && !table.seesOthers))
+    return { kind: 'there', namespaceIds };
+  return { kind: here.length > 0 ? 'apart' : 'vacant' };
+}
+
+/**
+ * In which namespaces of containers there is a link with this MAC address on the parent, which is of this namespace. More than one only
+ * while it is up in none: of two the kernel brings up one (macvlan_open, drivers/net/macvlan.c), and who has CAP_NET_ADMIN in a
+ * container makes links of any MAC address there, on its own links and so on the parent too. Throws what the kernel refuses.
+ */
+export async function namespacesWith(table: LinkTable, parentIndex: number, macAddress: string): Promise<number[]> {
+  const found = await table.subInterfacesWithMac(parentIndex, macAddress);
+  const up = found.filter(({ isUp }) => isUp);
+  return (up.length > 0 ? up : found).map(({ namespaceId }) => namespaceId);
 }
 
 function isKnown(
@@ -154,21 +168,20 @@ function isKnown(
 
 /** One look for all questions; the answers in their order. Never throws. */
 export async function findOwners({ table }: HasLinkTable, questions: readonly OwnerQuestion[]): Promise<Owner[]> {
-  const canTell = await table.update().then(
-    () => true,
-    () => false,
-  );
-  return questions.map((question) => (canTell ? ownerOf(table, question) : { kind: 'unknown' }));
+  try {
+    await table.update();
+    return await Promise.all(questions.map((question) => ownerOf(table, question)));
+  } catch {
+    return questions.map(() => ({ kind: 'unknown' }));
+  }
 }
 
-function ownerOf(table: LinkTable, { parentIndex, ourMacAddress, macAddress, address }: OwnerQuestion): Owner {
-  const found = table.withMac(macAddress);
-  const place = placeOf(table, parentIndex, ourMacAddress);
+async function ownerOf(table: LinkTable, question: OwnerQuestion): Promise<Owner> {
+  const place = await placeOf(table, question.parentIndex, question.ourMacAddress);
   if (place.kind !== 'there') return place;
-  const isInSame = (namespaceId: number | null) =>
-    namespaceId !== null && place.links.some((link) => link.namespaceId === namespaceId);
-  if (found.some(({ namespaceId }) => isInSame(namespaceId))) return { kind: 'container' };
-  if (found.some(({ namespaceId }) => namespaceId === null)) return hostOrDaemon(table, address);
+  const found = table.withMac(question.macAddress).map(({ namespaceId }) => namespaceId);
+  if (found.some((id) => id !== null && place.namespaceIds.includes(id))) return { kind: 'container' };
+  if (found.includes(null)) return hostOrDaemon(table, question.address);
   return { kind: table.seesOthers ? 'stranger' : 'unknown' };
 }
 

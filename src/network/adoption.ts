@@ -48,13 +48,12 @@ export async function adoptContainers(parts: AdoptionParts): Promise<void> {
   else await undo(log, 'the mark of a restore', async () => store.settleRestore?.());
 }
 
-/** True when nothing more was found, and nothing failed. */
+/** True when nothing more was found, and nothing failed. One after the other: of two with one address the second sees the first. */
 async function adoptAll(parts: AdoptionParts, told: Set<string>): Promise<boolean> {
+  let isQuiet = true;
   try {
-    const found = await findUnrecorded(parts, told);
-    const outcomes = await Promise.allSettled(found.map((endpoint) => adopt(parts, endpoint)));
-    for (const one of outcomes) if (one.status === 'rejected') throw one.reason;
-    return found.length === 0;
+    for (const found of await unknownInterfaces(parts)) if (await adoptOne(parts, found, told)) isQuiet = false;
+    return isQuiet;
   } catch (error) {
     parts.log.error('running containers could not be recorded', { error: String(error) });
     return false;
@@ -69,73 +68,83 @@ interface Found {
   readonly addresses: readonly InterfaceAddress[];
 }
 
-/** `told`: those of which the log has said that their network is not known. */
-async function findUnrecorded(parts: AdoptionParts, told: Set<string>): Promise<Endpoint[]> {
-  const { store, log, now } = parts;
-  const networks = await store.networks.list();
-  const endpoints: Endpoint[] = [];
-  for (const { id, parentName, macAddress, addresses } of await unknownInterfaces(parts)) {
-    const isIts = ({ parent, subnets }: Network) => parent.name === parentName && within(subnets, addresses).length > 0;
-    const network = networks.find(isIts);
-    if (network === undefined) {
-      if (!told.has(id)) tellOfUnknown(log, { id, parentName, addresses });
-      told.add(id);
-      continue;
-    }
-    if (await isOfAnother(parts, parentName, addresses)) continue;
-    endpoints.push({
-      id,
-      networkId: network.id,
-      state: 'joined',
-      parent: parentName,
-      linkName: endpointLinkName(id),
-      macAddress,
-      addresses: within(network.subnets, addresses),
-      interfaceName: null,
-      changedAt: now().toISOString(),
-    });
+/** Whether it is recorded now. `told`: those of which the log has said why they are not. */
+async function adoptOne(parts: AdoptionParts, found: Found, told: Set<string>): Promise<boolean> {
+  const { id, parentName, addresses } = found;
+  // A container with CAP_NET_ADMIN may give a second interface the alias of its first.
+  if (parts.endpoints.get(id) !== undefined) return false;
+  const isIts = ({ parent, subnets }: Network) => parent.name === parentName && within(subnets, addresses).length > 0;
+  const network = (await parts.store.networks.list()).find(isIts);
+  const newcomer = network && newEndpoint(found, network, parts.now());
+  const other = newcomer && (await holderOf(parts, newcomer));
+  if (network === undefined || newcomer === undefined || other !== undefined) {
+    if (!told.has(id)) tellOfUnrecorded(parts.log, found, other);
+    told.add(id);
+    return false;
   }
-  return endpoints;
+  await adopt(parts, network, newcomer);
+  return true;
 }
 
-function tellOfUnknown(log: Log, { id, parentName, addresses }: Omit<Found, 'macAddress'>): void {
-  log.error('a container runs on a network that the backup does not know; remove it and make it again', {
+function newEndpoint({ id, parentName: parent, macAddress, addresses }: Found, network: Network, now: Date): Endpoint {
+  return {
+    id,
+    networkId: network.id,
+    state: 'joined',
+    parent,
+    linkName: endpointLinkName(id),
+    macAddress,
+    addresses: within(network.subnets, addresses),
+    interfaceName: null,
+    changedAt: now.toISOString(),
+  };
+}
+
+/** `other`: who is recorded with its address; undefined where it is its network that is not known. */
+function tellOfUnrecorded(log: Log, { id, parentName, macAddress, addresses }: Found, other?: Endpoint): void {
+  const interfaces = {
     parent: parentName,
     endpoint: short(id),
     addresses: addresses.map(formatInterfaceAddress).join(' '),
-  });
+  };
+  if (other === undefined)
+    log.error('a container runs on a network that the backup does not know; remove it and make it again', interfaces);
+  else
+    log.error(
+      'two containers have one address; the second of them is not recorded: stop one of the two, and start it again',
+      {
+        ...interfaces,
+        macAddress,
+        other: short(other.id),
+        otherMacAddress: other.macAddress,
+      },
+    );
 }
 
 async function unknownInterfaces({ endpoints, links }: AdoptionParts): Promise<Found[]> {
   const idOf = ({ alias }: Link) => endpointOfAlias(alias) ?? '';
   const isUnknown = (link: Link) => ID.test(idOf(link)) && endpoints.get(idOf(link)) === undefined;
   const found: Found[] = [];
-  for (const link of (await links.table.linksElsewhere(isUnknown)) ?? []) {
+  for (const link of await links.table.withParentsHere((await links.table.linksElsewhere(isUnknown)) ?? [])) {
     const { namespaceId, index, parentIndex, macAddress } = link;
     const all = links.table.contentsOf(namespaceId)?.addresses ?? [];
     const own = all.filter(({ linkIndex, address }) => linkIndex === index && !address.startsWith('fe80:'));
     const parent = parentIndex === null ? undefined : await links.byIndex(parentIndex);
-    const [first] = own;
-    if (parent === undefined || first === undefined) continue;
-    // Another namespace's parent may have the same index.
-    const isOnOurs = (await links.table.subInterfacesElsewhere(parent.index, first.address)).some(isUnknown);
+    if (parent === undefined || own.length === 0) continue;
     const addresses = own.flatMap(
       ({ address, prefixLength }) => parseInterfaceAddress(`${address}/${prefixLength}`) ?? [],
     );
-    if (isOnOurs) found.push({ id: idOf(link), parentName: parent.name, macAddress, addresses });
+    found.push({ id: idOf(link), parentName: parent.name, macAddress, addresses });
   }
   return found;
 }
 
-/** One that is recorded and there has such an address: an alias says whatever CAP_NET_ADMIN writes into it. */
-async function isOfAnother(
-  { endpoints, links }: AdoptionParts,
-  parentName: string,
-  addresses: readonly InterfaceAddress[],
-): Promise<boolean> {
-  for (const one of addresses.flatMap((address) => endpoints.withAddress(parentName, address)))
-    if ((await linkElsewhere(links, one)) !== undefined) return true;
-  return false;
+/** Who is recorded with one of its addresses, and there: an alias says whatever CAP_NET_ADMIN writes into it. */
+async function holderOf({ endpoints, links }: AdoptionParts, newcomer: Endpoint): Promise<Endpoint | undefined> {
+  const recorded = (id: string) => (id === newcomer.id ? newcomer : endpoints.get(id));
+  for (const one of newcomer.addresses.flatMap((address) => endpoints.withAddress(newcomer.parent, address)))
+    if ((await linkElsewhere(links, one, recorded)) !== undefined) return one;
+  return undefined;
 }
 
 /** Those of the network, one of each family. */
@@ -145,13 +154,9 @@ function within(subnets: Network['subnets'], addresses: readonly InterfaceAddres
 }
 
 /** The lease first: without its endpoint it keeps the address from everybody else all the same. */
-async function adopt(parts: AdoptionParts, endpoint: Endpoint): Promise<void> {
+async function adopt(parts: AdoptionParts, network: Network, endpoint: Endpoint): Promise<void> {
   const { store, endpoints, log } = parts;
-  const network = await store.networks.get(endpoint.networkId);
-  for (const address of endpoint.addresses)
-    if (network !== undefined) await lease(parts, network, endpoint.id, address);
-  // A container with CAP_NET_ADMIN may give a second interface the alias of its first.
-  if (endpoints.get(endpoint.id) !== undefined) return;
+  for (const address of endpoint.addresses) await lease(parts, network, endpoint.id, address);
   await endpoints.arrive(endpoint, async () => void (await store.endpoints.insert(endpoint)));
   log.warn('a running container that the backup does not know is recorded', {
     network: short(endpoint.networkId),

@@ -12,6 +12,7 @@ import { short } from '../errors.ts';
 import type { Links } from '../kernel/link.ts';
 import type { Patience } from '../leak.ts';
 import type { Endpoint, Mode, Network } from '../model.ts';
+import type { Endpoints } from './endpoints.ts';
 import { LinksOfEndpoints } from './identity.ts';
 import { isOccupied } from './trial.ts';
 
@@ -38,12 +39,13 @@ export async function findDead(
   links: Links,
   endpoints: readonly Endpoint[],
   networks: readonly Network[],
-  ageMs: (endpoint: Endpoint) => number,
+  recorded: Pick<Endpoints, 'ageMs' | 'get'>,
 ): Promise<DeadEndpoint[]> {
   const leastMs = ({ lostAt }: Endpoint) => (lostAt === undefined ? RECENT_MS : LOST_MS);
-  const settled = endpoints.filter((endpoint) => endpoint.state !== 'deleting' && ageMs(endpoint) >= leastMs(endpoint));
+  const isSettled = (one: Endpoint) => one.state !== 'deleting' && recorded.ageMs(one) >= leastMs(one);
+  const settled = endpoints.filter(isSettled);
   if (settled.length === 0) return [];
-  const found = await LinksOfEndpoints.of(links, settled);
+  const found = await LinksOfEndpoints.of(links, settled, (id) => recorded.get(id));
   const here = await found.here();
   const left = settled.filter((endpoint) => here(endpoint)?.isUp === false);
   const absent = settled.filter((endpoint) => here(endpoint) === undefined);

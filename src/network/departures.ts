@@ -8,7 +8,7 @@ import type { Announcements } from './announcements.ts';
 import type { LanOfEndpoints } from './endpointlan.ts';
 import type { Endpoints } from './endpoints.ts';
 import type { HostAccess } from './host.ts';
-import { linkElsewhere, linkHere } from './identity.ts';
+import { linkElsewhere, linkHere, sureLinkElsewhere } from './identity.ts';
 
 /** A sub-interface on its way out. */
 interface Departure {
@@ -79,10 +79,10 @@ export class Departures {
 
   /** Whether its link is nowhere; one that lies here, down, is deleted first. The engine may move it at any moment. */
   async #hasNoLink(endpoint: Endpoint): Promise<boolean> {
-    const { links } = this.#parts;
+    const { links, endpoints } = this.#parts;
     const link = await linkHere(links, endpoint);
     if (link !== undefined && (link.isUp || !(await links.deleteLink(link.index)))) return false;
-    return (await linkElsewhere(links, endpoint)) === undefined;
+    return (await linkElsewhere(links, endpoint, (id) => endpoints.get(id))) === undefined;
   }
 
   /** Removes the link and then the record of an endpoint in the state `deleting`; what fails is logged. */
@@ -124,8 +124,8 @@ export class Departures {
    * while it started a container does neither: the namespace, perhaps with a process, outlives what the engine knows.
    */
   async #removeElsewhere(endpoint: Endpoint): Promise<undefined> {
-    const { links, log } = this.#parts;
-    const left = await linkElsewhere(links, endpoint);
+    const { links, endpoints, log } = this.#parts;
+    const left = await sureLinkElsewhere(links, endpoint, (id) => endpoints.get(id));
     if (left === undefined) return;
     log.warn('removing a link from a namespace that its engine left behind', { link: left.name, alias: left.alias });
     await links.deleteForeignLink(left);

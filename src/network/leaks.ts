@@ -55,7 +55,7 @@ export class NetworkLeaks implements LeakSource {
 
   async #findDead(some: readonly Endpoint[]): Promise<DeadEndpoint[]> {
     const { links, store, endpoints } = this.#parts;
-    return findDead(links, some, await store.networks.list(), (endpoint) => endpoints.ageMs(endpoint));
+    return findDead(links, some, await store.networks.list(), endpoints);
   }
 
   #endpointLeak(endpoint: Endpoint, cause: string, words: Pick<Leak, 'patience' | 'why'>): Leak {

@@ -242,9 +242,12 @@ export class Networks {
   async orphanLinks(): Promise<Link[]> {
     const { store, links, endpoints, host, parents } = this.#parts;
     const networks = await store.networks.list();
-    const isOrphan = ({ alias }: Link) => {
-      const endpointId = endpointOfAlias(alias);
-      return alias === PROBE_ALIAS || (endpointId !== null && endpoints.get(endpointId) === undefined);
+    // A container may have written any alias, and its engine has brought its link back under its own name.
+    const isRecorded = ({ name }: Link) => endpoints.all().some(({ linkName }) => linkName === name);
+    const isOrphan = (link: Link) => {
+      const endpointId = endpointOfAlias(link.alias);
+      const isOurs = link.alias === PROBE_ALIAS || (endpointId !== null && endpoints.get(endpointId) === undefined);
+      return isOurs && !isRecorded(link);
     };
     const subInterfaces = await links.list(isOrphan);
     return [...subInterfaces, ...(await host.orphans(networks)), ...(await parents.orphans(networks))];

@@ -113,10 +113,10 @@ export function readNetworkOptions(given: Readonly<Record<string, string>>): Net
     ...readGateway(given.gateway),
     ...readAnnouncements(given),
     broadcastQueueLength: integer('bc_queue_len', given.bc_queue_len, 0, 1_000_000),
-    promiscuous: choice('promisc', given.promisc, TRUTH) === 'true',
+    promiscuous: truth('promisc', given.promisc),
     probe: choice('probe', given.probe, PROBE_PROFILES) ?? null,
     conflict: choice('conflict', given.conflict, CONFLICT_POLICIES) ?? null,
-    hostAccess: choice('host_access', given.host_access, TRUTH) === 'true',
+    hostAccess: truth('host_access', given.host_access),
     hostAddresses: readHostAddresses(given.host_ip),
   };
   checkHostAccess(options);
@@ -222,6 +222,12 @@ function integer(name: string, value: string | undefined, least: number, most: n
   if (!(number >= least && number <= most))
     throw errors.optionValue(name, value, `a whole number from ${least} to ${most}`);
   return number;
+}
+
+/** `-o host_access` alone comes with an empty value, and whoever wrote it did not mean no. */
+function truth(name: string, value: string | undefined): boolean {
+  if (value === '') throw errors.optionValue(name, value, TRUTH.join(' or '));
+  return choice(name, value, TRUTH) === 'true';
 }
 
 function choice<const T extends string>(name: string, value: string | undefined, allowed: readonly T[]): T | undefined {

@@ -118,7 +118,7 @@ export class Returning {
     const { endpoints, links } = this.#parts;
     const recorded = endpoints.all().filter(({ state }) => state !== 'deleting');
     if (recorded.length === 0) return [];
-    const found = await LinksOfEndpoints.of(links, recorded);
+    const found = await LinksOfEndpoints.of(links, recorded, (id) => endpoints.get(id));
     const [here, elsewhere] = [await found.here(), await found.elsewhere()];
     const byId = new Map(networks.map((network) => [network.id, network]));
     return recorded.flatMap((endpoint) => {

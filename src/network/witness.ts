@@ -12,7 +12,7 @@ import type { CallLimit } from '../requests.ts';
 import type { Store } from '../store/store.ts';
 import { isUnoccupied } from './dead.ts';
 import type { Endpoints } from './endpoints.ts';
-import { isItsElsewhere, linkElsewhere, linkHere } from './identity.ts';
+import { linkElsewhere, linkHere } from './identity.ts';
 
 /** `unsettled`: its link is on its way between namespaces, or its namespace is ending, or cannot be seen from here. */
 export type Whereabouts = 'present' | 'unsettled' | 'gone';
@@ -64,7 +64,7 @@ export class Witness {
     if (here?.isUp) return 'present';
     if (here !== undefined)
       return links.hasCarriedFrames(here) || endpoints.ageMs(endpoint) >= MOVED_MS ? 'gone' : 'present';
-    if ((await linkElsewhere(links, endpoint)) !== undefined) return 'present';
+    if ((await this.#elsewhere(endpoint)) !== undefined) return 'present';
     // It may have come back between the two readings.
     if ((await linkHere(links, endpoint)) !== undefined) return 'unsettled';
     const mode = (await networks.get(endpoint.networkId))?.options.mode;
@@ -96,12 +96,18 @@ export class Witness {
   async hasAddress(endpoint: Endpoint, address: Address): Promise<boolean> {
     const { links } = this.#parts;
     const parent = await links.byName(endpoint.parent);
-    const link = await linkElsewhere(links, endpoint);
+    const link = await this.#elsewhere(endpoint);
     if (parent === undefined || link?.isUp !== true) return true;
-    const isIts = (one: Link) => isItsElsewhere(one, endpoint, parent.index);
+    // Whichever link has it: which is the endpoint's cannot be told for certain.
     const reads = async () =>
-      (await links.table.subInterfacesElsewhere(parent.index, formatAddress(address))).some(isIts);
+      (await links.table.subInterfacesElsewhere(parent.index, formatAddress(address))).length > 0;
     // The first reading may be one that others began before the link was up.
-    return (await reads()) || (await reads());
+    if ((await reads()) || (await reads())) return true;
+    // A namespace that ends loses the addresses first.
+    return (await this.#elsewhere(endpoint))?.isUp !== true;
+  }
+  #elsewhere(endpoint: Endpoint): Promise<Link | undefined> {
+    const { links, endpoints } = this.#parts;
+    return linkElsewhere(links, endpoint, (id) => endpoints.get(id));
   }
 }

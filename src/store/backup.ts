@@ -10,6 +10,7 @@ import {
   linkSync,
   lstatSync,
   openSync,
+  readdirSync,
   readFileSync,
   readSync,
   renameSync,
@@ -33,6 +34,9 @@ import { conflictKey, leaseKey, nameKey } from './store.ts';
 const FORMAT = 'tsmacvlan backup 1';
 /** Of every file that has been written here. */
 const BEGINNING = '{"format":"tsmacvlan backup ';
+
+/** Between the name of the state file and the time of a restore: what was there before it. Only the last is kept. */
+const BEFORE = '.before-';
 
 /** The first line. */
 interface Head {
@@ -124,6 +128,7 @@ export async function restoreBackup(directory: string, file: string, backup: Bac
     await check(scratch, file);
     const aside = putInPlace(scratch, target, backup.node);
     syncDirectory(dirname(target));
+    if (aside !== null) removeOlder(target, aside);
     return aside;
   } catch (error) {
     throw storeFailure(error, target);
@@ -203,12 +208,18 @@ async function check(scratch: string, file: string): Promise<void> {
 /** Without its log first: one that is left beside another file would be played into it (https://sqlite.org/wal.html). */
 function setAside(target: string): string | null {
   const isThere = existsSync(target);
-  const aside = `${target}.before-${new Date().toISOString().replaceAll(':', '-')}`;
+  const aside = `${target}${BEFORE}${new Date().toISOString().replaceAll(':', '-')}`;
   if (isThere) foldLog(target);
   for (const end of ['-wal', '-shm']) if (existsSync(target + end)) renameSync(target + end, aside + end);
   if (!isThere) return null;
   linkSync(target, aside);
   return aside;
+}
+
+/** What earlier restores have kept, logs as well. */
+function removeOlder(target: string, aside: string): void {
+  const isOlder = (name: string) => name.startsWith(basename(target) + BEFORE) && !name.startsWith(basename(aside));
+  for (const name of readdirSync(dirname(target)).filter(isOlder)) rmSync(join(dirname(target), name), { force: true });
 }
 
 /** The last who closes a database takes its log into it. Of one that is damaged the log is kept beside it as it is. */

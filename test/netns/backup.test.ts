@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -250,7 +251,98 @@ describe('backup and restore', LIMITS, () => {
     await must('restore', file);
     await start();
     await check();
+    assert.match(
+      daemon.log,
+      new RegExp(`two containers have one address; .* endpoint=dddddddddddd .* other=${victim.id.slice(0, 12)} `),
+    );
     ip(`-n ${box} link delete own0`);
+  });
+
+  test('of two containers with one address both are told, and one is recorded', async () => {
+    await must('backup', file);
+    const [one, two] = [await run(), await run()];
+    const link = `tsm${two.id.slice(0, 12)}`;
+    ip(`-n ${two.box} address del ${two.address}/24 dev ${link}`);
+    ip(`-n ${two.box} address add ${one.address}/24 dev ${link}`);
+    await daemon.stop();
+    await must('restore', file);
+    await start();
+    const [, endpoint, other] =
+      daemon.log.match(/two containers have one address; [^\n]+ endpoint=(\w+) [^\n]+ other=(\w+) /) ?? [];
+    const ids = [one, two].map(({ id }) => id.slice(0, 12));
+    assert.deepEqual([endpoint, other].sort(), ids.sort(), daemon.log);
+    const leases = JSON.parse(await must('leases', '--json')) as { address: string; endpointId: string | null }[];
+    const holder = leases.find(({ address }) => address === one.address)?.endpointId;
+    assert.equal(holder?.slice(0, 12), other);
+    for (const container of [one, two]) await end(container);
+    await check();
+  });
+
+  test('an address that went to another container after the backup is that one’s after the restore', async () => {
+    const first = await run();
+    await must('backup', file);
+    await end(first);
+    const second = await run();
+    assert.equal(second.address, first.address);
+    await daemon.stop();
+    await must('restore', file);
+    await start();
+    await check();
+    assert.doesNotMatch(daemon.log, /two containers have one address/);
+    await end(second);
+  });
+
+  test('of the states that restores have replaced the last one is kept', async () => {
+    const kept = () => readdirSync(daemon.state).filter((name) => name.includes('.before-'));
+    await must('backup', file);
+    await daemon.stop();
+    const old = join(daemon.state, 'tsmacvlan.db.before-2026-01-01T00-00-00.000Z');
+    for (const end of ['', '-wal', '-shm']) writeFileSync(old + end, '');
+    writeFileSync(join(daemon.state, 'notes.before-noon'), '');
+    for (let time = 1; time <= 2; time++) {
+      const words = await must('restore', file);
+      const [, last = ''] = words.match(/kept as \S+\/(tsmacvlan\.db\.before-\S+), until the next restore/) ?? [];
+      assert.deepEqual(kept().sort(), ['notes.before-noon', last]);
+    }
+    rmSync(join(daemon.state, 'notes.before-noon'));
+    await start();
+    await check();
+  });
+
+  test('a backup of the schema of 0.1.0 is brought up to date', async () => {
+    await must('backup', file);
+    await daemon.stop();
+    const [head = '', text = ''] = readFileSync(file, 'utf8').split('\n');
+    const { names: _names, conflicts: _conflicts, ...tables } = JSON.parse(text) as Record<string, object[]>;
+    // An endpoint had two fields for its addresses, and a conflict neither kind nor end.
+    const endpoints = (tables['endpoints'] ?? []).map((record) => {
+      const { addresses = [], ...rest } = record as { addresses?: string[] };
+      return { ...rest, address: addresses[0] ?? null, addressIPv6: null };
+    });
+    const seen = { firstSeenAt: '2026-01-01T00:00:00.000Z', seenAt: '2026-01-01T00:00:01.000Z', count: 3 };
+    const conflict = {
+      parent: 'eth0',
+      address: '10.9.0.99',
+      macAddress: '3c:22:fb:10:aa:01',
+      ourMacAddress: null,
+      ...seen,
+    };
+    const old = JSON.stringify({ ...tables, endpoints, conflicts: [conflict] });
+    const sha256 = createHash('sha256').update(old).digest('hex');
+    writeFileSync(
+      file,
+      `${JSON.stringify({ ...(JSON.parse(head) as object), schema: 1, version: '0.1.0', sha256 })}\n${old}\n`,
+    );
+    rmSync(daemon.state, { recursive: true });
+    await must('restore', file);
+    await start();
+    await check();
+    const [found] = JSON.parse(await must('conflicts', '--json')) as { address: string; kind: string }[];
+    assert.deepEqual([found?.address, found?.kind], ['10.9.0.99', 'address']);
+    const [first] = running;
+    assert.ok(first);
+    await end(first);
+    await check();
   });
 
   test(`${ROUNDS} rounds of backup, wipe and restore with kill -9 at random moments, seed ${SEED}`, async (t) => {

@@ -11,6 +11,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { parseAddress } from '../../src/address.ts';
 import { type FoundLeak, Collector } from '../../src/collector.ts';
 import { IpamDriver } from '../../src/ipam/driver.ts';
 import { Links } from '../../src/kernel/link.ts';
@@ -286,6 +287,58 @@ describe('leaks on real links', { skip: outsideLab(), timeout: 300_000 }, () => 
     ip(`-n c2 link add link base0 name like0 address ${endpoint.macAddress} type macvlan`);
     assert.equal((await collect())[0], 'collected endpoint 111111111111 10.9.0.1/24');
     assert.match(ip('-n c2 -o link show type macvlan'), /like0/);
+  });
+
+  for (const alias of [`tsmacvlan endpoint ${'2'.repeat(64)}`, `tsmacvlan endpoint ${'9'.repeat(64)}`, 'uplink'])
+    test(`a link that got the alias "${alias.slice(0, 21)}…" and another MAC address inside its container keeps its address, and stays`, async () => {
+      const pool = await makeNetwork();
+      for (const digit of ['1', '2']) await makeEndpoint(pool, digit);
+      for (const digit of ['1', '2']) await join_(digit, `c${digit}`);
+      for (const digit of ['1', '2']) ip(`-n c${digit} address add 10.9.0.${digit}/24 dev eth0`);
+      ip('-n c1 link set eth0 address 02:00:00:00:00:77');
+      execFileSync('ip', ['-n', 'c1', 'link', 'set', 'eth0', 'alias', alias]);
+      assert.deepEqual(await collect(), []);
+      const address = parseAddress('10.9.0.1');
+      assert.ok(address);
+      const seen = [await driver.isGone('1'.repeat(64)), await driver.hasAddress('1'.repeat(64), address)];
+      assert.deepEqual(seen, [false, true]);
+      // The other one ends, where its engine was killed, and without a word.
+      kill('c2');
+      await driver.deleteEndpoint(NETWORK, '2'.repeat(64));
+      await stop();
+      await start();
+      settle();
+      assert.deepEqual(
+        (await collect()).filter((found) => !found.includes('10.9.0.2')),
+        [],
+      );
+      assert.match(ip('-n c1 -o link show type macvlan'), /eth0/);
+      assert.deepEqual(await endpointIds(), ['1']);
+    });
+
+  test('a link that came back under its name is its endpoint’s, whatever aliases others have, and is not taken for another’s', async () => {
+    const pool = await makeNetwork();
+    for (const digit of ['1', '2']) await makeEndpoint(pool, digit);
+    for (const digit of ['1', '2']) await join_(digit, `c${digit}`);
+    for (const digit of ['1', '2']) {
+      ip(`-n c${digit} link set eth0 down`);
+      // Each says that it is the other one, in words that once were looked up among the names.
+      const other = digit === '1' ? '2' : '1';
+      const alias = digit === '1' ? `tsm${other.repeat(12)}` : `tsmacvlan endpoint ${other.repeat(64)}`;
+      execFileSync('ip', ['-n', `c${digit}`, 'link', 'set', 'eth0', 'alias', alias]);
+      ip(`-n c${digit} link set eth0 netns ${process.pid} name tsm${digit.repeat(12)}`);
+    }
+    // Both were found: what is nowhere is certain to be left over.
+    const found = ['1', '2'].map((digit) => `suspected endpoint ${digit.repeat(12)} 10.9.0.${digit}/24`);
+    assert.deepEqual(await collect(), found);
+    await driver.deleteEndpoint(NETWORK, '1'.repeat(64));
+    await stop();
+    await start();
+    assert.deepEqual(
+      linkNames().filter((name) => /^tsm[0-9]/.test(name)),
+      ['tsm222222222222'],
+    );
+    assert.deepEqual(await endpointIds(), ['2']);
   });
 
   test('DeleteEndpoint takes a link also out of a namespace that a killed engine left behind, and no other', async () => {

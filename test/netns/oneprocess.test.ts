@@ -2,16 +2,44 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readlinkSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { describe, type TestContext, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { holderOfNamespace, lockNetworkNamespace } from '../../src/kernel/oneprocess.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { until } from '../lab/patience.ts';
 
+const CHECKOUT = join(import.meta.dirname, '../..');
 const HERE = { sockets: ['/run/one.sock'], stateDirectory: '/var/lib/one' };
-const MODULE = join(import.meta.dirname, '../../src/kernel/oneprocess.ts');
+const MODULE = join(CHECKOUT, 'src/kernel/oneprocess.ts');
+const SAYS = JSON.stringify({ ...HERE, pidNamespace: readlinkSync('/proc/self/ns/pid') });
+const USER = ['setpriv', '--reuid=65533', '--clear-groups'];
+/** As a container with `--network host --cap-drop ALL`. */
+const POWERLESS = ['setpriv', '--bounding-set=-all', '--inh-caps=-all'];
+/** Takes the lock's name, and gives its socket as large a receive buffer as it may; Node has no words for most of it. */
+const SQUATTER = `const koffi = require('${join(CHECKOUT, 'node_modules/koffi')}'); const libc = koffi.load(null);
+  const at = Buffer.from('\\x01\\x00\\0tsmacvlan', 'latin1');
+  const call = (name, ...args) => libc.func(name)(...args);
+  const socket = () => call('int socket(int, int, int)', 1, 1 | 0o4000, 0);
+  const bind = () => {
+    const fd = socket();
+    for (const option of [8, 33]) call('int setsockopt(int, int, int, const uint8_t *, uint32_t)', fd, 1, option, Buffer.from('ffffff3f', 'hex'), 4);
+    if (call('int bind(int, const uint8_t *, uint32_t)', fd, at, at.length) !== 0) throw new Error('the name is taken');
+    console.log('ready');
+    return fd;
+  };
+  const listen = (answer) => require('node:net').createServer(answer).listen({ fd: bind() });
+  const fill = () => {
+    call('int listen(int, int)', bind(), 0);
+    while (call('int connect(int, const uint8_t *, uint32_t)', socket(), at, at.length) === 0);
+  }`;
+
+/** What a process printed first. */
+const answers = new Map<ChildProcess, string>();
 
 describe('the lock of a network namespace', { skip: outsideLab(), timeout: 60_000 }, () => {
   test('who comes second is told who was first, and gets it when that has ended, however it ended', async (t) => {
@@ -53,40 +81,85 @@ describe('the lock of a network namespace', { skip: outsideLab(), timeout: 60_00
     for (const caller of callers) caller.destroy();
   });
 
-  test('another user who has the name is told from root, also when he answers nonsense without end or does not listen', async (t) => {
-    for (const [how, uid] of [
-      [
-        `require('node:net').createServer((s) => { for (let i = 0; i < 99; i++) s.write('x'.repeat(9999)) }).listen('\\0tsmacvlan', ready)`,
-        65_533,
-      ],
-      [`require('node:net').createServer((s) => s.write('null')).listen('\\0tsmacvlan', ready)`, 65_533],
-      [BIND_ONLY, 65_534],
-    ] as const) {
-      const script = `const ready = () => console.log('ready'); ${how}; setInterval(() => undefined, 1e6)`;
-      const squatter = await started(t, ['setpriv', '--reuid=65533', '--clear-groups', process.execPath, '-e', script]);
-      const { holder } = await lockNetworkNamespace(HERE);
-      assert.deepEqual([holder?.uid, holder?.says], [uid, null]);
-      await end(squatter);
+  for (const [who, within, script] of [
+    [
+      'another user that answers nonsense without end',
+      USER,
+      `listen((s) => { for (let i = 0; i < 99; i++) s.write('x'.repeat(9999)) })`,
+    ],
+    ['another user that answers no object', USER, `listen((s) => s.write('null'))`],
+    ['another user that does not listen', USER, 'bind()'],
+    ['another user that answers nobody and has its queue full', USER, 'fill()'],
+    [
+      'root without capabilities that says what a daemon says',
+      POWERLESS,
+      `listen((s) => s.end(${JSON.stringify(SAYS)}))`,
+    ],
+    ['root without capabilities that answers nobody and has its queue full', POWERLESS, 'fill()'],
+  ] as const)
+    test(`${who} keeps no daemon out: that one has another name, and keeps a second one out`, async (t) => {
+      await started(t, [
+        ...within,
+        process.execPath,
+        '-e',
+        `${SQUATTER}; ${script}; setInterval(() => undefined, 1e6)`,
+      ]);
+      const first = await lockNetworkNamespace(HERE);
+      assert.ok(first.holder === null, JSON.stringify(first.holder));
+      assert.match(first.name, /^@tsmacvlan-/);
+      const second = await lockNetworkNamespace({ ...HERE, stateDirectory: '/var/lib/two' });
+      assert.deepEqual([second.holder?.pid, second.holder?.says?.stateDirectory], [process.pid, '/var/lib/one']);
+      first.release();
+      assert.equal(await holderOfNamespace(), null);
+    });
+
+  test('of several that come at one moment no two have it', async (t) => {
+    const wins = async () => {
+      const all = await Promise.all(Array.from({ length: 3 }, () => holding(t)));
+      const said = all.map((child) => answers.get(child));
+      await Promise.all(all.map(end));
+      return said.filter((word) => word === 'mine\n').length;
+    };
+    assert.equal(await wins(), 1);
+    await started(t, [...USER, process.execPath, '-e', `${SQUATTER}; bind(); setInterval(() => undefined, 1e6)`]);
+    assert.ok((await wins()) <= 1);
+  });
+
+  test('SIGHUP while it starts does not end it', async (t) => {
+    const directory = mkdtempSync(join(tmpdir(), 'tsm-start-'));
+    const env = { PATH: process.env.PATH, SOCKET: join(directory, 's.sock'), STATE_DIR: join(directory, 'state') };
+    const child = spawn(process.execPath, [join(CHECKOUT, 'dist/tsmacvlan.cjs'), 'serve'], {
+      env,
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    t.after(() => end(child));
+    const said = text(child.stdout);
+    // It takes its name as soon as its own code runs.
+    await until(() => readFileSync(`/proc/${child.pid}/comm`, 'utf8') === 'tsmacvlan\n', { pollMs: 1 });
+    for (let time = 0; time < 20; time++) {
+      child.kill('SIGHUP');
+      await sleep(10);
     }
+    await until(() => existsSync(env.SOCKET) || child.signalCode !== null);
+    assert.equal(child.signalCode, null);
+    child.kill('SIGTERM');
+    assert.match(await said, / info listening /);
+    rmSync(directory, { recursive: true });
   });
 });
 
-/** Without listen(2): Node has no words for it. */
-const BIND_ONLY = `const koffi = require('${join(import.meta.dirname, '../../node_modules/koffi')}'); const libc = koffi.load(null);
-  const at = Buffer.from('\\x01\\x00\\0tsmacvlan', 'latin1');
-  const fd = libc.func('int socket(int, int, int)')(1, 1, 0);
-  libc.func('int bind(int, const uint8_t *, uint32_t)')(fd, at, at.length); ready()`;
-
 function holding(t: TestContext, within: readonly string[] = []): Promise<ChildProcess> {
   const script = `const { lockNetworkNamespace } = await import('${MODULE}');
-    await lockNetworkNamespace(${JSON.stringify(HERE)}); console.log('ready'); setInterval(() => undefined, 1e6)`;
+    const { holder } = await lockNetworkNamespace(${JSON.stringify(HERE)});
+    console.log(holder === null ? 'mine' : 'theirs'); setInterval(() => undefined, 1e6)`;
   return started(t, [...within, process.execPath, '--input-type=module', '-e', script]);
 }
 
 async function started(t: TestContext, [command = '', ...args]: readonly string[]): Promise<ChildProcess> {
   const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'inherit'] });
   t.after(() => end(child));
-  await once(child.stdout, 'data');
+  const [said] = (await once(child.stdout, 'data')) as [Buffer];
+  answers.set(child, String(said));
   return child;
 }
 

@@ -156,3 +156,11 @@ test('a conflict that lasts stands beside its container', () => {
 test('nothing to draw is no text', () => {
   assert.equal(drawMap([], []), '');
 });
+
+test('a name that a terminal would obey is shown and not obeyed', () => {
+  const parent = { name: 'a\u001b[2J\u0007\n', made: false, promiscuous: false, recipe: null } as const;
+  const drawing = drawMap([network('a', parent, '10.0.0.0/24', null)], []);
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: these must not be there.
+  assert.doesNotMatch(drawing, /[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/);
+  assert.match(drawing, /a\\u001b\[2J\\u0007\\u000a/);
+});

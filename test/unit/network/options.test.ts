@@ -135,7 +135,8 @@ test('host access is for mode bridge with a parent, and its address needs it', (
   for (const host_ip of ['x', '10.0.0.9,10.0.0.8', '10.0.0.9,', 'fd00::1%eth0', '10.0.0.9/24']) {
     assert.match(refusal({ parent: 'e', host_access: 'true', host_ip }), /^option -o host_ip=/);
   }
-  assert.match(refusal({ promisc: 'yes' }), /give true or false$/);
+  for (const promisc of ['yes', '']) assert.match(refusal({ promisc }), /give true or false$/);
+  assert.equal(refusal({ host_access: '' }), 'option -o host_access="" is not usable; give true or false');
   assert.equal(refusal({ conflict: 'ask' }), 'option -o conflict="ask" is not usable; give refuse or warn');
 });
 
