@@ -1,0 +1,162 @@
+/**
+ * `watch`: what happens, as it comes, until it is interrupted or nobody reads it any more. Names come from Docker, which is asked by
+ * this command alone, and a little later than the daemon knows of a container.
+ */
+import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { ToldHappening } from '../happenings.ts';
+import { hasNoReader } from '../kernel/libc.ts';
+import { Naming } from '../naming.ts';
+import { followDaemon, type WatchLine } from '../server/client.ts';
+import type { Options } from './command.ts';
+import { findDaemon, findOrThrow } from './daemon.ts';
+import { namingOf, readInventory } from './docker.ts';
+import { happeningLine, watchLine, type WatchState } from './watchlines.ts';
+
+/** A name is waited for so long, and Docker asked so often meanwhile. */
+const NAME_MS = 2000;
+const NAME_AGAIN_MS = 250;
+/** A Docker that did not answer is not asked again before. */
+const SILENT_MS = 30_000;
+/** How often a daemon that ended is looked for, and whether anybody reads still. */
+const AGAIN_MS = 500;
+const READER_MS = 1000;
+const STDOUT = 1;
+
+/** `watch` */
+export async function watch(options: Pick<Options, 'json' | 'no-trunc'>): Promise<void> {
+  const reader = new AbortController();
+  process.stdout.once('error', () => reader.abort());
+  const looking = setInterval(() => hasNoReader(STDOUT) && reader.abort(), READER_MS);
+  try {
+    await new Watching(options, reader.signal).run();
+  } finally {
+    clearInterval(looking);
+  }
+}
+
+class Watching {
+  readonly #options: Pick<Options, 'json' | 'no-trunc'>;
+  /** Nobody reads any more. */
+  readonly #signal: AbortSignal;
+  readonly #names: Names;
+  /** It was connected and is not. */
+  #isAway = false;
+
+  constructor(options: Pick<Options, 'json' | 'no-trunc'>, signal: AbortSignal) {
+    this.#options = options;
+    this.#signal = signal;
+    this.#names = new Names(options['no-trunc'] === true);
+  }
+
+  async run(): Promise<void> {
+    let socket: string | null = await findOrThrow();
+    await this.#names.ask();
+    while (!this.#signal.aborted) {
+      const hasBegun = socket !== null && (await followDaemon(socket, (line) => this.#hear(line), this.#signal));
+      if (hasBegun) await this.#tellAway('gone');
+      await sleep(AGAIN_MS, null, { signal: this.#signal }).catch(() => undefined);
+      if (!this.#signal.aborted) socket = await findDaemon();
+    }
+  }
+
+  async #hear(line: ToldHappening | WatchLine): Promise<void> {
+    if (line.what === 'watching') {
+      if (this.#isAway) await this.#say('back');
+      this.#isAway = false;
+    } else if (line.what === 'end') {
+      await this.#tellAway(line.reason === 'slow' ? 'slow' : 'gone');
+    } else await this.#show(line);
+  }
+
+  async #tellAway(state: WatchState): Promise<void> {
+    if (!this.#isAway && !this.#signal.aborted) await this.#say(state);
+    this.#isAway = true;
+  }
+
+  async #say(state: WatchState): Promise<void> {
+    const time = new Date().toISOString();
+    await this.#print(this.#options.json ? JSON.stringify({ time, what: 'watch', state }) : watchLine(time, state));
+  }
+
+  async #show(happening: ToldHappening): Promise<void> {
+    const naming = await this.#names.of(happening);
+    await this.#print(this.#options.json ? jsonLine(happening, naming) : happeningLine(happening, naming));
+    this.#names.noteShown(happening);
+  }
+
+  /** Who reads slowly slows this command down, and the daemon notices that. */
+  async #print(text: string): Promise<void> {
+    if (process.stdout.write(`${text}\n`)) return;
+    await once(process.stdout, 'drain', { signal: this.#signal }).catch(() => undefined);
+  }
+}
+
+function jsonLine(happening: ToldHappening, naming: Naming): string {
+  const { endpointId, networkId } = idsOf(happening);
+  return JSON.stringify({
+    ...happening,
+    ...(endpointId !== undefined && { container: naming.known.containers.get(endpointId ?? '') ?? null }),
+    ...(networkId !== undefined && { networkName: naming.nameOf(networkId ?? '') }),
+  });
+}
+
+function idsOf(happening: ToldHappening): { endpointId?: string | null; networkId?: string | null } {
+  return 'networkId' in happening ? happening : {};
+}
+
+/** Docker's names, also of what has gone since. */
+class Names {
+  readonly #containers = new Map<string, string>();
+  readonly #networks = new Map<string, string>();
+  readonly #isWhole: boolean;
+  #hasComplained = false;
+  #silentUntilMs = Number.NEGATIVE_INFINITY;
+
+  constructor(isWhole: boolean) {
+    this.#isWhole = isWhole;
+  }
+
+  /** Why Docker cannot be asked goes to the standard error output, once. */
+  async ask(): Promise<void> {
+    if (performance.now() < this.#silentUntilMs) return;
+    const inventory = await readInventory((sentence) => {
+      this.#silentUntilMs = performance.now() + SILENT_MS;
+      if (!this.#hasComplained) process.stderr.write(`tsmacvlan: ${sentence}\n`);
+      this.#hasComplained = true;
+    });
+    const { known } = namingOf(inventory, this.#isWhole);
+    for (const [id, name] of known.containers) this.#containers.set(id, name);
+    for (const [id, name] of known.networks) this.#networks.set(id, name);
+  }
+
+  /** Waits a moment for names that Docker is about to have. */
+  async of(happening: ToldHappening): Promise<Naming> {
+    const ageMs = Math.max(0, Date.now() - Date.parse(happening.time));
+    const untilMs = performance.now() + NAME_MS - ageMs;
+    while (this.#lacks(happening)) {
+      await this.ask();
+      const isSilent = performance.now() < this.#silentUntilMs;
+      if (isSilent || performance.now() >= untilMs || !this.#lacks(happening)) break;
+      await sleep(NAME_AGAIN_MS);
+    }
+    return new Naming({ networks: this.#networks, containers: this.#containers, stopped: new Map() }, this.#isWhole);
+  }
+
+  /** What has ended is not told of again. */
+  noteShown(happening: ToldHappening): void {
+    if (happening.what === 'endpoint' && happening.state === 'ended') this.#containers.delete(happening.endpointId);
+    if (happening.what === 'network' && happening.state === 'removed') this.#networks.delete(happening.networkId);
+  }
+
+  /** Docker does not know any more what has ended. */
+  #lacks(happening: ToldHappening): boolean {
+    const isOver = 'state' in happening && ['ended', 'removed'].includes(happening.state);
+    const { endpointId, networkId } = idsOf(happening);
+    if (isOver) return false;
+    return (
+      (typeof endpointId === 'string' && !this.#containers.has(endpointId)) ||
+      (typeof networkId === 'string' && !this.#networks.has(networkId))
+    );
+  }
+}
