@@ -203,6 +203,7 @@ async function steal(machine: Machine, printer: Namespace, address: string): Pro
   const watching = spawn(program, words, { stdio: ['ignore', 'pipe', 'ignore'], detached: true });
   let said = '';
   watching.stdout.setEncoding('utf8').on('data', (text: string) => (said += text));
+  await lookUntil(() => said.includes('\n'), 20_000);
   await printer.ip(`address add ${address}/24 dev lan0`);
   const isTold = () => said.includes(`cache: ${address} also used by ${PRINTER.macAddress}`);
   const speak = () => printer.run(['ping', '-c', '1', '-W', '1', '-I', address, ROUTER]);

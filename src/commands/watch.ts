@@ -62,7 +62,7 @@ class Watching {
 
   async #hear(line: ToldHappening | WatchLine): Promise<void> {
     if (line.what === 'watching') {
-      if (this.#isAway) await this.#say('back');
+      await this.#say(this.#isAway ? 'back' : 'listening');
       this.#isAway = false;
     } else if (line.what === 'end') {
       await this.#tellAway(line.reason === 'slow' ? 'slow' : 'gone');

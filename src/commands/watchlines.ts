@@ -5,9 +5,10 @@ import type { ConflictNews, Happening, ParentState, ToldHappening } from '../hap
 import type { Naming } from '../naming.ts';
 
 /** Of the watching itself. */
-export type WatchState = 'gone' | 'back' | 'slow';
+export type WatchState = 'listening' | 'gone' | 'back' | 'slow';
 
 const WATCH_STATES: Readonly<Record<WatchState, string>> = {
+  listening: 'what happens is told from now on; Ctrl-C ends it',
   gone: 'tsmacvlan has ended; it is waited for',
   back: 'tsmacvlan is there again; what happened meanwhile is not told, but for the conflicts that last',
   slow: 'this command did not read fast enough, and some of what happened is not told; it listens again',
