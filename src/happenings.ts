@@ -71,7 +71,7 @@ export class Happenings {
     this.#now = now;
   }
 
-  /** Returns how to stop it. A listener must not throw. */
+  /** Returns how to stop it. What a listener throws is passed over: it is no business of what happens. */
   listen(listener: Listener): () => void {
     this.#listeners.add(listener);
     return () => void this.#listeners.delete(listener);
@@ -86,7 +86,13 @@ export class Happenings {
   tell(happening: Happening): void {
     if (this.#listeners.size === 0) return;
     const told = this.timed(happening);
-    for (const listener of this.#listeners) listener(told);
+    for (const listener of this.#listeners) {
+      try {
+        listener(told);
+      } catch {
+        // A field that is no JSON, as a bigint.
+      }
+    }
   }
 
   /** As it is told at this moment. */
@@ -111,7 +117,10 @@ export function overheard(log: Log, happenings: Happenings): Log {
   };
 }
 
-/** Null for a change that is no news: one more frame of somebody who was told of. */
+/**
+ * Null for a change that is no news: one more frame of somebody who was told of. An address that somebody was known to have before a
+ * container got it all the same (`conflict=warn`) is one.
+ */
 export function conflictNews(
   before: Conflict | null,
   after: Conflict | null,
@@ -127,6 +136,7 @@ export function conflictNews(
     ...owner(conflict),
   });
   if (was !== is) return tell(is ? 'begun' : 'ended');
+  if (before?.ourMacAddress === null && after?.ourMacAddress !== null) return tell('begun');
   return before?.macAddress === after?.macAddress ? null : tell('changed');
 }
 

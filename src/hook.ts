@@ -92,10 +92,12 @@ export class Hook {
     this.#tokensAtMs = this.#clock.nowMs();
   }
 
-  /** For a conflict that begins or ends the program runs soon, or is left out where that is too often. */
+  /** For a conflict of a container that begins or ends the program runs soon, or is left out where that is too often. */
   hear(happening: ToldHappening): void {
     if (happening.what !== 'conflict' || this.#stop.signal.aborted) return;
     if (happening.state !== 'begun' && happening.state !== 'ended') return;
+    // Somebody who has an address of the range is in nobody's way.
+    if (happening.ourMacAddress === null) return;
     if (this.#waiting.length >= MOST_WAITING || !this.#takeToken()) return this.#leaveOut();
     this.#waiting.push(happening);
     this.#pump();

@@ -153,7 +153,7 @@ export class Metrics {
     return {
       pools: this.#gauge('pool_addresses', 'Addresses of a pool', 'network', 'realm', 'subnet', 'range', 'state'),
       endpoints: this.#gauge('endpoints', 'Containers on networks', 'network', 'state'),
-      conflicts: this.#gauge('conflicts', 'Conflicts that last', 'parent', 'kind', 'by'),
+      conflicts: this.#gauge('conflicts', 'Conflicts that last', 'parent', 'kind', 'by', 'container'),
       parents: this.#gauge('parent_state', '1 for the state that a parent interface is in', 'parent', 'state'),
       filtered: this.#gauge(
         'parent_filtered',
@@ -208,9 +208,9 @@ export class Metrics {
   #fillConflicts({ conflicts, sharing, contests }: Present): void {
     const gauges = this.#gauges;
     const lasting = conflicts.filter(({ endedAt }) => endedAt === null);
-    for (const { parent, kind, hostLink, node } of lasting) {
+    for (const { parent, kind, hostLink, node, ourMacAddress } of lasting) {
       const by = node !== undefined ? 'own host' : hostLink === null ? 'stranger' : 'this host';
-      gauges.conflicts.inc({ parent, kind, by });
+      gauges.conflicts.inc({ parent, kind, by, container: ourMacAddress === null ? 'no' : 'yes' });
     }
     if (sharing === null) {
       // A host that shares nothing has no series of these.

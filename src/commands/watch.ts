@@ -40,8 +40,8 @@ class Watching {
   /** Nobody reads any more. */
   readonly #signal: AbortSignal;
   readonly #names: Names;
-  /** It was connected and is not. */
-  #isAway = false;
+  /** Why it is not connected any more, which was said; null before that. */
+  #away: 'gone' | 'slow' | null = null;
 
   constructor(options: Pick<Options, 'json' | 'no-trunc'>, signal: AbortSignal) {
     this.#options = options;
@@ -62,16 +62,17 @@ class Watching {
 
   async #hear(line: ToldHappening | WatchLine): Promise<void> {
     if (line.what === 'watching') {
-      await this.#say(this.#isAway ? 'back' : 'listening');
-      this.#isAway = false;
+      await this.#say(this.#away === 'gone' ? 'back' : 'listening');
+      this.#away = null;
     } else if (line.what === 'end') {
       await this.#tellAway(line.reason === 'slow' ? 'slow' : 'gone');
     } else await this.#show(line);
   }
 
-  async #tellAway(state: WatchState): Promise<void> {
-    if (!this.#isAway && !this.#signal.aborted) await this.#say(state);
-    this.#isAway = true;
+  async #tellAway(state: 'gone' | 'slow'): Promise<void> {
+    if (this.#away !== null || this.#signal.aborted) return;
+    this.#away = state;
+    await this.#say(state);
   }
 
   async #say(state: WatchState): Promise<void> {

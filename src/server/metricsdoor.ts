@@ -27,6 +27,7 @@ export class MetricsDoor {
   #http: Server | undefined;
   #bound: BoundSocket | undefined;
   #failure: string | null = null;
+  #isOpening = false;
   #isClosed = false;
 
   constructor(parts: MetricsDoorParts) {
@@ -35,7 +36,12 @@ export class MetricsDoor {
 
   /** Listens unless it does. Why it cannot is said once in the log. */
   async open(): Promise<void> {
-    if (this.#isClosed || this.#isThere()) return;
+    if (this.#isClosed || this.#isOpening || this.#isThere()) return;
+    this.#isOpening = true;
+    await this.#open().finally(() => (this.#isOpening = false));
+  }
+
+  async #open(): Promise<void> {
     const { place, log } = this.#parts;
     this.#end();
     const http = createServer(

@@ -10,6 +10,8 @@ import type { Happenings, ToldHappening } from '../happenings.ts';
 const MOST_WATCHERS = 64;
 /** That one of them may leave unread here, beside what the kernel holds for it (some 200 kB). */
 const MOST_UNREAD_BYTES = 128 * 1024;
+/** Lines of what lasts. */
+const STANDING_AT_ONCE = 50;
 /** Who does not even read his last line is left. */
 const LAST_LINE_MS = 60_000;
 
@@ -50,10 +52,22 @@ export class Watchers {
     response.on('error', () => undefined);
     response.write(lineOf(head));
     this.#stop ??= this.#parts.happenings.listen((happening) => this.#tell(happening));
-    void this.#parts.standing().then(
-      (standing) => this.#send([response], standing.map(lineOf).join('')),
-      () => undefined,
-    );
+    void this.#tellStanding(response).catch(() => undefined);
+  }
+
+  /** There may be more of it than may wait: as fast as it is read. */
+  async #tellStanding(response: ServerResponse): Promise<void> {
+    const standing = await this.#parts.standing();
+    for (let at = 0; at < standing.length && this.#listening.has(response); at += STANDING_AT_ONCE) {
+      const text = standing
+        .slice(at, at + STANDING_AT_ONCE)
+        .map(lineOf)
+        .join('');
+      if (response.write(text)) continue;
+      const { promise, resolve } = Promise.withResolvers<void>();
+      response.once('drain', resolve).once('close', resolve);
+      await promise.finally(() => response.off('drain', resolve).off('close', resolve));
+    }
   }
 
   /** Each gets a last line. */
@@ -62,14 +76,8 @@ export class Watchers {
   }
 
   #tell(happening: ToldHappening): void {
-    this.#send(this.#listening, lineOf(happening));
-  }
-
-  #send(to: Iterable<ServerResponse>, text: string): void {
-    if (text === '') return;
-    const bytes = Buffer.from(text);
-    for (const response of to) {
-      if (!this.#listening.has(response)) continue;
+    const bytes = Buffer.from(lineOf(happening));
+    for (const response of this.#listening) {
       if (response.writableLength + bytes.length <= this.#mostUnread) response.write(bytes);
       else {
         this.#dropped++;

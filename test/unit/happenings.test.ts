@@ -32,6 +32,7 @@ test('a conflict is news when it begins, when somebody else has the address, and
   assert.equal(state(ENDED, CONFLICT), 'begun');
   assert.equal(state(CONFLICT, { ...CONFLICT, count: 2 }), null);
   assert.equal(state(CONFLICT, { ...CONFLICT, macAddress: '06:00:00:00:00:02' }), 'changed');
+  assert.equal(state(CONFLICT, { ...CONFLICT, ourMacAddress: '02:42:c0:00:02:46' }), 'begun');
   assert.equal(state(CONFLICT, ENDED), 'ended');
   assert.equal(state(CONFLICT, null), 'ended');
   assert.equal(state(ENDED, null), null);
@@ -67,6 +68,7 @@ test('warnings and errors of a log are heard, other lines are not', () => {
   const log = overheard({ debug: write, info: write, warn: write, error: write }, happenings);
   log.warn('nobody hears this');
   const heard: ToldHappening[] = [];
+  happenings.listen(() => assert.fail('one that throws keeps no other from hearing'));
   const stop = happenings.listen((one) => heard.push(one));
   log.info('one');
   log.warn('two', { parent: 'eth0' });

@@ -85,6 +85,7 @@ test('one at a time for an address, in order, and a few at once', async () => {
   const { hook, running, turn } = stage();
   hook.hear(conflict('192.0.2.1'));
   hook.hear(conflict('192.0.2.1', 'changed'));
+  hook.hear({ ...conflict('192.0.2.9'), ourMacAddress: null } as ToldHappening);
   hook.hear(conflict('192.0.2.1', 'ended'));
   for (let last = 2; last <= 6; last++) hook.hear(conflict(`192.0.2.${last}`));
   assert.deepEqual(

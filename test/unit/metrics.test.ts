@@ -80,7 +80,10 @@ test('the text is what Prometheus reads, whatever links are called', async () =>
   const pool = { network: '3f2a9c1d04be', realm: 'TsmacvlanLocal', subnet: '192.0.2.0/24', range: '192.0.2.64/28' };
   assert.equal(valueOf(families, 'tsmacvlan_pool_addresses', { ...pool, state: 'free' }), 10);
   assert.equal(valueOf(families, 'tsmacvlan_endpoints', { state: 'lost' }), 1);
-  assert.equal(valueOf(families, 'tsmacvlan_conflicts', { parent: CONFLICT.parent, by: 'stranger' }), 1);
+  assert.equal(
+    valueOf(families, 'tsmacvlan_conflicts', { parent: CONFLICT.parent, by: 'stranger', container: 'yes' }),
+    1,
+  );
   assert.equal(valueOf(families, 'tsmacvlan_parent_state', { parent: 'eth0', state: 'carrier' }), 1);
   assert.equal(valueOf(families, 'tsmacvlan_parent_state', { parent: 'eth0', state: 'gone' }), 0);
   assert.equal(valueOf(families, 'tsmacvlan_parent_filtered', { parent: 'eth0' }), 1);

@@ -76,3 +76,19 @@ test('one that does not read has a bounded amount waiting for it, and a last lin
   assert.deepEqual(watchers.counts, { listening: 0, dropped: 1 });
   assert.deepEqual(linesOf(await text(slow)).at(-1), { what: 'end', reason: 'slow' });
 });
+
+test('more that lasts than may wait is told as fast as it is read', options, async (t) => {
+  const happenings = new Happenings();
+  const standing = async () =>
+    Array.from({ length: 2000 }, (_, number) => ({ what: 'conflict', number, x: 'x'.repeat(500) }));
+  const watchers = new Watchers({ happenings, standing, mostUnreadBytes: 60_000 });
+  const { socket } = await openDoor(t, { watchers });
+  const response = await listen(socket);
+  let said = '';
+  for await (const some of response) {
+    said += String(some);
+    if (said.includes('"number":1999,')) break;
+  }
+  assert.equal(said.split('"what":"conflict"').length - 1, 2000);
+  assert.equal(watchers.counts.dropped, 0);
+});
