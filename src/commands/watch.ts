@@ -13,9 +13,9 @@ import { findDaemon, findOrThrow } from './daemon.ts';
 import { namingOf, readInventory } from './docker.ts';
 import { happeningLine, watchLine, type WatchState } from './watchlines.ts';
 
-/** A name is waited for so long, and Docker asked so often meanwhile. */
+/** A name is waited for so long, and Docker asked so often meanwhile, or three times as long after as it took to answer. */
 const NAME_MS = 2000;
-const NAME_AGAIN_MS = 250;
+const NAME_AGAIN_MS = 100;
 /** A Docker that did not answer is not asked again before. */
 const SILENT_MS = 30_000;
 /** How often a daemon that ended is looked for, and whether anybody reads still. */
@@ -136,10 +136,11 @@ class Names {
     const ageMs = Math.max(0, Date.now() - Date.parse(happening.time));
     const untilMs = performance.now() + NAME_MS - ageMs;
     while (this.#lacks(happening)) {
+      const askedAtMs = performance.now();
       await this.ask();
-      const isSilent = performance.now() < this.#silentUntilMs;
-      if (isSilent || performance.now() >= untilMs || !this.#lacks(happening)) break;
-      await sleep(NAME_AGAIN_MS);
+      const nowMs = performance.now();
+      if (nowMs < this.#silentUntilMs || nowMs >= untilMs || !this.#lacks(happening)) break;
+      await sleep(Math.max(NAME_AGAIN_MS, 3 * (nowMs - askedAtMs)));
     }
     return new Naming({ networks: this.#networks, containers: this.#containers, stopped: new Map() }, this.#isWhole);
   }

@@ -181,13 +181,15 @@ describe('who is where, engine 28.5.2', { skip: outsideLab(), timeout: 400_000 }
     const [named, mute] = [watch({}), watch({ DOCKER_HOST: 'unix:///run/deaf.sock' })];
     await untilSaid(/watch .*\n/, named.said);
     await untilSaid(/watch .*\n/, mute.said);
-    await runIdle(engine, 'seen', '--net lan --ip 192.0.2.90');
-    await engine.must('rm', '-f', 'seen');
     const where = '192\\.0\\.2\\.90/24 {2}02:42:c0:00:02:5a';
-    for (const state of ['started', 'ended  ']) {
+    const isTold = async (state: string) => {
       await untilSaid(new RegExp(`  ${state}   seen  ${where}  lan on lan0\\n`), named.said);
       await untilSaid(new RegExp(`  ${state}   endpoint [0-9a-f]{12}  ${where}  [0-9a-f]{12} on lan0\\n`), mute.said);
-    }
+    };
+    await runIdle(engine, 'seen', '--net lan --ip 192.0.2.90');
+    await isTold('started');
+    await engine.must('rm', '-f', 'seen');
+    await isTold('ended  ');
     named.end();
     mute.end();
     deaf.close();
