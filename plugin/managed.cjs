@@ -12,4 +12,6 @@ process.once('beforeExit', (code) => {
   process.once('SIGTERM', () => clearTimeout(patience));
 });
 
+// Settings that mean nothing in its own file system are refused (src/settings.ts).
+process.env.MANAGED_PLUGIN = 'yes';
 require('./tsmacvlan.cjs');

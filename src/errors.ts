@@ -172,6 +172,28 @@ export const daemonHeld = (
 export const unknownSettingValue = (name: string, value: string, allowed: string) =>
   mistake('SETTING_INVALID', `setting ${name}=${quote(value)} is not known; use ${allowed}`);
 
+/** `given`: METRICS as it was typed. */
+export const metricsNotLocal = (given: string, port: number) =>
+  mistake(
+    'METRICS_NOT_LOCAL',
+    `setting METRICS=${quote(given)} is an address that other machines reach, and whoever reaches it can read what it tells; say METRICS_OPEN=on as well, or use 127.0.0.1:${port}`,
+  );
+
+export const hookUnusable = (path: string, reason: string) =>
+  mistake(
+    'HOOK_UNUSABLE',
+    `setting HOOK=${quote(path)} cannot be run (${reason}); give the absolute path of an executable file that only root can change, as all directories above it`,
+  );
+
+export const hookManaged = (path: string) =>
+  mistake(
+    'HOOK_MANAGED',
+    `setting HOOK=${quote(path)} is a program of the host, which the managed plugin cannot run; leave HOOK empty, and have a service of the host read "tsmacvlan watch --json"`,
+  );
+
+export const watchersMany = (most: number) =>
+  mistake('WATCHERS_MANY', `${most} commands are watching already; end one of them, and run this one again`);
+
 // --- network options ---------------------------------------------------------------------------------------------
 
 const didYouMean = (word: string | undefined) => (word === undefined ? '' : ` (did you mean ${word}?)`);

@@ -11,6 +11,7 @@ import type { Profile } from './lan/timing.ts';
 import type { Verdict } from './lan/verdict.ts';
 import type { Log } from './log.ts';
 import type { Conflict } from './model.ts';
+import { Looking } from './looking.ts';
 import { NetworkDriver } from './network/driver.ts';
 import { EndpointLan } from './network/endpointlan.ts';
 import { Endpoints } from './network/endpoints.ts';
@@ -42,9 +43,10 @@ const FORGET_MS = 3_600_000;
 
 /** Listens at once; calls wait until what the host lost is rebuilt. Throws a sentence when it cannot start. */
 export async function startDaemon(settings: Settings, log: Log): Promise<Daemon> {
-  const store = await openStore(settings, log);
+  const looking = await Looking.open(settings, log);
+  const store = looking.overhear(await openStore(settings, looking.log));
   try {
-    return await startWithStore(settings, log, store);
+    return await startWithStore(settings, log, store, looking);
   } catch (error) {
     await store.close();
     throw error;
@@ -62,7 +64,8 @@ async function openStore({ stateDirectory, cluster }: Settings, log: Log): Promi
   return openClusterStore(stateDirectory, cluster, log);
 }
 
-async function startWithStore(given: Settings, log: Log, store: Store): Promise<Daemon> {
+async function startWithStore(given: Settings, plainLog: Log, store: Store, looking: Looking): Promise<Daemon> {
+  const { log } = looking;
   // Whoever goes by what may change keeps this, and looks into it each time.
   const settings = { ...given, parents: new Map(given.parents) };
   const change = ({ parents, defends, conflict }: LiveSettings) => {
@@ -92,6 +95,9 @@ async function startWithStore(given: Settings, log: Log, store: Store): Promise<
     ended: (parent, address) => conflicts.end({ parent, address: formatAddress(address) }),
     onBack: () => startStandby(),
     log,
+    // A conflict is told by its record.
+    conflictLog: plainLog,
+    onProbe: looking.noteProbe,
   });
   const poolLan = new PoolLan({
     lan,
@@ -157,13 +163,25 @@ async function startWithStore(given: Settings, log: Log, store: Store): Promise<
       // One at a time: an answer of ten thousand leases takes five megabytes.
       state: { read: (tables) => telling.run('', () => readSnapshot(settings.stateDirectory, tables)) },
       filteredParents: () => lan.filteredParents(),
+      health: () => looking.health(),
     }),
     log,
     ready: recovery,
     durable: () => store.durable(),
+    noteCall: looking.noteCall,
+    watchers: looking.watchers,
+  });
+  looking.begin({
+    links,
+    endpoints,
+    filteredParents: () => lan.filteredParents(),
+    poolUses: () => ipam.poolUses(),
+    contests,
+    recovered: recovery,
   });
   const stop = async () => {
     await server.close();
+    await looking.stop();
     clearInterval(forgetting);
     // A signal during the start: what recovery has begun it ends.
     await recovery.catch(() => undefined);
@@ -191,7 +209,11 @@ async function startWithStore(given: Settings, log: Log, store: Store): Promise<
     log.error('recovery failed: every call is refused until the cause is mended', { error: String(error) }),
   );
   listening.resolve();
-  return { stop, change, listenAgain: () => server.listenAgain() };
+  const listenAgain = async () => {
+    await server.listenAgain();
+    await looking.tend();
+  };
+  return { stop, change, listenAgain };
 }
 
 async function record(found: FoundConflict, conflicts: Conflicts): Promise<void> {

@@ -2,7 +2,9 @@
  * The daemon's settings: environment variables in one typed table. The reference in docs/ and the managed plugin's
  * config.json are generated from it, so a setting exists in one place.
  */
-import { settingsApart, unknownSettingValue } from './errors.ts';
+import { isIP } from 'node:net';
+import { parseAddress } from './address.ts';
+import { hookManaged, metricsNotLocal, settingsApart, unknownSettingValue } from './errors.ts';
 import { CONFLICT_POLICIES, type ConflictPolicy, PROBE_PROFILES, type ProbeProfile } from './model.ts';
 import { oneOf } from './nearest.ts';
 
@@ -100,6 +102,27 @@ export const SETTINGS = {
     allowed: null,
     isLive: true,
   },
+  METRICS: {
+    name: 'METRICS',
+    fallback: '',
+    meaning:
+      'where Prometheus reads metrics and /healthz answers, "127.0.0.1:9618" or "unix:/run/tsmacvlan/metrics.sock"; empty for nowhere',
+    allowed: null,
+  },
+  METRICS_OPEN: {
+    name: 'METRICS_OPEN',
+    fallback: 'off',
+    meaning:
+      'whether METRICS may be an address that other machines reach; whoever does can read it, without a password',
+    allowed: ['off', 'on'],
+  },
+  HOOK: {
+    name: 'HOOK',
+    fallback: '',
+    meaning:
+      'absolute path of a program that is run when a conflict begins or ends, empty for none; root alone may be able to change it. The managed plugin has no programs of the host and refuses it',
+    allowed: null,
+  },
   STORE: {
     name: 'STORE',
     fallback: 'local',
@@ -164,6 +187,18 @@ export interface ClusterSettings {
   readonly fallsBack: boolean;
 }
 
+/** Where metrics are read. */
+export interface MetricsPlace {
+  /** As it was given. */
+  readonly text: string;
+  /** Of a Unix socket; null for an address. */
+  readonly path: string | null;
+  readonly host: string;
+  readonly port: number;
+  /** No other machine reaches it. */
+  readonly isLocal: boolean;
+}
+
 /** What the daemon goes by: the settings, read and checked. */
 export interface Settings {
   /** One or two paths, the first from SOCKET, the other from ALIAS_SOCKET. */
@@ -183,6 +218,10 @@ export interface Settings {
   readonly remember: number;
   /** Alias to link name, from PARENTS. */
   readonly parents: ReadonlyMap<string, string>;
+  /** Null for nowhere. */
+  readonly metrics: MetricsPlace | null;
+  /** A path as it was given, not looked at yet; null for none. */
+  readonly hook: string | null;
   /** Null: addresses are this host's alone. */
   readonly cluster: ClusterSettings | null;
 }
@@ -220,8 +259,42 @@ export function readSettings(environment: Environment): Settings {
     conflict: choice(environment, SETTINGS.CONFLICT),
     remember: days(text(environment, SETTINGS.REMEMBER)),
     parents: aliases(environment, SETTINGS.PARENTS),
+    metrics: metricsPlace(environment),
+    hook: hookPath(environment),
     cluster: clusterSettings(environment),
   };
+}
+
+/** Throws SETTING_INVALID, or METRICS_NOT_LOCAL for an address that other machines reach where nobody says that they may. */
+function metricsPlace(environment: Environment): MetricsPlace | null {
+  const given = text(environment, SETTINGS.METRICS);
+  const isOpen = choice(environment, SETTINGS.METRICS_OPEN) === 'on';
+  if (given === '') return null;
+  const [, path] = /^unix:(\/.+)$/.exec(given) ?? [];
+  if (path !== undefined) return { text: given, path, host: '', port: 0, isLocal: true };
+  const [, bracketed, plain, digits = ''] = /^(?:\[([^\]]*)\]|([^:]*)):(\d{1,5})$/.exec(given) ?? [];
+  const [host, port] = [bracketed ?? plain ?? '', Number(digits)];
+  if (isIP(host) !== (bracketed === undefined ? 4 : 6) || port < 1 || port > 65_535)
+    throw unknownSettingValue(SETTINGS.METRICS.name, given, METRICS_FORMS);
+  const isLocal = isLoopback(host);
+  if (!isLocal && !isOpen) throw metricsNotLocal(given, port);
+  return { text: given, path: null, host, port, isLocal };
+}
+
+const METRICS_FORMS = '127.0.0.1:PORT, [::1]:PORT or unix:/PATH';
+
+function isLoopback(host: string): boolean {
+  const address = parseAddress(host);
+  if (address === undefined) return false;
+  return address.family === 'IPv4' ? address.value >> 24n === 127n : address.value === 1n;
+}
+
+/** The managed plugin's entry says what it is. Throws HOOK_MANAGED. */
+function hookPath(environment: Environment): string | null {
+  const path = text(environment, SETTINGS.HOOK);
+  if (path === '') return null;
+  if (environment['MANAGED_PLUGIN'] !== undefined) throw hookManaged(path);
+  return path;
 }
 
 function clusterSettings(environment: Environment): ClusterSettings | null {

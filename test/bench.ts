@@ -23,6 +23,7 @@ import { measureConnects, measureRuns } from './bench/bursts.ts';
 import { spread } from './bench/figures.ts';
 import { measureLan } from './bench/lan.ts';
 import { ratio, Report } from './bench/report.ts';
+import { measureLooking, measureQuestions } from './bench/questions.ts';
 import { measureConnect, measureNetworks, measureRun } from './bench/single.ts';
 import { makeContainers, Stand } from './bench/stand.ts';
 import { runEnclosed } from './lab/enclosure.ts';
@@ -142,6 +143,7 @@ function daemonMeasurements(disk: string): Measurement[] {
   const [start, memory] = ['start until the first answer', 'resident memory'];
   const [call, foreign] = ['one call without work', 'RequestAddress beside foreign namespaces'];
   const names = 'RequestAddress beside remembered names';
+  const [questions, looking] = ['questions of every day', 'metrics and a watcher'];
   return [
     { rows: [start], measure: () => measureStart(join(disk, 'start'), start, report) },
     { rows: [memory], measure: () => measureMemory(join(disk, 'memory'), memory, report) },
@@ -149,6 +151,8 @@ function daemonMeasurements(disk: string): Measurement[] {
     { rows: Object.values(giving), measure: () => measureGivingBack(join(disk, 'giving'), giving, report) },
     { rows: [foreign], measure: () => measureForeign(join(disk, 'foreign'), foreign, report) },
     { rows: [names], measure: () => measureNames(join(disk, 'names'), names, report) },
+    { rows: [questions], measure: () => measureQuestions(questions, report) },
+    { rows: [looking], measure: () => measureLooking(join(disk, 'looking'), looking, report) },
     { rows: Object.values(filling), measure: () => measureAllocation(join(disk, 'filling'), filling, report) },
   ];
 }

@@ -2,6 +2,7 @@
  * `make demo`: two Docker hosts on one LAN, in namespaces of their own, told as a session at their shells. Everything
  * shown is what really came out; the exit code is 0 only when every fact that is claimed held.
  */
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { styleText } from 'node:util';
 import { isProbeMac, isStandbyMac } from '../src/lan/frames/mac.ts';
@@ -9,11 +10,14 @@ import { Capture, type Frame } from './lab/capture.ts';
 import { attachment } from './lab/container.ts';
 import { enclose, obstacle, removeCgroups } from './lab/enclosure.ts';
 import { lastOf, leftovers } from './lab/invariant.ts';
-import { Lan } from './lab/namespace.ts';
+import { Lan, Namespace } from './lab/namespace.ts';
 import { fetchEngines, installTools } from './lab/packages.ts';
+import { lookUntil } from './lab/patience.ts';
 import { bootMachine, type Machine } from './lab/site.ts';
 
 const ROUTER = '192.168.50.1';
+/** A machine of somebody else's, with an address in the middle of what host "one" gives out. */
+const PRINTER = { address: '192.168.50.65', macAddress: '3c:22:fb:10:aa:01' };
 const NETWORK = `docker network create -d tsmacvlan --ipam-driver tsmacvlan --subnet 192.168.50.0/24 --gateway ${ROUTER} -o parent=lan0`;
 
 const failures: string[] = [];
@@ -42,9 +46,12 @@ async function tell(): Promise<number> {
   say('cards of this machine are not touched.');
   say('');
   say(`  one ──lan0── switch and router ${ROUTER} ──lan0── two`);
+  say(`                              │`);
+  say(`          a printer, ${PRINTER.address}, ${PRINTER.macAddress}: nobody told Docker of it`);
 
   const startedMs = performance.now();
   const lan = await Lan.create([`${ROUTER}/24`]);
+  const printer = await plugPrinter(lan);
   const [one, two] = await Promise.all([
     bootMachine('one', lan, { version: '20.10.24' }),
     bootMachine('two', lan, { version: '28.5.2' }),
@@ -77,6 +84,19 @@ async function tell(): Promise<number> {
     say(`  ${name.padEnd(10)} ${host}   ${IPAddress.padEnd(16)} ${MacAddress}`);
   }
 
+  claim(
+    `the printer has ${PRINTER.address}: it was skipped, and nobody had to exclude it`,
+    [web, cache].every(({ IPAddress }) => IPAddress !== PRINTER.address) && cache.IPAddress > PRINTER.address,
+  );
+
+  chapter('An address that somebody has');
+  await mistyped(
+    one,
+    `docker run --rm --network lan --ip ${PRINTER.address} busybox true`,
+    new RegExp(`already used on the LAN by ${PRINTER.macAddress}`),
+  );
+  await command(one, `who ${PRINTER.address}`, /is used by somebody else on the LAN/);
+
   chapter('They reach each other across hosts, both ways, and by name on one host');
   const port = one.host.ports.lan0 ?? '';
   const capture = await Capture.start(lan.namespace, port, 'icmp or arp');
@@ -87,11 +107,17 @@ async function tell(): Promise<number> {
   const frames = await capture.stop();
 
   chapter('On the wire: what the switch saw on the port of host "one"');
+  const [bridge] = await lan.namespace.show<{ address: string }>('link show br0');
+  const names = new Map([
+    [web.MacAddress, 'web'],
+    [db.MacAddress, 'db'],
+    [cache.MacAddress, 'cache'],
+    [PRINTER.macAddress, 'the printer'],
+    [bridge?.address ?? '', 'the router'],
+  ]);
+  const asking = 'tsmacvlan, which asks whether an address is free';
   for (const [sender, count] of countSenders(frames)) {
-    const containers = { [web.MacAddress]: 'web', [db.MacAddress]: 'db', [cache.MacAddress]: 'cache' };
-    const name =
-      containers[sender] ??
-      (isProbeMac(sender) || isStandbyMac(sender) ? 'tsmacvlan, which asks the LAN' : 'the router');
+    const name = names.get(sender) ?? (isProbeMac(sender) || isStandbyMac(sender) ? asking : 'another link of a host');
     say(`  ${sender}  ${String(count).padStart(3)} frames from ${name}`);
   }
   const [parent] = await one.host.namespace.show<{ address: string }>('link show lan0');
@@ -107,6 +133,9 @@ async function tell(): Promise<number> {
 
   chapter('The picture');
   for (const machine of [one, two]) await draw(machine);
+
+  chapter('Somebody takes the address of a container that runs');
+  await steal(one, printer, cache.IPAddress);
 
   chapter('A mistake');
   await mistyped(
@@ -156,6 +185,41 @@ async function mistyped({ host, engine }: Machine, command: string, expected: Re
   const { code, stderr } = await engine.docker(...command.split(' ').slice(1));
   say(indent(stderr.split('\n')[0] ?? ''));
   claim('it is refused with a sentence that says why', code !== 0 && expected.test(stderr));
+}
+
+async function plugPrinter(lan: Lan): Promise<Namespace> {
+  const printer = await Namespace.create('printer');
+  await lan.plug(printer);
+  await printer.ip(`link set lan0 address ${PRINTER.macAddress}`);
+  await printer.ip(`address add ${PRINTER.address}/24 dev lan0`);
+  return printer;
+}
+
+/** The printer gets another address by mistake, and speaks; `tsmacvlan watch` runs meanwhile. */
+async function steal(machine: Machine, printer: Namespace, address: string): Promise<void> {
+  const { host, plugin } = machine;
+  prompt(host.name, 'tsmacvlan watch');
+  const [program = '', ...words] = host.enter(plugin.commandLine('watch'));
+  const watching = spawn(program, words, { stdio: ['ignore', 'pipe', 'ignore'], detached: true });
+  let said = '';
+  watching.stdout.setEncoding('utf8').on('data', (text: string) => (said += text));
+  await lookUntil(() => said.includes('\n'), 20_000);
+  await printer.ip(`address add ${address}/24 dev lan0`);
+  const isTold = () => said.includes(`cache: ${address} also used by ${PRINTER.macAddress}`);
+  const speak = () => printer.run(['ping', '-c', '1', '-W', '1', '-I', address, ROUTER]);
+  const isSeen = await lookUntil(async () => isTold() || (await speak(), isTold()), 20_000);
+  process.kill(-(watching.pid ?? 0), 'SIGINT');
+  say(indent(said.split('\n').find((line) => line.includes(address)) ?? ''));
+  claim('the watch names the container, and who has its address too', isSeen);
+  await command(machine, 'map', new RegExp(`cache.*also used by ${PRINTER.macAddress}`, 'i'));
+  await printer.ip(`address del ${address}/24 dev lan0`);
+}
+
+async function command({ host, plugin }: Machine, words: string, expected: RegExp): Promise<void> {
+  prompt(host.name, `tsmacvlan ${words}`);
+  const { stdout } = await plugin.commandInside(...words.split(' '));
+  say(indent(stdout));
+  claim('it says who', expected.test(stdout));
 }
 
 const PICTURE = /^lan0\n.* network lan {2}[^]* (web|db)\n/;

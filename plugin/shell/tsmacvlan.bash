@@ -12,7 +12,7 @@ _tsmacvlan() {
     --from) COMPREPLY=($(compgen -W "" -- "$word")); return ;;
     --to) COMPREPLY=($(compgen -W "" -- "$word")); return ;;
   esac
-  if ((COMP_CWORD == 1)); then words='serve map networks endpoints who doctor pools leases conflicts probe gc forget store reserve unreserve backup restore settings help version --help --version'
+  if ((COMP_CWORD == 1)); then words='serve map networks endpoints who doctor watch pools leases conflicts probe gc forget store reserve unreserve backup restore settings help version --help --version'
   else
     case $command in
       serve) words='--help' ;;
@@ -21,6 +21,7 @@ _tsmacvlan() {
       endpoints) words='--no-trunc --json --help' ;;
       who) words='--no-trunc --json --help' ;;
       doctor) words='--no-trunc --json --help' ;;
+      watch) words='--no-trunc --json --help' ;;
       pools) words='--no-trunc --json --help' ;;
       leases) words='--cluster --no-trunc --json --help' ;;
       conflicts) words='--clear --no-trunc --json --help' ;;
@@ -33,7 +34,7 @@ _tsmacvlan() {
       backup) ((COMP_CWORD == 2)) && COMPREPLY=($(compgen -f -- "$word")); words='--json --help' ;;
       restore) ((COMP_CWORD == 2)) && COMPREPLY=($(compgen -f -- "$word")); words='--dry-run --json --help' ;;
       settings) words='--json --help' ;;
-      help) words='serve map networks endpoints who doctor pools leases conflicts probe gc forget store reserve unreserve backup restore settings' ;;
+      help) words='serve map networks endpoints who doctor watch pools leases conflicts probe gc forget store reserve unreserve backup restore settings' ;;
     esac
   fi
   COMPREPLY+=($(compgen -W "$words" -- "$word"))

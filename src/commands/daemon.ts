@@ -18,8 +18,13 @@ export async function findDaemon(): Promise<string | null> {
 
 /** Throws DAEMON_ABSENT where none runs, else as askDaemon(). */
 export async function askRunning(call: string, body: object): Promise<unknown> {
+  return askDaemon(await findOrThrow(), call, body);
+}
+
+/** As findDaemon(), but throws DAEMON_ABSENT where none runs. */
+export async function findOrThrow(): Promise<string> {
   const socket = await findDaemon();
-  if (socket !== null) return askDaemon(socket, call, body);
+  if (socket !== null) return socket;
   const named = readSettings(process.env).sockets[0] ?? '';
   throw errors.daemonAbsent(named, process.env[SETTINGS.SOCKET.name]?.trim() ? 'nothing answers' : NO_SOCKET);
 }

@@ -53,6 +53,17 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
     },
     run: async (options, subject) => (await import('./doctor.ts')).doctor(options, subject),
   },
+  watch: {
+    summary: 'tell what happens as it happens: conflicts, containers, networks, parent interfaces, warnings',
+    details:
+      'One line each, until it is interrupted or nobody reads any more. It goes on when the daemon ends and comes back, and says so. What it tells first are the conflicts that last.',
+    options: { 'no-trunc': 'whole ids', json: 'one line of JSON each' },
+    examples: {
+      watch: 'with names, for people',
+      'watch --json | jq -c \'select(.what == "conflict")\'': 'conflicts alone, for programs',
+    },
+    run: async (options) => (await import('./watch.ts')).watch(options),
+  },
   pools: {
     summary: 'list the address pools, how much of each is used, and which address is next',
     options: NAMED,

@@ -52,6 +52,11 @@ const c = {
     header: Buffer,
     flags: number,
   ) => Size,
+  poll: libc.func('int poll(uint8_t *fds, unsigned long count, int timeout)') as (
+    fds: Buffer,
+    count: number,
+    timeout: number,
+  ) => Size,
   malloc_trim: ofGlibc('int malloc_trim(size_t pad)'),
 };
 
@@ -240,6 +245,17 @@ export function receiveAsync(fd: number, into: Buffer): Promise<Received> {
       else resolve(retain({ length, address }, into, size));
     });
   });
+}
+
+const POLLERR = 0x8;
+const POLLHUP = 0x10;
+
+/** What is written to this pipe or terminal is read by nobody any more (poll(2)). False for a file. */
+export function hasNoReader(fd: number): boolean {
+  const asked = Buffer.alloc(8);
+  asked.writeInt32LE(fd);
+  c.poll(asked, 1, 0);
+  return (asked.readInt16LE(6) & (POLLERR | POLLHUP)) !== 0;
 }
 
 /** Returns its first argument; the others are alive until then. */

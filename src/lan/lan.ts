@@ -64,7 +64,7 @@ export interface FoundConflict {
 }
 
 /** What the room works with. */
-export interface LanParts {
+export interface LanParts extends Pick<ConstructorParameters<typeof Questions>[0], 'onProbe'> {
   readonly links: Links;
   readonly usualProfile: ProbeProfile;
   /** No less on any network. */
@@ -82,6 +82,8 @@ export interface LanParts {
   /** Notes in it that nobody else uses the address any more. */
   readonly ended: (parentName: string, address: Address) => Promise<void>;
   readonly log: Log;
+  /** For what record() tells too; left out as `log`. */
+  readonly conflictLog?: Log;
 }
 
 /** A question about an address that is to be confirmed. */
@@ -141,10 +143,10 @@ export class Lan {
       recheck: async (endpoint, address) => void (await this.#recheck(endpoint, address, true)),
     });
     this.#questions = new Questions({
+      ...parts,
       prober,
       interruptions: this.#interruptions,
       isLeaver: (place, macAddress) => this.#leavers.has(place, macAddress),
-      log: parts.log,
     });
   }
 

@@ -9,6 +9,7 @@ import { PluginError } from '../errors.ts';
 import type { Log } from '../log.ts';
 import { isProbeMac } from './frames/mac.ts';
 import type { Interruptions, OnInterruptedParent } from './interruptions.ts';
+import { type EndedProbe, measured } from './measured.ts';
 import type { ProbeRequest, Prober } from './prober.ts';
 import { TIMINGS, longestMs } from './timing.ts';
 import { NOT_HELD, type Verdict } from './verdict.ts';
@@ -23,11 +24,13 @@ export interface LanQuestion extends ProbeRequest {
 
 /** What they work with. */
 interface QuestionsParts {
-  readonly prober: Pick<Prober, 'probe' | 'confirm'>;
+  readonly prober: Pick<Prober, 'probe' | 'confirm'> & Partial<Pick<Prober, 'isOnStandby'>>;
   readonly interruptions: Pick<Interruptions<OnInterruptedParent>, 'uninterrupted'>;
   /** The MAC address is that of another interface of a container of ours that has just left the address. */
   readonly isLeaver: (place: Place, macAddress: string) => boolean;
   readonly log: Pick<Log, 'warn'>;
+  /** Each time the LAN was asked for an address that a container is to get. */
+  readonly onProbe?: (probe: EndedProbe) => void;
 }
 
 interface Place {
@@ -143,8 +146,9 @@ export class Questions {
 
   /** Of two daemons that ask at once one gives way, perhaps to one that only wanted it on standby: so it asks once more. */
   async #ask(question: LanQuestion): Promise<Verdict> {
-    const { prober } = this.#parts;
-    const first = await prober.probe(question);
+    const { prober, onProbe = () => undefined } = this.#parts;
+    const isStandby = prober.isOnStandby?.(question) === true;
+    const first = await measured(() => prober.probe(question), isStandby, onProbe);
     const isContended = first.held && first.simultaneous && isProbeMac(first.macAddress);
     return isContended ? prober.probe(question) : first;
   }

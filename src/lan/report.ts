@@ -7,6 +7,8 @@ import type { ConflictSeen } from './takers.ts';
 
 interface ReportParts {
   readonly log: Log;
+  /** For the beginnings of conflicts; left out as `log`. */
+  readonly conflictLog?: Log;
   readonly record: (conflict: ConflictSeen) => Promise<void>;
   readonly ended: (parentName: string, address: Address) => Promise<void>;
 }
@@ -30,6 +32,7 @@ export function lanReports(log: Log): Pick<ProberParts, 'onProxy' | 'onPortFilte
 /** What the watch tells, written down. */
 export function conflictReports({
   log,
+  conflictLog = log,
   record,
   ended,
 }: ReportParts): Pick<MonitorParts, 'onConflict' | 'onEnd' | 'onLost'> {
@@ -38,7 +41,7 @@ export function conflictReports({
   return {
     onConflict(seen) {
       const line = conflictLine(seen);
-      if (line !== null) log.warn(...line);
+      if (line !== null) conflictLog.warn(...line);
       void record(seen).catch(failed('a conflict was not recorded', seen.address));
     },
     onEnd(parent, address) {

@@ -1,5 +1,6 @@
 /** The table of all calls an engine makes, each on one line: read → verb → write. */
 import type { FoundLeak } from '../collector.ts';
+import type { Health } from '../health.ts';
 import type { InterfaceAddress, Remembered, TableName } from '../model.ts';
 import type {
   AddressRequest,
@@ -94,6 +95,8 @@ export interface Call {
   readonly isLasting: boolean;
   /** True when the engine drops our error: then the log is the only place where anyone learns of it. */
   readonly isUnheard: boolean;
+  /** True for a question that is asked again and again, by GET too: it is logged at the level debug. */
+  readonly isQuiet?: true;
   /** Checks the body; throws the mistake in it. */
   read(body: unknown): Task;
 }
@@ -118,6 +121,8 @@ export interface Done {
   readonly reply: object | WrittenReply;
   /** The request's subject with what was answered: the address given. */
   readonly subject: Subject;
+  /** Of HTTP; left out 200. */
+  readonly status?: number;
   /** The reply is durable and goes out next. */
   answer(): Promise<void>;
   /** For a reply that reached nobody: undoes what the engine will never ask to undo, since it does not know of it. */
@@ -145,14 +150,17 @@ interface Parts {
   readonly scope: Scope;
   /** Parents whose network port delivers to their own MAC address only, as far as that is known. */
   readonly filteredParents: () => string[];
+  readonly health: () => Promise<Health>;
 }
 
 /** The table, over the verbs of the two drivers, of the collector and of the records of conflicts. */
-export function createCalls({ network, ipam, leaks, conflicts, state, scope, filteredParents }: Parts): Calls {
+export function createCalls({ network, ipam, leaks, conflicts, state, scope, filteredParents, health }: Parts): Calls {
   const { writeNothing: empty } = wire;
 
   const plugin = {
     Activate: constant({ Implements: ['NetworkDriver', 'IpamDriver'] }),
+    // Not the engine's either: for whoever watches over the plugin.
+    Health: quiet(health),
   };
 
   // ConnectivityScope global, as the built-in macvlan: without it swarm tasks do not find each other by name.
@@ -266,6 +274,17 @@ function atOnce(answer: () => object): Call {
 function whenReady(answer: () => Promise<object>): Call {
   const run = async () => ({ reply: await answer(), subject: {}, answer: nothing, takeBack: nothing });
   return { hasBody: false, waits: true, isLasting: false, isUnheard: false, read: () => ({ subject: {}, run }) };
+}
+
+function quiet(health: () => Promise<Health>): Call {
+  const run = async () => {
+    const { status, reasons } = await health();
+    const reply = { Status: status, Reasons: reasons };
+    const isUp = status === 'ok' || status === 'degraded';
+    return { reply, status: isUp ? 200 : 503, subject: {}, answer: nothing, takeBack: nothing };
+  };
+  const read = () => ({ subject: {}, run });
+  return { hasBody: false, waits: false, isLasting: false, isUnheard: false, isQuiet: true, read };
 }
 
 function call<Request extends object, Answer extends object | void>(

@@ -1,7 +1,9 @@
 /** A question of our own command line to the running daemon, through the door that engines use. */
-import { type RequestOptions, request } from 'node:http';
+import { type IncomingMessage, type RequestOptions, request } from 'node:http';
+import { createInterface } from 'node:readline';
 import { text } from 'node:stream/consumers';
 import * as errors from '../errors.ts';
+import type { ToldHappening } from '../happenings.ts';
 
 export const COLLECT_LEAKS = 'Tsmacvlan.CollectLeaks';
 export const CLEAR_CONFLICTS = 'Tsmacvlan.ClearConflicts';
@@ -47,6 +49,42 @@ export async function askDaemon(socketPath: string, call: string, body: object):
   if (status === 400 && sentence !== undefined) throw errors.daemonSays(sentence);
   throw errors.daemonRefused(call, sentence ?? `HTTP ${status}`);
 }
+
+/**
+ * Tells each line of `Tsmacvlan.Watch` until the daemon ends it or the signal fires. Resolves with whether it began; throws as
+ * askDaemon() does what the daemon says instead.
+ */
+export async function followDaemon(
+  socketPath: string,
+  tell: (happening: ToldHappening | WatchLine) => unknown,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const response = await new Promise<IncomingMessage>((resolve, reject) => {
+    const question = request({ socketPath, path: `/${WATCH_CALL}`, method: 'POST', signal, agent: false }, resolve);
+    question.on('error', reject).end();
+  }).catch(() => null);
+  if (response === null) return false;
+  if (response.statusCode !== 200) {
+    const sentence = sentenceIn(await text(response));
+    throw sentence === undefined
+      ? errors.daemonRefused(WATCH_CALL, `HTTP ${response.statusCode}`)
+      : errors.daemonSays(sentence);
+  }
+  try {
+    const lines = createInterface({ input: response });
+    for await (const line of lines) await tell(JSON.parse(line) as ToldHappening | WatchLine);
+  } catch {
+    // It broke off in the middle.
+  }
+  return true;
+}
+
+/** What the daemon says of the watching itself. */
+export type WatchLine =
+  | { readonly what: 'watching'; readonly version: string }
+  | { readonly what: 'end'; readonly reason: 'stopped' | 'slow' };
+
+const WATCH_CALL = 'Tsmacvlan.Watch';
 
 function sentenceIn(answer: string): string | undefined {
   try {

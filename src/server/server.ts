@@ -14,11 +14,14 @@ import express, { type ErrorRequestHandler, type Express, type Request, type Res
 import { formatInterfaceAddress } from '../address.ts';
 import * as errors from '../errors.ts';
 import type { Fields, Log } from '../log.ts';
+import type { EndedCall } from '../health.ts';
 import type { CallLimit } from '../requests.ts';
 import { VERSION } from '../version.ts';
 import { type Call, type Calls, type Done, type Subject, WrittenReply } from './calls.ts';
 import { type BoundSocket, bindSocket } from './socket.ts';
+import type { Watchers } from './watchers.ts';
 
+const WATCH = 'Tsmacvlan.Watch';
 const CONTENT_TYPE = 'application/vnd.docker.plugins.v1.2+json';
 const BODY_LIMIT_BYTES = 1024 * 1024;
 /** Engines hold locks while they wait, and wait for legacy plugins for ever. */
@@ -34,6 +37,10 @@ export interface ServerOptions {
   readonly ready?: Promise<unknown>;
   /** Resolves when all changes until now are on the disk: see Store. */
   readonly durable?: () => Promise<void>;
+  /** Each call that was answered. Must not throw. */
+  readonly noteCall?: (call: EndedCall) => void;
+  /** Who may listen to what happens; left out, nobody may. */
+  readonly watchers?: Watchers;
   readonly deadlineMs?: number;
   /** Longest wait of close(). */
   readonly closeMs?: number;
@@ -66,6 +73,8 @@ export class PluginServer {
   readonly #log: Log;
   readonly #ready: Promise<unknown>;
   readonly #durable: () => Promise<void>;
+  readonly #noteCall: (call: EndedCall) => void;
+  readonly #watchers: Watchers | undefined;
   readonly #deadlineMs: number;
   readonly #closeMs: number;
   readonly #visits = new Set<Promise<unknown>>();
@@ -75,10 +84,12 @@ export class PluginServer {
 
   constructor(options: ServerOptions) {
     const { calls, log, ready = Promise.resolve(), durable = async () => undefined } = options;
-    const { deadlineMs = DEADLINE_MS, closeMs = CLOSE_MS } = options;
+    const { deadlineMs = DEADLINE_MS, closeMs = CLOSE_MS, noteCall = () => undefined, watchers } = options;
     this.#log = log;
     this.#ready = ready;
     this.#durable = durable;
+    this.#noteCall = noteCall;
+    this.#watchers = watchers;
     this.#deadlineMs = deadlineMs;
     this.#closeMs = closeMs;
     // A rejection is told to every call that waits; before the first one it must not end the process.
@@ -128,6 +139,7 @@ export class PluginServer {
   async #close(): Promise<void> {
     this.#isClosing = true;
     for (const { bound } of this.#sockets) bound.release();
+    this.#watchers?.close();
     // Connections the kernel already took in for us are accepted in this turn, not reset.
     await nextTurn();
     const closed = this.#sockets.map(({ http }) => closeServer(http));
@@ -139,10 +151,12 @@ export class PluginServer {
   #routes(calls: Calls): Express {
     const app = express();
     app.disable('x-powered-by').enable('case sensitive routing').enable('strict routing');
+    app.post(`/${WATCH}`, (request, response) => this.#watch(request, response));
     for (const [name, call] of calls) {
-      app.post(`/${name}`, (request, response) => {
+      const receive = (request: Request, response: Response) =>
         this.#receive({ name, call, request, response, arrivedAt: performance.now(), subject: {} });
-      });
+      app.post(`/${name}`, receive);
+      if (call.isQuiet) app.get(`/${name}`, receive);
       app.all(`/${name}`, (request, response) => {
         response.setHeader('Allow', 'POST');
         this.#turnAway(response, 405, errors.wrongMethod(request.method, name));
@@ -160,6 +174,19 @@ export class PluginServer {
   #turnAway(response: Response, status: number, error: errors.PluginError): void {
     this.#log.warn('request refused', { outcome: error.code, error: error.message });
     send(response, status, errorBody(error), this.#isClosing);
+  }
+
+  /** The answer does not end: one line of JSON for each thing that happens. */
+  #watch(request: Request, response: Response): void {
+    request.resume();
+    try {
+      if (this.#watchers === undefined || this.#isClosing) throw errors.unknownCall(WATCH);
+      response.setHeader('Content-Type', 'application/x-ndjson');
+      response.setHeader('Server', `tsmacvlan/${VERSION}`);
+      this.#watchers.add(response, { what: 'watching', version: VERSION });
+    } catch (error) {
+      this.#turnAway(response, 400, asPluginError(WATCH, error));
+    }
   }
 
   #receive(visit: Visit): void {
@@ -200,21 +227,28 @@ export class PluginServer {
   }
 
   /** True when somebody was there to take the reply. */
-  #accept(visit: Visit, { reply, subject }: Done): boolean {
+  #accept(visit: Visit, { reply, subject, status = 200 }: Done): boolean {
     visit.subject = subject;
     const isHeard = !visit.response.destroyed;
-    send(visit.response, 200, reply, this.#isClosing);
-    if (isHeard) this.#log.info(visit.name, fieldsOf(visit, 'ok'));
+    send(visit.response, status, reply, this.#isClosing);
+    this.#note(visit, isHeard ? 'ok' : 'unheard', null);
+    if (isHeard && visit.call.isQuiet) this.#log.debug(visit.name, fieldsOf(visit, 'ok'));
+    else if (isHeard) this.#log.info(visit.name, fieldsOf(visit, 'ok'));
     else this.#log.error(`${visit.name}: the engine hung up before the reply`, fieldsOf(visit, 'unheard'));
     return isHeard;
   }
 
   #refuse(visit: Visit, error: errors.PluginError): void {
     send(visit.response, error.kind === 'mistake' ? 400 : 500, errorBody(error), this.#isClosing);
+    this.#note(visit, error.code, error);
     const fields = { ...fieldsOf(visit, error.code), error: error.message };
     if (error.kind === 'fault') this.#log.error(visit.name, { ...fields, cause: causeOf(error) });
     else if (visit.call.isUnheard) this.#log.error(visit.name, fields);
     else this.#log.warn(visit.name, fields);
+  }
+
+  #note({ name, call, arrivedAt }: Visit, outcome: string, error: errors.PluginError | null): void {
+    this.#noteCall({ name, outcome, ms: performance.now() - arrivedAt, isLasting: call.isLasting, error });
   }
 
   /** After a reply that came too late, or to nobody: the engine takes the call for failed. */

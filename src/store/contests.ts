@@ -29,6 +29,11 @@ export class Contests {
     this.#timer = setInterval(() => void this.#confirm().catch(this.#failed), CONFIRM_MS).unref();
   }
 
+  /** How many last. */
+  get count(): number {
+    return this.#lasting.size;
+  }
+
   /** Writes nothing any more. */
   stop(): void {
     clearInterval(this.#timer);

@@ -6,6 +6,7 @@
  * refused or failed left nothing behind. "Somebody was first" is an answer (false), never an error; what
  * throws is a broken store. Records are plain JSON data and come back equal to what went in.
  */
+import type { Sharing } from '../health.ts';
 import type { Conflict, Endpoint, Lease, LeaseKind, Network, Pool, ProbeProfile, Remembered } from '../model.ts';
 
 /** Records of one kind under their keys. */
@@ -76,6 +77,8 @@ export interface Store {
   readonly isRestored?: boolean;
   /** That is done. */
   settleRestore?(): Promise<void>;
+  /** What is known at this moment of the store that hosts share; absent, or null, where this one is this host's alone. */
+  sharing?(): Sharing | null;
   /** Resolves when all changes that were made before this call are on the disk; those of others may be too. Throws STORE_UNSYNCED. */
   durable(): Promise<void>;
   /** Changes under way are finished; none is taken afterwards. */

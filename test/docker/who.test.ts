@@ -1,12 +1,14 @@
 /** People see names: `who`, `pools`, `map` and the tables beside a real engine, and beside Docker sockets that are of no use. */
 import assert from 'node:assert/strict';
-import { mkdirSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { mkdirSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { dirname } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { runIdle } from '../lab/container.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { exchange } from '../lab/exchange.ts';
+import { untilSaid } from '../lab/patience.ts';
 import { type Machine, Site } from '../lab/site.ts';
 
 const CREATE = [
@@ -161,6 +163,36 @@ describe('who is where, engine 28.5.2', { skip: outsideLab(), timeout: 400_000 }
     assert.match(late.stderr, /did not answer within 2 seconds/);
     assert.equal(late.stdout, nowhere.stdout);
     assert.ok(tookMs > 1900 && tookMs < 10_000, String(tookMs));
+  });
+
+  test('watch names containers as they start and end, and waits no longer for a Docker that hangs', async () => {
+    const { host, plugin, engine } = machine;
+    const watch = (place: Record<string, string>) => {
+      const [program = '', ...words] = host.enter(plugin.commandLine('watch'));
+      const env = { PATH: process.env.PATH, SOCKET: '/run/docker/plugins/tsmacvlan.sock', ...place };
+      const child = spawn(program, words, { env, stdio: ['ignore', 'pipe', 'ignore'], detached: true });
+      let said = '';
+      child.stdout.setEncoding('utf8').on('data', (some: string) => (said += some));
+      const end = () => process.kill(-(child.pid ?? 0), 'SIGINT');
+      return { said: () => said, end };
+    };
+    rmSync(host.file('/run/deaf.sock'), { force: true });
+    const deaf = createServer().listen(host.file('/run/deaf.sock'));
+    const [named, mute] = [watch({}), watch({ DOCKER_HOST: 'unix:///run/deaf.sock' })];
+    await untilSaid(/watch .*\n/, named.said);
+    await untilSaid(/watch .*\n/, mute.said);
+    const where = '192\\.0\\.2\\.90/24 {2}02:42:c0:00:02:5a';
+    const isTold = async (state: string) => {
+      await untilSaid(new RegExp(`  ${state}   seen  ${where}  lan on lan0\\n`), named.said);
+      await untilSaid(new RegExp(`  ${state}   endpoint [0-9a-f]{12}  ${where}  [0-9a-f]{12} on lan0\\n`), mute.said);
+    };
+    await runIdle(engine, 'seen', '--net lan --ip 192.0.2.90');
+    await isTold('started');
+    await engine.must('rm', '-f', 'seen');
+    await isTold('ended  ');
+    named.end();
+    mute.end();
+    deaf.close();
   });
 
   describe('the doctor', () => {

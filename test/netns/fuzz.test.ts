@@ -65,6 +65,7 @@ describe('fuzz', { skip: outsideLab(), timeout: 3_600_000 }, () => {
       scope: 'local',
       state: { read: async () => ({ schema: 4, node: null, pieces: [Buffer.from('{"networks":[]}')] }) },
       filteredParents: () => [],
+      health: async () => ({ status: 'ok', reasons: [] }),
     });
     const server = new PluginServer({ calls, log });
     const socketPath = join(directory, 's.sock');

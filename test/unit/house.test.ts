@@ -25,7 +25,7 @@ const BELOW: Readonly<Record<string, readonly string[]>> = {
   engine: [],
   ground: [],
 };
-const BUILDERS = ['tsmacvlan.ts', 'cli.ts', 'serve.ts', 'main.ts'];
+const BUILDERS = ['tsmacvlan.ts', 'cli.ts', 'serve.ts', 'main.ts', 'looking.ts'];
 /** Each outside library has one door: the room or file that may import it. */
 const DOORS: Readonly<Record<string, string>> = {
   express: 'server/',
@@ -38,6 +38,11 @@ const DOORS: Readonly<Record<string, string>> = {
   '@connectrpc/connect': 'store/etcd/',
   '@connectrpc/connect-node': 'store/etcd/connection.ts',
   '@bufbuild/protobuf': 'store/etcd/',
+  'prom-client': 'prom-client.d.ts',
+  'prom-client/lib/counter.js': 'metrics.ts',
+  'prom-client/lib/gauge.js': 'metrics.ts',
+  'prom-client/lib/histogram.js': 'metrics.ts',
+  'prom-client/lib/registry.js': 'metrics.ts',
 };
 
 /** Without what a program wrote (`make proto`). */

@@ -16,8 +16,64 @@ test('an empty environment gives every default', () => {
     defends: false,
     remember: 30,
     parents: new Map(),
+    metrics: null,
+    hook: null,
     cluster: null,
   });
+});
+
+test('METRICS is an address of this host, or one that others reach when that is said too', () => {
+  const place = (METRICS: string, METRICS_OPEN = '') => readSettings({ METRICS, METRICS_OPEN }).metrics;
+  assert.deepEqual(place('127.0.0.1:9618'), {
+    text: '127.0.0.1:9618',
+    path: null,
+    host: '127.0.0.1',
+    port: 9618,
+    isLocal: true,
+  });
+  assert.equal(place('[::1]:9618')?.isLocal, true);
+  assert.equal(place('127.8.0.1:1')?.isLocal, true);
+  assert.deepEqual(place('unix:/run/m.sock'), {
+    text: 'unix:/run/m.sock',
+    path: '/run/m.sock',
+    host: '',
+    port: 0,
+    isLocal: true,
+  });
+  for (const given of ['192.168.1.10:9618', '0.0.0.0:9618', '[::]:9618', '[fd00::1]:9618', '[::ffff:127.0.0.1]:9618']) {
+    assert.throws(() => place(given), {
+      message: `setting METRICS="${given}" is an address that other machines reach, and whoever reaches it can read what it tells; say METRICS_OPEN=on as well, or use 127.0.0.1:9618`,
+    });
+    assert.equal(place(given, 'on')?.isLocal, false);
+  }
+  for (const given of [
+    '9618',
+    ':9618',
+    'localhost:9618',
+    '127.0.0.1',
+    '127.0.0.1:0',
+    '127.0.0.1:70000',
+    '127.1:9618',
+    '::1:9618',
+    'unix:m.sock',
+    'unix:',
+    '[127.0.0.1]:9618',
+    'http://127.0.0.1:9618',
+  ])
+    assert.throws(
+      () => place(given, 'on'),
+      /setting METRICS=".*" is not known; use 127\.0\.0\.1:PORT, \[::1\]:PORT or unix:\/PATH$/,
+      given,
+    );
+});
+
+test('HOOK is refused in the managed plugin', () => {
+  assert.equal(readSettings({ HOOK: ' /etc/hook ' }).hook, '/etc/hook');
+  assert.throws(() => readSettings({ HOOK: '/etc/hook', MANAGED_PLUGIN: 'yes' }), {
+    message:
+      'setting HOOK="/etc/hook" is a program of the host, which the managed plugin cannot run; leave HOOK empty, and have a service of the host read "tsmacvlan watch --json"',
+  });
+  assert.equal(readSettings({ MANAGED_PLUGIN: 'yes' }).hook, null);
 });
 
 test('an empty value is as good as none: docker plugin set NAME= leaves one', () => {

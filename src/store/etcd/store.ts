@@ -5,6 +5,7 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import * as errors from '../../errors.ts';
+import type { Sharing } from '../../health.ts';
 import type { Log } from '../../log.ts';
 import type { Conflict, Endpoint, Network, Pool, Remembered } from '../../model.ts';
 import { type ChangeStream, Etcd, type EtcdAccess, type Position } from './client.ts';
@@ -95,6 +96,10 @@ export class ClusterStore implements Store {
 
   async settleRestore(): Promise<void> {
     await this.#local.settleRestore?.();
+  }
+
+  sharing(): Sharing {
+    return { isUp: this.#isUp, code: this.#fault?.code ?? null };
   }
 
   async durable(): Promise<void> {

@@ -50,6 +50,7 @@ export async function openDoor(
     leaks: { ...quietLeaks, ...leaks },
     state: { read: async () => ({ schema: 4, node: null, pieces: [Buffer.from('{"networks":[]}')] }) },
     filteredParents: () => ['eth0'],
+    health: async () => ({ status: 'ok', reasons: [] }),
     conflicts: quietConflicts,
     scope: 'local',
   });

@@ -14,6 +14,7 @@ const calls = createCalls({
   leaks: quietLeaks,
   state: { read: async () => ({ schema: 4, node: null, pieces: [Buffer.from('{"networks":[]}')] }) },
   filteredParents: () => ['eth0'],
+  health: async () => ({ status: 'ok', reasons: [] }),
   conflicts: quietConflicts,
   scope: 'local',
 });
