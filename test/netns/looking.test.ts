@@ -69,7 +69,8 @@ describe('what can be seen of a daemon', { skip: outsideLab(), timeout: 200_000 
     return { child, lines: () => said.split('\n').slice(0, -1), errors: () => complained };
   }
   const parsed = (lines: string[]) => lines.map((line) => JSON.parse(line) as Line);
-  const listeners = async () => valueOf(await metrics(), 'tsmacvlan_watchers') ?? 0;
+  /** Perhaps a second ago. */
+  const listeners = async () => valueOf(readExposition((await ask('/metrics')).text), 'tsmacvlan_watchers') ?? 0;
   async function ask(path: string, method = 'GET', headers = {}) {
     return exchange(host.file(METRICS), { path, method, headers });
   }
