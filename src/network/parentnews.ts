@@ -42,8 +42,12 @@ export class ParentNews {
 
   async #look(name: string): Promise<void> {
     if (!this.#states.has(name)) this.#states.set(name, undefined);
-    const link = await this.#parts.links.known(name).catch(() => undefined);
-    if (this.#states.has(name)) this.#note(name, link === undefined ? 'gone' : stateOf(link));
+    try {
+      const link = await this.#parts.links.known(name);
+      if (this.#states.has(name)) this.#note(name, link === undefined ? 'gone' : stateOf(link));
+    } catch {
+      // The next event of it says how it is.
+    }
   }
 
   #hear(event: LinkEvent): void {

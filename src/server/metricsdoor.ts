@@ -45,7 +45,12 @@ export class MetricsDoor {
     const { place, log } = this.#parts;
     this.#end();
     const http = createServer(
-      { headersTimeout: PATIENCE_MS, requestTimeout: PATIENCE_MS, maxHeaderSize: 4096 },
+      {
+        headersTimeout: PATIENCE_MS,
+        requestTimeout: PATIENCE_MS,
+        connectionsCheckingInterval: PATIENCE_MS,
+        maxHeaderSize: 4096,
+      },
       (request, response) => void this.#answer(request, response),
     );
     http.maxConnections = MOST_CONNECTIONS;
