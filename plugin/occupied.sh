@@ -10,7 +10,7 @@ occupied() {
     reason='the Debian package tsmacvlan is installed; upgrade that one, or remove it (apt remove tsmacvlan) and install again'
   elif [ "$1" = deb ] && unit=$(unit_of_make) && [ -n "$unit" ]; then
     reason="$unit is of make install or of the archive, and would be the one that starts; take that installation away first, as its docs/install.md says: containers run on, and the state stays"
-  elif ! systemctl --quiet is-active tsmacvlan 2>/dev/null && grep -qE ' @tsmacvlan(-[0-9a-f-]+)?$' /proc/net/unix; then
+  elif ! systemctl --quiet is-active tsmacvlan 2>/dev/null && is_locked; then
     reason='another tsmacvlan runs in this network namespace ("ss -xlp | grep @tsmacvlan" shows its process); stop it, and install again'
   fi
   [ -n "$reason" ] || return 0
@@ -18,10 +18,19 @@ occupied() {
   return 1
 }
 
+# A socket of the name, with the mark that only a daemon can give it (src/kernel/unixdiag.ts); without ss the name alone.
+is_locked() {
+  if sockets=$(ss -xlHOm 2>/dev/null); then
+    echo "$sockets" | grep -qE ' @tsmacvlan[ -].*,rb2147483646,'
+  else
+    grep -qE ' @tsmacvlan(-[0-9a-f-]+)?$' /proc/net/unix
+  fi
+}
+
 # Names of the enabled managed plugins that are tsmacvlan, of whatever version: what they say of themselves begins so. Asked is the engine
 # of this machine: the user's DOCKER_HOST or context may lead to another.
 enabled_plugins() {
-  if listed=$(DOCKER_HOST=unix:///var/run/docker.sock timeout 10 docker plugin ls --no-trunc --format '{{.Enabled}} {{.Name}} {{.Description}}' 2>/dev/null); then
+  if listed=$(unset DOCKER_HOST DOCKER_CONTEXT DOCKER_TLS_VERIFY; timeout 10 docker --host unix:///var/run/docker.sock plugin ls --no-trunc --format '{{.Enabled}} {{.Name}} {{.Description}}' 2>/dev/null); then
     echo "$listed" | sed -n 's/^true \([^ ]*\) tsmacvlan.*/\1/p'
     return
   fi

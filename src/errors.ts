@@ -276,10 +276,13 @@ export const gatewayInternal = (addresses: readonly string[]) =>
     `an --internal network has no default route, and option -o gateway=${quote(addresses.join(','))} names one; leave --internal or gateway= out`,
   );
 
-export const parentMissing = (parent: string, existing: readonly string[]) =>
+/** `link`: what the setting PARENTS has for the parent that was typed. */
+export const parentMissing = (parent: string, existing: readonly string[], link = parent) =>
   mistake(
     'PARENT_MISSING',
-    `parent interface ${quote(parent)} does not exist on this host (${listed(existing)}); give one of these with -o parent=, or NAME.ID for a VLAN`,
+    link === parent
+      ? `parent interface ${quote(parent)} does not exist on this host (${listed(existing)}); give one of these with -o parent=, or NAME.ID for a VLAN`
+      : `parent interface ${quote(link)}, which the setting PARENTS has for ${quote(parent)}, does not exist on this host (${listed(existing)}); give one of these there, and restart or reload tsmacvlan`,
   );
 
 export const parentGone = (parent: string, network: string, existing: readonly string[]) =>

@@ -166,22 +166,28 @@ function isKnown(
   );
 }
 
-/** One look for all questions; the answers in their order. Never throws. */
+/** One look for all questions, of which many may be about one container; the answers in their order. Never throws. */
 export async function findOwners({ table }: HasLinkTable, questions: readonly OwnerQuestion[]): Promise<Owner[]> {
+  const places = new Map<string, Promise<Place>>();
+  const placeIn = ({ parentIndex, ourMacAddress }: OwnerQuestion) => {
+    const key = `${parentIndex} ${ourMacAddress}`;
+    const place = places.get(key) ?? placeOf(table, parentIndex, ourMacAddress);
+    places.set(key, place);
+    return place;
+  };
   try {
     await table.update();
-    return await Promise.all(questions.map((question) => ownerOf(table, question)));
+    return await Promise.all(questions.map(async (question) => ownerOf(table, question, await placeIn(question))));
   } catch {
     return questions.map(() => ({ kind: 'unknown' }));
   }
 }
 
-async function ownerOf(table: LinkTable, question: OwnerQuestion): Promise<Owner> {
-  const place = await placeOf(table, question.parentIndex, question.ourMacAddress);
+function ownerOf(table: LinkTable, { macAddress, address }: OwnerQuestion, place: Place): Owner {
   if (place.kind !== 'there') return place;
-  const found = table.withMac(question.macAddress).map(({ namespaceId }) => namespaceId);
+  const found = table.withMac(macAddress).map(({ namespaceId }) => namespaceId);
   if (found.some((id) => id !== null && place.namespaceIds.includes(id))) return { kind: 'container' };
-  if (found.includes(null)) return hostOrDaemon(table, question.address);
+  if (found.includes(null)) return hostOrDaemon(table, address);
   return { kind: table.seesOthers ? 'stranger' : 'unknown' };
 }
 

@@ -130,7 +130,8 @@ export class Parents {
       if (base === undefined) continue;
       return { base, labels: length === parts.length ? [] : readVlanIds(parts.slice(length).join('.'), typed) };
     }
-    throw errors.parentMissing(typed, await this.candidates());
+    const aliased = this.#aliases.get(typed);
+    throw errors.parentMissing(typed, await this.candidates(), aliased === 'auto' ? typed : aliased);
   }
 
   async #byName(name: string): Promise<Link | undefined> {

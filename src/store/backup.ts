@@ -216,10 +216,14 @@ function setAside(target: string): string | null {
   return aside;
 }
 
-/** What earlier restores have kept, logs as well. */
+/** What earlier restores have kept, logs as well. The restore is done by now: what cannot be removed is left to the next one. */
 function removeOlder(target: string, aside: string): void {
   const isOlder = (name: string) => name.startsWith(basename(target) + BEFORE) && !name.startsWith(basename(aside));
-  for (const name of readdirSync(dirname(target)).filter(isOlder)) rmSync(join(dirname(target), name), { force: true });
+  try {
+    for (const name of readdirSync(dirname(target)).filter(isOlder)) rmSync(join(dirname(target), name));
+  } catch {
+    // As with a disk that fails at this moment.
+  }
 }
 
 /** The last who closes a database takes its log into it. Of one that is damaged the log is kept beside it as it is. */

@@ -119,7 +119,11 @@ describe('the NetworkDriver on real links', { skip: outsideLab(), timeout: 300_0
     store = openLocalStore(join(directory, 'state'));
     links = Links.open();
     const hostAddresses = new IpamDriver({ store, probe: NOBODY_ANSWERS, keeper: KEEPS_NOTHING });
-    driver = quietDriver({ store, links, hostAddresses, parentAliases: new Map([['lan', 'eth0']]), log }, lan);
+    const parentAliases = new Map([
+      ['lan', 'eth0'],
+      ['storage', 'eth8'],
+    ]);
+    driver = quietDriver({ store, links, hostAddresses, parentAliases, log }, lan);
     await driver.recover();
   }
 
@@ -225,6 +229,10 @@ describe('the NetworkDriver on real links', { skip: outsideLab(), timeout: 300_0
       [
         { parent: 'eth9' },
         /^parent interface "eth9" does not exist on this host \(there are .*eth0.*\); give one of these/,
+      ],
+      [
+        { parent: 'storage' },
+        /^parent interface "eth8", which the setting PARENTS has for "storage", does not exist on this host/,
       ],
       [{ parent: 'lo' }, /^parent "lo" is the loopback interface/],
       [{ parent: 'mv0' }, /^parent "mv0" is itself a macvlan sub-interface; give "eth1" with -o parent=$/],

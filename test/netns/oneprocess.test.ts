@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -146,7 +146,38 @@ describe('the lock of a network namespace', { skip: outsideLab(), timeout: 60_00
     assert.match(await said, / info listening /);
     rmSync(directory, { recursive: true });
   });
+
+  test('make install asks the engine of this machine for plugins, wherever Docker’s context leads', async (t) => {
+    const directory = mkdtempSync(join(tmpdir(), 'tsm-docker-'));
+    t.after(() => rmSync(directory, { recursive: true }));
+    const answer = `case "$DOCKER_HOST$DOCKER_CONTEXT$*" in --host\\ unix:///var/run/docker.sock\\ *) echo 'true tsmacvlan:lan tsmacvlan: containers' ;; esac`;
+    writeFileSync(join(directory, 'docker'), `#!/bin/sh\n${answer}\n`, { mode: 0o755 });
+    const elsewhere = { DOCKER_HOST: 'tcp://192.0.2.1:2375', DOCKER_CONTEXT: 'elsewhere' };
+    const { said, code } = await occupied({ PATH: `${directory}:${process.env.PATH}`, ...elsewhere });
+    assert.match(said, /^nothing was installed: the managed plugin tsmacvlan:lan is enabled on this host/);
+    assert.equal(code, 1);
+  });
+
+  test('make install is refused beside a daemon, whatever its lock is called, and by no other program', async (t) => {
+    const squatter = await started(t, [...USER, process.execPath, '-e', `${SQUATTER}; listen((s) => s.end())`]);
+    assert.deepEqual(await occupied({ PATH: process.env.PATH }), { said: '', code: 0 });
+    const daemon = await holding(t);
+    await end(squatter);
+    const { said, code } = await occupied({ PATH: process.env.PATH });
+    assert.match(said, /^nothing was installed: another tsmacvlan runs in this network namespace/);
+    assert.equal(code, 1);
+    await end(daemon);
+    await holding(t);
+    assert.equal((await occupied({ PATH: process.env.PATH })).code, 1);
+  });
 });
+
+async function occupied(env: NodeJS.ProcessEnv): Promise<{ said: string; code: number | null }> {
+  const script = '. plugin/occupied.sh; occupied make';
+  const child = spawn('sh', ['-c', script], { env, cwd: CHECKOUT, stdio: ['ignore', 'ignore', 'pipe'] });
+  const [said] = await Promise.all([text(child.stderr), once(child, 'close')]);
+  return { said, code: child.exitCode };
+}
 
 function holding(t: TestContext, within: readonly string[] = []): Promise<ChildProcess> {
   const script = `const { lockNetworkNamespace } = await import('${MODULE}');
