@@ -31,9 +31,8 @@ export type FindEndpoint = (endpointId: string) => Endpoint | undefined;
 function likenessOf(candidate: Candidate, endpoint: Endpoint, parentIndex: number | undefined): Likeness {
   const { link, isOnOurs } = candidate;
   const hasAlias = link.alias === endpointAlias(endpoint.id);
-  // Its parent was renamed, or is gone with it.
-  if (parentIndex === undefined) return hasAlias ? 2 : 0;
-  if (!isOnOurs || link.parentIndex !== parentIndex) return 0;
+  // Where its parent was renamed, or is gone with it, its alias has to do.
+  if (parentIndex === undefined ? !hasAlias : !isOnOurs || link.parentIndex !== parentIndex) return 0;
   const hasMac = link.macAddress === endpoint.macAddress;
   const isUnmarked = endpointOfAlias(link.alias) === null;
   if (hasAlias ? hasMac || hasAddressOf(candidate, endpoint) : isUnmarked && hasMac) return 2;
