@@ -100,6 +100,8 @@ const NEWS_MS = 610_000;
 const ADDRESS = /\b192\.168\.77\.\d+\b|\bfd00:77::[0-9a-f]+\b/;
 /** What a daemon says of who uses the address of a running container. */
 const ALARM = /^somebody else uses the address of a running container/;
+/** A cluster is said to be another one than itself. */
+const OWN_CLUSTER = /is of cluster (\w+), and the claims of this host are in cluster \1\b/;
 /** What was said by who has left is read by then. */
 const LEFT_MS = 10_000;
 /** After a cable is back, who took an address meanwhile is found by then. */
@@ -300,6 +302,7 @@ export class Judge {
   // --- what daemons tell -------------------------------------------------------------------------------------------
 
   hearLine(host: Host, { level, message, fields }: Line): void {
+    if (OWN_CLUSTER.test(message)) this.#violate('sentence', `${host.name}: ${message}`);
     if (level !== 'warn') return;
     const address = `${message} ${JSON.stringify(fields)}`.match(ADDRESS)?.[0];
     if (address === undefined) return;

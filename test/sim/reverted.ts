@@ -212,6 +212,19 @@ export const REVERTED: readonly Reverted[] = [
   },
   {
     row: '-',
+    what: 'the cluster that etcd was restored to is said to be another one than itself',
+    edits: [
+      [
+        'store/etcd/client.ts',
+        'for (const [endpoint, other] of this.#others) if (other === clusterId) this.#others.delete(endpoint);',
+        '',
+      ],
+    ],
+    seed: 'etcd restore 11000',
+    rule: 'sentence',
+  },
+  {
+    row: '-',
     what: 'a write that failed counts as done',
     edits: [
       [
