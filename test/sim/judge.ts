@@ -279,6 +279,8 @@ export class Judge {
   #judgeDoubleMac(newer: Holder, older: Holder): void {
     if (newer.start === null || older.start === null || newer.address.includes(':') !== older.address.includes(':'))
       return;
+    // The MAC address follows from an address that both have, which is judged by itself.
+    if (newer.link.addresses.some(({ address }) => older.link.has(address))) return;
     this.#violate('double MAC', `${newer.link.macAddress} is used by ${newer.name} and ${older.name}`);
   }
 
