@@ -12,7 +12,7 @@ import { drawSweep, sharedSweepSeeds, swarmSweepSeeds, sweepSeeds } from './swee
 import { play } from './world.ts';
 
 const SHRINK_MS = 60_000;
-/** In shorter runs only each twentieth of the directed scenarios is played. */
+/** In shorter runs only each thirtieth of the directed scenarios is played. */
 const LEAST_MINUTES_FOR_ALL = 5;
 /** Lines of the log that a story ends with. */
 const LAST_LINES = 25;
@@ -73,7 +73,7 @@ function coreMs(): number {
 
 /** In an order that leaves no moment out for long. */
 function partOf(seeds: readonly string[], first: number, stride: number, minutes: number): string[] {
-  const part = minutes >= LEAST_MINUTES_FOR_ALL ? stride : 20 * stride;
+  const part = minutes >= LEAST_MINUTES_FOR_ALL ? stride : 30 * stride;
   return seeds.filter((_, index) => index % part === first % part);
 }
 
