@@ -12,7 +12,7 @@ NODE_IS_OLD := $(shell node -e 'const [a, b] = process.versions.node.split(".");
 PINNED := $(RUNTIME)/.package-lock.json
 READY := $(if $(NODE_IS_OLD),$(PINNED)) node_modules/.package-lock.json
 
-.PHONY: help build check watch unit test-netns test-docker test durations lifecycle parity sim kills crashes backups claims owners scale fuzz soak outages reboots squatters races swarm-long demo bench clean tables proto single plugin plugin-enable push install uninstall release sign
+.PHONY: help build check watch unit test-netns test-docker test durations lifecycle parity sim sim-reverted kills crashes backups claims owners scale fuzz soak outages reboots squatters races swarm-long demo bench clean tables proto single plugin plugin-enable push install uninstall release sign
 
 # The managed plugin's name on this engine. With any tag but `latest`, `-d tsmacvlan` works too (docs/install.md).
 PLUGIN ?= tsmacvlan:lan
@@ -70,9 +70,12 @@ test-docker: build $(PINNED) ## tests on real Docker engines, in namespaces of t
 test: build $(PINNED) ## every test
 	node test/run.ts $(LEVELS)
 
-sim: $(READY) ## MINUTES=10 of hosts, engines and strangers on a simulated LAN from SEED=1 on, in JOBS=2 processes; KIND=life|etcd; STORY=7 tells one seed
+sim: $(READY) ## MINUTES=10 of hosts, engines and strangers on a simulated LAN from SEED=1 on, in JOBS=2 processes; KIND=life|etcd|swarm; STORY=7 tells one seed
 	MINUTES=$(or $(MINUTES),10) SEED=$(or $(SEED),1) KIND='$(KIND)' STORY='$(STORY)' JOBS=$(or $(JOBS),2) \
 		node test/sim/$(if $(STORY),main,jobs).ts
+
+sim-reverted: $(READY) ## mends taken back in copies of the sources, each to be found by its seed; ROWS=L1,S2 for some
+	node test/sim/reverted.ts
 
 kills: build ## KILLS=500 times kill -9 of the daemon under load (root); SEED= repeats a run
 	FILE_MINUTES=60 KILLS=$(or $(KILLS),500) SEED=$(or $(SEED),$$RANDOM) node test/run.ts test/netns/kill.test.ts

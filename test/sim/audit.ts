@@ -36,15 +36,26 @@ export class Audit {
     for (const engine of this.#parts.engines) {
       if (!engine.host.isServing) continue;
       this.#lookAtLeases(engine);
-      if (isSettled) this.#lookAtThings(engine);
+      if (!isSettled) continue;
+      this.#lookAtThings(engine);
+      if (this.#parts.etcd === null) this.#lookForLeases(engine);
     }
+  }
+
+  /** What calls that died left leased is taken back long since. */
+  #lookForLeases({ host, ownAddresses }: Engine): void {
+    const own = new Set(ownAddresses);
+    for (const { address, realm, kind } of leaseRecords(join(this.#parts.directoryOf(host), 'tsmacvlan.db')))
+      if (kind === 'container' && !isManagers(realm) && !own.has(address))
+        this.#parts.violate('left over', `the store of ${host.name} still has ${address}, which no container has`);
   }
 
   #lookAtLeases({ host, ownAddresses }: Engine): void {
     const { etcd, directoryOf, violate } = this.#parts;
     const addresses = ownAddresses;
     if (addresses.length === 0) return;
-    const leased = leasesIn(join(directoryOf(host), 'tsmacvlan.db'));
+    const records = leaseRecords(join(directoryOf(host), 'tsmacvlan.db'));
+    const leased = new Set(records.filter(({ realm }) => !isManagers(realm)).map(({ address }) => address));
     for (const address of addresses) {
       if (!leased.has(address))
         violate('lease', `the store of ${host.name} has lost ${address}, which a container has`);
@@ -66,6 +77,30 @@ export class Audit {
   }
 }
 
+/** Of addresses that a swarm's managers give out. */
+export function isManagers(realm: string): boolean {
+  return realm.startsWith('TsmacvlanGlobal');
+}
+
+interface LeaseRecord {
+  readonly address: string;
+  readonly realm: string;
+  readonly kind: string;
+  /** Of an address of a swarm that was not answered with yet. */
+  readonly askedBy?: string;
+}
+
+/** All leases that are recorded. */
+export function leaseRecords(file: string): LeaseRecord[] {
+  const database = new DatabaseSync(file, { readOnly: true });
+  try {
+    const rows = database.prepare('SELECT record FROM lease_records ORDER BY key').all();
+    return rows.map(({ record }) => JSON.parse(String(record)) as LeaseRecord);
+  } finally {
+    database.close();
+  }
+}
+
 /** All that is recorded, without the moments. */
 export function recordsIn(file: string): string[] {
   const database = new DatabaseSync(file, { readOnly: true });
@@ -83,14 +118,3 @@ export function recordsIn(file: string): string[] {
 
 const RECORDS = ['network_records', 'endpoint_records', 'pool_records', 'lease_records', 'name_records'];
 const MOMENT = /\d{4}-\d\d-\d\dT[\d:.]+Z/g;
-
-/** Addresses for which there is a record, whosever. */
-function leasesIn(file: string): Set<string> {
-  const database = new DatabaseSync(file, { readOnly: true });
-  try {
-    const rows = database.prepare('SELECT key FROM lease_records').all();
-    return new Set(rows.map((row) => String(row['key']).replace(/^.*\//, '')));
-  } finally {
-    database.close();
-  }
-}

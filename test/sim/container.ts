@@ -2,24 +2,33 @@
 import type { Host } from './host.ts';
 import type { Namespace } from './kernel/link.ts';
 
-/** A network as the user described it. */
-export interface NetworkSpec {
-  readonly id: string;
+/** One subnet of a network. */
+export interface SubnetSpec {
   readonly subnet: string;
   readonly range: string | null;
   readonly gateway: string | null;
-  /** Docker's IPAM chooses the addresses, the lowest that it knows nobody of. */
-  readonly isDockersIpam: boolean;
-  readonly options: Readonly<Record<string, string>>;
   /** What Docker's IPAM gives out: all of the range. */
   readonly addresses: readonly string[];
   readonly prefixLength: number;
 }
 
+/** A network as the user described it. */
+export interface NetworkSpec {
+  readonly id: string;
+  /** One of IPv4, of IPv6, or of each, in this order. */
+  readonly subnets: readonly SubnetSpec[];
+  /** Docker's IPAM chooses the addresses, the lowest that it knows nobody of. */
+  readonly isDockersIpam: boolean;
+  readonly options: Readonly<Record<string, string>>;
+  /** A swarm's: its engine forgets it when it is killed, and gives nothing back. */
+  readonly isOfSwarm: boolean;
+}
+
 /** A network that the engine has. */
 export interface Network {
   readonly spec: NetworkSpec;
-  poolId: string;
+  /** As its subnets. */
+  readonly poolIds: string[];
   addressSpace: string;
   /** Docker's IPAM: what is given out. */
   readonly used: Set<string>;
@@ -33,9 +42,8 @@ export interface Start {
   readonly container: string;
   readonly wanted: string | null;
   readonly beganAtMs: number;
-  address: string | null;
-  /** The plugin's answer to RequestAddress, or Docker's own choice. */
-  grantedAtMs: number | null;
+  /** Its addresses, and when the plugin gave each, or Docker's IPAM chose it. */
+  readonly grants: Map<string, number>;
   joinedAtMs: number | null;
   /** When Join was sent. */
   joiningAtMs: number | null;
@@ -48,7 +56,8 @@ export interface Container {
   readonly name: string;
   readonly network: Network;
   readonly endpointId: string;
-  readonly address: string;
+  /** With prefix length. */
+  readonly addresses: readonly string[];
   linkName: string;
   macAddress: string;
   namespace: Namespace | null;
@@ -56,7 +65,7 @@ export interface Container {
 }
 
 export type Answered =
-  | { readonly ok: true; readonly body: Record<string, unknown> }
+  | { readonly ok: true; readonly body: Record<string, unknown>; readonly isRepeated: boolean }
   | { readonly ok: false; readonly error: string; readonly isHeard: boolean };
 
 /** A call for who judges it. */
@@ -65,4 +74,17 @@ export interface CallSeen {
   readonly name: string;
   readonly beganMonotonicMs: number;
   readonly endedMonotonicMs: number;
+  /** What it was refused with. */
+  readonly error: string | null;
+  /** The plugin was killed in it, or did not answer, and it was sent once more. */
+  readonly isRepeated: boolean;
+}
+
+/** Without prefix length. */
+export function bare(address: string): string {
+  return address.slice(0, address.indexOf('/'));
+}
+
+export function isIPv6(text: string): boolean {
+  return text.includes(':');
 }

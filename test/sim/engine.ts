@@ -4,7 +4,17 @@
  * killed. Between its calls it does to the kernel what libnetwork does.
  */
 import type { Reply } from './call.ts';
-import type { Answered, CallSeen, Container, Network, NetworkSpec, Start } from './container.ts';
+import {
+  type Answered,
+  type CallSeen,
+  type Container,
+  type Network,
+  type NetworkSpec,
+  type Start,
+  type SubnetSpec,
+  bare,
+  isIPv6,
+} from './container.ts';
 import type { Host } from './host.ts';
 import { parseAddress } from './kernel/address.ts';
 import { type Computer, type Program } from './kernel/kernel.ts';
@@ -67,7 +77,12 @@ export class Engine {
     const own = [...this.containers.values()].filter(
       ({ network, namespace, isLeaving }) => !network.spec.isDockersIpam && namespace !== null && !isLeaving,
     );
-    return own.map(({ address }) => address.slice(0, address.indexOf('/')));
+    return own.flatMap(({ addresses }) => addresses.map(bare));
+  }
+
+  /** The container is on its way. */
+  isStarting(name: string): boolean {
+    return this.#starting.has(name);
   }
 
   /** Nothing is under way that it was told to do. */
@@ -96,52 +111,75 @@ export class Engine {
   async createNetwork(spec: NetworkSpec): Promise<boolean> {
     const network: Network = {
       spec,
-      poolId: '',
+      poolIds: [],
       addressSpace: 'LocalDefault',
       used: new Set(),
       turn: Promise.resolve(),
     };
-    const { gateway, isDockersIpam, subnet } = spec;
-    const isIPv6 = subnet.includes(':');
-    const options = { 'com.docker.network.generic': spec.options, 'com.docker.network.enable_ipv4': !isIPv6 };
-    if (!isDockersIpam && !(await this.#requestPool(network))) return false;
-    const data = {
+    const { isDockersIpam, subnets } = spec;
+    const hasIPv6 = subnets.some(({ subnet }) => isIPv6(subnet));
+    const hasIPv4 = subnets.some(({ subnet }) => !isIPv6(subnet));
+    const options = { 'com.docker.network.generic': spec.options, 'com.docker.network.enable_ipv4': hasIPv4 };
+    if (!isDockersIpam && !(await this.#requestPools(network))) return false;
+    const data = subnets.map(({ subnet: Pool, gateway, prefixLength }) => ({
       AddressSpace: network.addressSpace,
-      Pool: subnet,
-      ...(gateway && { Gateway: `${gateway}/${spec.prefixLength}` }),
-    };
-    const [IPv4Data, IPv6Data] = isIPv6 ? [[], [data]] : [[data], []];
+      Pool,
+      ...(gateway && { Gateway: `${gateway}/${prefixLength}` }),
+    }));
     const body = {
       NetworkID: spec.id,
-      Options: { ...options, 'com.docker.network.enable_ipv6': isIPv6 },
-      IPv4Data,
-      IPv6Data,
+      Options: { ...options, 'com.docker.network.enable_ipv6': hasIPv6 },
+      IPv4Data: data.filter(({ Pool }) => !isIPv6(Pool)),
+      IPv6Data: data.filter(({ Pool }) => isIPv6(Pool)),
     };
-    const created = await this.#call('NetworkDriver.CreateNetwork', body);
+    const created = await this.call('NetworkDriver.CreateNetwork', body);
     if (created.ok) this.networks.set(spec.id, network);
-    else if (!isDockersIpam) await this.#call('IpamDriver.ReleasePool', { PoolID: network.poolId });
+    else await this.#releasePools(network);
     return created.ok;
   }
 
-  async #requestPool(network: Network): Promise<boolean> {
-    const { subnet, range, gateway } = network.spec;
-    const spaces = await this.#call('IpamDriver.GetDefaultAddressSpaces', null);
+  /** All of them, or none. */
+  async #requestPools(network: Network): Promise<boolean> {
+    const spaces = await this.call('IpamDriver.GetDefaultAddressSpaces', null);
     if (!spaces.ok) return false;
     network.addressSpace = String(spaces.body['LocalDefaultAddressSpace']);
-    const pool = await this.#call('IpamDriver.RequestPool', {
+    for (const subnet of network.spec.subnets) {
+      if (await this.#requestPool(network, subnet)) continue;
+      await this.#releasePools(network);
+      return false;
+    }
+    return true;
+  }
+
+  async #requestPool(network: Network, { subnet, range, gateway }: SubnetSpec): Promise<boolean> {
+    const pool = await this.call('IpamDriver.RequestPool', {
       AddressSpace: network.addressSpace,
       Pool: subnet,
       SubPool: range ?? '',
       Options: {},
-      V6: subnet.includes(':'),
+      V6: isIPv6(subnet),
     });
     if (!pool.ok) return false;
-    network.poolId = String(pool.body['PoolID']);
-    if (gateway === null) return true;
-    const Options = { RequestAddressType: 'com.docker.network.gateway' };
-    const given = await this.#call('IpamDriver.RequestAddress', { PoolID: network.poolId, Address: gateway, Options });
-    if (!given.ok) await this.#call('IpamDriver.ReleasePool', { PoolID: network.poolId });
-    return given.ok;
+    const PoolID = String(pool.body['PoolID']);
+    if (gateway !== null) {
+      const Options = { RequestAddressType: 'com.docker.network.gateway' };
+      const given = await this.call('IpamDriver.RequestAddress', { PoolID, Address: gateway, Options });
+      if (!given.ok) {
+        await this.call('IpamDriver.ReleasePool', { PoolID });
+        return false;
+      }
+    }
+    network.poolIds.push(PoolID);
+    return true;
+  }
+
+  /** With their gateways. */
+  async #releasePools({ spec, poolIds }: Network): Promise<void> {
+    for (const [index, PoolID] of poolIds.entries()) {
+      const gateway = spec.subnets[index]?.gateway ?? null;
+      if (gateway !== null) await this.call('IpamDriver.ReleaseAddress', { PoolID, Address: gateway });
+      await this.call('IpamDriver.ReleasePool', { PoolID });
+    }
   }
 
   /** Its containers are gone before. */
@@ -149,28 +187,23 @@ export class Engine {
     const network = this.networks.get(id);
     if (network === undefined) return;
     this.networks.delete(id);
-    const { gateway, isDockersIpam } = network.spec;
-    if (!isDockersIpam) {
-      if (gateway !== null) await this.#call('IpamDriver.ReleaseAddress', { PoolID: network.poolId, Address: gateway });
-      await this.#call('IpamDriver.ReleasePool', { PoolID: network.poolId });
-    }
-    await this.#call('NetworkDriver.DeleteNetwork', { NetworkID: id });
+    await this.#releasePools(network);
+    await this.call('NetworkDriver.DeleteNetwork', { NetworkID: id });
   }
 
   // --- containers --------------------------------------------------------------------------------------------------
 
   /** As `docker run`, with `--ip` where an address is wanted. */
-  async start(name: string, networkId: string, wanted: string | null): Promise<void> {
+  async start(name: string, networkId: string, wanted: string | null): Promise<Start | null> {
     const network = this.networks.get(networkId);
-    if (network === undefined || this.containers.has(name) || this.#starting.has(name)) return;
+    if (network === undefined || this.containers.has(name) || this.#starting.has(name)) return null;
     this.#starting.add(name);
     const start: Start = {
       host: this.host,
       container: name,
       wanted,
       beganAtMs: scheduler.nowMs,
-      address: null,
-      grantedAtMs: null,
+      grants: new Map(),
       joinedAtMs: null,
       joiningAtMs: null,
       upAtMs: null,
@@ -181,6 +214,7 @@ export class Engine {
     if (container !== null) await this.#join(container, start);
     this.#starting.delete(name);
     this.#parts.onStart(start);
+    return start;
   }
 
   #inTurn<T>(network: Network, task: () => Promise<T>): Promise<T> {
@@ -190,28 +224,26 @@ export class Engine {
   }
 
   async #createEndpoint(name: string, network: Network, start: Start): Promise<Container | null> {
-    const given = await this.#requestAddress(network, start);
+    const given = await this.#requestAddresses(network, start);
     if (given === null) return null;
-    const [address = '', length = ''] = given.split('/');
     const endpointId = this.#newId();
-    start.address = address;
-    start.grantedAtMs = scheduler.nowMs;
     await pause(this.#random.delay(3, 40));
-    const isIPv6 = address.includes(':');
-    const Interface = { Address: isIPv6 ? '' : given, AddressIPv6: isIPv6 ? given : '', MacAddress: '' };
+    const [Address = ''] = given.filter((address) => !isIPv6(address));
+    const [AddressIPv6 = ''] = given.filter(isIPv6);
+    const Interface = { Address, AddressIPv6, MacAddress: '' };
     const body = { NetworkID: network.spec.id, EndpointID: endpointId, Interface, Options: {} };
-    const made = await this.#call('NetworkDriver.CreateEndpoint', body);
+    const made = await this.call('NetworkDriver.CreateEndpoint', body);
     const macAddress = made.ok ? macOf(made.body) : null;
     if (macAddress === null) {
       start.refusal = made.ok ? 'no MAC address' : made.error;
-      await this.#releaseAddress(network, address);
+      await this.#releaseAddresses(network, given);
       return null;
     }
     const container = {
       name,
       network,
       endpointId,
-      address: `${address}/${length}`,
+      addresses: given,
       linkName: '',
       macAddress,
       namespace: null,
@@ -221,10 +253,30 @@ export class Engine {
     return container;
   }
 
-  async #requestAddress(network: Network, start: Start): Promise<string | null> {
-    const { isDockersIpam, addresses, prefixLength } = network.spec;
-    if (isDockersIpam) {
-      const free = start.wanted ?? addresses.find((address) => !network.used.has(address)) ?? null;
+  /** One of each subnet, with prefix length. When one is refused, those before it are given back. */
+  async #requestAddresses(network: Network, start: Start): Promise<string[] | null> {
+    const given: string[] = [];
+    for (const [index, subnet] of network.spec.subnets.entries()) {
+      const address = await this.#requestAddress(network, index, subnet, start);
+      if (address === null) {
+        await this.#releaseAddresses(network, given);
+        return null;
+      }
+      given.push(address);
+      start.grants.set(bare(address), scheduler.nowMs);
+    }
+    return given;
+  }
+
+  async #requestAddress(
+    network: Network,
+    index: number,
+    { subnet, addresses, prefixLength }: SubnetSpec,
+    start: Start,
+  ): Promise<string | null> {
+    const wanted = start.wanted !== null && isIPv6(start.wanted) === isIPv6(subnet) ? start.wanted : null;
+    if (network.spec.isDockersIpam) {
+      const free = wanted ?? addresses.find((address) => !network.used.has(address)) ?? null;
       if (free === null || network.used.has(free)) {
         start.refusal = NONE_LEFT;
         return null;
@@ -232,16 +284,19 @@ export class Engine {
       network.used.add(free);
       return `${free}/${prefixLength}`;
     }
-    const body = { PoolID: network.poolId, Address: start.wanted ?? '', Options: {} };
-    const given = await this.#call('IpamDriver.RequestAddress', body);
+    const body = { PoolID: network.poolIds[index], Address: wanted ?? '', Options: {} };
+    const given = await this.call('IpamDriver.RequestAddress', body);
     if (given.ok) return String(given.body['Address']);
     start.refusal = given.error;
     return null;
   }
 
-  async #releaseAddress(network: Network, address: string): Promise<void> {
-    if (network.spec.isDockersIpam) network.used.delete(address);
-    else await this.#call('IpamDriver.ReleaseAddress', { PoolID: network.poolId, Address: address });
+  async #releaseAddresses({ spec, poolIds, used }: Network, addresses: readonly string[]): Promise<void> {
+    for (const address of addresses.map(bare)) {
+      const index = spec.subnets.findIndex(({ subnet }) => isIPv6(subnet) === isIPv6(address));
+      if (spec.isDockersIpam) used.delete(address);
+      else await this.call('IpamDriver.ReleaseAddress', { PoolID: poolIds[index], Address: address });
+    }
   }
 
   async #join(container: Container, start: Start): Promise<void> {
@@ -254,7 +309,7 @@ export class Engine {
       SandboxKey: '/var/run/docker/netns/1',
       Options: {},
     };
-    const joined = await this.#call('NetworkDriver.Join', sandbox);
+    const joined = await this.call('NetworkDriver.Join', sandbox);
     if (!joined.ok) {
       start.refusal = joined.error;
       return this.#giveBack(container, false);
@@ -266,7 +321,7 @@ export class Engine {
       start.refusal = 'the engine found no link';
       return this.#giveBack(container, true);
     }
-    await this.#call('NetworkDriver.EndpointOperInfo', { NetworkID: network.spec.id, EndpointID: endpointId });
+    await this.call('NetworkDriver.EndpointOperInfo', { NetworkID: network.spec.id, EndpointID: endpointId });
   }
 
   /** The link goes into the container, gets its name and address, and comes up. */
@@ -274,20 +329,21 @@ export class Engine {
     const { kernel } = this.host;
     await pause(this.#random.delay(2, 40));
     const link = kernel.host.byName(container.linkName);
-    const [text = '', length = ''] = container.address.split('/');
-    const address = parseAddress(text);
-    if (link === undefined || address === undefined) return false;
+    if (link === undefined) return false;
     const namespace = kernel.addNamespace(`${this.host.name}/${container.name}`);
     container.namespace = namespace;
     kernel.moveLink(link, namespace, 'eth0');
     await pause(this.#random.delay(1, 20));
     if (!namespace.links.has(link.index)) return false;
-    kernel.addAddress(link, address, Number(length));
+    const addresses = container.addresses.flatMap((text) => parseAddress(bare(text)) ?? []);
+    for (const [position, address] of addresses.entries())
+      kernel.addAddress(link, address, Number(container.addresses[position]?.split('/')[1]));
     kernel.setUp(link, true);
     if (this.#random.chance(TWO_LINKS)) this.#addOtherLink(namespace);
     for (let count = 0; count < ANNOUNCEMENTS; count++) {
       const announce = () => {
-        if (namespace.links.has(link.index)) kernel.neighbours.announce(link, address);
+        if (!namespace.links.has(link.index)) return;
+        for (const address of addresses) kernel.neighbours.announce(link, address);
       };
       scheduler.after(5 + count * 1000, announce);
     }
@@ -306,38 +362,38 @@ export class Engine {
     kernel.setUp(link, true);
   }
 
-  /** As `docker stop` and `docker rm`. Answers the address that is free then. */
-  async stop(name: string): Promise<string | null> {
+  /** As `docker stop` and `docker rm`. Answers the addresses that are free then. */
+  async stop(name: string): Promise<string[]> {
     const container = this.containers.get(name);
-    if (container === undefined || container.namespace === null || container.isLeaving) return null;
+    if (container === undefined || container.namespace === null || container.isLeaving) return [];
     container.isLeaving = true;
-    const address = container.address.slice(0, container.address.indexOf('/'));
-    this.#leaving.add(address);
+    const addresses = container.addresses.map(bare);
+    for (const address of addresses) this.#leaving.add(address);
     await this.#giveBack(container, true);
-    this.#leaving.delete(address);
-    return address;
+    for (const address of addresses) this.#leaving.delete(address);
+    return addresses;
   }
 
   /** A container has the address, is to have it, or gives it back just now. */
   isUsing(address: string): boolean {
     if (this.#leaving.has(address)) return true;
-    const isHis = (one: Container) => one.address.startsWith(`${address}/`);
+    const isHis = ({ addresses }: Container) => addresses.some((one) => bare(one) === address);
     if ([...this.containers.values(), ...this.#stale].some(isHis)) return true;
     const isUnderWay = ({ upAtMs, refusal }: Start) => upAtMs === null && refusal === null;
     return [...this.starts.values()].some(
-      (start) => isUnderWay(start) && [start.address, start.wanted].includes(address),
+      (start) => isUnderWay(start) && [...start.grants.keys(), start.wanted].includes(address),
     );
   }
 
   async #giveBack(container: Container, isJoined: boolean): Promise<void> {
-    const { network, endpointId, namespace, address } = container;
+    const { network, endpointId, namespace, addresses } = container;
     const body = { NetworkID: network.spec.id, EndpointID: endpointId };
     container.isLeaving = true;
-    if (isJoined) await this.#call('NetworkDriver.Leave', body);
+    if (isJoined) await this.call('NetworkDriver.Leave', body);
     if (namespace !== null) await this.#takeApart(container, namespace);
-    await this.#call('NetworkDriver.DeleteEndpoint', body);
+    await this.call('NetworkDriver.DeleteEndpoint', body);
     this.containers.delete(container.name);
-    await this.#releaseAddress(network, address.slice(0, address.indexOf('/')));
+    await this.#releaseAddresses(network, addresses);
   }
 
   async #takeApart(container: Container, namespace: Namespace): Promise<void> {
@@ -369,14 +425,17 @@ export class Engine {
   restart(again: (names: readonly string[]) => Promise<void>): void {
     if (this.#process.isAlive) return;
     this.#process = new Process<Computer>(this.host, `${this.host.name} engine`);
-    for (const network of this.networks.values()) network.turn = Promise.resolve();
+    for (const [id, network] of this.networks) {
+      if (network.spec.isOfSwarm) this.networks.delete(id);
+      network.turn = Promise.resolve();
+    }
     const stale = [...this.#stale];
     const running = stale.filter(({ namespace }) => namespace !== null).map(({ name }) => name);
     const names = [...this.#lost, ...running];
     this.#lost = [];
     this.do(async () => {
-      await this.#call('NetworkDriver.GetCapabilities', null);
-      await this.#call('IpamDriver.GetCapabilities', null);
+      await this.call('NetworkDriver.GetCapabilities', null);
+      await this.call('IpamDriver.GetCapabilities', null);
       for (const container of stale) {
         await this.#endStale(container);
         this.#stale.splice(this.#stale.indexOf(container), 1);
@@ -386,9 +445,9 @@ export class Engine {
   }
 
   /** The driver is not registered yet at that moment: Leave and DeleteEndpoint are not sent. */
-  async #endStale({ namespace, network, address }: Container): Promise<void> {
+  async #endStale({ namespace, network, addresses }: Container): Promise<void> {
     if (namespace !== null) this.host.kernel.removeNamespace(namespace);
-    await this.#releaseAddress(network, address.slice(0, address.indexOf('/')));
+    if (!network.spec.isOfSwarm) await this.#releaseAddresses(network, addresses);
   }
 
   /** The machine went off: nothing runs any more. */
@@ -405,15 +464,18 @@ export class Engine {
   // --- calls -------------------------------------------------------------------------------------------------------
 
   /** An answer of the plugin, or that there was none. */
-  async #call(name: string, body: object | null): Promise<Answered> {
+  async call(name: string, body: object | null): Promise<Answered> {
     for (let attempt = 0; ; attempt++) {
       const beganMonotonicMs = this.host.monotonicMs();
       const reply = await this.#try(name, attempt === 0 ? body : null);
       if (reply !== null) {
-        this.#parts.onCall({ host: this.host, name, beganMonotonicMs, endedMonotonicMs: this.host.monotonicMs() });
-        const error = reply.body['Err'] ?? reply.body['Error'];
-        if (reply.status === 200 && !error) return { ok: true, body: reply.body };
-        return { ok: false, error: String(error), isHeard: true };
+        const refusal = reply.body['Err'] ?? reply.body['Error'];
+        const isRefused = reply.status !== 200 || Boolean(refusal);
+        const error = isRefused ? String(refusal) : null;
+        const isRepeated = attempt > 0;
+        const endedMonotonicMs = this.host.monotonicMs();
+        this.#parts.onCall({ host: this.host, name, beganMonotonicMs, endedMonotonicMs, error, isRepeated });
+        return error === null ? { ok: true, body: reply.body, isRepeated } : { ok: false, error, isHeard: true };
       }
       const pauseMs = PAUSES_MS[attempt];
       if (pauseMs === undefined) return { ok: false, error: `${name}: nobody answers`, isHeard: false };

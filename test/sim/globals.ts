@@ -25,7 +25,7 @@ export function realNowMs(): number {
 
 /** What becomes of a sync of a process: how long it takes and how it fails. */
 export interface Disk {
-  sync(fd: number): {
+  sync(): {
     readonly delayMs: number;
     readonly error: NodeJS.ErrnoException | null;
     readonly ended: () => void;
@@ -40,8 +40,8 @@ export function replaceGlobals(diskOf: () => Disk | undefined): void {
   Math.random = randomNumber;
   replaceTimers();
   replaceMachine();
-  fs.fdatasync = ((fd: number, callback: (error: NodeJS.ErrnoException | null) => void) => {
-    const { delayMs, error, ended } = diskOf()?.sync(fd) ?? { delayMs: 0, error: null, ended: () => undefined };
+  fs.fdatasync = ((_fd: number, callback: (error: NodeJS.ErrnoException | null) => void) => {
+    const { delayMs, error, ended } = diskOf()?.sync() ?? { delayMs: 0, error: null, ended: () => undefined };
     scheduler.after(delayMs, () => {
       ended();
       callback(error);

@@ -11,7 +11,9 @@ import { type Reply, post } from './call.ts';
 import { HostDisk } from './disk.ts';
 import { BEGIN } from './globals.ts';
 import type { EtcdNetwork } from './etcd/cluster.ts';
+import type { Address } from './kernel/address.ts';
 import { type Computer, Kernel, type Program } from './kernel/kernel.ts';
+import { rtnetlinkOf } from './kernel/libc.ts';
 import type { Link } from './kernel/link.ts';
 import type { Port } from './lan.ts';
 import type { Random } from './random.ts';
@@ -85,6 +87,16 @@ export class Host implements Computer {
   uptimeS(): number {
     return (scheduler.nowMs - this.#bootedAtMs) / 1000;
   }
+
+  /** Its default route goes by this router, which it knows. */
+  addRoute(gateway: Address, macAddress: string): void {
+    const { kernel, nic } = this;
+    rtnetlinkOf(kernel).routes.push({ destination: null, length: 0, link: nic, gateway });
+    this.#learnRouter = () => kernel.neighbours.learn(nic, gateway, macAddress);
+    this.#learnRouter();
+  }
+
+  #learnRouter: () => void = () => undefined;
 
   // --- the daemon --------------------------------------------------------------------------------------------------
 
@@ -177,6 +189,7 @@ export class Host implements Computer {
     [this.#bootedAtMs, this.#sleptMs, this.#sleptAtMs] = [scheduler.nowMs, 0, null];
     [this.#isOff, this.kernel.isAsleep] = [false, false];
     this.kernel.neighbours.entries.clear();
+    this.#learnRouter();
     this.port.setCarrier(true, blockedMs);
     this.start();
   }

@@ -3,7 +3,8 @@
  * machine those of the simulation. A door is a file that the product has for that purpose alone; everything else is the product's.
  */
 import { registerHooks } from 'node:module';
-import { DatabaseSync } from 'node:sqlite';
+import { DatabaseSync, StatementSync } from 'node:sqlite';
+import { type HostDisk, within } from './disk.ts';
 import { replaceGlobals } from './globals.ts';
 import { currentProcess } from './time.ts';
 import type { Host } from './host.ts';
@@ -26,12 +27,41 @@ registerHooks({
 
 /**
  * A database of a process that is killed is closed, and with it its lock given up. It is known from its first statement on. SQLite
- * syncs nothing to the disk of the machine that simulates: what a simulated one has after a power cut is disk.ts's to say.
+ * syncs nothing to the disk of the machine that simulates, and what it writes may fail: both are disk.ts's to say. Its log is brought
+ * over into the database a hundred times as often as usual, so that this happens in short stories too.
  */
-const exec: unknown = Reflect.get(DatabaseSync.prototype, 'exec');
+const { exec, close } = methodsOf(DatabaseSync.prototype, 'exec', 'close');
+const { run } = methodsOf(StatementSync.prototype, 'run');
 DatabaseSync.prototype.exec = function (this: DatabaseSync, sql: string): void {
   currentProcess()?.databases.add(this);
-  Reflect.apply(exec as () => void, this, [sql.replaceAll(/synchronous = (?:FULL|NORMAL)/g, 'synchronous = OFF')]);
+  const quick = sql
+    .replaceAll(/synchronous = (?:FULL|NORMAL)/g, 'synchronous = OFF')
+    .replace('PRAGMA journal_mode = WAL;', '$& PRAGMA wal_autocheckpoint = 10;');
+  written((): unknown => Reflect.apply(exec, this, [quick]), false);
+};
+// The world closes those of a process that was killed, which writes no more.
+DatabaseSync.prototype.close = function (this: DatabaseSync): void {
+  if (currentProcess() === undefined) within(0, (): unknown => Reflect.apply(close, this, []));
+  else written((): unknown => Reflect.apply(close, this, []), false);
+};
+StatementSync.prototype.run = function (this: StatementSync, ...values: unknown[]) {
+  return written((): unknown => Reflect.apply(run, this, values), true) as ReturnType<StatementSync['run']>;
 };
 
-replaceGlobals(() => (currentProcess()?.machine as Host | undefined)?.disk);
+function methodsOf<K extends string>(prototype: object, ...names: K[]): Record<K, () => unknown> {
+  return Object.fromEntries(names.map((name) => [name, Reflect.get(prototype, name)])) as unknown as Record<
+    K,
+    () => unknown
+  >;
+}
+
+function written<T>(write: () => T, isChange: boolean): T {
+  const disk = diskOfProcess();
+  return disk === undefined ? write() : disk.write(write, isChange);
+}
+
+function diskOfProcess(): HostDisk | undefined {
+  return (currentProcess()?.machine as Host | undefined)?.disk;
+}
+
+replaceGlobals(diskOfProcess);

@@ -22,7 +22,8 @@ export type Rule =
   | 'frames'
   | 'gateway'
   | 'lease'
-  | 'memory';
+  | 'memory'
+  | 'sentence';
 
 /** A promise that was broken. */
 export interface Violation {
@@ -64,6 +65,8 @@ interface Parts {
   readonly strangers: readonly Stranger[];
   /** Frames that a daemon may send in a second. */
   readonly probeRate: number;
+  /** Hosts have a route by somebody on the LAN who answers. */
+  readonly knowsNeighbour: boolean;
   /** Of all networks on the LAN. */
   readonly gateways: ReadonlySet<string>;
   readonly onViolation: (violation: Violation) => void;
@@ -75,6 +78,8 @@ export const ANSWER_MS = 4;
 const UP_MS = 500;
 /** An engine is answered within nine seconds; what the machine takes on top of it. */
 const LIMIT_MS = 9300;
+/** What a program says that did not know what to say. */
+const NO_SENTENCE = /internal error|undefined|SQLITE|ERR_|^\s*$/;
 /** A LAN that was quiet for so long has no address back that somebody gave up. */
 export const QUIET_MS = 20_000;
 /** What a crash leaves is collected by then. */
@@ -95,6 +100,8 @@ const NEWS_MS = 610_000;
 const ADDRESS = /\b192\.168\.77\.\d+\b|\bfd00:77::[0-9a-f]+\b/;
 /** What a daemon says of who uses the address of a running container. */
 const ALARM = /^somebody else uses the address of a running container/;
+/** A cluster is said to be another one than itself. */
+const OWN_CLUSTER = /is of cluster (\w+), and the claims of this host are in cluster \1\b/;
 /** What was said by who has left is read by then. */
 const LEFT_MS = 10_000;
 /** After a cable is back, who took an address meanwhile is found by then. */
@@ -116,7 +123,7 @@ export class Judge {
   doubles = 0;
   excused = new Map<string, number>();
   /** Which machine had an address, until when. */
-  readonly #gone = new Map<string, { readonly newsMs: number; readonly atMs: number }>();
+  readonly #gone = new Map<string, { readonly newsMs: number; readonly sinceMs: number; readonly atMs: number }>();
   /** How long containers lived that are gone. */
   #livedMs = 0;
 
@@ -177,7 +184,11 @@ export class Judge {
       if (holder.owner !== owner || seen.has(key)) continue;
       this.#holders.delete(key);
       this.#livedMs += ageOf(holder);
-      this.#gone.set(`${owner.name} ${holder.address}`, { newsMs: holder.newsMs, atMs: scheduler.nowMs });
+      this.#gone.set(`${owner.name} ${holder.address}`, {
+        newsMs: holder.newsMs,
+        sinceMs: holder.sinceMs,
+        atMs: scheduler.nowMs,
+      });
       this.noteUse(holder.address);
     }
   }
@@ -208,7 +219,7 @@ export class Judge {
       sinceMs: nowMs,
       newsMs: gone !== undefined && nowMs - gone.atMs < NEWS_MS ? gone.newsMs : nowMs,
       bornMs: scheduler.calendarMs,
-      claimedMs: start?.grantedAtMs ?? nowMs,
+      claimedMs: start?.grants.get(found.address) ?? nowMs,
     };
     for (const other of this.#holders.values()) {
       if (other.address === holder.address && other.namespace !== holder.namespace) this.#judgeDouble(holder, other);
@@ -223,7 +234,7 @@ export class Judge {
   #startOf(namespaceName: string, address: string): Start | null {
     for (const engine of this.#parts.engines) {
       const start = engine.starts.get(namespaceName.slice(engine.host.name.length + 1));
-      if (namespaceName.startsWith(`${engine.host.name}/`) && start?.address === address) return start;
+      if (namespaceName.startsWith(`${engine.host.name}/`) && start?.grants.has(address)) return start;
     }
     return null;
   }
@@ -248,6 +259,10 @@ export class Judge {
     const { lan } = this.#parts;
     const isElsewhere = owner !== older.owner;
     if (isElsewhere && !lan.connects(owner.port, older.owner.port)) return 'they do not hear each other';
+    if (isElsewhere && (owner.port.isSecured || older.owner.port.isSecured))
+      return 'what containers say does not pass a port between them';
+    if (isElsewhere && owner.port.allowed !== null && !this.#parts.knowsNeighbour)
+      return 'its port hides all answers, and the host knows nobody whose answer could show that';
     if (isElsewhere && lan.quality.loss > 0) return 'the LAN loses frames';
     if (isElsewhere && lan.quality.longestMs > 2) return 'the LAN is slow';
     if (isElsewhere && this.calmSince('lan', owner.name, older.owner.name) > askedMs - 1)
@@ -264,6 +279,8 @@ export class Judge {
   #judgeDoubleMac(newer: Holder, older: Holder): void {
     if (newer.start === null || older.start === null || newer.address.includes(':') !== older.address.includes(':'))
       return;
+    // The MAC address follows from an address that both have, which is judged by itself.
+    if (newer.link.addresses.some(({ address }) => older.link.has(address))) return;
     this.#violate('double MAC', `${newer.link.macAddress} is used by ${newer.name} and ${older.name}`);
   }
 
@@ -272,9 +289,22 @@ export class Judge {
     return [...this.#holders.values()].filter((holder) => holder.address === address);
   }
 
+  /** Somebody has, or had, it, and for no longer than since then. */
+  wasTakenSince(address: string, sinceMs: number): boolean {
+    const isNew = this.holdersOf(address).some((holder) => holder.sinceMs >= sinceMs);
+    const owners = [...this.#parts.hosts, ...this.#parts.strangers];
+    return isNew || owners.some(({ name }) => (this.#gone.get(`${name} ${address}`)?.sinceMs ?? 0) >= sinceMs);
+  }
+
+  /** Somebody has it who answers later than the last question waits: that it was given out nobody could have known better. */
+  isHeldByLate(address: string): boolean {
+    return this.holdersOf(address).some(({ owner }) => 'kind' in owner && owner.answersWithinMs > ANSWER_MS);
+  }
+
   // --- what daemons tell -------------------------------------------------------------------------------------------
 
   hearLine(host: Host, { level, message, fields }: Line): void {
+    if (OWN_CLUSTER.test(message)) this.#violate('sentence', `${host.name}: ${message}`);
     if (level !== 'warn') return;
     const address = `${message} ${JSON.stringify(fields)}`.match(ADDRESS)?.[0];
     if (address === undefined) return;
@@ -312,7 +342,8 @@ export class Judge {
       if (start === null || !('daemon' in owner)) continue;
       const upAtMs = start.upAtMs ?? Number.POSITIVE_INFINITY;
       if (upAtMs > saidAtMs - 2000 || this.#calmWith(owner, stranger) > saidAtMs - 10_000) continue;
-      scheduler.world(TOLD_MS, () => this.#checkTold(owner, stranger, address, saidAtMs));
+      const ours = { host: owner, start };
+      scheduler.world(TOLD_MS, () => this.#checkTold(ours, stranger, address, saidAtMs));
     }
   }
 
@@ -344,7 +375,7 @@ export class Judge {
       for (const other of this.holdersOf(address))
         if (isFindable(other, holder)) {
           const sinceMs = Math.max(holder.newsMs, other.newsMs);
-          found.set(`${other.owner.name} ${start.beganAtMs}`, { address, stranger: other.owner, sinceMs });
+          found.set(`${other.owner.name} ${start.beganAtMs} ${address}`, { address, stranger: other.owner, sinceMs });
         }
     }
     return found;
@@ -354,10 +385,12 @@ export class Judge {
     return this.calmSince('lan', host.name, daemonOf(host), stranger.name);
   }
 
-  #checkTold(host: Host, stranger: Stranger, address: string, saidAtMs: number): void {
+  /** Unless the container is gone by then, and another one has the address. */
+  #checkTold(ours: { host: Host; start: Start }, stranger: Stranger, address: string, saidAtMs: number): void {
+    const { host, start } = ours;
     const { lan } = this.#parts;
     const holders = this.holdersOf(address);
-    const own = holders.find(({ owner }) => owner === host);
+    const own = holders.find((one) => one.owner === host && one.start === start);
     const other = holders.find(({ owner }) => owner === stranger);
     if (own === undefined || !lan.connects(host.port, stranger.port) || lan.quality.loss > 0) return;
     if (this.#calmWith(host, stranger) > saidAtMs) return;
@@ -369,7 +402,8 @@ export class Judge {
 
   // --- calls -------------------------------------------------------------------------------------------------------
 
-  hearCall({ host, name, beganMonotonicMs, endedMonotonicMs }: CallSeen): void {
+  hearCall({ host, name, beganMonotonicMs, endedMonotonicMs, error }: CallSeen): void {
+    if (error !== null && NO_SENTENCE.test(error)) this.#violate('sentence', `${name} on ${host.name}: ${error}`);
     const tookMs = endedMonotonicMs - beganMonotonicMs;
     const beganMs = scheduler.nowMs - tookMs;
     if (tookMs > LIMIT_MS && this.calmSince(host.name, daemonOf(host)) < beganMs)
@@ -378,6 +412,7 @@ export class Judge {
 
   #count({ atMs, frame }: Passing): void {
     const mac = sourceOf(frame);
+    if (isListenerReport(frame)) return;
     if (Math.floor(mac / 2 ** 24) !== DAEMONS_PREFIX) return;
     const second = Math.floor(atMs / 1000);
     const known = this.#frames.get(mac);
@@ -404,6 +439,13 @@ export class Judge {
     this.#parts.onViolation({ rule, atMs: scheduler.calendarMs, what });
   }
 }
+
+/** What goes beside a question of IPv6, for switches that listen to it, and is no neighbour discovery: it has a hop-by-hop header. */
+function isListenerReport(frame: Buffer): boolean {
+  return frame.length > IPV6_NEXT_HEADER && frame.readUInt16BE(12) === 0x86dd && frame[IPV6_NEXT_HEADER] === 0;
+}
+
+const IPV6_NEXT_HEADER = 20;
 
 /** A stranger whose answers can be told from the container's, and are evidence. */
 function isFindable(other: Holder, { link }: Holder): other is Holder & { readonly owner: Stranger } {

@@ -58,7 +58,7 @@ export class Lan {
   }
 
   enter(from: Port, frame: Buffer): void {
-    if (!from.forwards) return;
+    if (!from.forwards || !from.admits(sourceOf(frame))) return;
     this.frames++;
     this.#learned.set(sourceOf(frame), from);
     for (const watch of this.watchers) watch({ atMs: scheduler.nowMs, port: from, frame });
@@ -91,8 +91,10 @@ export class Port {
   /** Spanning tree: the carrier is there, and nothing passes. */
   #isBlocked = false;
   #unblocking: Event | undefined;
-  /** Port security: unicast frames for these alone; null for all. */
+  /** Unicast frames for these alone come out of it, as of virtual switches' ports; null for all. */
   allowed: ReadonlySet<number> | null = null;
+  /** Port security: nor do frames of others come in. */
+  isSecured = false;
 
   constructor(lan: Lan, name: string) {
     [this.lan, this.name] = [lan, name];
@@ -108,6 +110,10 @@ export class Port {
 
   deliver(frame: Buffer): void {
     if (this.forwards) this.station?.receive(frame);
+  }
+
+  admits(source: number): boolean {
+    return !this.isSecured || this.allowed === null || this.allowed.has(source);
   }
 
   isFiltered(destination: number): boolean {

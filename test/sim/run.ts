@@ -4,15 +4,15 @@
  */
 import { realNowMs } from './globals.ts';
 import type { Violation } from './judge.ts';
-import { LIFE, SHARED, type Scenario, drawScenario, tell } from './scenario.ts';
+import { LIFE, SHARED, SWARM, type Scenario, drawScenario, tell } from './scenario.ts';
 import { NAMED_SEEDS } from './seeds.ts';
 import { shrink } from './shrink.ts';
 import { type Sum, addOutcome, describeSum, newSum } from './sum.ts';
-import { drawSweep, sharedSweepSeeds, sweepSeeds } from './sweep.ts';
+import { drawSweep, sharedSweepSeeds, swarmSweepSeeds, sweepSeeds } from './sweep.ts';
 import { play } from './world.ts';
 
 const SHRINK_MS = 60_000;
-/** In shorter runs only each twelfth of the directed scenarios is played. */
+/** In shorter runs only each thirtieth of the directed scenarios is played. */
 const LEAST_MINUTES_FOR_ALL = 5;
 /** Lines of the log that a story ends with. */
 const LAST_LINES = 25;
@@ -25,7 +25,7 @@ export interface Selection {
   /** Seeds beyond this one are not played; infinite without a limit. */
   readonly last: number;
   readonly minutes: number;
-  /** `life`, `etcd`, `etcd life`: seeds of these alone. Empty: the named seeds, the directed ones, then those of each kind in turn. */
+  /** `life`, `etcd`, `etcd life`, `swarm`, `swarm life`: seeds of these alone. Empty: the named seeds, the directed ones, then those of each kind in turn. */
   readonly kind: string;
   /** The run ends with the first seed that breaks this rule; empty: with the time. */
   readonly until: string;
@@ -39,16 +39,30 @@ export async function runSeeds({ first, stride, last, minutes, kind, until, asJs
   const isOver = () => coreMs() > minutes * 60_000 || (until !== '' && sum.broken[until] !== undefined);
   if (kind === '') {
     for (const { seed } of NAMED_SEEDS) if (!isOver()) await runOne(seed, sum);
-    for (const seed of partOf(sweepSeeds(), first, stride, minutes)) if (!isOver()) await runOne(seed, sum);
   }
-  if (kind === SHARED.trim())
-    for (const seed of partOf(sharedSweepSeeds(), first, stride, minutes)) if (!isOver()) await runOne(seed, sum);
-  const kinds = kind === '' ? ['', LIFE, SHARED] : [`${kind} `];
+  for (const seed of partOf(directedSeeds(kind), first, stride, minutes)) if (!isOver()) await runOne(seed, sum);
+  const kinds = kind === '' ? ['', LIFE, SHARED, SWARM] : [`${kind} `];
   for (let seed = first; seed <= last && !isOver(); seed += stride)
     for (const prefix of kinds) if (!isOver()) await runOne(`${prefix}${seed}`, sum);
   sum.coreMs = coreMs();
   console.log(asJson ? JSON.stringify(sum) : describeSum(sum, realNowMs()).join('\n'));
   return sum.failed.length === 0 ? 0 : 1;
+}
+
+/** These seeds, in this order. */
+export async function runThese(seeds: readonly string[]): Promise<number> {
+  const sum = newSum();
+  for (const seed of seeds) await runOne(seed, sum);
+  sum.coreMs = coreMs();
+  console.log(describeSum(sum, realNowMs()).join('\n'));
+  return sum.failed.length === 0 ? 0 : 1;
+}
+
+/** Of one kind: those of swarms with those that have no kind, and those of hosts that share an etcd by themselves. */
+function directedSeeds(kind: string): string[] {
+  if (kind === '') return [...sweepSeeds(), ...swarmSweepSeeds()];
+  if (kind === SWARM.trim()) return swarmSweepSeeds();
+  return kind === SHARED.trim() ? sharedSweepSeeds() : [];
 }
 
 /** How long this process has kept a core busy: what it waited for others does not count. */
@@ -59,7 +73,7 @@ function coreMs(): number {
 
 /** In an order that leaves no moment out for long. */
 function partOf(seeds: readonly string[], first: number, stride: number, minutes: number): string[] {
-  const part = minutes >= LEAST_MINUTES_FOR_ALL ? stride : 12 * stride;
+  const part = minutes >= LEAST_MINUTES_FOR_ALL ? stride : 30 * stride;
   return seeds.filter((_, index) => index % part === first % part);
 }
 

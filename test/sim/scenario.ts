@@ -1,7 +1,9 @@
 /** What is to happen in a world, as plain data: drawn from a seed, and made smaller by leaving steps out. */
+import type { WriteFault } from './disk.ts';
 import type { Family } from './kernel/address.ts';
 import { Random } from './random.ts';
 import type { Kind } from './strangers.ts';
+import { SUBNETS, familiesOf, rangeOf, rangeOfFamily } from './subnets.ts';
 
 /** One thing that is done to the world. */
 export type Step = { readonly atMs: number } & (
@@ -23,12 +25,32 @@ export type Step = { readonly atMs: number } & (
   | { readonly do: 'block port'; readonly host: number; readonly forMs: number }
   | { readonly do: 'split'; readonly host: number; readonly forMs: number }
   | { readonly do: 'fail disk'; readonly host: number; readonly forMs: number }
+  | {
+      readonly do: 'break disk';
+      readonly host: number;
+      /** Changes of a record that succeed before. */
+      readonly changes: number;
+      readonly how: WriteFault;
+      /** The daemon is killed with that write. */
+      readonly kills: boolean;
+      readonly forMs: number;
+    }
   | { readonly do: 'set clock'; readonly host: number; readonly byMs: number }
   | { readonly do: 'cut etcd'; readonly host: number; readonly forMs: number }
   | { readonly do: 'save etcd' | 'restore etcd' | 'compact etcd' }
   | { readonly do: 'fill etcd' | 'behead etcd'; readonly forMs: number }
+  | { readonly do: 'change leader' }
+  | { readonly do: 'kill leader after'; readonly steps: number; readonly forMs: number }
+  | { readonly do: 'kill leading engine'; readonly forMs: number }
   | { readonly do: 'stray member'; readonly member: number; readonly forMs: number }
 );
+
+/** Ports that deliver to the NIC alone, or admit no other's frames either. */
+export interface Filter {
+  readonly how: 'delivery' | 'security';
+  /** The hosts have a route by a router on the LAN. */
+  readonly hasRouter: boolean;
+}
 
 /** The world that it happens in. */
 export interface Scenario {
@@ -36,8 +58,14 @@ export interface Scenario {
   readonly hosts: readonly { readonly isDockersIpam: boolean; readonly gateway: string }[];
   /** The hosts share an etcd; then it alone decides, for the LAN is asked only where it cannot (PROBE=off). */
   readonly isShared: boolean;
+  /** The hosts are managers of a swarm, of which one leads and gives out the addresses of all (SCOPE=global). */
+  readonly isSwarm: boolean;
+  /** Without, daemons do not ask the LAN (PROBE=off). */
+  readonly asksLan: boolean;
+  /** What the ports of the hosts let through, and whether somebody is there whom the hosts know (lan.ts). */
+  readonly filter: Filter | null;
   readonly strangers: readonly { readonly kind: Kind }[];
-  readonly family: Family;
+  readonly family: Family | 'both';
   /** PROBE_RATE of all daemons; 0 for the usual one. */
   readonly probeRate: number;
   /** How many addresses the range has. */
@@ -47,36 +75,26 @@ export interface Scenario {
   readonly steps: readonly Step[];
 }
 
-/** The subnet of all networks, by family. */
-export const SUBNETS = {
-  IPv4: { subnet: '192.168.77.0/24', prefix: '192.168.77.', prefixLength: 24, bits: 32, radix: 10 },
-  IPv6: { subnet: 'fd00:77::/64', prefix: 'fd00:77::', prefixLength: 64, bits: 128, radix: 16 },
-} as const;
 export const GATEWAY = `${SUBNETS.IPv4.prefix}1`;
-const FIRST = 64;
-
-/** The addresses of the range. */
-export function rangeOf({ addresses, family }: Pick<Scenario, 'addresses' | 'family'>): string[] {
-  const { prefix, radix } = SUBNETS[family];
-  return Array.from({ length: addresses }, (_, position) => `${prefix}${(FIRST + position).toString(radix)}`);
-}
-
-/** The same for an engine. */
-export function subpoolOf(scenario: Pick<Scenario, 'addresses' | 'family'>): string {
-  return `${rangeOf(scenario)[0]}/${SUBNETS[scenario.family].bits - Math.log2(scenario.addresses)}`;
-}
 
 /** Of what there are many, and of what few, is drawn anew for each seed: a few faults together find more than all at once. */
 export function drawScenario(seed: string): Scenario {
   const random = new Random(seed).fork('scenario');
-  const shape = seed.startsWith(SHARED) ? drawShared(random, seed) : drawAlone(random, seed);
+  const shape = drawShape(random, seed);
   if (!seed.includes(LIFE)) return { ...shape, steps: drawSteps(random, shape) };
   const steps = drawLife(random, { ...shape, lengthMs: LIFE_MS });
   return { ...shape, lengthMs: (steps.at(-1)?.atMs ?? 0) + DAY_MS, steps };
 }
 
+function drawShape(random: Random, seed: string): Shape {
+  if (seed.startsWith(SHARED)) return drawShared(random, seed);
+  return seed.startsWith(SWARM) ? drawSwarm(random, seed) : drawAlone(random, seed);
+}
+
 /** Seeds of hosts that share an etcd begin so: `etcd 7`. */
 export const SHARED = 'etcd ';
+/** Those of a swarm: `swarm 7`. */
+export const SWARM = 'swarm ';
 /** In seeds with this word, `life 7` or `etcd life 7`, about a year passes: something happens every few days. */
 export const LIFE = 'life ';
 
@@ -93,23 +111,50 @@ const SLOW = 0.2;
 const SLOW_RATE = 25;
 /** So many of the worlds without etcd know no IPv4. */
 const IPV6 = 0.2;
+/** Of the others so many know both families, and so many are behind ports that filter. */
+const BOTH = 0.15;
+const FILTERED = 0.08;
+const WITH_ROUTER = 0.7;
+/** So many of the worlds without etcd have one more stranger, of a kind that is rare. */
+const RARE = 0.12;
 
 /** Hosts that have nothing but the LAN in common. */
 function drawAlone(random: Random, seed: string): Shape {
   const count = random.pick([1, 1, 1, 2, 2, 2, 2, 3]);
-  const family = random.fork('family').chance(IPV6) ? 'IPv6' : 'IPv4';
-  const gateway = `${SUBNETS[family].prefix}1`;
+  const family = drawFamily(random);
+  const gateway = `${SUBNETS[family === 'IPv6' ? family : 'IPv4'].prefix}1`;
   return {
     seed,
     isShared: false,
+    isSwarm: false,
+    asksLan: true,
+    filter: drawFilter(random.fork('filter'), family),
     hosts: Array.from({ length: count }, () => ({ isDockersIpam: random.chance(0.25), gateway })),
     family,
     probeRate: random.fork('rate').chance(SLOW) ? SLOW_RATE : 0,
-    strangers: Array.from({ length: random.int(1, 4) }, () => ({ kind: random.weighted(STRANGERS) })),
+    strangers: [
+      ...Array.from({ length: random.int(1, 4) }, () => ({ kind: random.weighted(STRANGERS) })),
+      ...drawRare(random.fork('rare')),
+    ],
     quality: random.weighted({ good: 8, slow: 1, lossy: 1 }),
     addresses: random.pick([8, 8, 16, 32]),
     lengthMs: random.pick([40_000, 120_000, 400_000, 1_500_000]),
   };
+}
+
+function drawFamily(random: Random): Family | 'both' {
+  if (random.fork('family').chance(IPV6)) return 'IPv6';
+  return random.fork('both families').chance(BOTH) ? 'both' : 'IPv4';
+}
+
+/** With IPv6 an answer goes to all, and passes such a port. */
+function drawFilter(random: Random, family: Family | 'both'): Filter | null {
+  if (family !== 'IPv4' || !random.chance(FILTERED)) return null;
+  return { how: random.pick(['delivery', 'delivery', 'security']), hasRouter: random.chance(WITH_ROUTER) };
+}
+
+function drawRare(random: Random): { kind: Kind }[] {
+  return random.chance(RARE) ? [{ kind: random.pick(['many', 'babbler']) }] : [];
 }
 
 const STRANGERS = {
@@ -131,6 +176,9 @@ function drawShared(random: Random, seed: string): Shape {
   return {
     seed,
     isShared: true,
+    isSwarm: false,
+    asksLan: false,
+    filter: null,
     family: 'IPv4',
     probeRate: 0,
     hosts: Array.from({ length: random.int(2, 3) }, (_, index) => ({
@@ -144,6 +192,36 @@ function drawShared(random: Random, seed: string): Shape {
   };
 }
 
+/** Managers of a swarm, each of which runs tasks too. */
+function drawSwarm(random: Random, seed: string): Shape {
+  const asksLan = random.chance(0.3);
+  return {
+    seed,
+    isShared: false,
+    isSwarm: true,
+    asksLan,
+    filter: null,
+    family: 'IPv4',
+    probeRate: 0,
+    hosts: Array.from({ length: random.int(2, 3) }, () => ({ isDockersIpam: false, gateway: GATEWAY })),
+    strangers: asksLan ? [{ kind: 'quiet' }] : [],
+    quality: 'good',
+    addresses: random.pick([8, 8, 16]),
+    lengthMs: random.pick([120_000, 400_000]),
+  };
+}
+
+const USUAL_OF_SWARM = { start: 10, stop: 6 };
+const FAULTS_OF_SWARM = {
+  'change leader': 3,
+  'kill leader after': 4,
+  'kill leading engine': 1,
+  'kill engine': 1,
+  'kill daemon': 1,
+  'kill daemon after': 2,
+  'freeze daemon after': 1,
+  'break disk': 1,
+};
 const USUAL = { start: 10, stop: 5, take: 8, leave: 5, act: 1 };
 const USUAL_OF_SHARED = { start: 10, stop: 4 };
 const FAULTS = {
@@ -175,17 +253,29 @@ const FAULTS_OF_SHARED = {
   'stray member': 1,
 };
 
+/** Faults that few scenarios, or bursts of a life, have. */
+interface Rare {
+  readonly hasPowerCuts: boolean;
+  readonly hasBadDisks: boolean;
+}
+
+/** What is usual in a world, and its faults. */
+function weightsOf({ isShared, isSwarm }: Shape): readonly [Record<string, number>, Record<string, number>] {
+  if (isSwarm) return [{ ...USUAL_OF_SWARM }, FAULTS_OF_SWARM];
+  return isShared ? [{ ...USUAL_OF_SHARED }, FAULTS_OF_SHARED] : [{ ...USUAL }, FAULTS];
+}
+
 /** Of some kinds nothing happens, of others much: no fault at all, or one to three kinds. */
-function drawWeights(random: Random, { isShared }: Shape, hasPowerCuts: boolean): Record<string, number> {
-  const weights: Record<string, number> = { ...(isShared ? USUAL_OF_SHARED : USUAL) };
-  const faults: Record<string, number> = isShared ? FAULTS_OF_SHARED : FAULTS;
+function drawWeights(random: Random, shape: Shape, rare: Rare): Record<string, number> {
+  const [weights, faults] = weightsOf(shape);
   const kinds = random.chance(0.3) ? 0 : random.int(1, 3);
   for (let count = 0; count < kinds; count++) {
     const kind = random.pick(Object.keys(faults));
     weights[kind] = (faults[kind] ?? 1) * random.int(1, 3);
     if (kind === 'restore etcd') weights['save etcd'] = 2;
   }
-  if (hasPowerCuts) weights['cut power'] = 1;
+  if (rare.hasPowerCuts && !shape.isSwarm) weights['cut power'] = 1;
+  if (rare.hasBadDisks) weights['break disk'] = 1;
   return weights;
 }
 
@@ -194,7 +284,9 @@ function drawLife(random: Random, shape: Shape): Step[] {
   const steps: Step[] = [];
   let pausesMs = 0;
   for (let dayMs = FIRST_STEP_MS; dayMs < shape.lengthMs; dayMs += random.between(DAY_MS / 24, LONGEST_PAUSE_MS)) {
-    const weights = drawWeights(random, shape, random.chance(POWER_CUTS));
+    const hasPowerCuts = random.chance(POWER_CUTS);
+    const hasBadDisks = random.fork(`bad disk ${Math.round(dayMs)}`).chance(BAD_DISKS);
+    const weights = drawWeights(random, shape, { hasPowerCuts, hasBadDisks });
     const pauseMs = random.pick([100, 700, 3000]);
     let atMs = dayMs;
     for (let count = random.int(2, MOST_IN_BURST); count > 0; count--) {
@@ -208,10 +300,12 @@ function drawLife(random: Random, shape: Shape): Step[] {
 
 /** So many of the scenarios, or of the bursts of a life, have them. */
 const POWER_CUTS = 0.15;
+const BAD_DISKS = 0.12;
 const MOST_IN_BURST = 12;
 
 function drawSteps(random: Random, shape: Shape): Step[] {
-  const weights = drawWeights(random, shape, random.fork('power').chance(POWER_CUTS));
+  const hasPowerCuts = random.fork('power').chance(POWER_CUTS);
+  const weights = drawWeights(random, shape, { hasPowerCuts, hasBadDisks: random.fork('bad disk').chance(BAD_DISKS) });
   const steps: Step[] = [];
   const pauseMs = random.pick([100, 700, 3000, 12_000]);
   for (let atMs = FIRST_STEP_MS; atMs < shape.lengthMs; ) {
@@ -228,7 +322,8 @@ function drawStep(random: Random, shape: Shape, kind: Step['do'], atMs: number):
   const host = random.int(0, shape.hosts.length - 1);
   const stranger = random.int(0, Math.max(0, shape.strangers.length - 1));
   const addresses = rangeOf(shape);
-  const address = random.pick(random.chance(0.6) ? addresses.slice(0, 6) : addresses);
+  const low = familiesOf(shape).flatMap((family) => rangeOfFamily(shape.addresses, family).slice(0, 6));
+  const address = random.pick(random.chance(0.6) ? low : addresses);
   const container = `c${random.int(1, 6)}`;
   const shortly = random.pick([5, 50, 300, 2000, 9000, 40_000]) * random.between(0.5, 1.5);
   const steps = random.int(1, 120);
@@ -255,6 +350,26 @@ function drawStep(random: Random, shape: Shape, kind: Step['do'], atMs: number):
       return [{ atMs, do: kind, host, forMs: shortly, blockedMs: random.pick([0, 0, 2000, 30_000]) }];
     case 'set clock':
       return [{ atMs, do: kind, host, byMs: random.pick([-36_000_000, -60_000, 60_000, 36_000_000]) }];
+    case 'break disk':
+      return [
+        {
+          atMs,
+          do: kind,
+          host,
+          changes: random.int(0, 12),
+          how: random.pick(['full', 'broken']),
+          kills: random.chance(0.3),
+          forMs: random.between(500, 20_000),
+        },
+      ];
+    case 'kill leader after':
+      return [
+        { atMs, do: 'start', host, container, wanted: null },
+        { atMs: atMs + 1, do: kind, steps, forMs: random.pick([500, 3000, 30_000]) * random.between(0.5, 1.5) },
+      ];
+    case 'kill leading engine':
+      return [{ atMs, do: kind, forMs: shortly }];
+    case 'change leader':
     case 'save etcd':
     case 'restore etcd':
     case 'compact etcd':

@@ -8,8 +8,10 @@ import { announcementFrame, probeFrames } from '../../src/lan/frames/outgoing.ts
 import { type Address, formatAddress, formatMac, parseAddress } from './kernel/address.ts';
 import { Kernel } from './kernel/kernel.ts';
 import type { Link } from './kernel/link.ts';
+import { babble } from './babble.ts';
 import type { Port, Station } from './lan.ts';
 import type { Random } from './random.ts';
+import { SUBNETS } from './subnets.ts';
 import { type Event, scheduler } from './time.ts';
 
 export type Kind =
@@ -22,20 +24,24 @@ export type Kind =
   | 'dhcp'
   | 'forger'
   | 'scanner'
-  | 'flooder';
+  | 'flooder'
+  | 'many'
+  | 'babbler'
+  | 'router';
 
 interface StrangerSpec {
   readonly name: string;
   readonly kind: Kind;
   readonly random: Random;
   readonly port: Port;
-  readonly prefixLength: number;
   /** Addresses that it speaks of when it speaks of many. */
   readonly subnet: readonly string[];
 }
 
 /** Longest that a kind `late` takes for an answer. */
 const LATEST_MS = 400;
+/** Addresses that one takes who takes many. */
+const MANY = 3;
 /** RFC 5227 1.1 */
 const PROBES = 3;
 
@@ -49,6 +55,8 @@ export class Stranger implements Station {
   readonly #spec: StrangerSpec;
   readonly #containers = new Map<string, Link>();
   readonly #wanting = new Map<string, Event>();
+  /** Of those that it took together: the first. */
+  readonly #many = new Map<string, string>();
   #busy: Event | undefined;
 
   constructor(spec: StrangerSpec) {
@@ -87,11 +95,30 @@ export class Stranger implements Station {
     if (address === undefined || this.has(text) || this.#wanting.has(text)) return;
     if (this.kind === 'dhcp') return this.#ask(address, PROBES);
     if (this.kind === 'builtin') return this.#runContainer(address);
-    this.kernel.addAddress(this.nic, address, this.#spec.prefixLength);
+    if (this.kind === 'many') return this.#takeMany(text);
+    this.kernel.addAddress(this.nic, address, prefixLengthOf(address));
     if (['announcing', 'masked'].includes(this.kind)) this.kernel.neighbours.announce(this.nic, address);
   }
 
+  /** And those that follow. */
+  #takeMany(text: string): void {
+    const { subnet } = this.#spec;
+    const first = subnet.indexOf(text);
+    for (const one of subnet.slice(first, first + MANY)) {
+      const address = parseAddress(one);
+      if (address === undefined || this.has(one)) continue;
+      this.#many.set(one, text);
+      this.kernel.addAddress(this.nic, address, prefixLengthOf(address));
+    }
+  }
+
   leave(text: string): void {
+    for (const [one, first] of this.#many) {
+      const address = first === text ? parseAddress(one) : undefined;
+      if (address === undefined) continue;
+      this.#many.delete(one);
+      this.kernel.removeAddress(this.nic, address);
+    }
     const address = parseAddress(text);
     const wanting = this.#wanting.get(text);
     if (wanting !== undefined) wanting.isCancelled = true;
@@ -115,11 +142,12 @@ export class Stranger implements Station {
   }
 
   #pauseMs(): number {
-    return { forger: 25, scanner: 40, flooder: 15 }[this.kind as 'forger'] ?? 1000;
+    return { forger: 25, scanner: 40, flooder: 15, babbler: 30 }[this.kind as 'forger'] ?? 1000;
   }
 
   #bother(): void {
     const { random, subnet } = this.#spec;
+    if (this.kind === 'babbler') return this.#send(babble(random, subnet));
     const address = parseAddress(random.pick(subnet));
     if (address === undefined || address.family !== 'IPv4') return;
     switch (this.kind) {
@@ -173,7 +201,7 @@ export class Stranger implements Station {
     const text = formatAddress(address);
     if (left === 0) {
       this.#wanting.delete(text);
-      this.kernel.addAddress(this.nic, address, this.#spec.prefixLength);
+      this.kernel.addAddress(this.nic, address, prefixLengthOf(address));
       this.#send(announcementFrame(address, this.nic.macAddress));
       scheduler.inert(2000, () => this.has(text) && this.#send(announcementFrame(address, this.nic.macAddress)));
       return;
@@ -204,10 +232,14 @@ export class Stranger implements Station {
     const text = formatAddress(address);
     const link = this.kernel.addMacvlan(`veth${bytes}`, this.nic, mac);
     this.kernel.moveLink(link, this.kernel.addNamespace(`${this.name}/${text}`), 'eth0');
-    this.kernel.addAddress(link, address, this.#spec.prefixLength);
+    this.kernel.addAddress(link, address, prefixLengthOf(address));
     this.kernel.setUp(link, true);
     this.#containers.set(text, link);
   }
+}
+
+function prefixLengthOf({ family }: Address): number {
+  return SUBNETS[family].prefixLength;
 }
 
 /** The address that another uses, or asks for in order to use it. */

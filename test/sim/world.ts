@@ -3,17 +3,21 @@ import { createHash } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Audit, recordsIn } from './audit.ts';
-import type { NetworkSpec, Start } from './container.ts';
-import { Engine, NONE_LEFT } from './engine.ts';
+import { Audit, isManagers, leaseRecords, recordsIn } from './audit.ts';
+import type { CallSeen, NetworkSpec, Start } from './container.ts';
+import { Engine } from './engine.ts';
 import { Host, type Line, PARENT } from './host.ts';
-import { COLLECTED_MS, Judge, QUIET_MS, USUAL_RATE, type Violation, daemonOf, seconds } from './judge.ts';
+import { COLLECTED_MS, Judge, USUAL_RATE, type Violation, daemonOf, seconds } from './judge.ts';
+import { parseAddress } from './kernel/address.ts';
 import { GOOD, Lan, type Quality } from './lan.ts';
 import { Random } from './random.ts';
 import { type Burst, SETTLED_MS, burstsOf } from './quiet.ts';
 import { EtcdWorld } from './etcd/world.ts';
-import { SUBNETS, type Scenario, type Step, rangeOf, subpoolOf } from './scenario.ts';
+import { Progress } from './progress.ts';
+import { GATEWAY, type Scenario, type Step } from './scenario.ts';
 import { Stranger } from './strangers.ts';
+import { SUBNETS, familiesOf, rangeOf, rangeOfFamily, subpoolOf } from './subnets.ts';
+import { Swarm } from './swarm.ts';
 import { scheduler } from './time.ts';
 
 const QUALITIES: Readonly<Record<Scenario['quality'], Quality>> = {
@@ -63,6 +67,16 @@ const END_MS = 100_000;
 /** The longest that a fault lasts. */
 const MENDED_MS = 80_000;
 
+/** A daemon that was killed is back by then. */
+const KILLED_MS = 1500;
+const SWARM_NETWORK = 'dgqfni1fpk397osx2mlscegj6';
+
+type LeaderStep = Extract<Step, { do: 'change leader' | 'kill leader after' | 'kill leading engine' }>;
+
+function isOfLeader(step: Step): step is LeaderStep {
+  return ['change leader', 'kill leader after', 'kill leading engine'].includes(step.do);
+}
+
 /** Runs it until the end, or until something is wrong. */
 export async function play(scenario: Scenario, manner: Manner = {}): Promise<Outcome> {
   scheduler.reset();
@@ -85,6 +99,9 @@ class World {
   readonly #judge: Judge;
   readonly #etcd: EtcdWorld | null;
   readonly #audit: Audit;
+  readonly #progress: Progress;
+  /** Null where the hosts are in none. */
+  readonly #swarm: Swarm | null;
   readonly #violations: Violation[] = [];
   readonly #hash = createHash('sha256');
   readonly #log: string[] = [];
@@ -111,16 +128,17 @@ class World {
         kind,
         random: random.fork(name),
         port: this.#lan.plug(name),
-        prefixLength: SUBNETS[scenario.family].prefixLength,
         subnet,
       });
     });
+    this.#filterPorts(random);
     this.#judge = new Judge({
       lan: this.#lan,
       hosts: this.#hosts,
       engines: this.#engines,
       strangers: this.#strangers,
       probeRate: scenario.probeRate || USUAL_RATE,
+      knowsNeighbour: scenario.filter?.hasRouter === true,
       gateways: new Set(scenario.hosts.map(({ gateway }) => gateway)),
       onViolation: (violation) => {
         this.#violations.push(violation);
@@ -134,6 +152,43 @@ class World {
       directoryOf: (host) => this.#directoryOf(host),
       violate: (rule, what) => this.#judge.violate(rule, what),
     });
+    const [judge, engines, strangers] = [this.#judge, this.#engines, this.#strangers];
+    this.#progress = new Progress({ scenario, judge, hosts: this.#hosts, engines, strangers });
+    this.#swarm = scenario.isSwarm ? this.#makeSwarm() : null;
+  }
+
+  /** Ports that let through only what is for the NIC, or from it, and a router that hosts know. */
+  #filterPorts(random: Random): void {
+    const { filter } = this.#scenario;
+    if (filter === null) return;
+    for (const { port, nic } of this.#hosts) {
+      port.allowed = new Set([nic.mac]);
+      port.isSecured = filter.how === 'security';
+    }
+    if (!filter.hasRouter) return;
+    const name = `stranger${this.#strangers.length + 1}`;
+    const router = new Stranger({
+      name,
+      kind: 'router',
+      random: random.fork(name),
+      port: this.#lan.plug(name),
+      subnet: [],
+    });
+    router.take(GATEWAY);
+    const address = parseAddress(GATEWAY);
+    for (const host of this.#hosts) if (address !== undefined) host.addRoute(address, router.nic.macAddress);
+  }
+
+  #makeSwarm(): Swarm {
+    return new Swarm({
+      engines: this.#engines,
+      network: { ...this.#networkOf(0), isOfSwarm: true },
+      violate: (rule, what) => this.#judge.violate(rule, what),
+      isCalm: ({ host }, forMs) => this.#judge.calmSince(host.name, daemonOf(host)) < scheduler.nowMs - forMs,
+      freeFor: (forMs) => this.#progress.freeFor(forMs),
+      refused: (node, address, error) => this.#progress.judgeNode(node, address, error),
+      noteUse: (address) => this.#judge.noteUse(address),
+    });
   }
 
   #directoryOf({ name }: { readonly name: string }): string {
@@ -146,8 +201,13 @@ class World {
       this.#write(`${host.name} ${line.level} ${line.message} ${JSON.stringify(line.fields)}`);
     };
     const directory = this.#directoryOf({ name });
-    const { probeRate } = this.#scenario;
-    const settings = { ...this.#etcd?.settings, ...(probeRate > 0 && { PROBE_RATE: String(probeRate) }) };
+    const { probeRate, isSwarm, asksLan } = this.#scenario;
+    const settings = {
+      ...this.#etcd?.settings,
+      ...(probeRate > 0 && { PROBE_RATE: String(probeRate) }),
+      ...(isSwarm && { SCOPE: 'global' }),
+      ...(!asksLan && { PROBE: 'off' }),
+    };
     const host = new Host({ name, random: random.fork(name), port: this.#lan.plug(name), directory, settings, onLine });
     host.etcd = this.#etcd?.networkOf(name) ?? null;
     return host;
@@ -158,20 +218,42 @@ class World {
       host,
       random: random.fork(`${host.name} engine`),
       onStart: (start) => this.#started(start),
-      onCall: (call) => this.#judge.hearCall(call),
+      onCall: (call) => this.#hearCall(call),
     });
+  }
+
+  #hearCall(call: CallSeen): void {
+    this.#judge.hearCall(call);
+    this.#swarm?.hearCall(call);
   }
 
   async play(): Promise<Outcome> {
     const { steps, lengthMs } = this.#scenario;
     for (const host of this.#hosts) host.start();
-    for (const [index, engine] of this.#engines.entries())
-      scheduler.world(1000 + index, () => engine.do(() => engine.createNetwork(this.#networkOf(index))));
+    this.#makeNetworks();
     const isOver = () => this.#violations.length > 0;
     for (const burst of burstsOf(steps)) if (!isOver()) await this.#playBurst(burst, isOver);
     if (!isOver()) await this.#passTo(lengthMs, isOver);
     if (!isOver()) await this.#end(isOver);
     return this.#outcome();
+  }
+
+  #makeNetworks(): void {
+    const swarm = this.#swarm;
+    if (swarm !== null) return void scheduler.world(1000, () => swarm.lead(swarm.leadingEngine));
+    for (const [index, engine] of this.#engines.entries())
+      scheduler.world(1000 + index, () => engine.do(() => engine.createNetwork(this.#networkOf(index))));
+  }
+
+  /** Nothing has happened for long. */
+  #lookInQuiet(isSettled: boolean): void {
+    this.#audit.look(isSettled);
+    if (!isSettled) return;
+    this.#swarm?.audit(({ host }) => {
+      const records = leaseRecords(join(this.#directoryOf(host), 'tsmacvlan.db'));
+      const managers = records.filter(({ kind, realm }) => kind === 'container' && isManagers(realm));
+      return new Map(managers.map(({ address, askedBy }) => [address, askedBy === undefined]));
+    });
   }
 
   async #playBurst({ atMs, steps }: Burst, isOver: () => boolean): Promise<void> {
@@ -188,7 +270,7 @@ class World {
     while (!isOver() && calendarMs - scheduler.calendarMs > SETTLED_MS) {
       await scheduler.run(scheduler.nowMs + SETTLED_MS, isOver);
       if (isOver() || !this.#isQuiet) continue;
-      this.#audit.look(true);
+      this.#lookInQuiet(true);
       if (this.#manner.isWhole) continue;
       scheduler.cutMs += Math.max(0, calendarMs - scheduler.calendarMs - LAST_MS);
     }
@@ -204,11 +286,14 @@ class World {
   async #end(isOver: () => boolean): Promise<void> {
     this.#isEnding = true;
     await scheduler.run(scheduler.nowMs + MENDED_MS, isOver);
-    if (!isOver() && this.#isQuiet) this.#audit.look(false);
+    if (!isOver() && this.#isQuiet) this.#lookInQuiet(false);
     for (const host of this.#hosts) this.#records.push(...recordsIn(join(this.#directoryOf(host), 'tsmacvlan.db')));
-    for (const engine of this.#engines)
-      for (const name of [...engine.containers.keys()]) engine.do(() => engine.stop(name));
+    this.#swarm?.stopAll();
+    if (this.#swarm === null)
+      for (const engine of this.#engines)
+        for (const name of [...engine.containers.keys()]) engine.do(() => engine.stop(name));
     await scheduler.run(scheduler.nowMs + END_MS, isOver);
+    this.#swarm?.removeNetwork();
     for (const [index, engine] of this.#engines.entries())
       engine.do(() => engine.removeNetwork(this.#networkOf(index).id));
     await scheduler.run(scheduler.nowMs + COLLECTED_MS, isOver);
@@ -216,17 +301,23 @@ class World {
   }
 
   #networkOf(index: number): NetworkSpec {
-    const { family, hosts } = this.#scenario;
-    const { subnet, prefixLength } = SUBNETS[family];
+    const { hosts, addresses, isSwarm } = this.#scenario;
     return {
-      id: `${index + 1}`.repeat(64),
-      subnet,
-      range: subpoolOf(this.#scenario),
-      gateway: hosts[index]?.gateway ?? null,
+      id: isSwarm ? SWARM_NETWORK : `${index + 1}`.repeat(64),
+      subnets: familiesOf(this.#scenario).map((family) => {
+        const { subnet, prefix, prefixLength } = SUBNETS[family];
+        const named = hosts[index]?.gateway ?? '';
+        return {
+          subnet,
+          range: subpoolOf(addresses, family),
+          gateway: named.startsWith(prefix) ? named : `${prefix}1`,
+          addresses: rangeOfFamily(addresses, family),
+          prefixLength,
+        };
+      }),
       isDockersIpam: hosts[index]?.isDockersIpam ?? false,
       options: { parent: PARENT },
-      addresses: rangeOf(this.#scenario),
-      prefixLength,
+      isOfSwarm: isSwarm,
     };
   }
 
@@ -236,19 +327,40 @@ class World {
     this.#write(`STEP ${JSON.stringify(step)}`);
     if ('stranger' in step) this.#doStranger(step, this.#strangers[step.stranger] as Stranger);
     else if (step.do === 'start' || step.do === 'stop') this.#doContainer(step, this.#engines[step.host] as Engine);
+    else if (isOfLeader(step)) this.#doLeader(step);
     else if (!('host' in step)) this.#doEtcd(step);
     else this.#doFault(step, this.#hosts[step.host] as Host, this.#engines[step.host] as Engine);
   }
 
   #doContainer(step: Extract<Step, { do: 'start' | 'stop' }>, engine: Engine): void {
     if (!engine.isRunning || engine.host.isAsleep) return;
+    if (this.#swarm !== null) {
+      if (step.do === 'start') return this.#swarm.start(engine, step.container);
+      return this.#swarm.stop(engine, step.container);
+    }
     const networkId = this.#networkOf(step.host).id;
     if (step.do === 'start') engine.do(() => engine.start(step.container, networkId, step.wanted));
     else
       engine.do(async () => {
-        const address = await engine.stop(step.container);
-        if (address !== null) this.#judge.noteUse(address);
+        for (const address of await engine.stop(step.container)) this.#judge.noteUse(address);
       });
+  }
+
+  /** What is done to whoever leads the swarm. */
+  #doLeader(step: LeaderStep): void {
+    const swarm = this.#swarm;
+    if (swarm === null) return;
+    this.#count(step.do);
+    const engine = swarm.leadingEngine;
+    const { host } = engine;
+    switch (step.do) {
+      case 'change leader':
+        return swarm.changeLeader();
+      case 'kill leader after':
+        return host.daemon?.afterSteps(step.steps, () => this.#killDaemon(host, step.forMs));
+      case 'kill leading engine':
+        return this.#killEngine(host, engine, step.forMs);
+    }
   }
 
   #doStranger(step: Extract<Step, { stranger: number }>, stranger: Stranger): void {
@@ -279,7 +391,7 @@ class World {
     scheduler.world(forMs, () => this.#judge.calm('peace'));
   }
 
-  #doEtcd(step: Exclude<Step, { host: number } | { stranger: number }>): void {
+  #doEtcd(step: Exclude<Step, { host: number } | { stranger: number } | LeaderStep>): void {
     this.#count(step.do);
     this.#etcd?.do(step);
     if ('forMs' in step) this.#during('etcd', step.forMs, () => this.#etcd?.mend(step));
@@ -330,6 +442,8 @@ class World {
           host.kill();
           host.start();
         });
+      case 'break disk':
+        return this.#breakDisk(host, step);
       case 'cut etcd':
         this.#etcd?.cut(host.name, true);
         return this.#during(daemonOf(host), step.forMs, () => this.#etcd?.cut(host.name, false));
@@ -370,6 +484,21 @@ class World {
     });
   }
 
+  /** Writes fail from one of its next changes on. When they succeed again, nobody starts the daemon for that. */
+  #breakDisk(host: Host, { changes, how, kills, forMs }: Extract<Step, { do: 'break disk' }>): void {
+    host.disk.breakAfter(changes, how, () => {
+      if (kills) scheduler.world(0, () => this.#killDaemon(host, Math.min(forMs, KILLED_MS)));
+    });
+    this.#crashed(host);
+    this.#during(daemonOf(host), forMs, () => {
+      host.disk.mend();
+      this.#crashed(host);
+      // One that could not start is started again, as systemd does.
+      if (!host.isServing) host.kill();
+      host.start();
+    });
+  }
+
   #sleepHost(host: Host, engine: Engine, forMs: number): void {
     if (host.isAsleep) return;
     host.sleep();
@@ -394,6 +523,8 @@ class World {
   }
 
   #restart(host: Host, engine: Engine): void {
+    const swarm = this.#swarm;
+    if (swarm !== null) return engine.restart(async () => swarm.nodeIsBack(engine));
     const networkId = `${this.#hosts.indexOf(host) + 1}`.repeat(64);
     engine.restart(async (names) => {
       for (const name of names) await engine.start(name, networkId, null);
@@ -403,6 +534,7 @@ class World {
   #killEngine(host: Host, engine: Engine, forMs: number): void {
     if (!engine.isRunning) return;
     engine.kill();
+    this.#swarm?.lost(engine);
     this.#crashed(host);
     scheduler.world(forMs, () => this.#restart(host, engine));
   }
@@ -415,49 +547,14 @@ class World {
   // --- what came of it ---------------------------------------------------------------------------------------------
 
   #started(start: Start): void {
-    const { host, container, address, wanted, refusal, beganAtMs } = start;
-    this.#write(`START ${host.name}/${container} ${address ?? ''} ${refusal ?? 'ok'}`);
+    const { host, container, grants, wanted, refusal } = start;
+    this.#write(`START ${host.name}/${container} ${[...grants.keys()].join(' ')} ${refusal ?? 'ok'}`);
     if (refusal === null) this.#containers++;
     else {
       this.#refusals++;
-      this.#judgeRefusal(start, beganAtMs);
+      if (!this.#isEnding && this.#swarm === null) this.#progress.judgeRefusal(start);
     }
-    for (const used of [address, wanted]) if (used !== null) this.#judge.noteUse(used);
-  }
-
-  /** Somebody had to get an address: the LAN was quiet and one was free. */
-  #judgeRefusal({ host, address, wanted, refusal }: Start, beganAtMs: number): void {
-    const index = this.#hosts.indexOf(host);
-    const isDockersIpam = this.#scenario.hosts[index]?.isDockersIpam ?? false;
-    if (
-      refusal === NONE_LEFT ||
-      this.#isEnding ||
-      (isDockersIpam && wanted === null) ||
-      this.#scenario.quality !== 'good'
-    )
-      return;
-    if (this.#judge.calmSince('lan', 'peace', 'etcd', host.name, daemonOf(host)) > beganAtMs - QUIET_MS) return;
-    // Whoever took the address after it was given had it before the container.
-    if (address !== null && this.#judge.holdersOf(address).some(({ sinceMs }) => sinceMs >= beganAtMs)) return;
-    // Addresses of a host that is lost, or was, are nobody's for a while.
-    if (
-      this.#scenario.isShared &&
-      this.#judge.calmSince(...this.#hosts.flatMap((one) => [one.name, daemonOf(one)])) > beganAtMs - COLLECTED_MS
-    )
-      return;
-    if (this.#judge.calmSince(`${host.name} leases`) > beganAtMs - COLLECTED_MS) return;
-    const gateways = this.#scenario.hosts.map(({ gateway }) => gateway);
-    const candidates = (wanted === null ? rangeOf(this.#scenario) : [wanted]).filter((one) => !gateways.includes(one));
-    const free = candidates.filter((address) => this.#freeSince(address) < beganAtMs - QUIET_MS);
-    if (free.length > 0)
-      this.#judge.violate('progress', `${host.name} was refused “${refusal}” while ${free[0]} was free`);
-  }
-
-  /** Since when nobody has the address, or is on the way to it. */
-  #freeSince(address: string): number {
-    const isOnTheWay =
-      this.#engines.some((engine) => engine.isUsing(address)) || this.#strangers.some((one) => one.wants(address));
-    return isOnTheWay ? Number.POSITIVE_INFINITY : this.#judge.freeSince(address);
+    for (const used of [...grants.keys(), wanted]) if (used !== null) this.#judge.noteUse(used);
   }
 
   #count(fault: string): void {

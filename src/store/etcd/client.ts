@@ -270,6 +270,7 @@ export class Etcd {
   /** From now on only members of this cluster are listened to; the empty one stands for whichever answers. */
   keepTo(clusterId: string): void {
     this.#clusterId = clusterId;
+    for (const [endpoint, other] of this.#others) if (other === clusterId) this.#others.delete(endpoint);
   }
 
   /**

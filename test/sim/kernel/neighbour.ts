@@ -19,6 +19,7 @@ import type { Kernel } from './kernel.ts';
 
 const ETHERTYPE_ARP = 0x0806;
 const ARP_TARGET_AT = 38;
+const ARP_LENGTH = 42;
 const ETHERTYPE_IPV6 = 0x86dd;
 
 /** An entry of the host's table. */
@@ -44,6 +45,7 @@ export class Neighbours {
     const type = frame.readUInt16BE(12);
     if (!link.hasArp) return;
     if (type === ETHERTYPE_ARP) {
+      if (frame.length < ARP_LENGTH) return;
       const isForUs = link.namespace.hasIPv4(frame.readUInt32BE(ARP_TARGET_AT));
       if (!isForUs && (this.entries.size === 0 || link.namespace !== this.#kernel.host)) return;
       const packet = decodeArp(frame);

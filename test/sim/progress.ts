@@ -1,0 +1,90 @@
+/** What a start that was refused says of the daemon: whether somebody had to get an address, for the LAN was quiet and one was free. */
+import { type Start, isIPv6 } from './container.ts';
+import { type Engine, NONE_LEFT } from './engine.ts';
+import type { Host } from './host.ts';
+import { COLLECTED_MS, type Judge, QUIET_MS, daemonOf } from './judge.ts';
+import type { Scenario } from './scenario.ts';
+import type { Stranger } from './strangers.ts';
+import { familiesOf, rangeOf, rangeOfFamily } from './subnets.ts';
+import { scheduler } from './time.ts';
+
+interface Parts {
+  readonly scenario: Scenario;
+  readonly judge: Judge;
+  readonly hosts: readonly Host[];
+  readonly engines: readonly Engine[];
+  readonly strangers: readonly Stranger[];
+}
+
+export class Progress {
+  readonly #parts: Parts;
+  /** Starts that came to nothing, by host: each may have left an address leased that nobody else knows of. */
+  readonly #refused = new Map<Host, number[]>();
+
+  constructor(parts: Parts) {
+    this.#parts = parts;
+  }
+
+  judgeRefusal(start: Start): void {
+    const { host, wanted, refusal, beganAtMs, grants } = start;
+    const { scenario, hosts, judge } = this.#parts;
+    const lost = this.#lostLately(host, beganAtMs);
+    this.#refused.set(host, [...(this.#refused.get(host) ?? []), scheduler.nowMs]);
+    const isDockersIpam = scenario.hosts[hosts.indexOf(host)]?.isDockersIpam ?? false;
+    if (refusal === NONE_LEFT || (isDockersIpam && wanted === null) || scenario.quality !== 'good') return;
+    if (judge.calmSince('lan', 'peace', 'etcd', host.name, daemonOf(host)) > beganAtMs - QUIET_MS) return;
+    // Whoever took the address after it was given had it before the container.
+    if ([...grants.keys()].some((address) => judge.wasTakenSince(address, beganAtMs))) return;
+    if ([...grants.keys()].some((address) => judge.isHeldByLate(address))) return;
+    // Addresses of a host that is lost, or was, are nobody's for a while.
+    if (scenario.isShared && judge.calmSince(...this.#machines()) > beganAtMs - COLLECTED_MS) return;
+    const isLeaking = judge.calmSince(`${host.name} leases`) > beganAtMs - COLLECTED_MS;
+    if (isLeaking && wanted !== null) return;
+    const free = this.#candidates(start, isLeaking ? COLLECTED_MS : QUIET_MS);
+    if (free.some(({ length }) => length <= (isLeaking ? lost : 0))) return;
+    const [first] = free.flat();
+    if (first !== undefined) judge.violate('progress', `${host.name} was refused “${refusal}” while ${first} was free`);
+  }
+
+  /** By family: addresses that the start could have got. */
+  #candidates({ wanted, beganAtMs }: Start, forMs: number): string[][] {
+    const { addresses } = this.#parts.scenario;
+    return familiesOf(this.#parts.scenario).map((family) => {
+      const isNamed = wanted !== null && isIPv6(wanted) === (family === 'IPv6');
+      return this.#free(isNamed ? [wanted] : rangeOfFamily(addresses, family), beganAtMs - forMs);
+    });
+  }
+
+  #machines(): string[] {
+    return this.#parts.hosts.flatMap((host) => [host.name, daemonOf(host)]);
+  }
+
+  #lostLately(host: Host, untilMs: number): number {
+    return (this.#refused.get(host) ?? []).filter((atMs) => atMs > untilMs - COLLECTED_MS).length;
+  }
+
+  /** A node of a swarm, which does not ask the LAN, was refused what the leader gave out. */
+  judgeNode({ host }: Engine, address: string, error: string): void {
+    const { scenario, judge } = this.#parts;
+    if (scenario.asksLan || judge.holdersOf(address).length > 0) return;
+    if (judge.calmSince(host.name, daemonOf(host), `${host.name} leases`) > scheduler.nowMs - COLLECTED_MS) return;
+    judge.violate('progress', `${host.name} was refused “${error}” for ${address}, which the swarm’s leader gave out`);
+  }
+
+  /** Addresses of the range that nobody has had, or was on the way to, for so long. */
+  freeFor(forMs: number): string[] {
+    return this.#free(rangeOf(this.#parts.scenario), scheduler.nowMs - forMs);
+  }
+
+  #free(addresses: readonly string[], sinceMs: number): string[] {
+    const gateways = this.#parts.scenario.hosts.map(({ gateway }) => gateway);
+    return addresses.filter((one) => !gateways.includes(one) && this.#freeSince(one) < sinceMs);
+  }
+
+  /** Since when nobody has the address, or is on the way to it. */
+  #freeSince(address: string): number {
+    const { engines, strangers, judge } = this.#parts;
+    const isOnTheWay = engines.some((engine) => engine.isUsing(address)) || strangers.some((one) => one.wants(address));
+    return isOnTheWay ? Number.POSITIVE_INFINITY : judge.freeSince(address);
+  }
+}
