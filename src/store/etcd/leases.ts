@@ -174,7 +174,8 @@ export class SharedLeases implements LeaseTable {
       if (lease === undefined) kept.push(named(key));
       else if (lease.kind === 'container' && !(await this.#isOfOtherDriver(lease))) used++;
     }
-    if (kept.length + used === 0 && this.isSettled) await registry.membership.settlePlace();
+    // Before all of it was read this host knows nothing of what it has.
+    if (kept.length + used === 0 && this.isSettled && !registry.isHeld) await registry.membership.settlePlace();
     return kept;
   }
 
