@@ -299,7 +299,7 @@ export class SharedLeases implements LeaseTable {
   #tell(key: string): void {
     const [realm, address] = partsOf(key);
     const isTaken = this.#parts.view.at(key) !== undefined;
-    const other = this.#parts.view.foreign(key)?.kind ?? null;
+    const other = this.#parts.view.kindOfOther(key) ?? null;
     for (const listener of this.#listeners) listener({ realm, address }, isTaken, other);
   }
 
@@ -383,6 +383,8 @@ export class SharedLeases implements LeaseTable {
    */
   async #declare(key: string, lease: Lease | undefined, isRefused = false): Promise<void> {
     const { registry, view } = this.#parts;
+    // Of most that is heard of other hosts there is nothing to say.
+    if (lease === undefined && !this.#reported.has(key) && !view.isRival(key)) return;
     const claimants = isRefused ? (view.at(key)?.claim.nodes ?? []) : [];
     const claiming = claimants.filter((node) => node !== this.node).map((node) => [node, ''] as const);
     const others = new Map(lease === undefined ? [] : [...claiming, ...view.rivals(key)]);
