@@ -24,7 +24,7 @@ import { DatabaseSync } from 'node:sqlite';
 import { getSystemErrorMessage } from 'node:util';
 import * as errors from '../errors.ts';
 import { type Records, TABLES, type TableName } from '../model.ts';
-import { dropNode, restoreNode } from './etcd/identity.ts';
+import { peekNode, renameNode } from './etcd/identity.ts';
 import { canonical, DATABASE, holdDirectory, readLocalStore, RESTORED, storeFailure } from './local.ts';
 import { MIGRATIONS, migrate } from './schema.ts';
 import { HELD_IN } from './snapshot.ts';
@@ -126,7 +126,8 @@ export async function restoreBackup(directory: string, file: string, backup: Bac
   try {
     build(scratch, backup);
     await check(scratch, file);
-    const aside = putInPlace(scratch, target, backup.node);
+    const { node } = backup;
+    const aside = putInPlace(scratch, target, node !== null && (await isToBeNamed(directory, node)) ? node : null);
     syncDirectory(dirname(target));
     if (aside !== null) removeOlder(target, aside);
     return aside;
@@ -139,18 +140,38 @@ export async function restoreBackup(directory: string, file: string, backup: Bac
 }
 
 /**
- * The host's name goes before its records: with these alone, after a crash, it would begin in a shared store as a new host whose
- * addresses are all another one's. With its name alone it is a host that asks the LAN before it gives back what it does not know of.
+ * Whether the host is to have the backup's name in a shared store. It keeps one under which it has addresses; a daemon that was
+ * started on a new disk before the restore got a name, and has none yet.
+ */
+async function isToBeNamed(directory: string, node: string): Promise<boolean> {
+  const present = peekNode(directory);
+  return present === null || (present !== node && (await hasNoAddresses(directory)));
+}
+
+async function hasNoAddresses(directory: string): Promise<boolean> {
+  try {
+    const store = readLocalStore(directory);
+    const leases = await store.leases.list().finally(() => store.close());
+    return leases.length === 0;
+  } catch {
+    // What is damaged, or gone, perhaps had some.
+    return false;
+  }
+}
+
+/**
+ * The host's name, null where it keeps what it has, goes before its records: with these alone, after a crash, it would begin in a
+ * shared store as a new host whose addresses are all another one's. With its name alone it is a host that asks the LAN before it
+ * gives back what it does not know of.
  */
 function putInPlace(scratch: string, target: string, node: string | null): string | null {
-  const directory = dirname(target);
-  const isNamed = node !== null && restoreNode(directory, node);
+  const undo = node === null ? () => undefined : renameNode(dirname(target), node);
   try {
     const aside = setAside(target);
     renameSync(scratch, target);
     return aside;
   } catch (error) {
-    if (isNamed) dropNode(directory);
+    undo();
     throw error;
   }
 }

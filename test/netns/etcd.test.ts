@@ -1,8 +1,9 @@
 /** The store that hosts share, on a real etcd: the cases of every store, and hosts that want the same addresses. */
 import assert from 'node:assert/strict';
-import { mkdtempSync } from 'node:fs';
+import { copyFileSync, mkdtempSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test, type TestContext } from 'node:test';
+import { setImmediate as immediate } from 'node:timers/promises';
 import { formatAddress } from '../../src/address.ts';
 import type { PluginError } from '../../src/errors.ts';
 import type { Probe } from '../../src/ipam/driver.ts';
@@ -246,6 +247,23 @@ describe('etcd', { skip: outsideLab(), timeout: 500_000 }, () => {
       client.close();
     },
   );
+
+  test('what a host had at another place is not given back before it has read what that is', options, async (t) => {
+    const [cluster, there, here] = [nextCluster(), scratch(), scratch()];
+    const before = openShared(there, etcd.endpoints, cluster);
+    await before.leases.insert(leaseRecord('192.168.1.2'));
+    await before.close();
+    for (const file of ['node', 'stopped']) copyFileSync(join(there, file), join(here, file));
+    const after = openShared(here, etcd.endpoints, cluster);
+    t.after(() => after.close());
+    // Looks for leaks at every moment of the start.
+    const looks: Promise<unknown>[] = [];
+    for (; !after.diary.includes('the shared store can be reached'); await immediate()) looks.push(after.leases.kept());
+    await Promise.all(looks);
+    await until(() => after.leases.isSettled);
+    assert.deepEqual(await claimsOf(cluster), ['192.168.1.2']);
+    assert.equal((await after.leases.kept()).length, 1);
+  });
 
   test('another schema is refused', options, async (t) => {
     const cluster = nextCluster();

@@ -4,7 +4,7 @@
  * is played with PROBE=off, where etcd alone keeps an address from being given out again, and with PROBE=fast at the same time.
  */
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -97,6 +97,25 @@ describe('machines that are copied', { skip: outsideLab(), timeout: 300_000, con
           if (!isWhole) await plugin.stop('SIGKILL');
         }
         assert.deepEqual(moments, ['', 'node', 'node tsmacvlan.db']);
+        // Where the service runs before the restore it is a new host without addresses, and ends as one.
+        await plugin.stop('SIGKILL');
+        rmSync(disk, { recursive: true });
+        await plugin.start();
+        await plugin.stop();
+        assert.notEqual(readFileSync(join(disk, 'node'), 'utf8'), node);
+        await plugin.commandInside('restore', BACKUP);
+        assert.equal(readFileSync(join(disk, 'node'), 'utf8'), node);
+        await owners.etcd.must('del', '--prefix', owners.key('nodes/two-'));
+        await plugin.start();
+        await engine.run(network);
+        assert.doesNotMatch(plugin.log(), /an address of this host is another one’s too/);
+        // But who has addresses keeps the name that goes with them.
+        await plugin.stop();
+        writeFileSync(join(disk, 'node'), 'two-0123456789ab\n');
+        await plugin.commandInside('restore', BACKUP);
+        assert.equal(readFileSync(join(disk, 'node'), 'utf8'), 'two-0123456789ab\n');
+        writeFileSync(join(disk, 'node'), node);
+        await plugin.start();
         await engine.run(network);
         assert.deepEqual(await owners.doubled(), []);
       });

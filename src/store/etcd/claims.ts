@@ -110,6 +110,11 @@ export class Registry {
     this.#held.promise.catch(() => undefined);
   }
 
+  /** Whether changes wait. */
+  get isHeld(): boolean {
+    return this.#held !== undefined;
+  }
+
   /** Changes go on; those that waited fail with the refusal, if there is one: what they rest on is not so any more. */
   release(refusal: errors.PluginError | null): void {
     if (refusal === null) this.#held?.resolve();

@@ -84,20 +84,14 @@ export function peekNode(stateDirectory: string): string | null {
   return existsSync(file) ? (readName(file)[0] ?? null) : null;
 }
 
-/**
- * The name it had, where it has none any more: what it claimed in a shared store stands there by this name. Answers whether it was
- * written.
- */
-export function restoreNode(stateDirectory: string, node: string): boolean {
+/** From now on it is this node: what it claimed in a shared store stands there by this name. What is answered undoes it. */
+export function renameNode(stateDirectory: string, node: string): () => void {
   const file = join(resolve(stateDirectory), 'node');
-  const isWanted = !existsSync(file) && NODE_FILE.test(node);
-  if (isWanted) writeWhole(file, `${node}\n`);
-  return isWanted;
-}
-
-/** It has none, as before restoreNode(). */
-export function dropNode(stateDirectory: string): void {
-  rmSync(join(resolve(stateDirectory), 'node'), { force: true });
+  const before = existsSync(file) ? readFileSync(file, 'utf8') : null;
+  // What a backup says could be anything.
+  if (!NODE_FILE.test(node)) return () => undefined;
+  writeWhole(file, `${node}\n`);
+  return () => (before === null ? rmSync(file, { force: true }) : writeWhole(file, before));
 }
 
 /** From now on this host refuses to be the node, also while the other machine is off. */

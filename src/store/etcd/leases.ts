@@ -174,7 +174,8 @@ export class SharedLeases implements LeaseTable {
       if (lease === undefined) kept.push(named(key));
       else if (lease.kind === 'container' && !(await this.#isOfOtherDriver(lease))) used++;
     }
-    if (kept.length + used === 0 && this.isSettled) await registry.membership.settlePlace();
+    // Before all of it was read this host knows nothing of what it has.
+    if (kept.length + used === 0 && this.isSettled && !registry.isHeld) await registry.membership.settlePlace();
     return kept;
   }
 
@@ -298,7 +299,7 @@ export class SharedLeases implements LeaseTable {
   #tell(key: string): void {
     const [realm, address] = partsOf(key);
     const isTaken = this.#parts.view.at(key) !== undefined;
-    const other = this.#parts.view.foreign(key)?.kind ?? null;
+    const other = this.#parts.view.kindOfOther(key) ?? null;
     for (const listener of this.#listeners) listener({ realm, address }, isTaken, other);
   }
 
@@ -382,6 +383,8 @@ export class SharedLeases implements LeaseTable {
    */
   async #declare(key: string, lease: Lease | undefined, isRefused = false): Promise<void> {
     const { registry, view } = this.#parts;
+    // Of most that is heard of other hosts there is nothing to say.
+    if (lease === undefined && !this.#reported.has(key) && !view.isRival(key)) return;
     const claimants = isRefused ? (view.at(key)?.claim.nodes ?? []) : [];
     const claiming = claimants.filter((node) => node !== this.node).map((node) => [node, ''] as const);
     const others = new Map(lease === undefined ? [] : [...claiming, ...view.rivals(key)]);

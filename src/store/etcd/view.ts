@@ -1,5 +1,5 @@
 /** What the shared store says, in memory: which host claims which address, and which hosts are alive, or were. */
-import type { Holder, Lease } from '../../model.ts';
+import type { Holder, Lease, LeaseKind } from '../../model.ts';
 import type { Position } from './client.ts';
 import { type Claim, type Entry, isShared, type News } from './claims.ts';
 import { COMMAND, type LastClaim } from './identity.ts';
@@ -210,6 +210,12 @@ export class View {
     const isOurs = nodes.length === 1 && nodes[0] === this.#node && heir === undefined;
     if (isOurs && !this.#entries.has(key)) this.#answered.set(key, entry.revision);
     this.#change(key, entry, entry.revision);
+  }
+
+  /** What another host has the address for; undefined when none but this host has it. */
+  kindOfOther(key: string): LeaseKind | undefined {
+    const claim = this.#entries.get(key)?.claim;
+    return claim?.nodes.some((one) => one !== this.#node) === true ? claim.kind : undefined;
   }
 
   /** Another host's lease; undefined when none but this host has the address. */
