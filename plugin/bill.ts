@@ -96,7 +96,9 @@ async function nodeOf(architecture: Architecture): Promise<Component> {
       throw new Error(`${name} in Node is new; plugin/bill.ts has to say under which license it is`);
     return license === null || version === '' ? [] : [{ type: 'library', name, version, licenses: licenses(license) }];
   });
-  return { ...ofNpm('platform', locked as Package), components };
+  // Reports of faults in Node name it so, and not its npm package.
+  const cpe = `cpe:2.3:a:nodejs:node.js:${versions['node']}:*:*:*:*:*:*:*`;
+  return { ...ofNpm('platform', locked as Package), cpe, components };
 }
 
 function systemLibraries(root: string, { libraries, architecture }: Artefacts): Component[] {

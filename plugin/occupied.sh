@@ -1,6 +1,6 @@
 # Asked before an installation changes anything: is another tsmacvlan here? It would be refused at its start, and at the next boot the
-# one that starts first, with an empty state, would keep out the one that knows the containers. By make install, and by the .deb in
-# front of what dpkg asks (plugin/deb.ts): there is no other program yet. `occupied make` or `occupied deb` says who asks.
+# one that starts first, with an empty state, would keep out the one that knows the containers. By make install, and by the .deb, as a part
+# of its scripts (plugin/deb.ts): there is no other program yet. `occupied make` or `occupied deb` says who asks.
 occupied() {
   reason=
   plugin=$(enabled_plugins | head -n 1)
