@@ -12,7 +12,7 @@ NODE_IS_OLD := $(shell node -e 'const [a, b] = process.versions.node.split(".");
 PINNED := $(RUNTIME)/.package-lock.json
 READY := $(if $(NODE_IS_OLD),$(PINNED)) node_modules/.package-lock.json
 
-.PHONY: help build check watch unit test-netns test-docker test durations lifecycle parity sim sim-reverted kills crashes backups claims owners scale fuzz soak outages reboots squatters races swarm-long demo bench clean tables proto single plugin plugin-enable push install uninstall release sign
+.PHONY: help build check watch unit test-netns test-docker test durations lifecycle parity sim sim-reverted kills crashes backups claims owners scale fuzz soak outages reboots squatters races swarm-long demo screenshots bench clean tables proto single plugin plugin-enable push install uninstall release sign
 
 # The managed plugin's name on this engine. With any tag but `latest`, `-d tsmacvlan` works too (docs/install.md).
 PLUGIN ?= tsmacvlan:lan
@@ -41,6 +41,8 @@ BUNDLE = esbuild src/tsmacvlan.ts --bundle --platform=node --target=node22 --for
 	  --external:../encodings --alias:mime-db=./plugin/empty.json --define:process.env.NODE_ENV=\"production\"
 
 build: $(READY) ## bundle dist/tsmacvlan.cjs and bin/tsmacvlan, its launcher
+	mkdir -p dist
+	node plugin/page.ts dist/page.cjs
 	$(BUNDLE) --external:koffi --banner:js="$$(esbuild plugin/oldnode.js --minify-whitespace)" \
 	  --outfile=dist/tsmacvlan.cjs --metafile=dist/contents.json
 	$(BUNDLE) --alias:koffi=./plugin/addon.ts --outfile=dist/single.cjs
@@ -52,6 +54,7 @@ build: $(READY) ## bundle dist/tsmacvlan.cjs and bin/tsmacvlan, its launcher
 # again, even when a type that it takes from another file has changed: CI and make release begin without a cache.
 check: $(READY) ## types, lint and format
 	tsc
+	tsc --project src/page
 	eslint --cache --cache-strategy content --cache-location node_modules/.cache/eslint src test plugin/*.ts
 	biome format --reporter=summary
 
@@ -118,6 +121,9 @@ reboots: build $(PINNED) ## COUNT=20 boots of a host, each but the last ended by
 
 demo: build ## two Docker hosts on one LAN, shown step by step (root)
 	node test/demo.ts
+
+screenshots: build $(PINNED) ## docs/images/: the page of tsmacvlan map in a browser, light and dark (root)
+	SCREENSHOTS=docs/images node test/run.ts test/docker/page.test.ts
 
 backups: build ## ROUNDS=50 of backup, wipe and restore beside running containers, with kill -9 at random moments (root); SEED= repeats a run
 	FILE_MINUTES=90 ROUNDS=$(or $(ROUNDS),50) SEED=$(or $(SEED),$$RANDOM) node test/run.ts test/netns/backup.test.ts

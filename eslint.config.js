@@ -4,7 +4,7 @@ export default tseslint.config(
   { ignores: ['dist/', 'bin/', '.lab/', 'plugin/rootfs/', 'plugin/runtime/', 'release/', '*.js', '**/*_pb.ts'] },
   ...tseslint.configs.recommendedTypeChecked,
   {
-    languageOptions: { parserOptions: { project: './tsconfig.json' } },
+    languageOptions: { parserOptions: { project: ['./tsconfig.json', './src/page/tsconfig.json'] } },
     rules: {
       // A forgotten await in a root daemon is a lost error or a reply sent before its record.
       '@typescript-eslint/no-floating-promises': 'error',

@@ -927,6 +927,62 @@ export const whoUnknown = (typed: string) =>
 export const doctorUnknown = (typed: string) =>
   mistake('DOCTOR_UNKNOWN', `no network or running container here is called ${quote(typed)}; tsmacvlan map shows them`);
 
+// --- the page of tsmacvlan map -----------------------------------------------------------------------------------
+
+export const mapOptions = (option: string, needed: string) =>
+  mistake('USAGE', `option ${option} says nothing to tsmacvlan map without ${needed}; add it, or leave ${option} out`);
+
+export const mapForms = () =>
+  mistake('USAGE', 'options --html, --serve and --json of tsmacvlan map do not go together; use one of them');
+
+export const listenForm = (typed: string) =>
+  mistake(
+    'USAGE',
+    `${quote(typed)} is no place to listen at; use --listen 127.0.0.1:8099, [::1]:8099 or unix:/run/tsmacvlan-map.sock`,
+  );
+
+export const listenOpen = (typed: string) =>
+  mistake(
+    'USAGE',
+    `other machines may reach ${quote(typed)}, and whoever does sees all containers without a password; use 127.0.0.1 or unix:PATH, or say --open as well`,
+  );
+
+/** `reason`: the system's words. */
+export const listenFailed = (typed: string, reason: string) =>
+  mistake('LISTEN_FAILED', `cannot listen at ${quote(typed)} (${reason}); stop who does, or name another --listen`);
+
+/** `reason`: the system's words. */
+export const pageNotWritten = (file: string, reason: string) =>
+  mistake('PAGE_NOT_WRITTEN', `cannot write ${quote(file)} (${reason}); name a file in a directory that you may write`);
+
+/** These two are shown in the page. */
+export const noDaemonInPicture = () =>
+  fault(
+    'NO_DAEMON',
+    'no tsmacvlan runs on this host, and shown is what was recorded last; systemctl start tsmacvlan, or docker plugin enable',
+  );
+
+/** `at`: ISO 8601. */
+export const namesAreOld = (at: string) =>
+  fault('NAMES_OLD', `names are those of ${at.slice(11, 19)} UTC, since Docker does not answer; start Docker again`);
+
+/** `host`: as the request has it. The next five are what a browser or curl gets. */
+export const pageHost = (host: string) =>
+  mistake(
+    'PAGE_HOST',
+    `host name ${quote(host)} is not served, so that no other web site can read this page; open it by localhost or by an IP address`,
+  );
+
+export const pageMethod = (method: string) =>
+  mistake('PAGE_METHOD', `method ${quote(method)} is not served: this page is only read; use GET`);
+
+export const pageUnknown = (path: string) => mistake('PAGE_UNKNOWN', `nothing is served at ${quote(path)}; open /`);
+
+export const pageForeign = () => mistake('PAGE_FOREIGN', 'another web site may not ask for this; open the page itself');
+
+export const pageFull = (most: number) =>
+  mistake('PAGE_FULL', `${most} pages are open already, and more are not served; close one of them`);
+
 export const networkHasContainers = (network: string, endpoint: string) =>
   mistake(
     'NETWORK_HAS_CONTAINERS',

@@ -89,7 +89,7 @@ function networkLabel(network: Network, hosts: readonly string[], naming: Naming
 }
 
 /** One that containers get: engines before 28 name one for each network. That IPv4 has none is worth a word where nobody said so. */
-function gatewayOf({ parent, internal, options }: Network, { subnet, gateway }: NetworkSubnet): string {
+export function gatewayOf({ parent, internal, options }: Network, { subnet, gateway }: NetworkSubnet): string {
   if (parent.recipe === 'isolated' || internal || !options.gateway) return '';
   if (gateway !== null) return ` gateway ${gateway}`;
   return !subnet.includes(':') && options.gatewayFamilies?.includes('IPv4') !== false ? ' (no gateway)' : '';

@@ -10,12 +10,19 @@ import { availableParallelism, cpus, totalmem } from 'node:os';
 import { join, relative, sep } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { obstacle } from './lab/enclosure.ts';
-import { fetchBare, fetchEngines, fetchEtcd, fetchUml, installTools } from './lab/packages.ts';
+import { fetchBare, fetchBrowser, fetchEngines, fetchEtcd, fetchUml, installTools } from './lab/packages.ts';
 import { type Job, type Load, Queue } from './queue.ts';
 import type { Outcome } from './reporter.ts';
 import { type Conditions, type FileResult, killAll, runFile } from './testfile.ts';
 
-const DOWNLOADS = { tools: installTools, etcd: fetchEtcd, engines: fetchEngines, uml: fetchUml, bare: fetchBare };
+const DOWNLOADS = {
+  tools: installTools,
+  etcd: fetchEtcd,
+  engines: fetchEngines,
+  uml: fetchUml,
+  bare: fetchBare,
+  browser: fetchBrowser,
+};
 type Download = keyof typeof DOWNLOADS;
 
 /** `cores` is for files that are not in the table yet. */
@@ -93,6 +100,9 @@ const NEED_CALM: ReadonlySet<string> = new Set(
   ['frames', 'probe-load', 'probe-race', 'returning', 'takers'].map((name) => join('netns', `${name}.test.ts`)),
 );
 
+/** What a file needs beside what its level does. */
+const ALSO_NEEDED: Readonly<Record<string, readonly Download[]>> = { [join('docker', 'page.test.ts')]: ['browser'] };
+
 const results: (Outcome & { file: string })[] = [];
 const measured: Record<string, Duration> = {};
 
@@ -118,7 +128,11 @@ function levelOf(file: string): string {
 
 function toTestFile(file: string): TestFile {
   const usual = LEVELS[levelOf(file)] as Level;
-  const level = { ...usual, timeoutMs: Math.max(usual.timeoutMs, FILE_MINUTES * MINUTE_MS) };
+  const level = {
+    ...usual,
+    needs: [...usual.needs, ...(ALSO_NEEDED[file] ?? [])],
+    timeoutMs: Math.max(usual.timeoutMs, FILE_MINUTES * MINUTE_MS),
+  };
   const { seconds, cores } = durations[file] ?? { seconds: UNKNOWN_SECONDS, cores: level.cores };
   // What only computes bears its like: as many as there are cores.
   const share = level.isEnclosed ? cores : Math.min(cores, SHARE_TO_FILL);

@@ -6,6 +6,8 @@ _tsmacvlan_networks() {
 _tsmacvlan() {
   local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]} words=
   case $before in
+    --html) COMPREPLY=($(compgen -W "" -- "$word")); return ;;
+    --listen) COMPREPLY=($(compgen -W "" -- "$word")); return ;;
     --parent) COMPREPLY=($(compgen -W "$(cd /sys/class/net && echo *)" -- "$word")); return ;;
     --profile) COMPREPLY=($(compgen -W "fast rfc" -- "$word")); return ;;
     --network) COMPREPLY=($(compgen -W "$(_tsmacvlan_networks)" -- "$word")); return ;;
@@ -16,7 +18,7 @@ _tsmacvlan() {
   else
     case $command in
       serve) words='--help' ;;
-      map) words='--no-trunc --json --help' ;;
+      map) words='--html --serve --listen --open --cluster --no-trunc --json --help' ;;
       networks) words='--no-trunc --json --help' ;;
       endpoints) words='--no-trunc --json --help' ;;
       who) words='--no-trunc --json --help' ;;

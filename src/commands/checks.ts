@@ -58,7 +58,8 @@ export interface ExaminedContainer {
   readonly addresses: readonly string[];
 }
 
-type Check<Subject> = (subject: Subject, seen: Examined) => Diagnosis | null | Promise<Diagnosis | null>;
+/** Null where there is nothing to say. */
+export type Check<Subject> = (subject: Subject, seen: Examined) => Diagnosis | null | Promise<Diagnosis | null>;
 
 function ok(subject: string, says: string): Diagnosis {
   return { level: 'ok', subject, says, todo: '' };
@@ -294,6 +295,9 @@ const isUncontested: Check<Endpoint> = (endpoint, { records, naming }) => {
 
 /** In the order of what they say. */
 export const CONTAINER_CHECKS: readonly Check<Endpoint>[] = [engineHasEndpoint, linkIsAsRecorded, isUncontested];
+
+/** Those of which the records do not tell by themselves. */
+export const LINK_CHECKS: readonly Check<Endpoint>[] = [engineHasEndpoint, linkIsAsRecorded];
 
 // --- the host ----------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import { type Endpoint, FAMILIES, type Network, type Records } from '../model.ts
 import type { Naming } from '../naming.ts';
 import { print, printJson } from '../tables.ts';
 import {
+  type Check,
   CONTAINER_CHECKS,
   daemonIsThere,
   type Diagnosis,
@@ -18,6 +19,7 @@ import {
   type ExaminedContainer,
   type ExaminedLink,
   type ExaminedState,
+  LINK_CHECKS,
   NETWORK_CHECKS,
   stateHasRoom,
   unknownNetworks,
@@ -92,10 +94,43 @@ async function diagnose(
   endpoints: readonly Endpoint[],
   seen: Examined,
 ): Promise<Diagnosis[]> {
-  const of = networks.flatMap((network) => NETWORK_CHECKS.map((check) => check(network, seen)));
-  const containers = endpoints.flatMap((endpoint) => CONTAINER_CHECKS.map((check) => check(endpoint, seen)));
-  const all = await Promise.all([...of, ...containers]);
+  const of = networks.map((network) => checked(network, NETWORK_CHECKS, seen));
+  const containers = endpoints.map((endpoint) => checked(endpoint, CONTAINER_CHECKS, seen));
+  return (await Promise.all([...of, ...containers])).flat();
+}
+
+async function checked<T>(subject: T, checks: readonly Check<T>[], seen: Examined): Promise<Diagnosis[]> {
+  const all = await Promise.all(checks.map(async (check) => check(subject, seen)));
   return all.filter((one) => one !== null);
+}
+
+/** By the id of a network or a container's endpoint, for who shows conflicts anyway: what two looks agree on, as `doctor` does. */
+export async function findTroubles(): Promise<Map<string, Diagnosis[]>> {
+  const first = await troublesNow();
+  if (first.size === 0) return first;
+  await sleep(AGREE_MS);
+  const again = [...(await troublesNow())].map(([id, found]) => {
+    const known = new Set(first.get(id)?.map(line));
+    return [id, found.filter((one) => known.has(line(one)))] as const;
+  });
+  return new Map(again.filter(([, found]) => found.length > 0));
+}
+
+async function troublesNow(): Promise<Map<string, Diagnosis[]>> {
+  const { inventory } = await askDocker();
+  const links = Links.open();
+  try {
+    const seen = await examine(links, false, inventory);
+    const { networks, endpoints } = chosen(seen, '');
+    const all = await Promise.all([
+      ...networks.map(async (one) => [one.id, await checked(one, NETWORK_CHECKS, seen)] as const),
+      ...endpoints.map(async (one) => [one.id, await checked(one, LINK_CHECKS, seen)] as const),
+    ]);
+    const troubles = all.map(([id, found]) => [id, found.filter(isTrouble)] as const);
+    return new Map(troubles.filter(([, found]) => found.length > 0));
+  } finally {
+    links.close();
+  }
 }
 
 /** Throws DOCTOR_UNKNOWN. */

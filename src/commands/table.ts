@@ -12,10 +12,27 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
     run: async () => (await import('../serve.ts')).serveUntilSignal(process.env),
   },
   map: {
-    summary: 'draw interfaces, VLANs, networks and containers',
-    options: NAMED,
-    examples: { map: 'which container is where', 'map --json | jq .networks': 'the same as data' },
-    run: async (options) => (await import('./listings.ts')).map(options),
+    summary: 'draw interfaces, VLANs, networks and containers; or as a page for a browser, in a file or live',
+    details:
+      'The page shows who is where, what every address of a subnet is, and conflicts over days. It is only read, and asks Docker and the daemon each second while somebody looks. On a server, look at it from elsewhere by ssh -L 8099:127.0.0.1:8099 SERVER.',
+    options: {
+      html: 'write the page, with what it shows, into one file',
+      serve: 'serve the page, as it changes, until Ctrl-C',
+      listen: 'where to serve it, as 127.0.0.1:8099, which it is without this, or unix:/run/tsmacvlan-map.sock',
+      open: 'serve it also at an address that other machines reach, without a password',
+      cluster: 'on the page also what other hosts have that share addresses in etcd',
+      ...NAMED,
+    },
+    examples: {
+      map: 'which container is where',
+      'map --json | jq .networks': 'the same as data',
+      'map --html map.html': 'a picture to keep, or to send',
+      'map --serve': 'live, at http://127.0.0.1:8099/',
+    },
+    async run(options) {
+      const isPage = ['html', 'serve', 'listen', 'open', 'cluster'].some((name) => Object.hasOwn(options, name));
+      return isPage ? (await import('./mappage.ts')).mapPage(options) : (await import('./listings.ts')).map(options);
+    },
   },
   networks: {
     summary: 'list the networks',

@@ -91,17 +91,21 @@ function reasonOf(error: unknown, signal: AbortSignal): string {
       : 'no answer';
 }
 
+/** An engine that was killed leaves such a container the endpoint that it had. */
+const ENDED: readonly string[] = ['exited', 'dead'];
+
 function readContainer(value: unknown, known: readonly EngineNetwork[]): EngineContainer {
+  const state = textIn(value, 'State');
   const names = fieldIn(value, 'Names');
   const networks = fieldIn(fieldIn(value, 'NetworkSettings'), 'Networks');
   return {
     id: textIn(value, 'Id'),
     name: nameOf(Array.isArray(names) ? names : []),
-    state: textIn(value, 'State'),
+    state,
     attachments: Object.entries(typeof networks === 'object' && networks !== null ? networks : {}).map(
       ([key, one]) => ({
         networkId: textIn(one, 'NetworkID') || idOf(key, known),
-        endpointId: textIn(one, 'EndpointID'),
+        endpointId: ENDED.includes(state) ? '' : textIn(one, 'EndpointID'),
       }),
     ),
   };

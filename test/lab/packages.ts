@@ -39,6 +39,34 @@ const UML = { suite: 'forky', packages: ['user-mode-linux', 'libc6', 'libgcc-s1'
 /** A Debian 12 as it is without any more than systemd: mmdebstrap makes it. */
 const BARE = { suite: 'bookworm', packages: ['systemd', 'iproute2'], makers: ['mmdebstrap'] };
 
+/** A browser without a screen, the libraries that it is linked with, and one family of fonts. */
+const BROWSER = {
+  suite: 'bookworm',
+  root: 'chromium',
+  packages: [
+    ...['chromium-headless-shell', 'chromium-common', 'fonts-dejavu-core'],
+    ...[
+      'libasound2',
+      'libasyncns0',
+      'libatk1.0-0',
+      'libatspi2.0-0',
+      'libblkid1',
+      'libbrotli1',
+      'libbsd0',
+      'libbz2-1.0',
+    ],
+    ...['libcap2', 'libdav1d6', 'libdbus-1-3', 'libdouble-conversion3', 'libdrm2', 'libexpat1', 'libffi8', 'libflac12'],
+    ...['libfontconfig1', 'libfreetype6', 'libgbm1', 'libgcrypt20', 'libglib2.0-0', 'libgpg-error0', 'libgraphite2-3'],
+    ...['libharfbuzz-subset0', 'libharfbuzz0b', 'libjpeg62-turbo', 'liblz4-1', 'liblzma5', 'libmd0', 'libminizip1'],
+    ...['libmount1', 'libmp3lame0', 'libmpg123-0', 'libnspr4', 'libnss3', 'libogg0', 'libopenh264-7', 'libopus0'],
+    ...['libpcre2-8-0', 'libpng16-16', 'libpulse0', 'libselinux1', 'libsndfile1', 'libsqlite3-0', 'libstdc++6'],
+    ...['libsystemd0', 'libudev1', 'libvorbis0a', 'libvorbisenc2', 'libwayland-server0', 'libx11-6', 'libx11-xcb1'],
+    ...['libxau6', 'libxcb-randr0', 'libxcb1', 'libxcomposite1', 'libxdamage1', 'libxdmcp6', 'libxext6', 'libxfixes3'],
+    ...['libxi6', 'libxkbcommon0', 'libxnvctrl0', 'libxrandr2', 'libxrender1', 'libzstd1', 'xkb-data', 'zlib1g'],
+  ],
+  program: 'usr/lib/chromium/chromium-headless-shell',
+} as const;
+
 export type Suite = keyof typeof PACKAGES;
 
 /** The image `busybox`, once `fetchEngines` is done. */
@@ -148,6 +176,29 @@ async function makeBareRoot(root: string): Promise<void> {
   } finally {
     await rm(file);
   }
+}
+
+/** Unpacks a browser below `.lab/`, unless it is there; tests that need it are skipped where it cannot be had. */
+export async function fetchBrowser(say: (line: string) => void): Promise<void> {
+  try {
+    await announced(say, 'fetching a browser from Debian (once, about 110 MB)', () =>
+      fetchDebs(BROWSER.suite, BROWSER.packages, join(LAB, BROWSER.root)),
+    );
+  } catch (error) {
+    say(`no browser: ${(error as Error).message}`);
+  }
+}
+
+/** Where the browser is, once `fetchBrowser` could unpack it: its program, the directories of its libraries, its fonts. */
+export function browserFiles(): { program: string; libraries: string; fonts: string } {
+  const root = join(LAB, BROWSER.root);
+  // Where they are installed libpulse finds a part of itself in its own directory.
+  const libraries = globSync('{,usr/}lib/*-linux-gnu{,/pulseaudio}', { cwd: root }).map((path) => join(root, path));
+  return {
+    program: join(root, BROWSER.program),
+    libraries: libraries.join(delimiter),
+    fonts: join(root, 'usr/share/fonts'),
+  };
 }
 
 /** Tells what takes time, when it does. */

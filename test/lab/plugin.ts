@@ -106,7 +106,8 @@ export class Plugin {
     return readFileSync(join(this.host.directory, 'log/tsmacvlan.log'), 'utf8');
   }
 
-  private environment(): NodeJS.ProcessEnv {
+  /** Of the daemon, and of commands beside it. */
+  environment(): NodeJS.ProcessEnv {
     return { PATH: process.env.PATH, ...this.settings };
   }
 

@@ -1,6 +1,6 @@
 /** The store that hosts share, on a real etcd: the cases of every store, and hosts that want the same addresses. */
 import assert from 'node:assert/strict';
-import { copyFileSync, mkdtempSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test, type TestContext } from 'node:test';
 import { setImmediate as immediate } from 'node:timers/promises';
@@ -311,6 +311,18 @@ describe('etcd', { skip: outsideLab(), timeout: 500_000 }, () => {
         ['192.168.1.2', false],
         ['192.168.1.3', true],
       ],
+    );
+
+    // Its page has the other host beside what is here.
+    const page = join(directory, 'map.html');
+    const settings = { STATE_DIR: directory, STORE: etcd.url, STORE_CLUSTER: cluster };
+    const drawn = await tsmacvlan(settings, 'map', '--html', page, '--cluster');
+    assert.equal(drawn.code, 0, drawn.stderr);
+    const shown = /id="picture">(.*)<\/script>/.exec(readFileSync(page, 'utf8'))?.[1] ?? '';
+    const { tree } = JSON.parse(shown) as { tree: { kind: string; branches: { name: string }[] }[] };
+    assert.deepEqual(
+      tree.map(({ kind, branches }) => [kind, branches.map(({ name }) => name)]),
+      [['host', ['192.168.1.3']]],
     );
 
     // A container has it by now.

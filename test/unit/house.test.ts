@@ -23,6 +23,7 @@ const BELOW: Readonly<Record<string, readonly string[]>> = {
   kernel: [],
   store: [],
   engine: [],
+  page: [],
   ground: [],
 };
 const BUILDERS = ['tsmacvlan.ts', 'cli.ts', 'serve.ts', 'main.ts', 'looking.ts'];
@@ -33,6 +34,8 @@ const DOORS: Readonly<Record<string, string>> = {
   koffi: 'kernel/libc.ts',
   winston: 'log.ts',
   'ip-address': 'address.ts',
+  // The page's script and style, as make build writes them.
+  '#page': 'commands/pagefile.ts',
   'node:sqlite': 'store/',
   'node:http2': 'store/etcd/connection.ts',
   '@connectrpc/connect': 'store/etcd/',
@@ -81,6 +84,31 @@ test('imports only go down, and network and ipam never meet', () => {
 test('Docker is asked by the command line alone', () => {
   const askers = imports.filter((found) => inside(found)?.startsWith('engine/') && !found.file.startsWith('engine/'));
   assert.ok(askers.length > 0 && askers.every(({ file }) => file.startsWith('commands/')), JSON.stringify(askers));
+});
+
+test('what runs in a browser needs nothing of the rest, and the daemon nothing of it', () => {
+  const inPage = imports.filter(({ file }) => file.startsWith('page/'));
+  assert.ok(inPage.length > 10);
+  assert.deepEqual(
+    inPage.filter((found) => inside(found)?.startsWith('page/') !== true),
+    [],
+  );
+  const users = imports.filter((found) => inside(found)?.startsWith('page/') && !found.file.startsWith('page/'));
+  assert.ok(
+    users.every(({ file }) => file.startsWith('commands/')),
+    JSON.stringify(users),
+  );
+});
+
+test('text never becomes markup, and nothing of the page comes from elsewhere', () => {
+  const wrong = files.filter(
+    (file) =>
+      file.startsWith('page/') &&
+      /innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|setHTML|https?:|\beval\b|new Function/.test(
+        readFileSync(join(SOURCES, file), 'utf8'),
+      ),
+  );
+  assert.deepEqual(wrong, []);
 });
 
 test('frames are apart from what acts: lan/frames looks at nothing else in its room', () => {

@@ -72,6 +72,13 @@ test('two GETs, and names that are nonsense stay text', options, async (t) => {
       NetworkSettings: { Networks: { lan: { NetworkID: 'n1', EndpointID: 'e1' } } },
     },
     { Id: 'c2', Names: ['/db'], State: 'created', NetworkSettings: { Networks: { 'l\nan': { NetworkID: '' } } } },
+    // As an engine that was killed leaves it.
+    {
+      Id: 'c3',
+      Names: ['/old'],
+      State: 'exited',
+      NetworkSettings: { Networks: { lan: { NetworkID: 'n1', EndpointID: 'e3' } } },
+    },
     { Id: 7, Names: 'x', NetworkSettings: null },
     null,
   ];
@@ -83,9 +90,10 @@ test('two GETs, and names that are nonsense stay text', options, async (t) => {
   assert.deepEqual(asked.sort(), ['GET /containers/json?all=true', 'GET /networks']);
   assert.equal(naming.container('e1'), 'w\\u001b[31meb');
   assert.equal(naming.network('n1'), 'l\\u000aan');
-  assert.deepEqual(naming.known.stopped.get('n1'), ['db']);
+  assert.deepEqual(naming.known.stopped.get('n1'), ['db', 'old']);
   assert.equal(naming.network('f'.repeat(64)), 'f'.repeat(12));
   assert.equal(naming.container('e2'), null);
+  assert.equal(naming.container('e3'), null);
 });
 
 test('certificates that cannot be read, or are none, are a reason and no crash', options, async (t) => {
