@@ -85,7 +85,8 @@ export class Witness {
       const seen = await this.look(known);
       const lastMs = seen === 'present' ? endedMs : untilMs;
       if (seen === 'gone' || performance.now() + pauseMs > lastMs) return seen === 'gone';
-      await sleep(pauseMs, undefined, limit === null ? {} : { signal: limit.signal });
+      const signal = limit?.signal;
+      await sleep(pauseMs, undefined, signal && { signal }).catch(() => signal?.throwIfAborted());
     }
   }
 

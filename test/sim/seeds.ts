@@ -53,6 +53,10 @@ export const NAMED_SEEDS: readonly NamedSeed[] = [
   { seed: 'swarm election 9', what: 'a leader is killed between a request and the task' },
   { seed: 'etcd gateway 3', what: 'others fill the range in which a lost host has named a gateway' },
   { seed: 'etcd alarm 1', what: 'etcd is full until a host counts as lost that is there' },
+  {
+    seed: '7134',
+    what: 'a machine sleeps while it is asked whether a container is gone: RequestAddress failed without a sentence',
+  },
   { seed: '3113', what: 'who answers late has an address that was on standby: nobody could have known better' },
   { seed: 'kill 2 1500', what: 'a call that waits for as long as it may; two hosts that make MAC addresses at once' },
 ];

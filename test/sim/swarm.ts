@@ -273,7 +273,9 @@ export class Swarm {
       const isMade = await this.#network(node);
       const start = isMade && !task.hasEnded ? await node.start(name, this.#parts.network.id, address) : null;
       if (start?.refusal) this.#parts.refused(node, address ?? '', start.refusal);
-      if (start === null || start.refusal !== null) this.#ended(task);
+      if (start !== null && start.refusal === null) return;
+      this.#ended(task);
+      await this.#removeNetwork(node);
     });
   }
 
