@@ -29,6 +29,7 @@ for (;;) {
   const tests = files.filter((file) => file.startsWith(join('test', 'unit') + sep) && file.endsWith('.test.ts'));
   const isTestsOnly = files.length > 0 && tests.length === files.length;
   await run('tsc');
+  await run('tsc', '--project', 'src/page');
   await run('node', 'test/run.ts', ...(isTestsOnly ? tests : ['unit']));
   if (changed.size === 0) await new Promise<void>((resolve) => (wake = resolve));
   await sleep(SETTLE_MS);

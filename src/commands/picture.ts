@@ -81,9 +81,12 @@ export class PictureSource {
   async take(): Promise<Picture> {
     const at = new Date().toISOString();
     const tables = ['networks', 'endpoints', 'pools', 'leases', 'names', 'conflicts'] as const;
-    const [{ filteredParents, ...records }, socket] = await Promise.all([
+    // At once: each of them may have to wait for a Docker that hangs.
+    const [{ filteredParents, ...records }, socket, troubles, elsewhere] = await Promise.all([
       readRecords(...tables),
       daemonToAsk(),
+      this.#doctor.current(!this.#isLive),
+      this.#isCluster ? this.#others.current(!this.#isLive) : [],
       this.#askDocker(at),
     ]);
     const { known } = namingOf(this.#inventory?.names ?? EMPTY, true);
@@ -91,13 +94,13 @@ export class PictureSource {
     const facts: TreeFacts = {
       records,
       own: ownAddresses(),
-      elsewhere: this.#isCluster ? await this.#others.current(!this.#isLive) : [],
+      elsewhere,
       uses: await readPoolUses(records),
       networkName: ({ id }) => errors.escapeControls(known.networks.get(id) ?? errors.short(id)),
       containerName: (id) => errors.escapeControls(known.containers.get(id) ?? leased.get(id) ?? errors.short(id)),
       stopped: known.stopped,
       filteredParents,
-      troubles: writtenTroubles(await this.#doctor.current(!this.#isLive)),
+      troubles: writtenTroubles(troubles),
     };
     return {
       at,
