@@ -86,6 +86,7 @@ const FILE_MINUTES = Number(process.env.FILE_MINUTES ?? 0);
 const MEMORY_MB = (totalmem() / 2 ** 20) * 0.75;
 /** How long the machine is looked at before the first file, and what is left to the tests on one that is never idle. */
 const LOOK_MS = 1000;
+const MOST_LOOKS = 8;
 const LEAST_CORES = 0.75;
 /**
  * The table has averages, and what fits is not always there: filled so far on paper, the machine is busy for four fifths. The rest
@@ -149,8 +150,10 @@ function skipWhatCannotRun(files: readonly TestFile[]): TestFile[] {
 }
 
 async function runAll(files: readonly TestFile[]): Promise<void> {
-  if (files.length > 1) console.log(`${files.length} files, the largest first`);
-  const queue = new Queue(files, { cores: files.length > 1 ? await idleCores() : 1, memoryMb: MEMORY_MB });
+  const cores = files.length > 1 ? await idleCores() : 1;
+  if (files.length > 1)
+    console.log(`${files.length} files on ${cores} cores that have nothing else to do, the largest first`);
+  const queue = new Queue(files, { cores, memoryMb: MEMORY_MB });
   const downloads = new Downloads(files.flatMap(({ level }) => level.needs));
   const running = new Set<Promise<void>>();
   const isThere = (need: Download) => downloads.present.has(need);
@@ -172,13 +175,23 @@ async function runAll(files: readonly TestFile[]): Promise<void> {
   }
 }
 
-/** What other work leaves of the machine: files that were begun beside it as if it were not there would stand still for seconds. */
+/**
+ * What other work leaves of the machine: files that were begun beside it as if it were not there would stand still for seconds. Looked
+ * at more than once, as what was built a moment ago is still written to the disk.
+ */
 async function idleCores(): Promise<number> {
+  const enough = SHARE_TO_FILL * availableParallelism() - 0.1;
+  let most = LEAST_CORES;
+  for (let look = 0; look < MOST_LOOKS && most < enough; look++) most = Math.max(most, await idleCoresNow());
+  return most;
+}
+
+async function idleCoresNow(): Promise<number> {
   const idleMs = () => cpus().reduce((sum, { times }) => sum + times.idle, 0);
   const [beganMs, before] = [performance.now(), idleMs()];
   await sleep(LOOK_MS);
   const idle = (SHARE_TO_FILL * (idleMs() - before)) / (performance.now() - beganMs);
-  return Math.max(LEAST_CORES, Math.min(availableParallelism(), Math.round(idle * 10) / 10));
+  return Math.min(availableParallelism(), Math.round(idle * 10) / 10);
 }
 
 /** All that the files need is fetched at once, beside the first of them. */
