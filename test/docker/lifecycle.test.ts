@@ -8,7 +8,7 @@ import { type Machine, Site } from '../lab/site.ts';
 
 const VERSIONS: Version[] = ['20.10.24', '28.5.2'];
 /** `make lifecycle CYCLES=200` for the long run. */
-const CYCLES = Number(process.env.CYCLES ?? 40);
+const CYCLES = Number(process.env.CYCLES ?? 24);
 const IN_PARALLEL = 20;
 
 for (const version of VERSIONS) {
