@@ -3,9 +3,9 @@
  * to say in its environment. Strangers on the LAN decide how often that is, so it is bounded in every way.
  */
 import { spawn } from 'node:child_process';
-import { lstatSync, realpathSync, statSync } from 'node:fs';
+import { lstatSync, readlinkSync, realpathSync, statSync } from 'node:fs';
 import { constants } from 'node:os';
-import { dirname, isAbsolute } from 'node:path';
+import { isAbsolute, join } from 'node:path';
 import { getSystemErrorMessage } from 'node:util';
 import { type Clock, backgroundClock } from './clock.ts';
 import * as errors from './errors.ts';
@@ -48,8 +48,8 @@ interface HookParts {
   readonly onRun?: (outcome: 'ok' | 'failed' | 'dropped') => void;
 }
 
-/** Throws HOOK_UNUSABLE for a program that is not root's alone: the daemon would run it as root. */
-export function checkHook(path: string): void {
+/** The file behind all links. Throws HOOK_UNUSABLE for a program that is not root's alone: the daemon would run it as root. */
+export function checkHook(path: string): string {
   const refuse = (reason: string): never => {
     throw errors.hookUnusable(path, reason);
   };
@@ -59,17 +59,36 @@ export function checkHook(path: string): void {
     const found = statSync(file);
     if (!found.isFile()) refuse('it is not a file');
     if ((found.mode & 0o111) === 0) refuse('it is not executable');
-    for (let place = file; ; place = dirname(place)) {
-      const { uid, mode } = lstatSync(place);
+    for (const place of placesOnTheWay(path)) {
+      const entry = lstatSync(place);
+      const { uid, mode } = entry;
+      // A link has no mode of its own.
+      const isOpen = (mode & 0o022) !== 0 && !entry.isSymbolicLink();
       const isSticky = place !== file && (mode & 0o1000) !== 0;
       if (uid !== 0) refuse(`${errors.quote(place)} does not belong to root`);
-      if ((mode & 0o022) !== 0 && !isSticky) refuse(`others than root may write ${errors.quote(place)}`);
-      if (place === '/') return;
+      if (isOpen && !isSticky) refuse(`others than root may write ${errors.quote(place)}`);
     }
+    return file;
   } catch (error) {
     const { errno } = error as NodeJS.ErrnoException;
     if (errno === undefined) throw error;
-    refuse(getSystemErrorMessage(errno));
+    return refuse(getSystemErrorMessage(errno));
+  }
+}
+
+/** Each directory and link that leads to the file, and the file: whoever may change one of them says what is run. */
+function* placesOnTheWay(path: string): Generator<string> {
+  const ahead = path.split('/');
+  let place = '/';
+  for (let name = ahead.shift(); name !== undefined; name = ahead.shift()) {
+    const next = join(place, name);
+    yield next;
+    if (!lstatSync(next).isSymbolicLink()) place = next;
+    else {
+      const target = readlinkSync(next);
+      if (isAbsolute(target)) place = '/';
+      ahead.unshift(...target.split('/'));
+    }
   }
 }
 
@@ -199,7 +218,15 @@ const runProgram: Run = (path, env, signal) => {
   const { promise, resolve } = Promise.withResolvers<Outcome>();
   let said = '';
   try {
-    const child = spawn(path, [], { env, cwd: '/', stdio: ['ignore', 'ignore', 'pipe'], detached: true });
+    // It may have been replaced since the start.
+    const file = checkHook(path);
+    const child = spawn(file, [], {
+      argv0: path,
+      env,
+      cwd: '/',
+      stdio: ['ignore', 'ignore', 'pipe'],
+      detached: true,
+    });
     const kill = () => killGroup(child.pid);
     const end = (failure: string | null) => {
       signal.removeEventListener('abort', kill);

@@ -1,6 +1,15 @@
 /** The program for conflicts: which is taken, what it is told, and how often it runs whatever strangers do. */
 import assert from 'node:assert/strict';
-import { chmodSync, chownSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  lchownSync,
+  mkdirSync,
+  readFileSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { Clock } from '../../src/clock.ts';
@@ -174,6 +183,21 @@ test('a program runs without a shell, with what there is to say in its environme
   await hook.close();
 });
 
+test('a program that others may change since the start is not run', { skip: !isRoot }, async (t) => {
+  const directory = temporaryDirectory(t);
+  const [program, out] = [join(directory, 'hook'), join(directory, 'out')];
+  writeFileSync(program, `#!/bin/sh\ntouch ${out}\n`);
+  chmodSync(program, 0o722);
+  const lines: Line[] = [];
+  const ended = Promise.withResolvers<void>();
+  const hook = new Hook({ path: program, log: logInto(lines), onRun: () => setImmediate(ended.resolve) });
+  hook.hear(conflict('192.0.2.1'));
+  await ended.promise;
+  assert.match(String(lines[0]?.fields['error']), /others than root may write ".*hook"/);
+  assert.equal(existsSync(out), false);
+  await hook.close();
+});
+
 test('a program that others than root could change is refused, with what is wrong', { skip: !isRoot }, (t) => {
   const directory = temporaryDirectory(t);
   const program = join(directory, 'hook');
@@ -196,5 +220,14 @@ test('a program that others than root could change is refused, with what is wron
   mkdirSync(join(directory, 'd'));
   refused(/it is not a file/, join(directory, 'd'));
   symlinkSync(program, join(directory, 'link'));
-  checkHook(join(directory, 'link'));
+  assert.equal(checkHook(join(directory, 'link')), program);
+  // Who may put another link there says what is run.
+  mkdirSync(join(directory, 'open'));
+  chmodSync(join(directory, 'open'), 0o777);
+  symlinkSync('../hook', join(directory, 'open/link'));
+  refused(/others than root may write ".*open"/, join(directory, 'open/link'));
+  symlinkSync('open', join(directory, 'way'));
+  refused(/others than root may write ".*open"/, join(directory, 'way/link'));
+  lchownSync(join(directory, 'link'), 65_534, 0);
+  refused(/".*link" does not belong to root/, join(directory, 'link'));
 });
