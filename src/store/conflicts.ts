@@ -109,7 +109,7 @@ export class Conflicts {
     await this.#table.remove(conflict);
   }
 
-  /** Those that have ended go first, then those seen longest ago. */
+  /** Those that have ended go first, then addresses that no container has, then those seen longest ago. */
   async #makeRoom(newKey: string): Promise<void> {
     const known = await this.#table.list();
     if (known.length <= MOST_CONFLICTS) return;
@@ -123,7 +123,13 @@ export class Conflicts {
 }
 
 function byUse(one: Conflict, other: Conflict): number {
-  const [hasEnded, hasOtherEnded] = [one.endedAt !== null, other.endedAt !== null];
-  if (hasEnded !== hasOtherEnded) return hasEnded ? -1 : 1;
+  const [rank, otherRank] = [rankOf(one), rankOf(other)];
+  if (rank !== otherRank) return rank - otherRank;
   return one.seenAt < other.seenAt ? -1 : 1;
+}
+
+/** A stranger who answers for a whole range takes nobody's conflict away. */
+function rankOf({ endedAt, ourMacAddress }: Conflict): number {
+  if (endedAt !== null) return 0;
+  return ourMacAddress === null ? 1 : 2;
 }

@@ -128,6 +128,17 @@ test('those of one address are cleared, or all', options, async (t) => {
   assert.equal((await only(store)).count, 1);
 });
 
+test('a stranger who answers for a whole range takes no container its record', options, async (t) => {
+  const { store, conflicts, pass } = open(t);
+  await conflicts.record({ ...REPORT, address: '10.8.0.1', ourMacAddress: '02:42:0a:08:00:01' });
+  for (let number = 0; number < 1001; number++) {
+    pass(1);
+    await conflicts.record({ ...REPORT, address: `10.9.${number >> 8}.${number & 255}`, ourMacAddress: null });
+  }
+  const left = await store.conflicts.list();
+  assert.deepEqual([left.length, left.some(({ address }) => address === '10.8.0.1')], [1000, true]);
+});
+
 test('a thousand records are kept: what has ended goes first, then what was seen longest ago', options, async (t) => {
   const { store, conflicts, pass } = open(t);
   const address = (number: number) => `10.9.${number >> 8}.${number & 255}`;
