@@ -120,6 +120,8 @@ export class MapServer {
   #answer(request: IncomingMessage, response: ServerResponse): void {
     // A body is not read: nothing after it on this connection is understood.
     response.shouldKeepAlive = false;
+    // It came before the first one was answered: two thousand such would keep some 14 MB as long as that page is open.
+    if (response.socket === null) return void request.socket.destroy();
     const { status, refusal } = this.#refuse(request);
     if (refusal !== null) return this.#say(request, response, status, 'text/plain', `${refusal.message}\n`);
     if (pathOf(request) === '/') return this.#say(request, response, 200, 'text/html', this.#page.html);

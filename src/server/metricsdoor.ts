@@ -14,11 +14,14 @@ interface MetricsDoorParts {
   readonly metrics: { readonly contentType: string; text(): Promise<string> };
   readonly health: () => Promise<Health>;
   readonly log: Pick<Log, 'info' | 'warn' | 'error'>;
+  readonly unreadMs?: number;
 }
 
 /** Whoever asks does so every few seconds, by one connection. */
 const MOST_CONNECTIONS = 32;
 const PATIENCE_MS = 5000;
+/** Who takes nothing of his answer for so long is let go: others would find no room. */
+const UNREAD_MS = 30_000;
 const METHODS = ['GET', 'HEAD'];
 
 /** The door. open() may be called again and again. */
@@ -54,6 +57,7 @@ export class MetricsDoor {
       (request, response) => void this.#answer(request, response),
     );
     http.maxConnections = MOST_CONNECTIONS;
+    http.timeout = this.#parts.unreadMs ?? UNREAD_MS;
     this.#http = http;
     try {
       if (place.path === null) await listening(http, place.host, place.port);
@@ -89,6 +93,8 @@ export class MetricsDoor {
   }
 
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    // Two thousand questions fit into one read, and keep some 14 MB until the first of them is answered.
+    if (response.socket === null) return void request.socket.destroy();
     request.resume();
     const reply = await this.#reply(request).catch((error: unknown): Reply => {
       this.#parts.log.error('metrics could not be told', { error: String(error) });

@@ -121,6 +121,14 @@ describe('the door', () => {
     for (const one of open) one.destroy();
   });
 
+  test('closes a connection that asks again before it was answered', { timeout: 10_000 }, async () => {
+    const greedy = connect(port, '127.0.0.1').on('error', () => undefined);
+    greedy.write('GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n'.repeat(2000));
+    greedy.resume();
+    await new Promise((resolve) => greedy.once('close', resolve));
+    assert.equal(await status({ path: '/' }), 200);
+  });
+
   test('does not wait for a page that takes nothing, which gets the latest when it does', async () => {
     let count = 0;
     // Each of them is other than the one before, and more than a socket holds.

@@ -1,11 +1,15 @@
 /** One daemon behind two sockets: the managed plugin's own and the one that gives it a name without tag. */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { request } from 'node:http';
+import { connect } from 'node:net';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { PluginError } from '../../../src/errors.ts';
-import { openDoor } from './door.ts';
+import { MetricsDoor } from '../../../src/server/metricsdoor.ts';
+import { temporaryDirectory } from '../temporary.ts';
+import { logInto, openDoor } from './door.ts';
 
 const options = { timeout: 10_000 };
 
@@ -34,4 +38,28 @@ test('a second socket that another daemon answers on is refused, and the first g
       error instanceof PluginError && /^SOCKET_HELD.*set ALIAS_SOCKET to/.test(`${error.code} ${error.message}`),
   );
   assert.deepEqual(await Promise.all([socket, other.socket].map(activate)), [200, 200]);
+});
+
+test('who asks for metrics and does not read them, or asks again before the answer, is let go', options, async (t) => {
+  const path = join(temporaryDirectory(t), 'metrics.sock');
+  const door = new MetricsDoor({
+    place: { text: `unix:${path}`, path, host: '', port: 0, isLocal: true },
+    metrics: { contentType: 'text/plain', text: async () => 'x'.repeat(4_000_000) },
+    health: async () => ({ status: 'ok', reasons: [] }),
+    log: logInto([]),
+    unreadMs: 100,
+  });
+  t.after(() => door.close());
+  await door.open();
+  const idle = connect(path).on('error', () => undefined);
+  idle.write('GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n');
+  await once(idle, 'readable');
+  await new Promise((resolve) => setTimeout(resolve, 1000));
+  let read = 0;
+  for await (const some of idle) read += (some as Buffer).length;
+  assert.ok(read < 4_000_000, 'the rest was not kept for it');
+  const greedy = connect(path).on('error', () => undefined);
+  greedy.write('GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n'.repeat(2));
+  greedy.resume();
+  await new Promise((resolve) => greedy.once('close', resolve));
 });
