@@ -94,6 +94,7 @@ export class Metrics {
     );
     for (const [metric, values] of [
       [this.#probes, ['free', 'held', 'contended', 'failed'].map((verdict) => ({ verdict }))],
+      [this.#hooks, ['ok', 'failed', 'dropped'].map((outcome) => ({ outcome }))],
       [this.#standby, ['yes', 'no'].map((hit) => ({ hit }))],
       [this.#log, ['warning', 'error'].map((level) => ({ level }))],
       [this.#endpoints, ['started', 'ended', 'lost'].map((state) => ({ state }))],

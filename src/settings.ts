@@ -3,6 +3,7 @@
  * config.json are generated from it, so a setting exists in one place.
  */
 import { isIP } from 'node:net';
+import { resolve } from 'node:path';
 import { parseAddress } from './address.ts';
 import { hookManaged, metricsNotLocal, settingsApart, unknownSettingValue } from './errors.ts';
 import { CONFLICT_POLICIES, type ConflictPolicy, PROBE_PROFILES, type ProbeProfile } from './model.ts';
@@ -271,7 +272,14 @@ function metricsPlace(environment: Environment): MetricsPlace | null {
   const isOpen = choice(environment, SETTINGS.METRICS_OPEN) === 'on';
   if (given === '') return null;
   const [, path] = /^unix:(\/.+)$/.exec(given) ?? [];
-  if (path !== undefined) return { text: given, path, host: '', port: 0, isLocal: true };
+  if (path !== undefined) {
+    const other = [SETTINGS.SOCKET, SETTINGS.ALIAS_SOCKET].find(
+      (one) => resolve(text(environment, one)) === resolve(path),
+    );
+    if (other !== undefined)
+      throw settingsApart('METRICS', other.name, 'engines ask there; give METRICS a path of its own');
+    return { text: given, path, host: '', port: 0, isLocal: true };
+  }
   const [, bracketed, plain, digits = ''] = /^(?:\[([^\]]*)\]|([^:]*)):(\d{1,5})$/.exec(given) ?? [];
   const [host, port] = [bracketed ?? plain ?? '', Number(digits)];
   if (isIP(host) !== (bracketed === undefined ? 4 : 6) || port < 1 || port > 65_535)

@@ -95,6 +95,11 @@ test('the text is what Prometheus reads, whatever links are called', async () =>
   assert.equal(valueOf(families, 'tsmacvlan_standby_total', { hit: 'yes' }), 1);
   assert.equal(valueOf(families, 'tsmacvlan_probe_seconds_sum', { standby: 'no' }), 0.7);
   assert.equal(valueOf(families, 'tsmacvlan_hook_runs_total', { outcome: 'dropped' }), 1);
+  assert.equal(
+    valueOf(families, 'tsmacvlan_hook_runs_total', { outcome: 'failed' }),
+    0,
+    'the first one is an increase',
+  );
   assert.equal(valueOf(families, 'tsmacvlan_healthy'), 1);
   assert.ok((valueOf(families, 'process_resident_memory_bytes') ?? 0) > 1e6);
 });

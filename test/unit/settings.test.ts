@@ -40,6 +40,10 @@ test('METRICS is an address of this host, or one that others reach when that is 
     port: 0,
     isLocal: true,
   });
+  assert.throws(
+    () => place('unix:/run/docker//plugins/tsmacvlan.sock'),
+    /^PluginError: settings METRICS and SOCKET do not/,
+  );
   for (const given of ['192.168.1.10:9618', '0.0.0.0:9618', '[::]:9618', '[fd00::1]:9618', '[::ffff:127.0.0.1]:9618']) {
     assert.throws(() => place(given), {
       message: `setting METRICS="${given}" is an address that other machines reach, and whoever reaches it can read what it tells; say METRICS_OPEN=on as well, or use 127.0.0.1:9618`,
