@@ -64,3 +64,15 @@ export class Naming {
     return Object.fromEntries(cells);
   }
 }
+
+/** What Docker has now comes last; of what it has no more, the oldest is forgotten: a host may start containers for years. */
+export function keepNames(names: Map<string, string>, known: ReadonlyMap<string, string>, mostGone: number): void {
+  for (const [id, name] of known) {
+    names.delete(id);
+    names.set(id, name);
+  }
+  for (const id of names.keys()) {
+    if (names.size <= known.size + mostGone) return;
+    names.delete(id);
+  }
+}

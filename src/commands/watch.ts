@@ -6,7 +6,7 @@ import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ToldHappening } from '../happenings.ts';
 import { hasNoReader } from '../kernel/libc.ts';
-import { Naming } from '../naming.ts';
+import { keepNames, Naming } from '../naming.ts';
 import { followDaemon, type WatchLine } from '../server/client.ts';
 import type { Options } from './command.ts';
 import { findDaemon, findOrThrow } from './daemon.ts';
@@ -18,6 +18,8 @@ const NAME_MS = 2000;
 const NAME_AGAIN_MS = 100;
 /** A Docker that did not answer is not asked again before. */
 const SILENT_MS = 30_000;
+/** Names of what Docker has no more, which are kept for what is told late. */
+const MOST_GONE = 5000;
 /** How often a daemon that ended is looked for, and whether anybody reads still. */
 const AGAIN_MS = 500;
 const READER_MS = 1000;
@@ -127,8 +129,8 @@ class Names {
       this.#hasComplained = true;
     });
     const { known } = namingOf(inventory, this.#isWhole);
-    for (const [id, name] of known.containers) this.#containers.set(id, name);
-    for (const [id, name] of known.networks) this.#networks.set(id, name);
+    keepNames(this.#containers, known.containers, MOST_GONE);
+    keepNames(this.#networks, known.networks, MOST_GONE);
   }
 
   /** Waits a moment for names that Docker is about to have. */

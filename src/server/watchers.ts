@@ -4,7 +4,7 @@
  */
 import type { ServerResponse } from 'node:http';
 import * as errors from '../errors.ts';
-import type { Happenings, ToldHappening } from '../happenings.ts';
+import type { ConflictNews, Happenings, ToldHappening } from '../happenings.ts';
 
 /** At once. Whoever watches is a person or a program for the whole host. */
 const MOST_WATCHERS = 64;
@@ -57,10 +57,21 @@ export class Watchers {
 
   /** There may be more of it than may wait: as fast as it is read. */
   async #tellStanding(response: ServerResponse): Promise<void> {
-    const standing = await this.#parts.standing();
+    // What was told of meanwhile is newer: a conflict that has ended must not last again.
+    const told = new Set<string>();
+    const stop = this.#parts.happenings.listen((one) => one.what === 'conflict' && told.add(keyOf(one)));
+    try {
+      await this.#tellAll(response, await this.#parts.standing(), told);
+    } finally {
+      stop();
+    }
+  }
+
+  async #tellAll(response: ServerResponse, standing: readonly object[], told: ReadonlySet<string>): Promise<void> {
     for (let at = 0; at < standing.length && this.#listening.has(response); at += STANDING_AT_ONCE) {
       const text = standing
         .slice(at, at + STANDING_AT_ONCE)
+        .filter((one) => !told.has(keyOf(one)))
         .map(lineOf)
         .join('');
       if (response.write(text)) continue;
@@ -104,6 +115,12 @@ export class Watchers {
     this.#stop?.();
     this.#stop = undefined;
   }
+}
+
+/** What a conflict is the same by. */
+function keyOf(one: object): string {
+  const { kind, parent, address, macAddress } = one as Partial<ConflictNews>;
+  return `${kind} ${parent} ${kind === 'mac' ? macAddress : address}`;
 }
 
 function lineOf(one: object): string {

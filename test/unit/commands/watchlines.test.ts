@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { happeningLine, watchLine } from '../../../src/commands/watchlines.ts';
 import type { ConflictNews, Happening } from '../../../src/happenings.ts';
-import { Naming } from '../../../src/naming.ts';
+import { keepNames, Naming } from '../../../src/naming.ts';
 import { ENDPOINT, NETWORK, when } from './fixture.ts';
 
 const CLOCK = /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d {2}/;
@@ -95,4 +95,18 @@ test('no character from anywhere is obeyed by a terminal', () => {
     { what: 'error', message: evil, fields: { [evil]: evil } },
   ] as Happening[])
     assert.doesNotMatch(said(happening, naming), /[\p{Cc}\p{Cf}]/u);
+});
+
+test('names of what Docker has no more are kept for a while, not for ever', () => {
+  const names = new Map<string, string>();
+  for (let round = 0; round < 100; round++)
+    keepNames(
+      names,
+      new Map([
+        ['stays', 'web'],
+        [`e${round}`, 'job'],
+      ]),
+      3,
+    );
+  assert.deepEqual([...names.keys()].sort(), ['e96', 'e97', 'e98', 'e99', 'stays'].sort());
 });

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { type IncomingMessage, request } from 'node:http';
 import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
-import { Happenings } from '../../../src/happenings.ts';
+import { type ConflictNews, Happenings } from '../../../src/happenings.ts';
 import { Watchers } from '../../../src/server/watchers.ts';
 import { openDoor } from './door.ts';
 
@@ -23,6 +23,25 @@ function linesOf(said: string): Record<string, unknown>[] {
     .trimEnd()
     .split('\n')
     .map((line) => JSON.parse(line) as Record<string, unknown>);
+}
+
+function lastingConflict(address: string): ConflictNews {
+  return {
+    what: 'conflict',
+    state: 'lasts',
+    kind: 'address',
+    parent: 'eth0',
+    address,
+    macAddress: '06:00:00:00:00:01',
+    ourMacAddress: '02:42:c0:00:02:46',
+    hostLink: null,
+    count: 1,
+    firstSeenAt: '2026-11-20T10:00:00.000Z',
+    seenAt: '2026-11-20T10:00:00.000Z',
+    endedAt: null,
+    endpointId: 'e',
+    networkId: 'n',
+  };
 }
 
 test('what lasts is told first, then what happens, and at the end that it is one', options, async (t) => {
@@ -91,4 +110,27 @@ test('more that lasts than may wait is told as fast as it is read', options, asy
   }
   assert.equal(said.split('"what":"conflict"').length - 1, 2000);
   assert.equal(watchers.counts.dropped, 0);
+});
+
+test('a conflict that ends while what lasts is looked up does not last again', options, async (t) => {
+  const happenings = new Happenings();
+  const lasting = ['192.0.2.1', '192.0.2.2'].map((address) => lastingConflict(address));
+  const looked = Promise.withResolvers<typeof lasting>();
+  const watchers = new Watchers({ happenings, standing: () => looked.promise });
+  const { server, socket } = await openDoor(t, { watchers });
+  const response = await listen(socket);
+  happenings.tell({ ...lastingConflict('192.0.2.1'), state: 'ended' });
+  looked.resolve(lasting);
+  await new Promise((resolve) => setImmediate(resolve));
+  await server.close();
+  assert.deepEqual(
+    linesOf(await text(response)).map(({ state, address }) => [state, address]),
+    [
+      [undefined, undefined],
+      ['ended', '192.0.2.1'],
+      ['lasts', '192.0.2.2'],
+      [undefined, undefined],
+    ],
+  );
+  assert.equal(happenings.isHeard, false);
 });
