@@ -14,7 +14,7 @@ import { conflictsOf, describeConflict, holderOf } from '../contested.ts';
 import { escapeControls } from '../errors.ts';
 import { layoutOf, realmOfPoolId, reservedMeaning } from '../ipam/pool.ts';
 import type { PoolUse } from '../ipam/pooluse.ts';
-import type { Conflict, Endpoint, Lease, Network, Pool, Records } from '../model.ts';
+import type { Conflict, Endpoint, Lease, Network, Pool, Records, Remembered } from '../model.ts';
 import type { PictureGrid, PictureSpan, PictureSquare, SquareKind } from '../page/picture.ts';
 import { realmOf } from '../store/store.ts';
 import type { HostAddress } from './findings.ts';
@@ -53,9 +53,43 @@ interface Place {
 
 type Told = Map<bigint, { kind: SquareKind; words: string }>;
 
+interface At<T> {
+  readonly address: Address | undefined;
+  readonly record: T;
+}
+
+/** Read once: there may be ten thousand records, and hundreds of subnets. */
+interface SortedFacts extends PictureFacts {
+  readonly sorted: {
+    /** By realm. */
+    readonly leases: ReadonlyMap<string, readonly At<Lease>[]>;
+    readonly names: ReadonlyMap<string, readonly At<Remembered>[]>;
+    /** By network. */
+    readonly endpoints: ReadonlyMap<string, readonly Endpoint[]>;
+  };
+}
+
+function sortedOf({ leases, names, endpoints }: Records): SortedFacts['sorted'] {
+  const read = <T extends { readonly address: string }>(record: T) => ({
+    address: parseAddress(record.address),
+    record,
+  });
+  return {
+    leases: Map.groupBy(leases.map(read), ({ record }) => record.realm),
+    names: Map.groupBy(names.map(read), ({ record }) => realmOfPoolId(record.poolId)),
+    endpoints: Map.groupBy(endpoints, ({ networkId }) => networkId),
+  };
+}
+
+function within<T>({ subnet, realms }: Place, all: ReadonlyMap<string, readonly At<T>[]>): At<T>[] {
+  const some = [...realms].flatMap((realm) => all.get(realm) ?? []);
+  return some.filter(({ address }) => address !== undefined && contains(subnet, address));
+}
+
 /** In the order of their addresses. */
-export function gridsOf(facts: PictureFacts): PictureGrid[] {
-  const places = placesOf(facts.records);
+export function gridsOf(given: PictureFacts): PictureGrid[] {
+  const places = placesOf(given.records);
+  const facts = { ...given, sorted: sortedOf(given.records) };
   const sorted = inOrderOfAddress([...places], ([, { subnet }]) => ({ family: subnet.family, value: subnet.first }));
   return sorted.map(([id, place]) => gridOf(id, place, facts));
 }
@@ -88,7 +122,7 @@ function placesOf({ networks, pools }: Records): Map<string, Place> {
   return places;
 }
 
-function gridOf(id: string, place: Place, facts: PictureFacts): PictureGrid {
+function gridOf(id: string, place: Place, facts: SortedFacts): PictureGrid {
   const { subnet, parent, networks, pools } = place;
   const names = networks.map(facts.networkName).join(', ');
   const layouts = pools.map(layoutOf);
@@ -133,7 +167,7 @@ function countsOf({ id, range, subnet, networkId }: Pool, { uses, records, netwo
 // --- squares -----------------------------------------------------------------------------------------------------
 
 /** What is said later is nearer to the truth of this moment. */
-function squaresOf(place: Place, facts: PictureFacts): PictureSquare[] {
+function squaresOf(place: Place, facts: SortedFacts): PictureSquare[] {
   const told: Told = new Map();
   const { subnet } = place;
   const tell = (address: Address | undefined, kind: SquareKind, words: string) => {
@@ -158,11 +192,12 @@ function tellUnusable(subnet: Prefix, tell: Tell): void {
   }
 }
 
-function tellKept({ realms }: Place, { records: { names } }: PictureFacts, tell: Tell): void {
-  for (const { poolId, name, address, isReserved } of names) {
-    if (name === '' || !realms.has(realmOfPoolId(poolId))) continue;
+function tellKept(place: Place, { sorted }: SortedFacts, tell: Tell): void {
+  for (const { address, record } of within(place, sorted.names)) {
+    const { name, isReserved } = record;
+    if (name === '') continue;
     const words = `${isReserved ? 'reserved' : 'remembered'} for ${name}, which does not run`;
-    tell(parseAddress(address), isReserved ? 'fixed' : 'remembered', words);
+    tell(address, isReserved ? 'fixed' : 'remembered', words);
   }
 }
 
@@ -179,18 +214,18 @@ function isHeldOn({ kind, endedAt, parent }: Conflict, where: string | null): bo
 }
 
 /** This host, and what it gave out. */
-function tellOwn({ subnet, parent, networks, realms }: Place, facts: PictureFacts, tell: Tell): void {
-  const { records, own } = facts;
+function tellOwn(place: Place, facts: SortedFacts, tell: Tell): void {
+  const { subnet, parent, networks } = place;
+  const { records, own, sorted } = facts;
   const held = new Map(records.conflicts.filter((one) => isHeldOn(one, parent)).map((one) => [one.address, one]));
   for (const { address, linkName } of parent === null ? [] : own)
     tell(parseAddress(address), 'fixed', `this host, on ${linkName}`);
   for (const { gateway } of networks.flatMap(({ subnets }) => subnets))
     if (gateway !== null) tell(parseAddress(gateway), 'fixed', 'gateway');
-  for (const lease of records.leases.filter(({ realm }) => realms.has(realm)))
-    tellLease(lease, held.get(lease.address), facts, tell);
-  const ids = new Set(networks.map(({ id }) => id));
-  for (const endpoint of records.endpoints.filter(({ networkId, state }) => ids.has(networkId) && state !== 'deleting'))
-    tellEndpoint(endpoint, subnet, facts, tell);
+  for (const { record } of within(place, sorted.leases)) tellLease(record, held.get(record.address), facts, tell);
+  const ids = [...new Set(networks.map(({ id }) => id))];
+  for (const endpoint of ids.flatMap((id) => sorted.endpoints.get(id) ?? []))
+    if (endpoint.state !== 'deleting') tellEndpoint(endpoint, subnet, facts, tell);
 }
 
 function tellLease(lease: Lease, conflict: Conflict | undefined, facts: PictureFacts, tell: Tell): void {

@@ -210,3 +210,22 @@ test('ten thousand containers are a picture of a few megabytes', () => {
   const bytes = JSON.stringify(picture).length;
   assert.ok(bytes < 6_000_000, `${bytes} bytes`);
 });
+
+test('what is kept and leased is read once, however many subnets there are', () => {
+  let reads = 0;
+  const counted = {
+    ...kept('job', '192.168.1.67', false),
+    get poolId() {
+      reads++;
+      return pool.id;
+    },
+  };
+  const networks = Array.from({ length: 100 }, (_, number) => {
+    const subnets = network.subnets.map((one) => ({ ...one, subnet: `10.9.${number}.0/24`, gateway: null }));
+    return { ...network, id: `n${number}`, subnets };
+  });
+  const grids = gridsOf(factsOf({ networks: [network, ...networks], names: [counted] }));
+  assert.equal(grids.length, 101);
+  assert.equal(grids.flatMap(({ squares }) => squares).filter(({ kind }) => kind === 'remembered').length, 1);
+  assert.equal(reads, 1);
+});
