@@ -14,18 +14,22 @@ import { TreeView } from './treeview.ts';
 
 /** A page that hears nothing for so long says so. */
 const SILENCE_MS = 20_000;
+/** What has not changed is drawn again so often. */
+const REDRAW_MS = 60_000;
 
 const tree = new TreeView();
 const timeline = new Timeline();
 const grids = new Map<string, GridView>();
 const find = byId('find') as HTMLInputElement;
 let picture: Picture | null = null;
+let drawnAtMs = 0;
 
 const draw = oncePerFrame(drawNow);
 
 function drawNow(): void {
   if (picture === null) return;
   const startedMs = performance.now();
+  drawnAtMs = Date.parse(picture.at);
   const wanted = find.value.trim().toLowerCase();
   byId('host').textContent = picture.host;
   const rows = tree.show(picture.tree, wanted);
@@ -77,9 +81,11 @@ function listen(): void {
     isSilent = setTimeout(lost, SILENCE_MS);
     byId('live').textContent = `live, ${new Date(at).toLocaleTimeString()}`;
     sayAll('trouble', trouble === undefined ? [] : [shownIsOld(trouble)]);
-    if (told === undefined) return;
-    picture = told;
-    draw();
+    if (trouble !== undefined) return;
+    // Where nothing has changed it is the picture of this moment too, and the days of the conflicts go on.
+    if (told !== undefined) picture = told;
+    else if (picture !== null) picture = { ...picture, at };
+    if (told !== undefined || Math.abs(Date.parse(at) - drawnAtMs) > REDRAW_MS) draw();
   };
   source.onerror = () => {
     lost();

@@ -7,12 +7,14 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { BrowserContext, Locator, Page } from 'playwright-core';
 import { pageWith } from '../../src/commands/pagefile.ts';
 import { LabBrowser, withoutBrowser } from '../lab/browser.ts';
 import { attachment, clearEngine, runIdle } from '../lab/container.ts';
 import { crowdedPicture } from '../lab/crowd.ts';
 import { outsideLab } from '../lab/enclosure.ts';
+import type { Daemon } from '../lab/host.ts';
 import { inTime, until } from '../lab/patience.ts';
 import { type Machine, Site } from '../lab/site.ts';
 
@@ -38,13 +40,17 @@ describe('the page, engine 28.5.2', { skip: outsideLab() || withoutBrowser(), ti
   let page: Page;
   const errors: string[] = [];
 
+  let startMap: () => Promise<Daemon>;
+  let map: Daemon;
+
   before(async () => {
     site = await Site.open({ version: '28.5.2', hosts: ['host'], addresses: ['192.0.2.254/24'] });
     machine = site.machines[0] as Machine;
     const { engine, host, plugin } = machine;
     await engine.must(...CREATE, 'lan');
     await engine.must(...'network create -d tsmacvlan --subnet 198.51.100.0/24 -o parent=lan0'.split(' '), HOSTILE);
-    await host.start('map', plugin.commandLine('map', '--serve'), plugin.environment());
+    startMap = () => host.start('map', plugin.commandLine('map', '--serve'), plugin.environment());
+    map = await startMap();
     lab = await LabBrowser.open(host.namespace);
     context = await lab.browser.newContext({ viewport: { width: 1280, height: 900 }, colorScheme: 'light' });
     page = await context.newPage();
@@ -165,6 +171,24 @@ describe('the page, engine 28.5.2', { skip: outsideLab() || withoutBrowser(), ti
       assert.deepEqual(findings, [], colorScheme);
     }
     await free.close();
+  });
+
+  test('says of when it is what it shows once nobody answers, though nothing has changed for a while', async () => {
+    await sleep(6000);
+    await map.kill('SIGKILL');
+    await sees(/does not answer; shown is what was at/, '#trouble');
+    const times = await page.evaluate(() =>
+      [0, 1, 2, 3, 4].map((ago) => new Date(Date.now() - 1000 * ago).toLocaleTimeString()),
+    );
+    const said = await textOf('#trouble');
+    assert.ok(
+      times.some((time) => said.includes(time)),
+      `${said}: ${times.join(', ')}`,
+    );
+    map = await startMap();
+    await until(async () => (await textOf('#trouble')) === '');
+    // What the browser says of a connection that broke off.
+    errors.length = 0;
   });
 
   test('an engine or a daemon that is away is said, and nothing is blank; then it is back', async () => {
