@@ -26,8 +26,6 @@ INSTALLED := $(DESTDIR)$(PREFIX)
 UNIT := $(PREFIX)/lib/systemd/system/tsmacvlan.service
 # Where versions before the one file had them.
 OLD_INSTALL := $(PREFIX)/lib/tsmacvlan /etc/systemd/system/tsmacvlan.service
-# Prints the networks of the installed service, if there are any; its settings may name another state directory.
-LEFT = STATE_DIR="$$(sed -n 's/^STATE_DIR=//p' /etc/default/tsmacvlan 2>/dev/null)" $(INSTALLED)/bin/tsmacvlan networks 2>/dev/null | grep -v '^none$$' >&2
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -179,8 +177,8 @@ install: build $(PINNED) ## the one file as a systemd service (root; PREFIX=/usr
 	$(if $(DESTDIR),,rm -rf $(OLD_INSTALL) && systemctl daemon-reload && systemctl enable --force $(UNIT) && systemctl restart tsmacvlan)
 
 uninstall: ## stop the service and remove what make install wrote, if it has no networks (or FORCE=yes); /var/lib/tsmacvlan stays
-	@$(if $(DESTDIR)$(FORCE),,! $(LEFT) || { echo 'nothing was removed: these networks are left, and their containers would not start again; remove them with docker network rm, or say make uninstall FORCE=yes' >&2; exit 1; })
-	$(if $(DESTDIR),,-systemctl disable --now tsmacvlan)
+	@$(if $(DESTDIR)$(FORCE),,. plugin/occupied.sh; ! networks_left $(INSTALLED)/bin/tsmacvlan >&2 || { echo 'nothing was removed: these networks are left, and their containers would not start again; remove them with docker network rm, or say make uninstall FORCE=yes' >&2; exit 1; })
+	$(if $(DESTDIR),,-. plugin/occupied.sh; [ -z "$$(unit_of_make)" ] || systemctl disable --now tsmacvlan)
 	rm -rf $(INSTALLED)/bin/tsmacvlan $(DESTDIR)$(UNIT) $(addprefix $(DESTDIR),$(OLD_INSTALL)) \
 	  $(addprefix $(INSTALLED)/share/,doc/tsmacvlan bash-completion/completions/tsmacvlan zsh/site-functions/_tsmacvlan man/man8/tsmacvlan.8)
 	$(if $(DESTDIR),,systemctl daemon-reload)

@@ -49,7 +49,8 @@ export function makeDeb(
     layDocuments(root);
     layControl(root, architecture, debianVersion);
     execFileSync('chmod', ['-R', 'u=rwX,go=rX', root]);
-    const file = join(directory, `tsmacvlan_${debianVersion}_${architecture}.deb`);
+    // As it is, since pages that offer files take no tilde in a name, and the sums go by names.
+    const file = join(directory, `tsmacvlan_${version}_${architecture}.deb`);
     // One thread: how the work is divided shows in the bytes.
     const how = ['--root-owner-group', `-Z${compression}`, '--threads-max=1', '--build', root, file];
     const { SOURCE_DATE_EPOCH = '0' } = process.env;

@@ -43,6 +43,22 @@ enabled_plugins() {
   done
 }
 
+# Prints the networks that need the service; fails where none does. While it is stopped its own state tells, which may be one of several
+# here, or another daemon has taken over what it had.
+networks_left() (
+  unset SOCKET STATE_DIR
+  for name in SOCKET STATE_DIR; do
+    value=$(sed -n "s/^$name=[\"']\?\([^\"']*\).*/\1/p" /etc/default/tsmacvlan 2>/dev/null | tail -n 1)
+    if [ -n "$value" ]; then export "$name=$value"; fi
+  done
+  if ! systemctl --quiet is-active tsmacvlan 2>/dev/null; then
+    if is_locked; then return 1; fi
+    unset SOCKET
+    export STATE_DIR="${STATE_DIR:-/var/lib/tsmacvlan}"
+  fi
+  "$1" networks 2>/dev/null | grep -v '^none$'
+)
+
 unit_of_make() {
   for file in /etc/systemd/system/tsmacvlan.service /usr/local/lib/systemd/system/tsmacvlan.service; do
     if [ -f "$file" ] && ! grep -q '^ExecStart=/usr/bin/tsmacvlan ' "$file"; then echo "$file"; fi

@@ -8,6 +8,7 @@ import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
   copyFileSync,
+  existsSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
@@ -27,12 +28,14 @@ import { buildRootfs } from './rootfs.ts';
 
 const CHECKOUT = resolve(import.meta.dirname, '..');
 const ARCHITECTURES: readonly Architecture[] = ['amd64', 'arm64'];
+const SUMS = 'SHA256SUMS';
 const UNIFORM = ['--sort=name', '--owner=0', '--group=0', '--numeric-owner', '--mtime=@0', '--mode=u=rwX,go=rX'];
 
 /** `isTrial`: packed as fast as that can be done, for those who only look into it. */
 export async function makeRelease(directory: string, architectures = ARCHITECTURES, isTrial = false): Promise<void> {
   const target = resolve(directory);
   refuseUntoldVersion();
+  refuseOther(target);
   rmSync(target, { recursive: true, force: true });
   mkdirSync(target, { recursive: true });
   execFileSync('npm', ['pack', '--silent', '--pack-destination', target], { cwd: CHECKOUT, stdio: 'ignore' });
@@ -48,7 +51,7 @@ export async function makeRelease(directory: string, architectures = ARCHITECTUR
   } finally {
     rmSync(scratch, { recursive: true });
   }
-  writeFileSync(join(target, 'SHA256SUMS'), checksums(target));
+  writeFileSync(join(target, SUMS), checksums(target));
 }
 
 /** A release that the changelog does not speak of is none. */
@@ -56,6 +59,13 @@ function refuseUntoldVersion(): void {
   const changelog = readFileSync(join(CHECKOUT, 'CHANGELOG.md'), 'utf8');
   if (changelog.split('\n').some((line) => line.startsWith(`## ${VERSION}`))) return;
   throw new Error(`CHANGELOG.md has no section "## ${VERSION}"; write what users will notice, then release`);
+}
+
+/** What is there goes, and so it has to be of an earlier release. */
+function refuseOther(directory: string): void {
+  const present = existsSync(directory) ? readdirSync(directory) : [];
+  const other = present.find((name) => !name.startsWith('tsmacvlan') && !name.startsWith(SUMS));
+  if (other !== undefined) throw new Error(`${directory} has ${other}, which is of no release; name another directory`);
 }
 
 /** The one file is put together once: the archive and the .deb differ in the prefix that their text files name. */

@@ -526,7 +526,7 @@ export const storeDamaged = (file: string, cause?: unknown) =>
 export const storeNotWritable = (directory: string, reason: string) =>
   mistake(
     'STORE_NOT_WRITABLE',
-    `cannot keep state in directory ${quote(directory)} (${reason}); make it writable for this user${reason === READ_ONLY ? `, in the systemd service with ReadWritePaths=${directory} (systemctl edit tsmacvlan)` : ''}, or set STATE_DIR to one that is`,
+    `cannot keep state in directory ${quote(directory)} (${reason}); make it writable for this user${reason === READ_ONLY ? `, in the systemd service with mkdir -p ${directory} and ReadWritePaths=${directory} (systemctl edit tsmacvlan)` : ''}, or set STATE_DIR to one that is`,
   );
 
 /** EROFS, which is also what the sandbox of a unit says of all that it does not name. */

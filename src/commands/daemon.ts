@@ -1,17 +1,31 @@
 /** Which daemon runs here, whatever way it was installed, and questions to it. */
-import { type Dirent, readdirSync } from 'node:fs';
+import { type Dirent, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import * as errors from '../errors.ts';
 import { SETTINGS, readSettings } from '../settings.ts';
+import { parseSettingsFile } from '../settingsfile.ts';
 import { askDaemon, knock } from '../server/client.ts';
 
-/** What SOCKET says is the only one asked; without it the sockets that engines look for are. Null: none answers. */
+/** Where the unit has its settings. */
+const SERVICE_SETTINGS = '/etc/default/tsmacvlan';
+
+/** What the service of this host is told; nothing to a user who may not read it, nor may he ask the service. */
+export function settingsOfService(): Record<string, string> {
+  try {
+    return parseSettingsFile(readFileSync(SERVICE_SETTINGS, 'utf8'));
+  } catch {
+    return {};
+  }
+}
+
+/** What SOCKET says is the only one asked; without it the service's and the sockets that engines look for are. Null: none answers. */
 export async function findDaemon(): Promise<string | null> {
   const named = process.env[SETTINGS.SOCKET.name]?.trim();
   if (named) return (await answers(named)) ? named : null;
   const usual = SETTINGS.SOCKET.fallback;
   if (await answers(usual)) return usual;
-  const others = socketsBelow(dirname(usual)).filter((path) => path !== usual);
+  const ofService = settingsOfService()[SETTINGS.SOCKET.name]?.trim() || usual;
+  const others = [ofService, ...socketsBelow(dirname(usual))].filter((path) => path !== usual);
   const heard = await Promise.all(others.map(answers));
   return others.find((_, position) => heard[position]) ?? null;
 }

@@ -4,6 +4,7 @@ import { dirname, join } from 'node:path';
 import * as errors from '../errors.ts';
 import { localEngineInfo } from '../server/client.ts';
 import { readSettings, SETTINGS } from '../settings.ts';
+import { settingsOfService } from './daemon.ts';
 
 /** The engine's `data-root`, where its configuration names no other. */
 const DATA_ROOT = '/var/lib/docker';
@@ -19,10 +20,12 @@ export async function stateToRestore(): Promise<string> {
   return onlyOne(managedPlugins);
 }
 
-/** STATE_DIR; else the usual place, or that of a managed plugin: whichever is there. */
+/** STATE_DIR; else the service's place, or that of a managed plugin: whichever is there. */
 async function onlyOne(managed: () => Promise<readonly string[]>): Promise<string> {
-  const { stateDirectory } = readSettings(process.env);
-  if (process.env[SETTINGS.STATE_DIR.name]?.trim()) return stateDirectory;
+  const { name } = SETTINGS.STATE_DIR;
+  const named = process.env[name]?.trim();
+  const { stateDirectory } = readSettings({ ...process.env, [name]: named || settingsOfService()[name] });
+  if (named) return stateDirectory;
   const places = [...(hasState(stateDirectory) ? [stateDirectory] : []), ...(await managed())];
   if (places.length > 1) throw errors.severalStates(places);
   return places[0] ?? stateDirectory;

@@ -69,6 +69,7 @@ export function writeBackup(file: string, found: Pick<Backup, 'schema' | 'versio
   const target = resolve(file);
   refuseOther(file, target);
   const scratch = `${target}.new`;
+  refuseOther(`${file}.new`, scratch);
   try {
     rmSync(scratch, { force: true });
     writeFileSync(scratch, `${JSON.stringify(head)}\n${text}\n`, { mode: 0o600, flag: 'wx', flush: true });

@@ -231,7 +231,10 @@ describe('systemd service', { skip: outsideLab(), timeout: 700_000 }, () => {
     await untilSaid(/setting LOG_LEVEL="loud" is not known; use error, warn, info, debug/, journal);
     machine.write('/etc/default/tsmacvlan', 'STATE_DIR=/srv/made/there\n');
     await machine.must('systemctl', 'restart', '--no-block', 'tsmacvlan');
-    await untilSaid(/read-only file system\); .* ReadWritePaths=\/srv\/made\/there .systemctl edit tsmacvlan/, journal);
+    await untilSaid(
+      /read-only file system\); .* with mkdir -p \/srv\/made\/there and ReadWritePaths=\/srv\/made\/there .systemctl edit tsmacvlan/,
+      journal,
+    );
     assert.match(
       await machine.must('systemctl', 'show', '--property=StatusText', 'tsmacvlan'),
       /not started: cannot keep/,
@@ -261,6 +264,7 @@ describe('systemd service', { skip: outsideLab(), timeout: 700_000 }, () => {
   test('make uninstall is refused while networks are there, and says which', async () => {
     await machine.must('rm', '-r', '/etc/systemd/system/tsmacvlan.service.d');
     await machine.must('systemctl', 'daemon-reload');
+    machine.write(SETTINGS, `STATE_DIR="${STATE}"\n`);
     const refused = await machine.run('make', '-C', CHECKOUT, 'uninstall');
     assert.notEqual(refused.code, 0);
     assert.match(refused.stderr, /192\.0\.2\.0\/24[\s\S]*nothing was removed/);
@@ -276,6 +280,17 @@ describe('systemd service', { skip: outsideLab(), timeout: 700_000 }, () => {
       assert.notEqual((await machine.run('test', '-e', path)).code, 0, `${path} is still there`);
     await machine.must('test', '-s', '/var/lib/tsmacvlan/tsmacvlan.db');
     assert.notEqual((await machine.run('systemctl', 'is-active', 'tsmacvlan')).code, 0);
+  });
+
+  test('make uninstall leaves the service of a Debian package alone', async () => {
+    machine.write('/usr/lib/systemd/system/tsmacvlan.service', '[Service]\nExecStart=/usr/bin/sleep 3600\n');
+    await machine.must('systemctl', 'daemon-reload');
+    await machine.must('systemctl', 'start', 'tsmacvlan');
+    await machine.must('make', '-C', CHECKOUT, 'uninstall');
+    await machine.must('systemctl', 'is-active', 'tsmacvlan');
+    await machine.must('systemctl', 'stop', 'tsmacvlan');
+    await machine.must('rm', '/usr/lib/systemd/system/tsmacvlan.service');
+    await machine.must('systemctl', 'daemon-reload');
   });
 
   test('beside an enabled managed plugin make install and a daemon by hand are refused, and its container has its link', async () => {

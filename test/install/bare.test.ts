@@ -109,6 +109,26 @@ describe('on a bare Debian 12', { skip, timeout: 500_000 }, () => {
     // apt prints what dpkg's scripts complain about.
     assert.match(stdout + stderr, /192\.0\.2\.0\/24[\s\S]*tsmacvlan is not removed: these networks are left/);
     assert.equal(await mainPid(), pid);
+  });
+
+  test('also while it is stopped, beside another state; once another daemon has taken over, they are no reason', async () => {
+    const other = '/var/lib/docker/engine/plugins/other';
+    await machine.must('systemctl', 'stop', 'tsmacvlan');
+    await machine.must('mkdir', '-p', `${other}/propagated-mount`);
+    machine.write(`${other}/config.json`, '{"plugin":{"Config":{"Description":"tsmacvlan"}}}');
+    machine.write(`${other}/propagated-mount/tsmacvlan.db`, '');
+    assert.match((await machine.run('dpkg', '--remove', 'tsmacvlan')).stderr, /192\.0\.2\.0\/24[^]*is not removed/);
+    await machine.must('rm', '-r', other);
+    // A removal that is refused starts what runs at a boot, as everywhere in Debian.
+    await machine.must('systemctl', 'stop', 'tsmacvlan');
+    await machine.must('sh', '-ec', 'tsmacvlan backup /run/b; STATE_DIR=/run/other tsmacvlan restore /run/b');
+    await machine.must('systemd-run', '--unit', 'other', '--setenv=STATE_DIR=/run/other', 'tsmacvlan', 'serve');
+    await untilSaid(/192\.0\.2\.0/, () => machine.must('tsmacvlan', 'networks'));
+    const left = await machine.run('sh', '-c', `${readFileSync(OCCUPIED, 'utf8')}\nnetworks_left tsmacvlan`);
+    assert.deepEqual([left.code, left.stdout], [1, '']);
+    await machine.must('systemctl', 'stop', 'other');
+    await machine.must('rm', '-r', '/run/other', '/run/b');
+    await machine.must('systemctl', 'start', 'tsmacvlan');
     await docker('rm', '-f', 'steady');
     await docker('network', 'rm', 'lan');
   });
@@ -118,12 +138,18 @@ describe('on a bare Debian 12', { skip, timeout: 500_000 }, () => {
     await machine.must('test', '-s', '/var/lib/tsmacvlan/tsmacvlan.db', '-a', '-s', '/etc/default/tsmacvlan');
     assert.notEqual((await machine.run('pgrep', 'tsmacvlan')).code, 0);
     await layUnitOfMake();
+    await machine.must('systemctl', 'enable', '--force', UNIT_OF_MAKE);
     const { stderr } = await machine.run('dpkg', '--purge', 'tsmacvlan');
     assert.match(stderr, /the state in \/var\/lib\/tsmacvlan is left: another tsmacvlan is here/);
     await machine.must('test', '-s', '/var/lib/tsmacvlan/tsmacvlan.db');
+    assert.equal(await machine.must('systemctl', 'is-enabled', 'tsmacvlan'), 'enabled');
+    await machine.must('systemctl', 'disable', 'tsmacvlan');
     await machine.must('rm', '-r', '/usr/local/lib/systemd');
     await machine.must('dpkg', '--install', packages[0] ?? '');
+    await machine.must('mount', '--bind', '/var/lib/tsmacvlan', '/var/lib/tsmacvlan');
     await machine.must('apt-get', 'purge', '--yes', 'tsmacvlan');
+    await machine.must('umount', '/var/lib/tsmacvlan');
+    await machine.must('rmdir', '/var/lib/tsmacvlan');
     await assertNoTrace();
   });
 
@@ -231,7 +257,10 @@ describe('on a bare Debian 12', { skip, timeout: 500_000 }, () => {
 
   async function layUnitOfMake(): Promise<void> {
     await machine.must('mkdir', '-p', dirname(UNIT_OF_MAKE));
-    machine.write(UNIT_OF_MAKE, '[Service]\nExecStart=/usr/local/bin/tsmacvlan serve\n');
+    machine.write(
+      UNIT_OF_MAKE,
+      '[Service]\nExecStart=/usr/local/bin/tsmacvlan serve\n[Install]\nWantedBy=multi-user.target\n',
+    );
   }
 
   async function assertNoTrace(which = ''): Promise<void> {

@@ -5,7 +5,16 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, openSync, readFileSync, renameSync, rmSync, symlinkSync } from 'node:fs';
+import {
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -23,9 +32,13 @@ interface Run {
   readonly env?: Record<string, string>;
   readonly stdout?: number;
   readonly uid?: number;
+  /** What /etc/default/tsmacvlan has, before which this host has none. */
+  readonly settings?: string;
 }
 
-async function run(words: readonly string[], { env = {}, stdout, uid }: Run = {}) {
+const WITH_SETTINGS = `mount -t tmpfs tmpfs /etc/default; printf %s "$0" > /etc/default/tsmacvlan; exec "$@"`;
+
+async function run(words: readonly string[], { env = {}, stdout, uid, settings }: Run = {}) {
   const stdio = ['ignore', stdout ?? 'pipe', 'pipe'] as const;
   const options = {
     env: { PATH: process.env.PATH, ...env },
@@ -33,7 +46,9 @@ async function run(words: readonly string[], { env = {}, stdout, uid }: Run = {}
     cwd: '/',
     ...(uid && { uid, gid: uid }),
   };
-  const child = spawn(process.execPath, [BUNDLE, ...words], options as object);
+  const within = settings === undefined ? [] : ['unshare', '--mount', 'sh', '-ec', WITH_SETTINGS, settings];
+  const [program = '', ...args] = [...within, process.execPath, BUNDLE, ...words];
+  const child = spawn(program, args, options as object);
   const said = [child.stdout, child.stderr].map((stream) => (stream === null ? Promise.resolve('') : text(stream)));
   const [[out = '', error = '']] = await Promise.all([Promise.all(said), once(child, 'close')]);
   return { code: child.exitCode, out, error };
@@ -135,6 +150,22 @@ describe('the command line', LIMITS, () => {
     for (const place of ['/dev/null', '/run/link', '/run'])
       assert.match((await run(['backup', place])).error, /it is there and no backup\); nothing was changed/);
     assert.match((await run(['backup', '/nowhere/x'])).error, /no such file or directory/);
+    writeFileSync('/run/kept.new', 'precious');
+    assert.match((await run(['backup', '/run/kept'])).error, /"\/run\/kept\.new" \(it is there and no backup\)/);
+    assert.equal(readFileSync('/run/kept.new', 'utf8'), 'precious');
+  });
+
+  test('a socket and a state directory that the settings of the service name are those of the commands, without a variable', async () => {
+    renameSync(daemon.socket, '/run/elsewhere.sock');
+    assert.equal((await run(['networks'], { settings: 'SOCKET="/run/elsewhere.sock"\n' })).out, 'none\n');
+    assert.equal((await run(['backup', '/run/b'], { settings: 'SOCKET=/run/elsewhere.sock' })).code, 0);
+    renameSync('/run/elsewhere.sock', daemon.socket);
+    await daemon.stop();
+    const settings = `STATE_DIR='${daemon.state}'\n`;
+    assert.match((await run(['leases'], { settings })).out, /^10\.9\.0\.10/m);
+    const { out } = await run(['restore', '/run/b'], { settings });
+    assert.ok(out.startsWith(`${daemon.state} has what was recorded at `), out);
+    daemon = await Serving.start(directory);
   });
 
   test('of several daemons the one at the usual path is asked', async () => {

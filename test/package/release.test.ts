@@ -72,6 +72,16 @@ describe('release', { skip: missing ? 'needs make plugin' : false, timeout: 400_
     assert.equal(check(alone, '--ignore-missing'), `${base}.tgz: OK`);
   });
 
+  test('a directory that has something else is left as it is', async () => {
+    const other = join(scratch, 'other');
+    mkdirSync(join(other, 'src'), { recursive: true });
+    await assert.rejects(
+      makeRelease(other, ['amd64'], true),
+      /has src, which is of no release; name another directory/,
+    );
+    assert.ok(existsSync(join(other, 'src')));
+  });
+
   test('the Debian package has the same bytes when it is made again, and none of them is of this machine', async () => {
     const again = join(scratch, 'again');
     const installed = join(scratch, 'installed');
@@ -81,6 +91,9 @@ describe('release', { skip: missing ? 'needs make plugin' : false, timeout: 400_
     const bytes = readFileSync(deb);
     assert.ok(bytes.equals(readFileSync(join(release, `tsmacvlan_${VERSION}_amd64.deb`))));
     assert.ok(!bytes.includes(CHECKOUT), 'it tells where it was made');
+    const early = makeDeb(again, 'amd64', installed, { version: '0.0.1-rc.1', compression: 'none' });
+    assert.match(early, /tsmacvlan_0\.0\.1-rc\.1_amd64\.deb$/);
+    assert.equal(execFileSync('dpkg-deb', ['--field', early, 'Version'], { encoding: 'utf8' }), '0.0.1~rc.1\n');
     rmSync(installed, { recursive: true });
     rmSync(again, { recursive: true });
   });

@@ -76,7 +76,7 @@ test('a read-only disk is refused', options, (t) => {
     const { stdout } = runOnTmpfs(directory, 'ro', `openLocalStore(${JSON.stringify(path)})`);
     assert.match(
       stdout,
-      /^STORE_NOT_WRITABLE cannot keep state in directory "([^"]+)" \(read-only file system\); .* ReadWritePaths=\1 /,
+      /^STORE_NOT_WRITABLE cannot keep state in directory "([^"]+)" \(read-only file system\); .* with mkdir -p \1 and ReadWritePaths=\1 /,
     );
   }
 });
