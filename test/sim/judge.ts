@@ -7,7 +7,7 @@ import type { Engine } from './engine.ts';
 import type { Host, Line } from './host.ts';
 import { formatAddress } from './kernel/address.ts';
 import { type Link, type Namespace, sourceOf } from './kernel/link.ts';
-import type { Lan, Passing } from './lan.ts';
+import type { Lan, Passing, Port } from './lan.ts';
 import type { Stranger } from './strangers.ts';
 import { scheduler } from './time.ts';
 
@@ -261,7 +261,7 @@ export class Judge {
     if (isElsewhere && !lan.connects(owner.port, older.owner.port)) return 'they do not hear each other';
     if (isElsewhere && (owner.port.isSecured || older.owner.port.isSecured))
       return 'what containers say does not pass a port between them';
-    if (isElsewhere && owner.port.allowed !== null && !this.#parts.knowsNeighbour)
+    if (isElsewhere && this.#isHiding(owner.port))
       return 'its port hides all answers, and the host knows nobody whose answer could show that';
     if (isElsewhere && lan.quality.loss > 0) return 'the LAN loses frames';
     if (isElsewhere && lan.quality.longestMs > 2) return 'the LAN is slow';
@@ -366,9 +366,15 @@ export class Judge {
     });
   }
 
-  /** What strangers have of the addresses of its containers, and since when. */
+  /** It hides answers, and nobody is known by whom that could be found out. */
+  #isHiding({ allowed }: Port): boolean {
+    return allowed !== null && !this.#parts.knowsNeighbour;
+  }
+
+  /** What strangers have of the addresses of its containers, and since when; nothing where its port hides them. */
   #contestedOn(host: Host): Map<string, Contested> {
     const found = new Map<string, Contested>();
+    if (host.port.isSecured || this.#isHiding(host.port)) return found;
     for (const holder of this.#holders.values()) {
       const { owner, start, address } = holder;
       if (owner !== host || start === null) continue;
