@@ -102,6 +102,12 @@ export class PassedOver {
     yield* this.#resting();
   }
 
+  /** Those that somebody had when they were last asked for, also when they will be asked for again before another waits for it. */
+  *held(): Generator<Address> {
+    for (const { address, isResting, finding } of this.#entries.values())
+      if (isResting || finding === 'used') yield address;
+  }
+
   *#resting(): Generator<Entry> {
     for (const entry of this.#entries.values()) if (entry.isResting) yield entry;
   }

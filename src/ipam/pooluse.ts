@@ -13,7 +13,7 @@ export interface PoolUse {
   readonly poolId: string;
   /** Leased, by this host or by others that share the addresses. */
   readonly used: number;
-  /** Free here, and used or asked for by others on the LAN. */
+  /** Free here, and used or asked for by others on the LAN when it was last asked. */
   readonly held: number;
   /** Free, and remembered or reserved for a container that is not there. */
   readonly remembered: number;

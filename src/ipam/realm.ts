@@ -262,9 +262,11 @@ export class Realm {
   /** What the addresses of a family are marked for; those who read it keep nothing of it. */
   marks(family: Family): Marks {
     for (const address of this.#passedOver.expire()) this.offer(address);
-    const [leased, held] = [new Occupancy(), new Occupancy()];
-    for (const { address } of this.#passedOver.resting()) if (address.family === family) held.add(address.value);
-    for (const value of this.#used[family].addresses(held)) leased.add(value);
+    const [leased, held, resting] = [new Occupancy(), new Occupancy(), new Occupancy()];
+    for (const { address } of this.#passedOver.resting()) if (address.family === family) resting.add(address.value);
+    for (const value of this.#used[family].addresses(resting)) leased.add(value);
+    // Whose rest is over is offered again; whoever has it has it still until it was asked for.
+    for (const address of this.#passedOver.held()) if (address.family === family) held.add(address.value);
     return { leased, held, kept: this.#kept[family] };
   }
 

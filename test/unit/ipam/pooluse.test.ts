@@ -49,8 +49,9 @@ test('what is used, remembered, excluded and free of a range, and which address 
 });
 
 test('an address that somebody else has is held, and not next', options, async () => {
+  let isGone = false;
   const probe: Probe = async (_pool, { value }) =>
-    value % 256n === 64n
+    value % 256n === 64n && !isGone
       ? { held: true, macAddress: '3c:22:fb:10:aa:01', linkName: 'eth0', simultaneous: false, isOnHost: false }
       : NOT_HELD;
   const f = new Fixture(new MemoryStore(), probe);
@@ -59,6 +60,14 @@ test('an address that somebody else has is held, and not next', options, async (
   assert.equal(await f.address(pool), '192.168.77.65/24');
   const { used, held, free, next } = await useOf(f);
   assert.deepEqual([used, held, free, next], [1, 1, 13, '192.168.77.67']);
+  // It is offered again by then, and his until it was found free.
+  f.pass(60);
+  const later = await useOf(f);
+  assert.deepEqual([later.used, later.held, later.free], [1, 1, 13]);
+  isGone = true;
+  assert.equal(await f.address(pool, '192.168.77.64'), '192.168.77.64/24');
+  const since = await useOf(f);
+  assert.deepEqual([since.used, since.held, since.free], [2, 0, 13]);
 });
 
 test(
