@@ -1,5 +1,5 @@
 /**
- * The Debian package: what stands in plugin/deb/ around an installation below /usr, put together by dpkg-deb, without root.
+ * The Debian package: what is in plugin/deb/ around an installation below /usr, put together by dpkg-deb, without root.
  * The same sources give the same bytes.
  *
  * Also a command: `node plugin/deb.ts DIRECTORY [amd64|arm64]`

@@ -256,7 +256,7 @@ export function messages(): string {
   return `<!-- Written by "make tables" from src/errors.ts; edit that. -->
 # Messages
 
-Each with a likely value. A *mistake* is for the user to mend; a *fault* is ours or the machine's and stands in the log with its cause.
+Each with a likely value. A *mistake* is for the user to mend; a *fault* is ours or the machine's and is in the log with its cause.
 The code is in the log too (\`outcome=\`) and stays the same when the words change.
 
 | code | kind | sentence |

@@ -58,7 +58,7 @@ async function writeBlob(output: string, koffi: string, scratch: string): Promis
     assets: { 'koffi.node': koffi },
   };
   writeFileSync(join(scratch, file), JSON.stringify(config));
-  // The program's path goes into the blob as it stands in the configuration: not that of a checkout.
+  // The program's path goes into the blob as it is in the configuration: not that of a checkout.
   copyFileSync(PROGRAM, join(scratch, main));
   execFileSync(node, ['--experimental-sea-config', file], { cwd: scratch, stdio: 'pipe' });
 }

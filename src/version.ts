@@ -1,4 +1,4 @@
-/** The version stands in package.json only. */
+/** The version is in package.json only. */
 import manifest from '../package.json' with { type: 'json' };
 
 export const VERSION: string = manifest.version;

@@ -21,7 +21,7 @@ export interface CarrierParts {
   readonly onLost: (parentName: string) => void;
   /**
    * The parent is there again, up and with a carrier. `isNewCable`: the lowest link was without; false when only what stands
-   * on it was gone, as a VLAN that was made anew.
+   * on it was gone, as a VLAN that was made again.
    */
   readonly onBack: (parentName: string, isNewCable: boolean) => void;
   /** Seconds since the host booted; left out, as the kernel counts them. */

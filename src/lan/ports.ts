@@ -19,7 +19,7 @@ export interface PortsSpec {
   readonly onProxy: (parent: Link, macAddress: string) => void;
 }
 
-/** More parents than a host has: those of VLANs that were made anew are left. */
+/** More parents than a host has: those of VLANs that were made again are left. */
 const MOST_PACERS = 1024;
 
 /** A port is on the parent itself, or on a link of our own where the kernel allows one. */

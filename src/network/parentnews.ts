@@ -67,7 +67,7 @@ export class ParentNews {
     this.#states.set(name, state);
     if (before === undefined || before === state) return;
     if (state !== 'gone') return this.#parts.tell(name, state);
-    // One that goes with its last network, or is made anew, is no news.
+    // One that goes with its last network, or is made again, is no news.
     const { tell, clock = backgroundClock } = this.#parts;
     clock.after(GONE_MS, () => this.#states.get(name) === 'gone' && tell(name, state));
   }

@@ -1,5 +1,5 @@
 /**
- * What the kernel says of an endpoint whose record stands in the way of a start. An engine that was killed, or that ended a
+ * What the kernel says of an endpoint whose record is in the way of a start. An engine that was killed, or that ended a
  * container while the plugin was away, never says that the endpoint is gone, and the next start that wants its address or
  * MAC address is the container's own. So a refusal is never founded on a record alone.
  */

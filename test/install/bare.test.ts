@@ -213,7 +213,7 @@ describe('on a bare Debian 12', { skip, timeout: 500_000 }, () => {
   });
 
   test('its library is loaded from wherever that is allowed, and nothing is left there; where it is allowed nowhere it says so', async () => {
-    // What stands in front of the call mounts over everything in which the file is not.
+    // What is in front of the call mounts over everything in which the file is not.
     const probe = (places: readonly string[], ...before: string[]) => {
       const mounts = places.map((place) => `mount -t tmpfs -o noexec tmpfs ${place} && `).join('');
       const call = [...before, '/opt/tsmacvlan', 'probe', '192.0.2.1', '--parent', 'absent0'].join(' ');

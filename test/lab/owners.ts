@@ -178,7 +178,7 @@ export class Owners {
     return holders.length === 0 ? [] : [...(await twiceAmong(holders)).keys()];
   }
 
-  /** The claim on an address as it stands in etcd. */
+  /** The claim on an address as it is in etcd. */
   async claim(address: string): Promise<{ kind: string; nodes: string[]; heir?: { nodes: string[] } } | null> {
     const text = await this.etcd.must('get', '--print-value-only', this.#key(address));
     return text === '' ? null : (JSON.parse(text) as { kind: string; nodes: string[] });
@@ -210,7 +210,7 @@ export class Owners {
     return this.key(`leases/TsmacvlanLocal/${address}`);
   }
 
-  /** As it stands in etcd, of what hosts here call so. */
+  /** As it is in etcd, of what hosts here call so. */
   key(words: string): string {
     return `/tsmacvlan/${this.#site.cluster}/${words}`;
   }

@@ -149,7 +149,7 @@ describe('the carrier of a parent', { skip: outsideLab(), timeout: 120_000 }, ()
     assert.deepEqual(await news(1), ['cable back']);
   });
 
-  test('a parent that is made anew under its name', { timeout }, async () => {
+  test('a parent that is made again under its name', { timeout }, async () => {
     await ip('link delete par');
     assert.deepEqual(await news(1), ['lost']);
     await ip('link add par type veth peer name plug netns wire');
@@ -227,7 +227,7 @@ describe('the carrier of a parent', { skip: outsideLab(), timeout: 120_000 }, ()
     assert.deepEqual((await news(1)).at(-1), 'cable back');
   });
 
-  test('a VLAN that is made anew while the cable stays in', { timeout }, async (t) => {
+  test('a VLAN that is made again while the cable stays in', { timeout }, async (t) => {
     if (!(await addVlan(t))) return;
     await ip('link delete par.7');
     assert.deepEqual(await news(1), ['lost']);

@@ -364,8 +364,10 @@ describe('an address is asked for at the moment it is given', { skip: outsideLab
       speakers.set(CONTAINER, { isLeaving: false });
       // Else its other link answers for the address too.
       await machine.namespace.run(['sh', '-c', 'echo 1 > /proc/sys/net/ipv4/conf/lan0/arp_ignore']);
-      await machine.namespace.ip(`link add twin link lan0 address ${CONTAINER} type macvlan mode bridge`);
-      await machine.namespace.ip('link set twin up');
+      // No macvlan: questions to a group reach one by a queue (macvlan_process_broadcast, drivers/net/macvlan.c) that a busy machine may
+      // work off later than they are waited for.
+      const port = await lan.plug(machine.namespace, 'twin');
+      await machine.namespace.ip(`link set twin address ${CONTAINER}`);
       await take(wanted, machine.namespace, 'twin');
       assert.deepEqual(await room.confirm({ ...request(wanted), macAddress: CONTAINER }), heldBy(CONTAINER));
 
@@ -376,14 +378,10 @@ describe('an address is asked for at the moment it is given', { skip: outsideLab
       // Its record is there still, but its link came back and is down: it says nothing any more.
       await ip(`link add back0 link par address ${CONTAINER} type macvlan mode bridge`);
       await take(again, machine.namespace, 'twin');
-      // An IPv6 answer goes to all, which the kernel hands on in its own time (macvlan_process_broadcast, drivers/net/macvlan.c): on a
-      // busy machine it is there by the next question.
-      const found = await room.check(request(again));
-      const verdict = found.held ? found : await room.confirm({ ...request(again), macAddress: CONTAINER });
-      assert.deepEqual(verdict, heldBy(CONTAINER));
+      assert.deepEqual(await room.check(request(again)), heldBy(CONTAINER));
       await ip('link delete back0');
       speakers.clear();
-      await machine.namespace.ip('link delete twin');
+      await lan.unplug(port);
       await machine.namespace.run(['sh', '-c', 'echo 0 > /proc/sys/net/ipv4/conf/lan0/arp_ignore']);
     });
 

@@ -27,7 +27,7 @@ describe('members of etcd that part', { skip: outsideLab(), timeout: 300_000 }, 
   });
   after(() => sites.close());
 
-  test('one that became a cluster of its own gives out nothing to hosts that start anew', options, async () => {
+  test('one that became a cluster of its own gives out nothing to hosts that start from nothing', options, async () => {
     const { etcd } = sites;
     await sites.each(async (owners) => {
       for (const name of NAMES) await start(owners, name);

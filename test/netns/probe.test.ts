@@ -697,7 +697,7 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 500_000 }, ()
     assert.deepEqual(await probeLinks(), []);
   });
 
-  test("what a killed process left is known by its alias and stands in nobody's way", { timeout }, async () => {
+  test("what a killed process left is known by its alias and is in nobody's way", { timeout }, async () => {
     const script = `
       import { Links } from ${JSON.stringify(import.meta.resolve('../../src/kernel/link.ts'))};
       import { Prober } from ${JSON.stringify(import.meta.resolve('../../src/lan/prober.ts'))};

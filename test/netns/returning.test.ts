@@ -23,7 +23,7 @@ const LISTENER = '3c:22:fb:10:aa:05';
 const TAKER = '3c:22:fb:10:aa:04';
 /** A fresh question, in a burst one ahead of it, and those of CreateEndpoint and Join. */
 const QUESTIONS_OF_START = 4;
-/** A whole procedure; a start of the daemon asks so for what stands in its records, and for what may come back. */
+/** A whole procedure; a start of the daemon asks so for what is in its records, and for what may come back. */
 const WINDOW = 3;
 
 describe('containers that come back', { skip: outsideLab(), timeout: 200_000 }, () => {

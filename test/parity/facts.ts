@@ -12,7 +12,7 @@ export type Facts = Map<string, string>;
 const VOLATILE = new Set([
   ...['Id', 'Created', 'EndpointID', 'NetworkID', 'SandboxID', 'SandboxKey'],
   ...['ifindex', 'link_index', 'link_netnsid', 'link', 'valid_life_time', 'preferred_life_time', 'tentative'],
-  // The kernel's count of who wants it; that an administrator does stands in the flags.
+  // The kernel's count of who wants it; that an administrator does is in the flags.
   'promiscuity',
   ...['gc_timer', 'bridge_id', 'root_id', 'designated_port'],
 ]);
@@ -199,7 +199,7 @@ function subnetMeanings({ Name, IPAM }: Network, { typed }: Known): Meanings {
   return chosen.map(({ Subnet }) => [Subnet.replace('.0.0/16', '.'), `USUAL SUBNET OF ${Name}.`]);
 }
 
-/** A MAC address also stands in the link-local address made from it (RFC 4291, appendix A). */
+/** A MAC address also is in the link-local address made from it (RFC 4291, appendix A). */
 export function meaningsOfMac(mac: string, meaning: string): Meanings {
   const [a = 0, b = 0, c = 0, d = 0, e = 0, f = 0] = mac.split(':').map((byte) => Number.parseInt(byte, 16));
   const words = [((a ^ 2) << 8) | b, (c << 8) | 0xff, 0xfe00 | d, (e << 8) | f];

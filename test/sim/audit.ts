@@ -1,5 +1,5 @@
 /**
- * What is looked at when nothing has happened for a while: whether each running container's address stands in the store, and whether
+ * What is looked at when nothing has happened for a while: whether each running container's address is in the store, and whether
  * the daemons hold more of anything than they need. By the records themselves, not by what a daemon says of them.
  */
 import { DatabaseSync } from 'node:sqlite';

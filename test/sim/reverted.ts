@@ -145,7 +145,7 @@ const REVERTED: readonly Reverted[] = [
   },
   {
     row: 'S3',
-    what: 'a member of another cluster stands in for one',
+    what: 'a member of another cluster takes the place of one',
     edits: [
       [
         'store/etcd/client.ts',

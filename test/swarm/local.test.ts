@@ -46,7 +46,7 @@ describe('swarm networks of scope local', { skip: outsideLab(), timeout: 1_200_0
     }
     await swarm.assertFindEachOther('web', occupants);
 
-    // The network is made anew with the first task on a node and goes with its last.
+    // The network is made again with the first task on a node and goes with its last.
     for (const replicas of [0, 8, 3, 12]) {
       await swarm.scale('web', replicas);
       await swarm.settled('web', replicas);

@@ -216,7 +216,7 @@ test('plugin/ imports nothing of test/', () => {
   assert.deepEqual(wrong, []);
 });
 
-test('every file of the sources stands in a table of the docs', () => {
+test('every file of the sources is in a table of the docs', () => {
   const named = (page: string) => new Set(readFileSync(join(CHECKOUT, 'docs', page), 'utf8').match(/`[\w./-]+\.ts`/g));
   const pages = { kernel: named('kernel.md'), lan: named('lan.md') };
   const house = named('architecture.md');

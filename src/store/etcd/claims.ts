@@ -30,7 +30,7 @@ export interface Claim {
   readonly heir?: { readonly kind: LeaseKind; readonly nodes: readonly string[] };
 }
 
-/** A claim as it stands in etcd, with the revision of its last change. */
+/** A claim as it is in etcd, with the revision of its last change. */
 export interface Entry {
   readonly claim: Claim;
   readonly revision: number;

@@ -431,7 +431,7 @@ export class Etcd {
     return token === null ? { hasleader: 'true' } : { hasleader: 'true', token };
   }
 
-  /** With the password as it stands in its file now. Null where nobody has to log in, for want of a user or of a lock. */
+  /** With the password as it is in its file now. Null where nobody has to log in, for want of a user or of a lock. */
   async #login({ auth }: Services): Promise<string | null> {
     const user = this.#access.user();
     if (user === null) return null;

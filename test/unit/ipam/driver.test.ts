@@ -458,7 +458,7 @@ for (const [name, open] of Object.entries(STORES)) {
     assert.equal((await f.lease('192.168.1.2'))?.endpointId, 'e1');
   });
 
-  check('a network of a swarm stands in the way of another network as any does', async (f) => {
+  check('a network of a swarm is in the way of another network as any does', async (f) => {
     await f.network('192.168.1.0/24', {}, SWARM_NETWORK);
     assert.match(
       await sentence(f.pool('192.168.0.0/16')),

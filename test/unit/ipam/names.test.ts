@@ -1,4 +1,4 @@
-/** The same name, the same address: over stop and start, a recreation, kill -9, the network made anew, and a full range. */
+/** The same name, the same address: over stop and start, a recreation, kill -9, the network made again, and a full range. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Probe } from '../../../src/ipam/driver.ts';
@@ -41,7 +41,7 @@ for (const [store, open] of Object.entries(STORES)) {
   );
 }
 
-test('a network that is made anew with the same description finds what its containers had', options, async () => {
+test('a network that is made again with the same description finds what its containers had', options, async () => {
   const f = new Fixture(new MemoryStore());
   const pool = await f.network(SUBNET, RANGE);
   const had = await lives(f, pool, ['web', 'db']);
