@@ -44,7 +44,7 @@ enabled_plugins() {
 }
 
 # Prints the networks that need the service; fails where none does. While it is stopped its own state tells, which may be one of several
-# here, or another daemon has taken over what it had.
+# here, or another daemon has taken over what it had. A state that cannot be read may have some: then why it cannot.
 networks_left() (
   unset SOCKET STATE_DIR
   for name in SOCKET STATE_DIR; do
@@ -56,7 +56,11 @@ networks_left() (
     unset SOCKET
     export STATE_DIR="${STATE_DIR:-/var/lib/tsmacvlan}"
   fi
-  "$1" networks 2>/dev/null | grep -v '^none$'
+  if listed=$("$1" networks 2>/dev/null); then
+    echo "$listed" | grep -v '^none$'
+  else
+    echo "which networks are left cannot be told: $("$1" networks 2>&1 >/dev/null)"
+  fi
 )
 
 unit_of_make() {

@@ -119,6 +119,12 @@ describe('on a bare Debian 12', { skip, timeout: 500_000 }, () => {
     machine.write(`${other}/propagated-mount/tsmacvlan.db`, '');
     assert.match((await machine.run('dpkg', '--remove', 'tsmacvlan')).stderr, /192\.0\.2\.0\/24[^]*is not removed/);
     await machine.must('rm', '-r', other);
+    await machine.must('systemctl', 'stop', 'tsmacvlan');
+    await machine.must('mv', '/var/lib/tsmacvlan/tsmacvlan.db', '/run/whole');
+    machine.write('/var/lib/tsmacvlan/tsmacvlan.db', 'damaged');
+    assert.match((await machine.run('dpkg', '--remove', 'tsmacvlan')).stderr, /cannot be told: [^]*is not removed/);
+    await machine.must('systemctl', 'stop', 'tsmacvlan');
+    await machine.must('mv', '/run/whole', '/var/lib/tsmacvlan/tsmacvlan.db');
     // A removal that is refused starts what runs at a boot, as everywhere in Debian.
     await machine.must('systemctl', 'stop', 'tsmacvlan');
     await machine.must('sh', '-ec', 'tsmacvlan backup /run/b; STATE_DIR=/run/other tsmacvlan restore /run/b');
