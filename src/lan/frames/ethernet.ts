@@ -1,7 +1,9 @@
 /** Ethernet II frames as bytes (IEEE 802.3 clause 3). Pure. */
 import { formatMac, isMulticastMac, macBytes } from '../../address.ts';
 
-/** EtherType of ARP. */
+/** EtherType of IPv4. */
+export const ETHERTYPE_IPV4 = 0x0800;
+/** Of ARP. */
 export const ETHERTYPE_ARP = 0x0806;
 /** Of IPv6, and so of Neighbour Discovery. */
 export const ETHERTYPE_IPV6 = 0x86dd;

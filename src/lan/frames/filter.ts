@@ -17,7 +17,9 @@ import {
   loadWord,
   setIndex,
 } from '../../kernel/bpf.ts';
-import { ETHERTYPE_ARP, ETHERTYPE_IPV6, HEADER_BYTES } from './ethernet.ts';
+import { CLIENT_PORT } from './dhcp.ts';
+import { ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, HEADER_BYTES } from './ethernet.ts';
+import { FRAGMENT_BITS, IPV4_HEADER_BYTES, PROTOCOL_UDP, VERSION_AND_LENGTH } from './udp.ts';
 
 /**
  * Each takes two instructions of eight bytes, and a socket's filter has to fit into net.core.optmem_max, which is 20 KiB on
@@ -34,6 +36,9 @@ const SOURCE_MAC_END = 8;
 const ARP_SENDER_MAC_END = HEADER_BYTES + 10;
 const ARP_SENDER = HEADER_BYTES + 14;
 const ARP_TARGET = HEADER_BYTES + 24;
+const IPV4_FRAGMENT = HEADER_BYTES + 6;
+const IPV4_PROTOCOL = HEADER_BYTES + 9;
+const UDP_DESTINATION_PORT = HEADER_BYTES + IPV4_HEADER_BYTES + 2;
 const IPV6_NEXT_HEADER = HEADER_BYTES + 6;
 const IPV6_SOURCE = HEADER_BYTES + 8;
 /** The last four bytes of it. */
@@ -78,6 +83,24 @@ export function awaitingFilter(addresses: Iterable<Address>): readonly BpfInstru
     drop,
   ]);
 }
+
+/** What servers say to DHCP clients, whoever these are: untagged IPv4 without options, no fragment, UDP to port 68. */
+export const DHCP_ANSWERS: readonly BpfInstruction[] = assemble([
+  ...DROP_TAGGED,
+  loadHalf(12),
+  ifEqual(ETHERTYPE_IPV4, undefined, 'drop'),
+  loadByte(HEADER_BYTES),
+  ifEqual(VERSION_AND_LENGTH, undefined, 'drop'),
+  loadByte(IPV4_PROTOCOL),
+  ifEqual(PROTOCOL_UDP, undefined, 'drop'),
+  loadHalf(IPV4_FRAGMENT),
+  ifAnySet(FRAGMENT_BITS, 'drop'),
+  loadHalf(UDP_DESTINATION_PORT),
+  ifEqual(CLIENT_PORT, undefined, 'drop'),
+  accept,
+  'drop',
+  drop,
+]);
 
 /** A container, as far as the watch over it listens. */
 export interface WatchedContainer {

@@ -1,5 +1,6 @@
 /** Neighbour Solicitation and Advertisement as frames (RFC 4861 4.3, 4.4), as Duplicate Address Detection uses them. Pure. */
 import { type Address, addressBytes, addressFromBytes, formatMac, macBytes } from '../../address.ts';
+import { internetChecksum } from './checksum.ts';
 import {
   ETHERTYPE_IPV6,
   type EthernetHeader,
@@ -262,13 +263,5 @@ function isSolicitedNodeGroup({ value }: Address): boolean {
  * checksum it is 0.
  */
 function checksum(header: Buffer, message: Buffer): number {
-  let sum = sumWords(header.subarray(8)) + message.length + NEXT_HEADER_ICMPV6 + sumWords(message);
-  while (sum > 0xffff) sum = (sum & 0xffff) + Math.floor(sum / 0x10000);
-  return ~sum & 0xffff;
-}
-
-function sumWords(bytes: Buffer): number {
-  let sum = 0;
-  for (let offset = 0; offset + 1 < bytes.length; offset += 2) sum += bytes.readUInt16BE(offset);
-  return bytes.length % 2 === 0 ? sum : sum + (bytes.readUInt8(bytes.length - 1) << 8);
+  return internetChecksum(message.length + NEXT_HEADER_ICMPV6, header.subarray(8), message);
 }

@@ -4,9 +4,16 @@ import fc from 'fast-check';
 import type { BpfInstruction } from '../../../../src/kernel/bpf.ts';
 import { formatMac, isMulticastMac, macBytes } from '../../../../src/address.ts';
 import { type ArpPacket, arpAnnouncement, arpProbe, encodeArp } from '../../../../src/lan/frames/arp.ts';
-import { type WatchedContainer, awaitingFilter, watchingFilter } from '../../../../src/lan/frames/filter.ts';
+import {
+  DHCP_ANSWERS,
+  type WatchedContainer,
+  awaitingFilter,
+  watchingFilter,
+} from '../../../../src/lan/frames/filter.ts';
+import { decodeDhcp } from '../../../../src/lan/frames/dhcp.ts';
 import { encodeNd, ndDefence, ndProbe } from '../../../../src/lan/frames/nd.ts';
 import { decodePacket, readSighting } from '../../../../src/lan/frames/sighting.ts';
+import { answerFrame } from './dhcpanswers.ts';
 import { address, frameBytes, mac, plain } from './arbitraries.ts';
 
 const options = { timeout: 20_000 };
@@ -232,3 +239,28 @@ function end(macAddress: string): string {
 function low(value: bigint): bigint {
   return value % 2n ** 32n;
 }
+
+test('answers of DHCP servers pass, and nothing else that is IPv4', options, () => {
+  const answer = answerFrame({ type: 5, xid: 1, macAddress: STRANGER, address: '192.168.77.100' });
+  assert.ok(run(DHCP_ANSWERS, answer));
+  assert.ok(run(DHCP_ANSWERS, answer, 0), 'a priority is no VLAN');
+  assert.ok(!run(DHCP_ANSWERS, answer, 10));
+  const changes = [
+    [13, 6],
+    [14, 0x46],
+    [20, 0x20],
+    [21, 1],
+    [23, 6],
+    [37, 67],
+  ] as const;
+  for (const [at, value] of changes) {
+    const other = Buffer.from(answer);
+    other.writeUInt8(value, at);
+    assert.ok(!run(DHCP_ANSWERS, other), `byte ${at}`);
+  }
+  fc.assert(
+    fc.property(frame, (bytes) => {
+      if (decodeDhcp(bytes) === undefined) assert.ok(!run(DHCP_ANSWERS, bytes));
+    }),
+  );
+});
