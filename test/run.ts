@@ -10,7 +10,7 @@ import { availableParallelism, cpus, totalmem } from 'node:os';
 import { join, relative, sep } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { obstacle } from './lab/enclosure.ts';
-import { fetchBare, fetchBrowser, fetchEngines, fetchEtcd, fetchUml, installTools } from './lab/packages.ts';
+import { fetchBare, fetchBrowser, fetchDhcp, fetchEngines, fetchEtcd, fetchUml, installTools } from './lab/packages.ts';
 import { type Job, type Load, Queue } from './queue.ts';
 import type { Outcome } from './reporter.ts';
 import { type Conditions, type FileResult, killAll, runFile } from './testfile.ts';
@@ -22,6 +22,7 @@ const DOWNLOADS = {
   uml: fetchUml,
   bare: fetchBare,
   browser: fetchBrowser,
+  dhcp: fetchDhcp,
 };
 type Download = keyof typeof DOWNLOADS;
 
@@ -102,7 +103,10 @@ const NEED_CALM: ReadonlySet<string> = new Set(
 );
 
 /** What a file needs beside what its level does. */
-const ALSO_NEEDED: Readonly<Record<string, readonly Download[]>> = { [join('docker', 'page.test.ts')]: ['browser'] };
+const ALSO_NEEDED: Readonly<Record<string, readonly Download[]>> = {
+  [join('docker', 'page.test.ts')]: ['browser'],
+  [join('netns', 'dhcp-servers.test.ts')]: ['dhcp'],
+};
 
 const results: (Outcome & { file: string })[] = [];
 const measured: Record<string, Duration> = {};

@@ -67,6 +67,29 @@ const BROWSER = {
   program: 'usr/lib/chromium/chromium-headless-shell',
 } as const;
 
+/** The DHCP servers that people's LANs have, with what they are linked with; busybox brings udhcpd, and a client. */
+const DHCP = {
+  suite: 'bookworm',
+  root: 'dhcp',
+  packages: [
+    ...['dnsmasq-base', 'isc-dhcp-server', 'kea-dhcp4-server', 'kea-common', 'busybox-static'],
+    ...['libcap2', 'libcom-err2', 'libdbus-1-3', 'libffi8', 'libgcrypt20', 'libgmp10', 'libgnutls30', 'libgpg-error0'],
+    ...['libgssapi-krb5-2', 'libhogweed6', 'libidn2-0', 'libjansson4', 'libk5crypto3', 'libkeyutils1', 'libkrb5-3'],
+    ...['libkrb5support0', 'libldap-2.5-0', 'liblog4cplus-2.0.5', 'liblz4-1', 'liblzma5', 'libmariadb3', 'libmnl0'],
+    ...[
+      'libnetfilter-conntrack3',
+      'libnettle8',
+      'libnfnetlink0',
+      'libnftables1',
+      'libnftnl11',
+      'libp11-kit0',
+      'libpq5',
+    ],
+    ...['libsasl2-2', 'libssl3', 'libsystemd0', 'libtasn1-6', 'libunistring2', 'libxtables12', 'libzstd1', 'zlib1g'],
+  ],
+  program: 'usr/sbin/kea-dhcp4',
+} as const;
+
 export type Suite = keyof typeof PACKAGES;
 
 /** The image `busybox`, once `fetchEngines` is done. */
@@ -199,6 +222,34 @@ export function browserFiles(): { program: string; libraries: string; fonts: str
     libraries: libraries.join(delimiter),
     fonts: join(root, 'usr/share/fonts'),
   };
+}
+
+/** Unpacks DHCP servers below `.lab/`, unless they are there; tests that need them are skipped where they cannot be had. */
+export async function fetchDhcp(say: (line: string) => void): Promise<void> {
+  try {
+    await announced(say, 'fetching DHCP servers from Debian (once, about 20 MB)', () =>
+      fetchDebs(DHCP.suite, DHCP.packages, join(LAB, DHCP.root)),
+    );
+  } catch (error) {
+    say(`no DHCP servers: ${(error as Error).message}`);
+  }
+}
+
+/** The reason for skipping what needs DHCP servers; false where `fetchDhcp` could unpack them. */
+export function withoutDhcp(): string | false {
+  return existsSync(dhcpProgram(DHCP.program)) ? false : 'no DHCP servers could be fetched from Debian';
+}
+
+/** A program of these packages, by its path without leading slash. */
+export function dhcpProgram(path: string): string {
+  return join(LAB, DHCP.root, path);
+}
+
+/** The environment for running them. */
+export function dhcpEnvironment(): NodeJS.ProcessEnv {
+  const root = join(LAB, DHCP.root);
+  const libraries = globSync('{,usr/}lib/*-linux-gnu', { cwd: root }).map((path) => join(root, path));
+  return { PATH: process.env.PATH, LD_LIBRARY_PATH: libraries.join(delimiter) };
 }
 
 /** Tells what takes time, when it does. */
