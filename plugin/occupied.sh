@@ -45,7 +45,9 @@ enabled_plugins() {
 
 # Prints the networks that need the service; fails where none does. While it is stopped its own state tells, which may be one of several
 # here, or another daemon has taken over what it had. A state that cannot be read may have some: then why it cannot.
+# Where the program itself is gone nothing runs that a removal would end.
 networks_left() (
+  command -v "$1" >/dev/null || return 1
   unset SOCKET STATE_DIR
   for name in SOCKET STATE_DIR; do
     value=$(sed -n "s/^$name=[\"']\?\([^\"']*\).*/\1/p" /etc/default/tsmacvlan 2>/dev/null | tail -n 1)

@@ -129,6 +129,8 @@ describe('on a bare Debian 12', { skip, timeout: 500_000 }, () => {
     await machine.must('systemctl', 'stop', 'tsmacvlan');
     await machine.must('sh', '-ec', 'tsmacvlan backup /run/b; STATE_DIR=/run/other tsmacvlan restore /run/b');
     await machine.must('systemd-run', '--unit', 'other', '--setenv=STATE_DIR=/run/other', 'tsmacvlan', 'serve');
+    // Until it runs the command answers from the state that the package left.
+    await untilSaid(/@tsmacvlan/, () => machine.must('ss', '-xlH'));
     await untilSaid(/192\.0\.2\.0/, () => machine.must('tsmacvlan', 'networks'));
     const left = await machine.run('sh', '-c', `${readFileSync(OCCUPIED, 'utf8')}\nnetworks_left tsmacvlan`);
     assert.deepEqual([left.code, left.stdout], [1, '']);
