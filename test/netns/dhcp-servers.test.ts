@@ -10,6 +10,7 @@ import { PlainClient } from '../lab/dhcpclient.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { Lan } from '../lab/namespace.ts';
 import { withoutDhcp } from '../lab/packages.ts';
+import { RogueServer } from '../lab/rogueserver.ts';
 
 const PLAIN = '02:00:5e:10:00:11';
 const RESERVED = '02:00:5e:10:00:aa';
@@ -25,14 +26,14 @@ const PLAN = {
 describe('DHCP servers of the lab', { skip: outsideLab() || withoutDhcp(), timeout: 300_000 }, () => {
   let lan: Lan;
   let client: PlainClient;
-  let server: DhcpServer;
+  let server: DhcpServer | undefined;
 
   before(async () => {
     lan = await Lan.create();
     client = await PlainClient.plug(lan, 'client');
   });
 
-  afterEach(() => server.stop());
+  afterEach(() => server?.stop());
 
   after(() => lan.namespace.delete());
 
@@ -56,4 +57,17 @@ describe('DHCP servers of the lab', { skip: outsideLab() || withoutDhcp(), timeo
       assert.equal((await client.acquire(PLAIN, { address: given.address })).address, given.address);
     });
   }
+
+  test('a rogue server that is left alone gives a client its address, and hears what it is asked', async () => {
+    const rogue = await RogueServer.plug(lan, 'rogue', '02:00:5e:10:00:66', '10.77.0.6');
+    rogue.gives = '10.77.0.66';
+    const given = await client.acquire(PLAIN, { hostname: 'web' });
+    assert.deepEqual(given, { ...given, address: '10.77.0.66', router: '10.77.0.6', leaseSeconds: 120 });
+    const told = rogue.heard.map(({ type, sourceMac, hostname, wish }) => ({ type, sourceMac, hostname, wish }));
+    assert.deepEqual(told, [
+      { type: 'DISCOVER', sourceMac: PLAIN, hostname: 'web', wish: null },
+      { type: 'REQUEST', sourceMac: PLAIN, hostname: 'web', wish: '10.77.0.66' },
+    ]);
+    rogue.close();
+  });
 });
