@@ -6,14 +6,19 @@ import { AddressPlan, COLUMNS, type SquareRun } from './addresses.ts';
 import { element, oncePerFrame } from './elements.ts';
 import type { PictureGrid } from './picture.ts';
 import { RowList } from './rowlist.ts';
-import { LEGEND, Tiles } from './tiles.ts';
+import { LEGEND, type Tiles } from './tiles.ts';
 
-/** CSS pixels. */
-const GAP = 2;
-const LABELS = 64;
-const SMALLEST = 7;
-const LARGEST = 20;
+/** CSS pixels: between two squares; left of them. */
+export const GAP = 2;
+export const LABELS = 64;
 const MOST_ROWS = 16;
+
+/** What all grids have in common. */
+export interface GridLook {
+  /** CSS pixels from one square to the next; `--cell` of the style is the same. */
+  readonly cell: number;
+  readonly tiles: Tiles;
+}
 
 let grids = 0;
 
@@ -32,14 +37,15 @@ export class GridView {
   readonly #table: RowList<SquareRun>;
   readonly #draw = oncePerFrame(() => this.#drawNow());
   #plan: AddressPlan;
-  #tiles = new Tiles(LARGEST);
-  #cell = LARGEST;
+  #look: GridLook;
+  #isNear = false;
   #wanted = '';
   /** Row and column. */
   #at: readonly [number, number] = [0, 0];
 
-  constructor(grid: PictureGrid) {
+  constructor(grid: PictureGrid, look: GridLook) {
     this.#plan = new AddressPlan(grid);
+    this.#look = look;
     this.#active.id = `square${++grids}`;
     this.#scroll.setAttribute('aria-activedescendant', this.#active.id);
     this.#scroll.setAttribute('aria-colcount', String(COLUMNS));
@@ -64,11 +70,10 @@ export class GridView {
       this.#switch,
       this.#table.element,
     );
-    this.#listen(frame);
+    this.#listen();
   }
 
-  #listen(frame: HTMLElement): void {
-    new ResizeObserver(() => this.#resize()).observe(frame);
+  #listen(): void {
     this.#scroll.addEventListener('scroll', this.#draw, { passive: true });
     this.#scroll.addEventListener('keydown', (event) => this.#onKey(event));
     this.#scroll.addEventListener('pointerdown', (event) => this.#onPointer(event));
@@ -88,34 +93,36 @@ export class GridView {
     this.#title.textContent = grid.title;
     this.#counts.replaceChildren(...grid.counts.map((line) => element('li', {}, line)));
     this.#scroll.setAttribute('aria-label', `squares of ${grid.title}, one for each address`);
-    this.#scroll.setAttribute('aria-rowcount', String(this.#plan.rows.length));
-    this.#resize();
+    const rows = this.#plan.rows.length;
+    this.#scroll.setAttribute('aria-rowcount', String(rows));
+    this.#sheet.style.height = `calc(${rows} * var(--cell))`;
+    this.#scroll.style.height = `calc(${Math.min(rows, MOST_ROWS)} * var(--cell))`;
+    this.#move(...this.#at, false);
+    this.#drawNow();
     this.#showTable();
   }
 
-  /** After the theme has changed: other colours. */
-  repaint(): void {
-    this.#tiles = new Tiles(this.#tiles.size);
+  /** Other colours, or squares of another size. */
+  look(look: GridLook): void {
+    this.#look = look;
     this.#drawNow();
+  }
+
+  /** Of a grid far from what is in sight nothing is painted: its canvas would take half a megabyte. */
+  set isNear(isNear: boolean) {
+    this.#isNear = isNear;
+    if (isNear) this.#drawNow();
+    else this.#canvas.width = this.#canvas.height = 0;
   }
 
   #showTable(): void {
     if (!this.#table.element.hidden) this.#table.show(this.#plan.runs(this.#wanted));
   }
 
-  #resize(): void {
-    const width = this.element.clientWidth;
-    if (width === 0) return;
-    this.#cell = Math.max(SMALLEST, Math.min(LARGEST, Math.floor((width - LABELS - 16) / COLUMNS)));
-    const rows = this.#plan.rows.length;
-    this.#sheet.style.height = `${rows * this.#cell}px`;
-    this.#scroll.style.height = `${Math.min(rows, MOST_ROWS) * this.#cell}px`;
-    this.#move(...this.#at, false);
-    this.#drawNow();
-  }
-
   #drawNow(): void {
+    if (!this.#isNear) return;
     const { clientWidth: width, clientHeight: height, scrollTop } = this.#scroll;
+    const { cell } = this.#look;
     const scale = window.devicePixelRatio;
     const paint = this.#canvas.getContext('2d');
     if (paint === null || width === 0) return;
@@ -123,27 +130,26 @@ export class GridView {
     this.#canvas.height = height * scale;
     this.#canvas.style.width = `${width}px`;
     this.#canvas.style.height = `${height}px`;
-    const size = Math.round((this.#cell - GAP) * scale);
-    if (this.#tiles.size !== size) this.#tiles = new Tiles(size);
     const style = getComputedStyle(this.#scroll);
     paint.fillStyle = style.color;
     paint.font = `${Math.round(11 * scale)}px ${style.fontFamily}`;
     paint.textBaseline = 'middle';
-    const first = Math.floor(scrollTop / this.#cell);
-    const last = Math.min(this.#plan.rows.length, Math.ceil((scrollTop + height) / this.#cell));
-    for (let row = first; row < last; row++) this.#drawRow(paint, row, (row * this.#cell - scrollTop) * scale, scale);
+    const first = Math.floor(scrollTop / cell);
+    const last = Math.min(this.#plan.rows.length, Math.ceil((scrollTop + height) / cell));
+    for (let row = first; row < last; row++) this.#drawRow(paint, row, (row * cell - scrollTop) * scale, scale);
   }
 
   #drawRow(paint: CanvasRenderingContext2D, row: number, top: number, scale: number): void {
     const start = this.#plan.rows[row] ?? 0n;
-    const step = this.#cell * scale;
+    const { cell, tiles } = this.#look;
+    const step = cell * scale;
     paint.globalAlpha = 1;
     paint.fillText(ending(this.#plan.textAt(start)), 0, top + step / 2, (LABELS - 6) * scale);
     for (let column = 0; column < COLUMNS; column++) {
       const offset = start + BigInt(column);
       if (!this.#plan.has(offset)) return;
       paint.globalAlpha = this.#plan.isMeant(offset, this.#wanted) ? 1 : 0.2;
-      const tile = this.#tiles.of(this.#plan.kindAt(offset));
+      const tile = tiles.of(this.#plan.kindAt(offset));
       paint.drawImage(tile, Math.round(LABELS * scale + column * step), Math.round(top));
     }
   }
@@ -172,8 +178,9 @@ export class GridView {
 
   #onPointer({ clientX, clientY, type }: PointerEvent): void {
     const { left, top } = this.#scroll.getBoundingClientRect();
-    const column = Math.floor((clientX - left - LABELS) / this.#cell);
-    const row = Math.floor((clientY - top + this.#scroll.scrollTop) / this.#cell);
+    const { cell } = this.#look;
+    const column = Math.floor((clientX - left - LABELS) / cell);
+    const row = Math.floor((clientY - top + this.#scroll.scrollTop) / cell);
     if (column < 0 || column >= COLUMNS || row < 0 || row >= this.#plan.rows.length) return;
     if (type === 'pointerdown' || !this.#scroll.matches(':focus-visible')) this.#move(row, column, false);
   }
@@ -190,9 +197,9 @@ export class GridView {
     this.#row.setAttribute('aria-rowindex', String(at[0] + 1));
     this.#said.textContent = words;
     const { style } = this.#active;
-    style.left = `${LABELS + at[1] * this.#cell}px`;
-    style.top = `${at[0] * this.#cell}px`;
-    style.width = style.height = `${this.#cell - GAP}px`;
+    style.left = `calc(${LABELS}px + ${at[1]} * var(--cell))`;
+    style.top = `calc(${at[0]} * var(--cell))`;
+    style.width = style.height = `calc(var(--cell) - ${GAP}px)`;
     if (isScrolled) this.#active.scrollIntoView({ block: 'nearest' });
   }
 }

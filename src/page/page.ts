@@ -4,7 +4,7 @@
  */
 import { countContainers } from './branches.ts';
 import { byId, element, oncePerFrame } from './elements.ts';
-import { GridView } from './gridview.ts';
+import { GridList } from './gridlist.ts';
 import { drawLegend } from './legend.ts';
 import type { Picture, PictureEvent } from './picture.ts';
 import { followTheme } from './theme.ts';
@@ -19,7 +19,7 @@ const REDRAW_MS = 60_000;
 
 const tree = new TreeView();
 const timeline = new Timeline();
-const grids = new Map<string, GridView>();
+const grids = new GridList();
 const find = byId('find') as HTMLInputElement;
 let picture: Picture | null = null;
 let drawnAtMs = 0;
@@ -33,7 +33,7 @@ function drawNow(): void {
   const wanted = find.value.trim().toLowerCase();
   byId('host').textContent = picture.host;
   const rows = tree.show(picture.tree, wanted);
-  drawGrids(picture, wanted);
+  grids.show(picture.grids, wanted);
   const has = (text: string) => text.toLowerCase().includes(wanted);
   const conflicts = picture.conflicts.filter(
     ({ address, container, holder }) => has(address) || has(container) || has(holder),
@@ -43,24 +43,6 @@ function drawNow(): void {
   sayAll('remarks', picture.remarks);
   // For who measures: what the browser does for one picture.
   performance.measure('draw', { start: startedMs, end: performance.now() });
-}
-
-function drawGrids({ grids: all }: Picture, wanted: string): void {
-  for (const [id, view] of grids)
-    if (!all.some((grid) => grid.id === id)) {
-      view.element.remove();
-      grids.delete(id);
-    }
-  let next: Element | null = null;
-  for (const grid of all.toReversed()) {
-    const view = grids.get(grid.id) ?? new GridView(grid);
-    grids.set(grid.id, view);
-    // What is moved loses its place and the focus: only where it has to be.
-    if (view.element.parentNode === null || view.element.nextElementSibling !== next)
-      byId('grids').insertBefore(view.element, next);
-    view.show(grid, wanted);
-    next = view.element;
-  }
 }
 
 function sayAll(id: string, sentences: readonly string[]): void {
@@ -108,11 +90,12 @@ function shownIsOld(trouble: string): string {
 // --- the start ---------------------------------------------------------------------------------------------------
 
 byId('tree').append(tree.element);
+byId('grids').append(grids.element);
 byId('conflicts').append(timeline.element);
 find.addEventListener('input', draw);
 followTheme(byId('theme'), () => {
   byId('legend').replaceChildren(drawLegend());
-  for (const view of grids.values()) view.repaint();
+  grids.repaint();
 });
 const inside = JSON.parse(byId('picture').textContent) as Picture | null;
 if (inside === null) listen();

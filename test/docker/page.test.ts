@@ -12,7 +12,7 @@ import type { BrowserContext, Locator, Page } from 'playwright-core';
 import { pageWith } from '../../src/commands/pagefile.ts';
 import { LabBrowser, withoutBrowser } from '../lab/browser.ts';
 import { attachment, clearEngine, runIdle } from '../lab/container.ts';
-import { crowdedPicture } from '../lab/crowd.ts';
+import { crowdedPicture, manySubnetsPicture } from '../lab/crowd.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import type { Daemon } from '../lab/host.ts';
 import { inTime, until } from '../lab/patience.ts';
@@ -224,6 +224,37 @@ describe('the page, engine 28.5.2', { skip: outsideLab() || withoutBrowser(), ti
     assert.match(
       (await (await activeIn(scrolled)).getAttribute('aria-label')) ?? '',
       /^10\.9\.255\.255: broadcast address$/,
+    );
+    assert.deepEqual(errors, []);
+  });
+
+  test('of a thousand subnets those near what is in sight are painted, and no others', async () => {
+    const file = join(machine.host.directory, 'subnets.html');
+    writeFileSync(file, (await pageWith(manySubnetsPicture(1000))).html);
+    await page.goto(`file://${file}`);
+    const canvases = page.locator('#grids .frame canvas');
+    const bytesOf = (all: readonly unknown[]) =>
+      all.map((one) => {
+        const { width, height } = one as { width: number; height: number };
+        return 4 * width * height;
+      });
+    const isPainted = async (at: number) => ((await canvases.evaluateAll(bytesOf)).at(at) ?? 0) > 0;
+    await until(() => isPainted(0));
+    const sizes = await canvases.evaluateAll(bytesOf);
+    assert.equal(sizes.length, 1000);
+    const megabytes = sizes.reduce((sum, one) => sum + one, 0) / 1e6;
+    assert.ok(megabytes < 20, `${megabytes.toFixed(0)} MB of squares`);
+    const title = page.locator('#grids').getByText(/^net999 /);
+    await title.scrollIntoViewIfNeeded();
+    await until(async () => (await isPainted(-1)) && !(await isPainted(0)));
+    await page.getByRole('grid').last().press('Control+End');
+    assert.match(
+      (await (await activeIn(page.getByRole('grid').last())).getAttribute('aria-label')) ?? '',
+      /^10\.3\.231\.255: /,
+    );
+    const times = await page.evaluate(() => performance.getEntriesByName('draw').map(({ duration }) => duration));
+    console.log(
+      `a thousand subnets, ${megabytes.toFixed(1)} MB, drawn in ${times.map((ms) => ms.toFixed(0)).join(', ')} ms`,
     );
     assert.deepEqual(errors, []);
   });

@@ -90,6 +90,25 @@ export function crowdedPicture(count: number): Picture {
   };
 }
 
+/** The same picture, in which so many other subnets have the squares of a small one. */
+export function manySubnetsPicture(count: number): Picture {
+  const { grids, ...rest } = crowdedPicture(100);
+  const [first] = grids;
+  if (first === undefined) throw new Error('the crowd has no subnet');
+  const subnets = Array.from({ length: count }, (_, index) => {
+    const [high, low] = [index >> 8, index & 255];
+    const start = (10 << 24) + (high << 16) + (low << 8);
+    return {
+      ...first,
+      id: `eth0 ${index}`,
+      title: `net${index} · 10.${high}.${low}.0/24`,
+      first: String(start),
+      size: '256',
+    };
+  });
+  return { ...rest, grids: subnets };
+}
+
 function hex(byte: number): string {
   return byte.toString(16).padStart(2, '0');
 }
