@@ -10,6 +10,8 @@ export PATH := $(CURDIR)/$(RUNTIME)/node-linux-$(NODE_ARCH)/bin:$(CURDIR)/node_m
 # plugin/runtime runs everything.
 NODE_IS_OLD := $(shell node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 22 || (a == 22 && b >= 18) ? 0 : 1)' 2>/dev/null || echo yes)
 PINNED := $(RUNTIME)/.package-lock.json
+# Spelling and the site, for make check and make site; in a lockfile of their own, because nothing that is built needs them.
+DOCUMENT_TOOLS := site/node_modules/.package-lock.json
 READY := $(if $(NODE_IS_OLD),$(PINNED)) node_modules/.package-lock.json
 
 .PHONY: help build check watch unit test-netns test-docker test durations lifecycle parity sim sim-reverted kills crashes backups claims owners scale fuzz soak outages reboots squatters races swarm-long demo screenshots bench clean tables proto single plugin plugin-enable push install uninstall release sign
@@ -50,11 +52,13 @@ build: $(READY) ## bundle dist/tsmacvlan.cjs and bin/tsmacvlan, its launcher
 
 # What was judged before is kept in node_modules/.cache, which make clean removes. A file whose text is as it was is not linted
 # again, even when a type that it takes from another file has changed: CI and make release begin without a cache.
-check: $(READY) ## types, lint and format
+check: $(READY) $(DOCUMENT_TOOLS) ## types, lint, format, spelling, and the links of the documents
 	tsc
 	tsc --project src/page
 	eslint --cache --cache-strategy content --cache-location node_modules/.cache/eslint src test plugin/*.ts
 	biome format --reporter=summary
+	site/node_modules/.bin/cspell --no-progress --no-summary --cache --cache-strategy content --cache-location node_modules/.cache/cspell
+	node --test --test-reporter=dot test/unit/docs.test.ts
 
 watch: $(READY) ## types and unit tests again whenever a source file changes (Ctrl-C ends it)
 	node test/watch.ts
@@ -202,4 +206,8 @@ $(PINNED): plugin/runtime/package-lock.json
 
 node_modules/.package-lock.json: package-lock.json
 	npm ci --no-audit --no-fund
+	touch $@
+
+$(DOCUMENT_TOOLS): site/package-lock.json
+	npm ci --prefix site --ignore-scripts --no-audit --no-fund
 	touch $@

@@ -249,19 +249,29 @@ export function samples(): errors.PluginError[] {
   return names.map((name) => (errors[name] as (...values: readonly unknown[]) => errors.PluginError)(...SAMPLES[name]));
 }
 
+/** One heading for each code, in the order of their first sentence: a code is an anchor that others can link to. */
 export function messages(): string {
-  const rows = samples().map(
-    ({ code, kind, message }) => `| \`${code}\` | ${kind} | ${message.replaceAll('|', '\\|')} |\n`,
+  const all = samples();
+  const sections = [...new Set(all.map(({ code }) => code))].map((code) =>
+    section(all.filter((one) => one.code === code)),
   );
   return `<!-- Written by "make tables" from src/errors.ts; edit that. -->
 # Messages
 
-Each with a likely value. A *mistake* is for the user to mend; a *fault* is ours or the machine's and is in the log with its cause.
-The code is in the log too (\`outcome=\`) and stays the same when the words change.
+Every sentence that tsmacvlan can answer, with likely values. Search this page for the words of yours. A *mistake* is something you can fix. A *fault* is a bug in tsmacvlan or a problem on the host; its cause
+is in the log. The code is in the log too (\`outcome=\`) and stays the same when the words change.
+${sections.join('')}`;
+}
 
-| code | kind | sentence |
-| --- | --- | --- |
-${rows.join('')}`;
+function section(sentences: readonly errors.PluginError[]): string {
+  const { code, kind } = sentences[0] as errors.PluginError;
+  const quoted = sentences.map(({ message }) => `* \`${message.replaceAll('`', "'")}\`\n`);
+  return `
+## ${code}
+
+A ${kind}:
+
+${quoted.join('')}`;
 }
 
 if (import.meta.main) process.stdout.write(messages());

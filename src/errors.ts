@@ -170,7 +170,7 @@ export const daemonHeld = (
 // --- settings ----------------------------------------------------------------------------------------------------
 
 export const unknownSettingValue = (name: string, value: string, allowed: string) =>
-  mistake('SETTING_INVALID', `setting ${name}=${quote(value)} is not known; use ${allowed}`);
+  mistake('SETTING_INVALID', `invalid value ${quote(value)} for ${name}; use ${allowed}`);
 
 /** `given`: METRICS as it was typed. */
 export const metricsNotLocal = (given: string, port: number) =>
@@ -206,7 +206,7 @@ export const unknownMode = (value: string, near: string | undefined, modes: read
 
 /** `near`: the word that was meant, if it was one. */
 export const optionValue = (key: string, value: string, expected: string, near?: string) =>
-  mistake('OPTION_VALUE', `option -o ${key}=${quote(value)} is not usable${didYouMean(near)}; give ${expected}`);
+  mistake('OPTION_VALUE', `invalid value ${quote(value)} for -o ${key}${didYouMean(near)}; use ${expected}`);
 
 export const vlanIdRange = (id: string, parent: string) =>
   mistake('VLAN_ID', `VLAN id ${id} in ${quote(parent)} is out of range; use 1 to 4094`);
@@ -651,7 +651,7 @@ export const clusterSplit = (answers: ReadonlyMap<string, readonly string[] | nu
 export const clusterRestored = (seconds: number) =>
   fault(
     'CLUSTER_RESTORED',
-    `the shared store was restored or replaced a moment ago, and its hosts are claiming anew what they have; try again in ${seconds} s`,
+    `the shared store was restored or replaced a moment ago, and its hosts are claiming their addresses again; try again in ${seconds} s`,
   );
 
 export const clusterUnproven = (address: string) =>
@@ -701,7 +701,7 @@ export const storeUsage = (argument: string) =>
   mistake('USAGE', `unknown word ${quote(argument)} after tsmacvlan store; use migrate, nodes, or forget NODE`);
 
 export const storeOption = (option: string, argument: string) =>
-  mistake('USAGE', `option ${option} says nothing to tsmacvlan store ${argument}; leave it out`);
+  mistake('USAGE', `option ${option} has no effect on tsmacvlan store ${argument}; leave it out`);
 
 /** `argument`: `forget`, or empty. */
 export const storeWordMissing = (argument: string) =>
@@ -785,7 +785,7 @@ export const backupNotReadable = (file: string, reason: string) =>
   );
 
 export const backupDamaged = (file: string, why: string) =>
-  mistake('BACKUP_DAMAGED', `${quote(file)} is no whole backup (${why}); nothing was changed, use another one`);
+  mistake('BACKUP_DAMAGED', `${quote(file)} is not a complete backup (${why}); nothing was changed, use another one`);
 
 export const backupNewer = (file: string, found: number, known: number) =>
   mistake(
@@ -807,10 +807,10 @@ export const libraryNowhere = (tried: readonly (readonly [string, string])[]) =>
   );
 
 export const outputFailed = (reason: string) =>
-  fault('OUTPUT_FAILED', `the output cannot be written (${reason}); what is printed is not whole`);
+  fault('OUTPUT_FAILED', `the output cannot be written (${reason}); the printed text is incomplete`);
 
 export const surplusArgument = (argument: string, command: string) =>
-  mistake('USAGE', `argument ${quote(argument)} is one too many for tsmacvlan ${command}; see tsmacvlan --help`);
+  mistake('USAGE', `unexpected argument ${quote(argument)} for tsmacvlan ${command}; see tsmacvlan --help`);
 
 export const probeUsage = (argument: string) =>
   mistake('USAGE', `${quote(argument)} is not an IP address; call tsmacvlan probe ADDRESS --parent LINK`);
@@ -879,8 +879,8 @@ export const networkNotNamed = (typed: string, count: number, where: string) =>
   mistake(
     'USAGE',
     count === 0
-      ? `no network here has an id that begins with ${quote(typed)}; ${where} with an id that tsmacvlan networks --no-trunc lists, not with Docker's name of it`
-      : `the ids of ${count} networks here begin with ${quote(typed)}; ${where} with more of the id, as tsmacvlan networks --no-trunc lists it`,
+      ? `no network ID starts with ${quote(typed)}; ${where} with an ID that tsmacvlan networks --no-trunc lists, not with Docker's name of it`
+      : `${count} network IDs start with ${quote(typed)}; ${where} with more digits of the ID, as tsmacvlan networks --no-trunc lists it`,
   );
 
 /** `host`: as DOCKER_HOST or the context has it. These five are printed once beside what is shown with ids. */
@@ -893,7 +893,7 @@ export const engineScheme = (host: string, scheme: string) =>
 export const engineAddress = (host: string) =>
   mistake(
     'ENGINE_ADDRESS',
-    `names of containers are not shown: ${quote(host)} is no address of Docker; set DOCKER_HOST to unix:///var/run/docker.sock or tcp://HOST:PORT`,
+    `names of containers are not shown: ${quote(host)} is not an address of Docker; set DOCKER_HOST to unix:///var/run/docker.sock or tcp://HOST:PORT`,
   );
 
 export const engineContext = (name: string) =>
@@ -930,7 +930,7 @@ export const doctorUnknown = (typed: string) =>
 // --- the page of tsmacvlan map -----------------------------------------------------------------------------------
 
 export const mapOptions = (option: string, needed: string) =>
-  mistake('USAGE', `option ${option} says nothing to tsmacvlan map without ${needed}; add it, or leave ${option} out`);
+  mistake('USAGE', `option ${option} has no effect on tsmacvlan map without ${needed}; add it, or leave ${option} out`);
 
 export const mapForms = () =>
   mistake('USAGE', 'options --html, --serve and --json of tsmacvlan map do not go together; use one of them');
@@ -938,7 +938,7 @@ export const mapForms = () =>
 export const listenForm = (typed: string) =>
   mistake(
     'USAGE',
-    `${quote(typed)} is no place to listen at; use --listen 127.0.0.1:8099, [::1]:8099 or unix:/run/tsmacvlan-map.sock`,
+    `tsmacvlan cannot listen at ${quote(typed)}; use --listen 127.0.0.1:8099, [::1]:8099 or unix:/run/tsmacvlan-map.sock`,
   );
 
 export const listenOpen = (typed: string) =>
@@ -1013,13 +1013,13 @@ export const ipamOptionUnknown = (key: string, near: string | undefined, known: 
 export const ipamOptionValue = (key: string, value: string, expected: string, near?: string) =>
   mistake(
     'IPAM_OPTION_VALUE',
-    `option --ipam-opt ${key}=${quote(value)} is not usable${didYouMean(near)}; give ${expected}`,
+    `invalid value ${quote(value)} for --ipam-opt ${key}${didYouMean(near)}; use ${expected}`,
   );
 
 export const excludeMalformed = (entry: string) =>
   mistake(
     'EXCLUDE_MALFORMED',
-    `${quote(entry)} in --ipam-opt exclude= is no address, CIDR or A-B range; give, for example, exclude=192.168.1.5,192.168.1.64/29,192.168.1.100-192.168.1.150`,
+    `${quote(entry)} in --ipam-opt exclude= is not an address, a CIDR or an A-B range; give, for example, exclude=192.168.1.5,192.168.1.64/29,192.168.1.100-192.168.1.150`,
   );
 
 export const excludeOutside = (entry: string, subnet: string) =>
@@ -1031,7 +1031,7 @@ export const excludeOutside = (entry: string, subnet: string) =>
 export const subnetMalformed = (subnet: string) =>
   mistake(
     'SUBNET_MALFORMED',
-    `subnet ${quote(subnet)} is no address with a prefix length; give one such as --subnet 192.168.1.0/24`,
+    `subnet ${quote(subnet)} is not an address with a prefix length; give one such as --subnet 192.168.1.0/24`,
   );
 
 export const subnetHostBits = (subnet: string, corrected: string) =>
@@ -1061,7 +1061,7 @@ export const rangeWithoutSubnet = (range: string) =>
 export const rangeMalformed = (range: string) =>
   mistake(
     'RANGE_MALFORMED',
-    `range ${quote(range)} is no address with a prefix length; give one such as --ip-range 192.168.1.64/26`,
+    `range ${quote(range)} is not an address with a prefix length; give one such as --ip-range 192.168.1.64/26`,
   );
 
 export const rangeHostBits = (range: string, corrected: string) =>
@@ -1152,7 +1152,7 @@ export const addressIsNoHosts = (address: string, option: string) =>
 export const addressReservedFor = (address: string, name: string, option: string) =>
   mistake(
     'ADDRESS_RESERVED_FOR',
-    `address ${address} is reserved for container ${quote(name)}; choose another ${option}, or give it free: tsmacvlan unreserve ${quoteWhole(name)}`,
+    `address ${address} is reserved for container ${quote(name)}; choose another ${option}, or free it: tsmacvlan unreserve ${quoteWhole(name)}`,
   );
 
 export const addressOfHost = (address: string, network: string | null, option: string) =>
@@ -1222,7 +1222,7 @@ export const addressWanted = (address: string, macAddress: string, link: string,
 export const addressLost = (address: string, macAddress: string, link: string, option: string) =>
   mistake(
     'ADDRESS_LOST',
-    `address ${address} was free when it was chosen, and is used on the LAN by ${macAddress} since, seen on ${link}; start the container again, with another ${option} if you named this one`,
+    `address ${address} was free when it was chosen, but is now used on the LAN by ${macAddress}, seen on ${link}; start the container again, with another ${option} if you named this one`,
   );
 
 export const recordContended = (key: string) =>
@@ -1253,7 +1253,7 @@ export const rangeExhausted = (ranges: readonly string[], uses: Uses, isRangeGiv
   const remedies = [
     ...(isRangeGiven ? ['widen --ip-range'] : []),
     ...(isAny('excluded') ? ['exclude less with --ipam-opt exclude='] : []),
-    ...(isAny('reserved for containers') ? ['give what is reserved free with tsmacvlan unreserve'] : []),
+    ...(isAny('reserved for containers') ? ['free reservations with tsmacvlan unreserve'] : []),
     ...(isAny('leased') || !isAny('excluded') ? ['remove unused containers'] : []),
     ...(isRangeGiven ? [] : ['create the network with a larger --subnet']),
   ];

@@ -198,7 +198,7 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
   settings: {
     summary: 'list the settings with their defaults',
     options: JSON_OUTPUT,
-    examples: { settings: 'what may stand in /etc/default/tsmacvlan' },
+    examples: { settings: 'what /etc/default/tsmacvlan can contain' },
     run: async (options) => (await import('./listings.ts')).settings(options),
   },
 };

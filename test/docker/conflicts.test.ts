@@ -120,7 +120,7 @@ describe('conflicts', { ...LIMITS, concurrency: true }, () => {
         assert.equal(code, 125);
         const sentence = `address 172.16.10.10 is already used on the LAN by ${MacAddress}, which answered on lan0; choose another --ip`;
         // On a busy machine host one hands its container our questions to all too late: then that to the container alone finds it.
-        const later = `address 172.16.10.10 was free when it was chosen, and is used on the LAN by ${MacAddress} since, seen on lan0`;
+        const later = `address 172.16.10.10 was free when it was chosen, but is now used on the LAN by ${MacAddress}, seen on lan0`;
         assert.ok(stderr.includes(sentence) || stderr.includes(later), stderr);
       });
 
@@ -319,7 +319,7 @@ describe('conflicts', { ...LIMITS, concurrency: true }, () => {
           assert.equal(code, 1);
           assert.match(
             stderr,
-            new RegExp(`address ${address} (is already|was free .* is) used on the LAN by ${STRANGER}`),
+            new RegExp(`address ${address} (is already|was free .* is now) used on the LAN by ${STRANGER}`),
           );
           assert.equal(await isRunning('web'), false);
           callOff();

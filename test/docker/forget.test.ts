@@ -69,7 +69,7 @@ for (const version of VERSIONS) {
         machine.plugin.command('forget', id),
         /has a container \(endpoint [0-9a-f]{12}\), so Docker knows it/,
       );
-      await assert.rejects(machine.plugin.command('forget', 'zzz'), /no network here has an id that begins with "zzz"/);
+      await assert.rejects(machine.plugin.command('forget', 'zzz'), /no network ID starts with "zzz"/);
       await assertConsistent([machine], lan);
       await machine.engine.must('rm', '-f', 'web');
       await machine.engine.must('network', 'rm', 'new');

@@ -228,7 +228,7 @@ describe('systemd service', { skip: outsideLab(), timeout: 700_000 }, () => {
     assert.notEqual((await machine.run('systemctl', 'restart', 'tsmacvlan')).code, 0);
     // It would wait for 30 s.
     assert.ok(Date.now() - startedMs < 25_000, 'systemd was left waiting');
-    await untilSaid(/setting LOG_LEVEL="loud" is not known; use error, warn, info, debug/, journal);
+    await untilSaid(/invalid value "loud" for LOG_LEVEL; use error, warn, info, debug/, journal);
     machine.write('/etc/default/tsmacvlan', 'STATE_DIR=/srv/made/there\n');
     await machine.must('systemctl', 'restart', '--no-block', 'tsmacvlan');
     await untilSaid(

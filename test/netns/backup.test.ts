@@ -184,7 +184,7 @@ describe('backup and restore', LIMITS, () => {
     const [head = '', records = ''] = readFileSync(file, 'utf8').split('\n');
     const state = readFileSync(join(daemon.state, 'tsmacvlan.db'));
     const cases = [
-      ['', /is no whole backup/],
+      ['', /is not a complete backup/],
       ['{}\n{}\n', /does not begin as a backup/],
       [`${head}\n${records.slice(0, -1)}\n`, /checksum/],
       [`${head}\n${records.replace('10.9.0', '10.8.0')}\n`, /checksum/],

@@ -118,7 +118,7 @@ describe('the command line', LIMITS, () => {
     const full = await run(['settings'], { stdout: openSync('/dev/full', 'w') });
     assert.deepEqual(
       [full.code, full.error],
-      [1, 'tsmacvlan: the output cannot be written (no space left on device); what is printed is not whole\n'],
+      [1, 'tsmacvlan: the output cannot be written (no space left on device); the printed text is incomplete\n'],
     );
   });
 

@@ -244,7 +244,7 @@ describe('gateways on a real link', { skip: outsideLab(), timeout: 120_000 }, ()
     );
     assert.match(
       String(await gateways('ipv7')),
-      /^option -o gateway="ipv7" is not usable \(did you mean ipv4\?\); give auto, none, ipv4, ipv6, or an address, or one/,
+      /^invalid value "ipv7" for -o gateway \(did you mean ipv4\?\); use auto, none, ipv4, ipv6, or an address, or one/,
     );
   });
 

@@ -212,7 +212,7 @@ describe('names through the socket', LIMITS, () => {
     assert.match(await command('reserve', 'x'.repeat(300), '10.9.0.79'), /has 300 characters, .* at most 255/);
     assert.match(
       await command('reserve', 'db', '10.9.0.79', '--network', 'nope'),
-      /^tsmacvlan: no network here has an id that begins with "nope"; give --network/,
+      /^tsmacvlan: no network ID starts with "nope"; give --network/,
     );
     await restart('SIGKILL');
     const had = await live('web', async () => {

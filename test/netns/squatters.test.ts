@@ -421,7 +421,7 @@ describe('squatters', { skip: outsideLab(), timeout: 3_600_000 }, () => {
     await until(isListed);
     const endpoint = { NetworkID: network.id, EndpointID: '5'.repeat(64), Interface: { Address: typed } };
     const words = await refusal(one.call('NetworkDriver.CreateEndpoint', endpoint));
-    const sentence = `address ${address} was free when it was chosen, and is used on the LAN by ${STRANGER} since`;
+    const sentence = `address ${address} was free when it was chosen, but is now used on the LAN by ${STRANGER}`;
     assert.ok(words.startsWith(sentence), words);
     await one.call('IpamDriver.ReleaseAddress', { PoolID: network.poolId, Address: address });
     // The stranger says nothing more.

@@ -18,7 +18,7 @@ ${engines} (\`make parity\`, without the middle one in \`make test\`; those that
 \`test/vlan/parity.test.ts\`). After each, everything a user can see is compared: exit codes, \`docker inspect\` of networks and
 containers, interfaces with their addresses, modes and sizes, routes, every switch below \`/proc/sys/net/ipv4/conf\` and \`ipv6/conf\`,
 \`/etc/hosts\` and \`/etc/resolv.conf\`, who answers whom by address and by name, the links of the host, and what is left in the end.
-Two differences are found everywhere and stand in no row: the words of a refusal ([messages](messages.md)), and that addresses are
+Two differences are found everywhere and are in no row: the words of a refusal ([messages](messages.md)), and that addresses are
 asked for on the LAN ([conflicts](conflicts.md)), for which the host has a link \`tsmp…\` for some seconds. Beyond them only these
 are allowed:
 
@@ -33,7 +33,7 @@ ${table(WANTED.filter(({ isForced }) => isForced))}
 ${LIMITS.map((limit) => `* ${limit}\n`).join('')}
 ## The built-in driver's own tests
 
-moby's \`integration/network/macvlan\`, and the scenario of ours that stands for each:
+moby's \`integration/network/macvlan\`, and our scenario for each:
 
 | test | scenario | remark |
 | --- | --- | --- |

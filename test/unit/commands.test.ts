@@ -18,7 +18,7 @@ test('what is wrong with a line is said in one sentence, in words of our own', (
     ['map --JSON', 'map takes no option "--JSON" (did you mean --json?); see tsmacvlan map --help'],
     ['settings --profile zz', 'settings takes no option "--profile"; see tsmacvlan settings --help'],
     ['map -x', 'map takes no option "-x"; see tsmacvlan map --help'],
-    ['map extra', 'argument "extra" is one too many for tsmacvlan map; see tsmacvlan --help'],
+    ['map extra', 'unexpected argument "extra" for tsmacvlan map; see tsmacvlan --help'],
     ['map --json=yes', 'option --json takes no value, and "yes" was given; write --json alone'],
     [
       'probe 192.168.1.70',

@@ -66,7 +66,7 @@ test('METRICS is an address of this host, or one that others reach when that is 
   ])
     assert.throws(
       () => place(given, 'on'),
-      /setting METRICS=".*" is not known; use 127\.0\.0\.1:PORT, \[::1\]:PORT or unix:\/PATH$/,
+      /invalid value .* for METRICS; use 127\.0\.0\.1:PORT, \[::1\]:PORT or unix:\/PATH$/,
       given,
     );
 });
@@ -86,16 +86,16 @@ test('an empty value is as good as none: docker plugin set NAME= leaves one', ()
 
 test('a value that is not allowed is refused with those that are', () => {
   assert.throws(() => readSettings({ LOG_LEVEL: 'loud' }), {
-    message: 'setting LOG_LEVEL="loud" is not known; use error, warn, info, debug',
+    message: 'invalid value "loud" for LOG_LEVEL; use error, warn, info, debug',
   });
   assert.throws(() => readSettings({ SCOPE: 'swarm' }), {
-    message: 'setting SCOPE="swarm" is not known; use local, global',
+    message: 'invalid value "swarm" for SCOPE; use local, global',
   });
 });
 
 test('LOG_NETLINK=on logs what is said to the kernel', () => {
   assert.equal(readSettings({ LOG_NETLINK: 'on' }).logsNetlink, true);
-  assert.throws(() => readSettings({ LOG_NETLINK: 'yes' }), /setting LOG_NETLINK="yes" is not known; use off, on/);
+  assert.throws(() => readSettings({ LOG_NETLINK: 'yes' }), /invalid value "yes" for LOG_NETLINK; use off, on/);
 });
 
 test('PROBE_RATE is a number of frames a second, or 0 for no limit', () => {
@@ -103,7 +103,7 @@ test('PROBE_RATE is a number of frames a second, or 0 for no limit', () => {
   assert.equal(readSettings({ PROBE_RATE: '15' }).probeRate, 15);
   for (const value of ['9', '100001', '-1', '1e3', 'none', '15.5'])
     assert.throws(() => readSettings({ PROBE_RATE: value }), {
-      message: `setting PROBE_RATE="${value}" is not known; use 0 for no limit, or 10 to 100000 frames a second`,
+      message: `invalid value "${value}" for PROBE_RATE; use 0 for no limit, or 10 to 100000 frames a second`,
     });
 });
 
@@ -118,7 +118,7 @@ test('PARENTS names links', () => {
   for (const value of ['lan', 'lan=', '=eth0', 'a=b=c', 'auto=eth0', 'a=b,a=c']) {
     assert.throws(
       () => readSettings({ PARENTS: value }),
-      /^PluginError: setting PARENTS=.* is not known; use alias=link pairs/,
+      /^PluginError: invalid value .* for PARENTS; use alias=link pairs/,
     );
   }
 });
@@ -139,7 +139,7 @@ test('STORE names the members of an etcd', () => {
   for (const value of ['etcd', 'etcd://', 'etcd://host', 'http://10.0.0.1:2379', 'etcd://a:1,', 'etcd://a:1/x']) {
     assert.throws(
       () => readSettings({ STORE: value }),
-      /^PluginError: setting STORE=.* is not known; use local, or etcd:\/\//,
+      /^PluginError: invalid value .* for STORE; use local, or etcd:\/\//,
     );
   }
 });

@@ -180,7 +180,7 @@ test('where it listens: this host alone, unless it is said twice', () => {
     'unix:map.sock',
     '[127.0.0.1]:1',
   ])
-    assert.throws(() => readListen(wrong, true), { code: 'USAGE', message: /is no place to listen at/ }, wrong);
+    assert.throws(() => readListen(wrong, true), { code: 'USAGE', message: /cannot listen at/ }, wrong);
 });
 
 test('a name is text inside the file too', async () => {

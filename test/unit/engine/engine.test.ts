@@ -32,7 +32,10 @@ test('Docker is where DOCKER_HOST says, else the context, else its usual socket'
   assert.deepEqual(place({ DOCKER_HOST: 'tcp://[fd00::1]:99' }), ['tcp://[fd00::1]:99', false, 'fd00::1:99']);
   assert.deepEqual(place({ DOCKER_HOST: 'tcp://a', DOCKER_TLS_VERIFY: '1' }), ['tcp://a', true, 'a:2376']);
   assert.throws(() => place({ DOCKER_HOST: 'ssh://root@a' }), { code: 'ENGINE_SCHEME', message: /of the kind "ssh"/ });
-  assert.throws(() => place({ DOCKER_HOST: 'tcp://' }), { code: 'ENGINE_ADDRESS', message: /is no address of Docker/ });
+  assert.throws(() => place({ DOCKER_HOST: 'tcp://' }), {
+    code: 'ENGINE_ADDRESS',
+    message: /is not an address of Docker/,
+  });
 
   context(home, 'nas', { Host: 'unix:///nas.sock' });
   context(home, 'bare', {});

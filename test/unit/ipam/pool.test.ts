@@ -87,7 +87,7 @@ test('bad requests get a sentence that says what to give', options, () => {
     [
       '10.0.0/24',
       {},
-      'subnet "10.0.0/24" is no address with a prefix length; give one such as --subnet 192.168.1.0/24',
+      'subnet "10.0.0/24" is not an address with a prefix length; give one such as --subnet 192.168.1.0/24',
     ],
     ['192.168.1.7/24', {}, 'subnet "192.168.1.7/24" names an address inside a subnet; give --subnet 192.168.1.0/24'],
     ['10.0.0.0/7', {}, 'subnet "10.0.0.0/7" is too large; give a --subnet of /8 or smaller'],
@@ -112,7 +112,7 @@ test('bad requests get a sentence that says what to give', options, () => {
     [
       '10.0.0.0/24',
       { subPool: 'x' },
-      'range "x" is no address with a prefix length; give one such as --ip-range 192.168.1.64/26',
+      'range "x" is not an address with a prefix length; give one such as --ip-range 192.168.1.64/26',
     ],
     [
       '10.0.0.0/24',
@@ -157,18 +157,18 @@ test('bad requests get a sentence that says what to give', options, () => {
     [
       '10.0.0.0/24',
       { options: { order: 'random' } },
-      'option --ipam-opt order="random" is not usable; give lowest or sequential or rested',
+      'invalid value "random" for --ipam-opt order; use lowest or sequential or rested',
     ],
     [
       '10.0.0.0/24',
       { options: { order: 'rest' } },
-      'option --ipam-opt order="rest" is not usable (did you mean rested?); give lowest or sequential or rested',
+      'invalid value "rest" for --ipam-opt order (did you mean rested?); use lowest or sequential or rested',
     ],
-    ['10.0.0.0/24', { options: { probe: '' } }, 'option --ipam-opt probe="" is not usable; give off or fast or rfc'],
+    ['10.0.0.0/24', { options: { probe: '' } }, 'invalid value "" for --ipam-opt probe; use off or fast or rfc'],
     [
       '10.0.0.0/24',
       { options: { parent: 'a/b' } },
-      'option --ipam-opt parent="a/b" is not usable; give the name of a link, such as eth0.10',
+      'invalid value "a/b" for --ipam-opt parent; use the name of a link, such as eth0.10',
     ],
     [
       '10.0.0.0/24',
@@ -201,7 +201,7 @@ test('malformed exclusions are refused, each by its entry', options, () => {
     );
   assert.match(
     refusal('10.0.0.0/24', { options: { exclude: '10.0.0.5,'.repeat(300) } }),
-    /give at most 2000 characters$/,
+    /use at most 2000 characters$/,
   );
 });
 

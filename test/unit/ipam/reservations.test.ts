@@ -93,7 +93,7 @@ test('a reservation that cannot be is refused with the reason, and nothing chang
     await sentence(f.addressFor('web', pool, '192.168.77.81')),
     /is already used on this host .*; choose another --ip$/,
   );
-  const nowhere = /^no network here has an id that begins with "nope"; give --network with an id/;
+  const nowhere = /^no network ID starts with "nope"; give --network with an ID/;
   assert.match(await sentence(f.reserve('web', '192.168.77.71', 'nope')), nowhere);
   assert.match(await sentence(f.ipam.unreserveName({ name: 'mail', networkId: 'nope' })), nowhere);
   assert.equal(JSON.stringify([await f.store.names.list(), await f.store.leases.list()]), before);
@@ -125,7 +125,7 @@ test('a range with what is reserved for others says so when it is full', options
   await f.addresses(pool, 3);
   assert.match(
     await sentence(f.address(pool)),
-    /: 3 leased, 1 reserved for containers; widen --ip-range, give what is reserved free with tsmacvlan unreserve or remove/,
+    /: 3 leased, 1 reserved for containers; widen --ip-range, free reservations with tsmacvlan unreserve or remove/,
   );
 });
 

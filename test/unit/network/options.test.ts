@@ -108,7 +108,7 @@ test('VLAN ids run from 1 to 4094', () => {
 });
 
 test('numbers out of their range are refused with the range', () => {
-  assert.equal(refusal({ mtu: '67' }), 'option -o mtu="67" is not usable; give a whole number from 68 to 65535');
+  assert.equal(refusal({ mtu: '67' }), 'invalid value "67" for -o mtu; use a whole number from 68 to 65535');
   for (const mtu of ['65536', '1500.5', '0x500', '-1', '1e3', '99999999999'])
     assert.match(refusal({ mtu }), /68 to 65535$/);
   assert.match(refusal({ bc_queue_len: 'many' }), /0 to 1000000$/);
@@ -116,7 +116,7 @@ test('numbers out of their range are refused with the range', () => {
 
 test('a MAC prefix is two bytes of a unicast address', () => {
   for (const mac_prefix of ['03:42', '02', '02:42:00', 'zz:42'])
-    assert.match(refusal({ mac_prefix }), /give two bytes of a unicast address/);
+    assert.match(refusal({ mac_prefix }), /use two bytes of a unicast address/);
 });
 
 test('control characters in a value reach no terminal raw', () => {
@@ -133,11 +133,11 @@ test('host access is for mode bridge with a parent, and its address needs it', (
   assert.match(refusal({ host_access: 'true' }), /^option -o host_access= needs a parent interface/);
   assert.match(refusal({ parent: 'e', host_ip: '10.0.0.9' }), /add -o host_access=true$/);
   for (const host_ip of ['x', '10.0.0.9,10.0.0.8', '10.0.0.9,', 'fd00::1%eth0', '10.0.0.9/24']) {
-    assert.match(refusal({ parent: 'e', host_access: 'true', host_ip }), /^option -o host_ip=/);
+    assert.match(refusal({ parent: 'e', host_access: 'true', host_ip }), /^invalid value ".*" for -o host_ip/);
   }
-  for (const promisc of ['yes', '']) assert.match(refusal({ promisc }), /give true or false$/);
-  assert.equal(refusal({ host_access: '' }), 'option -o host_access="" is not usable; give true or false');
-  assert.equal(refusal({ conflict: 'ask' }), 'option -o conflict="ask" is not usable; give refuse or warn');
+  for (const promisc of ['yes', '']) assert.match(refusal({ promisc }), /use true or false$/);
+  assert.equal(refusal({ host_access: '' }), 'invalid value "" for -o host_access; use true or false');
+  assert.equal(refusal({ conflict: 'ask' }), 'invalid value "ask" for -o conflict; use refuse or warn');
 });
 
 test('-o gateway= says which families, or which addresses', () => {
@@ -154,16 +154,13 @@ test('-o gateway= says which families, or which addresses', () => {
   for (const value of ['10.0.0.1,10.0.0.2', '10.0.0.0/24', 'yes'])
     assert.match(
       refusal({ parent: 'eth0', gateway: value }),
-      /^option -o gateway=".*" is not usable; give auto, none, ipv4/,
+      /^invalid value ".*" for -o gateway; use auto, none, ipv4/,
     );
   assert.equal(
     refusal({ parent: 'eth0', gateway: 'nnoe' }),
-    'option -o gateway="nnoe" is not usable (did you mean none?); give auto, none, ipv4, ipv6, or an address, or one of each family with a comma between',
+    'invalid value "nnoe" for -o gateway (did you mean none?); use auto, none, ipv4, ipv6, or an address, or one of each family with a comma between',
   );
-  assert.match(
-    refusal({ parent: 'eth0', promisc: 'ture' }),
-    /is not usable \(did you mean true\?\); give true or false$/,
-  );
+  assert.match(refusal({ parent: 'eth0', promisc: 'ture' }), / \(did you mean true\?\); use true or false$/);
   assert.equal(
     refusal({ gateway: '10.0.0.1' }),
     'option -o gateway= needs a parent interface; add -o parent=',
@@ -203,7 +200,7 @@ test('the announcements that the engine is told of are read as it reads them', (
     [MS, '99'],
     [MS, '2001'],
   ] as const)
-    assert.match(refusal({ [name]: value }), new RegExp(`^option -o ${name}="${value}" is not usable`));
+    assert.match(refusal({ [name]: value }), new RegExp(`^invalid value "${value}" for -o ${name}`));
 });
 
 test('a mode that says how containers see each other needs a parent on which they do', () => {
