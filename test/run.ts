@@ -108,6 +108,9 @@ const ALSO_NEEDED: Readonly<Record<string, readonly Download[]>> = {
   [join('netns', 'dhcp-servers.test.ts')]: ['dhcp'],
 };
 
+/** Lines that a file prints for people to see although it passed, such as an engine that died of a fault of its own. */
+const NOTES = /^note: .*$/gm;
+
 const results: (Outcome & { file: string })[] = [];
 const measured: Record<string, Duration> = {};
 
@@ -235,6 +238,7 @@ async function runAndShow({ file, level }: TestFile, isAlone: boolean): Promise<
   for (const outcome of isAlone ? outcomes.filter(isFault) : outcomes) if (outcome.result !== 'passed') show(outcome);
   if (output && (FILE_MINUTES > 0 || outcomes.some(({ result }) => result === 'failed')))
     console.log(indent(`it printed:\n${output}`));
+  else for (const [note] of output.matchAll(NOTES)) console.log(indent(note));
 }
 
 function toDuration({ durationMs, cpuMs }: FileResult): Duration {

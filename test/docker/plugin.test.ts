@@ -17,7 +17,7 @@ import { Engine, type Version } from '../lab/engine.ts';
 import { Host } from '../lab/host.ts';
 import { makePlugin, ManagedPlugin } from '../lab/managed.ts';
 import { Lan } from '../lab/namespace.ts';
-import { until } from '../lab/patience.ts';
+import { until, untilSaid } from '../lab/patience.ts';
 import { REGISTRY, startRegistry } from '../lab/registry.ts';
 
 const VERSIONS: Version[] = ['20.10.24', '28.5.2'];
@@ -150,6 +150,25 @@ for (const version of VERSIONS) {
       await assertPings(two, 'db', '192.0.2.254');
     });
 
+    if (version === '28.5.2')
+      test('an engine that cannot start it at its own start dies, as docs/install.md says, and finds everything when it can', async () => {
+        const directory = '/run/elsewhere';
+        const link = () => two.host.run(['ln', '-s', 'docker/plugins', directory]);
+        await link();
+        await setSource(directory);
+        await two.stop('SIGKILL');
+        await two.host.run(['rm', directory]);
+        const before = two.log().length;
+        const mend = async () => {
+          await untilSaid(/^panic: .*nil pointer dereference/m, () => two.log().slice(before));
+          await link();
+        };
+        await Promise.all([two.start(), mend()]);
+        assert.match(two.log().slice(before), /failed to enable plugin.*\/run\/elsewhere/);
+        await assertIsBack();
+        await setSource('/run/docker/plugins');
+      });
+
     test('after a crash the engine starts it again, and the next container gets its address', async () => {
       const address = (await attachment(two, 'db', 'lan')).IPAddress;
       const starts = () => second.log().match(/listening version/g)?.length ?? 0;
@@ -272,6 +291,12 @@ for (const version of VERSIONS) {
       const ran = create.code === 0 ? await two.docker('run', '--rm', '--net', 'lan', 'busybox', 'true') : create;
       assert.match(ran.stderr, /not allowed to .*\(EPERM\); .*CAP_NET_ADMIN/);
     });
+
+    async function setSource(directory: string): Promise<void> {
+      await two.must('plugin', 'disable', '-f', second.name);
+      await two.must('plugin', 'set', second.name, `plugins.source=${directory}`);
+      await two.must('plugin', 'enable', second.name);
+    }
 
     async function assertIsBack(): Promise<void> {
       const running = async () => (await two.must('ps', '--format', '{{.Names}}')).split('\n').sort().join();

@@ -1,5 +1,5 @@
 /** A Docker engine of a chosen version on a host, with a containerd of its own and the image `busybox`. */
-import { readFileSync, rmSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { output, run, type Result, type RunOptions } from './command.ts';
@@ -21,6 +21,16 @@ const READY_TIMEOUT_MS = 180_000;
 /** An engine gives its containers and its swarm 15 s each, and then ends by force. */
 const STOP_TIMEOUT_MS = 120_000;
 const PING_TIMEOUT_MS = 2000;
+/** An engine that dies at its start is started again as by the unit file that it comes with: RestartSec=2, StartLimitBurst=3. */
+const RESTART_MS = 2000;
+const MOST_STARTS = 3;
+/**
+ * An engine that could not start a managed plugin calls it all the same, and dies: remote.Register
+ * (libnetwork/drivers/remote/driver.go) takes a client that is made only after the plugin's container (pluginPostStart of
+ * plugin/manager_linux.go). docs/install.md says when a plugin that is well is not started.
+ */
+const PLUGIN_PANIC =
+  /nil pointer dereference[^]*plugins\.\(\*Client\)\.callWithRetry\(0x0,[^]*drivers\/remote\.Register\(/;
 /** An engine gives a plugin that is away up after 15 s a call, and 60 s to begin with. */
 const ANSWER_TIMEOUT_MS = 120_000;
 
@@ -30,6 +40,8 @@ export class Engine {
   private readonly env: NodeJS.ProcessEnv;
   private readonly options: string[];
   private dockerd: Daemon | undefined;
+  /** How much its log held when dockerd was started last. */
+  private before = 0;
 
   private constructor(host: Host, version: Version, options: string[]) {
     this.host = host;
@@ -65,15 +77,13 @@ export class Engine {
     return engine;
   }
 
-  /** Starts dockerd, after `stop`. */
+  /** Starts dockerd, after `stop`. One that dies of a plugin that it could not start gets what systemd gives it: two more starts. */
   async start(): Promise<void> {
-    rmSync(this.socket, { force: true });
-    this.dockerd = await this.host.start('dockerd', this.commandLine(), this.env);
-    const deadlineMs = Date.now() + READY_TIMEOUT_MS;
-    while (!(await this.answers())) {
-      if (!this.dockerd.isRunning()) throw new Error(this.lastWords());
-      if (Date.now() > deadlineMs) throw new Error(`dockerd ${this.version} is not ready:\n${this.log().slice(-2000)}`);
-      await sleep(20);
+    for (let starts = 1; !(await this.comesUp()); starts++) {
+      const words = this.lastWords();
+      if (starts === MOST_STARTS || !PLUGIN_PANIC.test(words)) throw new Error(words);
+      console.log(`note: dockerd ${this.version} died of a plugin that it could not start: ${this.pluginFaults()}`);
+      await sleep(RESTART_MS);
     }
   }
 
@@ -127,15 +137,35 @@ export class Engine {
 
   /** Everything dockerd has written. */
   log(): string {
-    return readFileSync(join(this.host.directory, 'log/dockerd.log'), 'utf8');
+    const path = join(this.host.directory, 'log/dockerd.log');
+    return existsSync(path) ? readFileSync(path, 'utf8') : '';
+  }
+
+  /** Answers when the engine does, or when it has ended, and which of the two. */
+  private async comesUp(): Promise<boolean> {
+    rmSync(this.socket, { force: true });
+    this.before = this.log().length;
+    this.dockerd = await this.host.start('dockerd', this.commandLine(), this.env);
+    const deadlineMs = Date.now() + READY_TIMEOUT_MS;
+    while (!(await this.answers())) {
+      if (!this.dockerd.isRunning()) return false;
+      if (Date.now() > deadlineMs) throw new Error(`dockerd ${this.version} is not ready:\n${this.log().slice(-2000)}`);
+      await sleep(20);
+    }
+    return true;
   }
 
   /** Of an engine that has ended: the panic, when it died of one, else the end of its log. */
   private lastWords(): string {
-    const log = this.log();
+    const log = this.log().slice(this.before);
     const panicAt = log.search(/^(panic|fatal error|SIG\w+): /m);
     const words = panicAt < 0 ? log.slice(-2000) : log.slice(panicAt, panicAt + 4000);
     return `dockerd ${this.version} ended:\n${words}`;
+  }
+
+  private pluginFaults(): string {
+    const lines = this.log().slice(this.before).split('\n');
+    return lines.filter((line) => /failed to (enable|restore) plugin/i.test(line)).join('\n');
   }
 
   private cli(): string {
