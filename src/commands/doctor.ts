@@ -26,6 +26,7 @@ import {
 } from './checks.ts';
 import type { Options } from './command.ts';
 import { findDaemon } from './daemon.ts';
+import { suggestNetwork } from './firstnetwork.ts';
 import { EMPTY, namingOf, readInventory } from './docker.ts';
 import { stateToRead } from './places.ts';
 import { readRecords } from './records.ts';
@@ -83,7 +84,8 @@ async function look(options: Options, typed: string, { inventory, silent }: Dock
     const { networks, endpoints } = chosen(seen, typed);
     const host =
       typed === '' ? [daemonIsThere(socket), ...(await state()).map(stateHasRoom), ...unknownNetworks(seen)] : [];
-    return [...host, ...silent, ...(await diagnose(networks, endpoints, seen))];
+    const suggested = typed === '' && networks.length === 0 ? await suggestNetwork(links) : [];
+    return [...host, ...silent, ...(await diagnose(networks, endpoints, seen)), ...suggested];
   } finally {
     links.close();
   }
