@@ -26,12 +26,11 @@ export class Progress {
   }
 
   judgeRefusal(start: Start): void {
-    const { host, wanted, refusal, beganAtMs, grants } = start;
-    const { scenario, hosts, judge } = this.#parts;
+    const { host, refusal, beganAtMs, grants } = start;
+    const { scenario, judge } = this.#parts;
     const lost = this.#lostLately(host, beganAtMs);
     this.#refused.set(host, [...(this.#refused.get(host) ?? []), scheduler.nowMs]);
-    const isDockersIpam = scenario.hosts[hosts.indexOf(host)]?.isDockersIpam ?? false;
-    if (refusal === NONE_LEFT || (isDockersIpam && wanted === null) || scenario.quality !== 'good') return;
+    if (refusal === NONE_LEFT || scenario.quality !== 'good') return;
     if (judge.calmSince('lan', 'peace', 'etcd', host.name, daemonOf(host)) > beganAtMs - QUIET_MS) return;
     // Whoever took the address after it was given had it before the container.
     if ([...grants.keys()].some((address) => judge.wasTakenSince(address, beganAtMs))) return;
@@ -39,19 +38,27 @@ export class Progress {
     // Addresses of a host that is lost, or was, are nobody's for a while.
     if (scenario.isShared && judge.calmSince(...this.#machines()) > beganAtMs - COLLECTED_MS) return;
     const isLeaking = judge.calmSince(`${host.name} leases`) > beganAtMs - COLLECTED_MS;
-    if (isLeaking && wanted !== null) return;
-    const free = this.#candidates(start, isLeaking ? COLLECTED_MS : QUIET_MS);
+    const chosen = this.#chosenByOthers(start);
+    if (isLeaking && chosen.length > 0) return;
+    const free = this.#candidates(chosen, beganAtMs - (isLeaking ? COLLECTED_MS : QUIET_MS));
     if (free.some(({ length }) => length <= (isLeaking ? lost : 0))) return;
     const [first] = free.flat();
     if (first !== undefined) judge.violate('progress', `${host.name} was refused “${refusal}” while ${first} was free`);
   }
 
-  /** By family: addresses that the start could have got. */
-  #candidates({ wanted, beganAtMs }: Start, forMs: number): string[][] {
+  /** In whose choice the daemon has no part: what a user names with --ip, and all that Docker's IPAM offers. It cannot give another one. */
+  #chosenByOthers({ host, wanted, grants }: Start): string[] {
+    const { scenario, hosts } = this.#parts;
+    if (scenario.hosts[hosts.indexOf(host)]?.isDockersIpam) return [...grants.keys()];
+    return wanted === null ? [] : [wanted];
+  }
+
+  /** By family: addresses that the start could have got, nobody's since then. */
+  #candidates(chosen: readonly string[], sinceMs: number): string[][] {
     const { addresses } = this.#parts.scenario;
     return familiesOf(this.#parts.scenario).map((family) => {
-      const isNamed = wanted !== null && isIPv6(wanted) === (family === 'IPv6');
-      return this.#free(isNamed ? [wanted] : rangeOfFamily(addresses, family), beganAtMs - forMs);
+      const ofFamily = chosen.filter((address) => isIPv6(address) === (family === 'IPv6'));
+      return this.#free(ofFamily.length > 0 ? ofFamily : rangeOfFamily(addresses, family), sinceMs);
     });
   }
 

@@ -58,5 +58,9 @@ export const NAMED_SEEDS: readonly NamedSeed[] = [
     what: 'a machine sleeps while it is asked whether a container is gone: RequestAddress failed without a sentence',
   },
   { seed: '3113', what: 'who answers late has an address that was on standby: nobody could have known better' },
+  {
+    seed: '412',
+    what: 'Docker’s IPAM offers an IPv6 address that somebody has, beside the IPv4 address that was named (as life 9002)',
+  },
   { seed: 'kill 2 1500', what: 'a call that waits for as long as it may; two hosts that make MAC addresses at once' },
 ];
