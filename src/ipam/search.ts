@@ -35,9 +35,9 @@ export class Search {
   readonly #endMs: number;
   #untilMs: number;
   #batch = ON_STANDBY;
-  /** By address that was held, who had it last. */
-  readonly #holders = new Map<string, string>();
-  #isChanging = false;
+  /** The addresses that were held, and who answered for them: a MAC address for each time. */
+  readonly #held = new Set<string>();
+  readonly #answers: string[] = [];
   #last: Met | undefined;
 
   constructor(kind: LeaseKind, name: string | null, isSerial: boolean, limit: CallLimit | null, clock: Clock) {
@@ -86,22 +86,23 @@ export class Search {
     const text = formatAddress(address);
     const { macAddress, linkName, simultaneous } = verdict;
     // Who only asks, perhaps for all of them (a scan), answered for none.
-    if (!simultaneous) this.#noteHolder(text, macAddress);
+    if (!simultaneous) {
+      this.#held.add(text);
+      this.#answers.push(macAddress);
+    }
     this.#last = { address: text, macAddress, linkName, isWanted: simultaneous };
     this.#batch = Math.min(2 * this.#batch, MOST_ON_STANDBY);
   }
 
-  #noteHolder(address: string, macAddress: string): void {
-    const before = this.#holders.get(address);
-    if (before !== undefined && before !== macAddress) this.#isChanging = true;
-    this.#holders.set(address, macAddress);
-  }
-
-  /** Where one device seems to answer for everything: its MAC address, or in words that it has many. Null where it looks like many. */
+  /**
+   * Where one device seems to answer for everything: its MAC address, or in words that it has many. Null where it looks like many:
+   * an address that two hosts have answers from two MAC addresses as well, but others from the same one each time.
+   */
   get suspect(): string | null {
-    if (this.#isChanging) return 'its MAC address changes';
-    const holders = new Set(this.#holders.values());
+    const holders = new Set(this.#answers);
     const [only] = holders;
-    return holders.size === 1 && this.#holders.size >= MANY ? (only ?? null) : null;
+    if (holders.size === 1) return this.#held.size >= MANY ? (only ?? null) : null;
+    const isNewEachTime = holders.size === this.#answers.length;
+    return isNewEachTime && holders.size > this.#held.size ? 'its MAC address changes' : null;
   }
 }

@@ -85,6 +85,10 @@ export class Engine {
     return this.#starting.has(name);
   }
 
+  get isStartingAny(): boolean {
+    return this.#starting.size > 0;
+  }
+
   /** Nothing is under way that it was told to do. */
   get isIdle(): boolean {
     return this.#tasks === 0;

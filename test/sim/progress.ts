@@ -18,8 +18,8 @@ interface Parts {
 
 export class Progress {
   readonly #parts: Parts;
-  /** Starts that came to nothing, by host: each may have left an address leased that nobody else knows of. */
-  readonly #refused = new Map<Host, number[]>();
+  /** When a start came to nothing, or an engine was killed in one, by host: it may have left an address leased that nobody else knows of. */
+  readonly #lost = new Map<Host, number[]>();
 
   constructor(parts: Parts) {
     this.#parts = parts;
@@ -29,7 +29,7 @@ export class Progress {
     const { host, refusal, beganAtMs, grants } = start;
     const { scenario, judge } = this.#parts;
     const lost = this.#lostLately(host, beganAtMs);
-    this.#refused.set(host, [...(this.#refused.get(host) ?? []), scheduler.nowMs]);
+    this.#noteLost(host);
     if (refusal === NONE_LEFT || scenario.quality !== 'good') return;
     if (judge.calmSince('lan', 'peace', 'etcd', host.name, daemonOf(host)) > beganAtMs - QUIET_MS) return;
     // Whoever took the address after it was given had it before the container.
@@ -66,8 +66,20 @@ export class Progress {
     return this.#parts.hosts.flatMap((host) => [host.name, daemonOf(host)]);
   }
 
+  /**
+   * The engine is killed. A network's starts ask for addresses one after the other, so of each family one at most is given out in
+   * an answer that nobody hears: what was answered before is known to be somebody's.
+   */
+  noteDeath({ host, isStartingAny }: Engine): void {
+    if (isStartingAny) this.#noteLost(host);
+  }
+
+  #noteLost(host: Host): void {
+    this.#lost.set(host, [...(this.#lost.get(host) ?? []), scheduler.nowMs]);
+  }
+
   #lostLately(host: Host, untilMs: number): number {
-    return (this.#refused.get(host) ?? []).filter((atMs) => atMs > untilMs - COLLECTED_MS).length;
+    return (this.#lost.get(host) ?? []).filter((atMs) => atMs > untilMs - COLLECTED_MS).length;
   }
 
   /** A node of a swarm, which does not ask the LAN, was refused what the leader gave out. */

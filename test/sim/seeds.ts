@@ -62,5 +62,9 @@ export const NAMED_SEEDS: readonly NamedSeed[] = [
     seed: '412',
     what: 'Docker’s IPAM offers an IPv6 address that somebody has, beside the IPv4 address that was named (as life 9002)',
   },
+  {
+    seed: 'crowd 10',
+    what: 'an engine is killed before it hears which address it was given, the last of the range (as life 9106)',
+  },
   { seed: 'kill 2 1500', what: 'a call that waits for as long as it may; two hosts that make MAC addresses at once' },
 ];

@@ -19,6 +19,8 @@ const AWAY_MS = { kill: [1500], freeze: [40, 1500, 12_000] } as const;
 /** After a restore of etcd another host starts so much later. */
 /** Writes of a host's disk fail from one of so many changes of a record on; of every two hosts one has Docker's IPAM. */
 const CHANGES = 32;
+/** An engine is killed at so many milliseconds of a start that takes the last address of its range. */
+const CROWDED_MOMENTS = 30;
 /** A swarm's leader is struck at so many moments between the request for an address and its task. */
 const STEPS_OF_SWARM = 60;
 /** A host begins to use addresses at so many moments before and in starts behind ports that filter. */
@@ -39,6 +41,7 @@ export function sweepSeeds(): string[] {
     ...numbers(CROSSINGS).map((fifths) => `crossing ${fifths}`),
     ...numbers(MOMENTS).flatMap((moment) => [`engine ${moment}`, `disk ${moment}`]),
     ...numbers(CHANGES).flatMap((change) => [`full ${change}`, `broken ${change}`, `torn ${change}`]),
+    ...numbers(CROWDED_MOMENTS).map((moment) => `crowd ${moment}`),
     ...numbers(STEPS).map((step) => `families ${step}`),
     ...numbers(FILTERED_MOMENTS).flatMap((moment) => [`filter ${moment}`, `security ${moment}`]),
     ...struck,
@@ -80,7 +83,7 @@ export function drawSweep(seed: string): Scenario | null {
   if (quiet !== undefined) return drawQuiet(seed, quiet as 'churn' | 'day', Number(count));
   const [, isShared, story, number] =
     seed.match(
-      /^(etcd )?(crossing|engine|disk|full|broken|torn|families|filter|security|standstill|takeover|restore|gateway|alarm) (\d+)$/,
+      /^(etcd )?(crossing|engine|crowd|disk|full|broken|torn|families|filter|security|standstill|takeover|restore|gateway|alarm) (\d+)$/,
     ) ?? [];
   if (story === undefined) return null;
   if (isShared === undefined) return { ...ALONE, ...ofStory(story, Number(number)), seed };
@@ -111,6 +114,7 @@ const TERMS: Readonly<Record<string, Partial<Scenario>>> = {
   full: COLLECTED,
   broken: COLLECTED,
   torn: COLLECTED,
+  crowd: { hosts: [HOST], lengthMs: 730_000 },
   families: { family: 'both', ...COLLECTED },
   filter: { filter: { how: 'delivery', hasRouter: true }, lengthMs: 90_000 },
   security: { filter: { how: 'security', hasRouter: true }, lengthMs: 90_000 },
@@ -319,6 +323,14 @@ const STORIES = {
     { atMs: 10_000 + momentMs(moment), do: 'kill engine', host: 0, forMs: 1500 },
     { atMs: 14_000, do: 'stop', host: 0, container: 'c1' },
     { atMs: 16_000, do: 'start', host: 1, container: 'c2', wanted: WANTED },
+  ],
+  /** The last address of the range may be given out in an answer that nobody hears, and is nobody's for a while. */
+  crowd: (moment: number): Step[] => [
+    ...numbers(6).map((count): Step => ({ atMs: 6000, do: 'take', stranger: 0, address: `192.168.77.${63 + count}` })),
+    { atMs: 700_000, do: 'start', host: 0, container: 'c1', wanted: null },
+    { atMs: 704_000, do: 'take', stranger: 0, address: '192.168.77.70' },
+    { atMs: 710_000, do: 'start', host: 0, container: 'c2', wanted: null },
+    { atMs: 710_000 + moment, do: 'kill engine', host: 0, forMs: 5 },
   ],
   /** A disk fails in the middle of a start; the container is stopped, and started on the other host. */
   disk: (moment: number): Step[] => [

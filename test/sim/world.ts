@@ -513,6 +513,7 @@ class World {
   #cutPower(host: Host, engine: Engine, { forMs, blockedMs }: { forMs: number; blockedMs: number }): void {
     if (!engine.isRunning || host.isAsleep) return;
     host.cutPower();
+    this.#progress.noteDeath(engine);
     engine.loseAll();
     this.#crashed(host);
     const boot = () => {
@@ -533,6 +534,7 @@ class World {
 
   #killEngine(host: Host, engine: Engine, forMs: number): void {
     if (!engine.isRunning) return;
+    this.#progress.noteDeath(engine);
     engine.kill();
     this.#swarm?.lost(engine);
     this.#crashed(host);
