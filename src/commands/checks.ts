@@ -1,77 +1,11 @@
 /** What `tsmacvlan doctor` looks at: each check is a function of what was examined, and says one thing of one subject. */
-import { type Address, contains, formatAddress, overlaps, parsePrefix, type Range } from '../address.ts';
+import { formatAddress } from '../address.ts';
 import { conflictsOf, describeConflict } from '../contested.ts';
-import type { EngineInventory } from '../engine/inventory.ts';
-import { excludedBy, layoutOf } from '../ipam/pool.ts';
-import type { Link, LinkAddress, Neighbour, Route } from '../kernel/link.ts';
-import type { Verdict } from '../lan/verdict.ts';
 import { hostLinkName } from '../linknames.ts';
-import { type Endpoint, isOfSwarm, type Network, type NetworkSubnet, type Pool, type Records } from '../model.ts';
+import { type Endpoint, isOfSwarm, type Network } from '../model.ts';
 import type { Naming } from '../naming.ts';
-
-/** One line of the doctor. */
-export interface Diagnosis {
-  readonly level: 'ok' | 'warning' | 'failure';
-  /** The network's or the container's name, or `host`. */
-  readonly subject: string;
-  readonly says: string;
-  /** What to do; empty for what is well. */
-  readonly todo: string;
-}
-
-/** A link with what is on it. */
-export interface ExaminedLink {
-  readonly link: Link;
-  readonly isWireless: boolean;
-  readonly addresses: readonly LinkAddress[];
-  readonly neighbours: readonly Neighbour[];
-}
-
-/** All that the checks look at, read before. */
-export interface Examined {
-  readonly records: Records;
-  /** Null where Docker could not be asked. */
-  readonly inventory: EngineInventory | null;
-  readonly naming: Naming;
-  readonly filteredParents: readonly string[];
-  /** By name: parents, and the host's own links on them. */
-  readonly links: ReadonlyMap<string, ExaminedLink>;
-  readonly routes: readonly Route[];
-  /** By endpoint: its link, wherever it is, with its addresses. Null where the kernel does not tell of other namespaces. */
-  readonly containerLinks: ReadonlyMap<string, ExaminedContainer> | null;
-  /** Who answers for an address on a parent; a sentence where it cannot be asked. */
-  readonly ask: (parent: string, address: string) => Promise<Verdict | string>;
-}
-
-/** Where the records are. */
-export interface ExaminedState {
-  readonly directory: string;
-  readonly freeBytes: number;
-  readonly isWritable: boolean;
-}
-
-/** A container's link. */
-export interface ExaminedContainer {
-  readonly link: Link;
-  /** False for one that is back in the host's namespace, where its engine left it. */
-  readonly isElsewhere: boolean;
-  readonly addresses: readonly string[];
-}
-
-/** Null where there is nothing to say. */
-export type Check<Subject> = (subject: Subject, seen: Examined) => Diagnosis | null | Promise<Diagnosis | null>;
-
-function ok(subject: string, says: string): Diagnosis {
-  return { level: 'ok', subject, says, todo: '' };
-}
-
-function warning(subject: string, says: string, todo: string): Diagnosis {
-  return { level: 'warning', subject, says, todo };
-}
-
-function failure(subject: string, says: string, todo: string): Diagnosis {
-  return { level: 'failure', subject, says, todo };
-}
+import { type Check, type Diagnosis, type Examined, type ExaminedState, failure, ok, warning } from './diagnosis.ts';
+import { gatewaysAnswer, nobodyHasAll, portDelivers, rangeIsFree, subnetIsOfLan } from './lanchecks.ts';
 
 // --- a network ---------------------------------------------------------------------------------------------------
 
@@ -110,91 +44,6 @@ const hasParent: Check<Network> = ({ id, parent, internal }, { naming }) =>
         'if that is not wanted create it again with -o parent=',
       )
     : null;
-
-/**
- * Of IPv4: where the host itself has another subnet on the parent, that is the LAN. Unless a gateway of the network answers there:
- * a LAN may have several subnets.
- */
-const subnetIsOfLan: Check<Network> = async (network, { links, naming, ask }) => {
-  const { id, parent, subnets } = network;
-  const own = (links.get(parent.name)?.addresses ?? []).filter(({ family }) => family === 'IPv4');
-  const prefixes = own.map(({ address, prefixLength }) => parsePrefix(`${address}/${prefixLength}`));
-  const isMet = ({ subnet }: NetworkSubnet) => prefixes.some((one) => one !== undefined && overlapsWith(one, subnet));
-  const foreign = subnets.filter(({ subnet, gateway }) => gateway !== null && !subnet.includes(':'));
-  if (own.length === 0 || !hasGateway(network) || foreign.length === 0 || subnets.some(isMet)) return null;
-  const verdicts = await Promise.all(foreign.map(({ gateway }) => ask(parent.name, gateway ?? '')));
-  if (verdicts.some((verdict) => typeof verdict === 'string' || verdict.held)) return null;
-  const hosts = own.map(({ address, prefixLength }) => `${address}/${prefixLength}`).join(' ');
-  const says = `subnet ${foreign.map(({ subnet }) => subnet).join(' ')} is not that of ${parent.name}, on which this host has ${hosts}`;
-  return warning(naming.network(id), says, 'create the network again with --subnet and --gateway of that LAN');
-};
-
-function overlapsWith(prefix: Range, text: string): boolean {
-  const other = parsePrefix(text);
-  return other !== undefined && overlaps(prefix, other);
-}
-
-/** Containers get one by which they reach others. */
-function hasGateway({ parent, internal, options }: Network): boolean {
-  return parent.recipe !== 'isolated' && !internal && options.gateway;
-}
-
-/** Frames of containers get no answer there. */
-const portDelivers: Check<Network> = ({ id, parent: { name } }, { filteredParents, naming }) =>
-  filteredParents.includes(name)
-    ? failure(
-        naming.network(id),
-        `the network port of ${name} delivers to the MAC address of ${name} only`,
-        'allow other MAC addresses there (promiscuous mode, forged transmits, MAC spoofing, port security)',
-      )
-    : null;
-
-/** Each gateway that containers get answers. Where the port filters, silence says nothing. */
-const gatewaysAnswer: Check<Network> = async (network, { ask, naming, filteredParents }) => {
-  const { id, parent, subnets } = network;
-  if (!hasGateway(network) || filteredParents.includes(parent.name)) return null;
-  const subject = naming.network(id);
-  const gateways = subnets.map(({ gateway }) => gateway).filter((one) => one !== null);
-  for (const gateway of gateways) {
-    const verdict = await ask(parent.name, gateway);
-    if (typeof verdict === 'string') return null;
-    if (!verdict.held)
-      return failure(
-        subject,
-        `nobody on ${parent.name} answers for gateway ${gateway}`,
-        'switch the router on, or create the network again with its --gateway',
-      );
-    if (verdict.isOnHost)
-      return failure(
-        subject,
-        `gateway ${gateway} is this host (${verdict.linkName}), which containers on its own interface do not reach`,
-        'name the router of the LAN with --gateway, or use -o host_access=true',
-      );
-  }
-  return gateways.length === 0 ? null : ok(subject, `gateway ${gateways.join(' ')} answers`);
-};
-
-/** Who is in the host's neighbour table with an address that containers may get, and still answers. */
-const rangeIsFree: Check<Network> = async ({ id, parent }, { records, links, naming, ask }) => {
-  const pools = records.pools.filter(({ networkId }) => networkId === id);
-  const taken = new Set(records.leases.map(({ address }) => address));
-  const isWithin = (pool: Pool, address: Address) =>
-    contains(layoutOf(pool).range, address) && excludedBy(pool, address) === undefined;
-  const strangers = (links.get(parent.name)?.neighbours ?? [])
-    .filter(({ macAddress, state }) => macAddress !== null && !['failed', 'incomplete'].includes(state))
-    .filter(({ address }) => !taken.has(formatAddress(address)) && pools.some((pool) => isWithin(pool, address)))
-    .slice(0, MOST_NEIGHBOURS);
-  const verdicts = await Promise.all(strangers.map(({ address }) => ask(parent.name, formatAddress(address))));
-  const named = strangers.flatMap(({ address }, position) => {
-    const verdict = verdicts[position];
-    return typeof verdict === 'object' && verdict.held ? [`${formatAddress(address)} (${verdict.macAddress})`] : [];
-  });
-  if (named.length === 0) return null;
-  const says = `others on the LAN have addresses of the range: ${named.join(', ')}`;
-  return warning(naming.network(id), says, 'keep such addresses out with --ip-range or --ipam-opt exclude=');
-};
-
-const MOST_NEIGHBOURS = 4;
 
 /** The host's own link, up and with its addresses, and its routes to the containers. */
 const hostIsReached: Check<Network> = ({ id, parent, hostAddresses }, { records, links, routes, naming }) => {
@@ -244,6 +93,9 @@ export const NETWORK_CHECKS: readonly Check<Network>[] = [
   hostIsReached,
   engineHasNetwork,
 ];
+
+/** Those that say nothing of whether its containers reach the LAN, but which addresses there are theirs. */
+export const RANGE_CHECKS: readonly Check<Network>[] = [nobodyHasAll];
 
 // --- a container -------------------------------------------------------------------------------------------------
 

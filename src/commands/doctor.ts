@@ -1,31 +1,35 @@
 /** `tsmacvlan doctor`: looks at what networks and containers need, and says of each whether it is well and what to do. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { accessSync, constants, existsSync, statfsSync } from 'node:fs';
-import { parseAddress } from '../address.ts';
+import { parseAddress, parsePrefix } from '../address.ts';
 import type { EngineInventory } from '../engine/inventory.ts';
 import * as errors from '../errors.ts';
 import { Links } from '../kernel/link.ts';
+import { Survey } from '../lan/survey.ts';
 import { endpointOfAlias, hostLinkName } from '../linknames.ts';
 import { type Endpoint, FAMILIES, type Network, type Records } from '../model.ts';
-import type { Naming } from '../naming.ts';
 import { print, printJson } from '../tables.ts';
 import {
-  type Check,
   CONTAINER_CHECKS,
   daemonIsThere,
-  type Diagnosis,
   engineIsSilent,
-  type Examined,
-  type ExaminedContainer,
-  type ExaminedLink,
-  type ExaminedState,
   LINK_CHECKS,
   NETWORK_CHECKS,
+  RANGE_CHECKS,
   stateHasRoom,
   unknownNetworks,
 } from './checks.ts';
 import type { Options } from './command.ts';
 import { findDaemon } from './daemon.ts';
+import type {
+  Check,
+  Diagnosis,
+  Examined,
+  ExaminedContainer,
+  ExaminedLink,
+  ExaminedState,
+  LanAnswers,
+} from './diagnosis.ts';
 import { suggestNetwork } from './firstnetwork.ts';
 import { EMPTY, namingOf, readInventory } from './docker.ts';
 import { stateToRead } from './places.ts';
@@ -39,12 +43,23 @@ const AGREE_MS = 500;
 
 /** `doctor`: of all, or of one network or container. Resolves with 3 where anything is not as it should be. */
 export async function doctor(options: Options, typed: string): Promise<number> {
-  const docker = await askDocker();
-  const first = await look(options, typed, docker);
-  const found = first.some(isTrouble) ? await lookAgain(options, typed, docker, first) : first;
+  const found = await onThisHost(async (links) => {
+    const docker = await askDocker();
+    const first = await look(links, options, typed, docker);
+    return first.some(isTrouble) ? lookAgain(links, options, typed, docker, first) : first;
+  });
   if (options.json) printJson(found);
   else print(found.map(line).join(''));
   return found.some(isTrouble) ? FOUND : 0;
+}
+
+async function onThisHost<T>(act: (links: Links) => Promise<T>): Promise<T> {
+  const links = Links.open();
+  try {
+    return await act(links);
+  } finally {
+    links.close();
+  }
 }
 
 function isTrouble({ level }: Diagnosis): boolean {
@@ -65,6 +80,7 @@ async function askDocker(): Promise<Docker> {
 
 /** A Docker that hangs is waited for once. */
 async function lookAgain(
+  links: Links,
   options: Options,
   typed: string,
   docker: Docker,
@@ -72,33 +88,29 @@ async function lookAgain(
 ): Promise<Diagnosis[]> {
   const known = new Set(first.map(line));
   await sleep(AGREE_MS);
-  const again = await look(options, typed, docker.inventory === null ? docker : await askDocker());
+  const again = await look(links, options, typed, docker.inventory === null ? docker : await askDocker());
   return again.filter((one) => !isTrouble(one) || known.has(line(one)));
 }
 
-async function look(options: Options, typed: string, { inventory, silent }: Docker): Promise<Diagnosis[]> {
-  const links = Links.open();
-  try {
-    const socket = await findDaemon();
-    const seen = await examine(links, options['no-trunc'] === true, inventory);
-    const { networks, endpoints } = chosen(seen, typed);
+async function look(
+  links: Links,
+  options: Options,
+  typed: string,
+  { inventory, silent }: Docker,
+): Promise<Diagnosis[]> {
+  const socket = await findDaemon();
+  return examined(links, options['no-trunc'] === true, inventory, async (seen) => {
+    const { networks, endpoints, isOfContainer } = chosen(seen, typed);
     const host =
       typed === '' ? [daemonIsThere(socket), ...(await state()).map(stateHasRoom), ...unknownNetworks(seen)] : [];
     const suggested = typed === '' && networks.length === 0 ? await suggestNetwork(links) : [];
-    return [...host, ...silent, ...(await diagnose(networks, endpoints, seen)), ...suggested];
-  } finally {
-    links.close();
-  }
-}
-
-async function diagnose(
-  networks: readonly Network[],
-  endpoints: readonly Endpoint[],
-  seen: Examined,
-): Promise<Diagnosis[]> {
-  const of = networks.map((network) => checked(network, NETWORK_CHECKS, seen));
-  const containers = endpoints.map((endpoint) => checked(endpoint, CONTAINER_CHECKS, seen));
-  return (await Promise.all([...of, ...containers])).flat();
+    const checks = isOfContainer ? NETWORK_CHECKS : [...NETWORK_CHECKS, ...RANGE_CHECKS];
+    const found = await Promise.all([
+      ...networks.map((network) => checked(network, checks, seen)),
+      ...endpoints.map((endpoint) => checked(endpoint, CONTAINER_CHECKS, seen)),
+    ]);
+    return [...host, ...silent, ...found.flat(), ...suggested];
+  });
 }
 
 async function checked<T>(subject: T, checks: readonly Check<T>[], seen: Examined): Promise<Diagnosis[]> {
@@ -120,25 +132,31 @@ export async function findTroubles(): Promise<Map<string, Diagnosis[]>> {
 
 async function troublesNow(): Promise<Map<string, Diagnosis[]>> {
   const { inventory } = await askDocker();
-  const links = Links.open();
-  try {
-    const seen = await examine(links, false, inventory);
-    const { networks, endpoints } = chosen(seen, '');
-    const all = await Promise.all([
-      ...networks.map(async (one) => [one.id, await checked(one, NETWORK_CHECKS, seen)] as const),
-      ...endpoints.map(async (one) => [one.id, await checked(one, LINK_CHECKS, seen)] as const),
-    ]);
-    const troubles = all.map(([id, found]) => [id, found.filter(isTrouble)] as const);
-    return new Map(troubles.filter(([, found]) => found.length > 0));
-  } finally {
-    links.close();
-  }
+  const all = await onThisHost((links) =>
+    examined(links, false, inventory, (seen) => {
+      const { networks, endpoints } = chosen(seen, '');
+      return Promise.all([
+        ...networks.map(async (one) => [one.id, await checked(one, NETWORK_CHECKS, seen)] as const),
+        ...endpoints.map(async (one) => [one.id, await checked(one, LINK_CHECKS, seen)] as const),
+      ]);
+    }),
+  );
+  const troubles = all.map(([id, found]) => [id, found.filter(isTrouble)] as const);
+  return new Map(troubles.filter(([, found]) => found.length > 0));
+}
+
+/** What is examined. */
+interface Chosen {
+  readonly networks: Network[];
+  readonly endpoints: Endpoint[];
+  /** A container is meant, and its network for its sake. */
+  readonly isOfContainer: boolean;
 }
 
 /** Throws DOCTOR_UNKNOWN. */
-function chosen({ records, naming }: Examined, typed: string): { networks: Network[]; endpoints: Endpoint[] } {
+function chosen({ records, naming }: Examined, typed: string): Chosen {
   const living = records.endpoints.filter(({ state }) => state !== 'deleting');
-  if (typed === '') return { networks: [...records.networks], endpoints: living };
+  if (typed === '') return { networks: [...records.networks], endpoints: living, isOfContainer: false };
   const networks = records.networks.filter(({ id }) => isMeant(id, naming.nameOf(id), typed));
   const named = new Set(records.leases.filter(({ name }) => name === typed).map(({ endpointId }) => endpointId));
   const endpoints = living.filter(
@@ -149,7 +167,8 @@ function chosen({ records, naming }: Examined, typed: string): { networks: Netwo
   );
   const around = records.networks.filter(({ id }) => endpoints.some(({ networkId }) => networkId === id));
   if (networks.length === 0 && endpoints.length === 0) throw errors.doctorUnknown(typed);
-  return { networks: networks.length > 0 ? networks : around, endpoints };
+  const isOfContainer = networks.length === 0;
+  return { networks: isOfContainer ? around : networks, endpoints, isOfContainer };
 }
 
 function isMeant(id: string, name: string | null, typed: string): boolean {
@@ -182,33 +201,59 @@ function isWritable(directory: string): boolean {
 
 // --- what is looked at -------------------------------------------------------------------------------------------
 
-async function examine(links: Links, isWhole: boolean, inventory: EngineInventory | null): Promise<Examined> {
+/** `act` is told what was examined, and may ask the LAN as long as it runs. */
+async function examined<T>(
+  links: Links,
+  isWhole: boolean,
+  inventory: EngineInventory | null,
+  act: (seen: Examined) => Promise<T>,
+): Promise<T> {
   const tables = ['networks', 'endpoints', 'pools', 'leases', 'names', 'conflicts'] as const;
   const { filteredParents, ...records } = await readRecords(...tables);
-  const naming: Naming = namingOf(inventory ?? EMPTY, isWhole);
-  return {
-    records,
-    inventory,
-    naming,
-    filteredParents,
-    links: await examineLinks(links, records),
-    routes: await links.routes(),
-    containerLinks: await examineContainers(links),
-    ask: askOnce(records.networks),
-  };
+  const [examinedLinks, routes, containerLinks] = await Promise.all([
+    examineLinks(links, records),
+    links.routes(),
+    examineContainers(links),
+  ]);
+  const survey = new Survey(links);
+  try {
+    return await act({
+      records,
+      inventory,
+      naming: namingOf(inventory ?? EMPTY, isWhole),
+      filteredParents,
+      links: examinedLinks,
+      routes,
+      containerLinks,
+      lan: askOnce(survey, records.networks),
+    });
+  } finally {
+    await survey.close();
+  }
 }
 
 async function examineLinks(links: Links, { networks }: Records): Promise<Map<string, ExaminedLink>> {
   const names = new Set(networks.flatMap(({ parent }) => [parent.name, hostLinkName(parent.name)]));
-  const found = new Map<string, ExaminedLink>();
-  for (const name of names) {
-    const link = await links.byName(name);
-    if (link === undefined) continue;
-    const addresses = await links.addresses(link.index);
-    const neighbours = (await Promise.all(FAMILIES.map((family) => links.neighbours(link.index, family)))).flat();
-    found.set(name, { link, isWireless: links.isWireless(name), addresses, neighbours });
-  }
-  return found;
+  const found = await Promise.all([...names].map(async (name) => [name, await examineLink(links, name)] as const));
+  return new Map(found.flatMap(([name, one]) => (one === undefined ? [] : [[name, one]])));
+}
+
+async function examineLink(links: Links, name: string): Promise<ExaminedLink | undefined> {
+  const link = await links.byName(name);
+  if (link === undefined) return undefined;
+  const [addresses, filteredMacs, ...neighbours] = await Promise.all([
+    links.addresses(link.index),
+    links.filteredMacs(link.index),
+    ...FAMILIES.map((family) => links.neighbours(link.index, family)),
+  ]);
+  return {
+    link,
+    isWireless: links.isWireless(name),
+    isVirtualFunction: links.isVirtualFunction(name),
+    addresses,
+    neighbours: neighbours.flat(),
+    filteredMacs,
+  };
 }
 
 async function examineContainers(links: Links): Promise<Map<string, ExaminedContainer> | null> {
@@ -227,16 +272,25 @@ async function examineContainers(links: Links): Promise<Map<string, ExaminedCont
 }
 
 /** Networks that share a gateway ask for it once. What is in mode passthru is alone on its parent, and is to stay so. */
-function askOnce(networks: readonly Network[]): Examined['ask'] {
-  const asked = new Map<string, ReturnType<Examined['ask']>>();
-  const ask: Examined['ask'] = async (parent, text) => {
-    const address = parseAddress(text);
-    if (address === undefined) return `${text} is no address`;
-    if (networks.some((one) => one.parent.name === parent && one.options.mode === 'passthru'))
-      return `${parent} is in mode passthru`;
-    const { askLan } = await import('../main.ts');
-    return askLan(parent, address, 'fast').catch((error: unknown) => String(error));
+function askOnce(survey: Survey, networks: readonly Network[]): LanAnswers {
+  const isAlone = (parent: string) =>
+    networks.some(({ parent: { name }, options }) => name === parent && options.mode === 'passthru');
+  return {
+    who: once(async (parent, text) => {
+      const address = parseAddress(text);
+      if (address === undefined) return `${text} is no address`;
+      if (isAlone(parent)) return `${parent} is in mode passthru`;
+      return survey.answers(parent, address).catch(String);
+    }),
+    proxy: once(async (parent, text) => {
+      const subnet = parsePrefix(text);
+      return subnet === undefined || isAlone(parent) ? null : survey.proxy(parent, subnet).catch(() => null);
+    }),
   };
+}
+
+function once<T>(ask: (parent: string, text: string) => Promise<T>): (parent: string, text: string) => Promise<T> {
+  const asked = new Map<string, Promise<T>>();
   return (parent, text) => {
     const key = `${parent} ${text}`;
     const asking = asked.get(key) ?? ask(parent, text);

@@ -9,7 +9,7 @@ import {
   prefixOf,
 } from '../address.ts';
 import type { Links } from '../kernel/link.ts';
-import type { Diagnosis } from './checks.ts';
+import type { Diagnosis } from './diagnosis.ts';
 
 /** ARPHRD_ETHER. */
 const ETHERNET = 1;

@@ -8,7 +8,7 @@ import type { Conflict, Endpoint } from '../model.ts';
 import type { Picture, PictureConflict } from '../page/picture.ts';
 import { readSettings } from '../settings.ts';
 import type { SharedNode } from '../store/etcd/nodes.ts';
-import type { Diagnosis } from './checks.ts';
+import type { Diagnosis } from './diagnosis.ts';
 import { EMPTY, namingOf, readInventory } from './docker.ts';
 import { findTroubles } from './doctor.ts';
 import type { HostAddress } from './findings.ts';

@@ -50,10 +50,18 @@ import {
   withoutStatistics,
 } from './message.ts';
 import { type ForeignLink, Namespaces } from './namespaces.ts';
-import { type Neighbour, RTM_GETNEIGH, decodeNeighbour, neighbourBody, neighbourDumpBody } from './neighbour.ts';
+import {
+  type Neighbour,
+  RTM_GETNEIGH,
+  decodeFilterEntry,
+  decodeNeighbour,
+  filterDumpBody,
+  neighbourBody,
+  neighbourDumpBody,
+} from './neighbour.ts';
 import { type Answer, type Message, NLM_F_CREATE, NLM_F_EXCL, type Request } from './netlink.ts';
 import { RtnetlinkSocket } from './rtnetlink.ts';
-import { carriedFrames, isWirelessName, upperNames, writeIPv6Switch } from './sysfs.ts';
+import { carriedFrames, isVirtualFunctionName, isWirelessName, upperNames, writeIPv6Switch } from './sysfs.ts';
 import { type LinkEvent, LinkTable } from './table.ts';
 import { NetlinkTrace } from './trace.ts';
 
@@ -182,6 +190,11 @@ export class Links {
   /** By sysfs, which shows the namespace it was mounted in. */
   isWireless(name: string): boolean {
     return isWirelessName(name);
+  }
+
+  /** By sysfs too. */
+  isVirtualFunction(name: string): boolean {
+    return isVirtualFunctionName(name);
   }
 
   /**
@@ -316,6 +329,16 @@ export class Links {
     const request = { type: RTM_GETNEIGH, flags: 0, body: neighbourDumpBody(family) };
     const all = await this.#requests.dump('list neighbours', request, decodeNeighbour);
     return all.filter((one) => one.linkIndex === linkIndex);
+  }
+
+  /**
+   * The MAC addresses that the link is to let through beside its own: of its sub-interfaces in whatever namespace (`bridge fdb show
+   * dev LINK`). How many its NIC has room for the kernel does not know (ndo_set_rx_mode answers nothing).
+   */
+  async filteredMacs(linkIndex: number): Promise<string[]> {
+    const request = { type: RTM_GETNEIGH, flags: 0, body: filterDumpBody() };
+    const all = await this.#requests.dump('list MAC addresses of links', request, decodeFilterEntry);
+    return all.filter((one) => one.linkIndex === linkIndex).map(({ macAddress }) => macAddress);
   }
 
   /** Unicast routes of all tables. */

@@ -30,8 +30,16 @@ function inSysfs<T>({ name, index, macAddress }: Link, read: (directory: string)
 
 /** IFLA_WIRELESS occurs only in events. */
 export function isWirelessName(name: string): boolean {
-  if (name === '' || name === '.' || name === '..' || name.includes('/')) return false;
-  return ['phy80211', 'wireless'].some((entry) => existsSync(`/sys/class/net/${name}/${entry}`));
+  return isPlain(name) && ['phy80211', 'wireless'].some((entry) => existsSync(`/sys/class/net/${name}/${entry}`));
+}
+
+/** One of the many devices of a card (SR-IOV), whose MAC addresses the card's owner decides. */
+export function isVirtualFunctionName(name: string): boolean {
+  return isPlain(name) && existsSync(`/sys/class/net/${name}/device/physfn`);
+}
+
+function isPlain(name: string): boolean {
+  return name !== '' && name !== '.' && name !== '..' && !name.includes('/');
 }
 
 /** A switch of the host's IPv6 on a link, where it can be written: not in a plugin's container, nor in a kernel without IPv6. */

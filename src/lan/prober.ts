@@ -463,7 +463,10 @@ export class Prober {
 }
 
 /** The parent, if it can be asked on. Throws a PluginError. */
-function usable({ parentName, address }: OnParent, parent: Link | undefined): Link {
+export function usable(
+  { parentName, address }: Pick<OnParent, 'parentName' | 'address'>,
+  parent: Link | undefined,
+): Link {
   if (parent === undefined) throw errors.probeParentGone(formatAddress(address), parentName);
   if (parent.type !== ETHERNET || parent.isLoopback) throw errors.parentNotEthernet(parentName);
   if (!parent.isUp) throw errors.probeParentDown(formatAddress(address), parentName);

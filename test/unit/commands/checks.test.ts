@@ -1,13 +1,8 @@
 /** Checks of the doctor that a lab cannot bring about in seconds; the others meet real trouble in test/docker/who.test.ts. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import {
-  CONTAINER_CHECKS,
-  type Diagnosis,
-  type Examined,
-  NETWORK_CHECKS,
-  stateHasRoom,
-} from '../../../src/commands/checks.ts';
+import { CONTAINER_CHECKS, NETWORK_CHECKS, RANGE_CHECKS, stateHasRoom } from '../../../src/commands/checks.ts';
+import type { Diagnosis, Examined, LanAnswers } from '../../../src/commands/diagnosis.ts';
 import type { Link } from '../../../src/kernel/link.ts';
 import type { Conflict } from '../../../src/model.ts';
 import { Naming, NO_NAMES } from '../../../src/naming.ts';
@@ -33,16 +28,23 @@ const link = {
   hasCarrier: true,
   macAddress: '3c:22:fb:00:00:01',
 } as Link;
-const held = {
-  held: true,
-  macAddress: '3c:22:fb:00:00:fe',
-  linkName: 'eth0',
-  simultaneous: false,
-  isOnHost: false,
-} as const;
+const ROUTER = '3c:22:fb:00:00:fe';
+const answered = { toSubInterface: ROUTER, toParent: ROUTER, hostLink: null };
+const quiet: LanAnswers = { who: async () => answered, proxy: async () => null };
+const who = (heard: Partial<typeof answered> | Record<string, string | null> | string): LanAnswers => ({
+  ...quiet,
+  who: async () => (typeof heard === 'string' ? heard : { ...answered, ...heard }),
+});
+const examinedLink = {
+  link,
+  isWireless: false,
+  isVirtualFunction: false,
+  addresses: [],
+  neighbours: [],
+  filteredMacs: [],
+};
 
 function sound(more: Partial<Examined> = {}): Examined {
-  const parent = { link, isWireless: false, addresses: [], neighbours: [] };
   const inContainer = {
     link: { ...link, macAddress: endpoint.macAddress },
     isElsewhere: true,
@@ -53,17 +55,17 @@ function sound(more: Partial<Examined> = {}): Examined {
     inventory: { containers: [], networks: [{ id: NETWORK, name: 'lan', driver: 'tsmacvlan' }] },
     naming: new Naming({ ...NO_NAMES, containers: new Map([[ENDPOINT, 'web']]) }),
     filteredParents: [],
-    links: new Map([['eth0', parent]]),
+    links: new Map([['eth0', examinedLink]]),
     routes: [],
     containerLinks: new Map([[ENDPOINT, inContainer]]),
-    ask: async () => held,
+    lan: quiet,
     ...more,
   };
 }
 
 async function troubles(seen: Examined): Promise<string[]> {
   const all: (Diagnosis | null)[] = [];
-  for (const check of NETWORK_CHECKS) all.push(await check(network, seen));
+  for (const check of [...NETWORK_CHECKS, ...RANGE_CHECKS]) all.push(await check(network, seen));
   for (const check of CONTAINER_CHECKS) all.push(await check(endpoint, seen));
   const found = all.filter((one): one is Diagnosis => one !== null && one.level !== 'ok');
   assert.ok(found.every(({ todo }) => todo !== ''));
@@ -72,18 +74,29 @@ async function troubles(seen: Examined): Promise<string[]> {
 
 test('each trouble is told by one check, and nothing of what is sound', async () => {
   assert.deepEqual(await troubles(sound()), []);
-  assert.deepEqual(await troubles(sound({ inventory: null, containerLinks: null, ask: async () => 'not now' })), []);
+  assert.deepEqual(await troubles(sound({ inventory: null, containerLinks: null, lan: who('not now') })), []);
   const conflicts = [conflict];
-  const wireless = new Map([['eth0', { link, isWireless: true, addresses: [], neighbours: [] }]]);
+  const wireless = new Map([['eth0', { ...examinedLink, isWireless: true }]]);
   const back = new Map([[ENDPOINT, { link, isElsewhere: false, addresses: [] }]]);
   const cases: [Partial<Examined>, string][] = [
-    [{ filteredParents: ['eth0'] }, 'failure: the network port of eth0 delivers to the MAC address of eth0 only'],
+    [
+      { lan: who({ toSubInterface: null }) },
+      'failure: the network port of eth0 delivers to the MAC address of eth0 only',
+    ],
+    [
+      { filteredParents: ['eth0'], lan: who('not now') },
+      'failure: the network port of eth0 delivers to the MAC address of eth0 only',
+    ],
     [{ links: wireless }, 'failure: parent eth0 is a Wi-Fi interface'],
     [{ links: new Map() }, 'failure: parent eth0 does not exist'],
-    [{ ask: async () => ({ held: false }) }, 'failure: nobody on eth0 answers for gateway 192.168.1.1'],
+    [{ lan: who({ toSubInterface: null, toParent: null }) }, 'failure: nobody on eth0 answers for gateway 192.168.1.1'],
     [
-      { ask: async () => ({ ...held, isOnHost: true }) },
+      { lan: who({ toSubInterface: null, toParent: null, hostLink: 'eth0' }) },
       'failure: gateway 192.168.1.1 is this host (eth0), which containers on its own interface do not reach',
+    ],
+    [
+      { lan: { ...quiet, proxy: async () => ROUTER } },
+      `warning: ${ROUTER} on eth0 answers for every address (proxy ARP), so that its answers say of none whether it is free`,
     ],
     [{ records: { ...sound().records, conflicts } }, 'failure: 192.168.1.64 also used by 3c:22:fb:10:aa:01'],
     [{ inventory: { containers: [], networks: [] } }, 'warning: Docker has no such network'],
