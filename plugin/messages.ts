@@ -191,6 +191,8 @@ const SAMPLES: { readonly [Name in MakerName]: Parameters<Makers[Name]> } = {
   rangeHeld: [['192.168.1.32/27'], [[30, 'used by others on the LAN']], MET],
   rangeAnsweredByOne: [['192.168.1.32/27'], [[30, 'used by others on the LAN']], MET, '3c:22:fb:10:aa:01'],
   recordContended: ['192.168.1.40'],
+  dhcpParentGone: ['eth9', ['eth0', 'eth1']],
+  dhcpParentDown: ['eth0'],
   probeParentGone: ['192.168.1.40', 'eth0', CAUSE],
   probeParentDown: ['192.168.1.40', 'eth0', CAUSE],
   probeFailed: ['192.168.1.40', 'eth0', 'EINVAL', CAUSE],

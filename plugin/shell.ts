@@ -54,9 +54,11 @@ complete -F _tsmacvlan tsmacvlan
 `;
 }
 
+const BASH_LINKS = '$(cd /sys/class/net && echo *)';
+
 function bashValue({ choices, completes }: Form): string {
   const words = {
-    links: '$(cd /sys/class/net && echo *)',
+    links: BASH_LINKS,
     networks: '$(_tsmacvlan_networks)',
     files: '',
   };
@@ -70,9 +72,10 @@ function bashWords(command: Command): string {
   const first = words[0] ?? '';
   const isFirst = '((COMP_CWORD == 2))';
   const files = first === 'FILE' ? `${isFirst} && COMPREPLY=($(compgen -f -- "$word")); ` : '';
-  const networks = first === 'NETWORK' ? `; ${isFirst} && words+=" $(_tsmacvlan_networks)"` : '';
+  const names = { NETWORK: '$(_tsmacvlan_networks)', PARENT: BASH_LINKS }[first];
+  const named = names === undefined ? '' : `; ${isFirst} && words+=" ${names}"`;
   const choices = choicesOf(first).length > 0 ? `; ${isFirst} && words+=' ${choicesOf(first).join(' ')}'` : '';
-  return `${files}words='${options.join(' ')}'${networks}${choices}`;
+  return `${files}words='${options.join(' ')}'${named}${choices}`;
 }
 
 // --- zsh ---------------------------------------------------------------------------------------------------------
@@ -132,7 +135,7 @@ function zshValue({ choices, completes }: Form): string {
 
 function zshArgument(word: string): string {
   if (choicesOf(word).length > 0) return `(${choicesOf(word).join(' ')})`;
-  return { FILE: '_files', NETWORK: '_tsmacvlan_networks' }[word] ?? ' ';
+  return { FILE: '_files', NETWORK: '_tsmacvlan_networks', PARENT: '_net_interfaces' }[word] ?? ' ';
 }
 
 function quoted(text: string): string {

@@ -1313,6 +1313,18 @@ export const probeParentDown = (address: string, parent: string, cause?: unknown
     cause,
   );
 
+export const dhcpParentGone = (parent: string, existing: readonly string[]) =>
+  mistake(
+    'DHCP_PARENT_GONE',
+    `interface ${quote(parent)} does not exist on this host (${listed(existing)}); give one of these, as in tsmacvlan dhcp eth0`,
+  );
+
+export const dhcpParentDown = (parent: string) =>
+  mistake(
+    'DHCP_PARENT_DOWN',
+    `interface ${quote(parent)} is down, so that no DHCP server hears a question; set it up with "ip link set ${parent} up" and try again`,
+  );
+
 export const probeFailed = (address: string, parent: string, code: string, cause: unknown) =>
   fault(
     'PROBE_FAILED',

@@ -14,7 +14,7 @@ _tsmacvlan() {
     --from) COMPREPLY=($(compgen -W "" -- "$word")); return ;;
     --to) COMPREPLY=($(compgen -W "" -- "$word")); return ;;
   esac
-  if ((COMP_CWORD == 1)); then words='serve map networks endpoints who doctor watch pools leases conflicts probe gc forget store reserve unreserve backup restore settings help version --help --version'
+  if ((COMP_CWORD == 1)); then words='serve map networks endpoints who doctor watch pools leases conflicts probe dhcp gc forget store reserve unreserve backup restore settings help version --help --version'
   else
     case $command in
       serve) words='--help' ;;
@@ -28,6 +28,7 @@ _tsmacvlan() {
       leases) words='--cluster --no-trunc --json --help' ;;
       conflicts) words='--clear --no-trunc --json --help' ;;
       probe) words='--parent --profile --json --help' ;;
+      dhcp) words='--json --help'; ((COMP_CWORD == 2)) && words+=" $(cd /sys/class/net && echo *)" ;;
       gc) words='--dry-run --json --help' ;;
       forget) words='--json --help'; ((COMP_CWORD == 2)) && words+=" $(_tsmacvlan_networks)" ;;
       store) words='--from --to --dry-run --force --json --help'; ((COMP_CWORD == 2)) && words+=' nodes forget migrate' ;;
@@ -36,7 +37,7 @@ _tsmacvlan() {
       backup) ((COMP_CWORD == 2)) && COMPREPLY=($(compgen -f -- "$word")); words='--json --help' ;;
       restore) ((COMP_CWORD == 2)) && COMPREPLY=($(compgen -f -- "$word")); words='--dry-run --json --help' ;;
       settings) words='--json --help' ;;
-      help) words='serve map networks endpoints who doctor watch pools leases conflicts probe gc forget store reserve unreserve backup restore settings' ;;
+      help) words='serve map networks endpoints who doctor watch pools leases conflicts probe dhcp gc forget store reserve unreserve backup restore settings' ;;
     esac
   fi
   COMPREPLY+=($(compgen -W "$words" -- "$word"))

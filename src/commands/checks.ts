@@ -5,7 +5,14 @@ import { hostLinkName } from '../linknames.ts';
 import { type Endpoint, isOfSwarm, type Network } from '../model.ts';
 import type { Naming } from '../naming.ts';
 import { type Check, type Diagnosis, type Examined, type ExaminedState, failure, ok, warning } from './diagnosis.ts';
-import { gatewaysAnswer, nobodyHasAll, portDelivers, rangeIsFree, subnetIsOfLan } from './lanchecks.ts';
+import {
+  gatewaysAnswer,
+  nobodyHasAll,
+  offersAreOutside,
+  portDelivers,
+  rangeIsFree,
+  subnetIsOfLan,
+} from './lanchecks.ts';
 
 // --- a network ---------------------------------------------------------------------------------------------------
 
@@ -95,7 +102,7 @@ export const NETWORK_CHECKS: readonly Check<Network>[] = [
 ];
 
 /** Those that say nothing of whether its containers reach the LAN, but which addresses there are theirs. */
-export const RANGE_CHECKS: readonly Check<Network>[] = [nobodyHasAll];
+export const RANGE_CHECKS: readonly Check<Network>[] = [nobodyHasAll, offersAreOutside];
 
 // --- a container -------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 /** What the doctor's checks have in common: what they look at, and what they say. */
 import type { EngineInventory } from '../engine/inventory.ts';
 import type { Link, LinkAddress, Neighbour, Route } from '../kernel/link.ts';
+import type { DhcpOffer } from '../lan/dhcpoffers.ts';
 import type { HeardAnswers } from '../lan/survey.ts';
 import type { Network, Records } from '../model.ts';
 import type { Naming } from '../naming.ts';
@@ -48,6 +49,8 @@ export interface LanAnswers {
   readonly who: (parent: string, address: string) => Promise<HeardAnswers | string>;
   /** The MAC address of a device that answers for every address of a subnet; null where there is none. */
   readonly proxy: (parent: string, subnet: string) => Promise<string | null>;
+  /** What DHCP servers offer there; nothing where they cannot be asked. */
+  readonly offers: (parent: string) => Promise<readonly DhcpOffer[]>;
 }
 
 /** Where the records are. */

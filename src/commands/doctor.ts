@@ -5,6 +5,7 @@ import { parseAddress, parsePrefix } from '../address.ts';
 import type { EngineInventory } from '../engine/inventory.ts';
 import * as errors from '../errors.ts';
 import { Links } from '../kernel/link.ts';
+import type { DhcpOffer } from '../lan/dhcpoffers.ts';
 import { Survey } from '../lan/survey.ts';
 import { endpointOfAlias, hostLinkName } from '../linknames.ts';
 import { type Endpoint, FAMILIES, type Network, type Records } from '../model.ts';
@@ -40,24 +41,36 @@ const FOUND = 3;
 
 /** Between two looks that have to agree on what is wrong: what an engine does at this moment is no trouble. */
 const AGREE_MS = 500;
+/** DHCP servers answer within it, unless they ping the address first: `tsmacvlan dhcp` waits for those. */
+const OFFERS_MS = 1000;
 
 /** `doctor`: of all, or of one network or container. Resolves with 3 where anything is not as it should be. */
 export async function doctor(options: Options, typed: string): Promise<number> {
-  const found = await onThisHost(async (links) => {
+  const found = await onThisHost(async (host) => {
     const docker = await askDocker();
-    const first = await look(links, options, typed, docker);
-    return first.some(isTrouble) ? lookAgain(links, options, typed, docker, first) : first;
+    const first = await look(host, options, typed, docker);
+    return first.some(isTrouble) ? lookAgain(host, options, typed, docker, first) : first;
   });
   if (options.json) printJson(found);
   else print(found.map(line).join(''));
   return found.some(isTrouble) ? FOUND : 0;
 }
 
-async function onThisHost<T>(act: (links: Links) => Promise<T>): Promise<T> {
+/** What is looked at, twice where there is any trouble. */
+interface ThisHost {
+  readonly links: Links;
+  readonly survey: Survey;
+  /** One question to DHCP servers for both looks: they offer another address to each. */
+  readonly offers: (parent: string) => Promise<readonly DhcpOffer[]>;
+}
+
+async function onThisHost<T>(act: (host: ThisHost) => Promise<T>): Promise<T> {
   const links = Links.open();
+  const survey = new Survey(links);
   try {
-    return await act(links);
+    return await act({ links, survey, offers: once((parent) => survey.offers(parent, OFFERS_MS).catch(() => [])) });
   } finally {
+    await survey.close();
     links.close();
   }
 }
@@ -80,7 +93,7 @@ async function askDocker(): Promise<Docker> {
 
 /** A Docker that hangs is waited for once. */
 async function lookAgain(
-  links: Links,
+  host: ThisHost,
   options: Options,
   typed: string,
   docker: Docker,
@@ -88,28 +101,28 @@ async function lookAgain(
 ): Promise<Diagnosis[]> {
   const known = new Set(first.map(line));
   await sleep(AGREE_MS);
-  const again = await look(links, options, typed, docker.inventory === null ? docker : await askDocker());
+  const again = await look(host, options, typed, docker.inventory === null ? docker : await askDocker());
   return again.filter((one) => !isTrouble(one) || known.has(line(one)));
 }
 
 async function look(
-  links: Links,
+  host: ThisHost,
   options: Options,
   typed: string,
   { inventory, silent }: Docker,
 ): Promise<Diagnosis[]> {
   const socket = await findDaemon();
-  return examined(links, options['no-trunc'] === true, inventory, async (seen) => {
+  return examined(host, options['no-trunc'] === true, inventory, async (seen) => {
     const { networks, endpoints, isOfContainer } = chosen(seen, typed);
-    const host =
+    const ofHost =
       typed === '' ? [daemonIsThere(socket), ...(await state()).map(stateHasRoom), ...unknownNetworks(seen)] : [];
-    const suggested = typed === '' && networks.length === 0 ? await suggestNetwork(links) : [];
+    const suggested = typed === '' && networks.length === 0 ? await suggestNetwork(host.links) : [];
     const checks = isOfContainer ? NETWORK_CHECKS : [...NETWORK_CHECKS, ...RANGE_CHECKS];
     const found = await Promise.all([
       ...networks.map((network) => checked(network, checks, seen)),
       ...endpoints.map((endpoint) => checked(endpoint, CONTAINER_CHECKS, seen)),
     ]);
-    return [...host, ...silent, ...found.flat(), ...suggested];
+    return [...ofHost, ...silent, ...found.flat(), ...suggested];
   });
 }
 
@@ -132,8 +145,8 @@ export async function findTroubles(): Promise<Map<string, Diagnosis[]>> {
 
 async function troublesNow(): Promise<Map<string, Diagnosis[]>> {
   const { inventory } = await askDocker();
-  const all = await onThisHost((links) =>
-    examined(links, false, inventory, (seen) => {
+  const all = await onThisHost((host) =>
+    examined(host, false, inventory, (seen) => {
       const { networks, endpoints } = chosen(seen, '');
       return Promise.all([
         ...networks.map(async (one) => [one.id, await checked(one, NETWORK_CHECKS, seen)] as const),
@@ -203,11 +216,12 @@ function isWritable(directory: string): boolean {
 
 /** `act` is told what was examined, and may ask the LAN as long as it runs. */
 async function examined<T>(
-  links: Links,
+  host: ThisHost,
   isWhole: boolean,
   inventory: EngineInventory | null,
   act: (seen: Examined) => Promise<T>,
 ): Promise<T> {
+  const { links } = host;
   const tables = ['networks', 'endpoints', 'pools', 'leases', 'names', 'conflicts'] as const;
   const { filteredParents, ...records } = await readRecords(...tables);
   const [examinedLinks, routes, containerLinks] = await Promise.all([
@@ -215,21 +229,16 @@ async function examined<T>(
     links.routes(),
     examineContainers(links),
   ]);
-  const survey = new Survey(links);
-  try {
-    return await act({
-      records,
-      inventory,
-      naming: namingOf(inventory ?? EMPTY, isWhole),
-      filteredParents,
-      links: examinedLinks,
-      routes,
-      containerLinks,
-      lan: askOnce(survey, records.networks),
-    });
-  } finally {
-    await survey.close();
-  }
+  return act({
+    records,
+    inventory,
+    naming: namingOf(inventory ?? EMPTY, isWhole),
+    filteredParents,
+    links: examinedLinks,
+    routes,
+    containerLinks,
+    lan: askOnce(host, records.networks),
+  });
 }
 
 async function examineLinks(links: Links, { networks }: Records): Promise<Map<string, ExaminedLink>> {
@@ -272,7 +281,7 @@ async function examineContainers(links: Links): Promise<Map<string, ExaminedCont
 }
 
 /** Networks that share a gateway ask for it once. What is in mode passthru is alone on its parent, and is to stay so. */
-function askOnce(survey: Survey, networks: readonly Network[]): LanAnswers {
+function askOnce({ survey, offers }: ThisHost, networks: readonly Network[]): LanAnswers {
   const isAlone = (parent: string) =>
     networks.some(({ parent: { name }, options }) => name === parent && options.mode === 'passthru');
   return {
@@ -286,14 +295,16 @@ function askOnce(survey: Survey, networks: readonly Network[]): LanAnswers {
       const subnet = parsePrefix(text);
       return subnet === undefined || isAlone(parent) ? null : survey.proxy(parent, subnet).catch(() => null);
     }),
+    offers: async (parent) => (isAlone(parent) ? [] : offers(parent)),
   };
 }
 
-function once<T>(ask: (parent: string, text: string) => Promise<T>): (parent: string, text: string) => Promise<T> {
+/** What was asked before is not asked again. */
+function once<T, Words extends string[]>(ask: (...words: Words) => Promise<T>): (...words: Words) => Promise<T> {
   const asked = new Map<string, Promise<T>>();
-  return (parent, text) => {
-    const key = `${parent} ${text}`;
-    const asking = asked.get(key) ?? ask(parent, text);
+  return (...words) => {
+    const key = words.join(' ');
+    const asking = asked.get(key) ?? ask(...words);
     asked.set(key, asking);
     return asking;
   };

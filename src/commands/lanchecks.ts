@@ -138,3 +138,21 @@ export const nobodyHasAll: Check<Network> = async ({ id, parent, subnets }, { na
   const says = `${found} on ${parent.name} answers for every address (proxy ARP), so that its answers say of none whether it is free`;
   return warning(naming.network(id), says, 'switch proxy ARP off on that router, unless the LAN needs it');
 };
+
+/** A DHCP server that gives to others what containers get: the address that it would give next says so. */
+export const offersAreOutside: Check<Network> = async ({ id, parent }, { records, naming, lan }) => {
+  const pools = records.pools.filter(({ networkId, subnet }) => networkId === id && !subnet.includes(':'));
+  if (parent.recipe === 'isolated' || pools.length === 0) return null;
+  const offers = await lan.offers(parent.name);
+  const within = offers.filter(({ terms }) => pools.some((pool) => givesOut(pool, terms.address)));
+  if (within.length === 0) return null;
+  const servers = within.map(
+    ({ server, terms }) =>
+      `DHCP server ${formatAddress(server.address)} (${server.macAddress}) offers ${formatAddress(terms.address)}`,
+  );
+  return warning(
+    naming.network(id),
+    `${servers.join(', ')}, which containers may get as well`,
+    'create the network again with an --ip-range outside of what the server gives out, or make its range smaller',
+  );
+};

@@ -125,6 +125,13 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
     examples: { 'probe 192.168.1.70 --parent eth0': 'has anybody .70?' },
     run: async (options, address) => (await import('./probe.ts')).probe(options, address),
   },
+  dhcp: {
+    summary: 'ask which DHCP servers a LAN has and what they offer; nothing is taken from them',
+    arguments: ['PARENT'],
+    options: JSON_OUTPUT,
+    examples: { 'dhcp eth0': 'the servers that answer within four seconds' },
+    run: async (options, parent) => (await import('./dhcp.ts')).dhcp(options, parent),
+  },
   gc: {
     summary: 'have the daemon remove what dead containers left; a dry run only tells what and why',
     options: { 'dry-run': 'remove nothing', ...JSON_OUTPUT },

@@ -134,6 +134,11 @@ export class Port implements Wire {
     return new Port(spec, undefined, socket);
   }
 
+  /** Of the link that questions come from. */
+  get linkIndex(): number {
+    return (this.#link ?? this.#spec.parent).index;
+  }
+
   get #isClosed(): boolean {
     return this.#closedBy !== null;
   }

@@ -5,7 +5,10 @@
 import type { Address, Prefix } from '../address.ts';
 import { systemClock } from '../clock.ts';
 import type { Link, Links } from '../kernel/link.ts';
+import { PacketSocket } from '../kernel/packet.ts';
+import { collectOffers, type DhcpOffer } from './dhcpoffers.ts';
 import { BROADCAST_MAC } from './frames/ethernet.ts';
+import { DHCP_ANSWERS } from './frames/filter.ts';
 import { hostWith } from './ownhost.ts';
 import type { Port } from './port.ts';
 import { Ports } from './ports.ts';
@@ -21,6 +24,8 @@ export interface HeardAnswers {
   readonly hostLink: string | null;
 }
 
+/** To whom DHCP clients speak. */
+const EVERYBODY: Address = { family: 'IPv4', value: 0xffff_ffffn };
 /** Each waits a tenth of a second: as long as a thorough question altogether (timing.ts). */
 const MOST_ROUNDS = 6;
 /** So often only the parent has to be answered: one lost frame is no filter (portfilter.ts). */
@@ -68,6 +73,22 @@ export class Survey {
     if (macAddress === null) return null;
     const address: Address = { family: 'IPv4', value: subnet.last };
     return (await port.answersForAll({ macAddress, address, subnet })) ? macAddress : null;
+  }
+
+  /**
+   * What DHCP servers offer to a sub-interface of the parent within the time, which it takes. One DISCOVER. Throws a PluginError or a
+   * KernelError where that cannot be asked.
+   */
+  async offers(parentName: string, waitMs: number): Promise<DhcpOffer[]> {
+    const parent = await this.#parent(parentName, EVERYBODY);
+    const { subInterface: port } = await this.#open(parent);
+    const socket = PacketSocket.open({ linkIndex: port.linkIndex, filter: DHCP_ANSWERS, ignoreOutgoing: true });
+    try {
+      const { macAddress } = port;
+      return await collectOffers({ socket, macAddress, clock: systemClock, random: Math.random, waitMs });
+    } finally {
+      socket.close();
+    }
   }
 
   /** Nothing of it is left on the host. */

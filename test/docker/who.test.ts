@@ -227,9 +227,13 @@ describe('who is where, engine 28.5.2', { skip: outsideLab(), timeout: 400_000 }
       hostLink = links.map(({ ifname }) => ifname).find((name) => name.startsWith('tsmh')) ?? '';
     });
 
-    test('has nothing to say of a host that is sound', async () => {
-      const { code, found, lines } = await examine();
-      assert.deepEqual([code, found], [0, []]);
+    test('has nothing to say of a host that is sound, twenty times', async () => {
+      const looks: Awaited<ReturnType<typeof examine>>[] = [];
+      // Several at once do not disturb each other.
+      for (let round = 0; round < 5; round++)
+        looks.push(...(await Promise.all(Array.from({ length: 4 }, () => examine()))));
+      for (const { code, found } of looks) assert.deepEqual([code, found], [0, []]);
+      const { lines } = looks[0] ?? assert.fail();
       assert.ok(lines.includes('ok       lan: gateway 192.0.2.254 answers'), lines.join('\n'));
       assert.ok(lines.includes('ok       web: its interface is up with 192.0.2.64'), lines.join('\n'));
       assert.ok(lines.includes(`ok       near: host access by ${hostLink}`), lines.join('\n'));

@@ -30,7 +30,7 @@ const link = {
 } as Link;
 const ROUTER = '3c:22:fb:00:00:fe';
 const answered = { toSubInterface: ROUTER, toParent: ROUTER, hostLink: null };
-const quiet: LanAnswers = { who: async () => answered, proxy: async () => null };
+const quiet: LanAnswers = { who: async () => answered, proxy: async () => null, offers: async () => [] };
 const who = (heard: Partial<typeof answered> | Record<string, string | null> | string): LanAnswers => ({
   ...quiet,
   who: async () => (typeof heard === 'string' ? heard : { ...answered, ...heard }),
