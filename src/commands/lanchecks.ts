@@ -57,15 +57,15 @@ export const portDelivers: Check<Network> = async (network, { filteredParents, l
   );
 };
 
-/** The question came from one more MAC address, the last for which there is room. */
+/** The question came from one more MAC address, which the card took as well. */
 function deliveredInWords(name: string, { link, filteredMacs }: ExaminedLink): string {
   const count = filteredMacs.length;
   const others = `${count} MAC ${count === 1 ? 'address' : 'addresses'} beside its own`;
-  const room =
+  const most =
     link.promiscuity > 0
-      ? 'and receives all frames, so that there is room for any number'
-      : 'and was answered for one more; how many its card has room for, the kernel does not tell';
-  return `${name} is to hear ${others}, ${room}`;
+      ? 'and receives all frames, so that it takes any number'
+      : 'and was answered for one more; how many its card takes, the kernel does not tell';
+  return `${name} is to hear ${others}, ${most}`;
 }
 
 function allowedHow(examined: ExaminedLink | undefined): string {
