@@ -129,6 +129,11 @@ export class Host {
     return { kill, ended, isRunning, pid };
   }
 
+  /** The path, outside, of the network namespace of one of its processes, by its id on this machine. */
+  networkOf(pid: number): string {
+    return `/proc/${this.init.pid}/root/proc/${pid}/ns/net`;
+  }
+
   /** The words that run a program on this machine from outside. */
   enter(argv: string[]): string[] {
     const namespaces = { mount: 'mnt', uts: 'uts', net: 'net', pid: 'pid_for_children' };

@@ -155,9 +155,13 @@ export const honest = answering((data, _, server) => server.send(data));
 /** As kea does: to the MAC address that the request came from, whatever the broadcast flag says. */
 export const unicast = answering((data, request, server) => server.send(data, request.sourceMac));
 
-/** As one that asks somebody else first. */
+/** As one that asks first whether somebody has the address: the offer comes so much later. */
 export function late(ms: number): Behaviour {
-  return answering((data, _, server) => void sleep(ms, undefined, { ref: false }).then(() => server.send(data)));
+  return (request, server) => {
+    if (request.type !== 'DISCOVER') return honest(request, server);
+    const offer = server.answer(request, OFFER);
+    void sleep(ms, undefined, { ref: false }).then(() => server.send(offer));
+  };
 }
 
 /** Offers, and takes its word back. */

@@ -34,10 +34,14 @@ export interface Container {
   address: string;
 }
 
-/** `address`: with prefix length where Docker's IPAM chose it, else as after `--ip`. */
+/**
+ * `address`: with prefix length where Docker's IPAM chose it, else as after `--ip`. `options`: of the endpoint, as
+ * `--network name=lan,driver-opt=hostname=web`.
+ */
 export interface Wish {
   address?: string | undefined;
   macAddress?: string | undefined;
+  options?: Readonly<Record<string, string>> | undefined;
 }
 
 /** What else happens while a container starts. Each is told the address, with prefix length. */
@@ -92,6 +96,24 @@ export class Understudy {
     return network;
   }
 
+  /** With `--ipam-driver null`: addresses are the driver's own to give, and no pool is asked for. */
+  async createNullNetwork(options: Record<string, string>): Promise<FakeNetwork> {
+    const id = randomBytes(32).toString('hex');
+    await this.call('NetworkDriver.CreateNetwork', {
+      NetworkID: id,
+      Options: {
+        'com.docker.network.generic': options,
+        'com.docker.network.enable_ipv4': true,
+        'com.docker.network.enable_ipv6': false,
+      },
+      IPv4Data: [{ AddressSpace: 'null', Pool: '0.0.0.0/0' }],
+      IPv6Data: [],
+    });
+    const network = { id, isIPv6: false, poolId: null };
+    this.networks.add(network);
+    return network;
+  }
+
   async deleteNetwork(network: FakeNetwork): Promise<void> {
     this.networks.delete(network);
     await this.call('NetworkDriver.DeleteNetwork', { NetworkID: network.id });
@@ -107,12 +129,13 @@ export class Understudy {
   /** Throws a Refusal with the sentence that the user would see; nothing is left then. */
   async run(network: FakeNetwork, wish: Wish = {}, moments: Moments = {}): Promise<Container> {
     const address = await this.requestAddress(network, wish);
-    const beginning = { network, endpointId: randomBytes(32).toString('hex'), address };
+    let beginning: Beginning = { network, endpointId: randomBytes(32).toString('hex'), address };
     let linkName: string;
     try {
       await moments.chosen?.(address);
-      await this.createEndpoint(beginning, wish.macAddress);
-      await moments.created?.(address);
+      const given = await this.createEndpoint(beginning, wish);
+      beginning = { ...beginning, address: given ?? address };
+      await moments.created?.(beginning.address);
       linkName = await this.join(beginning);
     } catch (error) {
       await this.forget(beginning).catch(() => undefined);
@@ -121,7 +144,7 @@ export class Understudy {
     const container = { ...beginning, namespace: await Namespace.create(`c${++containers}`) };
     this.containers.add(container);
     await this.bringUp(container, linkName);
-    moments.up?.(address);
+    moments.up?.(container.address);
     return container;
   }
 
@@ -183,13 +206,20 @@ export class Understudy {
     return answer;
   }
 
-  private async createEndpoint({ network, endpointId, address }: Beginning, macAddress = ''): Promise<void> {
+  /** Answers the address, with prefix length, where the driver gives one. */
+  private async createEndpoint(
+    { network, endpointId, address }: Beginning,
+    { macAddress = '', options }: Wish,
+  ): Promise<string | undefined> {
     const field = network.isIPv6 ? 'AddressIPv6' : 'Address';
-    await this.call('NetworkDriver.CreateEndpoint', {
+    const answer = await this.call('NetworkDriver.CreateEndpoint', {
       NetworkID: network.id,
       EndpointID: endpointId,
       Interface: { [field]: address, MacAddress: macAddress },
+      ...(options && { Options: options }),
     });
+    const given = (answer as { Interface?: { Address?: string } | null }).Interface?.Address;
+    return given === '' ? undefined : given;
   }
 
   /** Answers the name of the link that is to be moved into the container. */
