@@ -16,4 +16,8 @@ export function isWirelessName(_name: string): boolean {
   return false;
 }
 
+export function isVirtualFunctionName(_name: string): boolean {
+  return false;
+}
+
 export function writeIPv6Switch(_name: string, _key: string, _value: string): void {}
