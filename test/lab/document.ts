@@ -1,4 +1,4 @@
-/** Documents as tests: the shell blocks below a heading, run as a reader would run them. */
+/** Documents as tests: the shell blocks below a heading, or all of a page, run as a reader would run them. */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -34,4 +34,40 @@ export async function follow(
     printed += stdout;
   }
   return printed;
+}
+
+/** A fenced block of a page. */
+export interface Block {
+  /** The word after the fence: `sh`, `yaml`, `text`. */
+  readonly kind: string;
+  readonly text: string;
+}
+
+/** All fenced blocks of a page, `README.md` or one of docs/, in order. */
+export function blocksOf(page: string): Block[] {
+  const text = readFileSync(join(DOCS, page === 'README.md' ? '..' : '.', page), 'utf8');
+  return [...text.matchAll(/^( *)```(\w+)\n([\s\S]*?)^\1```$/gm)].map(([, indent = '', kind = '', block = '']) => ({
+    kind,
+    text: block.replaceAll(new RegExp(`^${indent}`, 'gm'), ''),
+  }));
+}
+
+/** The commands of a block: lines, with those that go on in the next one. */
+export function commandsOf({ text }: Block): string[] {
+  return text
+    .replaceAll('\\\n', ' ')
+    .split('\n')
+    .map((line) => line.replace(/(^| )#.*/, '').trim())
+    .filter((line) => line !== '');
+}
+
+/** Whether what was printed has each of these lines, in this order; `…` is for what differs from time to time. */
+export function isSeen({ text }: Block, printed: string): boolean {
+  const lines = text.trimEnd().split('\n');
+  const pattern = lines.map((line) => line.split('…').map(escapeRegExp).join('.*').replace(/ {2,}/g, ' +'));
+  return new RegExp(pattern.join('[^]*')).test(printed);
+}
+
+function escapeRegExp(text: string): string {
+  return text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
 }

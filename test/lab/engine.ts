@@ -135,6 +135,13 @@ export class Engine {
     return run(['sh', '-euc', script], { env: this.env });
   }
 
+  /** The same as somebody at the host types it, in a directory there; `programs` are found before the engine's. */
+  shellOnHost(script: string, directory: string, programs: string, env: NodeJS.ProcessEnv = {}): Promise<Result> {
+    const { DOCKER_HOST: _, ...own } = this.env;
+    const words = ['sh', '-euc', `cd ${directory}\n${script}`];
+    return this.host.run(words, { env: { ...own, ...env, PATH: `${programs}:${own.PATH}` } });
+  }
+
   /** Everything dockerd has written. */
   log(): string {
     const path = join(this.host.directory, 'log/dockerd.log');
