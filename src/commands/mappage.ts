@@ -6,12 +6,12 @@ import type { AddressInfo } from 'node:net';
 import { getSystemErrorMessage } from 'node:util';
 import * as errors from '../errors.ts';
 import { bindSocket } from '../server/socket.ts';
-import { readSettings } from '../settings.ts';
 import { print } from '../tables.ts';
 import type { Options } from './command.ts';
 import { type ListenPlace, MapServer, readListen } from './mapserver.ts';
 import { pageWith } from './pagefile.ts';
 import { PictureSource } from './picture.ts';
+import { settingsHere } from './places.ts';
 
 const USUAL = '127.0.0.1:8099';
 
@@ -23,7 +23,7 @@ export async function mapPage(options: Options): Promise<void> {
   if (!serve && listen !== undefined) throw errors.mapOptions('--listen', '--serve');
   if (!serve && open) throw errors.mapOptions('--open', '--serve');
   if (!serve && html === undefined) throw errors.mapOptions('--cluster', '--serve or --html');
-  if (isCluster && readSettings(process.env).cluster === null) throw errors.storeIsLocal();
+  if (isCluster && settingsHere().cluster === null) throw errors.storeIsLocal();
   if (html !== undefined) return writePage(html, isCluster);
   return servePage(readListen(listen ?? USUAL, open), isCluster);
 }

@@ -12,6 +12,12 @@ const MOST_CONNECTIONS = 128;
 /** Between two pictures, and how many times as long as one takes. */
 const PERIOD_MS = 1000;
 const REST = 3;
+/** Docker knows of what the daemon tells a moment later: so long after it pictures follow each other as where nothing is told. */
+const SETTLE_MS = 4000;
+/** Without news, for what nobody tells: reservations, what an address is kept for, containers that do not run. */
+const QUIET_MS = 5000;
+/** After news, since seldom one comes alone. */
+const GATHER_MS = 100;
 /** Who takes nothing for so long is let go. */
 const PATIENCE_MS = 30_000;
 
@@ -50,6 +56,17 @@ const LOOPBACK = [parsePrefix('127.0.0.0/8'), parsePrefix('::1/128')];
 /** Makes pictures; throws why it cannot. */
 export interface Pictures {
   take(): Promise<Picture>;
+  /** Whether follow() would tell of each change of a network or a container. */
+  readonly isTold: boolean;
+  /** Calls back whenever a picture may be another one, until the signal. */
+  follow(tell: () => void, signal: AbortSignal): Promise<void>;
+}
+
+/** How long it rests between two pictures. */
+export interface Pace {
+  readonly periodMs: number;
+  readonly settleMs: number;
+  readonly quietMs: number;
 }
 
 /** A page that listens. */
@@ -85,23 +102,58 @@ class Listener {
   }
 }
 
+/** What has come that a picture may show. */
+class News {
+  #cameAtMs = Number.NEGATIVE_INFINITY;
+  #awaited = Promise.withResolvers<void>();
+
+  /** Since the last one. */
+  get ageMs(): number {
+    return performance.now() - this.#cameAtMs;
+  }
+
+  come(): void {
+    this.#cameAtMs = performance.now();
+    this.#awaited.resolve();
+    this.#awaited = Promise.withResolvers();
+  }
+
+  /** Resolves a moment after the next one, else after that time or at the signal. */
+  async next(longestMs: number, signal: AbortSignal): Promise<void> {
+    const over = new AbortController();
+    const isOver = AbortSignal.any([over.signal, signal]);
+    const come = this.#awaited.promise.then(() => rest(GATHER_MS, signal));
+    await Promise.race([come, rest(longestMs, isOver)]).finally(() => over.abort());
+  }
+}
+
+/** Less where the signal comes. */
+async function rest(ms: number, signal: AbortSignal): Promise<void> {
+  await sleep(ms, undefined, { signal }).catch(() => undefined);
+}
+
 /** Looks while somebody looks. */
 export class MapServer {
   readonly http: Server;
   readonly #pictures: Pictures;
   readonly #page: PageFile;
-  readonly #periodMs: number;
+  readonly #pace: Pace;
   readonly #listeners = new Set<Listener>();
+  readonly #news = new News();
   readonly #stop = new AbortController();
   #isLooking = false;
   /** The last event that had a picture; null while nobody looks. */
   #latest: PictureEvent | null = null;
   #latestText = '';
 
-  constructor(pictures: Pictures, page: PageFile, periodMs = PERIOD_MS) {
+  constructor(
+    pictures: Pictures,
+    page: PageFile,
+    pace: Pace = { periodMs: PERIOD_MS, settleMs: SETTLE_MS, quietMs: QUIET_MS },
+  ) {
     this.#pictures = pictures;
     this.#page = page;
-    this.#periodMs = periodMs;
+    this.#pace = pace;
     const limits = { headersTimeout: 5000, requestTimeout: 5000, connectionsCheckingInterval: 1000 };
     this.http = createServer(limits, (request, response) => this.#answer(request, response));
     this.http.maxConnections = MOST_CONNECTIONS;
@@ -161,22 +213,33 @@ export class MapServer {
     response.on('close', () => this.#listeners.delete(listener));
     response.flushHeaders();
     if (this.#latest !== null) listener.tell(this.#latest);
-    if (!this.#isLooking) void this.#look();
+    if (this.#isLooking) this.#news.come();
+    else void this.#look();
   }
 
   /** Ends by itself when nobody looks any more. */
   async #look(): Promise<void> {
     this.#isLooking = true;
+    const end = new AbortController();
+    const following = this.#pictures.follow(() => this.#news.come(), end.signal);
     while (this.#listeners.size > 0 && !this.#stop.signal.aborted) {
       const beganMs = performance.now();
       const event = await this.#next();
       for (const listener of this.#listeners) listener.tell(event);
-      const restMs = Math.max(this.#periodMs, REST * (performance.now() - beganMs));
-      await sleep(restMs, undefined, { signal: this.#stop.signal }).catch(() => undefined);
+      await this.#rest(Math.max(this.#pace.periodMs, REST * (performance.now() - beganMs)));
     }
+    end.abort();
+    await following;
     this.#isLooking = false;
     this.#latest = null;
     this.#latestText = '';
+  }
+
+  async #rest(leastMs: number): Promise<void> {
+    const { settleMs, quietMs } = this.#pace;
+    const { signal } = this.#stop;
+    await rest(leastMs, signal);
+    if (this.#pictures.isTold && this.#news.ageMs > settleMs) await this.#news.next(quietMs, signal);
   }
 
   async #next(): Promise<PictureEvent> {

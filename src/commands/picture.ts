@@ -6,14 +6,15 @@ import type { EngineInventory } from '../engine/inventory.ts';
 import * as errors from '../errors.ts';
 import type { Conflict, Endpoint } from '../model.ts';
 import type { Picture, PictureConflict } from '../page/picture.ts';
-import { readSettings } from '../settings.ts';
 import type { SharedNode } from '../store/etcd/nodes.ts';
 import type { Diagnosis } from './diagnosis.ts';
 import { EMPTY, namingOf, readInventory } from './docker.ts';
 import { findTroubles } from './doctor.ts';
 import type { HostAddress } from './findings.ts';
 import { type AddressElsewhere, gridsOf } from './picturegrids.ts';
+import { type NewsSource, toldByDaemon, toldByStore } from './picturenews.ts';
 import { type TreeFacts, treeOf } from './picturetree.ts';
+import { settingsHere } from './places.ts';
 import { readPoolUses } from './pooluses.ts';
 import { daemonToAsk, readRecords } from './records.ts';
 import { vendorOf } from './vendor.ts';
@@ -26,14 +27,22 @@ type Troubles = ReadonlyMap<string, readonly Diagnosis[]>;
 /** What is asked now and then, beside the pictures. A failure keeps what was known. */
 class Seldom<T> {
   readonly #ask: () => Promise<T>;
+  readonly #restMs: () => number;
   #known: T;
   #failure: string | null = null;
   #asking: Promise<void> | null = null;
   #nextMs = 0;
 
-  constructor(nothing: T, ask: () => Promise<T>) {
+  /** `restMs`: until it is asked again, unless it expires. */
+  constructor(nothing: T, ask: () => Promise<T>, restMs = () => SELDOM_MS) {
     this.#known = nothing;
     this.#ask = ask;
+    this.#restMs = restMs;
+  }
+
+  /** It is time. */
+  expire(): void {
+    this.#nextMs = 0;
   }
 
   /** Begins to ask where it is time; what it brings is in a later picture, unless it is waited for. */
@@ -49,13 +58,15 @@ class Seldom<T> {
   }
 
   async #again(): Promise<void> {
+    this.#nextMs = Number.POSITIVE_INFINITY;
     try {
       this.#known = await this.#ask();
       this.#failure = null;
     } catch (error) {
       this.#failure = error instanceof Error ? error.message : String(error);
     }
-    this.#nextMs = performance.now() + SELDOM_MS;
+    // What it expired by meanwhile may not be in it.
+    this.#nextMs = Math.min(this.#nextMs, performance.now() + this.#restMs());
     this.#asking = null;
   }
 }
@@ -65,7 +76,11 @@ export class PictureSource {
   readonly #isCluster: boolean;
   readonly #isLive: boolean;
   readonly #doctor = new Seldom<Troubles>(new Map(), findTroubles);
-  readonly #others = new Seldom<readonly AddressElsewhere[]>([], readElsewhere);
+  readonly #others = new Seldom<readonly AddressElsewhere[]>([], readElsewhere, () =>
+    this.#storeNews?.isHeard === true ? Number.POSITIVE_INFINITY : SELDOM_MS,
+  );
+  readonly #daemonNews = toldByDaemon();
+  readonly #storeNews: NewsSource | null;
   /** By the first three bytes. */
   readonly #vendors = new Map<string, string | null>();
   #inventory: { readonly names: EngineInventory; readonly at: string } | null = null;
@@ -75,6 +90,21 @@ export class PictureSource {
   constructor({ isCluster, isLive }: { readonly isCluster: boolean; readonly isLive: boolean }) {
     this.#isCluster = isCluster;
     this.#isLive = isLive;
+    this.#storeNews = isCluster ? toldByStore() : null;
+  }
+
+  /** Whether each change of a network or a container is told: then pictures need not follow each other fast. */
+  get isTold(): boolean {
+    return this.#daemonNews.isHeard;
+  }
+
+  /** Calls back whenever a picture may be another one, until the signal. */
+  async follow(tell: () => void, signal: AbortSignal): Promise<void> {
+    const expire = () => {
+      this.#others.expire();
+      tell();
+    };
+    await Promise.all([this.#daemonNews.listen(tell, signal), this.#storeNews?.listen(expire, signal)]);
   }
 
   /** Throws why the records cannot be read. */
@@ -184,7 +214,7 @@ function writtenTroubles(troubles: Troubles): TreeFacts['troubles'] {
 
 /** Of the shared store, but for what this host has. Throws USAGE where STORE is local. */
 async function readElsewhere(): Promise<AddressElsewhere[]> {
-  const { cluster, stateDirectory } = readSettings(process.env);
+  const { cluster, stateDirectory } = settingsHere();
   if (cluster === null) throw errors.storeIsLocal();
   const [{ readShared }, { readNodes }] = await Promise.all([
     import('../store/etcd/migrate.ts'),

@@ -3,7 +3,7 @@ import { existsSync, globSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import * as errors from '../errors.ts';
 import { localEngineInfo } from '../server/client.ts';
-import { readSettings, SETTINGS } from '../settings.ts';
+import { type Settings, readSettings, SETTINGS } from '../settings.ts';
 import { settingsOfService } from './daemon.ts';
 
 /** The engine's `data-root`, where its configuration names no other. */
@@ -18,6 +18,12 @@ export async function stateToRead(): Promise<string> {
 /** Where a state is to be restored: also that of a managed plugin which was just made and never ran. */
 export async function stateToRestore(): Promise<string> {
   return onlyOne(managedPlugins);
+}
+
+/** The settings of the service where there is one, and over them what the environment of the command or `said` names. */
+export function settingsHere(said: Readonly<Record<string, string>> = {}): Settings {
+  const named = Object.entries(process.env).filter(([, value]) => value?.trim());
+  return readSettings({ ...settingsOfService(), ...Object.fromEntries(named), ...said });
 }
 
 /** STATE_DIR; else the service's place, or that of a managed plugin: whichever is there. */

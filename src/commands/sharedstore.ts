@@ -2,11 +2,11 @@
 import { contains, inOrderOfAddress, parseAddress, parsePrefix } from '../address.ts';
 import * as errors from '../errors.ts';
 import { type Lease, type Network, type NetworkSubnet, segmentOf } from '../model.ts';
-import { readSettings } from '../settings.ts';
 import type { Move, SharedAddress } from '../store/etcd/migrate.ts';
 import type { Forgotten, SharedNode } from '../store/etcd/nodes.ts';
 import { print, printJson, type Row, table } from '../tables.ts';
 import type { Options } from './command.ts';
+import { settingsHere } from './places.ts';
 import { readRecords } from './records.ts';
 
 /** What can be said with `tsmacvlan store`. */
@@ -21,7 +21,7 @@ const TAKEN: Readonly<Record<string, readonly (typeof SOME_TAKE)[number][]>> = {
 
 /** `leases --cluster`: the addresses of all hosts. */
 export async function printSharedAddresses({ json }: Pick<Options, 'json'>): Promise<void> {
-  const { cluster } = readSettings(process.env);
+  const { cluster } = settingsHere();
   if (cluster === null) throw errors.storeIsLocal();
   const { readShared } = await import('../store/etcd/migrate.ts');
   const addresses = byAddress(await readShared(cluster));
@@ -56,7 +56,7 @@ async function migrate({
 }: StoreOptions): Promise<number> {
   const place = from === 'local' ? to : to === 'local' ? from : undefined;
   if (place === undefined || place === 'local') throw errors.migrateUsage();
-  const { cluster, stateDirectory } = readSettings({ ...process.env, STORE: place });
+  const { cluster, stateDirectory } = settingsHere({ STORE: place });
   if (cluster === null) throw errors.migrateUsage();
   const { moveIn, moveOut } = await import('../store/etcd/migrate.ts');
   const moves = byAddress(await (from === 'local' ? moveIn : moveOut)(stateDirectory, cluster, isDryRun, isForced));
@@ -66,7 +66,7 @@ async function migrate({
 }
 
 async function sharedNodes({ json }: StoreOptions): Promise<void> {
-  const { cluster, stateDirectory } = readSettings(process.env);
+  const { cluster, stateDirectory } = settingsHere();
   if (cluster === null) throw errors.storeIsLocal();
   const { readNodes } = await import('../store/etcd/nodes.ts');
   const nodes = await readNodes(cluster, stateDirectory);
@@ -79,7 +79,7 @@ async function forgetShared(
   { json, 'dry-run': isDryRun = false, force: isForced = false }: StoreOptions,
   node: string,
 ): Promise<number> {
-  const { cluster, stateDirectory } = readSettings(process.env);
+  const { cluster, stateDirectory } = settingsHere();
   if (cluster === null) throw errors.storeIsLocal();
   const { forgetNode } = await import('../store/etcd/nodes.ts');
   const { networks } = await readRecords('networks');

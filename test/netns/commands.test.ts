@@ -163,6 +163,20 @@ describe('the command line', LIMITS, () => {
     await daemon.stop();
     const settings = `STATE_DIR='${daemon.state}'\n`;
     assert.match((await run(['leases'], { settings })).out, /^10\.9\.0\.10/m);
+    // So does what asks the shared store, which nobody answers for here.
+    const shared = { settings: `${settings}STORE=etcd://127.0.0.1:1\n` };
+    const asked = await Promise.all([
+      run(['leases', '--cluster'], shared),
+      run(['store', 'nodes'], shared),
+      run(['store', 'migrate', '--from', 'local', '--to', 'etcd://127.0.0.1:1', '--dry-run'], { settings }),
+      run(['map', '--html', '/run/shared.html', '--cluster'], shared),
+    ]);
+    for (const { code, error } of asked.slice(0, 3)) {
+      assert.match(error, /^tsmacvlan: cannot reach etcd at 127\.0\.0\.1:1 /);
+      assert.equal(code, 1);
+    }
+    assert.equal(asked[3]?.error, '');
+    assert.match(readFileSync('/run/shared.html', 'utf8'), /cannot reach etcd at 127\.0\.0\.1:1 /);
     const { out } = await run(['restore', '/run/b'], { settings });
     assert.ok(out.startsWith(`${daemon.state} has what was recorded at `), out);
     daemon = await Serving.start(directory);

@@ -1,13 +1,18 @@
 /** The store that hosts share, on a real etcd: the cases of every store, and hosts that want the same addresses. */
 import assert from 'node:assert/strict';
-import { copyFileSync, mkdtempSync, readFileSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { copyFileSync, existsSync, mkdtempSync, readFileSync } from 'node:fs';
+import { type IncomingMessage, request } from 'node:http';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { after, before, describe, test, type TestContext } from 'node:test';
 import { setImmediate as immediate } from 'node:timers/promises';
 import { formatAddress } from '../../src/address.ts';
 import type { PluginError } from '../../src/errors.ts';
 import type { Probe } from '../../src/ipam/driver.ts';
 import type { Lease } from '../../src/model.ts';
+import type { Picture } from '../../src/page/picture.ts';
 import { Etcd } from '../../src/store/etcd/client.ts';
 import { openLocalStore } from '../../src/store/local.ts';
 import { accessTo } from '../lab/access.ts';
@@ -19,6 +24,9 @@ import { openShared, SharedHost } from '../lab/shared.ts';
 import { testStore } from '../unit/store/contract.ts';
 import { leaseRecord } from '../unit/store/lease.ts';
 
+const ENTRY = join(import.meta.dirname, '../../dist/tsmacvlan.cjs');
+const { PATH, NODE_COMPILE_CACHE } = process.env;
+const ENVIRONMENT = { PATH, NODE_COMPILE_CACHE };
 const FREE: Probe = async () => ({ held: false });
 
 describe('etcd', { skip: outsideLab(), timeout: 500_000 }, () => {
@@ -265,6 +273,39 @@ describe('etcd', { skip: outsideLab(), timeout: 500_000 }, () => {
     assert.equal((await after.leases.kept()).length, 1);
   });
 
+  /** The served page has what the other host gives out while it is open. */
+  async function showsLive(
+    t: TestContext,
+    { directory, settings, other }: { directory: string; settings: Record<string, string>; other: SharedHost },
+  ): Promise<void> {
+    const socketPath = join(directory, 'map.sock');
+    const words = ['map', '--serve', '--listen', `unix:${socketPath}`, '--cluster'];
+    const serving = spawn(process.execPath, [ENTRY, ...words], {
+      env: { ...ENVIRONMENT, ...settings },
+      stdio: 'ignore',
+    });
+    t.after(() => serving.kill('SIGKILL'));
+    await until(async () => existsSync(socketPath));
+    const asked = request({ socketPath, path: '/events', headers: { host: 'localhost' } }).end();
+    const [answer] = (await once(asked, 'response')) as [IncomingMessage];
+    const lines = createInterface({ input: answer })[Symbol.asyncIterator]();
+    const shows = async (addresses: string): Promise<void> => {
+      const { value, done } = await lines.next();
+      assert.ok(done !== true, 'the page has ended');
+      const { picture } = JSON.parse(value.replace(/^data: /, '') || '{}') as { picture?: Picture };
+      const host = picture?.tree.find(({ kind }) => kind === 'host');
+      if (host?.branches.map(({ name }) => name).join(' ') !== addresses) await shows(addresses);
+    };
+    await shows('192.168.1.3');
+    await other.address('192.168.1.4');
+    await shows('192.168.1.3 192.168.1.4');
+    await other.release('192.168.1.4');
+    await shows('192.168.1.3');
+    answer.destroy();
+    serving.kill('SIGTERM');
+    assert.deepEqual(await once(serving, 'exit'), [0, null]);
+  }
+
   test('another schema is refused', options, async (t) => {
     const cluster = nextCluster();
     await etcd.must('put', `/tsmacvlan/${cluster}/schema`, '3');
@@ -325,6 +366,8 @@ describe('etcd', { skip: outsideLab(), timeout: 500_000 }, () => {
       [['host', ['192.168.1.3']]],
     );
 
+    await showsLive(t, { directory, settings, other });
+
     // A container has it by now.
     const used = openLocalStore(directory);
     const lease = (await used.leases.get('TsmacvlanLocal/192.168.1.2')) as Lease;
@@ -365,9 +408,7 @@ describe('etcd', { skip: outsideLab(), timeout: 500_000 }, () => {
 });
 
 function tsmacvlan(settings: Record<string, string>, ...words: string[]): Promise<Result> {
-  const entry = join(import.meta.dirname, '../../dist/tsmacvlan.cjs');
-  const { PATH, NODE_COMPILE_CACHE } = process.env;
-  return run([process.execPath, entry, ...words], { env: { PATH, NODE_COMPILE_CACHE, ...settings } });
+  return run([process.execPath, ENTRY, ...words], { env: { ...ENVIRONMENT, ...settings } });
 }
 
 /** In memory, as everything in /run here. */

@@ -57,6 +57,35 @@ export async function readShared(settings: ClusterSettings): Promise<SharedAddre
   });
 }
 
+/** Whoever follows the shared store. */
+interface Follower {
+  readonly began: () => void;
+  /** Something has changed. */
+  readonly tell: () => void;
+}
+
+/** Until the signal, or until etcd breaks off. Throws as readShared(). */
+export async function followShared(
+  settings: ClusterSettings,
+  { began, tell }: Follower,
+  signal: AbortSignal,
+): Promise<void> {
+  await withRegistry(settings, NOBODY, null, async (registry) => {
+    const { position } = await registry.load();
+    const changes = registry.watch(position, tell);
+    const leave = () => changes.cancel();
+    signal.addEventListener('abort', leave);
+    try {
+      await changes.began;
+      if (signal.aborted) leave();
+      else began();
+      await changes.ended;
+    } finally {
+      signal.removeEventListener('abort', leave);
+    }
+  });
+}
+
 /** Claims what this host has. Its own store stays as it is: it is what the claims are brought in line with. */
 export async function moveIn(directory: string, settings: ClusterSettings, isDryRun: boolean): Promise<Move[]> {
   const store = isDryRun ? readLocalStore(directory) : openLocalStore(directory);

@@ -6,6 +6,7 @@ import { type AddressInfo, connect } from 'node:net';
 import { createInterface } from 'node:readline';
 import { after, before, describe, test } from 'node:test';
 import { text } from 'node:stream/consumers';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { MapServer, readListen } from '../../../src/commands/mapserver.ts';
 import { pageWith } from '../../../src/commands/pagefile.ts';
 import type { Picture, PictureEvent } from '../../../src/page/picture.ts';
@@ -17,10 +18,24 @@ describe('the door', () => {
   let port: number;
   let taken = 0;
   let picture: () => Picture = () => EMPTY;
+  let [followers, isTold] = [0, false];
+  let tellNews: () => void = () => undefined;
 
   before(async () => {
     const take = async () => (taken++, picture());
-    server = new MapServer({ take }, await pageWith(null), 50);
+    const follow = async (tell: () => void, signal: AbortSignal) => {
+      followers++;
+      tellNews = tell;
+      signal.addEventListener('abort', () => followers--);
+    };
+    const pictures = {
+      take,
+      follow,
+      get isTold() {
+        return isTold;
+      },
+    };
+    server = new MapServer(pictures, await pageWith(null), { periodMs: 50, settleMs: 2000, quietMs: 600_000 });
     server.http.listen(0, '127.0.0.1');
     await once(server.http, 'listening');
     ({ port } = server.http.address() as AddressInfo);
@@ -109,6 +124,36 @@ describe('the door', () => {
     assert.deepEqual((await eventsOf(second).next()).picture, EMPTY, 'who comes later gets it too');
     second.destroy();
     assert.ok(before < end);
+  });
+
+  test('where the daemon tells what happens it looks then, and for a moment after it, and rests otherwise', {
+    timeout: 60_000,
+  }, async () => {
+    const page = await ask({ path: '/events' });
+    const events = eventsOf(page);
+    await events.next();
+    isTold = true;
+    // What is asked for after the last news shows that it has become quiet.
+    for (let seen = -1; seen !== taken; await sleep(500)) seen = taken;
+    assert.equal(followers, 1);
+    picture = () => ({ ...EMPTY, host: 'news' });
+    tellNews();
+    const hostOf = async (): Promise<string> => (await events.next()).picture?.host ?? hostOf();
+    assert.equal(await hostOf(), 'news');
+    // What Docker knows a little later.
+    picture = () => ({ ...EMPTY, host: 'later' });
+    assert.equal(await hostOf(), 'later');
+    // Who opens the page meanwhile gets what is now.
+    for (let seen = -1; seen !== taken; await sleep(500)) seen = taken;
+    picture = () => ({ ...EMPTY, host: 'now' });
+    const other = await ask({ path: '/events' });
+    assert.equal(await hostOf(), 'now');
+    // Nobody looks: nobody is followed either.
+    for (const one of [page, other]) one.destroy();
+    isTold = false;
+    tellNews();
+    while (followers > 0) await sleep(20);
+    picture = () => EMPTY;
   });
 
   test('has room for so many pages, and then says so', async () => {
