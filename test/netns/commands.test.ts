@@ -172,11 +172,11 @@ describe('the command line', LIMITS, () => {
       run(['map', '--html', '/run/shared.html', '--cluster'], shared),
     ]);
     for (const { code, error } of asked.slice(0, 3)) {
-      assert.match(error, /^tsmacvlan: cannot reach etcd at 127\.0\.0\.1:1 /);
+      assert.match(error, /^tsmacvlan: the shared store .* \(etcd at 127\.0\.0\.1:1: /);
       assert.equal(code, 1);
     }
     assert.equal(asked[3]?.error, '');
-    assert.match(readFileSync('/run/shared.html', 'utf8'), /cannot reach etcd at 127\.0\.0\.1:1 /);
+    assert.match(readFileSync('/run/shared.html', 'utf8'), /the shared store .* \(etcd at 127\.0\.0\.1:1: /);
     const { out } = await run(['restore', '/run/b'], { settings });
     assert.ok(out.startsWith(`${daemon.state} has what was recorded at `), out);
     daemon = await Serving.start(directory);
