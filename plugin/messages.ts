@@ -37,6 +37,7 @@ const SAMPLES: { readonly [Name in MakerName]: Parameters<Makers[Name]> } = {
   daemonHeld: [1234, { sockets: ['/run/docker/plugins/tsmacvlan.sock'], stateDirectory: '/var/lib/tsmacvlan' }],
   unknownSettingValue: ['LOG_LEVEL', 'loud', 'error, warn, info, debug'],
   metricsNotLocal: ['192.168.1.10:9618', 9618],
+  metricsTaken: ['127.0.0.1:9618'],
   hookUnusable: ['/etc/tsmacvlan/hook', 'it is not executable'],
   hookManaged: ['/etc/tsmacvlan/hook'],
   watchersMany: [64],

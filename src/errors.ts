@@ -179,6 +179,13 @@ export const metricsNotLocal = (given: string, port: number) =>
     `setting METRICS=${quote(given)} is an address that other machines reach, and whoever reaches it can read what it tells; say METRICS_OPEN=on as well, or use 127.0.0.1:${port}`,
   );
 
+/** `place`: as METRICS says it. */
+export const metricsTaken = (place: string) =>
+  fault(
+    'METRICS_TAKEN',
+    `another program listens at METRICS=${place} already, and answers whoever asks there for metrics; end it ("ss -ltnp" shows which it is), or give METRICS another port`,
+  );
+
 export const hookUnusable = (path: string, reason: string) =>
   mistake(
     'HOOK_UNUSABLE',

@@ -1,5 +1,5 @@
 /** Whether the daemon can do its work, for who asks `/healthz` or `Plugin.Health`. */
-import type { PluginError } from './errors.ts';
+import { escapeControls, type PluginError } from './errors.ts';
 
 /**
  * `starting`: what the host lost is being made again. `failing`: containers do not start. `degraded`: some do not, and to start the
@@ -59,8 +59,13 @@ export class HealthWatch {
     else if (error?.code.startsWith('STORE_')) this.#storeFault = error;
   }
 
-  /** Never throws. */
+  /** Never throws. What comes from elsewhere has no control characters. */
   async health(): Promise<Health> {
+    const { status, reasons } = await this.#look();
+    return { status, reasons: reasons.map(escapeControls) };
+  }
+
+  async #look(): Promise<Health> {
     if (this.#recovery instanceof Error)
       return { status: 'failing', reasons: [`recovery failed: ${this.#recovery.message}`] };
     const fault = await this.#parts.durable().then(

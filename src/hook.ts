@@ -4,10 +4,11 @@
  */
 import { spawn } from 'node:child_process';
 import { lstatSync, readlinkSync, realpathSync, statSync } from 'node:fs';
+import type { Socket } from 'node:net';
 import { constants } from 'node:os';
 import { isAbsolute, join } from 'node:path';
 import { getSystemErrorMessage } from 'node:util';
-import { type Clock, backgroundClock } from './clock.ts';
+import { type Clock, backgroundClock, systemClock } from './clock.ts';
 import * as errors from './errors.ts';
 import type { ConflictNews, ToldHappening } from './happenings.ts';
 import type { Log } from './log.ts';
@@ -27,6 +28,8 @@ const SAY_MS = 60_000;
 const MOST_SAID = 1000;
 /** After its end. */
 const LAST_WORDS_MS = 100;
+/** What waits for a device or a dead file server cannot be killed: the daemon does not wait for it longer than this. */
+const END_MS = 2000;
 const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
 /** What became of one run. */
@@ -43,6 +46,8 @@ interface HookParts {
   readonly path: string;
   readonly log: Pick<Log, 'info' | 'warn'>;
   readonly clock?: Clock;
+  /** For the end: the process lives until what runs was killed. */
+  readonly endClock?: Clock;
   readonly run?: Run;
   /** How each run ended. */
   readonly onRun?: (outcome: 'ok' | 'failed' | 'dropped') => void;
@@ -122,12 +127,17 @@ export class Hook {
     this.#pump();
   }
 
-  /** What runs is killed. */
+  /** What runs is killed, and left behind if it does not end. */
   async close(): Promise<void> {
     this.#stop.abort();
     this.#cancelSaying?.();
     this.#waiting.length = 0;
-    await Promise.all(this.#running.values());
+    const { endClock = systemClock, log, path } = this.#parts;
+    const { promise: late, resolve } = Promise.withResolvers<'late'>();
+    const cancel = endClock.after(END_MS, () => resolve('late'));
+    const end = await Promise.race([Promise.all(this.#running.values()), late]);
+    cancel();
+    if (end === 'late') log.warn('the hook cannot be killed, and is left behind', { hook: path });
   }
 
   #takeToken(): boolean {
@@ -227,7 +237,12 @@ const runProgram: Run = (path, env, signal) => {
       stdio: ['ignore', 'ignore', 'pipe'],
       detached: true,
     });
-    const kill = () => killGroup(child.pid);
+    const kill = () => {
+      killGroup(child.pid);
+      // One that cannot be killed does not keep the daemon's process.
+      child.unref();
+      (child.stderr as Socket | null)?.unref();
+    };
     const end = (failure: string | null) => {
       signal.removeEventListener('abort', kill);
       child.stderr?.destroy();

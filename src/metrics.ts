@@ -6,7 +6,7 @@ import Counter from 'prom-client/lib/counter.js';
 import Gauge from 'prom-client/lib/gauge.js';
 import Histogram from 'prom-client/lib/histogram.js';
 import Registry from 'prom-client/lib/registry.js';
-import { short } from './errors.ts';
+import { escapeControls, short } from './errors.ts';
 import type { ParentState, ToldHappening } from './happenings.ts';
 import type { EndedCall, Health, Sharing } from './health.ts';
 import { type Conflict, type Endpoint, TABLES, type TableName } from './model.ts';
@@ -57,6 +57,28 @@ const FRESH_MS = 1000;
 const POOL_STATES = ['used', 'free', 'held', 'remembered', 'excluded'] as const;
 const PARENT_STATES = ['carrier', 'no carrier', 'down', 'gone'] as const;
 
+/** Of parents with a label of their own: each has up to eleven series. What more of them do is told together. */
+const MOST_PARENTS = 256;
+const OTHER_PARENTS = 'others';
+
+/** What parents are called in labels: a name that may have any character but a slash and white space. */
+class ParentLabels {
+  readonly #named = new Set<string>();
+
+  of(parent: string): string {
+    if (!this.#named.has(parent) && this.#named.size >= MOST_PARENTS) return OTHER_PARENTS;
+    this.#named.add(parent);
+    return escapeControls(parent);
+  }
+
+  /** Answers the labels of those that are not among them any more. */
+  forgetBut(parents: ReadonlySet<string>): string[] {
+    const gone = [...this.#named].filter((parent) => !parents.has(parent));
+    for (const parent of gone) this.#named.delete(parent);
+    return gone.map(escapeControls);
+  }
+}
+
 /** The registry, and what fills it. */
 export class Metrics {
   readonly #registry = new Registry();
@@ -81,6 +103,7 @@ export class Metrics {
   );
   readonly #hooks = this.#counter('hook_runs_total', 'Runs of the program of HOOK', 'outcome');
   readonly #gauges = this.#makeGauges();
+  readonly #parents = new ParentLabels();
   #text: { readonly atMs: number; readonly value: Promise<string> } | undefined;
 
   constructor(present: () => Promise<Present>) {
@@ -130,7 +153,8 @@ export class Metrics {
     const { what } = happening;
     if (what === 'conflict') this.#conflicts.inc({ state: happening.state, kind: happening.kind });
     else if (what === 'endpoint') this.#endpoints.inc({ state: happening.state });
-    else if (what === 'parent') this.#parentChanges.inc({ parent: happening.parent, state: happening.state });
+    else if (what === 'parent')
+      this.#parentChanges.inc({ parent: this.#parents.of(happening.parent), state: happening.state });
     else if (what !== 'network') this.#log.inc({ level: what });
   }
 
@@ -186,16 +210,13 @@ export class Metrics {
     for (const gauge of Object.values(gauges)) gauge.reset();
     for (const pool of present.pools) {
       const { networkId, realm, subnet, range } = pool;
-      const labels = { network: short(networkId), realm, subnet, range };
+      const labels = { network: short(networkId), realm: escapeControls(realm), subnet, range };
       for (const state of POOL_STATES) gauges.pools.set({ ...labels, state }, pool[state]);
     }
     for (const { networkId, state, lostAt } of present.endpoints)
       gauges.endpoints.inc({ network: short(networkId), state: lostAt === undefined ? state : 'lost' });
+    this.#fillParents(present);
     this.#fillConflicts(present);
-    for (const [parent, now] of present.parents)
-      for (const state of PARENT_STATES) gauges.parents.set({ parent, state }, state === now ? 1 : 0);
-    for (const parent of present.parents.keys())
-      gauges.filtered.set({ parent }, present.filteredParents.includes(parent) ? 1 : 0);
     for (const table of TABLES)
       if (present.records[table] !== undefined) gauges.records.set({ table }, present.records[table]);
     gauges.watchers.set(present.watchers.listening);
@@ -206,10 +227,23 @@ export class Metrics {
     gauges.cpu.inc((user + system) / 1e6);
   }
 
+  /** Of several that have one label the sum. */
+  #fillParents({ parents, filteredParents, conflicts }: Present): void {
+    const known = new Set([...parents.keys(), ...conflicts.map(({ parent }) => parent)]);
+    for (const parent of this.#parents.forgetBut(known))
+      for (const state of PARENT_STATES) this.#parentChanges.remove({ parent, state });
+    for (const [name, now] of parents) {
+      const parent = this.#parents.of(name);
+      for (const state of PARENT_STATES) this.#gauges.parents.inc({ parent, state }, state === now ? 1 : 0);
+      this.#gauges.filtered.inc({ parent }, filteredParents.includes(name) ? 1 : 0);
+    }
+  }
+
   #fillConflicts({ conflicts, sharing, contests }: Present): void {
     const gauges = this.#gauges;
     const lasting = conflicts.filter(({ endedAt }) => endedAt === null);
-    for (const { parent, kind, hostLink, node, ourMacAddress } of lasting) {
+    for (const { parent: name, kind, hostLink, node, ourMacAddress } of lasting) {
+      const parent = this.#parents.of(name);
       const by = node !== undefined ? 'own host' : hostLink === null ? 'stranger' : 'this host';
       gauges.conflicts.inc({ parent, kind, by, container: ourMacAddress === null ? 'no' : 'yes' });
     }

@@ -18,6 +18,8 @@ const SETTLE_MS = 4000;
 const QUIET_MS = 5000;
 /** After news, since seldom one comes alone. */
 const GATHER_MS = 100;
+/** Of pictures that pages have not taken yet; a picture that several wait for counts once. */
+const MOST_UNREAD_BYTES = 64 * 1024 * 1024;
 /** Who takes nothing for so long is let go. */
 const PATIENCE_MS = 30_000;
 
@@ -69,31 +71,46 @@ export interface Pace {
   readonly quietMs: number;
 }
 
+/** An event as all pages get it: the same bytes for each. */
+interface WrittenEvent {
+  readonly hasPicture: boolean;
+  readonly bytes: Buffer;
+}
+
+function written(event: PictureEvent): WrittenEvent {
+  return { hasPicture: event.picture !== undefined, bytes: Buffer.from(`data: ${JSON.stringify(event)}\n\n`) };
+}
+
 /** A page that listens. */
 class Listener {
   readonly #response: ServerResponse;
-  /** Since when it takes nothing; null while it does. */
-  #behindSinceMs: number | null = null;
+  /** What it takes at the moment, and since when; null while it has taken all. */
+  #unread: { readonly bytes: Buffer; readonly sinceMs: number } | null = null;
   #hasMissed = false;
 
-  constructor(response: ServerResponse, latest: () => PictureEvent | null) {
+  constructor(response: ServerResponse, latest: () => WrittenEvent | null) {
     this.#response = response;
     response.on('drain', () => {
       const missed = this.#hasMissed ? latest() : null;
-      this.#behindSinceMs = null;
+      this.#unread = null;
       this.#hasMissed = false;
       if (missed !== null) this.tell(missed);
     });
   }
 
+  /** Null where it has taken all. */
+  get unread(): { readonly bytes: Buffer; readonly sinceMs: number } | null {
+    return this.#unread;
+  }
+
   /** What it has no room for it misses: when there is room again it gets the latest picture. */
-  tell(event: PictureEvent): void {
-    if (this.#behindSinceMs === null) {
-      if (!this.#response.write(`data: ${JSON.stringify(event)}\n\n`)) this.#behindSinceMs = performance.now();
+  tell({ bytes, hasPicture }: WrittenEvent): void {
+    if (this.#unread === null) {
+      if (!this.#response.write(bytes)) this.#unread = { bytes, sinceMs: performance.now() };
       return;
     }
-    this.#hasMissed ||= event.picture !== undefined;
-    if (performance.now() - this.#behindSinceMs > PATIENCE_MS) this.#response.destroy();
+    this.#hasMissed ||= hasPicture;
+    if (performance.now() - this.#unread.sinceMs > PATIENCE_MS) this.close();
   }
 
   /** Ends it. */
@@ -143,7 +160,7 @@ export class MapServer {
   readonly #stop = new AbortController();
   #isLooking = false;
   /** The last event that had a picture; null while nobody looks. */
-  #latest: PictureEvent | null = null;
+  #latest: WrittenEvent | null = null;
   #latestText = '';
 
   constructor(
@@ -226,6 +243,7 @@ export class MapServer {
       const beganMs = performance.now();
       const event = await this.#next();
       for (const listener of this.#listeners) listener.tell(event);
+      this.#letGo();
       await this.#rest(Math.max(this.#pace.periodMs, REST * (performance.now() - beganMs)));
     }
     end.abort();
@@ -242,17 +260,32 @@ export class MapServer {
     if (this.#pictures.isTold && this.#news.ageMs > settleMs) await this.#news.next(quietMs, signal);
   }
 
-  async #next(): Promise<PictureEvent> {
+  /** Those who are behind for longest, until what waits for the others is not too much. */
+  #letGo(): void {
+    const behind = [...this.#listeners].filter(({ unread }) => unread !== null);
+    behind.sort((a, b) => (b.unread?.sinceMs ?? 0) - (a.unread?.sinceMs ?? 0));
+    const kept = new Set<Buffer>();
+    let bytes = 0;
+    for (const listener of behind) {
+      const { bytes: waiting } = listener.unread ?? {};
+      if (waiting === undefined) continue;
+      if (!kept.has(waiting)) bytes += waiting.length;
+      kept.add(waiting);
+      if (bytes > MOST_UNREAD_BYTES) listener.close();
+    }
+  }
+
+  async #next(): Promise<WrittenEvent> {
     const at = new Date().toISOString();
     try {
       const picture = await this.#pictures.take();
       const text = JSON.stringify({ ...picture, at: '' });
-      if (text === this.#latestText) return { at };
+      if (text === this.#latestText) return written({ at });
       this.#latestText = text;
-      this.#latest = { at, picture };
+      this.#latest = written({ at, picture });
       return this.#latest;
     } catch (error) {
-      return { at, trouble: errors.escapeControls(error instanceof Error ? error.message : String(error)) };
+      return written({ at, trouble: errors.escapeControls(error instanceof Error ? error.message : String(error)) });
     }
   }
 }

@@ -4,6 +4,7 @@
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { isIP } from 'node:net';
+import * as errors from '../errors.ts';
 import type { Health } from '../health.ts';
 import type { Log } from '../log.ts';
 import type { MetricsPlace } from '../settings.ts';
@@ -68,7 +69,8 @@ export class MetricsDoor {
       if (this.#isClosed) this.#end();
     } catch (error) {
       this.#end();
-      const { message } = error as Error;
+      const { code, message: told } = error as NodeJS.ErrnoException;
+      const message = code === 'EADDRINUSE' ? errors.metricsTaken(place.text).message : told;
       if (message !== this.#failure)
         log.error('metrics cannot be read; it is tried again', { metrics: place.text, error: message });
       this.#failure = message;

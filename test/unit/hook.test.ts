@@ -18,6 +18,21 @@ import { checkHook, Hook } from '../../src/hook.ts';
 import { type Line, logInto } from './server/door.ts';
 import { temporaryDirectory } from './temporary.ts';
 
+test('a program that cannot be killed does not hold the end', async () => {
+  const lines: Line[] = [];
+  const endClock = new Stopped();
+  const run = () => new Promise<never>(() => undefined);
+  const hook = new Hook({ path: '/hook', log: logInto(lines), clock: new Stopped(), endClock, run });
+  hook.hear(conflict('192.0.2.70'));
+  const closed = hook.close();
+  endClock.pass(2000);
+  await closed;
+  assert.deepEqual(
+    lines.map(({ message }) => message),
+    ['the hook cannot be killed, and is left behind'],
+  );
+});
+
 const isRoot = process.getuid?.() === 0;
 
 function conflict(address: string, state: 'begun' | 'ended' | 'changed' = 'begun'): ToldHappening {

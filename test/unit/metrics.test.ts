@@ -12,7 +12,7 @@ const NETWORK = '3f2a9c1d04be'.padEnd(64, '0');
 
 const CONFLICT: Conflict = {
   kind: 'address',
-  parent: 'e"t\\h\n0',
+  parent: 'e"t\\h\u001b0',
   address: '192.0.2.70',
   macAddress: '06:00:00:00:00:01',
   ourMacAddress: '02:42:c0:00:02:46',
@@ -81,7 +81,7 @@ test('the text is what Prometheus reads, whatever links are called', async () =>
   assert.equal(valueOf(families, 'tsmacvlan_pool_addresses', { ...pool, state: 'free' }), 10);
   assert.equal(valueOf(families, 'tsmacvlan_endpoints', { state: 'lost' }), 1);
   assert.equal(
-    valueOf(families, 'tsmacvlan_conflicts', { parent: CONFLICT.parent, by: 'stranger', container: 'yes' }),
+    valueOf(families, 'tsmacvlan_conflicts', { parent: 'e"t\\h\\u001b0', by: 'stranger', container: 'yes' }),
     1,
   );
   assert.equal(valueOf(families, 'tsmacvlan_parent_state', { parent: 'eth0', state: 'carrier' }), 1);
@@ -128,6 +128,34 @@ test('what is gone is not told any more', async () => {
   const families = readExposition(await metrics.text());
   for (const name of ['pool_addresses', 'endpoints', 'conflicts', 'parent_state', 'parent_filtered'])
     assert.deepEqual(families.get(`tsmacvlan_${name}`)?.samples, [], name);
+});
+
+test('parents that come and go leave no series behind, and of very many some are told together', async () => {
+  const time = '2026-11-20T10:00:00.000Z';
+  const names = Array.from({ length: 4000 }, (_, vlan) => `eth0.${vlan}`);
+  const parents = new Map(names.map((name) => [name, 'gone'] as const));
+  const metrics = new Metrics(async () => ({ ...ALONE, parents, conflicts: [] }));
+  for (const parent of names) metrics.hear({ what: 'parent', parent, state: 'gone', time });
+  const families = readExposition(await metrics.text());
+  const series = (name: string) => families.get(`tsmacvlan_${name}`)?.samples ?? [];
+  assert.ok(series('parent_state').length <= 4 * 257, `${series('parent_state').length}`);
+  assert.ok(series('parent_changes_total').length <= 257);
+  const gone = series('parent_state').filter(({ labels }) => labels['state'] === 'gone');
+  assert.equal(
+    gone.reduce((sum, { value }) => sum + value, 0),
+    4000,
+  );
+  // These have been, and those that are now get the names.
+  let present: Present = { ...ALONE, conflicts: [], parents };
+  const later = new Metrics(async () => present);
+  for (const parent of names) later.hear({ what: 'parent', parent, state: 'gone', time });
+  present = { ...present, parents: new Map([['eth1', 'carrier']]) };
+  const left = readExposition(await later.text());
+  assert.equal(valueOf(left, 'tsmacvlan_parent_state', { parent: 'eth1', state: 'carrier' }), 1);
+  assert.deepEqual(
+    left.get('tsmacvlan_parent_changes_total')?.samples.map(({ labels }) => labels['parent']),
+    ['others'],
+  );
 });
 
 test('docs/monitoring.md has a row for each metric and for no other', async () => {

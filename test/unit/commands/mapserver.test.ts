@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { type IncomingMessage, request, type RequestOptions } from 'node:http';
-import { type AddressInfo, connect } from 'node:net';
+import { type AddressInfo, connect, type Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import { after, before, describe, test } from 'node:test';
 import { text } from 'node:stream/consumers';
@@ -191,6 +191,28 @@ describe('the door', () => {
     assert.ok(second - first > 1, `it missed some: ${first} ${second}`);
     picture = () => EMPTY;
     slow.destroy();
+  });
+
+  test('pages that take nothing are let go before much waits for them, those behind for longest first', {
+    timeout: 60_000,
+  }, async () => {
+    let count = 0;
+    picture = () => ({ ...EMPTY, host: String(++count), remarks: ['x'.repeat(16_000_000)] });
+    const quick = eventsOf(await ask({ path: '/events' }));
+    const slow: IncomingMessage[] = [];
+    const ends: number[] = [];
+    for (let at = 0; at < 7; at++) {
+      // Another picture waits for each.
+      while ((await quick.next()).picture === undefined);
+      const connected = once(server.http, 'connection');
+      slow.push(await ask({ path: '/events' }));
+      const [socket] = (await connected) as [Socket];
+      socket.once('close', () => ends.push(at));
+    }
+    while (ends.length < 3) await quick.next();
+    assert.deepEqual(ends.slice(0, 3), [0, 1, 2]);
+    picture = () => EMPTY;
+    for (const one of slow) one.destroy();
   });
 });
 
