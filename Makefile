@@ -24,10 +24,7 @@ RELEASE ?= release
 PUBLIC ?= tsmacvlan.pub
 VERSION = $(shell node -p 'require("./package.json").version')
 LEVELS := unit sim package netns docker install vlan swarm
-INSTALLED := $(DESTDIR)$(PREFIX)
 UNIT := $(PREFIX)/lib/systemd/system/tsmacvlan.service
-# Where versions before the one file had them.
-OLD_INSTALL := $(PREFIX)/lib/tsmacvlan /etc/systemd/system/tsmacvlan.service
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -175,16 +172,28 @@ push: plugin ## the managed plugin to a registry: make push IMAGE=registry.examp
 single: build $(PINNED) ## dist/tsmacvlan, the one file: command and daemon with their Node
 	node plugin/single.ts dist/tsmacvlan
 
+# A directory may have a space in its name: the shell gets them as variables.
+install uninstall: export INTO := $(DESTDIR)
+install uninstall: export BELOW := $(DESTDIR)$(PREFIX)
+install uninstall: export SERVICE_UNIT := $(DESTDIR)$(UNIT)
+# Where versions before the one file had their program, and where systemctl edit --full writes.
+install uninstall: export OLD_PROGRAM := $(DESTDIR)$(PREFIX)/lib/tsmacvlan
+install uninstall: export OWN_UNIT := $(DESTDIR)/etc/systemd/system/tsmacvlan.service
+
 install: build $(PINNED) ## the one file as a systemd service (root; PREFIX=/usr/local DESTDIR=)
 	$(if $(DESTDIR),,@. plugin/occupied.sh; occupied make)
-	node plugin/installation.ts '$(DESTDIR)' $(PREFIX)
-	$(if $(DESTDIR),,rm -rf $(OLD_INSTALL) && systemctl daemon-reload && systemctl enable --force $(UNIT) && systemctl restart tsmacvlan)
+	@. plugin/units.sh; keep_unit "$$SERVICE_UNIT" $(PREFIX)
+	node plugin/installation.ts "$$INTO" $(PREFIX)
+	@$(if $(DESTDIR),,. plugin/units.sh; keep_unit "$$OWN_UNIT")
+	$(if $(DESTDIR),,rm -rf "$$OLD_PROGRAM" && systemctl daemon-reload && systemctl enable --force $(UNIT) && systemctl restart tsmacvlan)
 
 uninstall: ## stop the service and remove what make install wrote, if it has no networks (or FORCE=yes); /var/lib/tsmacvlan stays
-	@$(if $(DESTDIR)$(FORCE),,. plugin/occupied.sh; ! networks_left $(INSTALLED)/bin/tsmacvlan >&2 || { echo 'nothing was removed: these networks are left, and their containers would not start again; remove them with docker network rm, or say make uninstall FORCE=yes' >&2; exit 1; })
+	@$(if $(DESTDIR)$(FORCE),,. plugin/occupied.sh; ! networks_left "$$BELOW/bin/tsmacvlan" >&2 || { echo 'nothing was removed: these networks are left, and their containers would not start again; remove them with docker network rm, or say make uninstall FORCE=yes' >&2; exit 1; })
 	$(if $(DESTDIR),,-. plugin/occupied.sh; [ -z "$$(unit_of_make)" ] || systemctl disable --now tsmacvlan)
-	rm -rf $(INSTALLED)/bin/tsmacvlan $(DESTDIR)$(UNIT) $(addprefix $(DESTDIR),$(OLD_INSTALL)) \
-	  $(addprefix $(INSTALLED)/share/,doc/tsmacvlan bash-completion/completions/tsmacvlan zsh/site-functions/_tsmacvlan man/man8/tsmacvlan.8)
+	@. plugin/units.sh; keep_unit "$$SERVICE_UNIT" $(PREFIX) && keep_unit "$$OWN_UNIT"
+	rm -rf "$$BELOW/bin/tsmacvlan" "$$SERVICE_UNIT" "$$OLD_PROGRAM"
+	for name in doc/tsmacvlan bash-completion/completions/tsmacvlan zsh/site-functions/_tsmacvlan man/man8/tsmacvlan.8; do \
+	  rm -rf "$$BELOW/share/$$name"; done
 	$(if $(DESTDIR),,systemctl daemon-reload)
 	$(if $(DESTDIR),,@echo 'left: the settings in /etc/default/tsmacvlan, if there are any, and the state in STATE_DIR, /var/lib/tsmacvlan unless they say another')
 

@@ -26,6 +26,9 @@ import { type Elf, readElf } from './elf.ts';
 /** Where the engine or the manifest mounts something. */
 const MOUNT_POINTS = ['dev', 'etc', 'proc', 'sys', 'tmp', 'run/docker/plugins', 'var/lib/tsmacvlan', 'host/plugins'];
 
+/** What no other directory has. It is the first thing there. */
+const MARK = 'app/managed.cjs';
+
 /** Where a loader looks by itself (ld.so(8)); Debian's begins with the triplet. */
 const LIBRARY_DIRECTORIES: Readonly<Record<Architecture, readonly string[]>> = {
   amd64: ['lib/x86_64-linux-gnu', 'usr/lib/x86_64-linux-gnu', 'lib64', 'usr/lib64'],
@@ -34,13 +37,15 @@ const LIBRARY_DIRECTORIES: Readonly<Record<Architecture, readonly string[]>> = {
 
 export async function buildRootfs(directory: string, architecture: Architecture): Promise<void> {
   const root = resolve(directory);
+  refuseOther(root);
   const artefacts = await provideArtefacts(architecture);
   rmSync(root, { recursive: true, force: true });
+  mkdirSync(join(root, 'app'), { recursive: true });
+  copyFileSync(join(import.meta.dirname, 'managed.cjs'), join(root, MARK));
   for (const path of MOUNT_POINTS) mkdirSync(join(root, path), { recursive: true });
   const node = copyProgram(artefacts.node, join(root, 'bin/node'), architecture);
   const application = join(root, 'app');
   const addons = layApplication(application, artefacts).map((path) => copyProgram(path, path, architecture));
-  copyFileSync(join(import.meta.dirname, 'managed.cjs'), join(application, 'managed.cjs'));
   copyFileSync(join(import.meta.dirname, 'host.sh'), join(application, 'tsmacvlan'));
   const licenses = [licensesWithNode(artefacts), ...licensesOfLibraries(artefacts)];
   writeFileSync(join(application, 'LICENSES.txt'), `${licenses.join('\n\n---\n\n')}\n`);
@@ -48,6 +53,13 @@ export async function buildRootfs(directory: string, architecture: Architecture)
   copyProgram(join(artefacts.libraries, interpreter), join(root, interpreter), architecture);
   copyLibraries([node, ...addons], root, artefacts, new Set([basename(interpreter)]));
   makeUniform(root);
+}
+
+/** What is there goes, and so it has to be made here. A directory that a build left half made has the mark already. */
+function refuseOther(root: string): void {
+  const isEmpty = !existsSync(root) || readdirSync(root).length === 0;
+  if (!isEmpty && !existsSync(join(root, MARK)))
+    throw new Error(`${root} is no root file system of the plugin, and would be deleted; name another directory`);
 }
 
 /** Copies what is mapped at run time, and refuses what was built for another machine. */

@@ -52,7 +52,9 @@ describe('systemd service', { skip: outsideLab(), timeout: 700_000 }, () => {
       '[Service]\nExecStart=/usr/local/bin/tsmacvlan serve\n[Install]\nWantedBy=multi-user.target\n',
     );
     await machine.must('systemctl', 'enable', 'tsmacvlan');
-    await machine.must('make', '-C', CHECKOUT, 'install');
+    const said = await machine.must('make', '-C', CHECKOUT, 'install');
+    assert.ok(said.includes(`was kept as ${OLD_UNIT}.bak; `), said);
+    assert.match(await machine.must('cat', `${OLD_UNIT}.bak`), /^ExecStart=\/usr\/local\/bin\/tsmacvlan serve$/m);
     assert.equal(await machine.must('systemctl', 'show', '--property=FragmentPath', '--value', 'tsmacvlan'), UNIT);
     assert.equal(await machine.must('systemctl', 'is-active', 'tsmacvlan'), 'active');
     assert.equal(await machine.must('systemctl', 'is-enabled', 'tsmacvlan'), 'enabled');

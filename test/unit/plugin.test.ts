@@ -1,13 +1,15 @@
 /** What is generated from the tables. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { runInNewContext } from 'node:vm';
 import { manifest } from '../../plugin/manifest.ts';
 import { reference } from '../../plugin/reference.ts';
+import { buildRootfs } from '../../plugin/rootfs.ts';
 import { bashCompletion, manPage, zshCompletion } from '../../plugin/shell.ts';
+import { temporaryDirectory } from './temporary.ts';
 
 const CHECKOUT = join(import.meta.dirname, '../..');
 
@@ -46,6 +48,42 @@ test('a Node that is too old is told so, in words that it understands', () => {
   );
   assert.match(said('22.17.1'), /code 1$/);
   for (const node of ['22.18.0', '22.21.3', '23.0.0', '24.21.0', '100.0.0']) assert.equal(said(node), '');
+});
+
+test('make uninstall takes no directory but its own, and keeps the units that somebody wrote', (t) => {
+  const scratch = temporaryDirectory(t);
+  const root = join(scratch, 'a b');
+  const units = ['usr/local/lib/systemd/system', 'etc/systemd/system'].map((path) => join(root, path));
+  for (const path of [...units, join(scratch, 'a'), join(root, 'usr/local/bin')]) mkdirSync(path, { recursive: true });
+  writeFileSync(join(scratch, 'a/other'), '');
+  writeFileSync(join(root, 'usr/local/bin/tsmacvlan'), '');
+  const removed = () =>
+    execFileSync('make', ['-s', '-C', CHECKOUT, 'uninstall', `DESTDIR=${root}`], { encoding: 'utf8', stdio: 'pipe' });
+  for (const path of units) writeFileSync(join(path, 'tsmacvlan.service'), '[Service]\nMemoryMax=1G\n');
+  const said = removed();
+  assert.deepEqual(readdirSync(join(root, 'usr/local/bin')), []);
+  assert.deepEqual(readdirSync(scratch), ['a', 'a b']);
+  for (const path of units) {
+    assert.deepEqual(readdirSync(path), ['tsmacvlan.service.bak']);
+    assert.ok(said.includes(`was kept as ${path}/tsmacvlan.service.bak; `), said);
+  }
+  // One that make install wrote goes, and a changed unit of the Debian package is its own.
+  const unit = readFileSync(join(CHECKOUT, 'plugin/tsmacvlan.service'), 'utf8');
+  writeFileSync(join(units[0] ?? '', 'tsmacvlan.service'), unit.replaceAll('@PREFIX@', '/usr/local'));
+  writeFileSync(join(units[1] ?? '', 'tsmacvlan.service'), unit.replaceAll('@PREFIX@', '/usr'));
+  assert.doesNotMatch(removed(), /kept/);
+  assert.deepEqual(
+    units.map((path) => readdirSync(path)),
+    [['tsmacvlan.service.bak'], ['tsmacvlan.service', 'tsmacvlan.service.bak']],
+  );
+});
+
+test('a root file system is made where there is none but one of its own', async (t) => {
+  const other = temporaryDirectory(t);
+  mkdirSync(join(other, 'app'));
+  writeFileSync(join(other, 'precious'), '');
+  await assert.rejects(buildRootfs(other, 'amd64'), /is no root file system of the plugin, .*name another directory/);
+  assert.deepEqual(readdirSync(other), ['app', 'precious']);
 });
 
 test('bash offers commands, options, their values and files', () => {
