@@ -197,13 +197,17 @@ class Immediate {
 
 function sleep<T>(ms = 1, value?: T, { signal }: { signal?: AbortSignal } = {}): Promise<T | undefined> {
   const { promise, resolve, reject } = Promise.withResolvers<T | undefined>();
-  const refuse = () => reject(new DOMException('The operation was aborted', 'AbortError'));
-  if (signal?.aborted) refuse();
-  const event = scheduler.after(Math.max(1, ms), () => resolve(value));
-  signal?.addEventListener('abort', () => {
+  const stop = () => {
     event.isCancelled = true;
-    refuse();
+    reject(new DOMException('The operation was aborted', 'AbortError'));
+  };
+  const event = scheduler.after(Math.max(1, ms), () => {
+    // A signal that outlives thousands of sleeps would keep them all.
+    signal?.removeEventListener('abort', stop);
+    resolve(value);
   });
+  if (signal?.aborted) stop();
+  signal?.addEventListener('abort', stop);
   return promise;
 }
 

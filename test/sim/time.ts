@@ -216,7 +216,8 @@ export class Scheduler {
         continue;
       }
       this.steps++;
-      if (event.owner === undefined) running.exit(event.run);
+      // Nobody's process is entered here: run() is the world's own.
+      if (event.owner === undefined) event.run();
       else {
         event.owner.enter(event.run);
         event.owner.step();
