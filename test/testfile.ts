@@ -26,7 +26,7 @@ export interface FileResult {
   cpuMs: number;
 }
 
-/** Files and daemons that run from the sources start in a third of the time when those are compiled already. */
+/** What is compiled already starts in a third of the time from the sources, and with a quarter less work from the bundle. */
 const COMPILED = join(import.meta.dirname, '../node_modules/.cache/compiled');
 const REPORTER = join(import.meta.dirname, 'reporter.ts');
 const running = new Set<ChildProcess>();

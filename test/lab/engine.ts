@@ -154,7 +154,7 @@ export class Engine {
     this.before = this.log().length;
     this.dockerd = await this.host.start('dockerd', this.commandLine(), this.env);
     const deadlineMs = Date.now() + READY_TIMEOUT_MS;
-    while (!(await this.answers())) {
+    while (!existsSync(this.socket) || !(await this.answers())) {
       if (!this.dockerd.isRunning()) return false;
       if (Date.now() > deadlineMs) throw new Error(`dockerd ${this.version} is not ready:\n${this.log().slice(-2000)}`);
       await sleep(20);

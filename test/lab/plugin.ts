@@ -1,5 +1,5 @@
 /** The daemon on a host, as an administrator starts it: the built bundle, with its settings in the environment. */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { output, type Result } from './command.ts';
@@ -32,9 +32,11 @@ export class Plugin {
   }
 
   async start(): Promise<void> {
+    const left = madeAtMs(this.socket);
     this.daemon = await this.host.start('tsmacvlan', [process.execPath, BUNDLE, 'serve'], this.environment());
     const deadlineMs = Date.now() + READY_TIMEOUT_MS;
-    while (!(await this.answers())) {
+    // A question to nobody costs as much as ten looks at the file; one that a killed daemon left may be there.
+    while (madeAtMs(this.socket) === left || !(await this.answers())) {
       if (!this.daemon.isRunning()) throw new Error(`tsmacvlan serve ended:\n${this.log().slice(-2000)}`);
       if (Date.now() > deadlineMs) throw new Error(`tsmacvlan serve does not answer:\n${this.log().slice(-2000)}`);
       await sleep(10);
@@ -108,7 +110,8 @@ export class Plugin {
 
   /** Of the daemon, and of commands beside it. */
   environment(): NodeJS.ProcessEnv {
-    return { PATH: process.env.PATH, ...this.settings };
+    const { PATH, NODE_COMPILE_CACHE } = process.env;
+    return { PATH, NODE_COMPILE_CACHE, ...this.settings };
   }
 
   private async answers(): Promise<boolean> {
@@ -123,4 +126,8 @@ export class Plugin {
   private get socket(): string {
     return this.host.file(this.settings.SOCKET ?? SOCKET);
   }
+}
+
+function madeAtMs(path: string): number | undefined {
+  return statSync(path, { throwIfNoEntry: false })?.ctimeMs;
 }
