@@ -695,7 +695,7 @@ export const storeIsLocal = () =>
 export const migrateUsage = () =>
   mistake(
     'USAGE',
-    'what is to be moved is not clear; use tsmacvlan store migrate --from local --to etcd://HOST:PORT, or the other way round',
+    'it is not clear what to move; use tsmacvlan store migrate --from local --to etcd://HOST:PORT, or the other way round',
   );
 
 export const migrateInUse = (count: number, address: string, others: number) =>
@@ -715,7 +715,7 @@ export const storeWordMissing = (argument: string) =>
   mistake(
     'USAGE',
     argument === 'forget'
-      ? 'which node is to be forgotten is not said; use tsmacvlan store forget NODE, with a name that tsmacvlan store nodes shows'
+      ? 'forget needs the name of a node; use tsmacvlan store forget NODE, with a name that tsmacvlan store nodes shows'
       : 'a word is missing after tsmacvlan store; use migrate, nodes, or forget NODE',
   );
 
@@ -854,7 +854,7 @@ export const reserveElsewhere = (name: string, address: string, wanted: string) 
 export const reserveUnnamed = (address: string, endpoint: string, network: string | null, name: string) =>
   mistake(
     'RESERVE_UNNAMED',
-    `address ${address} is used by endpoint ${short(endpoint)} ${ofNetwork(network)}, and the engine said no name of its container; if that is ${quote(name)} stop it first, else choose another address`,
+    `address ${address} is used by endpoint ${short(endpoint)} ${ofNetwork(network)}, and the engine did not name its container; if that is ${quote(name)} stop it first, else choose another address`,
   );
 
 export const nameUnknown = (name: string) =>
@@ -923,7 +923,7 @@ export const engineRefused = (host: string, status: string) =>
   );
 
 export const whoUsage = () =>
-  mistake('USAGE', 'who needs to know whom; call tsmacvlan who ADDRESS, MAC or NAME of a container');
+  mistake('USAGE', 'who needs an address, a MAC address or a name; call tsmacvlan who 192.168.1.70');
 
 export const whoUnknown = (typed: string) =>
   mistake(
@@ -956,7 +956,10 @@ export const listenOpen = (typed: string) =>
 
 /** `reason`: the system's words. */
 export const listenFailed = (typed: string, reason: string) =>
-  mistake('LISTEN_FAILED', `cannot listen at ${quote(typed)} (${reason}); stop who does, or name another --listen`);
+  mistake(
+    'LISTEN_FAILED',
+    `cannot listen at ${quote(typed)} (${reason}); stop the program that does, or name another --listen`,
+  );
 
 /** `reason`: the system's words. */
 export const pageNotWritten = (file: string, reason: string) =>
@@ -966,7 +969,7 @@ export const pageNotWritten = (file: string, reason: string) =>
 export const noDaemonInPicture = () =>
   fault(
     'NO_DAEMON',
-    'no tsmacvlan runs on this host, and shown is what was recorded last; systemctl start tsmacvlan, or docker plugin enable',
+    'no tsmacvlan runs on this host, so this page shows the last records; systemctl start tsmacvlan, or docker plugin enable',
   );
 
 /** `at`: ISO 8601. */
