@@ -14,7 +14,7 @@ PINNED := $(RUNTIME)/.package-lock.json
 DOCUMENT_TOOLS := site/node_modules/.package-lock.json
 READY := $(if $(NODE_IS_OLD),$(PINNED)) node_modules/.package-lock.json
 
-.PHONY: help build check watch unit test-netns test-docker test durations lifecycle parity sim sim-reverted kills crashes backups claims owners scale fuzz soak outages reboots squatters races swarm-long demo screenshots bench clean tables proto single plugin plugin-enable push install uninstall release sign
+.PHONY: help build check watch unit test-netns test-docker test durations lifecycle parity sim sim-reverted kills crashes backups claims owners scale fuzz soak outages reboots squatters races swarm-long demo screenshots bench clean tables proto site single plugin plugin-enable push install uninstall release sign
 
 # The managed plugin's name on this engine. With any tag but `latest`, `-d tsmacvlan` works too (docs/install.md).
 PLUGIN ?= tsmacvlan:lan
@@ -169,6 +169,14 @@ push: plugin ## the managed plugin to a registry: make push IMAGE=registry.examp
 	docker plugin push $(IMAGE)
 	docker plugin rm $(IMAGE)
 
+# Relative links stay as they are in the checkout; what is no page is served beside them.
+site: $(DOCUMENT_TOOLS) ## dist/site/: README and docs/ as a web site with a search, for any web server
+	rm -rf site/pages dist/site
+	mkdir -p site/pages/public/docs
+	cp -r --parents README.md CONTRIBUTING.md CHANGELOG.md test/README.md test/sim/README.md docs site/pages
+	mv site/pages/docs/examples site/pages/public/docs/
+	site/node_modules/.bin/vitepress build site
+
 single: build $(PINNED) ## dist/tsmacvlan, the one file: command and daemon with their Node
 	node plugin/single.ts dist/tsmacvlan
 
@@ -207,7 +215,7 @@ sign: ## release/SHA256SUMS.minisig, by minisign: make sign KEY=~/.minisign/tsma
 	minisign -V -p $(PUBLIC) -m $(RELEASE)/SHA256SUMS
 
 clean: ## remove everything that make made
-	rm -rf dist bin .lab bench.json release plugin/rootfs plugin/config.json node_modules $(RUNTIME)
+	rm -rf dist bin .lab bench.json release plugin/rootfs plugin/config.json site/pages site/node_modules node_modules $(RUNTIME)
 
 $(PINNED): plugin/runtime/package-lock.json
 	npm ci --prefix plugin/runtime --no-audit --no-fund
