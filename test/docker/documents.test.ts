@@ -11,7 +11,7 @@ import { programOf } from '../lab/packages.ts';
 import { until } from '../lab/patience.ts';
 import { Site } from '../lab/site.ts';
 
-const BUILT_IN = '-d macvlan --subnet 192.0.2.0/24 --gateway 192.0.2.254 --ip-range 192.0.2.64/26 -o parent=eth0 lan';
+const BUILT_IN = '-d macvlan --subnet 192.168.1.0/24 --gateway 192.168.1.1 --ip-range 192.168.1.64/26 -o parent=eth0 lan';
 const BACK = { '-d tsmacvlan --ipam-driver tsmacvlan': '-d macvlan' };
 const COMPOSE = ['--config', '/run/compose', 'compose', '--file', join(DOCS, 'examples/compose.yaml')];
 
@@ -21,7 +21,7 @@ for (const version of ['20.10.24', '28.5.2'] satisfies Version[]) {
     let engine: Engine;
 
     before(async () => {
-      site = await Site.open({ version, hosts: ['host'], links: ['eth0'], addresses: ['192.0.2.254/24'] });
+      site = await Site.open({ version, hosts: ['host'], links: ['eth0'], addresses: ['192.168.1.1/24'] });
       engine = site.machines[0]?.engine as Engine;
     });
     after(() => site.close());
@@ -37,13 +37,13 @@ for (const version of ['20.10.24', '28.5.2'] satisfies Version[]) {
         }
         const started = await startTimes();
         const printed = await follow(engine, 'migration.md', 'Step by step', words);
-        assert.match(printed, /192\.0\.2\.64\/26.*eth0[\s\S]*web 192\.0\.2\.64\/24/);
+        assert.match(printed, /192\.168\.1\.64\/26.*eth0[\s\S]*web 192\.168\.1\.64\/24/);
         assert.equal(await engine.must('network', 'inspect', '--format', '{{.Driver}}', 'lan'), driver);
-        assert.equal((await attachment(engine, 'web', 'lan')).IPAddress, '192.0.2.64');
-        assert.equal((await attachment(engine, 'db', 'lan')).IPAddress, '192.0.2.65');
+        assert.equal((await attachment(engine, 'web', 'lan')).IPAddress, '192.168.1.64');
+        assert.equal((await attachment(engine, 'db', 'lan')).IPAddress, '192.168.1.65');
         assert.equal(await startTimes(), started);
         await assertPings(engine, 'web', 'db');
-        await assertPings(engine, 'db', '192.0.2.254');
+        await assertPings(engine, 'db', '192.168.1.1');
       });
     }
 
@@ -56,7 +56,7 @@ for (const version of ['20.10.24', '28.5.2'] satisfies Version[]) {
       // The container runs before its web server listens.
       const page = () => engine.docker(...COMPOSE, 'exec', '-T', 'probe', 'wget', '-qO-', 'http://web/');
       await until(async () => (await page()).stdout === 'hello\n');
-      const fromLan = await site.lan.namespace.run(['ping', '-c', '1', '-W', '10', '192.0.2.80']);
+      const fromLan = await site.lan.namespace.run(['ping', '-c', '1', '-W', '10', '192.168.1.80']);
       assert.match(fromLan.stdout, / 0% packet loss/);
       await engine.must(...COMPOSE, 'down');
       assert.equal(await engine.must('network', 'ls', '--quiet', '--filter', 'driver=tsmacvlan'), '');
