@@ -2,7 +2,7 @@
  * The life of the managed plugin, in order, by the steps of docs/install.md: pushed to a registry, installed on two hosts,
  * used, set, broken, restarted, upgraded, removed.
  *
- *     one: registry ──eth0── switch 192.0.2.254 ──eth0── two: registry
+ *     one: registry ──eth0── switch 192.168.1.1 ──eth0── two: registry
  */
 import assert from 'node:assert/strict';
 import { existsSync, readdirSync } from 'node:fs';
@@ -25,7 +25,7 @@ const NEXT = '99.0.0';
 const IMAGE = `${REGISTRY}/tsmacvlan`;
 /** What a reader of docs/install.md writes in place of its words. */
 const OURS = { 'registry.example': REGISTRY, VERSION };
-const SUBNET = '--subnet 192.0.2.0/24 --gateway 192.0.2.254 -o parent=eth0';
+const SUBNET = '--subnet 192.168.1.0/24 --gateway 192.168.1.1 -o parent=eth0';
 
 for (const version of VERSIONS) {
   describe(`managed plugin, engine ${version}`, { skip: outsideLab(), timeout: 1_000_000 }, () => {
@@ -37,7 +37,7 @@ for (const version of VERSIONS) {
     let second: ManagedPlugin;
 
     before(async () => {
-      lan = await Lan.create(['192.0.2.254/24']);
+      lan = await Lan.create(['192.168.1.1/24']);
       hosts = await Promise.all(['one', 'two'].map((name) => Host.boot(name, lan, ['eth0'])));
       [one, two] = (await Promise.all(hosts.map((host) => Engine.start(host, version)))) as [Engine, Engine];
       await Promise.all(hosts.map(({ namespace }) => startRegistry(namespace)));
@@ -74,15 +74,15 @@ for (const version of VERSIONS) {
     });
 
     test('containers of two hosts reach each other, by the name with the tag and by the bare name', async () => {
-      await lan.namespace.ip('address add 192.0.2.128/24 dev br0');
+      await lan.namespace.ip('address add 192.168.1.128/24 dev br0');
       const names = '-d tsmacvlan:latest --ipam-driver tsmacvlan:latest'.split(' ');
-      await one.must('network', 'create', ...names, ...SUBNET.split(' '), '--ip-range', '192.0.2.128/26', 'lan');
+      await one.must('network', 'create', ...names, ...SUBNET.split(' '), '--ip-range', '192.168.1.128/26', 'lan');
       await runIdle(one, 'web', '--net lan --restart always');
       await runIdle(two, 'db', '--net lan --restart always');
       await assertPings(one, 'web', (await attachment(two, 'db', 'lan')).IPAddress);
       await assertPings(two, 'db', (await attachment(one, 'web', 'lan')).IPAddress);
-      assert.equal((await attachment(two, 'db', 'lan')).IPAddress, '192.0.2.64');
-      assert.equal((await attachment(one, 'web', 'lan')).IPAddress, '192.0.2.129', 'a stranger has the first address');
+      assert.equal((await attachment(two, 'db', 'lan')).IPAddress, '192.168.1.64');
+      assert.equal((await attachment(one, 'web', 'lan')).IPAddress, '192.168.1.129', 'a stranger has the first address');
     });
 
     test('its log lines are in the engine log, as information', async () => {
@@ -118,7 +118,7 @@ for (const version of VERSIONS) {
     });
 
     test('a setting is changed by the steps of docs/install.md while a container goes on', async () => {
-      await two.must('run', '-d', '--name', 'steady', '--net', 'lan', 'busybox', 'ping', '-i', '0.2', '192.0.2.254');
+      await two.must('run', '-d', '--name', 'steady', '--net', 'lan', 'busybox', 'ping', '-i', '0.2', '192.168.1.1');
       const refused = await two.docker('plugin', 'set', 'tsmacvlan:lan', 'LOG_LEVEL=debug');
       assert.match(refused.stderr, /active plugin/);
       await follow(two, 'install.md', 'Change a setting');
@@ -147,7 +147,7 @@ for (const version of VERSIONS) {
       assert.match((await two.docker('plugin', 'enable', second.name)).stderr, /\/nowhere/);
       await two.must('plugin', 'set', second.name, 'plugins.source=/run/docker/plugins');
       await two.must('plugin', 'enable', second.name);
-      await assertPings(two, 'db', '192.0.2.254');
+      await assertPings(two, 'db', '192.168.1.1');
     });
 
     if (version === '28.5.2')
@@ -198,27 +198,27 @@ for (const version of VERSIONS) {
     });
 
     test('an upgrade and a downgrade by the steps of docs/install.md lose nothing, and no container notices', async () => {
-      await two.must('run', '-d', '--name', 'steady', '--net', 'lan', 'busybox', 'ping', '-i', '0.2', '192.0.2.254');
+      await two.must('run', '-d', '--name', 'steady', '--net', 'lan', 'busybox', 'ping', '-i', '0.2', '192.168.1.1');
       const before = await two.must('inspect', '--format', '{{.State.StartedAt}}', 'db', 'cache');
       for (const number of [NEXT, VERSION]) {
         await follow(two, 'install.md', 'Upgrade or downgrade the plugin', { ...OURS, VERSION: number });
         await second.logs(new RegExp(`listening version=${number}`));
-        await two.must('run', '--rm', '--net', 'lan', 'busybox', 'ping', '-c', '1', '-W', '10', '192.0.2.64');
-        const taken = await two.docker('run', '--rm', '--net', 'lan', '--ip', '192.0.2.64', 'busybox', 'true');
-        assert.match(taken.stderr, /address 192\.0\.2\.64 is used by endpoint/);
+        await two.must('run', '--rm', '--net', 'lan', 'busybox', 'ping', '-c', '1', '-W', '10', '192.168.1.64');
+        const taken = await two.docker('run', '--rm', '--net', 'lan', '--ip', '192.168.1.64', 'busybox', 'true');
+        assert.match(taken.stderr, /address 192\.168\.1\.64 is used by endpoint/);
       }
       assert.equal(await two.must('inspect', '--format', '{{.State.StartedAt}}', 'db', 'cache'), before);
       await assertUndisturbed(two, 'steady');
-      await assertPings(two, 'db', '192.0.2.254');
+      await assertPings(two, 'db', '192.168.1.1');
     });
 
     test('the tasks of the stack file of docs/examples are on the LAN', async () => {
-      await two.host.namespace.ip('address add 192.0.2.12/24 dev eth0');
-      await two.must('swarm', 'init', '--advertise-addr', '192.0.2.12');
+      await two.host.namespace.ip('address add 192.168.1.12/24 dev eth0');
+      await two.must('swarm', 'init', '--advertise-addr', '192.168.1.12');
       const words = { 'examples/stack.yaml': join(DOCS, 'examples/stack.yaml') };
       await follow(two, 'install.md', 'Compose and stack files', words);
       const tasks = await untilRunning(two, 'shop_web', 2);
-      for (const task of tasks) await assertPings(two, task, '192.0.2.254');
+      for (const task of tasks) await assertPings(two, task, '192.168.1.1');
       await assertPings(two, tasks[0] ?? '', `tasks.web`);
       await two.must('stack', 'rm', 'shop');
       await two.must('swarm', 'leave', '--force');
@@ -233,13 +233,13 @@ for (const version of VERSIONS) {
         await second.logs(/was written by a newer tsmacvlan \(schema 99, this program knows up to \d+\)/);
         assert.equal(setSchema(second.stateDirectory(), schema), 99);
         await two.must('plugin', 'enable', second.name);
-        await two.must('run', '--rm', '--net', 'lan', 'busybox', 'ping', '-c', '1', '-W', '10', '192.0.2.254');
+        await two.must('run', '--rm', '--net', 'lan', 'busybox', 'ping', '-c', '1', '-W', '10', '192.168.1.1');
       });
 
     if (version === '28.5.2')
       test('upgraded twice from a file by the steps of docs/install.md, with running containers, it loses nothing', async () => {
         const before = await two.must('inspect', '--format', '{{.State.StartedAt}}', 'db', 'cache');
-        await two.must('run', '-d', '--name', 'steady', '--net', 'lan', 'busybox', 'ping', '-i', '0.2', '192.0.2.254');
+        await two.must('run', '-d', '--name', 'steady', '--net', 'lan', 'busybox', 'ping', '-i', '0.2', '192.168.1.1');
         const command = '/run/tsmacvlan';
         const leases = () => two.host.run([command, 'leases', '--json']);
         const words = {
@@ -258,15 +258,15 @@ for (const version of VERSIONS) {
           second = await ManagedPlugin.find(two, second.name);
           await second.logs(new RegExp(`listening version=${number}`));
           assert.deepEqual(await leases(), had);
-          await two.must('run', '--rm', '--net', 'lan', 'busybox', 'ping', '-c', '1', '-W', '10', '192.0.2.64');
-          const taken = await two.docker('run', '--rm', '--net', 'lan', '--ip', '192.0.2.64', 'busybox', 'true');
-          assert.match(taken.stderr, /address 192\.0\.2\.64 is used by endpoint/);
+          await two.must('run', '--rm', '--net', 'lan', 'busybox', 'ping', '-c', '1', '-W', '10', '192.168.1.64');
+          const taken = await two.docker('run', '--rm', '--net', 'lan', '--ip', '192.168.1.64', 'busybox', 'true');
+          assert.match(taken.stderr, /address 192\.168\.1\.64 is used by endpoint/);
         }
         assert.equal(await two.must('inspect', '--format', '{{.State.StartedAt}}', 'db', 'cache'), before);
         await assertUndisturbed(two, 'steady');
         await two.must('rm', '-f', 'steady');
         await two.must('restart', 'db');
-        assert.equal((await attachment(two, 'db', 'lan')).IPAddress, '192.0.2.64');
+        assert.equal((await attachment(two, 'db', 'lan')).IPAddress, '192.168.1.64');
       });
 
     test('it is removed by the steps of docs/install.md, with its state and its sockets', async () => {
@@ -302,8 +302,8 @@ for (const version of VERSIONS) {
       const running = async () => (await two.must('ps', '--format', '{{.Names}}')).split('\n').sort().join();
       const detail = () => second.log().slice(-3000);
       await until(async () => (await running()) === 'cache,db', { detail });
-      await assertPings(two, 'db', '192.0.2.254');
-      assert.equal((await attachment(two, 'db', 'lan')).IPAddress, '192.0.2.64');
+      await assertPings(two, 'db', '192.168.1.1');
+      assert.equal((await attachment(two, 'db', 'lan')).IPAddress, '192.168.1.64');
       assert.equal((await attachment(two, 'cache', 'tagged')).IPAddress, '198.51.100.2');
     }
   });
