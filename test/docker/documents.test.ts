@@ -11,7 +11,8 @@ import { programOf } from '../lab/packages.ts';
 import { until } from '../lab/patience.ts';
 import { Site } from '../lab/site.ts';
 
-const BUILT_IN = '-d macvlan --subnet 192.168.1.0/24 --gateway 192.168.1.1 --ip-range 192.168.1.64/26 -o parent=eth0 lan';
+const BUILT_IN =
+  '-d macvlan --subnet 192.168.1.0/24 --gateway 192.168.1.1 --ip-range 192.168.1.64/26 -o parent=eth0 lan';
 const BACK = { '-d tsmacvlan --ipam-driver tsmacvlan': '-d macvlan' };
 const COMPOSE = ['--config', '/run/compose', 'compose', '--file', join(DOCS, 'examples/compose.yaml')];
 
