@@ -84,7 +84,7 @@ function lost(): void {
 }
 
 function shownIsOld(trouble: string): string {
-  return picture === null ? trouble : `${trouble}; shown is what was at ${new Date(picture.at).toLocaleTimeString()}`;
+  return picture === null ? trouble : `${trouble}; this is the picture of ${new Date(picture.at).toLocaleTimeString()}`;
 }
 
 // --- the start ---------------------------------------------------------------------------------------------------

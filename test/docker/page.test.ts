@@ -180,7 +180,7 @@ describe('the page, engine 28.5.2', { skip: outsideLab() || withoutBrowser(), ti
     const lives = async () => (await page.evaluate<string[]>('lives')).filter((one) => one.startsWith('live, '));
     await until(async () => new Set(await lives()).size >= 3);
     await map.kill('SIGKILL');
-    await sees(/does not answer; shown is what was at/, '#trouble');
+    await sees(/does not answer; this is the picture of/, '#trouble');
     const [said, last = ''] = [await textOf('#trouble'), (await lives()).at(-1)];
     assert.ok(said.endsWith(last.slice('live, '.length)), `${said}: ${last}`);
     map = await startMap();
