@@ -82,7 +82,11 @@ for (const version of VERSIONS) {
       await assertPings(one, 'web', (await attachment(two, 'db', 'lan')).IPAddress);
       await assertPings(two, 'db', (await attachment(one, 'web', 'lan')).IPAddress);
       assert.equal((await attachment(two, 'db', 'lan')).IPAddress, '192.168.1.64');
-      assert.equal((await attachment(one, 'web', 'lan')).IPAddress, '192.168.1.129', 'a stranger has the first address');
+      assert.equal(
+        (await attachment(one, 'web', 'lan')).IPAddress,
+        '192.168.1.129',
+        'a stranger has the first address',
+      );
     });
 
     test('its log lines are in the engine log, as information', async () => {
