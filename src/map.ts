@@ -4,6 +4,7 @@ import { conflictsOf, describeConflict } from './contested.ts';
 import { escapeControls } from './errors.ts';
 import type { Conflict, Endpoint, Network, NetworkSubnet } from './model.ts';
 import { Naming } from './naming.ts';
+import type { NetworkRemark } from './remarks.ts';
 
 interface Branch {
   readonly label: string;
@@ -19,6 +20,8 @@ interface MapRemarks {
   /** The addresses at which the containers of a network with host access reach this host. */
   readonly hostsOf: (network: Network) => readonly string[];
   readonly naming: Naming;
+  /** What may keep its containers from others. */
+  readonly remarksOf: (network: Network) => readonly NetworkRemark[];
   /** What is kept for containers that do not run, by network and name. */
   readonly keptFor: (networkId: string, name: string) => readonly string[];
 }
@@ -33,7 +36,7 @@ export function drawMap(
   remarks: Partial<MapRemarks> = {},
 ): string {
   const { filtered = [], conflicts = [], hostsOf = ({ hostAddresses }) => hostAddresses } = remarks;
-  const { naming = new Naming(), keptFor = () => [] } = remarks;
+  const { naming = new Naming(), keptFor = () => [], remarksOf = () => [] } = remarks;
   const roots = new Map<string, Branch>();
   for (const network of networks) {
     const branch = parentBranch(roots, network, filtered.includes(network.parent.name) ? FILTERS : '');
@@ -45,7 +48,7 @@ export function drawMap(
       ...stopped.map((name) => stoppedLabel(naming.text(name), keptFor(network.id, name))),
     ];
     branch.children.push({
-      label: networkLabel(network, hostsOf(network), naming),
+      label: networkLabel(network, hostsOf(network), remarksOf(network), naming),
       children: labels.map((label) => ({ label, children: [] })),
     });
   }
@@ -73,7 +76,12 @@ function findOrAdd(roots: Map<string, Branch>, name: string): Branch {
   return root;
 }
 
-function networkLabel(network: Network, hosts: readonly string[], naming: Naming): string {
+function networkLabel(
+  network: Network,
+  hosts: readonly string[],
+  remarks: readonly NetworkRemark[],
+  naming: Naming,
+): string {
   const { id, options, internal, subnets } = network;
   const ranges = subnets.map((one) => `${one.subnet}${gatewayOf(network, one)}`);
   const host = hosts.length === 0 ? [] : [`this host ${hosts.join(' ')}`];
@@ -85,6 +93,7 @@ function networkLabel(network: Network, hosts: readonly string[], naming: Naming
     ...(internal ? ['internal'] : []),
     ...ranges,
     ...host,
+    ...remarks.map(({ short }) => `(${short})`),
   ].join('  ');
 }
 

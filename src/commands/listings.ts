@@ -7,6 +7,8 @@ import { keptOf } from '../ipam/kept.ts';
 import type { Conflict, Endpoint, Lease, Network } from '../model.ts';
 import { drawMap } from '../map.ts';
 import type { Naming } from '../naming.ts';
+import { readRemarks } from '../network/hostview.ts';
+import type { NetworkRemark } from '../remarks.ts';
 import { SETTINGS } from '../settings.ts';
 import { writtenEndpoint } from '../store/codec.ts';
 import { conflictRow, endpointRow, keptRow, leaseRow, networkRow, print, printJson, table } from '../tables.ts';
@@ -19,10 +21,17 @@ type Form = Pick<Options, 'json' | 'no-trunc'>;
 /** `map` */
 export async function map(options: Form): Promise<void> {
   const seen = readRecords('networks', 'endpoints', 'conflicts', 'names', 'pools');
-  const [{ networks: known, endpoints: all, filteredParents, ...records }, naming] = await withNaming(seen, options);
+  const [[{ networks: known, endpoints: all, filteredParents, ...records }, naming], remarksOf] = await Promise.all([
+    withNaming(seen, options),
+    remarksHere(),
+  ]);
   const lasting = records.conflicts.filter(({ endedAt }) => endedAt === null);
   if (options.json) {
-    const named = known.map((network) => ({ ...network, name: naming.nameOf(network.id) }));
+    const named = known.map((network) => ({
+      ...network,
+      name: naming.nameOf(network.id),
+      remarks: remarksOf(network),
+    }));
     return printJson({ networks: named, endpoints: all.map(endpointIn(naming)), conflicts: lasting, filteredParents });
   }
   const keptFor = (networkId: string, name: string) => {
@@ -32,7 +41,8 @@ export async function map(options: Form): Promise<void> {
       .map(({ address }) => address);
   };
   print(
-    drawMap(known, all, { filtered: filteredParents, conflicts: lasting, hostsOf, naming, keptFor }) || 'no networks\n',
+    drawMap(known, all, { filtered: filteredParents, conflicts: lasting, hostsOf, naming, keptFor, remarksOf }) ||
+      'no networks\n',
   );
 }
 
@@ -72,7 +82,10 @@ export async function endpoints(options: Form): Promise<void> {
 /** `networks` */
 export async function networks(options: Form): Promise<void> {
   const records = readRecords('networks', 'endpoints', 'conflicts');
-  const [{ networks: known, endpoints: all, ...seen }, naming] = await withNaming(records, options);
+  const [[{ networks: known, endpoints: all, ...seen }, naming], remarksOf] = await Promise.all([
+    withNaming(records, options),
+    remarksHere(),
+  ]);
   const isFiltered = ({ parent }: Network) => seen.filteredParents.includes(parent.name);
   const conflictsIn = ({ id }: Network) =>
     all.filter(({ networkId }) => networkId === id).flatMap((endpoint) => conflictsOf(endpoint, seen.conflicts));
@@ -82,11 +95,27 @@ export async function networks(options: Form): Promise<void> {
         ...network,
         name: naming.nameOf(network.id),
         isPortFiltered: isFiltered(network),
+        remarks: remarksOf(network),
       })),
     );
   const row = (network: Network) =>
     networkRow(network, isFiltered(network), hostsOf(network), conflictsIn(network), naming);
-  print(table(known.map(row)));
+  const notes = known.flatMap((network) =>
+    remarksOf(network).map(({ short, todo }) => `${naming.network(network.id)}: ${short}; ${todo}`),
+  );
+  // Names of links come from elsewhere too.
+  print([table(known.map(row)), ...notes.map((note) => `${errors.escapeControls(note)}\n`)].join(''));
+}
+
+/** Nothing where the kernel cannot be asked. */
+async function remarksHere(): Promise<(network: Network) => readonly NetworkRemark[]> {
+  const { Links } = await import('../kernel/link.ts');
+  try {
+    const links = Links.open();
+    return await readRemarks(links).finally(() => links.close());
+  } catch {
+    return () => [];
+  }
 }
 
 /** `leases`: each with the conflict that its container has; and what is kept for containers that are not there. */

@@ -13,6 +13,7 @@ import type { Endpoints } from './endpoints.ts';
 import type { DoubtfulGateway, Gateways } from './gateways.ts';
 import type { HostAccess } from './host.ts';
 import type { Parents } from './parent.ts';
+import { readRemarks } from './hostview.ts';
 import { checkPassthru } from './request.ts';
 import type { Ties } from './ties.ts';
 import { undo } from './undo.ts';
@@ -70,6 +71,8 @@ export class Networks {
    */
   async create(request: NetworkRequest, options: NetworkOptions): Promise<void> {
     const { network, doubtful, isKnown } = await this.inTurn(() => this.#create(request, options));
+    // The engine is answered meanwhile.
+    if (!isKnown) void this.#remark(network);
     const found = doubtful.length === 0 ? [] : await this.#askForGateways(network, doubtful);
     if (isKnown || request.skipsGateways) return;
     const subnets = withGateways(network.subnets, found);
@@ -166,6 +169,19 @@ export class Networks {
     if (await isInUse(network.id)) throw errors.networkDiffers(network.id);
     await store.networks.replace(known, next);
     return known;
+  }
+
+  /** What the engine is not told, as it is no reason to refuse the network. Never rejects. */
+  async #remark(network: Network): Promise<void> {
+    const { links, log } = this.#parts;
+    const fields = { network: errors.short(network.id) };
+    try {
+      const remarks = (await readRemarks(links))(network);
+      for (const { short, todo, isOfParent } of remarks)
+        if (!isOfParent) log.warn('containers of a new network may not reach others', { ...fields, why: short, todo });
+    } catch (error) {
+      log.debug('a new network was not compared with what this host has', { ...fields, error: String(error) });
+    }
   }
 
   #warn({ parent }: NetworkOptions, link: Link): void {

@@ -210,6 +210,31 @@ describe('the doctor, without an engine', { skip: outsideLab(), timeout: 200_000
     });
   });
 
+  test('what may not work is said in the log when a network is made, and marked where networks are listed', async () => {
+    await host.namespace.ip('link add spare type veth peer name other');
+    for (const words of ['link set spare up', 'route add 198.51.100.0/25 dev spare']) await host.namespace.ip(words);
+    const odd = await engine.createNetwork({ subnet: '198.51.100.0/24', options: { gateway: '198.51.100.1' } });
+    const [name, foreign, elsewhere] = [
+      odd.id.slice(0, 12),
+      'not the subnet of lan0, on which this host has 192.0.2.9/24',
+      'this host reaches 198.51.100.0/25 by spare, not by lan0',
+    ];
+    for (const why of [foreign, elsewhere])
+      await untilSaid(new RegExp(`warn.* may not reach others.*${name}.*${why.replaceAll('.', '\\.')}`), () =>
+        plugin.log(),
+      );
+    const { stdout: map } = await plugin.commandInside('map');
+    assert.ok(map.includes(`198.51.100.0/24 gateway 198.51.100.1  (${foreign})  (${elsewhere})\n`), map);
+    const { stdout: list } = await plugin.commandInside('networks');
+    assert.ok(
+      list.includes(`\n${name}: ${elsewhere}; create it again with another --subnet, unless both are meant\n`),
+      list,
+    );
+    assert.equal(list.split('\n').length, 6, 'two networks, two remarks on one of them');
+    await engine.deleteNetwork(odd);
+    await host.namespace.ip('link del spare');
+  });
+
   test('a gateway that is this host, and what is lost of host access', async () => {
     const own = await engine.createNetwork({ subnet: '203.0.113.0/24', options: { gateway: '203.0.113.9' } });
     await host.namespace.ip('address add 203.0.113.9/24 dev lan0');

@@ -1,0 +1,98 @@
+/**
+ * What may keep the containers of a network from others, as far as this host's own links, addresses and routes tell: said in the log
+ * when the network is made, and marked in `map` and `networks`. Whether it is so the LAN alone knows, which `doctor` asks. Pure.
+ */
+import { type Address, overlaps, parsePrefix, type Prefix } from './address.ts';
+import type { Network } from './model.ts';
+
+/** What this host has. */
+export interface HostView {
+  /** The network's parent; undefined where it is gone. */
+  readonly parent:
+    | { readonly name: string; readonly index: number; readonly isUp: boolean; readonly hasCarrier: boolean }
+    | undefined;
+  /** Of all its links. */
+  readonly addresses: readonly {
+    readonly linkIndex: number;
+    readonly address: string;
+    readonly prefixLength: number;
+  }[];
+  readonly routes: readonly { readonly linkIndex: number; readonly destination: string }[];
+  /** By index. */
+  readonly nameOf: (linkIndex: number) => string;
+}
+
+/** What stands out, and what to do. */
+export interface NetworkRemark {
+  /** Whether the log has said it already in another way. */
+  readonly isOfParent: boolean;
+  readonly short: string;
+  readonly todo: string;
+}
+
+/** The most telling first. */
+export function remarksOn(network: Network, view: HostView): NetworkRemark[] {
+  if (network.parent.recipe === 'isolated')
+    return network.internal
+      ? []
+      : [remark('no parent: containers reach only each other', 'create it again with -o parent=')];
+  return [...parentRemarks(network, view), ...foreignRemarks(network, view), ...routeRemarks(network, view)];
+}
+
+function parentRemarks({ parent: { name } }: Network, { parent }: HostView): NetworkRemark[] {
+  const ofParent = (short: string, todo: string) => [{ isOfParent: true, short, todo }];
+  if (parent === undefined) return ofParent(`${name} is not there`, `bring ${name} back`);
+  if (!parent.isUp) return ofParent(`${name} is down`, `ip link set ${name} up`);
+  return parent.hasCarrier ? [] : ofParent(`${name} has no carrier`, 'look at its cable, switch or VM');
+}
+
+/** Of IPv4: where this host has addresses on the parent, they are of its LAN. A LAN may have several subnets. */
+function foreignRemarks({ subnets, internal, options, parent }: Network, view: HostView): NetworkRemark[] {
+  if (internal || !options.gateway) return [];
+  const own = view.addresses.filter(
+    ({ linkIndex, address }) => linkIndex === view.parent?.index && !address.includes(':'),
+  );
+  const prefixes = own.flatMap(({ address, prefixLength }) => parsePrefix(`${address}/${prefixLength}`) ?? []);
+  const asked = subnets.flatMap(({ subnet }) => prefixOfIPv4(subnet) ?? []);
+  if (prefixes.length === 0 || asked.length === 0) return [];
+  if (asked.some((one) => prefixes.some((prefix) => overlaps(prefix, one)))) return [];
+  const hosts = own.map(({ address, prefixLength }) => `${address}/${prefixLength}`).join(' ');
+  return [
+    remark(
+      `not the subnet of ${parent.name}, on which this host has ${hosts}`,
+      'create it again with --subnet and --gateway of that LAN, unless it has several subnets',
+    ),
+  ];
+}
+
+/** A subnet that this host reaches elsewhere: behind another link there are others with these addresses. */
+function routeRemarks({ subnets, parent }: Network, view: HostView): NetworkRemark[] {
+  const wanted = subnets.flatMap(({ subnet }) => prefixOfIPv4(subnet) ?? []);
+  const met = view.routes.filter(({ destination }) => {
+    const prefix = prefixOfIPv4(destination);
+    // A route to one host is of host access, or somebody's exception.
+    return (
+      prefix !== undefined && prefix.length > 0 && prefix.length < 32 && wanted.some((one) => overlaps(prefix, one))
+    );
+  });
+  if (view.parent === undefined || met.some(({ linkIndex }) => linkIndex === view.parent?.index)) return [];
+  const [elsewhere] = met;
+  if (elsewhere === undefined) return [];
+  const name = view.nameOf(elsewhere.linkIndex);
+  return [
+    remark(
+      `this host reaches ${elsewhere.destination} by ${name}, not by ${parent.name}`,
+      'create it again with another --subnet, unless both are meant',
+    ),
+  ];
+}
+
+function remark(short: string, todo: string): NetworkRemark {
+  return { isOfParent: false, short, todo };
+}
+
+function prefixOfIPv4(text: string): Prefix | undefined {
+  const prefix = parsePrefix(text);
+  const family: Address['family'] | undefined = prefix?.family;
+  return family === 'IPv4' ? prefix : undefined;
+}
