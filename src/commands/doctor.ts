@@ -22,14 +22,15 @@ import {
 } from './checks.ts';
 import type { Options } from './command.ts';
 import { findDaemon } from './daemon.ts';
-import type {
-  Check,
-  Diagnosis,
-  Examined,
-  ExaminedContainer,
-  ExaminedLink,
-  ExaminedState,
-  LanAnswers,
+import {
+  type Check,
+  type Diagnosis,
+  type Examined,
+  type ExaminedContainer,
+  type ExaminedLink,
+  type ExaminedState,
+  hasGateway,
+  type LanAnswers,
 } from './diagnosis.ts';
 import { suggestNetwork } from './firstnetwork.ts';
 import { EMPTY, namingOf, readInventory } from './docker.ts';
@@ -43,17 +44,19 @@ const FOUND = 3;
 const AGREE_MS = 500;
 /** DHCP servers answer within it, unless they ping the address first: `tsmacvlan dhcp` waits for those. */
 const OFFERS_MS = 1000;
+/** Gateways that are asked before it is known which are meant. */
+const MOST_AHEAD = 8;
 
 /** `doctor`: of all, or of one network or container. Resolves with 3 where anything is not as it should be. */
 export async function doctor(options: Options, typed: string): Promise<number> {
-  const found = await onThisHost(async (host) => {
-    const docker = await askDocker();
+  return onThisHost(async (host) => {
+    const docker = askDocker();
     const first = await look(host, options, typed, docker);
-    return first.some(isTrouble) ? lookAgain(host, options, typed, docker, first) : first;
+    const found = first.some(isTrouble) ? await lookAgain(host, options, typed, docker, first) : first;
+    if (options.json) printJson(found);
+    else print(found.map(line).join(''));
+    return found.some(isTrouble) ? FOUND : 0;
   });
-  if (options.json) printJson(found);
-  else print(found.map(line).join(''));
-  return found.some(isTrouble) ? FOUND : 0;
 }
 
 /** What is looked at, twice where there is any trouble. */
@@ -96,23 +99,18 @@ async function lookAgain(
   host: ThisHost,
   options: Options,
   typed: string,
-  docker: Docker,
+  docker: Promise<Docker>,
   first: readonly Diagnosis[],
 ): Promise<Diagnosis[]> {
   const known = new Set(first.map(line));
   await sleep(AGREE_MS);
-  const again = await look(host, options, typed, docker.inventory === null ? docker : await askDocker());
+  const again = await look(host, options, typed, (await docker).inventory === null ? docker : askDocker());
   return again.filter((one) => !isTrouble(one) || known.has(line(one)));
 }
 
-async function look(
-  host: ThisHost,
-  options: Options,
-  typed: string,
-  { inventory, silent }: Docker,
-): Promise<Diagnosis[]> {
+async function look(host: ThisHost, options: Options, typed: string, docker: Promise<Docker>): Promise<Diagnosis[]> {
   const socket = await findDaemon();
-  return examined(host, options['no-trunc'] === true, inventory, async (seen) => {
+  return examined(host, options['no-trunc'] === true, docker, async (seen, silent) => {
     const { networks, endpoints, isOfContainer } = chosen(seen, typed);
     const ofHost =
       typed === '' ? [daemonIsThere(socket), ...(await state()).map(stateHasRoom), ...unknownNetworks(seen)] : [];
@@ -144,9 +142,8 @@ export async function findTroubles(): Promise<Map<string, Diagnosis[]>> {
 }
 
 async function troublesNow(): Promise<Map<string, Diagnosis[]>> {
-  const { inventory } = await askDocker();
   const all = await onThisHost((host) =>
-    examined(host, false, inventory, (seen) => {
+    examined(host, false, askDocker(), (seen) => {
       const { networks, endpoints } = chosen(seen, '');
       return Promise.all([
         ...networks.map(async (one) => [one.id, await checked(one, NETWORK_CHECKS, seen)] as const),
@@ -218,18 +215,25 @@ function isWritable(directory: string): boolean {
 async function examined<T>(
   host: ThisHost,
   isWhole: boolean,
-  inventory: EngineInventory | null,
-  act: (seen: Examined) => Promise<T>,
+  docker: Promise<Docker>,
+  act: (seen: Examined, silent: readonly Diagnosis[]) => Promise<T>,
 ): Promise<T> {
   const { links } = host;
   const tables = ['networks', 'endpoints', 'pools', 'leases', 'names', 'conflicts'] as const;
-  const { filteredParents, ...records } = await readRecords(...tables);
-  const [examinedLinks, routes, containerLinks] = await Promise.all([
-    examineLinks(links, records),
-    links.routes(),
-    examineContainers(links),
-  ]);
-  return act({
+  const recorded = readRecords(...tables).then((seen) => {
+    const lan = askOnce(host, seen.networks);
+    askAhead(lan, seen.networks);
+    return { ...seen, lan };
+  });
+  const [{ lan, filteredParents, ...records }, examinedLinks, routes, containerLinks, { inventory, silent }] =
+    await Promise.all([
+      recorded,
+      recorded.then((records) => examineLinks(links, records)),
+      links.routes(),
+      examineContainers(links),
+      docker,
+    ]);
+  const seen: Examined = {
     records,
     inventory,
     naming: namingOf(inventory ?? EMPTY, isWhole),
@@ -237,8 +241,19 @@ async function examined<T>(
     links: examinedLinks,
     routes,
     containerLinks,
-    lan: askOnce(host, records.networks),
-  });
+    lan,
+  };
+  return act(seen, silent);
+}
+
+/** Most wait for gateways: they answer while the rest is read. */
+function askAhead(lan: LanAnswers, networks: readonly Network[]): void {
+  const asked = networks
+    .filter(hasGateway)
+    .flatMap(({ parent, subnets }) =>
+      subnets.flatMap(({ gateway }) => (gateway === null ? [] : { parent: parent.name, gateway })),
+    );
+  for (const { parent, gateway } of asked.slice(0, MOST_AHEAD)) void lan.who(parent, gateway);
 }
 
 async function examineLinks(links: Links, { networks }: Records): Promise<Map<string, ExaminedLink>> {

@@ -1,10 +1,12 @@
 /** `tsmacvlan who`: what is known of an address, a MAC address or a name, and whether it answers on the LAN at this moment. */
 import { networkInterfaces } from 'node:os';
-import { parseAddress } from '../address.ts';
+import { type Address, parseAddress } from '../address.ts';
 import { describeConflict, holderOf } from '../contested.ts';
 import type { EngineInventory } from '../engine/inventory.ts';
 import * as errors from '../errors.ts';
 import { isProbeMac, isStandbyMac } from '../lan/frames/mac.ts';
+import { Survey } from '../lan/survey.ts';
+import { Links } from '../kernel/link.ts';
 import type { Conflict, Network, Records } from '../model.ts';
 import type { Naming } from '../naming.ts';
 import { print, printJson, times } from '../tables.ts';
@@ -112,6 +114,7 @@ async function ask(finding: WhoAnswer): Promise<Heard> {
     return { answer: 'unasked', reason: 'the network has its parent for itself (mode passthru)' };
   if (mode !== 'bridge' && kind === 'container')
     return { answer: 'unasked', reason: `in mode ${mode} a container does not hear its own host` };
+  if (kind === 'container') return askContainer(parent, address);
   const { askLan } = await import('../main.ts');
   const signal = AbortSignal.timeout(ANSWER_MS);
   try {
@@ -122,6 +125,25 @@ async function ask(finding: WhoAnswer): Promise<Heard> {
   } catch (error) {
     if (signal.aborted) return { answer: 'silent', reason: `no answer within ${ANSWER_MS / 1000} seconds` };
     return { answer: 'unasked', reason: error instanceof Error ? error.message : String(error) };
+  }
+}
+
+/** It answers at once; the link that asks is taken away when that is told. Never throws. */
+async function askContainer(parent: string, address: Address): Promise<Heard> {
+  const links = Links.open();
+  const survey = new Survey(links);
+  try {
+    const { toSubInterface } = await survey.answers(parent, address);
+    return toSubInterface === null
+      ? { answer: 'silent', reason: 'nobody answers' }
+      : { answer: 'heard', macAddress: toSubInterface };
+  } catch (error) {
+    return { answer: 'unasked', reason: error instanceof Error ? error.message : String(error) };
+  } finally {
+    void survey
+      .close()
+      .catch(() => undefined)
+      .then(() => links.close());
   }
 }
 
