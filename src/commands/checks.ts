@@ -4,6 +4,9 @@ import { conflictsOf, describeConflict } from '../contested.ts';
 import { hostLinkName } from '../linknames.ts';
 import { type Endpoint, isOfSwarm, type Network } from '../model.ts';
 import type { Naming } from '../naming.ts';
+import { nearest } from '../nearest.ts';
+import { SETTINGS } from '../settings.ts';
+import { SERVICE_SETTINGS } from './daemon.ts';
 import { type Check, type Diagnosis, type Examined, type ExaminedState, failure, ok, warning } from './diagnosis.ts';
 import {
   gatewaysAnswer,
@@ -170,6 +173,16 @@ export function unknownNetworks({ inventory, records, naming }: Examined): Diagn
   return unknown.map(({ name }) =>
     failure(naming.text(name), 'Docker has this network, and tsmacvlan does not know it', todo),
   );
+}
+
+/** `names`: in the file of the service's settings. One that is no setting and looks like one is a typo, and changes nothing. */
+export function misspeltSettings(names: readonly string[]): Diagnosis[] {
+  const known = Object.values(SETTINGS).map(({ name }) => name);
+  return names.flatMap((name) => {
+    const meant = known.some((one) => one === name) ? undefined : nearest(name, known);
+    const says = `${SERVICE_SETTINGS} sets ${name}, which is no setting`;
+    return meant === undefined ? [] : [warning('host', says, `write ${meant}, and restart tsmacvlan`)];
+  });
 }
 
 /** A change that finds no room, or no file that may be written, is refused, and with it the start of a container. */

@@ -7,7 +7,7 @@ import { parseSettingsFile } from '../settingsfile.ts';
 import { askDaemon, knock } from '../server/client.ts';
 
 /** Where the unit has its settings. */
-const SERVICE_SETTINGS = '/etc/default/tsmacvlan';
+export const SERVICE_SETTINGS = '/etc/default/tsmacvlan';
 
 /** What the service of this host is told; nothing to a user who may not read it, nor may he ask the service. */
 export function settingsOfService(): Record<string, string> {

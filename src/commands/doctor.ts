@@ -15,13 +15,14 @@ import {
   daemonIsThere,
   engineIsSilent,
   LINK_CHECKS,
+  misspeltSettings,
   NETWORK_CHECKS,
   RANGE_CHECKS,
   stateHasRoom,
   unknownNetworks,
 } from './checks.ts';
 import type { Options } from './command.ts';
-import { findDaemon } from './daemon.ts';
+import { findDaemon, settingsOfService } from './daemon.ts';
 import {
   type Check,
   type Diagnosis,
@@ -112,8 +113,7 @@ async function look(host: ThisHost, options: Options, typed: string, docker: Pro
   const socket = await findDaemon();
   return examined(host, options['no-trunc'] === true, docker, async (seen, silent) => {
     const { networks, endpoints, isOfContainer } = chosen(seen, typed);
-    const ofHost =
-      typed === '' ? [daemonIsThere(socket), ...(await state()).map(stateHasRoom), ...unknownNetworks(seen)] : [];
+    const ofHost = typed === '' ? await hostLines(socket, seen) : [];
     const suggested = typed === '' && networks.length === 0 ? await suggestNetwork(host.links) : [];
     const checks = isOfContainer ? NETWORK_CHECKS : [...NETWORK_CHECKS, ...RANGE_CHECKS];
     const found = await Promise.all([
@@ -122,6 +122,12 @@ async function look(host: ThisHost, options: Options, typed: string, docker: Pro
     ]);
     return [...ofHost, ...silent, ...found.flat(), ...suggested];
   });
+}
+
+async function hostLines(socket: string | null, seen: Examined): Promise<Diagnosis[]> {
+  const states = (await state()).map(stateHasRoom);
+  const misspelt = misspeltSettings(Object.keys(settingsOfService()));
+  return [daemonIsThere(socket), ...states, ...misspelt, ...unknownNetworks(seen)];
 }
 
 async function checked<T>(subject: T, checks: readonly Check<T>[], seen: Examined): Promise<Diagnosis[]> {

@@ -1,7 +1,13 @@
 /** Checks of the doctor that a lab cannot bring about in seconds; the others meet real trouble in test/docker/who.test.ts. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { CONTAINER_CHECKS, NETWORK_CHECKS, RANGE_CHECKS, stateHasRoom } from '../../../src/commands/checks.ts';
+import {
+  CONTAINER_CHECKS,
+  misspeltSettings,
+  NETWORK_CHECKS,
+  RANGE_CHECKS,
+  stateHasRoom,
+} from '../../../src/commands/checks.ts';
 import type { Diagnosis, Examined, LanAnswers } from '../../../src/commands/diagnosis.ts';
 import type { Link } from '../../../src/kernel/link.ts';
 import type { Conflict } from '../../../src/model.ts';
@@ -112,4 +118,15 @@ test('a state directory that is full or read-only', () => {
   assert.deepEqual(stateHasRoom(state).says, 'state directory /var/lib/tsmacvlan has only 5 MB free');
   assert.equal(stateHasRoom({ ...state, freeBytes: 5e9 }).level, 'ok');
   assert.equal(stateHasRoom({ ...state, isWritable: false }).level, 'failure');
+});
+
+test('a setting that is misspelt in the file of the service, and nothing that others read there', () => {
+  const found = misspeltSettings(['LOG_LEVL', 'LOG_LEVEL', 'PARENT', 'NODE_OPTIONS', 'https_proxy', 'TZ', 'PATH']);
+  assert.deepEqual(
+    found.map(({ says, todo }) => `${says}; ${todo}`),
+    [
+      '/etc/default/tsmacvlan sets LOG_LEVL, which is no setting; write LOG_LEVEL, and restart tsmacvlan',
+      '/etc/default/tsmacvlan sets PARENT, which is no setting; write PARENTS, and restart tsmacvlan',
+    ],
+  );
 });
