@@ -6,6 +6,7 @@ import { type Endpoint, isOfSwarm, type Network } from '../model.ts';
 import type { Naming } from '../naming.ts';
 import { nearest } from '../nearest.ts';
 import { SETTINGS } from '../settings.ts';
+import { VERSION } from '../version.ts';
 import { SERVICE_SETTINGS } from './daemon.ts';
 import { type Check, type Diagnosis, type Examined, type ExaminedState, failure, ok, warning } from './diagnosis.ts';
 import {
@@ -173,6 +174,15 @@ export function unknownNetworks({ inventory, records, naming }: Examined): Diagn
   return unknown.map(({ name }) =>
     failure(naming.text(name), 'Docker has this network, and tsmacvlan does not know it', todo),
   );
+}
+
+/** After an upgrade the old program runs until it is restarted. */
+export function isThisVersion({ version }: Pick<Examined, 'version'>): Diagnosis[] {
+  if (version === VERSION) return [];
+  const says = `tsmacvlan ${version} runs, and this command is of ${VERSION}`;
+  return [
+    warning('host', says, 'systemctl restart tsmacvlan, or upgrade the managed plugin; containers run on meanwhile'),
+  ];
 }
 
 /** `names`: in the file of the service's settings. One that is no setting and looks like one is a typo, and changes nothing. */

@@ -35,6 +35,8 @@ export interface Examined {
   readonly inventory: EngineInventory | null;
   readonly naming: Naming;
   readonly filteredParents: readonly string[];
+  /** Of the daemon that runs; of this command where none does. */
+  readonly version: string;
   /** By name: parents, and the host's own links on them. */
   readonly links: ReadonlyMap<string, ExaminedLink>;
   readonly routes: readonly Route[];

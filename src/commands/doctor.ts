@@ -14,6 +14,7 @@ import {
   CONTAINER_CHECKS,
   daemonIsThere,
   engineIsSilent,
+  isThisVersion,
   LINK_CHECKS,
   misspeltSettings,
   NETWORK_CHECKS,
@@ -127,7 +128,7 @@ async function look(host: ThisHost, options: Options, typed: string, docker: Pro
 async function hostLines(socket: string | null, seen: Examined): Promise<Diagnosis[]> {
   const states = (await state()).map(stateHasRoom);
   const misspelt = misspeltSettings(Object.keys(settingsOfService()));
-  return [daemonIsThere(socket), ...states, ...misspelt, ...unknownNetworks(seen)];
+  return [daemonIsThere(socket), ...isThisVersion(seen), ...states, ...misspelt, ...unknownNetworks(seen)];
 }
 
 async function checked<T>(subject: T, checks: readonly Check<T>[], seen: Examined): Promise<Diagnosis[]> {
@@ -231,7 +232,7 @@ async function examined<T>(
     askAhead(lan, seen.networks);
     return { ...seen, lan };
   });
-  const [{ lan, filteredParents, ...records }, examinedLinks, routes, containerLinks, { inventory, silent }] =
+  const [{ lan, filteredParents, version, ...records }, examinedLinks, routes, containerLinks, { inventory, silent }] =
     await Promise.all([
       recorded,
       recorded.then((records) => examineLinks(links, records)),
@@ -244,6 +245,7 @@ async function examined<T>(
     inventory,
     naming: namingOf(inventory ?? EMPTY, isWhole),
     filteredParents,
+    version,
     links: examinedLinks,
     routes,
     containerLinks,

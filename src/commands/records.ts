@@ -10,6 +10,8 @@ import { stateToRead } from './places.ts';
 export type Seen<T extends TableName> = Pick<Records, T> & {
   /** Parents whose network port delivers to their own MAC address only; none where no daemon runs. */
   readonly filteredParents: readonly string[];
+  /** Of the program that told them. */
+  readonly version: string;
 };
 
 /** Throws why they cannot be read: STORE_MISSING, ROOT_NEEDED, … */
@@ -17,7 +19,8 @@ export async function readRecords<const T extends TableName>(...tables: readonly
   const answer = await readTold(tables);
   const { endpoints } = answer.Tables;
   const decoded = endpoints === undefined ? {} : { endpoints: endpoints.map((json) => ENDPOINT_CODEC.fromJson(json)) };
-  return { ...answer.Tables, ...decoded, filteredParents: answer.FilteredParents } as unknown as Seen<T>;
+  const { FilteredParents: filteredParents, Version: version } = answer;
+  return { ...answer.Tables, ...decoded, filteredParents, version } as unknown as Seen<T>;
 }
 
 /** The same as it is told. */

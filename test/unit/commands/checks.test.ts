@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
   CONTAINER_CHECKS,
+  isThisVersion,
   misspeltSettings,
   NETWORK_CHECKS,
   RANGE_CHECKS,
@@ -12,6 +13,7 @@ import type { Diagnosis, Examined, LanAnswers } from '../../../src/commands/diag
 import type { Link } from '../../../src/kernel/link.ts';
 import type { Conflict } from '../../../src/model.ts';
 import { Naming, NO_NAMES } from '../../../src/naming.ts';
+import { VERSION } from '../../../src/version.ts';
 import { ENDPOINT, NETWORK, endpoint, network, when } from './fixture.ts';
 
 const conflict: Conflict = {
@@ -61,6 +63,7 @@ function sound(more: Partial<Examined> = {}): Examined {
     inventory: { containers: [], networks: [{ id: NETWORK, name: 'lan', driver: 'tsmacvlan' }] },
     naming: new Naming({ ...NO_NAMES, containers: new Map([[ENDPOINT, 'web']]) }),
     filteredParents: [],
+    version: VERSION,
     links: new Map([['eth0', examinedLink]]),
     routes: [],
     containerLinks: new Map([[ENDPOINT, inContainer]]),
@@ -118,6 +121,12 @@ test('a state directory that is full or read-only', () => {
   assert.deepEqual(stateHasRoom(state).says, 'state directory /var/lib/tsmacvlan has only 5 MB free');
   assert.equal(stateHasRoom({ ...state, freeBytes: 5e9 }).level, 'ok');
   assert.equal(stateHasRoom({ ...state, isWritable: false }).level, 'failure');
+});
+
+test('a daemon of another version than the command', () => {
+  assert.deepEqual(isThisVersion(sound()), []);
+  const [{ says = '' } = {}] = isThisVersion({ version: '0.0.9' });
+  assert.equal(says, `tsmacvlan 0.0.9 runs, and this command is of ${VERSION}`);
 });
 
 test('a setting that is misspelt in the file of the service, and nothing that others read there', () => {
