@@ -384,6 +384,70 @@ export const subnetMissing = (family: string) =>
     `the network has no ${family} subnet, or one of all addresses; give that of your LAN with --subnet, or switch ${family} off for this network`,
   );
 
+// --- addresses of the LAN's DHCP server ----------------------------------------------------------------------------
+
+export const dhcpNeedsNull = (subnet: string) =>
+  mistake(
+    'DHCP_SUBNET',
+    `with -o source=dhcp the server of the LAN chooses the addresses, not the IPAM that has subnet ${subnet}; create the network with --ipam-driver null, without --subnet`,
+  );
+
+export const dhcpIPv6 = () =>
+  mistake('DHCP_IPV6', 'with -o source=dhcp containers get IPv4 addresses only; leave --ipv6 out');
+
+export const dhcpOption = (option: string) =>
+  mistake(
+    'DHCP_OPTION',
+    `option -o ${option} needs addresses of this host, which a network with -o source=dhcp does not have; leave one of the two out`,
+  );
+
+export const releaseWithoutDhcp = () =>
+  mistake(
+    'RELEASE_WITHOUT_DHCP',
+    'option -o release= is for addresses of a DHCP server; add -o source=dhcp or leave it out',
+  );
+
+export const dhcpParentAddress = (parent: string, address: string) =>
+  mistake(
+    'DHCP_PASSTHRU',
+    `mode passthru gives the container the MAC address of parent ${quote(parent)}, and a DHCP server would take it for this host, which has ${address} there; take the address off ${quote(parent)}, or use another mode`,
+  );
+
+export const endpointAddress = (value: string) =>
+  mistake('ENDPOINT_ADDRESS', `endpoint option ip=${quote(value)} is no IPv4 address; give one, or leave it out`);
+
+export const endpointHostname = (value: string) =>
+  mistake(
+    'ENDPOINT_HOSTNAME',
+    `endpoint option hostname=${quote(value)} is no host name; give up to 63 letters, digits and dashes, neither beginning nor ending with a dash`,
+  );
+
+export const dhcpSilent = (parent: string, seconds: number) =>
+  mistake(
+    'DHCP_SILENT',
+    `no DHCP server answered on ${quote(parent)} within ${seconds} s; check that one serves this LAN and has addresses left (tsmacvlan dhcp ${parent}), or create the network without -o source=dhcp`,
+  );
+
+/** `reason`: in the server's own words; null when it says none. */
+export const dhcpRefused = (server: string, reason: string | null) =>
+  mistake(
+    'DHCP_REFUSED',
+    `the DHCP server ${server} refuses the address that it has offered${reason === null ? '' : ` (${quote(reason)})`}; look for the cause in its log`,
+  );
+
+export const dhcpOther = (server: string, given: string, wished: string) =>
+  mistake(
+    'DHCP_OTHER',
+    `the DHCP server ${server} gives ${given}, not ${wished}; free that address there, or give another one with the endpoint option ip=`,
+  );
+
+/** `address`: the last of them. */
+export const dhcpUsed = (count: number, address: string, macAddress: string) =>
+  mistake(
+    'DHCP_USED',
+    `the DHCP server gave ${count === 1 ? 'an address that another uses' : `${count} addresses that others use`}, ${count === 1 ? '' : 'at last '}${address}, which ${macAddress} has; look for static addresses in the server's range`,
+  );
+
 export const endpointUnknown = (endpoint: string, network: string) =>
   mistake(
     'ENDPOINT_UNKNOWN',

@@ -5,6 +5,7 @@ import { IpamDriver } from './ipam/driver.ts';
 import { Guesses } from './ipam/guesses.ts';
 import { PoolLan } from './ipam/poollan.ts';
 import { Links } from './kernel/link.ts';
+import { DhcpClient } from './lan/dhcp/dhcpclient.ts';
 import { type FoundConflict, Lan } from './lan/lan.ts';
 import { Prober } from './lan/prober.ts';
 import type { Profile } from './lan/timing.ts';
@@ -134,6 +135,7 @@ async function startWithStore(given: Settings, plainLog: Log, store: Store, look
     endpoints,
     links,
     lan: new EndpointLan(lan, guesses, settings, log),
+    dhcp: new DhcpClient({ links, lan, timeout: settings.dhcpTimeout }),
     hostAddresses: ipam,
     parentAliases: settings.parents,
     log,

@@ -91,6 +91,7 @@ function networkLabel(
     ...wholeId,
     options.mode,
     ...(internal ? ['internal'] : []),
+    ...(options.source === 'dhcp' ? ['addresses of the DHCP server'] : []),
     ...ranges,
     ...host,
     ...remarks.map(({ short }) => `(${short})`),

@@ -76,6 +76,10 @@ export interface NetworkOptions {
   readonly hostAccess: boolean;
   /** Addresses wished for the host's end, at most one per family; those missing are chosen from the pool. */
   readonly hostAddresses: readonly string[];
+  /** Addresses come from the LAN's DHCP server; absent where an IPAM of Docker's gives them. */
+  readonly source?: 'dhcp';
+  /** The DHCP server is told when a container stops; absent where it is told only when the network goes. */
+  readonly release?: 'stop';
 }
 
 /** `-o com.docker.network.advertise_addr_nmsgs` and `-o com.docker.network.advertise_addr_ms`. */
@@ -283,6 +287,54 @@ export interface Conflict {
   readonly endedAt: string | null;
 }
 
+/**
+ * `bound`: a container has it, and it is renewed. `aside`: kept for the container's next start. `lost`: the server has taken it
+ * away, or has been silent until its end, and a container goes on with it.
+ */
+export type TenancyState = 'bound' | 'aside' | 'lost';
+
+/** A route that came with a lease of a DHCP server; the gateway is null where the destination is on the LAN itself. */
+export interface LeasedRoute {
+  /** `10.9.0.0/16` */
+  readonly destination: string;
+  readonly gateway: string | null;
+}
+
+/**
+ * A MAC address with what a DHCP server gave it. It outlives its container, since a server knows its clients by their MAC
+ * addresses. Key: parent and MAC address.
+ */
+export interface Tenancy {
+  readonly parent: string;
+  readonly macAddress: string;
+  readonly networkId: string;
+  /** `mac`: the user named the MAC address. `host:web`: it follows from `hostname=web`. Null where it was made by chance. */
+  readonly owner: string | null;
+  /** The endpoint that has it, or had it last; null for none. */
+  readonly endpointId: string | null;
+  /** What the server is told as the container's name; null for none. */
+  readonly hostname: string | null;
+  /** `192.168.1.2/24` */
+  readonly address: string;
+  readonly server: string;
+  /** Where the server's frames come from, which is a relay's when it is not on this LAN. */
+  readonly serverMac: string;
+  readonly leaseSeconds: number;
+  readonly t1Seconds: number | null;
+  readonly t2Seconds: number | null;
+  /** ISO 8601, when the server gave it or renewed it last. */
+  readonly obtainedAt: string;
+  readonly routers: readonly string[];
+  /** Null where the server gives none, and the routers count. */
+  readonly routes: readonly LeasedRoute[] | null;
+  readonly dnsServers: readonly string[];
+  readonly domain: string | null;
+  readonly mtu: number | null;
+  readonly state: TenancyState;
+  /** ISO 8601, of the last change of state. */
+  readonly changedAt: string;
+}
+
 /** What is recorded, by the name of its table. */
 export interface Records {
   readonly networks: readonly Network[];
@@ -291,8 +343,17 @@ export interface Records {
   readonly leases: readonly Lease[];
   readonly conflicts: readonly Conflict[];
   readonly names: readonly Remembered[];
+  readonly tenancies: readonly Tenancy[];
 }
 
 export type TableName = keyof Records;
 
-export const TABLES = ['networks', 'endpoints', 'pools', 'leases', 'conflicts', 'names'] as const satisfies TableName[];
+export const TABLES = [
+  'networks',
+  'endpoints',
+  'pools',
+  'leases',
+  'conflicts',
+  'names',
+  'tenancies',
+] as const satisfies TableName[];

@@ -4,7 +4,7 @@
  * (`-o` options, `--ip` of a pool) stays as it was typed, for that room's sentence.
  */
 import type { PluginError } from './errors.ts';
-import type { InterfaceAddress, Subnet } from './model.ts';
+import type { InterfaceAddress, LeasedRoute, Subnet } from './model.ts';
 
 /** By when a call is to be answered; whoever waits for the world outside goes by it. */
 export interface CallLimit {
@@ -60,7 +60,20 @@ export interface EndpointRequest {
   readonly interfaceName: string | null;
   /** `8080->80/tcp`; macvlan publishes nothing, so these are only warned about. */
   readonly publishedPorts: readonly string[];
+  /** Endpoint option `ip=`, as typed: the address that a DHCP server shall give; null for any. */
+  readonly wishedAddress: string | null;
+  /** Endpoint option `hostname=`, as typed: what a DHCP server shall call the container; null for nothing. */
+  readonly hostname: string | null;
   readonly limit: CallLimit;
+}
+
+/** What CreateEndpoint answers. */
+export interface CreatedEndpoint {
+  /** Null when the engine named it, which it then does not want to hear again. */
+  readonly macAddress: string | null;
+  readonly addresses: readonly InterfaceAddress[];
+  /** The addresses are a DHCP server's, and the engine does not know them yet. */
+  readonly isLeased: boolean;
 }
 
 /** What Join answers: the link to move, its name inside if the request named one, gateways without prefix length. */
@@ -69,6 +82,8 @@ export interface Attachment {
   readonly interfaceName: string | null;
   readonly gateway: string | null;
   readonly gatewayIPv6: string | null;
+  /** Beside the default routes. */
+  readonly routes: readonly LeasedRoute[];
 }
 
 /** RequestPool. */

@@ -96,6 +96,12 @@ export const SETTINGS = {
       "days for which a container's name keeps its address without use (engines from 29), 0 to 3650; 0 remembers no name",
     allowed: null,
   },
+  DHCP_TIMEOUT: {
+    name: 'DHCP_TIMEOUT',
+    fallback: '25',
+    meaning: 'seconds for which a start waits for a DHCP server (networks with -o source=dhcp), 5 to 28',
+    allowed: null,
+  },
   PARENTS: {
     name: 'PARENTS',
     fallback: '',
@@ -166,6 +172,8 @@ export const SETTINGS = {
   },
 } as const satisfies Record<string, Setting>;
 
+const LEAST_DHCP_TIMEOUT = 5;
+const MOST_DHCP_TIMEOUT = 28;
 const LEAST_PROBE_RATE = 10;
 const MOST_PROBE_RATE = 100_000;
 const MOST_DAYS = 3650;
@@ -217,6 +225,8 @@ export interface Settings {
   readonly conflict: ConflictPolicy;
   /** Days. */
   readonly remember: number;
+  /** Seconds. */
+  readonly dhcpTimeout: number;
   /** Alias to link name, from PARENTS. */
   readonly parents: ReadonlyMap<string, string>;
   /** Null for nowhere. */
@@ -259,6 +269,7 @@ export function readSettings(environment: Environment): Settings {
     defends: choice(environment, SETTINGS.DEFEND) === 'on',
     conflict: choice(environment, SETTINGS.CONFLICT),
     remember: days(text(environment, SETTINGS.REMEMBER)),
+    dhcpTimeout: patience(text(environment, SETTINGS.DHCP_TIMEOUT)),
     parents: aliases(environment, SETTINGS.PARENTS),
     metrics: metricsPlace(environment),
     hook: hookPath(environment),
@@ -377,6 +388,13 @@ function days(value: string): number {
   const count = /^\d{1,4}$/.test(value) ? Number(value) : Number.NaN;
   if (count <= MOST_DAYS) return count;
   throw unknownSettingValue(SETTINGS.REMEMBER.name, value, `0 to ${MOST_DAYS} days`);
+}
+
+/** The least that a server needs which asks the LAN first; the most that engines give a managed plugin, less what follows. */
+function patience(value: string): number {
+  const seconds = /^\d{1,2}$/.test(value) ? Number(value) : Number.NaN;
+  if (seconds >= LEAST_DHCP_TIMEOUT && seconds <= MOST_DHCP_TIMEOUT) return seconds;
+  throw unknownSettingValue(SETTINGS.DHCP_TIMEOUT.name, value, `${LEAST_DHCP_TIMEOUT} to ${MOST_DHCP_TIMEOUT} seconds`);
 }
 
 function aliases(environment: Environment, setting: Setting): Map<string, string> {

@@ -2,7 +2,7 @@
 import { formatInterfaceAddress } from './address.ts';
 import { holderOf } from './contested.ts';
 import { escapeControls } from './errors.ts';
-import type { Conflict, Endpoint, Lease, Network } from './model.ts';
+import type { Conflict, Endpoint, Lease, Network, Tenancy } from './model.ts';
 import type { Naming } from './naming.ts';
 
 /** Cells by the heading of their column, in order. */
@@ -87,6 +87,22 @@ export function leaseRow(
     REALM: realm,
     SINCE: changedAt,
     'ALSO USED BY': conflict === null ? '-' : `${holderOf(conflict)} (${times(conflict.count)})`,
+  };
+}
+
+/** An address of a DHCP server. `until`: ISO 8601, when its lease ends; null where it does not. */
+export function tenancyRow(tenancy: Tenancy & { readonly until: string | null }, naming: Naming): Row {
+  const { address, hostname, networkId, endpointId, server, obtainedAt, state } = tenancy;
+  return {
+    ADDRESS: address.replace(/\/.*/, ''),
+    KIND: state === 'bound' ? 'dhcp' : `dhcp, ${state}`,
+    NAME: naming.text(naming.container(endpointId) ?? hostname ?? '-'),
+    NETWORK: naming.network(networkId),
+    ...naming.columns({ 'NETWORK ID': [networkId] }),
+    ENDPOINT: endpointId === null ? '-' : naming.id(endpointId),
+    REALM: `server ${server}`,
+    SINCE: obtainedAt,
+    'ALSO USED BY': '-',
   };
 }
 

@@ -226,7 +226,7 @@ async function examined<T>(
   act: (seen: Examined, silent: readonly Diagnosis[]) => Promise<T>,
 ): Promise<T> {
   const { links } = host;
-  const tables = ['networks', 'endpoints', 'pools', 'leases', 'names', 'conflicts'] as const;
+  const tables = ['networks', 'endpoints', 'pools', 'leases', 'names', 'conflicts', 'tenancies'] as const;
   const recorded = readRecords(...tables).then((seen) => {
     const lan = askOnce(host, seen.networks);
     askAhead(lan, seen.networks);

@@ -4,14 +4,25 @@ import { type Address, contains, formatAddress, inOrderOfAddress, parseAddress, 
 import { conflictsOf } from '../contested.ts';
 import * as errors from '../errors.ts';
 import { keptOf } from '../ipam/kept.ts';
-import type { Conflict, Endpoint, Lease, Network } from '../model.ts';
+import { NEVER_ENDS_SECONDS } from '../lan/frames/dhcp.ts';
+import type { Conflict, Endpoint, Lease, Network, Tenancy } from '../model.ts';
 import { drawMap } from '../map.ts';
 import type { Naming } from '../naming.ts';
 import { readRemarks } from '../network/hostview.ts';
 import type { NetworkRemark } from '../remarks.ts';
 import { SETTINGS } from '../settings.ts';
 import { writtenEndpoint } from '../store/codec.ts';
-import { conflictRow, endpointRow, keptRow, leaseRow, networkRow, print, printJson, table } from '../tables.ts';
+import {
+  conflictRow,
+  endpointRow,
+  keptRow,
+  leaseRow,
+  networkRow,
+  print,
+  printJson,
+  table,
+  tenancyRow,
+} from '../tables.ts';
 import type { Options } from './command.ts';
 import { withNaming } from './docker.ts';
 import { readRecords } from './records.ts';
@@ -120,7 +131,7 @@ async function remarksHere(): Promise<(network: Network) => readonly NetworkRema
 
 /** `leases`: each with the conflict that its container has; and what is kept for containers that are not there. */
 export async function leases(options: Form): Promise<void> {
-  const records = readRecords('leases', 'pools', 'names', 'endpoints', 'conflicts');
+  const records = readRecords('leases', 'pools', 'names', 'endpoints', 'conflicts', 'tenancies');
   const [seen, naming] = await withNaming(records, options);
   const poolsById = new Map(seen.pools.map((pool) => [pool.id, pool]));
   const endpointsById = new Map(seen.endpoints.map((endpoint) => [endpoint.id, endpoint]));
@@ -142,14 +153,33 @@ export async function leases(options: Form): Promise<void> {
     conflict: conflictOf(lease),
   }));
   const idle = kept.idle.map(({ poolId, ...one }) => ({ ...one, ...networksIn(naming, [poolId]) }));
-  const all = inOrderOfAddress([...written, ...idle], ({ address }) => parseAddress(address));
-  if (options.json) return printJson(all);
-  const rows = all.map((one) =>
-    'endpointId' in one
-      ? leaseRow(one, one.reservedFor, one.conflict, one.networkIds, naming)
-      : keptRow(one, one.networkIds, naming),
+  const leased = seen.tenancies.map((tenancy) => tenancyIn(tenancy, naming));
+  const all = inOrderOfAddress([...written, ...idle, ...leased], ({ address }) =>
+    parseAddress(address.replace(/\/.*/, '')),
   );
+  if (options.json) return printJson(all);
+  const rows = all.map((one) => {
+    if ('source' in one) return tenancyRow(one, naming);
+    return 'endpointId' in one
+      ? leaseRow(one, one.reservedFor, one.conflict, one.networkIds, naming)
+      : keptRow(one, one.networkIds, naming);
+  });
   print(table(rows));
+}
+
+/** A lease of a DHCP server, and when it ends: null where it does not. */
+function tenancyIn(tenancy: Tenancy, naming: Naming) {
+  const { leaseSeconds, obtainedAt, endpointId, networkId } = tenancy;
+  const isEndless = leaseSeconds === NEVER_ENDS_SECONDS;
+  const endsMs = Date.parse(obtainedAt) + leaseSeconds * 1000;
+  return {
+    source: 'dhcp' as const,
+    ...tenancy,
+    until: isEndless ? null : new Date(endsMs).toISOString(),
+    container: naming.known.containers.get(endpointId ?? '') ?? null,
+    networkIds: [networkId],
+    networkNames: [naming.nameOf(networkId)],
+  };
 }
 
 /** What was typed as an address, as it is recorded; null for none. Throws USAGE. */

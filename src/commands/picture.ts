@@ -110,7 +110,7 @@ export class PictureSource {
   /** Throws why the records cannot be read. */
   async take(): Promise<Picture> {
     const at = new Date().toISOString();
-    const tables = ['networks', 'endpoints', 'pools', 'leases', 'names', 'conflicts'] as const;
+    const tables = ['networks', 'endpoints', 'pools', 'leases', 'names', 'conflicts', 'tenancies'] as const;
     // At once: each of them may have to wait for a Docker that hangs.
     const [{ filteredParents, ...records }, socket, troubles, elsewhere] = await Promise.all([
       readRecords(...tables),

@@ -41,7 +41,7 @@ const LEAST_ID = 4;
 /** `who` */
 export async function who(options: Options, typed: string): Promise<void> {
   if (typed.trim() === '') throw errors.whoUsage();
-  const tables = ['networks', 'endpoints', 'pools', 'leases', 'names', 'conflicts'] as const;
+  const tables = ['networks', 'endpoints', 'pools', 'leases', 'names', 'conflicts', 'tenancies'] as const;
   const [records, inventory] = await withInventory(readRecords(...tables));
   const naming = namingOf(inventory, options['no-trunc'] === true);
   const found = find(records, typed, inventory);

@@ -1,6 +1,6 @@
 /** Whole Ethernet frames on one link: AF_PACKET (man 7 packet). Needs CAP_NET_RAW. */
 import { constants } from 'node:os';
-import { macBytes, parseMac } from '../address.ts';
+import { isMulticastMac, macBytes, parseMac } from '../address.ts';
 import { type BpfInstruction, encodeProgram } from './bpf.ts';
 import { KernelError, check } from './errno.ts';
 import * as libc from './libc.ts';
@@ -14,6 +14,7 @@ const PACKET_STATISTICS = 6;
 const PACKET_IGNORE_OUTGOING = 23;
 const SO_RCVBUFFORCE = 33;
 const PACKET_MR_MULTICAST = 0;
+const PACKET_MR_UNICAST = 3;
 const PACKET_OUTGOING = 4;
 
 /** In one receive(), so that a flood leaves the event loop time for requests. */
@@ -96,7 +97,10 @@ export class PacketSocket {
     );
   }
 
-  /** Receives a multicast MAC address from now on. The kernel counts: every join wants its leave. */
+  /**
+   * Receives a MAC address from now on, a group's or one that no link has yet, which the network card would leave out. The kernel
+   * counts: every join wants its leave.
+   */
   join(macAddress: string): void {
     check(`join ${macAddress} on link ${this.#linkIndex}`, this.#change(PACKET_ADD_MEMBERSHIP, macAddress));
   }
@@ -191,7 +195,7 @@ function membership(linkIndex: number, macAddress: string): Buffer {
   if (mac === undefined) throw new KernelError(`join ${JSON.stringify(macAddress)}`, constants.errno.EINVAL);
   const request = Buffer.alloc(16);
   request.writeInt32LE(linkIndex);
-  request.writeUInt16LE(PACKET_MR_MULTICAST, 4);
+  request.writeUInt16LE(isMulticastMac(mac) ? PACKET_MR_MULTICAST : PACKET_MR_UNICAST, 4);
   request.writeUInt16LE(6, 6);
   request.set(macBytes(mac), 8);
   return request;

@@ -9,20 +9,21 @@ import type { PluginError } from '../errors.ts';
 import type { Links } from '../kernel/link.ts';
 import type { Log } from '../log.ts';
 import type { AnnouncementOptions, InterfaceAddress, ProbeProfile, Segment } from '../model.ts';
-import { PROBE_PROFILES } from '../model.ts';
 import type { CallLimit } from '../requests.ts';
 import type { Settings } from '../settings.ts';
 import { TOLD_ONCE } from './announce.ts';
-import { isStandbyMac, isProbeMac } from './frames/mac.ts';
+import { isDaemonMac, isStandbyMac } from './frames/mac.ts';
 import { Interruptions } from './interruptions.ts';
 import { type FindSpeaker, Leavers } from './leavers.ts';
 import { Monitor } from './monitor.ts';
 import { isInContainer, isOfHost } from './ownhost.ts';
-import { type LateConflict, Prober } from './prober.ts';
+import { Prober } from './prober.ts';
 import { type LanQuestion, Questions } from './questions.ts';
 import { conflictReports, lanReports } from './report.ts';
 import type { ConflictSeen } from './takers.ts';
-import { type HeldVerdict, type Kept, type Loss, type LossListener, NOT_HELD, type Verdict } from './verdict.ts';
+import { moreThorough } from './timing.ts';
+import type { HeldVerdict, Kept, LateConflict, Loss, LossListener, Verdict } from './verdict.ts';
+import { NOT_HELD } from './verdict.ts';
 
 /** An address that somebody wants to use, or to have on standby. */
 export interface AddressCheck extends Segment {
@@ -200,6 +201,11 @@ export class Lan {
   /** Makes room for a child in passthru mode, which must be alone on its parent. */
   async vacate(parentName: string): Promise<void> {
     await this.#prober.vacate(parentName);
+  }
+
+  /** See Prober.sendOn(). */
+  sendOn(segment: Pick<Segment, 'parentName' | 'mode'>, frame: Buffer): Promise<void> {
+    return this.#prober.sendOn(segment, frame);
   }
 
   /** The address is not wanted any more although it was found free. */
@@ -383,7 +389,7 @@ export class Lan {
       if (!(await isInContainer(this.#parts.links, parentName, macAddress))) return true;
       const verdict = await this.#prober.recheck({ ...probe, isOwn });
       if (verdict.held && !verdict.simultaneous) this.#monitor.hear(parentName, address, verdict.macAddress);
-      if (tells && (!verdict.held || isDaemon(verdict.macAddress))) await this.#tell(endpoint, address);
+      if (tells && (!verdict.held || isDaemonMac(verdict.macAddress))) await this.#tell(endpoint, address);
       return true;
     } catch {
       // A parent that cannot be asked is asked again when it is back.
@@ -423,7 +429,7 @@ export class Lan {
     ourMacAddress: string | null,
   ): Promise<void> {
     if (this.#leavers.has({ parentName, address }, macAddress)) return;
-    if (isDaemon(macAddress) || this.#leavers.speaker(parentName, macAddress, address) !== undefined) return;
+    if (isDaemonMac(macAddress) || this.#leavers.speaker(parentName, macAddress, address) !== undefined) return;
     // On another parent of the same LAN they are heard like anybody else.
     if (this.#monitor.isOwn(macAddress, address) || (await isOfHost(this.#parts.links, macAddress))) return;
     await this.#parts.record({ parentName, address, macAddress, ourMacAddress, count: 1 });
@@ -441,7 +447,7 @@ export class Lan {
       address: formatAddress(address),
       by: macAddress,
     });
-    if (isDaemon(macAddress)) return;
+    if (isDaemonMac(macAddress)) return;
     this.#questions.noteTaker({ parentName, address, macAddress });
     void this.#parts.record({ parentName, address, macAddress, ourMacAddress: null, count: 1 }).catch(() => undefined);
   }
@@ -451,7 +457,7 @@ export class Lan {
   /** Null where the LAN is not to be asked. */
   #question(request: AddressCheck): LanQuestion | null {
     const { parentName, mode, address, subnet, macAddress, signal, atMs, isGuess } = request;
-    const profile = thorough(this.#profileOf(request), request.leastProfile ?? 'off');
+    const profile = moreThorough(this.#profileOf(request), request.leastProfile ?? 'off');
     if (profile === 'off') return null;
     this.#interruptions.follow(parentName);
     // Before the address is given out, only the endpoint that had it until now: networks whose addresses are not chosen by
@@ -465,15 +471,6 @@ export class Lan {
   }
 
   #profileOf({ profile }: Segment): ProbeProfile {
-    return thorough(profile ?? this.#parts.usualProfile, this.#parts.leastProfile ?? 'off');
+    return moreThorough(profile ?? this.#parts.usualProfile, this.#parts.leastProfile ?? 'off');
   }
-}
-
-function thorough(one: ProbeProfile, other: ProbeProfile): ProbeProfile {
-  return PROBE_PROFILES.indexOf(one) < PROBE_PROFILES.indexOf(other) ? other : one;
-}
-
-/** A daemon of this kind asks for the address, guards it or has it on standby. */
-function isDaemon(macAddress: string): boolean {
-  return isProbeMac(macAddress) || isStandbyMac(macAddress);
 }

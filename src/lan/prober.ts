@@ -20,7 +20,7 @@ import { holderInTable } from './neighbourtable.ts';
 import { PortFilters } from './portfilter.ts';
 import { Ports } from './ports.ts';
 import { type GivenAnswer, type ProxyReport, ProxyReports } from './proxyarp.ts';
-import { type LossListener, NOT_HELD, type Verdict } from './verdict.ts';
+import { type LateConflict, type LossListener, NOT_HELD, type Verdict } from './verdict.ts';
 
 interface OnParent {
   readonly parentName: string;
@@ -49,13 +49,6 @@ export interface ProbeRequest extends OnParent {
 
 /** An address to be announced. `macAddress`: the container's. */
 export interface AnnounceRequest extends OnParent, Announcement {}
-
-/** Somebody, of this MAC address, began to use an address that was found free. */
-export interface LateConflict {
-  readonly parentName: string;
-  readonly address: Address;
-  readonly macAddress: string;
-}
 
 /** What a prober works with. Left out are reports that nobody wants to hear. */
 export interface ProberParts {
@@ -234,6 +227,12 @@ export class Prober {
       const letGo = port.hold();
       await announce(port, this.#clock, request).finally(letGo);
     });
+  }
+
+  /** Sends a frame of another protocol by our link. A parent that is down or gone loses it, as the wire might. */
+  async sendOn({ parentName, mode }: Pick<OnParent, 'parentName' | 'mode'>, frame: Buffer): Promise<void> {
+    const parent = await this.#links.known(parentName);
+    if (parent?.isUp) (await this.#ports.get(parent, mode, this.#stop.signal)).send(frame);
   }
 
   /**

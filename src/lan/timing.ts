@@ -1,6 +1,6 @@
 /** How often and how long the LAN is asked before an address counts as free. */
 import type { Clock } from '../clock.ts';
-import type { Family } from '../model.ts';
+import { type Family, PROBE_PROFILES, type ProbeProfile } from '../model.ts';
 
 /**
  * `rfc`: the standards' own waits, 4 to 7 s for IPv4 and 3 to 4 s for IPv6. `fast`: the same procedure in 0.59 to 0.7 s,
@@ -112,4 +112,9 @@ export function gapMs({ minGapMs, maxGapMs }: Timing, random: () => number): num
 /** The longest that a detection without rivals takes, in milliseconds. */
 export function longestMs({ firstWaitMs, probes, maxGapMs, lastWaitMs }: Timing): number {
   return firstWaitMs + (probes - 1) * maxGapMs + lastWaitMs;
+}
+
+/** Of the two the one that asks the LAN for longer. */
+export function moreThorough(one: ProbeProfile, other: ProbeProfile): ProbeProfile {
+  return PROBE_PROFILES.indexOf(one) < PROBE_PROFILES.indexOf(other) ? other : one;
 }

@@ -1,5 +1,7 @@
 /** What this room finds out about an address. Types, and the one value that needs no telling. */
 
+import type { Address } from '../address.ts';
+
 /** The answer to "may this address be used?", the same from the frame that decided it up to the drivers. */
 export type Verdict =
   | { readonly held: false }
@@ -20,6 +22,13 @@ export type HeldVerdict = Extract<Verdict, { held: true }>;
 
 /** Nobody else has the address. */
 export const NOT_HELD: Verdict = { held: false };
+
+/** Somebody, of this MAC address, began to use an address that was found free. */
+export interface LateConflict {
+  readonly parentName: string;
+  readonly address: Address;
+  readonly macAddress: string;
+}
 
 /**
  * Why an address is on standby no longer. `used`: somebody else has it. `wanted`: another daemon has it on standby too, or

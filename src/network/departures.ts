@@ -8,6 +8,7 @@ import type { Announcements } from './announcements.ts';
 import type { LanOfEndpoints } from './endpointlan.ts';
 import type { Endpoints } from './endpoints.ts';
 import type { HostAccess } from './host.ts';
+import type { Tenancies } from './tenancies.ts';
 import { linkElsewhere, linkHere, sureLinkElsewhere } from './identity.ts';
 
 /** A sub-interface on its way out. */
@@ -28,6 +29,7 @@ export interface DeparturesParts {
   readonly host: HostAccess;
   readonly lan: LanOfEndpoints;
   readonly announcements: Announcements;
+  readonly tenancies: Pick<Tenancies, 'leave' | 'left'>;
   readonly log: Log;
 }
 
@@ -87,9 +89,10 @@ export class Departures {
 
   /** Removes the link and then the record of an endpoint in the state `deleting`; what fails is logged. */
   beginRemoval(endpoint: Endpoint): void {
-    const { lan, announcements, log } = this.#parts;
+    const { lan, announcements, tenancies, log } = this.#parts;
     lan.forget(endpoint);
     announcements.cancel(endpoint);
+    tenancies.leave(endpoint);
     const departure: Departure = { isDown: false, down: Promise.resolve(), done: Promise.resolve() };
     const down = this.#bringDown(endpoint).then((link) => {
       departure.isDown = true;
@@ -137,9 +140,10 @@ export class Departures {
   }
 
   async #remove(endpoint: Endpoint, down: Promise<Link | undefined>): Promise<void> {
-    const { networks, host, links, endpoints } = this.#parts;
+    const { networks, host, links, endpoints, tenancies } = this.#parts;
     const network = await networks.get(endpoint.networkId);
     const link = await down;
+    await tenancies.left(endpoint);
     if (network !== undefined) await host.deleteRoutes(network, endpoint);
     if (link !== undefined) await links.deleteLink(link.index);
     await endpoints.remove(endpoint);

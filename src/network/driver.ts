@@ -6,10 +6,17 @@ import type { Address } from '../address.ts';
 import * as errors from '../errors.ts';
 import type { Link, Links } from '../kernel/link.ts';
 import type { Leak, LeakSource } from '../leak.ts';
-import { endpointAlias, endpointLinkName } from '../linknames.ts';
+import { endpointAlias } from '../linknames.ts';
 import type { Log } from '../log.ts';
 import type { Endpoint, Network } from '../model.ts';
-import type { Attachment, CallLimit, EndpointRequest, GatewayCheck, NetworkRequest } from '../requests.ts';
+import type {
+  Attachment,
+  CallLimit,
+  CreatedEndpoint,
+  EndpointRequest,
+  GatewayCheck,
+  NetworkRequest,
+} from '../requests.ts';
 import { Serial } from '../serial.ts';
 import type { Store } from '../store/store.ts';
 import { Announcements } from './announcements.ts';
@@ -20,13 +27,15 @@ import { type GatewayAddresses, Gateways } from './gateways.ts';
 import { HostAccess, type HostAddresses } from './host.ts';
 import { NetworkLeaks } from './leaks.ts';
 import { Networks } from './networks.ts';
+import { Newcomers } from './newcomers.ts';
 import { Occupants } from './occupants.ts';
 import { readNetworkOptions } from './options.ts';
 import { Parents } from './parent.ts';
 import { Recovery } from './recovery.ts';
 import { Returning } from './returning.ts';
 import { subInterfaceRefusal } from './refusal.ts';
-import { checkInside, checkRequest, derivedMac, gatewayFor, readMac, repeated } from './request.ts';
+import { checkInside, checkRequest, created, gatewayFor, readMac, repeated } from './request.ts';
+import { type MacClaim, type LeaseSource, Tenancies } from './tenancies.ts';
 import { Ties } from './ties.ts';
 import { undo } from './undo.ts';
 import { Witness } from './witness.ts';
@@ -38,6 +47,7 @@ export interface NetworkDriverParts {
   readonly endpoints: Endpoints;
   readonly links: Links;
   readonly lan: LanOfEndpoints;
+  readonly dhcp: LeaseSource;
   readonly hostAddresses: HostAddresses & GatewayAddresses;
   /** Alias to link name, from the setting PARENTS. */
   readonly parentAliases: ReadonlyMap<string, string>;
@@ -62,7 +72,6 @@ export class NetworkDriver implements LeakSource {
   readonly #endpoints: Endpoints;
   readonly #lan: LanOfEndpoints;
   readonly #log: Log;
-  readonly #now: () => Date;
   readonly #onCreated: (networkId: string) => void;
   readonly #serial = new Serial();
   readonly #parents: Parents;
@@ -72,6 +81,8 @@ export class NetworkDriver implements LeakSource {
   readonly #networks: Networks;
   readonly #departures: Departures;
   readonly #witness: Witness;
+  readonly #tenancies: Tenancies;
+  readonly #newcomers: Newcomers;
   readonly #occupants: Occupants;
   readonly #recovery: Recovery;
   readonly #returning: Returning;
@@ -102,14 +113,16 @@ export class NetworkDriver implements LeakSource {
       now,
       isInUse,
     });
-    const departures = new Departures({ networks: store.networks, endpoints, links, host, lan, announcements, log });
+    const witness = new Witness({ networks: store.networks, endpoints, links });
+    const tenancies = new Tenancies({ store, endpoints, links, dhcp: parts.dhcp, witness, log, now });
+    const leaving = { networks: store.networks, endpoints, links, host, lan, announcements, tenancies, log };
+    const departures = new Departures(leaving);
     const wasCreated = (networkId: string) => this.#created.has(networkId);
     [this.#store, this.#endpoints, this.#links, this.#lan] = [store, endpoints, links, lan];
-    [this.#log, this.#now, this.#onCreated] = [log, now, parts.onCreated];
+    [this.#log, this.#onCreated] = [log, parts.onCreated];
     [this.#parents, this.#host, this.#ties] = [parents, host, ties];
     [this.#announcements, this.#networks, this.#departures] = [announcements, networks, departures];
-    const witness = new Witness({ networks: store.networks, endpoints, links });
-    this.#witness = witness;
+    [this.#witness, this.#tenancies] = [witness, tenancies];
     this.#occupants = new Occupants({
       networks: store.networks,
       endpoints,
@@ -120,6 +133,7 @@ export class NetworkDriver implements LeakSource {
       serial,
       log,
     });
+    this.#newcomers = new Newcomers({ ties, tenancies, occupants: this.#occupants, lan, now });
     this.#recovery = new Recovery({ store, endpoints, departures, networks, host, links, lan, witness, log, now });
     this.#returning = new Returning({ networks: store.networks, endpoints, links, lan, log });
     this.#leaks = new NetworkLeaks({ store, endpoints, departures, networks, ties, links, serial, wasCreated });
@@ -152,7 +166,7 @@ export class NetworkDriver implements LeakSource {
    */
   skipGateway(request: Pick<GatewayCheck, 'options' | 'internal'>): { ipv4: boolean; ipv6: boolean } {
     const options = readNetworkOptions(request.options);
-    const isWithout = request.internal || options.parent === null || !options.gateway;
+    const isWithout = request.internal || options.parent === null || !options.gateway || options.source === 'dhcp';
     // Docker's own IPAM would give the router's address to the first container if no gateway was reserved.
     const isWithoutIPv4 = options.gatewayFamilies?.includes('IPv4') === false;
     return { ipv4: isWithout || isWithoutIPv4, ipv6: true };
@@ -161,8 +175,7 @@ export class NetworkDriver implements LeakSource {
   /** Finds or makes the parent. The same network again is success; another one under its id replaces one without endpoints. */
   async createNetwork(request: NetworkRequest): Promise<void> {
     const options = readNetworkOptions(request.options);
-    checkRequest(request, options);
-    await this.#networks.create(request, options);
+    await this.#networks.create(checkRequest(request, options), options);
     this.#created.add(request.networkId);
     this.#onCreated(request.networkId);
   }
@@ -174,6 +187,7 @@ export class NetworkDriver implements LeakSource {
     await this.#networks.inTurn(async () => {
       await this.#deleteEndpointsOf(networkId);
       const network = await this.#store.networks.get(networkId);
+      if (network !== undefined) await this.#tenancies.endNetwork(network);
       if (network !== undefined) await this.#networks.tearDown(network);
       this.#created.delete(networkId);
     });
@@ -193,35 +207,41 @@ export class NetworkDriver implements LeakSource {
    * which it then does not want to hear again. Throws when an address is outside the network, in use on the parent or on
    * the LAN, when the MAC address cannot be had, and what the kernel refuses; then nothing is left.
    */
-  async createEndpoint(request: EndpointRequest): Promise<{ macAddress: string | null }> {
+  async createEndpoint(request: EndpointRequest): Promise<CreatedEndpoint> {
     const macAddress = request.macAddress === null ? null : readMac(request.macAddress);
     return this.#serial.run(request.endpointId, () => this.#createEndpoint({ ...request, macAddress }));
   }
 
-  async #createEndpoint(request: EndpointRequest): Promise<{ macAddress: string | null }> {
+  /** How long that may take on this network, in milliseconds; null as long as any call. */
+  patienceMs(networkId: string): Promise<number | null> {
+    return this.#tenancies.patienceMs(networkId);
+  }
+
+  async #createEndpoint(request: EndpointRequest): Promise<CreatedEndpoint> {
     const network = await this.#networks.get(request.networkId);
     checkInside(request, network);
     const known = this.#endpoints.get(request.endpointId);
-    if (known !== undefined && known.state !== 'deleting') return repeated(known, request);
+    if (known !== undefined && known.state !== 'deleting') return repeated(known, request, network);
     if (known !== undefined) await this.#awaitEnd(known);
 
     const parent = await this.#parents.ensure(network.parent, network.id);
-    const wanted = await this.#newEndpoint(request, network, parent);
-    const isMacChosen = request.macAddress !== null;
-    await this.#ties.assureLeases(network, wanted);
-    await this.#occupants.makeWay(wanted, network.options, isMacChosen, request.limit);
-    await this.#lan.check(network, wanted, request.limit);
-    // Others may have begun to leave meanwhile.
-    await this.#occupants.awaitDepartures(wanted, network.options);
-    const endpoint = this.#occupants.admit(wanted, network, parent, isMacChosen);
+    const isLeased = network.options.source === 'dhcp';
+    const make = (claim: MacClaim | null) => this.#make(request, network, parent, claim);
+    const endpoint = isLeased ? await this.#tenancies.claimed(request, network, parent, make) : await make(null);
+    this.#warnOfPorts(request);
+    return created(endpoint, request, isLeased);
+  }
+
+  async #make(request: EndpointRequest, network: Network, parent: Link, claim: MacClaim | null): Promise<Endpoint> {
+    const { endpoint, isMacChosen } = await this.#newcomers.expect(request, network, parent, claim);
     try {
       await this.#endpoints.arrive(endpoint, () => this.#attach(network, parent, endpoint, isMacChosen, request.limit));
     } catch (error) {
       this.#lan.forget(endpoint);
       throw error;
     }
-    this.#warnOfPorts(request);
-    return { macAddress: request.macAddress === null ? endpoint.macAddress : null };
+    if (claim !== null) await this.#tenancies.keep(endpoint, network);
+    return endpoint;
   }
 
   /** Of an endpoint whose id comes again: only when it is gone are its link's name and its record's key free. */
@@ -229,34 +249,6 @@ export class NetworkDriver implements LeakSource {
     if (!this.#departures.has(last)) this.#departures.beginRemoval(last);
     await this.#departures.untilDone(last);
     if (this.#endpoints.get(last.id) !== undefined) throw errors.endpointDiffers(last.id);
-  }
-
-  async #newEndpoint(request: EndpointRequest, network: Network, parent: Link): Promise<Endpoint> {
-    return {
-      id: request.endpointId,
-      networkId: network.id,
-      state: 'created',
-      parent: parent.name,
-      linkName: endpointLinkName(request.endpointId),
-      macAddress: await this.#chooseMac(request, network, parent),
-      addresses: request.addresses,
-      interfaceName: request.interfaceName,
-      changedAt: this.#now().toISOString(),
-    };
-  }
-
-  async #chooseMac(request: EndpointRequest, network: Network, parent: Link): Promise<string> {
-    const { options } = network;
-    if (options.mode !== 'passthru') {
-      const { networkId, addresses } = request;
-      if (request.macAddress !== null) return request.macAddress;
-      const last = await this.#ties.rememberedMac(network, addresses);
-      if (last?.startsWith(options.macPrefix) === true) return last;
-      return derivedMac(options.macPrefix, addresses, { networkId, count: 0 });
-    }
-    if (request.macAddress !== null && request.macAddress !== parent.macAddress)
-      throw errors.macFixedByParent(request.macAddress, parent.name, parent.macAddress);
-    return parent.macAddress;
   }
 
   /**
@@ -293,6 +285,7 @@ export class NetworkDriver implements LeakSource {
 
   async #addSubInterface({ options }: Network, parent: Link, endpoint: Endpoint): Promise<Link> {
     const macAddress = options.mode === 'passthru' ? null : endpoint.macAddress;
+    const mtu = options.mtu ?? (await this.#tenancies.mtuFor(endpoint, parent.mtu));
     if (options.mode === 'passthru') await this.#lan.vacate(parent.name);
     try {
       return await this.#links.addMacvlan({
@@ -301,12 +294,12 @@ export class NetworkDriver implements LeakSource {
         parentIndex: parent.index,
         mode: options.mode,
         macAddress,
-        mtu: options.mtu,
+        mtu,
         broadcastQueueLength: options.broadcastQueueLength,
       });
     } catch (error) {
-      const mtu = { wanted: options.mtu, parents: parent.mtu };
-      throw subInterfaceRefusal(error, { parent: parent.name, mode: options.mode, macAddress, mtu });
+      const wanted = { wanted: mtu, parents: parent.mtu };
+      throw subInterfaceRefusal(error, { parent: parent.name, mode: options.mode, macAddress, mtu: wanted });
     }
   }
 
@@ -357,6 +350,8 @@ export class NetworkDriver implements LeakSource {
         interfaceName: endpoint.interfaceName,
         gateway: gatewayFor(network, endpoint, 'IPv4'),
         gatewayIPv6: gatewayFor(network, endpoint, 'IPv6'),
+        routes: [],
+        ...(await this.#tenancies.routesFor(endpoint, network)),
       };
     });
   }
@@ -427,6 +422,7 @@ export class NetworkDriver implements LeakSource {
   /** Rebuilds what the host lost and finishes what a crash interrupted. Errors are logged: one bad network stops none. */
   async recover(): Promise<void> {
     await this.#recovery.recover();
+    await this.#tenancies.begin();
     await this.#returning.begin();
   }
 
@@ -442,5 +438,6 @@ export class NetworkDriver implements LeakSource {
     await this.#returning.close();
     await this.#recovery.close();
     await Promise.all([this.#departures.untilAllDone(), this.#networks.untilVacated()]);
+    await this.#tenancies.close();
   }
 }

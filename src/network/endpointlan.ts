@@ -15,7 +15,7 @@ import {
   segmentOf,
 } from '../model.ts';
 import type { CallLimit } from '../requests.ts';
-import { subnetOf } from './request.ts';
+import { subnetOn } from './request.ts';
 import type { Settings } from '../settings.ts';
 
 /** What the room uses of it. */
@@ -89,11 +89,12 @@ export class EndpointLan {
   }
 
   /**
-   * Asks for what another IPAM chose, or a swarm's manager: nobody has done so yet. Throws ADDRESS_HELD unless the holder
+   * Asks for what another IPAM chose, or a swarm's manager: nobody has done so yet, but for what a DHCP server gave. Throws ADDRESS_HELD unless the holder
    * gives it up before the limit, or the network's policy is to warn; what this host itself has would go off the LAN, and is
    * refused with either policy. Throws also what Lan.check() throws.
    */
   async check(network: Network, endpoint: Endpoint, limit: CallLimit): Promise<void> {
+    if (network.options.source === 'dhcp') return;
     const questions = questionsOf(network, endpoint, limit).filter(({ networkSubnet }) => networkSubnet.realm === null);
     for (const question of questions)
       this.#guesses.given(network, question.networkSubnet, question.address, this.#lan.isOnStandby(question));
@@ -214,7 +215,7 @@ export class EndpointLan {
     signal: AbortSignal,
   ): Promise<Kept | Loss | null> {
     const segment = segmentOf(network);
-    const subnet = parsePrefix(subnetOf(address, network.subnets)?.subnet ?? '');
+    const subnet = parsePrefix(subnetOn(network, address)?.subnet ?? '');
     if (segment === null || subnet === undefined) return null;
     return this.#lan.keep({ ...segment, address, subnet, signal }, lost);
   }
@@ -238,8 +239,9 @@ export class EndpointLan {
 
   /** The endpoint is gone: what another IPAM chose for it may be given again. Nobody has to wait for what this resolves to. */
   async returned({ addresses }: Endpoint, network: Network): Promise<void> {
+    if (network.options.source === 'dhcp') return;
     for (const address of addresses) {
-      const subnet = subnetOf(address, network.subnets);
+      const subnet = subnetOn(network, address);
       if (subnet?.realm === null) await this.#guesses.returned(network, subnet, address);
     }
   }
@@ -265,7 +267,7 @@ function questionsOf(network: Network, endpoint: Endpoint, limit: CallLimit): Qu
   if (segment === null) return [];
   const { id: endpointId, macAddress, addresses } = endpoint;
   return addresses.flatMap((address) => {
-    const networkSubnet = subnetOf(address, network.subnets);
+    const networkSubnet = subnetOn(network, address);
     const subnet = networkSubnet && parsePrefix(networkSubnet.subnet);
     if (networkSubnet === undefined || subnet === undefined) return [];
     return [{ ...segment, ...limit, endpointId, macAddress, address, subnet, networkSubnet }];

@@ -65,6 +65,11 @@ export class Endpoints {
     return this.#known(ids);
   }
 
+  /** Those on this parent that have the MAC address, also those that are on their way out. */
+  withMac(parent: string, macAddress: string): Endpoint[] {
+    return this.#known(this.#byMac.get(macKey(parent, macAddress)));
+  }
+
   /** Who speaks: the endpoint on this parent that has this MAC address and this address, also one that leaves. */
   speaker(parent: string, macAddress: string, address: Address): Endpoint | undefined {
     return this.withAddress(parent, address).find((endpoint) => endpoint.macAddress === macAddress);

@@ -12,6 +12,9 @@ export interface OptionRow {
   readonly meaning: string;
 }
 
+const SOURCES = ['dhcp'] as const;
+const RELEASES = ['never', 'stop'] as const;
+
 export const OPTION_ROWS: readonly OptionRow[] = [
   {
     name: 'parent',
@@ -88,6 +91,18 @@ export const OPTION_ROWS: readonly OptionRow[] = [
     fallback: 'the lowest free address',
     meaning: "the host's own address for host_access",
   },
+  {
+    name: 'source',
+    values: SOURCES.join(', '),
+    fallback: 'the IPAM driver',
+    meaning: "where addresses come from: the LAN's DHCP server (with --ipam-driver null)",
+  },
+  {
+    name: 'release',
+    values: RELEASES.join(', '),
+    fallback: 'never',
+    meaning: 'whether the DHCP server is told when a container stops, so that it can give the address to others',
+  },
 ];
 
 const NAMES = OPTION_ROWS.map((row) => row.name);
@@ -118,11 +133,13 @@ export function readNetworkOptions(given: Readonly<Record<string, string>>): Net
     conflict: choice('conflict', given.conflict, CONFLICT_POLICIES) ?? null,
     hostAccess: truth('host_access', given.host_access),
     hostAddresses: readHostAddresses(given.host_ip),
+    ...readSource(given),
   };
   checkHostAccess(options);
   if (options.mode !== 'bridge' && options.parent === null) throw errors.modeNeedsParent(options.mode);
   if (options.vlan.length > 0 && options.parent === null) throw errors.optionNeedsParent('vlan');
   if (options.gatewayAddresses !== undefined && options.parent === null) throw errors.optionNeedsParent('gateway');
+  if (options.source !== undefined && options.parent === null) throw errors.optionNeedsParent('source');
   if (options.promiscuous && options.parent === null) throw errors.optionNeedsParent('promisc');
   if (given.vlan_protocol && options.vlan.length === 0) throw errors.vlanProtocolWithoutVlan();
   return options;
@@ -181,6 +198,16 @@ function readAnnouncements(given: Readonly<Record<string, string>>): Pick<Networ
 function readHostAddresses(value: string | undefined): string[] {
   if (!value) return [];
   return addressOfEach('host_ip', value, 'an address inside the subnet, or one of each family with a comma between');
+}
+
+/** The host's end has no lease of its own yet. */
+function readSource(given: Readonly<Record<string, string>>): Pick<NetworkOptions, 'source' | 'release'> {
+  const source = choice('source', given.source, SOURCES);
+  const release = choice('release', given.release, RELEASES);
+  if (source === undefined && release !== undefined) throw errors.releaseWithoutDhcp();
+  if (source === undefined) return {};
+  if (truth('host_access', given.host_access)) throw errors.dhcpOption('host_access');
+  return { source, ...(release === 'stop' && { release }) };
 }
 
 /** At most one of each family, with commas between. `words`: what may stand there as well. */

@@ -5,30 +5,54 @@ import {
   type Address,
   contains,
   formatInterfaceAddress,
+  formatPrefix,
   formatMac,
   isMulticastMac,
   macFromIPv4,
   macFromIPv6,
+  parseAddress,
   parseMac,
   parsePrefix,
+  prefixOf,
 } from '../address.ts';
 import * as errors from '../errors.ts';
-import type { Endpoint, Family, InterfaceAddress, Network, NetworkOptions, Subnet } from '../model.ts';
-import type { EndpointRequest, NetworkRequest } from '../requests.ts';
+import {
+  type Endpoint,
+  FAMILIES,
+  type Family,
+  type InterfaceAddress,
+  type Network,
+  type NetworkOptions,
+  type NetworkSubnet,
+  type Subnet,
+} from '../model.ts';
+import type { CreatedEndpoint, EndpointRequest, NetworkRequest } from '../requests.ts';
 
 // --- networks ---------------------------------------------------------------------------------------------------------
 
-/** Throws HOST_ACCESS_INTERNAL, GATEWAY_INTERNAL, SUBNET_MISSING, MTU_TOO_SMALL. */
-export function checkRequest(
-  { enableIPv4, enableIPv6, internal, subnets }: NetworkRequest,
-  options: NetworkOptions,
-): void {
+/**
+ * The request as it is recorded: a network with addresses of a DHCP server has no subnets. Throws HOST_ACCESS_INTERNAL,
+ * GATEWAY_INTERNAL, SUBNET_MISSING, MTU_TOO_SMALL, and what goes with no DHCP server.
+ */
+export function checkRequest(request: NetworkRequest, options: NetworkOptions): NetworkRequest {
+  const { enableIPv4, enableIPv6, internal, subnets } = request;
   if (internal && options.hostAccess) throw errors.hostAccessInternal();
   if (internal && options.gatewayAddresses !== undefined) throw errors.gatewayInternal(options.gatewayAddresses);
+  if (options.source === 'dhcp') return checkDhcp(request);
   const has = (family: Family) => subnets.some(({ subnet }) => isUsable(subnet, family));
   if (enableIPv4 && !has('IPv4')) throw errors.subnetMissing('IPv4');
   if (enableIPv6 && !has('IPv6')) throw errors.subnetMissing('IPv6');
   if (enableIPv6 && options.mtu !== null && options.mtu < 1280) throw errors.mtuBelowIPv6(options.mtu);
+  return request;
+}
+
+/** The null IPAM says 0.0.0.0/0, and so that the addresses are the driver's to choose. */
+function checkDhcp(request: NetworkRequest): NetworkRequest {
+  const { enableIPv6, subnets } = request;
+  if (enableIPv6) throw errors.dhcpIPv6();
+  const other = subnets.find(({ subnet }) => FAMILIES.some((family) => isUsable(subnet, family)));
+  if (other !== undefined) throw errors.dhcpNeedsNull(other.subnet);
+  return { ...request, subnets: [] };
 }
 
 /** 0.0.0.0/0 is the null IPAM's way to say that there are no addresses (libnetwork ipams/null). */
@@ -64,12 +88,30 @@ export function subnetOf<T extends Subnet>(address: Address, subnets: readonly T
   });
 }
 
+/** The same of a network as a whole: a lease of a DHCP server says itself which subnet it lies in. */
+export function subnetOn({ options, subnets }: Network, address: InterfaceAddress): NetworkSubnet | undefined {
+  if (options.source !== 'dhcp') return subnetOf(address, subnets);
+  const subnet = formatPrefix(prefixOf(address, address.length));
+  return { addressSpace: '', subnet, gateway: null, realm: null };
+}
+
 /** The same request again gets the same answer; another one under the same id is a mistake: ENDPOINT_DIFFERS. */
-export function repeated(known: Endpoint, request: EndpointRequest): { macAddress: string | null } {
-  const isSame = known.networkId === request.networkId && isDeepStrictEqual(known.addresses, request.addresses);
+export function repeated(known: Endpoint, request: EndpointRequest, { options }: Network): CreatedEndpoint {
+  const isLeased = options.source === 'dhcp';
+  const isSame =
+    known.networkId === request.networkId && (isLeased || isDeepStrictEqual(known.addresses, request.addresses));
   if (!isSame || (request.macAddress !== null && request.macAddress !== known.macAddress))
     throw errors.endpointDiffers(known.id);
-  return { macAddress: request.macAddress === null ? known.macAddress : null };
+  return created(known, request, isLeased);
+}
+
+/** What is answered for an endpoint that is made. */
+export function created(
+  { macAddress, addresses }: Endpoint,
+  request: EndpointRequest,
+  isLeased: boolean,
+): CreatedEndpoint {
+  return { macAddress: request.macAddress === null ? macAddress : null, addresses, isLeased };
 }
 
 /** In lower case. Throws MAC_MALFORMED, MAC_MULTICAST. */
@@ -78,6 +120,27 @@ export function readMac(typed: string): string {
   if (mac === undefined || mac === '00:00:00:00:00:00') throw errors.macMalformed(typed);
   if (isMulticastMac(mac)) throw errors.macMulticast(typed);
   return mac;
+}
+
+/** The endpoint option `hostname=`, an RFC 1123 label; null for none. Throws ENDPOINT_HOSTNAME. */
+export function readHostname(typed: string | null): string | null {
+  if (typed === null) return null;
+  if (!/^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/i.test(typed)) throw errors.endpointHostname(typed);
+  return typed;
+}
+
+/** The endpoint option `ip=`; null for none. Throws ENDPOINT_ADDRESS. */
+export function readWish(typed: string | null): string | null {
+  if (typed !== null && parseAddress(typed)?.family !== 'IPv4') throw errors.endpointAddress(typed);
+  return typed;
+}
+
+/**
+ * The same for a name on a host for ever, and another on every other host: the parent's MAC address is in it. Networks that are
+ * removed and created again have other ids, so these are not.
+ */
+export function hostnameMac(prefix: string, parentMac: string, name: string): string {
+  return `${prefix}:${formatMac(createHash('sha256').update(`${parentMac} ${name}`).digest().subarray(0, 4))}`;
 }
 
 /**

@@ -7,6 +7,7 @@ import type {
   AllocationRequest,
   Attachment,
   CallLimit,
+  CreatedEndpoint,
   EndpointRequest,
   GatewayCheck,
   NameRequest,
@@ -24,8 +25,9 @@ import * as wire from './wire.ts';
 export interface NetworkVerbs {
   createNetwork(request: NetworkRequest): Promise<void>;
   deleteNetwork(networkId: string): Promise<void>;
-  /** Null when the engine named the MAC address itself. */
-  createEndpoint(request: EndpointRequest): Promise<{ macAddress: string | null }>;
+  createEndpoint(request: EndpointRequest): Promise<CreatedEndpoint>;
+  /** How long createEndpoint() may take on this network, in milliseconds; null as long as any call. */
+  patienceMs(networkId: string): Promise<number | null>;
   deleteEndpoint(networkId: string, endpointId: string): Promise<void>;
   join(networkId: string, endpointId: string, limit: CallLimit): Promise<Attachment>;
   leave(networkId: string, endpointId: string): Promise<void>;
@@ -104,6 +106,8 @@ export interface Call {
 /** One checked request. */
 export interface Task {
   readonly subject: Subject;
+  /** From its arrival on, in milliseconds; null as long as any. Absent for most. */
+  readonly patienceMs?: () => Promise<number | null>;
   run(limit: CallLimit): Promise<Done>;
 }
 
@@ -171,11 +175,14 @@ export function createCalls({ network, ipam, leaks, conflicts, state, scope, fil
     FreeNetwork: call(wire.readNetwork, (r) => ipam.freeNetwork(r.networkId), empty),
     CreateNetwork: call(wire.readCreateNetwork, (r) => network.createNetwork(r), empty),
     DeleteNetwork: unheard(call(wire.readNetwork, (r) => network.deleteNetwork(r.networkId), empty)),
-    CreateEndpoint: call(
-      wire.readCreateEndpoint,
-      (r, limit) => network.createEndpoint({ ...r, limit }),
-      wire.writeEndpoint,
-      (r) => network.deleteEndpoint(r.networkId, r.endpointId),
+    CreateEndpoint: patient(
+      call(
+        wire.readCreateEndpoint,
+        (r, limit) => network.createEndpoint({ ...r, limit }),
+        wire.writeEndpoint,
+        (r) => network.deleteEndpoint(r.networkId, r.endpointId),
+      ),
+      ({ networkId = '' }) => network.patienceMs(networkId),
     ),
     DeleteEndpoint: unheard(call(wire.readEndpoint, (r) => network.deleteEndpoint(r.networkId, r.endpointId), empty)),
     EndpointOperInfo: fleeting(call(wire.readEndpoint, nothing, wire.writeOperInfo)),
@@ -312,6 +319,15 @@ function call<Request extends object, Answer extends object | void>(
  */
 function fleeting(call: Call): Call {
   return { ...call, isLasting: false };
+}
+
+/** A call that may have to wait for a server on the LAN. */
+function patient(call: Call, patienceMs: (subject: Subject) => Promise<number | null>): Call {
+  const read = (body: unknown) => {
+    const task = call.read(body);
+    return { ...task, patienceMs: () => patienceMs(task.subject) };
+  };
+  return { ...call, read };
 }
 
 /** A fleeting one that is answered also while recovery is under way. */

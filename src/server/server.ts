@@ -215,14 +215,16 @@ export class PluginServer {
   }
 
   /** Nothing is begun after the deadline. */
-  async #work(visit: Visit, { limit, expiry }: Deadline): Promise<Done> {
+  async #work(visit: Visit, deadline: Deadline): Promise<Done> {
     const { call } = visit;
+    const { expiry } = deadline;
     const task = call.read(call.hasBody ? await Promise.race([readBody(visit), expiry]) : undefined);
     visit.subject = task.subject;
     if (call.waits) await Promise.race([this.#ready, expiry]);
-    const done = await task.run(limit);
+    const patienceMs = (await task.patienceMs?.()) ?? null;
+    const done = await task.run(patienceMs === null ? deadline.limit : deadline.prolong(patienceMs));
     if (call.isLasting) await this.#durable();
-    if (!visit.response.destroyed && !limit.signal.aborted) await done.answer();
+    if (!visit.response.destroyed && !deadline.limit.signal.aborted) await done.answer();
     return done;
   }
 
@@ -308,22 +310,31 @@ interface Deadline {
   readonly limit: CallLimit;
   /** Rejects with the sentence when the signal fires. */
   readonly expiry: Promise<never>;
+  /** The same limit for a call that may take so long in all, in milliseconds. */
+  prolong(ms: number): CallLimit;
   stop(): void;
 }
 
 function startDeadline(name: string, ms: number): Deadline {
   const controller = new AbortController();
-  const atMs = performance.now() + ms;
+  const beganMs = performance.now();
   const { promise: expiry, reject } = Promise.withResolvers<never>();
   let known: errors.PluginError | null = null;
   const ifLate = (sentence: errors.PluginError | null) => {
     known = sentence;
   };
-  const timer = setTimeout(() => {
-    controller.abort(known ?? errors.callTooSlow(name, ms));
+  const end = (allMs: number) => {
+    controller.abort(known ?? errors.callTooSlow(name, allMs));
     reject(controller.signal.reason as Error);
-  }, ms);
-  return { limit: { signal: controller.signal, atMs, ifLate }, expiry, stop: () => clearTimeout(timer) };
+  };
+  const { signal } = controller;
+  let timer = setTimeout(end, ms, ms);
+  const prolong = (allMs: number) => {
+    clearTimeout(timer);
+    if (!signal.aborted) timer = setTimeout(end, Math.max(0, beganMs + allMs - performance.now()), allMs);
+    return { signal, atMs: beganMs + allMs, ifLate };
+  };
+  return { limit: { signal, atMs: beganMs + ms, ifLate }, expiry, prolong, stop: () => clearTimeout(timer) };
 }
 
 async function atMost(ms: number, work: Promise<unknown>): Promise<void> {

@@ -5,12 +5,13 @@
  * Keys nobody asked for are ignored, wrong types are refused. Docker's PascalCase exists only in this file.
  */
 import * as v from 'valibot';
-import { parseInterfaceAddress } from '../address.ts';
-import type { InterfaceAddress, Subnet } from '../model.ts';
+import { formatInterfaceAddress, parseInterfaceAddress } from '../address.ts';
+import type { InterfaceAddress, LeasedRoute, Subnet } from '../model.ts';
 import type {
   AddressRequest,
   AllocationRequest,
   Attachment,
+  CreatedEndpoint,
   EndpointRequest,
   GatewayCheck,
   NetworkRequest,
@@ -125,6 +126,8 @@ const endpointOptions = v.nullish(
   object({
     'com.docker.network.endpoint.ifname': optionalText,
     'com.docker.network.portmap': v.nullish(v.array(publishedPort), []),
+    ip: optionalText,
+    hostname: optionalText,
   }),
   {},
 );
@@ -197,6 +200,8 @@ export const readCreateEndpoint = reader(
         macAddress: Interface.MacAddress,
         interfaceName: Options['com.docker.network.endpoint.ifname'],
         publishedPorts: Options['com.docker.network.portmap'],
+        wishedAddress: Options.ip,
+        hostname: Options.hostname,
       }),
     ),
   ),
@@ -225,12 +230,29 @@ export const readDiscovery = reader(
 // --- NetworkDriver: what we answer -------------------------------------------------------------------------------
 
 /** Only fields that were "" in the request: the engine takes any other, also an equal one, for a change (driver.go). */
-export function writeEndpoint({ macAddress }: { macAddress: string | null }) {
-  return { Interface: macAddress === null ? null : { MacAddress: macAddress } };
+export function writeEndpoint({ macAddress, addresses, isLeased }: CreatedEndpoint) {
+  const leased = isLeased ? addresses : [];
+  const fields: [string, string][] = [
+    ...(macAddress === null ? [] : [['MacAddress', macAddress] as [string, string]]),
+    ...leased.map((one): [string, string] => [FIELD_OF[one.family], formatInterfaceAddress(one)]),
+  ];
+  return { Interface: fields.length === 0 ? null : Object.fromEntries(fields) };
+}
+
+const FIELD_OF = { IPv4: 'Address', IPv6: 'AddressIPv6' } as const;
+
+/** libnetwork types.RouteType: by a gateway, or on the link itself. */
+const NEXT_HOP = 0;
+const CONNECTED = 1;
+
+function writeRoute({ destination, gateway }: LeasedRoute) {
+  return gateway === null
+    ? { Destination: destination, RouteType: CONNECTED }
+    : { Destination: destination, RouteType: NEXT_HOP, NextHop: gateway };
 }
 
 /** DisableGatewayService: without it the engine joins a container that has no default route to docker_gwbridge. */
-export function writeAttachment({ linkName, interfaceName, gateway, gatewayIPv6 }: Attachment) {
+export function writeAttachment({ linkName, interfaceName, gateway, gatewayIPv6, routes }: Attachment) {
   return {
     InterfaceName: {
       SrcName: linkName,
@@ -239,7 +261,7 @@ export function writeAttachment({ linkName, interfaceName, gateway, gatewayIPv6 
     },
     Gateway: gateway ?? '',
     GatewayIPv6: gatewayIPv6 ?? '',
-    StaticRoutes: [],
+    StaticRoutes: routes.map(writeRoute),
     DisableGatewayService: true,
   };
 }

@@ -28,7 +28,7 @@ import { peekNode, renameNode } from './etcd/identity.ts';
 import { canonical, DATABASE, holdDirectory, readLocalStore, RESTORED, storeFailure } from './local.ts';
 import { MIGRATIONS, migrate } from './schema.ts';
 import { HELD_IN } from './snapshot.ts';
-import { conflictKey, leaseKey, nameKey } from './store.ts';
+import { conflictKey, leaseKey, nameKey, tenancyKey } from './store.ts';
 
 /** Says that a file is a backup, and which form it has. */
 const FORMAT = 'tsmacvlan backup 1';
@@ -208,6 +208,7 @@ const KEYS: Keys = {
   leases: leaseKey,
   conflicts: conflictKey,
   names: nameKey,
+  tenancies: tenancyKey,
 };
 
 function keyOf(name: TableName, record: unknown): string {

@@ -12,11 +12,11 @@ import { pathToFileURL } from 'node:url';
 import { getSystemErrorMessage } from 'node:util';
 import { makeDirectories } from '../directories.ts';
 import * as errors from '../errors.ts';
-import type { Conflict, Endpoint, Lease, Network, Pool, Remembered } from '../model.ts';
+import type { Conflict, Endpoint, Lease, Network, Pool, Remembered, Tenancy } from '../model.ts';
 import { type Codec, ENDPOINT_CODEC, plainCodec } from './codec.ts';
 import { Mirror } from './mirror.ts';
 import { MIGRATIONS, migrate, schemaVersion } from './schema.ts';
-import { conflictKey, leaseKey, nameKey, type Store, type Table } from './store.ts';
+import { conflictKey, leaseKey, nameKey, type Store, type Table, tenancyKey } from './store.ts';
 import { WriteAheadLog } from './wal.ts';
 
 export const DATABASE = 'tsmacvlan.db';
@@ -38,6 +38,7 @@ export interface ReadonlyStore {
   readonly leases: ReadonlyTable<Lease>;
   readonly conflicts: ReadonlyTable<Conflict>;
   readonly names: ReadonlyTable<Remembered>;
+  readonly tenancies: ReadonlyTable<Tenancy>;
   close(): Promise<void>;
 }
 
@@ -55,6 +56,7 @@ export class LocalStore implements Store {
   readonly leases: Table<Lease>;
   readonly conflicts: Table<Conflict>;
   readonly names: Table<Remembered>;
+  readonly tenancies: Table<Tenancy>;
   readonly isRestored: boolean;
   readonly #database: DatabaseSync;
   /** Null for a reader. */
@@ -82,6 +84,7 @@ export class LocalStore implements Store {
     this.leases = table<Lease>('lease_records', leaseKey);
     this.conflicts = mirrored<Conflict>('conflict_records', conflictKey);
     this.names = mirrored<Remembered>('name_records', nameKey);
+    this.tenancies = mirrored<Tenancy>('tenancy_records', tenancyKey);
   }
 
   async settleRestore(): Promise<void> {

@@ -80,6 +80,17 @@ export const MIGRATIONS: readonly string[] = [
     record->>'isReserved' AS is_reserved, record->>'poolId' AS pool_id, record->>'usedAt' AS used_at
     FROM name_records;
   `,
+  // What MAC addresses have of DHCP servers.
+  `
+  CREATE TABLE tenancy_records (key TEXT PRIMARY KEY, record TEXT NOT NULL CHECK (json_valid(record))) STRICT, WITHOUT ROWID;
+
+  CREATE VIEW tenancies AS SELECT
+    record->>'parent' AS parent, record->>'macAddress' AS mac_address, record->>'address' AS address,
+    record->>'state' AS state, record->>'server' AS server, record->>'obtainedAt' AS obtained_at,
+    record->>'leaseSeconds' AS lease_seconds, record->>'owner' AS owner, record->>'endpointId' AS endpoint_id,
+    record->>'networkId' AS network_id
+    FROM tenancy_records;
+  `,
 ];
 
 /** 0 for a file that was just made. */

@@ -18,6 +18,7 @@ export const HELD_IN: Readonly<Record<TableName, string>> = {
   leases: 'lease_records',
   conflicts: 'conflict_records',
   names: 'name_records',
+  tenancies: 'tenancy_records',
 };
 
 /** Rows that are read in one turn of the event loop: half a millisecond. */

@@ -7,7 +7,17 @@
  * throws is a broken store. Records are plain JSON data and come back equal to what went in.
  */
 import type { Sharing } from '../health.ts';
-import type { Conflict, Endpoint, Lease, LeaseKind, Network, Pool, ProbeProfile, Remembered } from '../model.ts';
+import type {
+  Conflict,
+  Endpoint,
+  Lease,
+  LeaseKind,
+  Network,
+  Pool,
+  ProbeProfile,
+  Remembered,
+  Tenancy,
+} from '../model.ts';
 
 /** Records of one kind under their keys. */
 export interface Table<T> {
@@ -73,6 +83,8 @@ export interface Store {
   readonly conflicts: Table<Conflict>;
   /** What names had on this host; hosts that share addresses do not share it. */
   readonly names: Table<Remembered>;
+  /** What this host's MAC addresses have of DHCP servers, which decide who has what: hosts share nothing of it. */
+  readonly tenancies: Table<Tenancy>;
   /** The records were put back from a backup, and no start since then has settled what it does not know; absent for false. */
   readonly isRestored?: boolean;
   /** That is done. */
@@ -102,6 +114,11 @@ export function realmOf({ addressSpace, options }: Pick<Pool, 'addressSpace' | '
 /** The key of what is remembered. A pool's id has no space in it, nor has a name. */
 export function nameKey({ poolId, name, address }: Pick<Remembered, 'poolId' | 'name' | 'address'>): string {
   return name === '' ? `${poolId}  ${address}` : `${poolId} ${name}`;
+}
+
+/** The key of a tenancy. */
+export function tenancyKey({ parent, macAddress }: Pick<Tenancy, 'parent' | 'macAddress'>): string {
+  return `${parent} ${macAddress}`;
 }
 
 /** The key of a conflict: one for each parent and address, or MAC address. */

@@ -14,7 +14,7 @@ export interface StoreListeners {
 
 /** The same store; all that is changed by way of this one is told. */
 export function toldStore(store: Store, listeners: StoreListeners): Store {
-  const { pools, leases, names } = store;
+  const { pools, leases, names, tenancies } = store;
   return {
     networks: new ToldTable(store.networks, listeners.networks),
     endpoints: new ToldTable(store.endpoints, listeners.endpoints),
@@ -22,6 +22,7 @@ export function toldStore(store: Store, listeners: StoreListeners): Store {
     pools,
     leases,
     names,
+    tenancies,
     get isRestored() {
       return store.isRestored === true;
     },

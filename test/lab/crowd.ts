@@ -73,7 +73,7 @@ export function crowdedPicture(count: number): Picture {
       }),
     );
   const facts: PictureFacts = {
-    records: { networks: [network], endpoints, pools: [pool], leases, conflicts, names: [] },
+    records: { networks: [network], endpoints, pools: [pool], leases, conflicts, names: [], tenancies: [] },
     own: [],
     elsewhere: [],
     uses: new Map(),

@@ -23,10 +23,26 @@ const QUIET_LAN: LanOfEndpoints = {
   whoIsAt: async () => NOT_HELD,
 };
 
-type QuietParts = Omit<NetworkDriverParts, 'endpoints' | 'lan' | 'onCreated'>;
+/** No DHCP server is there. */
+const NO_DHCP: NetworkDriverParts['dhcp'] = {
+  timeout: 5,
+  acquire: async () => ({ kind: 'silent' }),
+  keep: () => undefined,
+  endKeeping: () => undefined,
+  release: async () => undefined,
+  close: () => undefined,
+};
+
+type QuietParts = Omit<NetworkDriverParts, 'endpoints' | 'lan' | 'dhcp' | 'onCreated'>;
 
 /** `lan`: what of it is not quiet. */
 export function quietDriver(parts: QuietParts, lan: Partial<LanOfEndpoints> = {}): NetworkDriver {
   const endpoints = new Endpoints(parts.store.endpoints, parts.now);
-  return new NetworkDriver({ ...parts, endpoints, lan: { ...QUIET_LAN, ...lan }, onCreated: () => undefined });
+  return new NetworkDriver({
+    ...parts,
+    endpoints,
+    lan: { ...QUIET_LAN, ...lan },
+    dhcp: NO_DHCP,
+    onCreated: () => undefined,
+  });
 }

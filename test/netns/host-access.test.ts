@@ -136,6 +136,8 @@ describe('host access on real links', { skip: outsideLab(), timeout: 300_000 }, 
       macAddress: null,
       interfaceName: null,
       publishedPorts: [],
+      wishedAddress: null,
+      hostname: null,
       limit: callLimit(),
     });
     return addresses;

@@ -142,7 +142,14 @@ describe('leaks on real links', { skip: outsideLab(), timeout: 300_000 }, () => 
       limit: callLimit(),
     });
     const endpointId = digit.repeat(64);
-    const rest = { macAddress: null, interfaceName: null, publishedPorts: [], limit: callLimit() };
+    const rest = {
+      macAddress: null,
+      interfaceName: null,
+      publishedPorts: [],
+      wishedAddress: null,
+      hostname: null,
+      limit: callLimit(),
+    };
     await driver.createEndpoint({ networkId: NETWORK, endpointId, ...requestedAddresses(address), ...rest });
     return `tsm${digit.repeat(12)}`;
   }

@@ -77,6 +77,8 @@ function endpoint(
     macAddress: null,
     interfaceName: null,
     publishedPorts: [],
+    wishedAddress: null,
+    hostname: null,
     limit: callLimit(),
     ...others,
   };

@@ -123,6 +123,8 @@ describe('who is in the way of a start, on real links', { skip: outsideLab(), ti
       macAddress: macAddress ?? null,
       interfaceName: null,
       publishedPorts: [],
+      wishedAddress: null,
+      hostname: null,
       limit: callLimit(limitMs),
     };
     return driver.createEndpoint(request);

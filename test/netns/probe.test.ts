@@ -23,9 +23,9 @@ import { arpAnnouncement, arpProbe, arpReply, encodeArp } from '../../src/lan/fr
 import { MODES } from '../../src/model.ts';
 import { mldReportFrame } from '../../src/lan/frames/mld.ts';
 import { encodeNd, ndDefence, ndProbe, solicitedNodeGroup } from '../../src/lan/frames/nd.ts';
-import { type LateConflict, type ProbeRequest, Prober } from '../../src/lan/prober.ts';
+import { type ProbeRequest, Prober } from '../../src/lan/prober.ts';
 import type { ProxyReport } from '../../src/lan/proxyarp.ts';
-import type { Verdict } from '../../src/lan/verdict.ts';
+import type { LateConflict, Verdict } from '../../src/lan/verdict.ts';
 import { isProbeMac } from '../../src/lan/frames/mac.ts';
 import type { Packet } from '../../src/lan/frames/sighting.ts';
 import { Capture } from '../lab/capture.ts';

@@ -14,7 +14,8 @@ test('a sentence is one line without full stop and says what to do', () => {
   for (const { code, message } of samples()) {
     assert.doesNotMatch(message, /[\n\r]/, code);
     assert.doesNotMatch(message, /\.$/, code);
-    assert.doesNotMatch(message, /undefined|null|NaN|\[object/, code);
+    // Docker's own name for the driver without addresses.
+    assert.doesNotMatch(message.replace('--ipam-driver null', ''), /undefined|null|NaN|\[object/, code);
     assert.match(message, /; ?\S/, `${code} has no second half: ${message}`);
   }
 });

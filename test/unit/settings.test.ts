@@ -15,6 +15,7 @@ test('an empty environment gives every default', () => {
     probeRate: 500,
     defends: false,
     remember: 30,
+    dhcpTimeout: 25,
     parents: new Map(),
     metrics: null,
     hook: null,

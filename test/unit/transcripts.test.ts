@@ -126,6 +126,8 @@ const MEANINGS: Readonly<Record<string, (body: Body) => unknown[]>> = {
       publishedPorts: ((body.Options?.['com.docker.network.portmap'] ?? []) as PortMap[]).map(
         ({ Port, HostPort }) => `${HostPort}->${Port}/tcp`,
       ),
+      wishedAddress: null,
+      hostname: null,
     },
   ],
   'NetworkDriver.DeleteEndpoint': ({ NetworkID, EndpointID }) => ['deleteEndpoint', NetworkID, EndpointID],

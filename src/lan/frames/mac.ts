@@ -25,3 +25,8 @@ export function standbyMac(probeMac: string): string {
 export function isStandbyMac(mac: string): boolean {
   return mac.startsWith(`${STANDBY_MAC_PREFIX}:`);
 }
+
+/** A daemon of this kind asks for an address with it, guards it or has it on standby. */
+export function isDaemonMac(mac: string): boolean {
+  return isProbeMac(mac) || isStandbyMac(mac);
+}

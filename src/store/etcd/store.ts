@@ -7,7 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import * as errors from '../../errors.ts';
 import type { Sharing } from '../../health.ts';
 import type { Log } from '../../log.ts';
-import type { Conflict, Endpoint, Network, Pool, Remembered } from '../../model.ts';
+import type { Conflict, Endpoint, Network, Pool, Remembered, Tenancy } from '../../model.ts';
 import { type ChangeStream, Etcd, type EtcdAccess, type Position } from './client.ts';
 import { type News, Registry } from './claims.ts';
 import { KnownCluster, type KnownPosition, readSelf, type Self } from './identity.ts';
@@ -56,6 +56,7 @@ export class ClusterStore implements Store {
   readonly pools: Table<Pool>;
   readonly conflicts: Table<Conflict>;
   readonly names: Table<Remembered>;
+  readonly tenancies: Table<Tenancy>;
   readonly leases: SharedLeases;
   readonly #local: Store;
   readonly #log: Log;
@@ -75,9 +76,9 @@ export class ClusterStore implements Store {
   #restoredAtMs = Number.NEGATIVE_INFINITY;
 
   constructor({ local, access, cluster, self, known, fallsBack, log }: Parts) {
-    const { networks, endpoints, pools, conflicts, names, leases } = local;
+    const { networks, endpoints, pools, conflicts, names, tenancies, leases } = local;
     [this.networks, this.endpoints, this.pools] = [networks, endpoints, pools];
-    [this.conflicts, this.names] = [conflicts, names];
+    [this.conflicts, this.names, this.tenancies] = [conflicts, names, tenancies];
     [this.#local, this.#log, this.#known] = [local, log, known];
     this.#etcd = new Etcd(access);
     this.#etcd.keepTo(known.position?.clusterId ?? '');

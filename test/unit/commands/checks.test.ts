@@ -59,7 +59,15 @@ function sound(more: Partial<Examined> = {}): Examined {
     addresses: ['192.168.1.64'],
   };
   return {
-    records: { networks: [network], endpoints: [endpoint], pools: [], leases: [], names: [], conflicts: [] },
+    records: {
+      networks: [network],
+      endpoints: [endpoint],
+      pools: [],
+      leases: [],
+      names: [],
+      conflicts: [],
+      tenancies: [],
+    },
     inventory: { containers: [], networks: [{ id: NETWORK, name: 'lan', driver: 'tsmacvlan' }] },
     naming: new Naming({ ...NO_NAMES, containers: new Map([[ENDPOINT, 'web']]) }),
     filteredParents: [],

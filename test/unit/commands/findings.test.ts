@@ -57,6 +57,7 @@ const records: Records = {
     lease(66, { holder: { node: 'web2', isAlive: true } }),
   ],
   names: [kept('db', 67, true), kept('old', 68, false), kept('web', 64, false)],
+  tenancies: [],
   conflicts: [conflict(69), conflict(71, { endedAt: when }), conflict(64, { ourMacAddress: endpoint.macAddress })],
 };
 const HOSTS = [{ linkName: 'eth0', macAddress: '3c:22:fb:00:00:01', address: '192.168.1.10' }];

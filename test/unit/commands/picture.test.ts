@@ -53,6 +53,7 @@ const records: Records = {
   networks: [network],
   endpoints: [endpoint],
   pools: [pool],
+  tenancies: [],
   leases: [
     lease('192.168.1.1', 'gateway'),
     lease('192.168.1.64', 'container', ENDPOINT),

@@ -58,7 +58,7 @@ test(
 
 /** The store, with something around every call of its leases. */
 function wrapped(store: Store, around: (verb: string, call: () => Promise<unknown>) => Promise<unknown>): Store {
-  const { networks, endpoints, pools, leases, conflicts, names } = store;
+  const { networks, endpoints, pools, leases, conflicts, names, tenancies } = store;
   const table = {
     get: (key: string) => around('get', () => leases.get(key)),
     list: (prefix?: string) => around('list', () => leases.list(prefix)),
@@ -73,6 +73,7 @@ function wrapped(store: Store, around: (verb: string, call: () => Promise<unknow
     leases: table,
     conflicts,
     names,
+    tenancies,
     durable: () => store.durable(),
     close: () => store.close(),
   };
@@ -80,7 +81,7 @@ function wrapped(store: Store, around: (verb: string, call: () => Promise<unknow
 
 /** A store that hosts share: each hears what any of them takes and gives back. */
 function shared(store: Store): Store {
-  const { networks, endpoints, pools, conflicts, names, leases } = store;
+  const { networks, endpoints, pools, conflicts, names, tenancies, leases } = store;
   const listeners: ((lease: Pick<Lease, 'realm' | 'address'>, isTaken: boolean, other: null) => void)[] = [];
   const told = async (lease: Lease, isTaken: boolean, change: Promise<boolean>) => {
     const isDone = await change;
@@ -102,6 +103,7 @@ function shared(store: Store): Store {
     leases: table,
     conflicts,
     names,
+    tenancies,
     durable: () => store.durable(),
     close: () => store.close(),
   };

@@ -1,8 +1,8 @@
 /** A store that keeps the contract in memory. A slow one answers a turn of the event loop later, so that calls interleave. */
 import { setImmediate } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
-import type { Conflict, Endpoint, Lease, Network, Pool, Remembered } from '../../../src/model.ts';
-import { conflictKey, leaseKey, nameKey, type Store, type Table } from '../../../src/store/store.ts';
+import type { Conflict, Endpoint, Lease, Network, Pool, Remembered, Tenancy } from '../../../src/model.ts';
+import { conflictKey, leaseKey, nameKey, type Store, type Table, tenancyKey } from '../../../src/store/store.ts';
 
 class MemoryTable<T> implements Table<T> {
   readonly #records = new Map<string, T>();
@@ -59,6 +59,7 @@ export class MemoryStore implements Store {
   readonly leases: Table<Lease>;
   readonly conflicts: Table<Conflict>;
   readonly names: Table<Remembered>;
+  readonly tenancies: Table<Tenancy>;
 
   constructor({ isSlow = true } = {}) {
     this.networks = new MemoryTable<Network>(isSlow, ({ id }) => id);
@@ -67,6 +68,7 @@ export class MemoryStore implements Store {
     this.leases = new MemoryTable<Lease>(isSlow, leaseKey);
     this.conflicts = new MemoryTable<Conflict>(isSlow, conflictKey);
     this.names = new MemoryTable<Remembered>(isSlow, nameKey);
+    this.tenancies = new MemoryTable<Tenancy>(isSlow, tenancyKey);
   }
 
   async durable(): Promise<void> {}

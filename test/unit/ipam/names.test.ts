@@ -333,7 +333,7 @@ test('10,000 names cost a call no more reading than one does', options, async ()
 });
 
 function counting(store: Store, reads: { count: number }): Store {
-  const { networks, endpoints, pools, leases, conflicts } = store;
+  const { networks, endpoints, pools, leases, conflicts, tenancies } = store;
   const counted = <T>(rows: number, answer: Promise<T>): Promise<T> => {
     reads.count += rows;
     return answer;
@@ -355,6 +355,7 @@ function counting(store: Store, reads: { count: number }): Store {
     leases,
     conflicts,
     names,
+    tenancies,
     durable: () => store.durable(),
     close: () => store.close(),
   };

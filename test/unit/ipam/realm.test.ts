@@ -27,7 +27,7 @@ class Reads {
   rows = 0;
 
   around(store: Store): Store {
-    const { networks, endpoints, pools, conflicts, names, leases } = store;
+    const { networks, endpoints, pools, conflicts, names, tenancies, leases } = store;
     const counted = async <T>(call: Promise<T>): Promise<T> => {
       const answer = await call;
       this.calls++;
@@ -47,6 +47,7 @@ class Reads {
       pools,
       conflicts,
       names,
+      tenancies,
       leases: table,
       durable: () => store.durable(),
       close: () => store.close(),
@@ -265,7 +266,7 @@ class Fragile {
   next: 'is done' | 'fails' | 'is done, and fails' = 'is done';
   readonly store: Store;
 
-  constructor({ networks, endpoints, pools, conflicts, names, leases }: Store) {
+  constructor({ networks, endpoints, pools, conflicts, names, tenancies, leases }: Store) {
     const change = async (act: () => Promise<boolean>): Promise<boolean> => {
       if (this.next === 'is done') return act();
       if (this.next === 'is done, and fails') await act();
@@ -284,6 +285,7 @@ class Fragile {
       pools,
       conflicts,
       names,
+      tenancies,
       leases: table,
       durable: async () => undefined,
       close: async () => undefined,

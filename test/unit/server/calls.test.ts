@@ -155,6 +155,8 @@ const CASES: readonly Case[] = [
         macAddress: null,
         interfaceName: 'lan0',
         publishedPorts: ['8080->80/tcp', '127.0.0.1:5300-5310->53/udp', '9/sctp'],
+        wishedAddress: null,
+        hostname: null,
       },
     ],
     reply: { Interface: { MacAddress: '02:42:c0:a8:01:02' } },
@@ -176,6 +178,8 @@ const CASES: readonly Case[] = [
         macAddress: '02:42:aa:bb:cc:01',
         interfaceName: null,
         publishedPorts: [],
+        wishedAddress: null,
+        hostname: null,
       },
     ],
     reply: { Interface: null },
@@ -350,7 +354,7 @@ for (const [interfaceName, expected] of [
   ['abcdefghijklmno', { DstPrefix: 'eth', DstName: 'abcdefghijklmno' }],
 ] as const) {
   test(`Join asks for the interface name ${interfaceName} as closely as an engine can follow`, options, async (t) => {
-    const join = async () => ({ linkName: 'tsm1', interfaceName, gateway: null, gatewayIPv6: 'fd00::1' });
+    const join = async () => ({ linkName: 'tsm1', interfaceName, gateway: null, gatewayIPv6: 'fd00::1', routes: [] });
     const door = await openDoor(t, { network: { join } });
     const { body } = await ask(door, 'NetworkDriver.Join', BOTH);
     assert.deepEqual(body, {

@@ -44,8 +44,10 @@ export async function openDoor(
   const asked: unknown[][] = [];
   const limits = new Map<string, CallLimit>();
   const lines: Line[] = [];
+  const { patienceMs } = { ...quietNetwork, ...network };
   const calls = createCalls({
-    network: remembering(asked, quietNetwork, network, limits),
+    // How long a call may take is no verb of the engine.
+    network: { ...remembering(asked, quietNetwork, network, limits), patienceMs },
     ipam: remembering(asked, quietIpam, ipam, limits),
     leaks: { ...quietLeaks, ...leaks },
     state: { read: async () => ({ schema: 4, node: null, pieces: [Buffer.from('{"networks":[]}')] }) },
@@ -64,9 +66,20 @@ export async function openDoor(
 export const quietNetwork: NetworkVerbs = {
   createNetwork: async () => undefined,
   deleteNetwork: async () => undefined,
-  createEndpoint: async ({ macAddress }) => ({ macAddress: macAddress === null ? '02:42:c0:a8:01:02' : null }),
+  createEndpoint: async ({ macAddress, addresses }) => ({
+    macAddress: macAddress === null ? '02:42:c0:a8:01:02' : null,
+    addresses,
+    isLeased: false,
+  }),
+  patienceMs: async () => null,
   deleteEndpoint: async () => undefined,
-  join: async () => ({ linkName: 'tsm0123456789', interfaceName: null, gateway: '192.168.1.1', gatewayIPv6: null }),
+  join: async () => ({
+    linkName: 'tsm0123456789',
+    interfaceName: null,
+    gateway: '192.168.1.1',
+    gatewayIPv6: null,
+    routes: [],
+  }),
   leave: async () => undefined,
   reviewAllocation: () => undefined,
   skipGateway: () => ({ ipv4: true, ipv6: false }),

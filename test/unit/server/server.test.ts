@@ -181,7 +181,7 @@ for (const [call, body, undone] of [
   ],
 ] as const) {
   const slow = (gate: Promise<void>) => ({
-    network: { createEndpoint: () => gate.then(() => ({ macAddress: null })) },
+    network: { createEndpoint: () => gate.then(() => ({ macAddress: null, addresses: [], isLeased: false })) },
     ipam: { requestAddress: () => gate.then(() => '192.168.1.2/24') },
   });
 
@@ -398,3 +398,20 @@ async function textUntilClosed(socket: Socket): Promise<string> {
   await once(socket, 'close');
   return text;
 }
+
+test('a call that may take longer has a deadline of its own, which its verb is told', options, async (t) => {
+  const gate = Promise.withResolvers<void>();
+  const createEndpoint = async () => {
+    await gate.promise;
+    return { macAddress: null, addresses: [], isLeased: false };
+  };
+  const network = { createEndpoint, patienceMs: async () => 20_000 };
+  const door = await openDoor(t, { network, deadlineMs: 50 });
+  const began = performance.now();
+  const asked = ask(door, 'NetworkDriver.CreateEndpoint', BOTH);
+  await waitFor(() => performance.now() - began > 150);
+  gate.resolve();
+  assert.equal((await asked).status, 200);
+  const lateMs = (door.limits.get('createEndpoint')?.atMs ?? 0) - began;
+  assert.ok(lateMs > 15_000 && lateMs < 21_000, `${lateMs} ms`);
+});

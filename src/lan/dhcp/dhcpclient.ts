@@ -1,0 +1,131 @@
+/** The door for the drivers to the DHCP servers of a LAN: a lease got, kept and given back, for a MAC address. */
+import { type Address, formatAddress, prefixOf } from '../../address.ts';
+import { backgroundClock, type Clock } from '../../clock.ts';
+import * as errors from '../../errors.ts';
+import type { Links } from '../../kernel/link.ts';
+import type { Segment } from '../../model.ts';
+import type { CallLimit } from '../../requests.ts';
+import { encodeDhcp } from '../frames/dhcp.ts';
+import type { Lan } from '../lan.ts';
+import { type Acquired, acquire } from './acquisition.ts';
+import { type DhcpAsker, type DhcpLease, makeXid } from './question.ts';
+import { type DatedLease, type RenewalContext, keepLease } from './renewal.ts';
+import { DhcpWires } from './wire.ts';
+
+/** What the client works with. */
+export interface DhcpClientParts {
+  readonly links: Pick<Links, 'known'>;
+  readonly lan: Pick<Lan, 'check' | 'release' | 'sendOn'>;
+  /** Seconds for which a start waits for a server. */
+  readonly timeout: number;
+  readonly clock?: Clock;
+  /** 0 to 1, as Math.random. */
+  readonly random?: () => number;
+}
+
+/** A lease that is wanted. */
+export interface LeaseRequest extends DhcpAsker {
+  readonly segment: Segment;
+  readonly wish: Address | null;
+  /** No other address will do. */
+  readonly isStrict: boolean;
+  readonly limit: CallLimit;
+}
+
+/** Of a call's time this much is left for what follows the lease. */
+const RESERVED_MS = 1500;
+
+/** The leases of this host's containers. */
+export class DhcpClient {
+  /** Seconds. */
+  readonly timeout: number;
+  readonly #parts: DhcpClientParts;
+  readonly #clock: Clock;
+  readonly #random: () => number;
+  readonly #wires: DhcpWires;
+  readonly #kept = new Map<string, AbortController>();
+
+  constructor(parts: DhcpClientParts) {
+    const { links, lan, clock = backgroundClock, random = Math.random } = parts;
+    this.#parts = parts;
+    this.timeout = parts.timeout;
+    [this.#clock, this.#random] = [clock, random];
+    this.#wires = new DhcpWires({ links, clock, sendOn: (segment, frame) => lan.sendOn(segment, frame) });
+  }
+
+  /**
+   * Asks for a lease, and the LAN whether somebody uses what is offered. Throws DHCP_PARENT_DOWN, what Lan.check() throws,
+   * and the signal's reason when it fires.
+   */
+  async acquire({ segment, macAddress, hostname, wish, isStrict, limit }: LeaseRequest): Promise<Acquired> {
+    const { links, lan, timeout } = this.#parts;
+    const { parentName } = segment;
+    if ((await links.known(parentName))?.isUp !== true) throw errors.dhcpParentDown(parentName);
+    const leftMs = Math.min(timeout * 1000, limit.atMs - performance.now() - RESERVED_MS);
+    const check = ({ address, prefixLength }: DhcpLease, signal: AbortSignal) =>
+      lan.check({ ...segment, address, subnet: prefixOf(address, prefixLength), signal, atMs: limit.atMs, macAddress });
+    return acquire(
+      { macAddress, hostname, wish, isStrict, untilMs: this.#clock.nowMs() + leftMs },
+      { ...this.#context(segment), signal: limit.signal, check },
+    );
+  }
+
+  /** Renews the lease until endKeeping(); `id` names it there. */
+  keep(
+    id: string,
+    segment: Segment,
+    asker: DhcpAsker,
+    dated: DatedLease,
+    told: Pick<RenewalContext, 'onKept' | 'onLost'>,
+  ): void {
+    this.endKeeping(id);
+    const controller = new AbortController();
+    this.#kept.set(id, controller);
+    const context = { ...this.#context(segment), signal: controller.signal, wallMs: () => Date.now(), ...told };
+    // It ends with its signal alone.
+    keepLease(asker, dated, context).catch(() => undefined);
+  }
+
+  /** The container is gone: nobody renews its lease. */
+  endKeeping(id: string): void {
+    this.#kept.get(id)?.abort(new Error('the lease is not kept any longer'));
+    this.#kept.delete(id);
+  }
+
+  /** Tells the server that the address is not used any more. Nobody hears whether it heard that. */
+  async release(segment: Segment, asker: DhcpAsker, { address, server }: DhcpLease): Promise<void> {
+    const request = { ...asker, xid: makeXid(this.#random), seconds: 0, address, server };
+    await this.#wires.sent(segment, encodeDhcp({ ...request, kind: 'RELEASE' })).catch(() => undefined);
+    this.#parts.lan.release({ parentName: segment.parentName, address });
+  }
+
+  /** Leases are kept by records, not by this process: nothing is said to any server. */
+  close(): void {
+    for (const id of [...this.#kept.keys()]) this.endKeeping(id);
+    this.#wires.close();
+  }
+
+  #context(segment: Segment) {
+    return { wire: this.#wires.on(segment), clock: this.#clock, random: this.#random };
+  }
+}
+
+/** Why there is no lease, as a sentence. `wish`: the address that alone would have done. */
+export function refusalOf(
+  acquired: Exclude<Acquired, { kind: 'lease' }>,
+  asked: { readonly parentName: string; readonly timeout: number; readonly wish: Address | null },
+): errors.PluginError {
+  switch (acquired.kind) {
+    case 'silent':
+      return errors.dhcpSilent(asked.parentName, asked.timeout);
+    case 'refused':
+      return errors.dhcpRefused(formatAddress(acquired.server.address), acquired.message);
+    case 'other': {
+      const { address, server } = acquired.offered;
+      const wish = asked.wish === null ? 'it' : formatAddress(asked.wish);
+      return errors.dhcpOther(formatAddress(server.address), formatAddress(address), wish);
+    }
+    case 'used':
+      return errors.dhcpUsed(acquired.count, formatAddress(acquired.offered.address), acquired.holder.macAddress);
+  }
+}

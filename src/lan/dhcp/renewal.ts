@@ -1,0 +1,209 @@
+/**
+ * How a lease is kept while a container has it (RFC 2131 4.4.5): its server is asked at T1, any server from T2 on, and both
+ * again at half of the time that is left.
+ *
+ * A server that lost its leases says nothing to such a request, or refuses it; to a DISCOVER that wishes for the address most give
+ * it again, also while it is in use. So that is tried before the lease ends. What cannot be kept is told, and asked for
+ * on and on: nobody can change the address of a container from here.
+ */
+import { isSameAddress } from '../../address.ts';
+import { NEVER_ENDS_SECONDS } from '../frames/dhcp.ts';
+import { type Acquired, acquire } from './acquisition.ts';
+import { type DhcpAsker, type DhcpContext, type DhcpLease, ask, makeXid, pause, verdictOn } from './question.ts';
+
+/** A lease, and when it was got by the wall clock, in milliseconds. */
+export interface DatedLease {
+  readonly lease: DhcpLease;
+  readonly obtainedMs: number;
+}
+
+/** Why a lease is not kept. `silent`: no server answered until its end. `refused`: a server said so, or gives only others. */
+export type LeaseLoss = 'silent' | 'refused';
+
+/** What renewals work with. */
+export interface RenewalContext extends DhcpContext {
+  /** The wall clock, in milliseconds. */
+  readonly wallMs: () => number;
+  readonly signal: AbortSignal;
+  /** It was renewed, also after it was lost. */
+  readonly onKept: (kept: DatedLease) => void;
+  /** Told once for each time that it is lost. */
+  readonly onLost: (loss: LeaseLoss) => void;
+}
+
+interface Span {
+  readonly t1Ms: number;
+  readonly t2Ms: number;
+  readonly endMs: number;
+}
+
+type Word = { readonly lease: DhcpLease } | 'refused' | 'silent';
+
+/** T1 is moved by up to so much of itself, so that containers that started together do not renew together. */
+const JITTER = 0.1;
+/** What is due already at a start is spread over this. */
+const SPREAD_MS = 2000;
+/** Sent twice, as a frame may get lost. */
+const AGAIN_MS = 2000;
+const LONGEST_ANSWER_MS = 4000;
+const SHORTEST_ANSWER_MS = 500;
+/** RFC 2131 4.4.5: a minute at least; leases of less than ten have no time for that. */
+const LEAST_PAUSE_MS = 60_000;
+const LEAST_PAUSE_OF_SHORT_MS = 10_000;
+const SHORT_MS = 600_000;
+/** The clocks are looked at as often: a host that slept finds its leases older than it counted. */
+const LONGEST_SLEEP_MS = 600_000;
+const REFUSED_AGAIN_MS = 10_000;
+const LOST_AGAIN_MS = 60_000;
+
+/** Until the signal fires, whose reason is thrown then. */
+export function keepLease(asker: DhcpAsker, dated: DatedLease, context: RenewalContext): Promise<never> {
+  return new Renewal(asker, dated, context).run();
+}
+
+class Renewal {
+  readonly #asker: DhcpAsker;
+  readonly #context: RenewalContext;
+  #lease: DhcpLease;
+  #span: Span;
+  #obtainedMs: number;
+  /** By the other clock; the lease is as old as the one says that runs ahead. */
+  #heldSinceMs: number;
+
+  constructor(asker: DhcpAsker, { lease, obtainedMs }: DatedLease, context: RenewalContext) {
+    this.#asker = asker;
+    this.#context = context;
+    this.#lease = lease;
+    this.#span = spanOf(lease);
+    this.#obtainedMs = obtainedMs;
+    const ageMs = context.wallMs() - obtainedMs;
+    // A lease from the future was got before the clock was set back: nobody knows how old it is.
+    const unknownMs = Number.isFinite(this.#span.t1Ms) ? this.#span.t1Ms : 0;
+    this.#heldSinceMs = context.clock.nowMs() - (ageMs < 0 ? unknownMs : ageMs);
+  }
+
+  async run(): Promise<never> {
+    const { random } = this.#context;
+    if (this.#ageMs() >= this.#span.t1Ms) await this.#pause(random() * SPREAD_MS);
+    for (;;) {
+      const { t1Ms, t2Ms } = this.#span;
+      await this.#untilAge(Math.min(t1Ms * (1 + JITTER * (2 * random() - 1)), t2Ms));
+      await this.#renew();
+    }
+  }
+
+  /** Returns when the lease is kept. */
+  async #renew(): Promise<void> {
+    const { t2Ms, endMs } = this.#span;
+    for (let ageMs = this.#ageMs(); ageMs < endMs; ageMs = this.#ageMs()) {
+      const untilMs = ageMs < t2Ms ? t2Ms : endMs;
+      const word = ageMs < t2Ms ? await this.#ask('RENEW', t2Ms) : await this.#ask('REBIND', endMs);
+      if (await this.#settle(word)) return;
+      // Whoever forgot it knows nothing to renew, but gives it again to one who wishes for it.
+      if (this.#ageMs() >= (t2Ms + endMs) / 2 && (await this.#settle(await this.#discover()))) return;
+      await this.#untilAge(this.#nextAgeMs(untilMs));
+    }
+    await this.#insist('silent');
+  }
+
+  /** True when the lease is kept. */
+  async #settle(word: Word): Promise<boolean> {
+    if (word === 'silent') return false;
+    if (word !== 'refused') this.#keep(word.lease);
+    else await this.#regain();
+    return true;
+  }
+
+  /** After a refusal; returns when the lease is kept. */
+  async #regain(): Promise<void> {
+    for (let attempt = 0; attempt < 2; attempt++) {
+      if (attempt > 0) await this.#pause(REFUSED_AGAIN_MS);
+      const word = await this.#discover();
+      if (typeof word === 'object') return this.#keep(word.lease);
+    }
+    await this.#insist('refused');
+  }
+
+  /** The container goes on with the address when it is lost, so it is asked for until a server gives it. */
+  async #insist(loss: LeaseLoss): Promise<void> {
+    for (let attempt = 0; ; attempt++) {
+      const word = await this.#discover();
+      if (typeof word === 'object') return this.#keep(word.lease);
+      if (attempt === 0) this.#context.onLost(loss);
+      await this.#pause(LOST_AGAIN_MS);
+    }
+  }
+
+  #keep(lease: DhcpLease): void {
+    const { clock, wallMs, onKept } = this.#context;
+    this.#lease = lease;
+    this.#span = spanOf(lease);
+    [this.#obtainedMs, this.#heldSinceMs] = [wallMs(), clock.nowMs()];
+    onKept({ lease, obtainedMs: this.#obtainedMs });
+  }
+
+  async #ask(kind: 'RENEW' | 'REBIND', untilAgeMs: number): Promise<Word> {
+    const { address, server } = this.#lease;
+    const { clock, random } = this.#context;
+    const beganMs = clock.nowMs();
+    const seconds = () => Math.floor((clock.nowMs() - beganMs) / 1000);
+    const word = await ask<NonNullable<ReturnType<typeof verdictOn>>>(this.#context, {
+      ...this.#asker,
+      xid: makeXid(random),
+      atMs: [0, AGAIN_MS],
+      forMs: between((untilAgeMs - this.#ageMs()) / 2, SHORTEST_ANSWER_MS, LONGEST_ANSWER_MS),
+      say: () => ({ ...this.#asker, seconds: seconds(), kind, address, server }),
+      hear: (answer, settle) => {
+        const said = verdictOn(answer, address);
+        if (said !== undefined) settle(said);
+      },
+    });
+    return word === undefined ? 'silent' : 'lease' in word ? { lease: word.lease } : 'refused';
+  }
+
+  /** Only the address that the container has will do, and nobody is asked whether somebody has it: the container has. */
+  async #discover(): Promise<Word> {
+    const { address } = this.#lease;
+    const untilMs = this.#context.clock.nowMs() + LONGEST_ANSWER_MS;
+    const spec = { ...this.#asker, wish: address, isStrict: true, untilMs };
+    const acquired: Acquired = await acquire(spec, { ...this.#context, check: null });
+    if (acquired.kind === 'lease') return isSameAddress(acquired.lease.address, address) ? acquired : 'refused';
+    return acquired.kind === 'silent' ? 'silent' : 'refused';
+  }
+
+  #nextAgeMs(untilAgeMs: number): number {
+    const least = this.#span.endMs < SHORT_MS ? LEAST_PAUSE_OF_SHORT_MS : LEAST_PAUSE_MS;
+    const ageMs = this.#ageMs();
+    return Math.min(untilAgeMs, ageMs + Math.max((untilAgeMs - ageMs) / 2, least));
+  }
+
+  #ageMs(): number {
+    const { clock, wallMs } = this.#context;
+    return Math.max(clock.nowMs() - this.#heldSinceMs, wallMs() - this.#obtainedMs);
+  }
+
+  async #untilAge(ageMs: number): Promise<void> {
+    for (let leftMs = ageMs - this.#ageMs(); leftMs > 0; leftMs = ageMs - this.#ageMs())
+      await this.#pause(Math.min(leftMs, LONGEST_SLEEP_MS));
+  }
+
+  #pause(delayMs: number): Promise<void> {
+    return pause(this.#context, delayMs);
+  }
+}
+
+/** Times that make no sense are those that the RFC has for a server that does not say them. */
+function spanOf({ leaseSeconds, t1Seconds, t2Seconds }: DhcpLease): Span {
+  if (leaseSeconds === NEVER_ENDS_SECONDS) {
+    const never = Number.POSITIVE_INFINITY;
+    return { t1Ms: never, t2Ms: never, endMs: never };
+  }
+  const usual = { t1: leaseSeconds / 2, t2: leaseSeconds * 0.875 };
+  const said = { t1: t1Seconds ?? usual.t1, t2: t2Seconds ?? usual.t2 };
+  const { t1, t2 } = said.t1 > 0 && said.t1 <= said.t2 && said.t2 <= leaseSeconds ? said : usual;
+  return { t1Ms: t1 * 1000, t2Ms: t2 * 1000, endMs: leaseSeconds * 1000 };
+}
+
+function between(value: number, least: number, most: number): number {
+  return Math.min(Math.max(value, least), most);
+}

@@ -1,0 +1,365 @@
+/**
+ * What MAC addresses have of the LAN's DHCP server (`-o source=dhcp`). A server knows its clients by their MAC addresses, so
+ * these are chosen here and kept: by `--mac-address`, by `hostname=`, else that which a container without either had last.
+ *
+ * The record is made before the link and the endpoint's record, and outlives both. A crash between leaves a tenancy without
+ * an endpoint, which the next start of the container takes.
+ */
+import { formatAddress, parseAddress } from '../address.ts';
+import * as errors from '../errors.ts';
+import type { Link, Links } from '../kernel/link.ts';
+import { type DhcpClient, refusalOf } from '../lan/dhcp/dhcpclient.ts';
+import type { Log } from '../log.ts';
+import { type Endpoint, type InterfaceAddress, type Network, type Segment, type Tenancy, segmentOf } from '../model.ts';
+import type { CallLimit, EndpointRequest } from '../requests.ts';
+import { type Store, tenancyKey } from '../store/store.ts';
+import { describe, findDead } from './dead.ts';
+import type { Endpoints } from './endpoints.ts';
+import { derivedMac, hostnameMac, readHostname, readMac, readWish } from './request.ts';
+import { type LeasedRoutes, addressOf, bare, leaseIn, recordOf, routesOf } from './tenancyrecord.ts';
+import type { Witness } from './witness.ts';
+
+/** What of the DHCP client is used here. */
+export type LeaseSource = Pick<DhcpClient, 'acquire' | 'keep' | 'endKeeping' | 'release' | 'close' | 'timeout'>;
+
+/** What tenancies work with. */
+export interface TenanciesParts {
+  readonly store: Pick<Store, 'tenancies' | 'networks'>;
+  readonly endpoints: Endpoints;
+  readonly links: Links;
+  readonly dhcp: LeaseSource;
+  readonly witness: Pick<Witness, 'isGone'>;
+  readonly log: Log;
+  readonly now: () => Date;
+}
+
+/** A MAC address that one start has for itself, and how it asks for an address. */
+export interface MacClaim extends Pick<Tenancy, 'parent' | 'macAddress' | 'owner' | 'hostname'> {
+  readonly endpointId: string;
+  /** No other address will do; null where any does. */
+  readonly wish: string | null;
+}
+
+/** Containers of one host that share a `hostname=`. */
+const MOST_ALIKE = 1024;
+/** A MAC address that was made by chance is kept so long without use. */
+const KEPT_MS = 30 * 86_400_000;
+/** A call to create an endpoint needs so much beside the wait for a server. */
+const BESIDE_MS = 2000;
+
+/** The tenancies of this host. */
+export class Tenancies {
+  readonly #parts: TenanciesParts;
+  /** By key: the endpoint whose start has the MAC address at this moment. */
+  readonly #claimed = new Map<string, string>();
+  /** Servers that are being told; by key. */
+  readonly #releasing = new Map<string, Promise<void>>();
+
+  constructor(parts: TenanciesParts) {
+    this.#parts = parts;
+  }
+
+  /** How long a call that makes an endpoint of the network may take, in milliseconds; null as long as any. */
+  async patienceMs(networkId: string): Promise<number | null> {
+    const network = await this.#parts.store.networks.get(networkId);
+    return network?.options.source === 'dhcp' ? this.#parts.dhcp.timeout * 1000 + BESIDE_MS : null;
+  }
+
+  // --- a start ------------------------------------------------------------------------------------------------------
+
+  /**
+   * A MAC address for the endpoint, that no other start gets until `act` has ended. Throws MAC_MALFORMED, MAC_TAKEN,
+   * ENDPOINT_ADDRESS, ENDPOINT_HOSTNAME, DHCP_PASSTHRU, and what `act` throws.
+   */
+  async claimed<T>(
+    request: EndpointRequest,
+    network: Network,
+    parent: Link,
+    act: (claim: MacClaim) => Promise<T>,
+  ): Promise<T> {
+    const claim = await this.#claim(request, network, parent);
+    const key = tenancyKey(claim);
+    try {
+      await this.#releasing.get(key);
+      return await act(claim);
+    } catch (error) {
+      await this.#change(key, { endpointId: claim.endpointId }, { state: 'aside', endpointId: null });
+      throw error;
+    } finally {
+      this.#claimed.delete(key);
+    }
+  }
+
+  /** The address that the server gives; recorded when it is answered. Throws DHCP_SILENT and the other refusals. */
+  async lease(claim: MacClaim, network: Network, limit: CallLimit): Promise<InterfaceAddress> {
+    const { store, dhcp, now } = this.#parts;
+    const { parent, macAddress, owner, hostname, endpointId } = claim;
+    const known = await store.tenancies.get(tenancyKey(claim));
+    const last = known && leaseIn(known)?.lease.address;
+    const wish = parseAddress(claim.wish ?? '') ?? null;
+    const acquired = await dhcp.acquire({
+      segment: segmentIn(network),
+      macAddress,
+      hostname,
+      wish: wish ?? last ?? null,
+      isStrict: wish !== null,
+      limit,
+    });
+    if (acquired.kind !== 'lease') throw refusalOf(acquired, { parentName: parent, timeout: dhcp.timeout, wish });
+    const leased = recordOf({ lease: acquired.lease, obtainedMs: now().getTime() });
+    const names = { parent, macAddress, networkId: network.id, owner, endpointId, hostname };
+    await this.#put(known, { ...names, ...leased, state: 'bound', changedAt: now().toISOString() });
+    return addressOf(acquired.lease);
+  }
+
+  /** Renews the lease from now on, until leave(). */
+  async keep(endpoint: Endpoint, network: Network): Promise<void> {
+    const tenancy = await this.#of(endpoint);
+    const dated = tenancy && leaseIn(tenancy);
+    const segment = segmentOf(network);
+    if (tenancy === undefined || dated === undefined || segment === null) return;
+    const { macAddress, hostname } = tenancy;
+    const key = tenancyKey(tenancy);
+    this.#parts.dhcp.keep(endpoint.id, segment, { macAddress, hostname }, dated, {
+      onKept: (kept) => void this.#change(key, { endpointId: endpoint.id }, { ...recordOf(kept), state: 'bound' }),
+      onLost: (loss) => this.#tellLost(endpoint, key, loss),
+    });
+  }
+
+  /** The largest packet, where the server says one that the parent can carry. */
+  async mtuFor(endpoint: Endpoint, parentMtu: number): Promise<number | null> {
+    const mtu = (await this.#of(endpoint))?.mtu ?? null;
+    return mtu !== null && mtu <= parentMtu ? mtu : null;
+  }
+
+  /** Null for an endpoint without a lease. */
+  async routesFor(endpoint: Endpoint, network: Network): Promise<LeasedRoutes | null> {
+    const tenancy = network.options.source === 'dhcp' ? await this.#of(endpoint) : undefined;
+    return tenancy === undefined ? null : routesOf(network, tenancy);
+  }
+
+  // --- its end ------------------------------------------------------------------------------------------------------
+
+  /** The endpoint goes: its MAC address and its address are kept for the next start, and not renewed any more. */
+  leave({ id, parent, macAddress }: Endpoint): void {
+    this.#parts.dhcp.endKeeping(id);
+    const key = tenancyKey({ parent, macAddress });
+    void this.#change(key, { endpointId: id }, { state: 'aside', endpointId: null });
+  }
+
+  /** Its link is down: with `-o release=stop` the server is told. Not before, since some servers look whether it is used still. */
+  async left({ networkId, parent, macAddress }: Endpoint): Promise<void> {
+    const network = await this.#parts.store.networks.get(networkId);
+    if (network?.options.release === 'stop') await this.#release(network, tenancyKey({ parent, macAddress }));
+  }
+
+  /** The network goes: servers are told of what nobody uses any more, and nothing of it is remembered. */
+  async endNetwork(network: Network): Promise<void> {
+    const { tenancies } = this.#parts.store;
+    for (const tenancy of await this.#ofNetwork(network)) {
+      await this.#release(network, tenancyKey(tenancy));
+      const known = await tenancies.get(tenancyKey(tenancy));
+      if (known !== undefined) await tenancies.remove(known);
+    }
+  }
+
+  // --- start and stop of the daemon ---------------------------------------------------------------------------------
+
+  /** What runs is renewed from now on; what has no container is put aside, and forgotten with its network. */
+  async begin(): Promise<void> {
+    const { store, endpoints } = this.#parts;
+    const networks = new Map((await store.networks.list()).map((network) => [network.id, network]));
+    for (const tenancy of await store.tenancies.list()) {
+      const network = networks.get(tenancy.networkId);
+      const endpoint = endpoints.get(tenancy.endpointId ?? '');
+      if (network === undefined || this.#isStale(tenancy)) await store.tenancies.remove(tenancy);
+      else if (endpoint !== undefined && endpoint.state !== 'deleting') await this.keep(endpoint, network);
+      else if (tenancy.state !== 'aside')
+        await this.#change(tenancyKey(tenancy), {}, { state: 'aside', endpointId: null });
+    }
+  }
+
+  /** Nothing is renewed any more. */
+  async close(): Promise<void> {
+    this.#parts.dhcp.close();
+    await Promise.all(this.#releasing.values());
+  }
+
+  // --- which MAC address --------------------------------------------------------------------------------------------
+
+  async #claim(request: EndpointRequest, network: Network, parent: Link): Promise<MacClaim> {
+    const hostname = readHostname(request.hostname);
+    const wish = readWish(request.wishedAddress);
+    const base = { parent: parent.name, hostname, wish, endpointId: request.endpointId };
+    if (network.options.mode === 'passthru')
+      return this.#exclusive({ ...base, macAddress: await this.#macOfParent(request, parent), owner: 'parent' });
+    if (request.macAddress !== null)
+      return this.#exclusive({ ...base, macAddress: readMac(request.macAddress), owner: 'mac' });
+    if (hostname !== null) return this.#byHostname({ ...base, hostname }, network, parent);
+    return this.#nameless(base, network);
+  }
+
+  async #macOfParent({ macAddress }: EndpointRequest, parent: Link): Promise<string> {
+    if (macAddress !== null && readMac(macAddress) !== parent.macAddress)
+      throw errors.macFixedByParent(macAddress, parent.name, parent.macAddress);
+    const own = (await this.#parts.links.addresses(parent.index)).find(({ address }) => !address.includes(':'));
+    if (own !== undefined) throw errors.dhcpParentAddress(parent.name, own.address);
+    return parent.macAddress;
+  }
+
+  /** Throws MAC_TAKEN where another start has it at this moment. */
+  #exclusive(claim: MacClaim): MacClaim {
+    const key = tenancyKey(claim);
+    const other = this.#claimed.get(key);
+    if (other !== undefined) throw errors.macTaken(claim.macAddress, other, claim.parent);
+    this.#claimed.set(key, claim.endpointId);
+    return claim;
+  }
+
+  /** The first that no living container has, in the order in which those of a scaled service come. */
+  async #byHostname(
+    base: Omit<MacClaim, 'macAddress' | 'owner'> & { readonly hostname: string },
+    { options }: Network,
+    { macAddress: parentMac }: Link,
+  ): Promise<MacClaim> {
+    let macAddress = '';
+    for (let count = 1; count <= MOST_ALIKE; count++) {
+      const name = count === 1 ? base.hostname : `${base.hostname} ${count}`;
+      macAddress = hostnameMac(options.macPrefix, parentMac, name);
+      const claim = await this.#unlessUsed({ ...base, macAddress, owner: `host:${name}` });
+      if (claim !== undefined) return claim;
+    }
+    throw errors.macTaken(macAddress, base.endpointId, base.parent);
+  }
+
+  /** Of those without a name the one that was put aside last, else one whose container died without a word, else a new one. */
+  async #nameless(base: Omit<MacClaim, 'macAddress' | 'owner'>, network: Network): Promise<MacClaim> {
+    const known = (await this.#ofNetwork(network)).filter(
+      ({ owner, parent }) => owner === null && parent === base.parent,
+    );
+    const recent = known.toSorted((a, b) => b.changedAt.localeCompare(a.changedAt));
+    const isFree = ({ endpointId }: Tenancy) => {
+      const endpoint = this.#parts.endpoints.get(endpointId ?? '');
+      return endpoint === undefined || endpoint.state === 'deleting';
+    };
+    const aside = await this.#firstUnused(base, recent.filter(isFree));
+    const claim = aside ?? (await this.#firstUnused(base, await this.#deserted(recent, network)));
+    if (claim !== undefined) return claim;
+    const macAddress = derivedMac(network.options.macPrefix, [], { networkId: network.id, count: 0 });
+    return this.#exclusive({ ...base, macAddress, owner: null });
+  }
+
+  async #firstUnused(
+    base: Omit<MacClaim, 'macAddress' | 'owner'>,
+    tenancies: readonly Tenancy[],
+  ): Promise<MacClaim | undefined> {
+    for (const { macAddress } of tenancies) {
+      const claim = await this.#unlessUsed({ ...base, macAddress, owner: null });
+      if (claim !== undefined) return claim;
+    }
+    return undefined;
+  }
+
+  /** An engine that was killed tells nobody of the containers that went with it. */
+  async #deserted(tenancies: readonly Tenancy[], network: Network): Promise<Tenancy[]> {
+    const { links, endpoints } = this.#parts;
+    const holders = tenancies.flatMap(({ endpointId }) => endpoints.get(endpointId ?? '') ?? []);
+    if (holders.length === 0) return [];
+    const dead = new Set((await findDead(links, holders, [network], endpoints)).map(({ endpoint }) => endpoint.id));
+    return tenancies.filter(({ endpointId }) => dead.has(endpointId ?? ''));
+  }
+
+  /** Undefined where another start has it, or a container that is alive. */
+  async #unlessUsed(claim: MacClaim): Promise<MacClaim | undefined> {
+    const { endpoints, witness } = this.#parts;
+    const { parent, macAddress, endpointId } = claim;
+    const key = tenancyKey(claim);
+    if (this.#claimed.has(key)) return undefined;
+    // Before anything is awaited: of two that come at once the second sees the first.
+    this.#claimed.set(key, endpointId);
+    for (const other of endpoints.withMac(parent, macAddress)) {
+      if (other.state === 'deleting' || (endpoints.isRecorded(other) && (await witness.isGone(other, null)))) continue;
+      this.#claimed.delete(key);
+      return undefined;
+    }
+    return claim;
+  }
+
+  // --- records ------------------------------------------------------------------------------------------------------
+
+  #of({ parent, macAddress }: Endpoint): Promise<Tenancy | undefined> {
+    return this.#parts.store.tenancies.get(tenancyKey({ parent, macAddress }));
+  }
+
+  async #ofNetwork({ id, parent }: Network): Promise<Tenancy[]> {
+    const all = await this.#parts.store.tenancies.list(`${parent.name} `);
+    return all.filter(({ networkId }) => networkId === id);
+  }
+
+  async #put(known: Tenancy | undefined, next: Tenancy): Promise<void> {
+    const { tenancies } = this.#parts.store;
+    if (known === undefined ? await tenancies.insert(next) : await tenancies.replace(known, next)) return;
+    const now = await tenancies.get(tenancyKey(next));
+    if (now !== undefined) await tenancies.replace(now, next);
+  }
+
+  /** Where it is still what `expected` says; what the store refuses is logged, since nobody waits for it. */
+  async #change(key: string, expected: Partial<Tenancy>, change: Partial<Tenancy>): Promise<void> {
+    const { store, log, now } = this.#parts;
+    try {
+      const known = await store.tenancies.get(key);
+      if (known === undefined || (expected.endpointId ?? known.endpointId) !== known.endpointId) return;
+      const isNewState = change.state !== undefined && change.state !== known.state;
+      const changedAt = isNewState ? now().toISOString() : known.changedAt;
+      await store.tenancies.replace(known, { ...known, ...change, changedAt });
+      if (known.state === 'lost' && change.state === 'bound')
+        log.info('a DHCP server gives a container its address again', {
+          mac: known.macAddress,
+          address: known.address,
+        });
+    } catch (error) {
+      log.error('a lease of a DHCP server could not be recorded', { key, error: String(error) });
+    }
+  }
+
+  #tellLost(endpoint: Endpoint, key: string, loss: 'silent' | 'refused'): void {
+    this.#parts.log.error(
+      loss === 'silent'
+        ? 'the lease of a container is over and no DHCP server answers: it goes on with the address'
+        : 'a DHCP server has taken the address of a container away: start the container again, it goes on with the address until then',
+      { endpoint: describe(endpoint), parent: endpoint.parent },
+    );
+    void this.#change(key, { endpointId: endpoint.id }, { state: 'lost' });
+  }
+
+  /** Unless the lease is over, or was given back before. */
+  async #release(network: Network, key: string): Promise<void> {
+    const { store, dhcp, log, now } = this.#parts;
+    const tenancy = await store.tenancies.get(key);
+    const dated = tenancy && leaseIn(tenancy);
+    const segment = segmentOf(network);
+    if (tenancy === undefined || dated === undefined || segment === null || this.#claimed.has(key)) return;
+    if (dated.obtainedMs + dated.lease.leaseSeconds * 1000 < now().getTime()) return;
+    const { macAddress, hostname } = tenancy;
+    const releasing = dhcp.release(segment, { macAddress, hostname }, dated.lease);
+    this.#releasing.set(key, releasing);
+    await releasing.finally(() => this.#releasing.delete(key));
+    log.info('an address is given back to its DHCP server', {
+      mac: macAddress,
+      address: formatAddress(bare(addressOf(dated.lease))),
+      server: tenancy.server,
+    });
+    await this.#change(key, {}, { leaseSeconds: 0 });
+  }
+
+  #isStale({ owner, state, changedAt }: Tenancy): boolean {
+    return owner === null && state === 'aside' && this.#parts.now().getTime() - Date.parse(changedAt) > KEPT_MS;
+  }
+}
+
+/** A network with `-o source=dhcp` has a parent. */
+function segmentIn(network: Network): Segment {
+  const segment = segmentOf(network);
+  if (segment === null) throw errors.optionNeedsParent('source');
+  return segment;
+}

@@ -1,0 +1,109 @@
+/** A lease of a DHCP server as it is recorded, and back; and what a container gets of it. Pure. */
+import {
+  type Address,
+  contains,
+  formatAddress,
+  formatInterfaceAddress,
+  isSameAddress,
+  parseAddress,
+  parseInterfaceAddress,
+  prefixOf,
+} from '../address.ts';
+import type { DhcpLease } from '../lan/dhcp/question.ts';
+import type { DatedLease } from '../lan/dhcp/renewal.ts';
+import type { InterfaceAddress, LeasedRoute, Network, Tenancy } from '../model.ts';
+
+/** What of a tenancy is the server's word. */
+export type LeasedPart = Omit<
+  Tenancy,
+  'parent' | 'macAddress' | 'networkId' | 'owner' | 'endpointId' | 'hostname' | 'state' | 'changedAt'
+>;
+
+/** More routes than that are an attack, or a mistake. */
+const MOST_ROUTES = 64;
+
+/** The lease as it is recorded. */
+export function recordOf({ lease, obtainedMs }: DatedLease): LeasedPart {
+  const { leaseSeconds, t1Seconds, t2Seconds, domain, mtu, server } = lease;
+  return {
+    address: formatInterfaceAddress(addressOf(lease)),
+    server: formatAddress(server.address),
+    serverMac: server.macAddress,
+    leaseSeconds,
+    t1Seconds,
+    t2Seconds,
+    obtainedAt: new Date(obtainedMs).toISOString(),
+    routers: lease.routers.map(formatAddress),
+    routes:
+      lease.routes?.map(({ destination, gateway }) => ({
+        destination: formatInterfaceAddress(destination),
+        gateway: gateway.value === 0n ? null : formatAddress(gateway),
+      })) ?? null,
+    dnsServers: lease.dnsServers.map(formatAddress),
+    domain,
+    mtu,
+  };
+}
+
+/** As a link has it. */
+export function addressOf({ address, prefixLength }: DhcpLease): InterfaceAddress {
+  return { ...address, length: prefixLength };
+}
+
+/** What renewals need of a record; undefined for one that no program of ours wrote. */
+export function leaseIn(tenancy: Tenancy): DatedLease | undefined {
+  const { leaseSeconds, t1Seconds, t2Seconds, obtainedAt, serverMac } = tenancy;
+  const address = parseInterfaceAddress(tenancy.address);
+  const server = parseAddress(tenancy.server);
+  if (address === undefined || server === undefined) return undefined;
+  const lease: DhcpLease = {
+    address: bare(address),
+    prefixLength: address.length,
+    server: { address: server, macAddress: serverMac },
+    leaseSeconds,
+    t1Seconds,
+    t2Seconds,
+    routers: [],
+    routes: null,
+    dnsServers: [],
+    domain: null,
+    mtu: null,
+  };
+  return { lease, obtainedMs: Date.parse(obtainedAt) };
+}
+
+/** Without its prefix length. */
+export function bare({ family, value }: InterfaceAddress): Address {
+  return { family, value };
+}
+
+/** The default route and the others that a container gets with its lease. */
+export interface LeasedRoutes {
+  readonly gateway: string | null;
+  readonly routes: readonly LeasedRoute[];
+}
+
+/**
+ * Option 121 goes before the routers (RFC 3442), and `-o gateway=` before both. What cannot be set would keep the container from
+ * starting: routes by gateways outside the lease's subnet, a second one to the same destination, and that of the subnet itself.
+ */
+export function routesOf({ options, internal }: Network, tenancy: Tenancy): LeasedRoutes {
+  const address = parseInterfaceAddress(tenancy.address);
+  if (address === undefined || internal) return { gateway: null, routes: [] };
+  const subnet = prefixOf(address, address.length);
+  const isInside = (text: string | null) => {
+    const gateway = parseAddress(text ?? '');
+    return gateway !== undefined && contains(subnet, gateway) && !isSameAddress(gateway, address);
+  };
+  const isDefault = ({ destination }: LeasedRoute) => destination === '0.0.0.0/0';
+  const own = formatInterfaceAddress({ ...bare(address), value: subnet.first, length: address.length });
+  const known = (tenancy.routes ?? []).filter(({ gateway }) => gateway === null || isInside(gateway));
+  const others = known.filter((route) => !isDefault(route) && route.destination !== own);
+  const told = tenancy.routes === null ? tenancy.routers : known.filter(isDefault).map(({ gateway }) => gateway);
+  const isWithout = !options.gateway || options.gatewayFamilies?.includes('IPv4') === false;
+  const gateways = isWithout ? [] : [...(options.gatewayAddresses ?? []), ...told];
+  return {
+    gateway: gateways.find(isInside) ?? null,
+    routes: [...new Map(others.map((route) => [route.destination, route])).values()].slice(0, MOST_ROUTES),
+  };
+}
