@@ -71,9 +71,8 @@ export interface EndpointRequest {
 export interface CreatedEndpoint {
   /** Null when the engine named it, which it then does not want to hear again. */
   readonly macAddress: string | null;
-  readonly addresses: readonly InterfaceAddress[];
-  /** The addresses are a DHCP server's, and the engine does not know them yet. */
-  readonly isLeased: boolean;
+  /** Addresses of a DHCP server, which the engine does not know yet; absent where an IPAM gave them. */
+  readonly leased?: readonly InterfaceAddress[];
 }
 
 /** What Join answers: the link to move, its name inside if the request named one, gateways without prefix length. */

@@ -111,7 +111,7 @@ export function created(
   request: EndpointRequest,
   isLeased: boolean,
 ): CreatedEndpoint {
-  return { macAddress: request.macAddress === null ? macAddress : null, addresses, isLeased };
+  return { macAddress: request.macAddress === null ? macAddress : null, ...(isLeased && { leased: addresses }) };
 }
 
 /** In lower case. Throws MAC_MALFORMED, MAC_MULTICAST. */

@@ -230,8 +230,7 @@ export const readDiscovery = reader(
 // --- NetworkDriver: what we answer -------------------------------------------------------------------------------
 
 /** Only fields that were "" in the request: the engine takes any other, also an equal one, for a change (driver.go). */
-export function writeEndpoint({ macAddress, addresses, isLeased }: CreatedEndpoint) {
-  const leased = isLeased ? addresses : [];
+export function writeEndpoint({ macAddress, leased = [] }: CreatedEndpoint) {
   const fields: [string, string][] = [
     ...(macAddress === null ? [] : [['MacAddress', macAddress] as [string, string]]),
     ...leased.map((one): [string, string] => [FIELD_OF[one.family], formatInterfaceAddress(one)]),

@@ -66,11 +66,7 @@ export async function openDoor(
 export const quietNetwork: NetworkVerbs = {
   createNetwork: async () => undefined,
   deleteNetwork: async () => undefined,
-  createEndpoint: async ({ macAddress, addresses }) => ({
-    macAddress: macAddress === null ? '02:42:c0:a8:01:02' : null,
-    addresses,
-    isLeased: false,
-  }),
+  createEndpoint: async ({ macAddress }) => ({ macAddress: macAddress === null ? '02:42:c0:a8:01:02' : null }),
   patienceMs: async () => null,
   deleteEndpoint: async () => undefined,
   join: async () => ({

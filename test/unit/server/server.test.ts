@@ -181,7 +181,7 @@ for (const [call, body, undone] of [
   ],
 ] as const) {
   const slow = (gate: Promise<void>) => ({
-    network: { createEndpoint: () => gate.then(() => ({ macAddress: null, addresses: [], isLeased: false })) },
+    network: { createEndpoint: () => gate.then(() => ({ macAddress: null })) },
     ipam: { requestAddress: () => gate.then(() => '192.168.1.2/24') },
   });
 
@@ -403,7 +403,7 @@ test('a call that may take longer has a deadline of its own, which its verb is t
   const gate = Promise.withResolvers<void>();
   const createEndpoint = async () => {
     await gate.promise;
-    return { macAddress: null, addresses: [], isLeased: false };
+    return { macAddress: null };
   };
   const network = { createEndpoint, patienceMs: async () => 20_000 };
   const door = await openDoor(t, { network, deadlineMs: 50 });
