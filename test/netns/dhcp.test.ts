@@ -12,6 +12,7 @@ import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
 import type { Tenancy } from '../../src/model.ts';
 import { readLocalStore } from '../../src/store/local.ts';
+import { Capture } from '../lab/capture.ts';
 import { DHCP_SERVERS, DhcpServer } from '../lab/dhcpserver.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { Lan, Namespace } from '../lab/namespace.ts';
@@ -61,7 +62,7 @@ describe('addresses of DHCP servers', { skip: outsideLab() || withoutDhcp(), tim
     ip('link add eth0 type veth peer name host0 netns lan');
     await lan.namespace.ip('link set host0 master br0 up');
     ip('link set eth0 up');
-    daemon = await Serving.start(directory, { PROBE: 'fast', DHCP_TIMEOUT: '5' });
+    daemon = await serve();
   });
 
   afterEach(async () => {
@@ -75,6 +76,10 @@ describe('addresses of DHCP servers', { skip: outsideLab() || withoutDhcp(), tim
     rmSync(directory, { recursive: true });
     await lan.namespace.delete();
   });
+
+  function serve(): Promise<Serving> {
+    return Serving.start(directory, { PROBE: 'fast', DHCP_TIMEOUT: '5' });
+  }
 
   async function call(name: string, body: object): Promise<Readonly<Record<string, unknown>>> {
     const reply = await daemon.call(name, body);
@@ -324,5 +329,35 @@ describe('addresses of DHCP servers', { skip: outsideLab() || withoutDhcp(), tim
     assert.equal(new Set(given.map(({ Address }) => Address)).size, 20);
     for (const { Address, MacAddress } of given)
       assert.equal((await server.leaseOf(MacAddress))?.address, hostPart(Address));
+  });
+
+  test('a lease is kept while its container runs: renewed, after kill -9 of the daemon, and when the server lost its leases', async () => {
+    server = await DhcpServer.plug(lan, 'short', 'kea', { ...PLAN, leaseSeconds: 20 });
+    const capture = await Capture.start(lan.namespace, 'br0', 'udp dst port 67');
+    const network = await create();
+    const one = await start(network, { options: { hostname: 'kept' } });
+    const endsAtMs = async () => (await server?.leaseOf(one.macAddress))?.endsAtMs ?? 0;
+    const renewed = async () => {
+      const before = await endsAtMs();
+      await until(async () => (await endsAtMs()) > before, { pollMs: 200 });
+    };
+    await renewed();
+    await daemon.stop('SIGKILL');
+    daemon = await serve();
+    await renewed();
+    await renewed();
+    await server.loseLeases();
+    await until(async () => (await server?.leaseOf(one.macAddress))?.address === hostPart(one.address), {
+      pollMs: 200,
+    });
+    assert.deepEqual(
+      (await tenancies()).map(({ state, address }) => [state, address]),
+      [['bound', one.address]],
+    );
+    await stop(one);
+    const again = await start(network, { options: { hostname: 'kept' } });
+    assert.deepEqual([again.macAddress, again.address], [one.macAddress, one.address]);
+    const sources = new Set((await capture.stop()).map(({ sourceMac }) => sourceMac));
+    assert.deepEqual([...sources], [one.macAddress], 'nothing comes from another MAC address');
   });
 });
