@@ -24,11 +24,11 @@ import { spread } from './bench/figures.ts';
 import { measureLan } from './bench/lan.ts';
 import { ratio, Report } from './bench/report.ts';
 import { measureLooking, measureQuestions } from './bench/questions.ts';
-import { measureConnect, measureNetworks, measureRun } from './bench/single.ts';
+import { measureConnect, measureDhcpRun, measureNetworks, measureRun } from './bench/single.ts';
 import { makeContainers, Stand } from './bench/stand.ts';
 import { runEnclosed } from './lab/enclosure.ts';
 import type { Version } from './lab/engine.ts';
-import { fetchEngines, installTools } from './lab/packages.ts';
+import { fetchDhcp, fetchEngines, installTools, withoutDhcp } from './lab/packages.ts';
 
 const REPORT = join(import.meta.dirname, '../bench.json');
 const { ENGINES = '28.5.2,20.10.24', ROWS = '', ROUNDS = '2', CONTAINERS = '40' } = process.env;
@@ -45,6 +45,7 @@ const report = new Report();
 async function prepare(): Promise<void> {
   await installTools(console.log);
   await fetchEngines(console.log);
+  await fetchDhcp(console.log);
 }
 
 async function measure(): Promise<number> {
@@ -84,6 +85,7 @@ async function measureOnEngine(version: Version): Promise<void> {
   const single = [
     { what: named('network create + rm'), act: measureNetworks },
     { what: named('docker run --rm'), act: measureRun },
+    ...(withoutDhcp() ? [] : [{ what: named('docker run --rm with kea'), act: measureDhcpRun }]),
     { what: named('network connect + disconnect'), act: measureConnect },
   ];
   const connects = {

@@ -1,7 +1,7 @@
 /** One after the other on an engine: a network, a container, an attachment; the drivers by turns. */
 import { inRotation, type Spread, spread, timeOf } from './figures.ts';
 import { ratio, type Report } from './report.ts';
-import { BUILT_IN, FLOOR, OURS, type Stand, UNASKED, type Variant } from './stand.ts';
+import { BUILT_IN, DHCP, FLOOR, OURS, type Stand, UNASKED, type Variant } from './stand.ts';
 
 /** The first rounds warm all of them up. */
 const WARM_UP = 2;
@@ -31,6 +31,25 @@ export async function measureRun(stand: Stand, what: string, report: Report): Pr
   report.add({ what, unit: 'ms', values, figures });
 }
 
+/** The same with the address that a DHCP server gives. */
+export async function measureDhcpRun(stand: Stand, what: string, report: Report): Promise<void> {
+  const server = await stand.serveDhcp();
+  try {
+    const values = await onNetworks(
+      stand,
+      what,
+      20,
+      async (network) => {
+        await stand.engine.must('run', '--rm', '--net', network, 'busybox', 'true');
+      },
+      [OURS, DHCP],
+    );
+    report.add({ what, unit: 'ms', values, figures: ratio(values, DHCP.name, OURS.name, 1.3) });
+  } finally {
+    await server.stop();
+  }
+}
+
 /** An attachment of a running container comes and goes. */
 export async function measureConnect(stand: Stand, what: string, report: Report): Promise<void> {
   const { engine } = stand;
@@ -47,8 +66,8 @@ async function onNetworks(
   what: string,
   rounds: number,
   act: (network: string) => Promise<void>,
+  variants: readonly Variant[] = [BUILT_IN, OURS, UNASKED, FLOOR],
 ): Promise<Record<string, Spread>> {
-  const variants = [BUILT_IN, OURS, UNASKED, FLOOR];
   const networkOf = (variant: Variant) => `single${variants.indexOf(variant)}`;
   for (const [at, variant] of variants.entries())
     await stand.createNetwork(variant, networkOf(variant), `10.${3 + at}.0.0/24`);

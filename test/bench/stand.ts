@@ -8,6 +8,7 @@
  */
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { type DhcpPlan, DhcpServer } from '../lab/dhcpserver.ts';
 import type { Engine, Version } from '../lab/engine.ts';
 import { exchange } from '../lab/exchange.ts';
 import type { Host } from '../lab/host.ts';
@@ -19,7 +20,7 @@ import { inTurns } from './figures.ts';
 export interface Variant {
   readonly name: string;
   readonly driver: 'macvlan' | 'tsmacvlan' | 'floor';
-  readonly ipam: 'default' | 'tsmacvlan' | 'floor';
+  readonly ipam: 'default' | 'tsmacvlan' | 'floor' | 'null';
   readonly options?: Readonly<Record<string, string>>;
   readonly isNamed?: true;
 }
@@ -29,9 +30,12 @@ export const OURS: Variant = { name: 'tsmacvlan', driver: 'tsmacvlan', ipam: 'ts
 export const UNASKED: Variant = { ...OURS, name: 'PROBE=off', options: { probe: 'off' } };
 export const NAMED: Variant = { ...OURS, name: '--ip', isNamed: true };
 export const DOCKERS_IPAM: Variant = { ...OURS, name: "Docker's IPAM", ipam: 'default' };
+/** The addresses are those of a DHCP server on the parent's LAN, which serveDhcp() starts. */
+export const DHCP: Variant = { name: 'kea', driver: 'tsmacvlan', ipam: 'null', options: { source: 'dhcp' } };
 export const FLOOR: Variant = { name: 'floor', driver: 'floor', ipam: 'floor' };
 
-const VARIANTS = [BUILT_IN, OURS, UNASKED, NAMED, DOCKERS_IPAM, FLOOR];
+const VARIANTS = [BUILT_IN, OURS, UNASKED, NAMED, DOCKERS_IPAM, DHCP, FLOOR];
+const DHCP_PLAN: DhcpPlan = { address: '10.99.0.1/16', range: ['10.99.1.1', '10.99.250.250'], leaseSeconds: 3600 };
 
 const PROGRAM = join(import.meta.dirname, 'floor.ts');
 /** So many commands at once make what is not measured. */
@@ -40,10 +44,10 @@ const WIDTH = 8;
 export class Stand {
   readonly engine: Engine;
   readonly #site: Site;
-  readonly #lans: readonly Lan[];
+  readonly #lans: ReadonlyMap<Variant, Lan>;
   readonly #links: ReadonlyMap<Variant, string>;
 
-  private constructor(site: Site, lans: readonly Lan[], links: ReadonlyMap<Variant, string>) {
+  private constructor(site: Site, lans: ReadonlyMap<Variant, Lan>, links: ReadonlyMap<Variant, string>) {
     this.engine = site.machines[0]?.engine as Engine;
     this.#site = site;
     this.#lans = lans;
@@ -54,11 +58,11 @@ export class Stand {
     const site = await Site.open({ version, hosts: ['one'], settings: { LOG_LEVEL: 'info' } });
     const host = site.machines[0]?.host as Host;
     const links = new Map(VARIANTS.map((variant, at) => [variant, `lan${at}`]));
-    const lans: Lan[] = [];
-    for (const link of [...links.values()].slice(1)) {
+    const lans = new Map<Variant, Lan>();
+    for (const [variant, link] of [...links].slice(1)) {
       const lan = await Lan.create([], link);
       await lan.plug(host.namespace, link);
-      lans.push(lan);
+      lans.set(variant, lan);
     }
     await startFloor(host, links.get(FLOOR) ?? 'lan0');
     return new Stand(site, lans, links);
@@ -66,7 +70,12 @@ export class Stand {
 
   async close(): Promise<void> {
     await this.#site.close();
-    for (const { namespace } of this.#lans) await namespace.delete();
+    for (const { namespace } of this.#lans.values()) await namespace.delete();
+  }
+
+  /** Kea, on the LAN of the variant that has its addresses by DHCP; the caller stops it. */
+  async serveDhcp(): Promise<DhcpServer> {
+    return DhcpServer.plug(this.#lans.get(DHCP) as Lan, 'kea', 'kea', DHCP_PLAN);
   }
 
   /** Makes a network of the variant on its own parent. */
@@ -97,7 +106,7 @@ export async function createNetwork(
   { driver, ipam, options }: Variant,
   { name, subnet, parent }: { name: string; subnet: string; parent: string },
 ): Promise<void> {
-  const IPAM = { Driver: ipam, Config: [{ Subnet: subnet }] };
+  const IPAM = { Driver: ipam, Config: ipam === 'null' ? [] : [{ Subnet: subnet }] };
   await engine.api('POST', '/networks/create', { Name: name, Driver: driver, IPAM, Options: { parent, ...options } });
 }
 
