@@ -7,7 +7,7 @@
  */
 import assert from 'node:assert/strict';
 import { DatabaseSync } from 'node:sqlite';
-import type { Lease, Network, Pool } from '../../src/model.ts';
+import type { Lease, Network, Pool, Tenancy } from '../../src/model.ts';
 import type { WrittenEndpoint } from '../../src/store/codec.ts';
 import type { Engine } from './engine.ts';
 import type { Host } from './host.ts';
@@ -28,6 +28,7 @@ interface Records {
   readonly endpoints: WrittenEndpoint[];
   readonly pools: Pool[];
   readonly leases: Lease[];
+  readonly tenancies: Tenancy[];
 }
 
 interface Link {
@@ -144,6 +145,7 @@ export function readRecords(stateFile: string): Records {
       endpoints: all<WrittenEndpoint>('endpoint'),
       pools: all<Pool>('pool'),
       leases: all<Lease>('lease'),
+      tenancies: all<Tenancy>('tenancy'),
     };
   } finally {
     database.close();

@@ -5,7 +5,7 @@
  * on after each kill, and the steps of the start and of the collector are left out. What needs a VLAN runs at level `vlan`,
  * where the table cannot be written. The file's own network namespace is the host:
  *
- *     lan0 ── veth ── lan1 in neighbour, another host        box: a container's namespace
+ *     lan0 ── veth ── lan1 in neighbour, another host with a DHCP server        box: a container's namespace
  */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -14,9 +14,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { bundle } from '../lab/bundle.ts';
+import { type DhcpPlace, type DhcpPlan, DhcpServer } from '../lab/dhcpserver.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { EtcdCluster } from '../lab/etcd.ts';
 import { readRecords } from '../lab/invariant.ts';
+import { withoutDhcp } from '../lab/packages.ts';
 import { until } from '../lab/patience.ts';
 import { isInVlanKernel } from '../lab/uml.ts';
 import type { Order, Report } from '../lab/mortal.ts';
@@ -44,6 +46,9 @@ const FURNISHED = { parent: 'lan0', host_access: 'true', promisc: 'true' };
 const TAGGED = { parent: 'lan0', vlan: '50' };
 /** The LAN is asked about each address. */
 const PROBED = { parent: 'lan0', probe: 'fast' };
+/** Its addresses are those of the neighbour's DHCP server. */
+const LEASED = { parent: 'lan0', source: 'dhcp' };
+const DHCP_PLAN: DhcpPlan = { address: '10.8.0.1/24', range: ['10.8.0.100', '10.8.0.150'], leaseSeconds: 3600 };
 /** Another IPAM's. */
 const FOREIGN_SPACE = 'LocalDefault';
 /** Where etcd has what the hosts have. */
@@ -54,6 +59,8 @@ const LOWEST = '10.9.0.1/24';
 const SETTLE_TIMEOUT_MS = 20_000;
 /** The collector's longest wait is minutes; who waits longer waits for ever. */
 const FOR_EVER_MS = 20 * 60_000;
+
+const NEIGHBOUR: DhcpPlace = { enter: (argv) => ['nsenter', '--net=/run/netns/neighbour', ...argv] };
 
 const ip = (words: string) => execFileSync('ip', words.split(' '), { encoding: 'utf8' });
 const batch = (lines: string[], ...flags: string[]) =>
@@ -107,8 +114,8 @@ class Host {
   /** Without anything: by the engine's calls, else by force. */
   async clear(): Promise<void> {
     // Who has an address is remembered.
-    const isRemembered = ip('-n neighbour -4 address').includes('inet');
-    ip('-n neighbour -4 address flush dev lan1');
+    const isRemembered = ip('-n neighbour -4 address').includes(LOWEST);
+    ip('-n neighbour -4 address flush dev lan1 to 10.9.0.0/24');
     if (this.#serving?.isRunning() && !isRemembered) {
       await this.deleteEndpoint();
       await this.releaseAddresses();
@@ -164,6 +171,15 @@ class Host {
       PoolID: this.#poolIds[family],
       Address: FAMILIES[family]?.gateway,
       Options: { RequestAddressType: 'com.docker.network.gateway' },
+    });
+  }
+
+  /** With `--ipam-driver null`. */
+  async createNullNetwork(options: Record<string, string>): Promise<void> {
+    await this.#ask('NetworkDriver.CreateNetwork', {
+      NetworkID: NETWORK,
+      Options: { 'com.docker.network.generic': options },
+      IPv4Data: [{ AddressSpace: 'null', Pool: '0.0.0.0/0' }],
     });
   }
 
@@ -251,7 +267,7 @@ class Host {
     const links = readLinks();
     const probes = links.flatMap(({ ifname, ifalias }) => (ifalias === 'tsmacvlan probe' ? [ifname] : []));
     if (!this.serving.isRunning()) this.#leftProbes = probes;
-    const { networks, endpoints, pools, leases } = readRecords(join(this.#directory, 'state/tsmacvlan.db'));
+    const { networks, endpoints, pools, leases, tenancies } = readRecords(join(this.#directory, 'state/tsmacvlan.db'));
     const tied = (isTied: boolean) => (isTied ? '' : ' tied to nothing');
     const words = [
       ...networks.map(() => 'network'),
@@ -260,6 +276,8 @@ class Host {
       ...leases.map(({ kind, endpointId }) =>
         kind === 'container' ? `lease${tied(endpointId !== null)}` : `lease of the ${kind}`,
       ),
+      // What is aside is kept for the next start of the container, until the network goes.
+      ...tenancies.flatMap(({ state }) => (state === 'aside' ? [] : [`tenancy \`${state}\``])),
       ...[...(claims ?? '').matchAll(/"kind":"(\w+)"/g)].map(([, kind]) =>
         kind === 'container' ? 'claim' : `claim of the ${kind}`,
       ),
@@ -323,6 +341,8 @@ interface Plan {
   readonly options: Record<string, string>;
   /** Another IPAM gives the addresses. */
   readonly isForeign?: true;
+  /** A DHCP server gives them. */
+  readonly isLeased?: true;
 }
 
 interface Scenario {
@@ -360,7 +380,8 @@ async function detach(host: Host): Promise<void> {
   await host.leave();
 }
 
-async function build(host: Host, { options, isForeign }: Plan): Promise<void> {
+async function build(host: Host, { options, isForeign, isLeased }: Plan): Promise<void> {
+  if (isLeased) return host.createNullNetwork(options);
   if (isForeign) return host.createNetwork(options, FOREIGN_SPACE);
   await host.plan();
   await host.createNetwork(options);
@@ -467,6 +488,14 @@ const CALLS: readonly Scenario[] = [
     react: nothing,
   },
   {
+    call: 'CreateEndpoint (address of a DHCP server)',
+    network: { options: LEASED, isLeased: true },
+    prepare: nothing,
+    act: armed((host) => host.createEndpoint([])),
+    reaction: '',
+    react: nothing,
+  },
+  {
     call: 'Join',
     network: { options: FURNISHED },
     async prepare(host) {
@@ -498,6 +527,19 @@ const CALLS: readonly Scenario[] = [
       ...both('ReleaseAddress', (host, family) => host.releaseAddress(family)),
     }),
   ),
+  {
+    call: 'DeleteEndpoint (address of a DHCP server)',
+    network: { options: LEASED, isLeased: true },
+    async prepare(host) {
+      await host.createEndpoint([]);
+      await host.join();
+      host.enter();
+      await detach(host);
+    },
+    act: armed((host) => host.deleteEndpoint()),
+    reaction: '',
+    react: nothing,
+  },
   {
     call: 'ReleaseAddress',
     network: { options: FURNISHED },
@@ -539,6 +581,17 @@ const CALLS: readonly Scenario[] = [
       react: nothing,
     }),
   ),
+  {
+    call: 'DeleteNetwork (addresses of a DHCP server)',
+    async prepare(host) {
+      await build(host, { options: LEASED, isLeased: true });
+      await host.createEndpoint([]);
+      await host.deleteEndpoint();
+    },
+    act: armed((host) => host.deleteNetwork()),
+    reaction: '',
+    react: nothing,
+  },
   {
     call: 'the start itself',
     isLong: true,
@@ -784,6 +837,7 @@ describe('kill -9 after every single step', { skip: outsideLab(), timeout: 900_0
   };
   const written = readTable();
   let etcd: EtcdCluster | undefined;
+  let dhcp: DhcpServer | undefined;
   let program: string;
   let host: Host;
 
@@ -795,11 +849,15 @@ describe('kill -9 after every single step', { skip: outsideLab(), timeout: 900_0
     ip('link set lan0 up');
     ip('link set lan1 netns neighbour');
     ip('-n neighbour link set lan1 up');
+    if (withoutDhcp()) return;
+    ip(`-n neighbour address add ${DHCP_PLAN.address} dev lan1`);
+    dhcp = await DhcpServer.start(NEIGHBOUR, 'udhcpd', DHCP_PLAN, 'lan1');
   });
 
   after(async () => {
     await host.stop('SIGKILL');
     await etcd?.stop();
+    await dhcp?.stop();
     for (const directory of directories) rmSync(directory, { recursive: true });
     if (IS_WRITING) writeTable(written);
   });
@@ -807,6 +865,7 @@ describe('kill -9 after every single step', { skip: outsideLab(), timeout: 900_0
   for (const scenario of SCENARIOS.filter(({ isLong }) => IS_LONG || isLong === undefined)) {
     test(scenario.call, async (t) => {
       if (scenario.needsVlan && !canHaveVlans()) return t.skip('this kernel has no VLANs');
+      if (scenario.call.includes('DHCP') && dhcp === undefined) return t.skip(String(withoutDhcp()));
       if (scenario.isShared && etcd === undefined) {
         await host.stop('SIGKILL');
         etcd = await EtcdCluster.start({ directory: scratch() });
