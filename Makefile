@@ -14,7 +14,7 @@ PINNED := $(RUNTIME)/.package-lock.json
 DOCUMENT_TOOLS := site/node_modules/.package-lock.json
 READY := $(if $(NODE_IS_OLD),$(PINNED)) node_modules/.package-lock.json
 
-.PHONY: help build check watch unit test-netns test-docker test durations lifecycle parity sim sim-reverted kills crashes backups claims owners scale fuzz soak outages reboots squatters races swarm-long demo screenshots bench clean tables proto site single plugin plugin-enable push install uninstall release sign
+.PHONY: help build check watch unit test-netns test-docker test durations lifecycle parity sim sim-reverted kills crashes backups claims owners scale fuzz soak outages reboots squatters races renewals swarm-long demo screenshots bench clean tables proto site single plugin plugin-enable push install uninstall release sign
 
 # The managed plugin's name on this engine. With any tag but `latest`, `-d tsmacvlan` works too (docs/install.md).
 PLUGIN ?= tsmacvlan:lan
@@ -108,6 +108,10 @@ squatters: build $(PINNED) ## ROUNDS=100 strangers of each kind on the LAN, and 
 
 races: build $(PINNED) ## RACES=200 starts at the same time on two hosts, on each of two engines (root)
 	FILE_MINUTES=60 RACES=$(or $(RACES),200) node test/run.ts test/docker/conflicts.test.ts
+
+renewals: build $(PINNED) ## MINUTES=60 of DHCP leases of 20 s with CONTAINERS=20 (root)
+	FILE_MINUTES=$$(($(or $(MINUTES),60) + 15)) DHCP_MINUTES=$(or $(MINUTES),60) DHCP_CONTAINERS=$(or $(CONTAINERS),20) \
+	  node test/run.ts test/netns/dhcp-renewals.test.ts
 
 swarm-long: build $(PINNED) ## a service on a swarm: 30 replicas, then 5 and 60 by turns, ROUNDS=10 times (root)
 	ROUNDS=$(or $(ROUNDS),10) MANY=$(or $(MANY),60) FILE_MINUTES=90 node test/run.ts test/swarm/scale.test.ts

@@ -105,7 +105,13 @@ const NEED_CALM: ReadonlySet<string> = new Set(
 /** What a file needs beside what its level does. */
 const ALSO_NEEDED: Readonly<Record<string, readonly Download[]>> = {
   [join('docker', 'page.test.ts')]: ['browser'],
+  [join('netns', 'crash-points.test.ts')]: ['dhcp'],
   [join('netns', 'dhcp-servers.test.ts')]: ['dhcp'],
+  [join('netns', 'dhcp-exchange.test.ts')]: ['dhcp'],
+  [join('netns', 'dhcp-renewals.test.ts')]: ['dhcp'],
+  [join('netns', 'dhcp-lan.test.ts')]: ['dhcp'],
+  [join('netns', 'dhcp.test.ts')]: ['dhcp'],
+  [join('docker', 'dhcp.test.ts')]: ['dhcp'],
 };
 
 /** Lines that a file prints for people to see although it passed, such as an engine that died of a fault of its own. */

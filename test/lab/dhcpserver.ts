@@ -76,6 +76,8 @@ export class DhcpServer {
   /** The server's own. */
   readonly address: string;
   readonly #place: DhcpPlace;
+  /** That was made for it alone. */
+  #namespace: Namespace | undefined;
   readonly #plan: Plan;
   readonly #program: Program;
   #process: ChildProcess | undefined;
@@ -95,7 +97,9 @@ export class DhcpServer {
     const namespace = await Namespace.create(name);
     await lan.plug(namespace);
     await namespace.ip(`address add ${plan.address} dev lan0`);
-    return DhcpServer.start(namespace, kind, plan);
+    const server = await DhcpServer.start(namespace, kind, plan);
+    server.#namespace = namespace;
+    return server;
   }
 
   /** Where there is a link with the plan's address already. Answers when it listens. */
@@ -114,6 +118,12 @@ export class DhcpServer {
     if (child === undefined || !isRunning(child)) return;
     child.kill(signal);
     await once(child, 'exit');
+  }
+
+  /** Stops it for good; who was plugged in has no address on the LAN any more. */
+  async unplug(): Promise<void> {
+    await this.stop();
+    await this.#namespace?.delete();
   }
 
   /** Starts it, ended before when it runs; its leases are what its file says. */

@@ -46,7 +46,7 @@ describe('the DHCP client on real links', { skip: outsideLab() || withoutDhcp(),
     wires = new DhcpWires({ links, sendOn: (where, frame) => prober.sendOn(where, frame), clock: systemClock });
   });
 
-  afterEach(() => server?.stop());
+  afterEach(() => server?.unplug());
 
   after(async () => {
     wires.close();

@@ -33,7 +33,7 @@ describe('DHCP servers of the lab', { skip: outsideLab() || withoutDhcp(), timeo
     client = await PlainClient.plug(lan, 'client');
   });
 
-  afterEach(() => server?.stop());
+  afterEach(() => server?.unplug());
 
   after(() => lan.namespace.delete());
 
