@@ -587,6 +587,7 @@ const CALLS: readonly Scenario[] = [
       await build(host, { options: LEASED, isLeased: true });
       await host.createEndpoint([]);
       await host.deleteEndpoint();
+      await host.settled();
     },
     act: armed((host) => host.deleteNetwork()),
     reaction: '',
