@@ -135,7 +135,7 @@ async function startWithStore(given: Settings, plainLog: Log, store: Store, look
     endpoints,
     links,
     lan: new EndpointLan(lan, guesses, settings, log),
-    dhcp: new DhcpClient({ links, lan, timeout: settings.dhcpTimeout }),
+    dhcp: new DhcpClient({ links, lan, timeout: settings.dhcpTimeout, log }),
     hostAddresses: ipam,
     parentAliases: settings.parents,
     log,

@@ -3,6 +3,7 @@ import { type Address, formatAddress, prefixOf } from '../../address.ts';
 import { backgroundClock, type Clock } from '../../clock.ts';
 import * as errors from '../../errors.ts';
 import type { Links } from '../../kernel/link.ts';
+import type { Log } from '../../log.ts';
 import type { Segment } from '../../model.ts';
 import type { CallLimit } from '../../requests.ts';
 import { encodeDhcp } from '../frames/dhcp.ts';
@@ -18,6 +19,7 @@ export interface DhcpClientParts {
   readonly lan: Pick<Lan, 'check' | 'release' | 'sendOn'>;
   /** Seconds for which a start waits for a server. */
   readonly timeout: number;
+  readonly log: Log;
   readonly clock?: Clock;
   /** 0 to 1, as Math.random. */
   readonly random?: () => number;
@@ -82,8 +84,14 @@ export class DhcpClient {
     const controller = new AbortController();
     this.#kept.set(id, controller);
     const context = { ...this.#context(segment), signal: controller.signal, wallMs: () => Date.now(), ...told };
-    // It ends with its signal alone.
-    keepLease(asker, dated, context).catch(() => undefined);
+    keepLease(asker, dated, context).catch((error: unknown) => {
+      if (controller.signal.aborted) return;
+      const container = { endpoint: id, macAddress: asker.macAddress };
+      this.#parts.log.error('the lease is not renewed any more; restart the container', {
+        ...container,
+        error: String(error),
+      });
+    });
   }
 
   /** The container is gone: nobody renews its lease. */

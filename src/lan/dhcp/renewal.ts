@@ -53,6 +53,8 @@ const LEAST_PAUSE_OF_SHORT_MS = 10_000;
 const SHORT_MS = 600_000;
 /** The clocks are looked at as often: a host that slept finds its leases older than it counted. */
 const LONGEST_SLEEP_MS = 600_000;
+/** Each renewal is a write to the disk: a server that wants one each second, of each container, gets one in five. */
+const LEAST_T1_MS = 5000;
 const REFUSED_AGAIN_MS = 10_000;
 const LOST_AGAIN_MS = 60_000;
 
@@ -201,7 +203,8 @@ function spanOf({ leaseSeconds, t1Seconds, t2Seconds }: DhcpLease): Span {
   const usual = { t1: leaseSeconds / 2, t2: leaseSeconds * 0.875 };
   const said = { t1: t1Seconds ?? usual.t1, t2: t2Seconds ?? usual.t2 };
   const { t1, t2 } = said.t1 > 0 && said.t1 <= said.t2 && said.t2 <= leaseSeconds ? said : usual;
-  return { t1Ms: t1 * 1000, t2Ms: t2 * 1000, endMs: leaseSeconds * 1000 };
+  const t1Ms = Math.max(t1 * 1000, LEAST_T1_MS);
+  return { t1Ms, t2Ms: Math.max(t2 * 1000, t1Ms), endMs: Math.max(leaseSeconds * 1000, t1Ms) };
 }
 
 function between(value: number, least: number, most: number): number {

@@ -214,6 +214,15 @@ test('leases of seconds are kept too', options, async () => {
   assert.deepEqual(one.lost, []);
 });
 
+test('a server that wants to be asked each second is asked each five, and the lease is kept', options, async () => {
+  for (const short of [{ leaseSeconds: 1 }, { leaseSeconds: 3600, t1Seconds: 1, t2Seconds: 2 }]) {
+    const one = new Kept([server({ offers: [OURS], ...short })], short);
+    await one.live(121);
+    assert.ok(one.kept.length >= 20 && one.kept.length <= 26, `${one.kept.length} times`);
+    assert.deepEqual(one.lost, []);
+  }
+});
+
 test('only the address of the container counts', options, async () => {
   const odd: Server = (heard, lan) => server({ offers: [OURS] })({ ...heard, address: '192.168.77.66' }, lan);
   const one = new Kept([odd]);
