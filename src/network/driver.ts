@@ -233,7 +233,9 @@ export class NetworkDriver implements LeakSource {
   }
 
   async #make(request: EndpointRequest, network: Network, parent: Link, claim: MacClaim | null): Promise<Endpoint> {
-    const { endpoint, isMacChosen } = await this.#newcomers.expect(request, network, parent, claim);
+    const { wanted, isMacChosen } = await this.#newcomers.expect(request, network, parent, claim);
+    // Nothing is awaited until it arrives: of two that come at once the second sees the first.
+    const endpoint = this.#occupants.admit(wanted, network, parent, isMacChosen);
     try {
       await this.#endpoints.arrive(endpoint, () => this.#attach(network, parent, endpoint, isMacChosen, request.limit));
     } catch (error) {

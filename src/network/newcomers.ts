@@ -19,9 +19,9 @@ export interface NewcomersParts {
   readonly now: () => Date;
 }
 
-/** An endpoint that nobody is in the way of. `isMacChosen`: no other MAC address will do. */
+/** An endpoint that Occupants.admit() judges next. `isMacChosen`: no other MAC address will do. */
 export interface Newcomer {
-  readonly endpoint: Endpoint;
+  readonly wanted: Endpoint;
   readonly isMacChosen: boolean;
 }
 
@@ -49,7 +49,7 @@ export class Newcomers {
     await lan.check(network, wanted, limit);
     // Others may have begun to leave meanwhile.
     await occupants.awaitDepartures(wanted, network.options);
-    return { endpoint: occupants.admit(wanted, network, parent, isMacChosen), isMacChosen };
+    return { wanted, isMacChosen };
   }
 
   /** Nothing is sent for a MAC address that is in use. */
