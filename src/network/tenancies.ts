@@ -13,7 +13,7 @@ import type { Log } from '../log.ts';
 import { type Endpoint, type InterfaceAddress, type Network, type Segment, type Tenancy, segmentOf } from '../model.ts';
 import type { CallLimit, EndpointRequest } from '../requests.ts';
 import { type Store, tenancyKey } from '../store/store.ts';
-import { describe, findDead } from './dead.ts';
+import { describe } from './dead.ts';
 import type { Endpoints } from './endpoints.ts';
 import { derivedMac, hostnameMac, readHostname, readMac, readWish } from './request.ts';
 import { type LeasedRoutes, addressOf, bare, leaseIn, recordOf, routesOf } from './tenancyrecord.ts';
@@ -28,7 +28,7 @@ export interface TenanciesParts {
   readonly endpoints: Endpoints;
   readonly links: Links;
   readonly dhcp: LeaseSource;
-  readonly witness: Pick<Witness, 'isGone'>;
+  readonly witness: Pick<Witness, 'isGone' | 'look'>;
   readonly log: Log;
   readonly now: () => Date;
 }
@@ -38,6 +38,8 @@ export interface MacClaim extends Pick<Tenancy, 'parent' | 'macAddress' | 'owner
   readonly endpointId: string;
   /** No other address will do; null where any does. */
   readonly wish: string | null;
+  /** Of the call that makes the endpoint. */
+  readonly limit: CallLimit;
 }
 
 /** Containers of one host that share a `hostname=`. */
@@ -91,9 +93,9 @@ export class Tenancies {
   }
 
   /** The address that the server gives; recorded when it is answered. Throws DHCP_SILENT and the other refusals. */
-  async lease(claim: MacClaim, network: Network, limit: CallLimit): Promise<InterfaceAddress> {
+  async lease(claim: MacClaim, network: Network): Promise<InterfaceAddress> {
     const { store, dhcp, now } = this.#parts;
-    const { parent, macAddress, owner, hostname, endpointId } = claim;
+    const { parent, macAddress, owner, hostname, endpointId, limit } = claim;
     const known = await store.tenancies.get(tenancyKey(claim));
     const last = known && leaseIn(known)?.lease.address;
     const wish = parseAddress(claim.wish ?? '') ?? null;
@@ -190,7 +192,7 @@ export class Tenancies {
   async #claim(request: EndpointRequest, network: Network, parent: Link): Promise<MacClaim> {
     const hostname = readHostname(request.hostname);
     const wish = readWish(request.wishedAddress);
-    const base = { parent: parent.name, hostname, wish, endpointId: request.endpointId };
+    const base = { parent: parent.name, hostname, wish, endpointId: request.endpointId, limit: request.limit };
     if (network.options.mode === 'passthru')
       return this.#exclusive({ ...base, macAddress: await this.#macOfParent(request, parent), owner: 'parent' });
     if (request.macAddress !== null)
@@ -238,12 +240,13 @@ export class Tenancies {
       ({ owner, parent }) => owner === null && parent === base.parent,
     );
     const recent = known.toSorted((a, b) => b.changedAt.localeCompare(a.changedAt));
-    const isFree = ({ endpointId }: Tenancy) => {
+    const isAside = ({ endpointId }: Tenancy) => {
       const endpoint = this.#parts.endpoints.get(endpointId ?? '');
       return endpoint === undefined || endpoint.state === 'deleting';
     };
-    const aside = await this.#firstUnused(base, recent.filter(isFree));
-    const claim = aside ?? (await this.#firstUnused(base, await this.#deserted(recent, network)));
+    const aside = await this.#firstUnused(base, recent.filter(isAside));
+    // An engine that was killed tells nobody of the containers that went with it.
+    const claim = aside ?? (await this.#firstUnused(base, recent));
     if (claim !== undefined) return claim;
     const macAddress = derivedMac(network.options.macPrefix, [], { networkId: network.id, count: 0 });
     return this.#exclusive({ ...base, macAddress, owner: null });
@@ -260,29 +263,28 @@ export class Tenancies {
     return undefined;
   }
 
-  /** An engine that was killed tells nobody of the containers that went with it. */
-  async #deserted(tenancies: readonly Tenancy[], network: Network): Promise<Tenancy[]> {
-    const { links, endpoints } = this.#parts;
-    const holders = tenancies.flatMap(({ endpointId }) => endpoints.get(endpointId ?? '') ?? []);
-    if (holders.length === 0) return [];
-    const dead = new Set((await findDead(links, holders, [network], endpoints)).map(({ endpoint }) => endpoint.id));
-    return tenancies.filter(({ endpointId }) => dead.has(endpointId ?? ''));
-  }
-
   /** Undefined where another start has it, or a container that is alive. */
   async #unlessUsed(claim: MacClaim): Promise<MacClaim | undefined> {
-    const { endpoints, witness } = this.#parts;
-    const { parent, macAddress, endpointId } = claim;
+    const { parent, macAddress, endpointId, limit } = claim;
     const key = tenancyKey(claim);
     if (this.#claimed.has(key)) return undefined;
     // Before anything is awaited: of two that come at once the second sees the first.
     this.#claimed.set(key, endpointId);
-    for (const other of endpoints.withMac(parent, macAddress)) {
-      if (other.state === 'deleting' || (endpoints.isRecorded(other) && (await witness.isGone(other, null)))) continue;
+    for (const other of this.#parts.endpoints.withMac(parent, macAddress)) {
+      if (!(await this.#isAlive(other, limit))) continue;
       this.#claimed.delete(key);
       return undefined;
     }
     return claim;
+  }
+
+  /** A container that is seen is not waited for, and one whose namespace is ending is. */
+  async #isAlive(endpoint: Endpoint, limit: CallLimit): Promise<boolean> {
+    const { endpoints, witness } = this.#parts;
+    if (endpoint.state === 'deleting') return false;
+    if (!endpoints.isRecorded(endpoint)) return true;
+    const seen = await witness.look(endpoint);
+    return seen === 'present' || (seen === 'unsettled' && !(await witness.isGone(endpoint, limit)));
   }
 
   // --- records ------------------------------------------------------------------------------------------------------
