@@ -88,6 +88,8 @@ describe('systemd service', { skip: outsideLab(), timeout: 700_000 }, () => {
     await docker('run', '-d', '--name', 'steady', '--net', 'lan', 'busybox', 'ping', '-i', '0.2', '192.0.2.254');
     await machine.must('systemctl', 'restart', 'tsmacvlan');
     await docker('run', '--rm', '--net', 'lan', 'busybox', 'true');
+    // Its link goes when the command has ended.
+    await until(async () => (await linksOfHost()).every((name) => !/^tsm[^h]/.test(name)));
   });
 
   test('a second daemon is refused, whatever its paths and whoever starts it, and the first one has all its links', async () => {
