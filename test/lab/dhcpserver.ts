@@ -120,10 +120,12 @@ export class DhcpServer {
     await once(child, 'exit');
   }
 
-  /** Stops it for good; who was plugged in has no address on the LAN any more. */
+  /** Stops it for good; who was plugged in has no address on the LAN any more. May be called again. */
   async unplug(): Promise<void> {
     await this.stop();
-    await this.#namespace?.delete();
+    const namespace = this.#namespace;
+    this.#namespace = undefined;
+    await namespace?.delete();
   }
 
   /** Starts it, ended before when it runs; its leases are what its file says. */

@@ -46,10 +46,7 @@ describe('the DHCP client on real links', { skip: outsideLab() || withoutDhcp(),
     wires = new DhcpWires({ links, sendOn: (where, frame) => prober.sendOn(where, frame), clock: systemClock });
   });
 
-  afterEach(async () => {
-    await server?.unplug();
-    server = undefined;
-  });
+  afterEach(() => server?.unplug());
 
   after(async () => {
     wires.close();
