@@ -4,9 +4,14 @@
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { mkdirSync, readFileSync } from 'node:fs';
+import { dirname, join, relative } from 'node:path';
 import { styleText } from 'node:util';
+import { LAB } from '../plugin/debian.ts';
 import { isProbeMac, isStandbyMac } from '../src/lan/frames/mac.ts';
+import { LabBrowser, withoutBrowser } from './lab/browser.ts';
 import { Capture, type Frame } from './lab/capture.ts';
+import type { Result } from './lab/command.ts';
 import { attachment } from './lab/container.ts';
 import { enclose, obstacle, removeCgroups } from './lab/enclosure.ts';
 import { lastOf, leftovers } from './lab/invariant.ts';
@@ -19,6 +24,9 @@ const ROUTER = '192.168.50.1';
 /** A machine of somebody else's, with an address in the middle of what host "one" gives out. */
 const PRINTER = { address: '192.168.50.65', macAddress: '3c:22:fb:10:aa:01' };
 const NETWORK = `docker network create -d tsmacvlan --ipam-driver tsmacvlan --subnet 192.168.50.0/24 --gateway ${ROUTER} -o parent=lan0`;
+
+/** Where the browser's picture of the page stays after all of this is gone. */
+const SCREENSHOT = join(LAB, 'demo/map.png');
 
 const failures: string[] = [];
 
@@ -132,10 +140,11 @@ async function tell(): Promise<number> {
   );
 
   chapter('The picture');
+  const browser = withoutBrowser() === false ? openBrowser(one) : null;
   for (const machine of [one, two]) await draw(machine);
 
   chapter('Somebody takes the address of a container that runs');
-  await steal(one, printer, cache.IPAddress);
+  const page = await steal(one, printer, cache.IPAddress);
 
   chapter('A mistake');
   await mistyped(
@@ -144,6 +153,9 @@ async function tell(): Promise<number> {
     /parent interface "lan9" does not exist on this host/,
   );
   await mistyped(two, `docker run --rm --network lan --ip ${db.IPAddress} busybox true`, /is used by endpoint/);
+
+  chapter('The page');
+  await photograph(one, page, browser);
 
   chapter('And away again');
   await typed(one, 'docker rm -f web cache');
@@ -195,8 +207,49 @@ async function plugPrinter(lan: Lan): Promise<Namespace> {
   return printer;
 }
 
-/** The printer gets another address by mistake, and speaks; `tsmacvlan watch` runs meanwhile. */
-async function steal(machine: Machine, printer: Namespace, address: string): Promise<void> {
+/** It starts while the hosts do other things. What keeps it from that is said where it is wanted. */
+function openBrowser({ host }: Machine): Promise<LabBrowser> {
+  const opened = LabBrowser.open(host.namespace);
+  opened.catch(() => undefined);
+  return opened;
+}
+
+/** Writes the page beside what follows; resolves with its file and what the command said. */
+function writePage({ host, plugin }: Machine): { readonly file: string; readonly written: Promise<Result> } {
+  const file = join(host.directory, 'map.html');
+  return { file, written: plugin.commandInside('map', '--html', file) };
+}
+
+/** What a browser shows of it, as a file of this machine. */
+async function photograph(
+  { host }: Machine,
+  { file, written }: ReturnType<typeof writePage>,
+  browser: Promise<LabBrowser> | null,
+): Promise<void> {
+  prompt(host.name, 'tsmacvlan map --html map.html');
+  const { code, stderr } = await written;
+  if (code !== 0) say(indent(stderr));
+  const html = code === 0 ? readFileSync(file, 'utf8') : '';
+  claim(
+    'the page has the containers, and who has an address too',
+    html.includes('also used by') && html.includes('cache'),
+  );
+  if (browser === null) return say('    (a browser would show it here; make test-docker fetches one)');
+  const open = await browser;
+  const page = await open.browser.newPage({ viewport: { width: 1280, height: 720 } });
+  await page.goto(`file://${file}`);
+  await page.getByText('also used by').first().waitFor();
+  mkdirSync(dirname(SCREENSHOT), { recursive: true });
+  await page.screenshot({ path: SCREENSHOT, fullPage: true });
+  await open.close();
+  say(`    in a browser: ${relative(process.cwd(), SCREENSHOT)}`);
+}
+
+/**
+ * The printer gets another address by mistake, and speaks; `tsmacvlan watch` runs meanwhile. Resolves with the page of that moment,
+ * as it is written.
+ */
+async function steal(machine: Machine, printer: Namespace, address: string): Promise<ReturnType<typeof writePage>> {
   const { host, plugin } = machine;
   prompt(host.name, 'tsmacvlan watch');
   const [program = '', ...words] = host.enter(plugin.commandLine('watch'));
@@ -211,8 +264,10 @@ async function steal(machine: Machine, printer: Namespace, address: string): Pro
   process.kill(-(watching.pid ?? 0), 'SIGINT');
   say(indent(said.split('\n').find((line) => line.includes(address)) ?? ''));
   claim('the watch names the container, and who has its address too', isSeen);
+  const page = writePage(machine);
   await command(machine, 'map', new RegExp(`cache.*also used by ${PRINTER.macAddress}`, 'i'));
   await printer.ip(`address del ${address}/24 dev lan0`);
+  return page;
 }
 
 async function command({ host, plugin }: Machine, words: string, expected: RegExp): Promise<void> {
