@@ -5,6 +5,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync, readFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { dirname, join, relative } from 'node:path';
 import { styleText } from 'node:util';
 import { LAB } from '../plugin/debian.ts';
@@ -215,8 +216,9 @@ function openBrowser({ host }: Machine): Promise<LabBrowser> {
 }
 
 /** Writes the page beside what follows; resolves with its file and what the command said. */
-function writePage({ host, plugin }: Machine): { readonly file: string; readonly written: Promise<Result> } {
-  const file = join(host.directory, 'map.html');
+function writePage({ plugin }: Machine): { readonly file: string; readonly written: Promise<Result> } {
+  // /run is the host's own, /tmp is not.
+  const file = join(tmpdir(), `tsmacvlan-demo-${process.pid}.html`);
   return { file, written: plugin.commandInside('map', '--html', file) };
 }
 
