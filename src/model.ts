@@ -193,7 +193,7 @@ export interface Pool {
 
 /** A pool in the hands of a swarm's managers (ipam/swarm.ts). */
 export interface SwarmAllocation {
-  /** Counts the leaders who claimed anew what is in use. */
+  /** Counts the leaders who claimed again what is in use. */
   readonly round: number;
   /** Ids of swarm networks, each with the round in which it was allocated last. */
   readonly networks: Readonly<Record<string, number>>;

@@ -43,7 +43,7 @@ export interface AllocationRequest extends Pick<NetworkRequest, 'networkId' | 'o
   readonly isRepeated: boolean;
 }
 
-/** GwAllocCheck: whether a gateway that nobody named shall be reserved for such a network. */
+/** GwAllocCheck: whether a gateway that nobody named should be reserved for such a network. */
 export type GatewayCheck = Omit<NetworkRequest, 'networkId' | 'subnets'>;
 
 /** CreateEndpoint. */
@@ -60,9 +60,9 @@ export interface EndpointRequest {
   readonly interfaceName: string | null;
   /** `8080->80/tcp`; macvlan publishes nothing, so these are only warned about. */
   readonly publishedPorts: readonly string[];
-  /** Endpoint option `ip=`, as typed: the address that a DHCP server shall give; null for any. */
+  /** Endpoint option `ip=`, as typed: the address that a DHCP server should give; null for any. */
   readonly wishedAddress: string | null;
-  /** Endpoint option `hostname=`, as typed: what a DHCP server shall call the container; null for nothing. */
+  /** Endpoint option `hostname=`, as typed: what a DHCP server should call the container; null for nothing. */
   readonly hostname: string | null;
   readonly limit: CallLimit;
 }

@@ -5,7 +5,7 @@ interface Used<T> {
   readonly value: T;
 }
 
-/** A list with twice as many places as values is written anew, from so many on. */
+/** A list with twice as many places as values is written again, from so many on. */
 const LEAST = 64;
 
 /** Every operation takes the same time however many there are, put together over many. */

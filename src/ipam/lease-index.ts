@@ -51,7 +51,7 @@ export class LeaseIndex {
     if (kind !== 'container') this.#own.delete(formatAddress(address));
   }
 
-  /** Whatever the address was for: it is read anew. */
+  /** Whatever the address was for: it is read again. */
   forget(address: Address): void {
     for (const [id, { family }] of this.#pools) if (family === address.family) this.#remove(id, address);
     this.#own.delete(formatAddress(address));

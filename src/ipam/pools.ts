@@ -83,14 +83,14 @@ export class Pools {
   }
 
   /**
-   * Removes a pool that only seems to be in the way. Nodes of a swarm create their part of a network anew after each
+   * Removes a pool that only seems to be in the way. Nodes of a swarm create their part of a network again after each
    * start of the engine, without a release before. Other pools were left behind: see isAbandoned.
    */
   async #makeWay(pool: Pool, wanted: Pool, refusal: errors.PluginError): Promise<void> {
     const { index } = await this.#leases.realm(realmOf(pool));
     const isRenewed = pool.id === wanted.id && pool.networkId !== null && isOfSwarm(pool.networkId);
     if (!isRenewed && !(await this.#isAbandoned(pool, index.hasContainers(pool.id)))) throw refusal;
-    // In a renewed pool containers keep their leases; gateway and auxiliary addresses are asked for anew.
+    // In a renewed pool containers keep their leases; gateway and auxiliary addresses are asked for again.
     const addresses = isRenewed ? index.specialsOf(pool.id) : index.ofPool(pool.id);
     for (const address of addresses) await this.#leases.giveUp(address, realmOf(pool), pool.id);
     await this.#store.pools.remove(pool);
@@ -107,7 +107,7 @@ export class Pools {
     return !hasContainers;
   }
 
-  /** An engine that is started anew has forgotten its networks of a swarm, and asks for those it needs once more. */
+  /** An engine that is started again has forgotten its networks of a swarm, and asks for those it needs once more. */
   async #isForgotten(networkId: string): Promise<boolean> {
     if ((await this.#store.networks.get(networkId)) === undefined) return true;
     if (!isOfSwarm(networkId)) return false;

@@ -86,7 +86,7 @@ export class Realm {
     if (this.#refreshing !== undefined) this.#meanwhile.push(change);
   }
 
-  /** Reads anew what a failed write left in doubt. Throws as long as it cannot be read. */
+  /** Reads again what a failed write left in doubt. Throws as long as it cannot be read. */
   async settle(): Promise<void> {
     for (const [text, address] of this.#doubtful) {
       this.#doubtful.delete(text);

@@ -1,7 +1,7 @@
 /**
  * The next addresses of each pool in use, probed on the LAN ahead of need and then kept on standby (lan/standby.ts), so that
  * the usual container start waits for one short question, and many starts at once for one window together. Nothing is stored:
- * after a start of the daemon they are probed anew. What others want kept as well, as the network room does for containers that
+ * after a start of the daemon they are probed again. What others want kept as well, as the network room does for containers that
  * come back, is asked for and kept once: whoever lets go of it leaves it to the others (lan/standby.ts).
  *
  * A refill makes up for what was given two seconds later, a few addresses at a time. A batch goes out at once and as a whole,
@@ -58,7 +58,7 @@ const PAUSE_MS = 1000;
 const AT_ONCE = 8;
 /** How long a refill waits, so that a container that starts has the machine to itself first. */
 const REFILL_MS = 2000;
-/** Hosts that start together shall not probe together: each waits up to so long. */
+/** Hosts that start together should not probe together: each waits up to so long. */
 const START_SPREAD_MS = 3000;
 /** Whoever waits for an address waits so long at least, however late it is. */
 const LEAST_WAIT_MS = 50;

@@ -4,7 +4,7 @@
  * a look after drain() finds what a reading at that moment would find (watch.ts names what is told later).
  *
  * A namespace is read when it gets its number, since nothing was told of it before, and when it loses it, since the number
- * may be another's by then; all are read anew after events were lost. What is told while a namespace is read is
+ * may be another's by then; all are read again after events were lost. What is told while a namespace is read is
  * applied once more after that. An event tells all that counts of its link or address, so whichever of the two is older,
  * the last event that is applied makes it right.
  *

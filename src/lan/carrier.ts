@@ -1,6 +1,6 @@
 /**
  * What happens to the links below our LANs, as the kernel tells it: what is known of a LAN is void when the parent, or what
- * it stands on, was away. RFC 5227 2.1 wants addresses asked for anew when a link comes back or the host wakes from sleep.
+ * it stands on, was away. RFC 5227 2.1 wants addresses asked for again when a link comes back or the host wakes from sleep.
  *
  * A VLAN keeps its own state when its base loses its carrier for less than the kernel needs to tell of it, and one with
  * loose binding even when the base goes down (vlan_device_event, net/8021q/vlan.c). So the chain of links down to the

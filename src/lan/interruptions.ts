@@ -1,5 +1,5 @@
 /**
- * What interrupts our knowledge of a LAN, and what has to be asked anew then: carrier, links that go down or away, a switch
+ * What interrupts our knowledge of a LAN, and what has to be asked again then: carrier, links that go down or away, a switch
  * port that forwards late, a host that slept.
  */
 import { type Address, type Prefix, prefixOf } from '../address.ts';

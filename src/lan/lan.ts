@@ -216,7 +216,7 @@ export class Lan {
 
   /**
    * Something happened on this parent's LAN after which anybody may have any address: its carrier went, it was down, made
-   * anew, or the host slept. Nothing stays on standby there, and what is being asked is asked anew.
+   * again, or the host slept. Nothing stays on standby there, and what is being asked is asked again.
    */
   voidParent(parentName: string): void {
     this.#prober.outdate(parentName);

@@ -89,7 +89,7 @@ export class LastingConflicts {
     inquiry.silences = wasAsked && !isAnswered ? inquiry.silences + 1 : 0;
     inquiry.askAtMs = clock.nowMs() + (inquiry.silences > 0 ? UNANSWERED_MS : ANSWERED_MS);
     const isOver = inquiry.silences >= ENOUGH_SILENCE;
-    // It may be suspected anew by now.
+    // It may be suspected again by now.
     if ((isAnswered || isOver) && this.#suspected.get(keyOf(contest)) === contest)
       this.#suspected.delete(keyOf(contest));
     if (!isOver) return;

@@ -259,7 +259,7 @@ export class Prober {
 
   /**
    * Something happened on this parent's LAN after which anybody may have any address: what was found out counts no more.
-   * Nothing stays on standby or guarded, and what is being asked is asked anew.
+   * Nothing stays on standby or guarded, and what is being asked is asked again.
    */
   outdate(parentName: string): void {
     this.#filters.outdate(parentName);

@@ -117,7 +117,7 @@ export class Questions {
     return this.#takers.get(placeKey(place)) ?? null;
   }
 
-  /** The address is asked for anew, or not wanted any more. */
+  /** The address is asked for again, or not wanted any more. */
   forgetTaker(place: Place): void {
     this.#takers.delete(placeKey(place));
   }

@@ -7,7 +7,7 @@
  * back nothing but that; a container that has left it counts as one more for two minutes. It is over when nobody is left who
  * wants it, or for all of them at once: when a container is to get it, when somebody uses or wants it, when the LAN is gone.
  * A question belongs to who began it, until a container waits for it. When it ends with its owner, whose pool or network is gone, the
- * others who want the address ask anew.
+ * others who want the address ask again.
  */
 import { type Prefix, contains } from '../address.ts';
 import type { Clock } from '../clock.ts';

@@ -25,7 +25,7 @@ export class Announcements {
     this.#lan = lan;
   }
 
-  /** Announces the endpoint's addresses as soon as its link is in the container; one that starts again begins anew. */
+  /** Announces the endpoint's addresses as soon as its link is in the container; one that starts again begins again. */
   start(endpoint: Endpoint, network: Network): void {
     this.cancel(endpoint);
     const controller = new AbortController();

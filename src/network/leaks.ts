@@ -108,8 +108,8 @@ export class NetworkLeaks implements LeakSource {
   }
 
   /**
-   * An engine that is started anew has forgotten its networks of a swarm, and makes those that it needs once more. It starts
-   * this process anew with itself, since swarm takes managed plugins only. Of its other networks it releases the pools
+   * An engine that is started again has forgotten its networks of a swarm, and makes those that it needs once more. It starts
+   * this process again with itself, since swarm takes managed plugins only. Of its other networks it releases the pools
    * first, and forgets them then, whatever is answered (libnetwork network.go delete; controller.go NewNetwork undone).
    */
   async #whyForgotten(network: Network): Promise<string | undefined> {

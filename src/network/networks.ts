@@ -236,7 +236,7 @@ export class Networks {
   async #release({ parent, hostAddresses }: Network): Promise<void> {
     const { store, host, parents } = this.#parts;
     const others = await store.networks.list();
-    // Our link for asking the LAN would go by itself some seconds later; who looks now shall find the parent as it was.
+    // Our link for asking the LAN would go by itself some seconds later; who looks now should find the parent as it was.
     if (!others.some((other) => other.parent.name === parent.name)) this.#vacate(parent.name);
     await host.release({ parent, hostAddresses }, others);
     await parents.release(parent, others);

@@ -45,7 +45,7 @@ export class Conflicts {
     await this.#inTurn(async () => undefined);
   }
 
-  /** `times`: how often it was seen. What had ended begins anew. */
+  /** `times`: how often it was seen. What had ended begins again. */
   record(report: ConflictReport, times = 1): Promise<void> {
     return this.#inTurn(async () => {
       const key = conflictKey(report);

@@ -56,7 +56,7 @@ export const MIGRATIONS: readonly string[] = [
     record->>'changedAt' AS changed_at
     FROM endpoint_records;
   `,
-  // A conflict has a kind and an end. The record is written anew with its keys sorted, for the same reason.
+  // A conflict has a kind and an end. The record is written again with its keys sorted, for the same reason.
   `
   UPDATE conflict_records SET record = json_object('address', record->>'address', 'count', record->'count',
     'endedAt', NULL, 'firstSeenAt', record->>'firstSeenAt', 'hostLink', NULL, 'kind', 'address',

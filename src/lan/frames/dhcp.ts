@@ -25,7 +25,7 @@ interface DhcpClient {
   readonly xid: number;
   /** Since this client began to ask. */
   readonly seconds: number;
-  /** The name that the server shall know; null for none. */
+  /** The name that the server should know; null for none. */
   readonly hostname: string | null;
 }
 

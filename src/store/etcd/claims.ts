@@ -160,7 +160,7 @@ export class Registry {
   // --- claims -------------------------------------------------------------------------------------------------------
 
   /**
-   * Claims an address for this node. What it has already is claimed anew, so that no release that is still under way takes it
+   * Claims an address for this node. What it has already is claimed again, so that no release that is still under way takes it
    * away. `isLost`: none of the nodes is alive; asked only where the claim would be replaced.
    */
   async take(lease: string, kind: LeaseKind, isLost: (claim: Claim) => boolean, patienceMs?: number): Promise<Taken> {

@@ -52,7 +52,7 @@ export interface Login {
   readonly password: string;
 }
 
-/** How the members are reached. What is read of files is asked for anew each time, and throws a sentence where it cannot be read. */
+/** How the members are reached. What is read of files is asked for again each time, and throws a sentence where it cannot be read. */
 export interface EtcdAccess {
   /** `10.0.0.1:2379`, those of the members. */
   readonly endpoints: readonly string[];

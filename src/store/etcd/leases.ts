@@ -274,7 +274,7 @@ export class SharedLeases implements LeaseTable {
     return false;
   }
 
-  /** After the view was loaded anew. `gone`: what others and this host gave back while nothing could be heard. */
+  /** After the view was loaded again. `gone`: what others and this host gave back while nothing could be heard. */
   async reviewAll(gone: readonly string[]): Promise<void> {
     const { own, view } = this.#parts;
     for (const key of gone) this.#tell(key);

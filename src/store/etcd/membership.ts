@@ -102,7 +102,7 @@ export class Membership {
     if (this.#revision === 0) await this.enter();
   }
 
-  /** Enters this node anew, which from then on is kept alive. Throws CLUSTER_NODE_TAKEN. */
+  /** Enters this node again, which from then on is kept alive. Throws CLUSTER_NODE_TAKEN. */
   enter(): Promise<void> {
     this.#entering ??= this.#enter().finally(() => (this.#entering = undefined));
     return this.#entering;
@@ -165,7 +165,7 @@ export class Membership {
     throw errors.clusterNodeTaken(node, readRecord(value).host, RECORD_S, file);
   }
 
-  /** False when this node has to be entered anew. */
+  /** False when this node has to be entered again. */
   async keepAlive(): Promise<boolean> {
     const [leaseId, askedAtMs] = [this.#leaseId, sleeplessMs()];
     if (leaseId === 0) return false;

@@ -35,7 +35,7 @@ const KEEP_ALIVE_MS = 5000;
 const RETRY_MS = 1000;
 /** For the first claim after the start, which may come before etcd was reached. */
 const START_MS = 5000;
-const NONSENSE = 'the shared store sent what is no answer; its changes are followed anew';
+const NONSENSE = 'the shared store sent what is no answer; its changes are followed again';
 const WATCH_TRIES = 3;
 const SURVEYS = 3;
 /** After etcd was restored from a snapshot: until the hosts have claimed again what they got since it was made. */
@@ -270,7 +270,7 @@ export class ClusterStore implements Store {
    */
   async #noteRestored(news: readonly News[]): Promise<errors.PluginError> {
     this.#restoredAtMs = performance.now();
-    this.#log.warn('the shared store was restored or replaced: what this host has is claimed anew');
+    this.#log.warn('the shared store was restored or replaced: what this host has is claimed again');
     await this.#registry.noteRestored([...this.#view.allNodes(news).add(this.#registry.node)]);
     return errors.clusterRestored(RESTORED_MS / 1000);
   }

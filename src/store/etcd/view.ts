@@ -135,7 +135,7 @@ export class View {
     return { ...this.#at, revision: this.#latest };
   }
 
-  /** Begins anew with all there is. Answers the keys of leases that were there and are not any more, of which no change told. */
+  /** Begins again with all there is. Answers the keys of leases that were there and are not any more, of which no change told. */
   load(news: readonly News[], at: Position): string[] {
     const known = [...this.#entries.keys()];
     for (const table of [this.#entries, this.#nodes, this.#rivals, this.#awaited, this.#wentAtMs, this.#answered])
