@@ -15,7 +15,7 @@ import { openShared, type Place, SharedHost } from '../lab/shared.ts';
 let port = 24000;
 /** More than hosts knew of; other programs write to this etcd too. */
 const FURTHER = 40;
-const RESTORED = 'the shared store was restored or replaced: what this host has is claimed anew';
+const RESTORED = 'the shared store was restored or replaced: what this host has is claimed again';
 
 describe('etcd that is restored', { skip: outsideLab(), timeout: 300_000 }, () => {
   const options = { timeout: 120_000 };
