@@ -245,7 +245,7 @@ const PROGRAMS: Readonly<Record<DhcpKind, Program>> = {
           ([mac, address], number) => `host r${number} { hardware ethernet ${mac}; fixed-address ${address}; }`,
         ),
       ),
-    // What is reserved stands in its configuration, and that it was given in its log alone.
+    // Its configuration has what is reserved, and that it was given in its log alone.
     leases: (file, log, plan) => [...iscLeases(file.toString()), ...iscReserved(log, plan)],
   },
   kea: {
