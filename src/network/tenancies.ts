@@ -110,7 +110,12 @@ export class Tenancies {
     if (acquired.kind !== 'lease') throw refusalOf(acquired, { parentName: parent, timeout: dhcp.timeout, wish });
     const leased = recordOf({ lease: acquired.lease, obtainedMs: now().getTime() });
     const names = { parent, macAddress, networkId: network.id, owner, endpointId, hostname };
-    await this.#put(known, { ...names, ...leased, state: 'bound', changedAt: now().toISOString() });
+    await this.#write(tenancyKey(claim), () => ({
+      ...names,
+      ...leased,
+      state: 'bound',
+      changedAt: now().toISOString(),
+    }));
     return addressOf(acquired.lease);
   }
 
@@ -298,26 +303,30 @@ export class Tenancies {
     return all.filter(({ networkId }) => networkId === id);
   }
 
-  async #put(known: Tenancy | undefined, next: Tenancy): Promise<void> {
+  /** What `decide` makes of the record as it is, and again where somebody changed it meanwhile; undefined leaves it. Returns what was there. */
+  async #write(key: string, decide: (known: Tenancy | undefined) => Tenancy | undefined): Promise<Tenancy | undefined> {
     const { tenancies } = this.#parts.store;
-    if (known === undefined ? await tenancies.insert(next) : await tenancies.replace(known, next)) return;
-    const now = await tenancies.get(tenancyKey(next));
-    if (now !== undefined) await tenancies.replace(now, next);
+    for (;;) {
+      const known = await tenancies.get(key);
+      const next = decide(known);
+      if (next === undefined) return undefined;
+      if (known === undefined ? await tenancies.insert(next) : await tenancies.replace(known, next)) return known;
+    }
   }
 
   /** Where it is still what `expected` says; what the store refuses is logged, since nobody waits for it. */
   async #change(key: string, expected: Partial<Tenancy>, change: Partial<Tenancy>): Promise<void> {
-    const { store, log, now } = this.#parts;
+    const { log, now } = this.#parts;
     try {
-      const known = await store.tenancies.get(key);
-      if (known === undefined || (expected.endpointId ?? known.endpointId) !== known.endpointId) return;
-      const isNewState = change.state !== undefined && change.state !== known.state;
-      const changedAt = isNewState ? now().toISOString() : known.changedAt;
-      await store.tenancies.replace(known, { ...known, ...change, changedAt });
-      if (known.state === 'lost' && change.state === 'bound')
+      const before = await this.#write(key, (known) => {
+        if (known === undefined || (expected.endpointId ?? known.endpointId) !== known.endpointId) return undefined;
+        const isNewState = change.state !== undefined && change.state !== known.state;
+        return { ...known, ...change, changedAt: isNewState ? now().toISOString() : known.changedAt };
+      });
+      if (before?.state === 'lost' && change.state === 'bound')
         log.info('a DHCP server gives a container its address again', {
-          mac: known.macAddress,
-          address: known.address,
+          mac: before.macAddress,
+          address: before.address,
         });
     } catch (error) {
       log.error('a lease of a DHCP server could not be recorded', { key, error: String(error) });
