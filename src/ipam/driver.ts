@@ -46,13 +46,13 @@ interface Parts {
   readonly hostId?: string;
   /** How long a container's name keeps its address without use, in days; see the setting REMEMBER. */
   readonly rememberDays?: number;
-  readonly log?: Pick<Log, 'info'>;
+  readonly log?: Pick<Log, 'info' | 'warn'>;
   /** Of the host's default routes; left out, none. */
   readonly hostGateways?: () => Promise<readonly Address[]>;
 }
 
 const USUAL_DAYS = 30;
-const SILENT = { info: () => undefined };
+const SILENT = { info: () => undefined, warn: () => undefined };
 
 /** The IPAM driver as the server calls it. What it throws is a sentence for the user (errors.ts). */
 export class IpamDriver {
@@ -100,7 +100,7 @@ export class IpamDriver {
     const offers = new Offers({ store, leases, now, probe });
     const releases = new Releases({ store, leases, names, standby });
     this.#releases = releases;
-    this.#reservations = new Reservations({ store, leases, offers, names, standby });
+    this.#reservations = new Reservations({ store, leases, offers, names, standby, keeper, log });
     const recalls = new Recalls({ store, leases, offers, releases, names, standby, log });
     const rooms = { store, leases, ages, clock, offers, releases, recalls, standby, nearby };
     this.#allocator = new Allocator({ ...rooms, hostGateways });

@@ -18,6 +18,8 @@ export interface PoolQuestion {
    * one does.
    */
   readonly refusal: ((holder: HeldVerdict) => errors.PluginError) | null;
+  /** See AddressCheck. */
+  readonly isBrief?: boolean;
 }
 
 /** Asks the LAN of the pool whether a stranger uses the address. Throws when the limit's signal fires or nothing can be asked. */

@@ -39,13 +39,13 @@ export class PoolLan implements Keeper {
   }
 
   /** See Probe. Throws CLUSTER_UNPROVEN where only the LAN could tell, and there is none to ask. */
-  readonly probe: Probe = async (pool, address, { limit, refusal }): Promise<Verdict> => {
+  readonly probe: Probe = async (pool, address, { limit, refusal, isBrief = false }): Promise<Verdict> => {
     const text = formatAddress(address);
     const leastProfile = this.#store.leases.needsProof?.({ realm: realmOf(pool), address: text }) ?? null;
     const request = await this.#request(pool, address, limit?.signal, limit?.atMs);
     if (request === null && leastProfile !== null && !(await this.#isOnNoLan(pool))) throw clusterUnproven(text);
     if (request === null) return NOT_HELD;
-    const check = { ...request, leastProfile };
+    const check = { ...request, leastProfile, isBrief: isBrief && leastProfile === null };
     // A container of a lost host may have it and go on: nothing but its silence promises that it is free.
     const policy = refusal !== null && leastProfile === null ? await this.#policyOf(pool) : 'refuse';
     const isFirm = policy === 'refuse' && refusal !== null && limit !== null;

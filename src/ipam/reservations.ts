@@ -1,9 +1,11 @@
 /** What an administrator says of names and addresses: `tsmacvlan reserve` and `unreserve`. */
 import { type Address, contains, formatAddress, parseAddress } from '../address.ts';
 import * as errors from '../errors.ts';
+import type { Log } from '../log.ts';
 import type { Lease, Pool, Remembered } from '../model.ts';
 import type { CallLimit, NameRequest, ReserveRequest } from '../requests.ts';
 import { leaseKey, realmOf, type Store } from '../store/store.ts';
+import type { Keeper } from './keeper.ts';
 import type { Leases } from './leases.ts';
 import type { Names } from './names.ts';
 import type { Offers } from './offers.ts';
@@ -17,7 +19,12 @@ interface Parts {
   readonly offers: Offers;
   readonly names: Names;
   readonly standby: Standby;
+  readonly keeper: Pick<Keeper, 'keep'>;
+  readonly log: Pick<Log, 'warn'>;
 }
+
+/** Longer than the LAN is asked by any profile. */
+const ASK_ON_MS = 15_000;
 
 /** Reserves addresses for names, and takes that back. What is refused changes nothing. */
 export class Reservations {
@@ -26,13 +33,17 @@ export class Reservations {
   readonly #offers: Offers;
   readonly #names: Names;
   readonly #standby: Standby;
+  readonly #keeper: Parts['keeper'];
+  readonly #log: Parts['log'];
 
-  constructor({ store, leases, offers, names, standby }: Parts) {
+  constructor({ store, leases, offers, names, standby, keeper, log }: Parts) {
     this.#store = store;
     this.#leases = leases;
     this.#offers = offers;
     this.#names = names;
     this.#standby = standby;
+    this.#keeper = keeper;
+    this.#log = log;
   }
 
   /**
@@ -54,7 +65,9 @@ export class Reservations {
       });
       // A gateway of a swarm's, which is shared by whoever claims it.
       if (lease !== wanted) throw errors.reserveOutside(lease.address, [nameOf(pool)]);
-      return this.#whileFree(pool, address, lease, limit, act);
+      const reserved = await this.#whileFree(pool, address, lease, limit, act);
+      void this.#askOn(pool, address, name).catch(() => undefined);
+      return reserved;
     });
   }
 
@@ -68,7 +81,7 @@ export class Reservations {
 
   /** No search finds the address, and no other host of a shared store, while the LAN is asked for it and `act` runs. */
   async #whileFree<T>(pool: Pool, address: Address, lease: Lease, limit: CallLimit, act: () => Promise<T>): Promise<T> {
-    const verdict = await this.#offers.ask(pool, address, lease, { limit, refusal: null });
+    const verdict = await this.#offers.ask(pool, address, lease, { limit, refusal: null, isBrief: true });
     if (verdict.held) {
       const { isOnHost, macAddress, linkName } = verdict;
       if (isOnHost) throw errors.addressOnHost(lease.address, macAddress, linkName, 'address');
@@ -80,6 +93,20 @@ export class Reservations {
       await this.#leases.giveUp(address, lease.realm, pool.id);
       await this.#standby.released(pool, address);
     }
+  }
+
+  /**
+   * Who is slow to answer, as what sleeps is, is looked for when the reservation is made: it gives the address to nobody, and the
+   * start that does asks the LAN again. What is found is a conflict's record and a line in the log.
+   */
+  async #askOn(pool: Pool, address: Address, name: string): Promise<void> {
+    const kept = await this.#keeper.keep(pool, address, () => undefined, AbortSignal.timeout(ASK_ON_MS));
+    if (kept === 'used')
+      this.#log.warn('somebody on the LAN has an address that was just reserved', {
+        address: formatAddress(address),
+        name,
+      });
+    else if (typeof kept === 'object') kept?.release();
   }
 
   async #poolOf(address: Address, name: string, networkId: string | null): Promise<Pool> {

@@ -39,6 +39,8 @@ export interface AddressCheck extends Segment {
   readonly macAddress?: string | null;
   /** Nobody has asked for the address: who has it is in nobody's way, and not recorded. */
   readonly isGuess?: boolean;
+  /** Nobody gets the address before it is checked again: a tenth of a second is enough, and it is not guarded. */
+  readonly isBrief?: boolean;
 }
 
 /** One of our endpoints, as far as the LAN sees it. */
@@ -467,7 +469,8 @@ export class Lan {
       return speaker !== undefined && (isGiven || speaker.isLeaving);
     };
     const asked = { parentName, mode, address, subnet, macAddress, signal, atMs, isGuess };
-    return { ...asked, profile, isOwn, isProof: (request.leastProfile ?? null) !== null };
+    const brief = request.isBrief && { profile: 'brief' as const, guardMs: 0 };
+    return { ...asked, profile, isOwn, isProof: (request.leastProfile ?? null) !== null, ...brief };
   }
 
   #profileOf({ profile }: Segment): ProbeProfile {

@@ -348,6 +348,8 @@ export class Prober {
   /** A question that is under way, or a fresh one; undefined where only the whole procedure, begun now, can tell. */
   #granted(request: ProbeRequest): Detection | undefined {
     const key = keyOf(request);
+    // Nobody gets the address: it stays on standby.
+    if (request.profile === 'brief') return undefined;
     if (!request.isProof)
       return this.#standby.joinQuestion(key, request.profile) ?? this.#standby.grant(key, request.profile);
     this.#standby.end(key);

@@ -7,8 +7,10 @@ import { type Family, PROBE_PROFILES, type ProbeProfile } from '../model.ts';
  * for wired LANs, where an answer takes milliseconds.
  */
 export const PROFILES = ['fast', 'rfc'] as const;
-/** One of them. */
-export type Profile = (typeof PROFILES)[number];
+/**
+ * One of them; or `brief`, a tenth of a second, for what nobody gets before the LAN is asked as is usual. It finds what is awake.
+ */
+export type Profile = (typeof PROFILES)[number] | 'brief';
 
 /** The waits of one detection, in milliseconds. */
 export interface Timing {
@@ -25,8 +27,12 @@ export interface Timing {
 /** The waits of `fast`. */
 const FAST: Timing = { firstWaitMs: 10, probes: 3, minGapMs: 180, maxGapMs: 230, lastWaitMs: 230 };
 
+/** The waits of `brief`: a device of a wired LAN answers within milliseconds, and two of three frames may get lost. */
+const BRIEF: Timing = { firstWaitMs: 0, probes: 3, minGapMs: 25, maxGapMs: 35, lastWaitMs: 50 };
+
 /** The waits of each profile. */
 export const TIMINGS: Readonly<Record<Profile, Readonly<Record<Family, Timing>>>> = {
+  brief: { IPv4: BRIEF, IPv6: BRIEF },
   fast: { IPv4: FAST, IPv6: FAST },
   rfc: {
     // RFC 5227 1.1: PROBE_WAIT, PROBE_NUM, PROBE_MIN, PROBE_MAX, ANNOUNCE_WAIT.
@@ -63,6 +69,7 @@ function fresh(family: Family): Timing {
  * What answers later is judged when the endpoint is made and joined.
  */
 export const FRESH_TIMINGS: typeof TIMINGS = {
+  brief: { IPv4: fresh('IPv4'), IPv6: fresh('IPv6') },
   fast: { IPv4: fresh('IPv4'), IPv6: fresh('IPv6') },
   rfc: { IPv4: { ...FAST, firstWaitMs: 0 }, IPv6: { ...FAST, firstWaitMs: 0 } },
 };

@@ -7,8 +7,8 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
-import { type Address, parseAddress } from '../../src/address.ts';
-import { arpAnnouncement, encodeArp } from '../../src/lan/frames/arp.ts';
+import { type Address, formatAddress, parseAddress } from '../../src/address.ts';
+import { arpAnnouncement, arpReply, encodeArp } from '../../src/lan/frames/arp.ts';
 import type { Conflict } from '../../src/model.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { Host } from '../lab/host.ts';
@@ -90,6 +90,28 @@ describe('conflicts of running containers', { skip: outsideLab(), timeout: 600_0
     await conflict();
     const lines = engine.plugin.log().match(/somebody else uses the address of a running container/g);
     assert.equal(lines?.length, 2);
+  });
+
+  test('who answers refuses a reservation at once, and who is slow to answer is told when it is made', {
+    timeout,
+  }, async () => {
+    const net = text.replace(/\d+$/, '');
+    await stranger.namespace.ip(`address add ${net}90/32 dev lan0`);
+    const reserve = (host: number) => shell('reserve', 'web', `${net}${host}`);
+    await assert.rejects(reserve(90), new RegExp(`address ${net}90 is used on the LAN by ${STRANGER}`));
+    await stranger.namespace.ip(`address del ${net}90/32 dev lan0`);
+    await shell('conflicts', '--clear');
+    let asked = 0;
+    stranger.react = (packet) => {
+      if (packet.protocol !== 'ARP' || formatAddress(packet.targetAddress) !== `${net}91` || ++asked <= 3) return;
+      stranger.send(encodeArp(arpReply(packet, STRANGER)));
+    };
+    assert.match(await reserve(91), new RegExp(`^${net}91 is reserved for web`));
+    const { address: found, macAddress: by, ourMacAddress } = await conflict();
+    assert.deepEqual([found, by, ourMacAddress], [`${net}91`, STRANGER, null]);
+    await until(() => /has an address that was just reserved address=\S+\.91 name=web/.test(engine.plugin.log()));
+    assert.match(await shell('leases'), new RegExp(`^${net}91 +reserved +web `, 'm'), 'a reservation does not end');
+    await shell('unreserve', 'web');
   });
 
   test('an address that is none is refused, and an option that is none', { timeout }, async () => {

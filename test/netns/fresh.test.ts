@@ -277,6 +277,30 @@ describe('an address is asked for at the moment it is given', { skip: outsideLab
       );
     });
 
+    test(`a brief question leaves an ${family} address on standby, guards none, and finds who answers`, {
+      timeout,
+    }, async () => {
+      const wanted = next();
+      const { kept, losses } = await keep(wanted);
+      const brief = (one: Address) => room.check({ ...request(one, { profile: 'rfc' }), isBrief: true });
+      machine.drain();
+      machine.heard.length = 0;
+      assert.deepEqual(await brief(wanted), { held: false });
+      machine.drain();
+      assert.equal(probesFor(wanted).length, 3);
+      assert.ok(room.isOnStandby(request(wanted)));
+      await take(wanted);
+      assert.deepEqual(await brief(wanted), heldBy(MACHINE));
+      await leave(wanted);
+      kept.release();
+      assert.deepEqual(losses, ['used'], 'who kept it hears the answer too');
+      const other = next();
+      assert.deepEqual(await brief(other), { held: false });
+      await take(other);
+      assert.deepEqual(await room.confirm({ ...request(other), macAddress: CONTAINER }), heldBy(MACHINE));
+      await leave(other);
+    });
+
     test(`when one of two who want an ${family} address on standby goes while it is asked for, the other has it kept`, {
       timeout,
     }, async () => {

@@ -74,6 +74,8 @@ export class Fixture {
     this.ipam = this.#start();
   }
 
+  readonly #say = (message: string, fields?: object) => void this.said.push(`${message} ${JSON.stringify(fields)}`);
+
   #start(rememberDays = 30): IpamDriver {
     return new IpamDriver({
       store: this.store,
@@ -83,7 +85,7 @@ export class Fixture {
       probe: this.#probe,
       keeper: KEEPS_NOTHING,
       rememberDays,
-      log: { info: (message, fields) => void this.said.push(`${message} ${JSON.stringify(fields)}`) },
+      log: { info: this.#say, warn: this.#say },
       ...(this.#endpoints && { endpoints: this.#endpoints }),
     });
   }
