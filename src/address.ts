@@ -96,6 +96,13 @@ export function lowestHost({ family, first, length }: Prefix): Address {
   return { family, value: length >= ADDRESS_BITS[family] - 1 ? first : first + 1n };
 }
 
+/** Inside, and neither the network nor the broadcast address, which a subnet of two (RFC 3021) or one does not have. IPv4. */
+export function isHostOf(subnet: Prefix, address: Address): boolean {
+  const { first, last, length } = subnet;
+  const isReserved = length < ADDRESS_BITS.IPv4 - 1 && (address.value === first || address.value === last);
+  return contains(subnet, address) && !isReserved;
+}
+
 /** Canonical: `192.168.1.0/24` also for a prefix read from `192.168.1.7/24`. */
 export function formatPrefix({ family, first, length }: Prefix): string {
   return `${formatAddress({ family, value: first })}/${length}`;

@@ -343,13 +343,15 @@ export class Tenancies {
     void this.#change(key, { endpointId: endpoint.id }, { state: 'lost' });
   }
 
-  /** Unless the lease is over, or was given back before. */
+  /** Unless the lease is over, was given back before, or is another container's by now. */
   async #release(network: Network, key: string): Promise<void> {
-    const { store, dhcp, log, now } = this.#parts;
+    const { store, endpoints, dhcp, log, now } = this.#parts;
     const tenancy = await store.tenancies.get(key);
     const dated = tenancy && leaseIn(tenancy);
     const segment = segmentOf(network);
     if (tenancy === undefined || dated === undefined || segment === null || this.#claimed.has(key)) return;
+    const holder = endpoints.get(tenancy.endpointId ?? '');
+    if (holder !== undefined && holder.state !== 'deleting') return;
     if (dated.obtainedMs + dated.lease.leaseSeconds * 1000 < now().getTime()) return;
     const { macAddress, hostname } = tenancy;
     const releasing = dhcp.release(segment, { macAddress, hostname }, dated.lease);

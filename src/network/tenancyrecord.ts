@@ -1,12 +1,14 @@
 /** A lease of a DHCP server as it is recorded, and back; and what a container gets of it. Pure. */
 import {
   type Address,
-  contains,
+  encloses,
   formatAddress,
   formatInterfaceAddress,
+  isHostOf,
   isSameAddress,
   parseAddress,
   parseInterfaceAddress,
+  parsePrefix,
   prefixOf,
 } from '../address.ts';
 import type { DhcpLease } from '../lan/dhcp/question.ts';
@@ -85,7 +87,9 @@ export interface LeasedRoutes {
 
 /**
  * Option 121 goes before the routers (RFC 3442), and `-o gateway=` before both. What cannot be set would keep the container from
- * starting: routes by gateways outside the lease's subnet, a second one to the same destination, and that of the subnet itself.
+ * starting: routes by gateways that are no other host of the lease's subnet, a second one to the same destination, that of the
+ * subnet itself, and one to a part of it by a gateway, since engines refuse a gateway that is behind another (programGateway,
+ * libnetwork osl/route_linux.go).
  */
 export function routesOf({ options, internal }: Network, tenancy: Tenancy): LeasedRoutes {
   const address = parseInterfaceAddress(tenancy.address);
@@ -93,12 +97,14 @@ export function routesOf({ options, internal }: Network, tenancy: Tenancy): Leas
   const subnet = prefixOf(address, address.length);
   const isInside = (text: string | null) => {
     const gateway = parseAddress(text ?? '');
-    return gateway !== undefined && contains(subnet, gateway) && !isSameAddress(gateway, address);
+    return gateway !== undefined && isHostOf(subnet, gateway) && !isSameAddress(gateway, address);
   };
+  const isBehind = ({ destination, gateway }: LeasedRoute) =>
+    gateway !== null && encloses(subnet, parsePrefix(destination) ?? subnet);
   const isDefault = ({ destination }: LeasedRoute) => destination === '0.0.0.0/0';
   const own = formatInterfaceAddress({ ...bare(address), value: subnet.first, length: address.length });
   const known = (tenancy.routes ?? []).filter(({ gateway }) => gateway === null || isInside(gateway));
-  const others = known.filter((route) => !isDefault(route) && route.destination !== own);
+  const others = known.filter((route) => !isDefault(route) && route.destination !== own && !isBehind(route));
   const told = tenancy.routes === null ? tenancy.routers : known.filter(isDefault).map(({ gateway }) => gateway);
   const isWithout = !options.gateway || options.gatewayFamilies?.includes('IPv4') === false;
   const gateways = isWithout ? [] : [...(options.gatewayAddresses ?? []), ...told];

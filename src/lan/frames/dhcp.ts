@@ -4,7 +4,15 @@
  * Whatever is heard may be forged: an answer is read within its own length, each option once, and what makes no sense is
  * left out, or is no answer at all where the exchange cannot do without it.
  */
-import { type Address, addressBytes, addressFromBytes, formatMac, macBytes, prefixOf } from '../../address.ts';
+import {
+  type Address,
+  addressBytes,
+  addressFromBytes,
+  formatMac,
+  isHostOf,
+  macBytes,
+  prefixOf,
+} from '../../address.ts';
 import type { InterfaceAddress } from '../../model.ts';
 import { isUnspecified } from './arp.ts';
 import { BROADCAST_MAC, type EthernetHeader } from './ethernet.ts';
@@ -261,11 +269,13 @@ function serverOf(options: Options, datagram: EthernetHeader & { source: Address
 function termsOf(data: Buffer, options: Options): DhcpTerms | undefined {
   const address = addressFromBytes(data.subarray(16, 20));
   const leaseSeconds = numberIn(options.get(OPTION.leaseSeconds), 4);
+  const prefixLength = lengthOfMask(options.get(OPTION.subnetMask));
   if (!isHost(address) || leaseSeconds === null || leaseSeconds === 0) return undefined;
+  if (prefixLength !== null && !isHostOf(prefixOf(address, prefixLength), address)) return undefined;
   const mtu = numberIn(options.get(OPTION.mtu), 2);
   return {
     address,
-    prefixLength: lengthOfMask(options.get(OPTION.subnetMask)),
+    prefixLength,
     leaseSeconds,
     t1Seconds: numberIn(options.get(OPTION.t1), 4),
     t2Seconds: numberIn(options.get(OPTION.t2), 4),

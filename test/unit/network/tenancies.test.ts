@@ -3,81 +3,78 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { test } from 'node:test';
-import { parseAddress } from '../../../src/address.ts';
-import type { DatedLease, RenewalContext } from '../../../src/lan/dhcp/renewal.ts';
-import type { Tenancy } from '../../../src/model.ts';
+import { type TestContext, test } from 'node:test';
+import type { RenewalContext } from '../../../src/lan/dhcp/renewal.ts';
+import type { Endpoint } from '../../../src/model.ts';
 import { readNetworkOptions } from '../../../src/network/options.ts';
-import { Tenancies, type TenanciesParts } from '../../../src/network/tenancies.ts';
+import { type LeaseSource, Tenancies, type TenanciesParts } from '../../../src/network/tenancies.ts';
+import { leaseIn } from '../../../src/network/tenancyrecord.ts';
 import { openLocalStore } from '../../../src/store/local.ts';
 import { tenancyKey } from '../../../src/store/store.ts';
-import { endpointRecord, networkRecord } from '../store/records.ts';
+import { endpointRecord, networkRecord, tenancyRecord } from '../store/records.ts';
 
 const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
 const endpoint = { ...endpointRecord('e1'), parent: 'eth0' };
 const network = { ...networkRecord('n1'), options: readNetworkOptions({ parent: 'eth0', source: 'dhcp' }) };
-const tenancy: Tenancy = {
-  parent: endpoint.parent,
-  macAddress: endpoint.macAddress,
-  networkId: network.id,
-  owner: null,
-  endpointId: endpoint.id,
-  hostname: null,
-  address: '192.168.1.2/24',
-  server: '192.168.1.1',
-  serverMac: '02:00:00:00:00:01',
-  leaseSeconds: 3600,
-  t1Seconds: null,
-  t2Seconds: null,
-  obtainedAt: '2026-11-30T10:00:00.000Z',
-  routers: [],
-  routes: null,
-  dnsServers: [],
-  domain: null,
-  mtu: null,
-  state: 'bound',
-  changedAt: '2026-11-30T10:00:00.000Z',
-};
+const tenancy = tenancyRecord(endpoint.id);
+const key = tenancyKey(tenancy);
 
-test('a container that stops while its lease is renewed leaves a tenancy that is put aside, with the new lease', async (t) => {
+async function openStore(t: TestContext) {
   const directory = mkdtempSync(join(tmpdir(), 'tsm-tenancies-'));
   const store = openLocalStore(directory);
   t.after(async () => {
     await store.close();
     rmSync(directory, { recursive: true });
   });
-  const key = tenancyKey(tenancy);
   assert.equal(await store.tenancies.insert(tenancy), true);
-  let renewed: RenewalContext['onKept'] | undefined;
-  const tenancies = new Tenancies({
-    store,
-    dhcp: {
-      keep: (...[, , , , told]) => (renewed = told.onKept),
-      endKeeping: () => undefined,
-    } as Partial<TenanciesParts['dhcp']>,
+  return store;
+}
+
+function tenanciesOf(parts: Partial<Record<keyof TenanciesParts, object>>): Tenancies {
+  return new Tenancies({
     log: { error: (message: string) => assert.fail(message), info: () => undefined },
     now: () => new Date('2026-11-30T10:30:00.000Z'),
+    ...parts,
   } as unknown as TenanciesParts);
-  await tenancies.keep(endpoint, network);
-  const kept: DatedLease = {
-    lease: {
-      address: parseAddress('192.168.1.2')!,
-      prefixLength: 24,
-      server: { address: parseAddress('192.168.1.1')!, macAddress: tenancy.serverMac },
-      leaseSeconds: 7200,
-      t1Seconds: null,
-      t2Seconds: null,
-      routers: [],
-      routes: null,
-      dnsServers: [],
-      domain: null,
-      mtu: null,
-    },
-    obtainedMs: Date.parse('2026-11-30T10:30:00.000Z'),
+}
+
+test('a container that stops while its lease is renewed leaves a tenancy that is put aside, with the new lease', async (t) => {
+  const store = await openStore(t);
+  let renewed: RenewalContext['onKept'] | undefined;
+  const dhcp: Partial<LeaseSource> = {
+    keep: (...[, , , , told]) => (renewed = told.onKept),
+    endKeeping: () => undefined,
   };
-  renewed?.(kept);
+  const tenancies = tenanciesOf({ store, dhcp });
+  await tenancies.keep(endpoint, network);
+  const lease = { ...leaseIn(tenancy)!.lease, leaseSeconds: 7200 };
+  renewed?.({ lease, obtainedMs: Date.parse('2026-11-30T10:30:00.000Z') });
   tenancies.leave(endpoint);
   await turn();
   const { state, endpointId, leaseSeconds } = (await store.tenancies.get(key))!;
   assert.deepEqual({ state, endpointId, leaseSeconds }, { state: 'aside', endpointId: null, leaseSeconds: 7200 });
+});
+
+test('a container whose end is finished late gives back nothing that the next one with its MAC address has', async (t) => {
+  const store = await openStore(t);
+  const stopping = { ...network, options: readNetworkOptions({ parent: 'eth0', source: 'dhcp', release: 'stop' }) };
+  await store.networks.insert(stopping);
+  const released: string[] = [];
+  const dhcp: Partial<LeaseSource> = {
+    endKeeping: () => undefined,
+    release: async (_, { macAddress }) => void released.push(macAddress),
+  };
+  const next: Endpoint = { ...endpoint, state: 'joined' };
+  const last: Endpoint = { ...endpoint, id: 'e0', state: 'deleting' };
+  const known = new Map([next, last].map((one) => [one.id, one]));
+  const tenancies = tenanciesOf({ store, dhcp, endpoints: known });
+  tenancies.leave(last);
+  await tenancies.left(last);
+  assert.deepEqual(released, []);
+  assert.equal((await store.tenancies.get(key))?.leaseSeconds, tenancy.leaseSeconds);
+
+  known.set(next.id, { ...next, state: 'deleting' });
+  tenancies.leave(next);
+  await tenancies.left(next);
+  assert.deepEqual(released, [tenancy.macAddress]);
 });

@@ -1,5 +1,5 @@
 /** Records to store, whole and distinct. */
-import type { Endpoint, Network, Pool } from '../../../src/model.ts';
+import type { Endpoint, Network, Pool, Tenancy } from '../../../src/model.ts';
 import { readNetworkOptions } from '../../../src/network/options.ts';
 
 export function networkRecord(id: string): Network {
@@ -46,5 +46,31 @@ export function poolRecord(id: string): Pool {
     networkId: null,
     createdAt: '2026-11-20T10:00:00.000Z',
     changedAt: '2026-11-20T10:00:00.000Z',
+  };
+}
+
+/** Of an endpoint on eth0 that has its lease. */
+export function tenancyRecord(endpointId: string): Tenancy {
+  return {
+    parent: 'eth0',
+    macAddress: '02:42:c0:a8:01:02',
+    networkId: 'n1',
+    owner: null,
+    endpointId,
+    hostname: null,
+    address: '192.168.1.2/24',
+    server: '192.168.1.1',
+    serverMac: '02:00:00:00:00:01',
+    leaseSeconds: 3600,
+    t1Seconds: null,
+    t2Seconds: null,
+    obtainedAt: '2026-11-30T10:00:00.000Z',
+    routers: [],
+    routes: null,
+    dnsServers: [],
+    domain: null,
+    mtu: null,
+    state: 'bound',
+    changedAt: '2026-11-30T10:00:00.000Z',
   };
 }

@@ -247,6 +247,16 @@ test('what an exchange cannot do without: a type, a server, an address of a host
       one,
       { address: one },
     ]),
+    ...['192.168.77.0', '192.168.77.255'].map((one): [string, Partial<AnswerSpec>] => [
+      `${one} of a /24`,
+      {
+        address: one,
+        options: [
+          [1, bytesOf('255.255.255.0')],
+          [51, seconds(60)],
+        ],
+      },
+    ]),
     ['a server that is a group', { server: '224.0.0.1' }],
   ];
   for (const [what, change] of wrong) assert.equal(decodeDhcp(answerFrame({ ...ack, ...change })), undefined, what);
