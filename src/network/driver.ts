@@ -234,6 +234,8 @@ export class NetworkDriver implements LeakSource {
 
   async #make(request: EndpointRequest, network: Network, parent: Link, claim: MacClaim | null): Promise<Endpoint> {
     const { wanted, isMacChosen } = await this.#newcomers.expect(request, network, parent, claim);
+    // It may have been removed while the LAN was asked.
+    await this.#networks.get(network.id);
     // Nothing is awaited until it arrives: of two that come at once the second sees the first.
     const endpoint = this.#occupants.admit(wanted, network, parent, isMacChosen);
     try {

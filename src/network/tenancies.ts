@@ -86,6 +86,9 @@ export class Tenancies {
       return await act(claim);
     } catch (error) {
       await this.#change(key, { endpointId: claim.endpointId }, { state: 'aside', endpointId: null });
+      this.#claimed.delete(key);
+      // A network that was removed meanwhile has left what this start had.
+      if ((await this.#parts.store.networks.get(network.id)) === undefined) await this.endNetwork(network);
       throw error;
     } finally {
       this.#claimed.delete(key);

@@ -28,6 +28,8 @@ const BODY_LIMIT_BYTES = 1024 * 1024;
 const DEADLINE_MS = 9000;
 /** The engine kills a managed plugin 10 s after SIGTERM. */
 const CLOSE_MS = 8000;
+/** What is called off then undoes what it has begun, and its refusal is read. */
+const UNDO_MS = 500;
 
 /** What the server goes by; times in milliseconds. */
 export interface ServerOptions {
@@ -78,6 +80,7 @@ export class PluginServer {
   readonly #deadlineMs: number;
   readonly #closeMs: number;
   readonly #visits = new Set<Promise<unknown>>();
+  readonly #deadlines = new Set<Deadline>();
   readonly #sockets: OpenSocket[] = [];
   #isClosing = false;
   #closed: Promise<void> | undefined;
@@ -130,7 +133,7 @@ export class PluginServer {
     return { http, bound: await bindSocket(http, path, setting) };
   }
 
-  /** Takes no new calls, lets those under way finish (8 s at most), and removes the sockets that are still ours. */
+  /** Takes no new calls, lets those under way finish, calls off what is not done after 8 s, and removes the sockets that are still ours. */
   close(): Promise<void> {
     this.#closed ??= this.#close();
     return this.#closed;
@@ -144,6 +147,8 @@ export class PluginServer {
     await nextTurn();
     const closed = this.#sockets.map(({ http }) => closeServer(http));
     await atMost(this.#closeMs, Promise.allSettled(this.#visits));
+    for (const deadline of this.#deadlines) deadline.end(errors.stopping());
+    await atMost(UNDO_MS, Promise.allSettled(this.#visits));
     for (const { http } of this.#sockets) http.closeAllConnections();
     await Promise.all(closed);
   }
@@ -197,6 +202,7 @@ export class PluginServer {
   /** Replies within the deadline, whatever the call does; lives on until the call has ended and the reply is out. */
   async #serve(visit: Visit): Promise<void> {
     const deadline = startDeadline(visit.name, this.#deadlineMs);
+    this.#deadlines.add(deadline);
     const { signal } = deadline.limit;
     const work = this.#work(visit, deadline);
     let isDelivered = false;
@@ -209,6 +215,7 @@ export class PluginServer {
       this.#refuse(visit, asPluginError(visit.name, error));
     } finally {
       deadline.stop();
+      this.#deadlines.delete(deadline);
     }
     if (!isDelivered) await this.#withdraw(visit, work, signal);
     await finished(visit.response).catch(() => undefined);
@@ -312,6 +319,8 @@ interface Deadline {
   readonly expiry: Promise<never>;
   /** The same limit for a call that may take so long in all, in milliseconds. */
   prolong(ms: number): CallLimit;
+  /** Now, with this sentence unless the call has left one. */
+  end(sentence: errors.PluginError): void;
   stop(): void;
 }
 
@@ -323,18 +332,19 @@ function startDeadline(name: string, ms: number): Deadline {
   const ifLate = (sentence: errors.PluginError | null) => {
     known = sentence;
   };
-  const end = (allMs: number) => {
-    controller.abort(known ?? errors.callTooSlow(name, allMs));
+  const end = (sentence: errors.PluginError) => {
+    controller.abort(known ?? sentence);
     reject(controller.signal.reason as Error);
   };
+  const expire = (allMs: number) => end(errors.callTooSlow(name, allMs));
   const { signal } = controller;
-  let timer = setTimeout(end, ms, ms);
+  let timer = setTimeout(expire, ms, ms);
   const prolong = (allMs: number) => {
     clearTimeout(timer);
-    if (!signal.aborted) timer = setTimeout(end, Math.max(0, beganMs + allMs - performance.now()), allMs);
+    if (!signal.aborted) timer = setTimeout(expire, Math.max(0, beganMs + allMs - performance.now()), allMs);
     return { signal, atMs: beganMs + allMs, ifLate };
   };
-  return { limit: { signal, atMs: beganMs + ms, ifLate }, expiry, prolong, stop: () => clearTimeout(timer) };
+  return { limit: { signal, atMs: beganMs + ms, ifLate }, expiry, prolong, end, stop: () => clearTimeout(timer) };
 }
 
 async function atMost(ms: number, work: Promise<unknown>): Promise<void> {

@@ -18,7 +18,7 @@ import { outsideLab } from '../lab/enclosure.ts';
 import { Lan, Namespace } from '../lab/namespace.ts';
 import { withoutDhcp } from '../lab/packages.ts';
 import { until } from '../lab/patience.ts';
-import { LIES, RogueServer, flooding, refusing } from '../lab/rogueserver.ts';
+import { LIES, RogueServer, flooding, late, refusing } from '../lab/rogueserver.ts';
 import { Serving } from '../lab/serving.ts';
 
 const RESERVED = '02:00:5e:10:00:aa';
@@ -285,6 +285,20 @@ describe('addresses of DHCP servers', { skip: outsideLab() || withoutDhcp(), tim
     }
     rogue.behave = flooding(10_000);
     assert.match(await refusal(body), /no DHCP server answered/);
+    rogue.close();
+  });
+
+  test('a network that is removed while a container waits for a server leaves nothing, and the server has its address back', async () => {
+    const rogue = await RogueServer.plug(lan, 'removed', '02:00:5e:10:00:69', '10.77.0.9');
+    [rogue.gives, rogue.behave] = ['10.77.0.99', late(1000)];
+    const network = await create();
+    const starting = refusal(endpoint(network).body);
+    await until(() => rogue.heard.length > 0);
+    await remove(network);
+    assert.match(await starting, /^network .* is not known to this plugin/);
+    await until(() => rogue.heard.some(({ type }) => type === 'RELEASE'));
+    assert.deepEqual(await tenancies(), []);
+    assert.doesNotMatch(ip('-brief link show type macvlan'), /^tsm(?!p)/m);
     rogue.close();
   });
 

@@ -101,6 +101,8 @@ const MAGIC = Buffer.from('63825363', 'hex');
 const LEAST_BYTES = 300;
 /** What an answer may have, as an Ethernet frame carries it. */
 const MOST_BYTES = 1472;
+/** Of a class A network (RFC 791 3.2): no LAN has more. */
+const SHORTEST_PREFIX = 8;
 const UNSPECIFIED: Address = { family: 'IPv4', value: 0n };
 const EVERYBODY: Address = { family: 'IPv4', value: 0xffff_ffffn };
 const VENDOR_CLASS = 'tsmacvlan';
@@ -337,12 +339,12 @@ function addressesIn(value: Buffer | undefined): Address[] {
   );
 }
 
-/** Null for a mask with holes, and for that of everything. */
+/** Null for a mask with holes, and for one of more than any network has: the kernel makes no route to a subnet at 0.0.0.0. */
 function lengthOfMask(value: Buffer | undefined): number | null {
   const mask = numberIn(value, 4);
-  if (mask === null || mask === 0) return null;
+  if (mask === null) return null;
   const length = Math.clz32(~mask);
-  return mask === (0xffff_ffff << (32 - length)) >>> 0 ? length : null;
+  return length >= SHORTEST_PREFIX && mask === (0xffff_ffff << (32 - length)) >>> 0 ? length : null;
 }
 
 /** Width, the bytes of the destination that count, router. One that is malformed makes the whole option worthless. */

@@ -174,17 +174,19 @@ test('a refusal comes with its reason, as far as a terminal can show it', option
   assert.equal(answer.message, 'no [31mlease');
 });
 
-test('masks with holes, and that of everything, give no prefix', options, () => {
+test('masks with holes, and of more than a network has, give no prefix', options, () => {
   const lengths = [
     '255.255.255.0',
     '255.255.255.255',
+    '255.0.0.0',
+    '254.0.0.0',
     '128.0.0.0',
     '255.255.255.254',
     '0.0.0.0',
     '255.0.255.0',
     '0.0.0.255',
   ].map((mask) => termsOf({ ...ack, options: [LEASE, [1, bytesOf(mask)]] }).prefixLength);
-  assert.deepEqual(lengths, [24, 32, 1, 31, null, null, null]);
+  assert.deepEqual(lengths, [24, 32, 8, null, null, 31, null, null, null]);
 });
 
 test('classless routes are read as RFC 3442 writes them, and malformed ones not at all', options, () => {
