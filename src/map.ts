@@ -4,7 +4,7 @@ import { conflictsOf, describeConflict } from './contested.ts';
 import { escapeControls } from './errors.ts';
 import type { Conflict, Endpoint, Network, NetworkSubnet } from './model.ts';
 import { Naming } from './naming.ts';
-import type { NetworkRemark } from './remarks.ts';
+import { lacksGateway, type NetworkRemark } from './remarks.ts';
 
 interface Branch {
   readonly label: string;
@@ -94,15 +94,17 @@ function networkLabel(
     ...(options.source === 'dhcp' ? ['addresses of the DHCP server'] : []),
     ...ranges,
     ...host,
-    ...remarks.map(({ short }) => `(${short})`),
+    // Said beside its subnet.
+    ...remarks.filter(({ kind }) => kind !== 'gateway').map(({ short }) => `(${short})`),
   ].join('  ');
 }
 
 /** One that containers get: engines before 28 name one for each network. That IPv4 has none is worth a word where nobody said so. */
-export function gatewayOf({ parent, internal, options }: Network, { subnet, gateway }: NetworkSubnet): string {
+export function gatewayOf(network: Network, one: NetworkSubnet): string {
+  const { parent, internal, options } = network;
   if (parent.recipe === 'isolated' || internal || !options.gateway) return '';
-  if (gateway !== null) return ` gateway ${gateway}`;
-  return !subnet.includes(':') && options.gatewayFamilies?.includes('IPv4') !== false ? ' (no gateway)' : '';
+  if (one.gateway !== null) return ` gateway ${one.gateway}`;
+  return lacksGateway(network, one) ? ' (no gateway)' : '';
 }
 
 function stoppedLabel(name: string, kept: readonly string[]): string {

@@ -166,6 +166,8 @@ export interface Endpoint {
   readonly addresses: readonly InterfaceAddress[];
   /** Name wished for inside the container (endpoint driver-opt `ifname`); null when none. */
   readonly interfaceName: string | null;
+  /** What was typed after `-p`, the first few; absent where nothing was. */
+  readonly ignoredPorts?: readonly string[];
   /** ISO 8601, when its parent went, and its interface with it; absent while it has one. A start of its container brings a new one. */
   readonly lostAt?: string;
   /** ISO 8601, of the last change of state. */

@@ -3,7 +3,7 @@
  * when the network is made, and marked in `map` and `networks`. Whether it is so the LAN alone knows, which `doctor` asks. Pure.
  */
 import { type Address, overlaps, parsePrefix, type Prefix } from './address.ts';
-import type { Network } from './model.ts';
+import type { Network, NetworkSubnet } from './model.ts';
 
 /** What this host has. */
 export interface HostView {
@@ -24,8 +24,8 @@ export interface HostView {
 
 /** What stands out, and what to do. */
 export interface NetworkRemark {
-  /** Whether the log has said it already in another way. */
-  readonly isOfParent: boolean;
+  /** What it is about. Of parents and gateways the log speaks in other words. */
+  readonly kind: 'parent' | 'isolated' | 'subnet' | 'route' | 'gateway';
   readonly short: string;
   readonly todo: string;
 }
@@ -35,12 +35,36 @@ export function remarksOn(network: Network, view: HostView): NetworkRemark[] {
   if (network.parent.recipe === 'isolated')
     return network.internal
       ? []
-      : [remark('no parent: containers reach only each other', 'create it again with -o parent=')];
-  return [...parentRemarks(network, view), ...foreignRemarks(network, view), ...routeRemarks(network, view)];
+      : [remark('isolated', 'no parent: containers reach only each other', 'create it again with -o parent=')];
+  return [
+    ...parentRemarks(network, view),
+    ...foreignRemarks(network, view),
+    ...routeRemarks(network, view),
+    ...gatewayRemarks(network),
+  ];
+}
+
+/** A subnet of IPv4 whose containers get no gateway although nobody said so. Those of IPv6 hear of routers by advertisements. */
+export function lacksGateway({ parent, internal, options }: Network, { subnet, gateway }: NetworkSubnet): boolean {
+  if (parent.recipe === 'isolated' || internal || !options.gateway || gateway !== null) return false;
+  return !subnet.includes(':') && options.gatewayFamilies?.includes('IPv4') !== false;
+}
+
+function gatewayRemarks(network: Network): NetworkRemark[] {
+  // That of all addresses is of an IPAM that gives none.
+  const asked = network.subnets.filter(({ subnet }) => (prefixOfIPv4(subnet)?.length ?? 0) > 0);
+  if (asked.length === 0 || !asked.every((one) => lacksGateway(network, one))) return [];
+  return [
+    remark(
+      'gateway',
+      'no gateway: containers get no IPv4 default route',
+      'create it again with --gateway, or with -o gateway=none if that is meant',
+    ),
+  ];
 }
 
 function parentRemarks({ parent: { name } }: Network, { parent }: HostView): NetworkRemark[] {
-  const ofParent = (short: string, todo: string) => [{ isOfParent: true, short, todo }];
+  const ofParent = (short: string, todo: string) => [remark('parent', short, todo)];
   if (parent === undefined) return ofParent(`${name} is not there`, `bring ${name} back`);
   if (!parent.isUp) return ofParent(`${name} is down`, `ip link set ${name} up`);
   return parent.hasCarrier ? [] : ofParent(`${name} has no carrier`, 'look at its cable, switch or VM');
@@ -59,6 +83,7 @@ function foreignRemarks({ subnets, internal, options, parent }: Network, view: H
   const hosts = own.map(({ address, prefixLength }) => `${address}/${prefixLength}`).join(' ');
   return [
     remark(
+      'subnet',
       `not the subnet of ${parent.name}, on which this host has ${hosts}`,
       'create it again with --subnet and --gateway of that LAN, unless it has several subnets',
     ),
@@ -81,14 +106,15 @@ function routeRemarks({ subnets, parent }: Network, view: HostView): NetworkRema
   const name = view.nameOf(elsewhere.linkIndex);
   return [
     remark(
+      'route',
       `this host reaches ${elsewhere.destination} by ${name}, not by ${parent.name}`,
       'create it again with another --subnet, unless both are meant',
     ),
   ];
 }
 
-function remark(short: string, todo: string): NetworkRemark {
-  return { isOfParent: false, short, todo };
+function remark(kind: NetworkRemark['kind'], short: string, todo: string): NetworkRemark {
+  return { kind, short, todo };
 }
 
 function prefixOfIPv4(text: string): Prefix | undefined {

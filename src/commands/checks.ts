@@ -1,10 +1,12 @@
 /** What `tsmacvlan doctor` looks at: each check is a function of what was examined, and says one thing of one subject. */
 import { formatAddress } from '../address.ts';
 import { conflictsOf, describeConflict } from '../contested.ts';
+import { IPAM_OPTION_ROWS } from '../ipam/pool.ts';
 import { hostLinkName } from '../linknames.ts';
 import { type Endpoint, isOfSwarm, type Network } from '../model.ts';
 import type { Naming } from '../naming.ts';
 import { nearest } from '../nearest.ts';
+import type { NetworkRemark } from '../remarks.ts';
 import { SETTINGS } from '../settings.ts';
 import { VERSION } from '../version.ts';
 import { SERVICE_SETTINGS } from './daemon.ts';
@@ -56,6 +58,26 @@ const hasParent: Check<Network> = ({ id, parent, internal }, { naming }) =>
       )
     : null;
 
+/** What this host's own routes and the network's record tell, without a question to the LAN. */
+const remarked =
+  (kind: NetworkRemark['kind']): Check<Network> =>
+  (network, { remarksOf, naming }) => {
+    const found = remarksOf(network).find((one) => one.kind === kind);
+    return found === undefined ? null : warning(naming.network(network.id), found.short, found.todo);
+  };
+
+/** Docker keeps the options of its own IPAM driver to itself, which knows none of ours. */
+const ipamOptionsAreHeard: Check<Network> = ({ id }, { inventory, naming }) => {
+  const found = inventory?.networks.find((one) => one.id === id);
+  const ours = found?.ipamOptions.filter((name) => IPAM_OPTION_ROWS.some((row) => row.name === name)) ?? [];
+  if (found === undefined || ours.length === 0 || found.ipamDriver !== 'default') return null;
+  return warning(
+    naming.network(id),
+    `Docker's own IPAM driver does nothing with --ipam-opt ${ours.map((name) => `${name}=`).join(' ')}`,
+    'create it again with --ipam-driver tsmacvlan as well',
+  );
+};
+
 /** The host's own link, up and with its addresses, and its routes to the containers. */
 const hostIsReached: Check<Network> = ({ id, parent, hostAddresses }, { records, links, routes, naming }) => {
   if (hostAddresses.length === 0) return null;
@@ -98,6 +120,9 @@ export const NETWORK_CHECKS: readonly Check<Network>[] = [
   parentIsWideEnough,
   hasParent,
   subnetIsOfLan,
+  remarked('route'),
+  remarked('gateway'),
+  ipamOptionsAreHeard,
   portDelivers,
   gatewaysAnswer,
   rangeIsFree,
@@ -156,11 +181,28 @@ const isUncontested: Check<Endpoint> = (endpoint, { records, naming }) => {
   return failure(nameOf(endpoint, naming), describeConflict(conflict), todo);
 };
 
+/** A container of this driver has all its ports at its own address, and none at the host's. */
+const publishesNothing: Check<Endpoint> = (endpoint, { naming }) => {
+  const { ignoredPorts: [first] = [], addresses } = endpoint;
+  if (first === undefined) return null;
+  const reached = addresses.map(formatAddress).join(' or ') || 'its own address';
+  return warning(
+    nameOf(endpoint, naming),
+    `-p does nothing (${first})`,
+    `leave it out: the container is reached at ${reached}`,
+  );
+};
+
 /** In the order of what they say. */
-export const CONTAINER_CHECKS: readonly Check<Endpoint>[] = [engineHasEndpoint, linkIsAsRecorded, isUncontested];
+export const CONTAINER_CHECKS: readonly Check<Endpoint>[] = [
+  engineHasEndpoint,
+  linkIsAsRecorded,
+  isUncontested,
+  publishesNothing,
+];
 
 /** Those of which the records do not tell by themselves. */
-export const LINK_CHECKS: readonly Check<Endpoint>[] = [engineHasEndpoint, linkIsAsRecorded];
+export const LINK_CHECKS: readonly Check<Endpoint>[] = [engineHasEndpoint, linkIsAsRecorded, publishesNothing];
 
 // --- the host ----------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ import type { DhcpOffer } from '../lan/dhcpoffers.ts';
 import type { HeardAnswers } from '../lan/survey.ts';
 import type { Network, Records } from '../model.ts';
 import type { Naming } from '../naming.ts';
+import type { NetworkRemark } from '../remarks.ts';
 
 /** One line of the doctor. */
 export interface Diagnosis {
@@ -40,6 +41,8 @@ export interface Examined {
   /** By name: parents, and the host's own links on them. */
   readonly links: ReadonlyMap<string, ExaminedLink>;
   readonly routes: readonly Route[];
+  /** See remarks.ts. */
+  readonly remarksOf: (network: Network) => readonly NetworkRemark[];
   /** By endpoint: its link, wherever it is, with its addresses. Null where the kernel does not tell of other namespaces. */
   readonly containerLinks: ReadonlyMap<string, ExaminedContainer> | null;
   readonly lan: LanAnswers;

@@ -9,6 +9,7 @@ import type { DhcpOffer } from '../lan/dhcpoffers.ts';
 import { Survey } from '../lan/survey.ts';
 import { endpointOfAlias, hostLinkName } from '../linknames.ts';
 import { type Endpoint, FAMILIES, type Network, type Records } from '../model.ts';
+import { readRemarks } from '../network/hostview.ts';
 import { print, printJson } from '../tables.ts';
 import {
   CONTAINER_CHECKS,
@@ -232,14 +233,16 @@ async function examined<T>(
     askAhead(lan, seen.networks);
     return { ...seen, lan };
   });
-  const [{ lan, filteredParents, version, ...records }, examinedLinks, routes, containerLinks, { inventory, silent }] =
+  const [{ lan, filteredParents, version, ...records }, examinedLinks, routes, remarksOf, containerLinks, asked] =
     await Promise.all([
       recorded,
       recorded.then((records) => examineLinks(links, records)),
       links.routes(),
+      readRemarks(links),
       examineContainers(links),
       docker,
     ]);
+  const { inventory, silent } = asked;
   const seen: Examined = {
     records,
     inventory,
@@ -248,6 +251,7 @@ async function examined<T>(
     version,
     links: examinedLinks,
     routes,
+    remarksOf,
     containerLinks,
     lan,
   };

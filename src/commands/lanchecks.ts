@@ -14,9 +14,10 @@ export const subnetIsOfLan: Check<Network> = async (network, { links, naming, la
   const own = (links.get(parent.name)?.addresses ?? []).filter(({ family }) => family === 'IPv4');
   const prefixes = own.map(({ address, prefixLength }) => parsePrefix(`${address}/${prefixLength}`));
   const isMet = ({ subnet }: NetworkSubnet) => prefixes.some((one) => one !== undefined && overlapsWith(one, subnet));
-  const foreign = subnets.filter(({ subnet, gateway }) => gateway !== null && !subnet.includes(':'));
+  const foreign = subnets.filter(({ subnet }) => (parsePrefix(subnet)?.length ?? 0) > 0 && !subnet.includes(':'));
   if (own.length === 0 || !hasGateway(network) || foreign.length === 0 || subnets.some(isMet)) return null;
-  const heard = await Promise.all(foreign.map(({ gateway }) => lan.who(parent.name, gateway ?? '')));
+  const gateways = foreign.flatMap(({ gateway }) => gateway ?? []);
+  const heard = await Promise.all(gateways.map((gateway) => lan.who(parent.name, gateway)));
   if (heard.some((one) => typeof one === 'string' || isThere(one))) return null;
   const hosts = own.map(({ address, prefixLength }) => `${address}/${prefixLength}`).join(' ');
   const says = `subnet ${foreign.map(({ subnet }) => subnet).join(' ')} is not that of ${parent.name}, on which this host has ${hosts}`;

@@ -31,6 +31,10 @@ export interface EngineNetwork {
   readonly id: string;
   readonly name: string;
   readonly driver: string;
+  /** `default` for Docker's own. */
+  readonly ipamDriver: string;
+  /** What was typed after `--ipam-opt`, without the values. */
+  readonly ipamOptions: readonly string[];
 }
 
 /** All that the engine has. */
@@ -123,5 +127,13 @@ function nameOf(names: readonly unknown[]): string {
 }
 
 function readNetwork(value: unknown): EngineNetwork {
-  return { id: textIn(value, 'Id'), name: textIn(value, 'Name'), driver: textIn(value, 'Driver') };
+  const ipam = fieldIn(value, 'IPAM');
+  const options = fieldIn(ipam, 'Options');
+  return {
+    id: textIn(value, 'Id'),
+    name: textIn(value, 'Name'),
+    driver: textIn(value, 'Driver'),
+    ipamDriver: textIn(ipam, 'Driver'),
+    ipamOptions: Object.keys(typeof options === 'object' && options !== null ? options : {}),
+  };
 }

@@ -177,8 +177,9 @@ export class Networks {
     const fields = { network: errors.short(network.id) };
     try {
       const remarks = (await readRemarks(links))(network);
-      for (const { short, todo, isOfParent } of remarks)
-        if (!isOfParent) log.warn('containers of a new network may not reach others', { ...fields, why: short, todo });
+      for (const { short, todo, kind } of remarks)
+        if (kind !== 'parent' && kind !== 'gateway')
+          log.warn('containers of a new network may not reach others', { ...fields, why: short, todo });
     } catch (error) {
       log.debug('a new network was not compared with what this host has', { ...fields, error: String(error) });
     }

@@ -25,6 +25,9 @@ export interface Newcomer {
   readonly isMacChosen: boolean;
 }
 
+/** Of published ports so many are recorded: what one is enough for can be a range of thousands. */
+const MOST_PORTS = 8;
+
 /** Endpoints to come. */
 export class Newcomers {
   readonly #parts: NewcomersParts;
@@ -71,6 +74,7 @@ export class Newcomers {
       macAddress,
       addresses: request.addresses,
       interfaceName: request.interfaceName,
+      ...(request.publishedPorts.length > 0 && { ignoredPorts: request.publishedPorts.slice(0, MOST_PORTS) }),
       changedAt: this.#parts.now().toISOString(),
     };
   }

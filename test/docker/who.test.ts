@@ -242,6 +242,7 @@ describe('who is where, engine 28.5.2', { skip: outsideLab(), timeout: 400_000 }
     test('finds what is wrong with networks and containers, and nothing once it is mended', async () => {
       const { engine, host } = machine;
       const { namespace } = host;
+      await runIdle(engine, 'ports', '--net near -p 8080:80');
       await site.lan.namespace.ip('address del 192.0.2.254/24 dev br0');
       await namespace.ip('address add 203.0.113.9/24 dev lan0');
       await namespace.ip(`neigh add 192.0.2.65 lladdr ${stranger} dev lan0 nud stale`);
@@ -253,6 +254,16 @@ describe('who is where, engine 28.5.2', { skip: outsideLab(), timeout: 400_000 }
       await engine.must(
         ...'network create -d tsmacvlan --ipam-driver tsmacvlan --subnet 198.18.1.0/24'.split(' '),
         'alone',
+      );
+      await engine.must(
+        ...'network create -d tsmacvlan --ipam-driver tsmacvlan -o parent=lan0 --subnet 203.0.113.0/24'.split(' '),
+        'nowhere',
+      );
+      await engine.must(
+        ...'network create -d tsmacvlan -o parent=lan0 --internal --subnet 198.18.4.0/24 --ipam-opt exclude=198.18.4.9'.split(
+          ' ',
+        ),
+        'typed',
       );
       const orphan = 'f'.repeat(64);
       const IPv4Data = [{ AddressSpace: 'other', Pool: '198.18.2.0/24', Gateway: '198.18.2.1/24' }];
@@ -280,6 +291,9 @@ describe('who is where, engine 28.5.2', { skip: outsideLab(), timeout: 400_000 }
         /^FAILURE {2}third: address 192\.0\.2\.67 is not on its interface; /m,
         /^FAILURE {2}db: it has MAC address 02:42:c0:00:02:99, and was given 02:42:c0:00:02:50; /m,
         /^warning {2}alone: it has no parent, /m,
+        /^warning {2}nowhere: no gateway: containers get no IPv4 default route; create it again with --gateway, /m,
+        /^warning {2}typed: Docker's own IPAM driver does nothing with --ipam-opt exclude=; create it again with --ipam-driver tsmacvlan as well$/m,
+        /^warning {2}ports: -p does nothing \(8080->80\/tcp\); leave it out: the container is reached at 198\.18\.0\.\d+$/m,
         /^warning {2}f{12}: Docker has no such network; tsmacvlan forget f{12}$/m,
         /^FAILURE {2}lost: Docker has this network, and tsmacvlan does not know it; /m,
       ];
@@ -292,7 +306,8 @@ describe('who is where, engine 28.5.2', { skip: outsideLab(), timeout: 400_000 }
       );
 
       await call('NetworkDriver.DeleteNetwork', { NetworkID: orphan });
-      await engine.must('network', 'rm', 'lost', 'alone');
+      await engine.must('rm', '-f', 'ports');
+      await engine.must('network', 'rm', 'lost', 'alone', 'nowhere', 'typed');
       await inside('db', 'link set eth0 address 02:42:c0:00:02:50');
       await inside('third', 'address add 192.0.2.67/24 dev eth0');
       await inside('web', 'link set eth0 up');

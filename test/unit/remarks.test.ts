@@ -20,7 +20,7 @@ const sound: HostView = {
 };
 const on = (subnet: string, more: Partial<Network> = {}): Network => ({
   ...network,
-  subnets: [{ addressSpace: '', subnet, gateway: null, realm: null }],
+  subnets: [{ addressSpace: '', subnet, gateway: subnet.replace(/0\/\d+$/, '1'), realm: null }],
   ...more,
 });
 const shorts = (one: Network, view: Partial<HostView> = {}) =>
@@ -49,6 +49,27 @@ test('a subnet that is not the one of the parent, unless containers have no gate
   assert.deepEqual(shorts(on('198.51.100.0/24', { internal: true })), []);
   const options = readNetworkOptions({ parent: 'eth0', gateway: 'none' });
   assert.deepEqual(shorts(on('198.51.100.0/24', { options })), []);
+});
+
+test('a network whose containers get no gateway though nobody said so', () => {
+  const [none] = shorts({
+    ...network,
+    subnets: [{ addressSpace: '', subnet: '192.168.1.0/24', gateway: null, realm: null }],
+  });
+  assert.equal(none, 'no gateway: containers get no IPv4 default route');
+  const without = { addressSpace: '', gateway: null, realm: null };
+  const meant = [
+    { ...network, internal: true },
+    { ...network, options: readNetworkOptions({ parent: 'eth0', gateway: 'none' }) },
+    { ...network, options: readNetworkOptions({ parent: 'eth0', gateway: 'ipv6' }) },
+  ];
+  for (const one of meant)
+    assert.deepEqual(shorts({ ...one, subnets: [{ ...without, subnet: '192.168.1.0/24' }] }), []);
+  const [first] = network.subnets;
+  for (const subnets of [[{ ...without, subnet: '0.0.0.0/0' }], [{ ...without, subnet: 'fd00::/64' }]])
+    assert.deepEqual(shorts({ ...network, subnets }), []);
+  const one = { ...without, subnet: '192.168.1.0/25' };
+  assert.deepEqual(shorts({ ...network, subnets: [one, ...(first ? [first] : [])] }), [], 'another subnet has one');
 });
 
 test('a subnet that this host reaches by another link, wider or narrower', () => {

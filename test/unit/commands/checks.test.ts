@@ -10,7 +10,7 @@ import {
   stateHasRoom,
 } from '../../../src/commands/checks.ts';
 import type { Diagnosis, Examined, LanAnswers } from '../../../src/commands/diagnosis.ts';
-import type { Link } from '../../../src/kernel/link.ts';
+import type { Link, LinkAddress } from '../../../src/kernel/link.ts';
 import type { Conflict } from '../../../src/model.ts';
 import { Naming, NO_NAMES } from '../../../src/naming.ts';
 import { VERSION } from '../../../src/version.ts';
@@ -52,6 +52,8 @@ const examinedLink = {
   filteredMacs: [],
 };
 
+const LAN = { id: NETWORK, name: 'lan', driver: 'tsmacvlan', ipamDriver: 'default', ipamOptions: ['custom'] };
+
 function sound(more: Partial<Examined> = {}): Examined {
   const inContainer = {
     link: { ...link, macAddress: endpoint.macAddress },
@@ -68,12 +70,13 @@ function sound(more: Partial<Examined> = {}): Examined {
       conflicts: [],
       tenancies: [],
     },
-    inventory: { containers: [], networks: [{ id: NETWORK, name: 'lan', driver: 'tsmacvlan' }] },
+    inventory: { containers: [], networks: [LAN] },
     naming: new Naming({ ...NO_NAMES, containers: new Map([[ENDPOINT, 'web']]) }),
     filteredParents: [],
     version: VERSION,
     links: new Map([['eth0', examinedLink]]),
     routes: [],
+    remarksOf: () => [],
     containerLinks: new Map([[ENDPOINT, inContainer]]),
     lan: quiet,
     ...more,
@@ -81,9 +84,11 @@ function sound(more: Partial<Examined> = {}): Examined {
 }
 
 async function troubles(seen: Examined): Promise<string[]> {
+  const { endpoints, networks } = seen.records;
   const all: (Diagnosis | null)[] = [];
-  for (const check of [...NETWORK_CHECKS, ...RANGE_CHECKS]) all.push(await check(network, seen));
-  for (const check of CONTAINER_CHECKS) all.push(await check(endpoint, seen));
+  for (const check of [...NETWORK_CHECKS, ...RANGE_CHECKS])
+    for (const one of networks) all.push(await check(one, seen));
+  for (const check of CONTAINER_CHECKS) for (const one of endpoints) all.push(await check(one, seen));
   const found = all.filter((one): one is Diagnosis => one !== null && one.level !== 'ok');
   assert.ok(found.every(({ todo }) => todo !== ''));
   return found.map(({ level, says }) => `${level}: ${says}`);
@@ -95,6 +100,8 @@ test('each trouble is told by one check, and nothing of what is sound', async ()
   const conflicts = [conflict];
   const wireless = new Map([['eth0', { ...examinedLink, isWireless: true }]]);
   const back = new Map([[ENDPOINT, { link, isElsewhere: false, addresses: [] }]]);
+  const foreign = { family: 'IPv4', address: '10.9.0.9', prefixLength: 24 } as LinkAddress;
+  const without = { ...network, subnets: network.subnets.map((one) => ({ ...one, gateway: null })) };
   const cases: [Partial<Examined>, string][] = [
     [
       { lan: who({ toSubInterface: null }) },
@@ -103,6 +110,13 @@ test('each trouble is told by one check, and nothing of what is sound', async ()
     [
       { filteredParents: ['eth0'], lan: who('not now') },
       'failure: the network port of eth0 delivers to the MAC address of eth0 only',
+    ],
+    [
+      {
+        records: { ...sound().records, networks: [without] },
+        links: new Map([['eth0', { ...examinedLink, addresses: [foreign] }]]),
+      },
+      'warning: subnet 192.168.1.0/24 is not that of eth0, on which this host has 10.9.0.9/24',
     ],
     [{ links: wireless }, 'failure: parent eth0 is a Wi-Fi interface'],
     [{ links: new Map() }, 'failure: parent eth0 does not exist'],
@@ -117,7 +131,19 @@ test('each trouble is told by one check, and nothing of what is sound', async ()
     ],
     [{ records: { ...sound().records, conflicts } }, 'failure: 192.168.1.64 also used by 3c:22:fb:10:aa:01'],
     [{ inventory: { containers: [], networks: [] } }, 'warning: Docker has no such network'],
+    [
+      { inventory: { containers: [], networks: [{ ...LAN, ipamOptions: ['exclude', 'order'] }] } },
+      "warning: Docker's own IPAM driver does nothing with --ipam-opt exclude= order=",
+    ],
+    [
+      { remarksOf: () => [{ kind: 'route', short: 'this host reaches it elsewhere', todo: 'create it again' }] },
+      'warning: this host reaches it elsewhere',
+    ],
     [{ naming: new Naming() }, 'warning: no container that Docker has is at this endpoint'],
+    [
+      { records: { ...sound().records, endpoints: [{ ...endpoint, ignoredPorts: ['8080->80/tcp'] }] } },
+      'warning: -p does nothing (8080->80/tcp)',
+    ],
     [{ containerLinks: new Map() }, 'failure: its interface is nowhere'],
     [{ containerLinks: back }, 'failure: its interface is back on the host: its container has ended'],
   ];
