@@ -1,4 +1,5 @@
 /** The daemon from start to end: store → kernel → drivers → socket → recovery, and back. */
+import { resolve } from 'node:path';
 import { type Address, formatAddress, parseAddress } from './address.ts';
 import { Collector } from './collector.ts';
 import { IpamDriver } from './ipam/driver.ts';
@@ -20,6 +21,7 @@ import { gatewaysOfHost } from './network/gateways.ts';
 import { type ConflictVerbs, createCalls } from './server/calls.ts';
 import { Serial } from './serial.ts';
 import { PluginServer } from './server/server.ts';
+import { isWhereEnginesLook } from './server/socket.ts';
 import type { LiveSettings, Settings } from './settings.ts';
 import { Conflicts } from './store/conflicts.ts';
 import { Contests } from './store/contests.ts';
@@ -207,6 +209,12 @@ async function startWithStore(given: Settings, plainLog: Log, store: Store, look
     throw error;
   }
   log.info('listening', { version: VERSION, sockets: settings.sockets, state: settings.stateDirectory });
+  const [socket = ''] = settings.sockets;
+  if (!isWhereEnginesLook(socket))
+    log.warn('no engine finds a driver at this socket, unless a .spec file in /etc/docker/plugins names it', {
+      socket: resolve(socket),
+      todo: 'set SOCKET to /run/docker/plugins/NAME.sock',
+    });
   recovery.catch((error: unknown) =>
     log.error('recovery failed: every call is refused until the cause is mended', { error: String(error) }),
   );

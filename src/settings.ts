@@ -406,7 +406,7 @@ function aliases(environment: Environment, setting: Setting): Map<string, string
       throw unknownSettingValue(
         setting.name,
         pair.trim(),
-        'alias=link pairs with commas between, each alias once and none named auto',
+        'alias=link pairs with commas between, as lan=eth0,storage=eth1, each alias once and none named auto',
       );
     }
     found.set(alias, link);

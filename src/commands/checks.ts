@@ -7,6 +7,7 @@ import { type Endpoint, isOfSwarm, type Network } from '../model.ts';
 import type { Naming } from '../naming.ts';
 import { nearest } from '../nearest.ts';
 import type { NetworkRemark } from '../remarks.ts';
+import { isWhereEnginesLook } from '../server/socket.ts';
 import { SETTINGS } from '../settings.ts';
 import { VERSION } from '../version.ts';
 import { SERVICE_SETTINGS } from './daemon.ts';
@@ -257,7 +258,13 @@ export function engineIsSilent(sentence: string): Diagnosis {
 
 /** Whether the daemon runs, and has told what is in its state. */
 export function daemonIsThere(socket: string | null): Diagnosis {
-  return socket === null
-    ? failure('host', 'no tsmacvlan runs', 'systemctl start tsmacvlan, or docker plugin enable')
-    : ok('host', `tsmacvlan answers on ${socket}`);
+  if (socket === null)
+    return failure('host', 'no tsmacvlan runs', 'systemctl start tsmacvlan, or docker plugin enable');
+  const says = `tsmacvlan answers on ${socket}`;
+  if (isWhereEnginesLook(socket)) return ok('host', says);
+  return warning(
+    'host',
+    `${says}, where no engine looks for a driver`,
+    'set SOCKET to /run/docker/plugins/NAME.sock, or name this one in a .spec file in /etc/docker/plugins',
+  );
 }

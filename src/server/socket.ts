@@ -13,6 +13,11 @@ const BACKLOG = 4096;
 /** A daemon too busy to accept for so long is alive all the same. */
 const KNOCK_MS = 1000;
 
+/** Engines look for drivers below this directory (moby pkg/plugins/discovery_unix.go); rootless ones below one of the same name. */
+export function isWhereEnginesLook(path: string): boolean {
+  return resolve(path).includes('/docker/plugins/');
+}
+
 /** A socket file that is ours. */
 export interface BoundSocket {
   /** False when the file was removed, replaced, or hidden below something that was mounted later: nobody can connect any more. */
@@ -33,6 +38,8 @@ export async function bindSocket(server: Server, path: string, setting = 'SOCKET
     return await listenAt(server, target, setting);
   } catch (error) {
     if (error instanceof errors.PluginError) throw error;
+    const isRefused = (error as NodeJS.ErrnoException).code === 'EACCES';
+    if (isRefused && process.geteuid?.() !== 0) throw errors.rootNeeded(`directory ${errors.quote(dirname(target))}`);
     throw errors.socketFailed(target, reasonOf(error), setting);
   }
 }

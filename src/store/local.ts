@@ -162,11 +162,18 @@ export function holdDirectory(directory: string): DatabaseSync {
   return takeLock(directory);
 }
 
+/** Root may be kept from a directory too, by a unit's sandbox: then the directory is to be changed. */
+function cannotKeep(directory: string, error: unknown): errors.PluginError {
+  const isRefused = (error as NodeJS.ErrnoException).code === 'EACCES';
+  if (isRefused && process.geteuid?.() !== 0) return errors.rootNeeded(`directory ${errors.quote(directory)}`);
+  return errors.storeNotWritable(directory, systemReason(error));
+}
+
 function makeDirectory(directory: string): void {
   try {
     makeDirectories(resolve(directory), 0o700);
   } catch (error) {
-    throw errors.storeNotWritable(directory, systemReason(error));
+    throw cannotKeep(directory, error);
   }
 }
 
@@ -223,7 +230,7 @@ function openLog(directory: string, file: string, database: DatabaseSync): Write
     return new WriteAheadLog(file);
   } catch (error) {
     database.close();
-    throw errors.storeNotWritable(directory, systemReason(error));
+    throw cannotKeep(directory, error);
   }
 }
 
@@ -235,7 +242,7 @@ function openFile(directory: string, file: string): DatabaseSync {
     accessSync(file, constants.R_OK | constants.W_OK);
     return new DatabaseSync(file);
   } catch (error) {
-    throw errors.storeNotWritable(directory, systemReason(error));
+    throw cannotKeep(directory, error);
   }
 }
 

@@ -65,6 +65,7 @@ describe('the command line', LIMITS, () => {
     stranger = createServer((_, response) => response.writeHead(404).end('{}'));
     await once(stranger.listen(join(PLUGINS, 'other.sock')), 'listening');
     daemon = await Serving.start(directory);
+    assert.equal(daemon.log, '');
     const pool = { AddressSpace: 'TsmacvlanLocal', Pool: '10.9.0.0/24', SubPool: '', Options: {}, V6: false };
     const { PoolID } = (await daemon.call('IpamDriver.RequestPool', pool)).body;
     for (const Address of ['10.9.0.10', '10.9.0.9', ''])
@@ -179,6 +180,22 @@ describe('the command line', LIMITS, () => {
     assert.match(readFileSync('/run/shared.html', 'utf8'), /the shared store .* \(etcd at 127\.0\.0\.1:1: /);
     const { out } = await run(['restore', '/run/b'], { settings });
     assert.ok(out.startsWith(`${daemon.state} has what was recorded at `), out);
+    daemon = await Serving.start(directory);
+  });
+
+  test('a daemon that an ordinary user starts, and one whose socket no engine finds, say so', async () => {
+    await daemon.stop();
+    const own = { STATE_DIR: mkdtempSync(join(tmpdir(), 'tsm-state-')) };
+    for (const env of [own, { STATE_DIR: directory }])
+      assert.match(
+        (await run(['serve'], { env, uid: NOBODY })).error,
+        /^tsmacvlan: this user may not open directory "[^"]+"; run the command as root, with sudo\n$/,
+      );
+    rmSync(own.STATE_DIR, { recursive: true });
+    const elsewhere = await Serving.start(mkdtempSync(join(tmpdir(), 'tsm-elsewhere-')));
+    assert.match(elsewhere.log, /^\S+ warn no engine finds a driver at this socket, [^\n]*s\.sock[^\n]*\n$/);
+    await elsewhere.stop();
+    rmSync(elsewhere.directory, { recursive: true });
     daemon = await Serving.start(directory);
   });
 

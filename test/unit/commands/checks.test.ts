@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
   CONTAINER_CHECKS,
+  daemonIsThere,
   isThisVersion,
   misspeltSettings,
   NETWORK_CHECKS,
@@ -172,4 +173,15 @@ test('a setting that is misspelt in the file of the service, and nothing that ot
       '/etc/default/tsmacvlan sets PARENT, which is no setting; write PARENTS, and restart tsmacvlan',
     ],
   );
+});
+
+test('a socket where no engine looks, and those of service, managed plugin and rootless engines', () => {
+  for (const path of [
+    '/run/docker/plugins/tsmacvlan.sock',
+    `/run/docker/plugins/${'a'.repeat(64)}/tsmacvlan.sock`,
+    '/run/user/1000/docker/plugins/tsmacvlan.sock',
+  ])
+    assert.equal(daemonIsThere(path).level, 'ok', path);
+  for (const path of ['/run/tsmacvlan.sock', 'tsmacvlan.sock', '/run/docker/plugins.sock'])
+    assert.match(daemonIsThere(path).says, /, where no engine looks for a driver$/);
 });

@@ -65,7 +65,7 @@ test('a state directory that is a file is refused with its name', options, (t) =
 test('a state directory of another user is refused', options, (t) => {
   const directory = temporaryDirectory(t);
   const { stdout } = runAsStranger(directory, `openLocalStore(${JSON.stringify(directory)})`);
-  assert.match(stdout, /^STORE_NOT_WRITABLE cannot keep state in directory "[^"]+" \(permission denied\); /);
+  assert.match(stdout, /^ROOT_NEEDED this user may not open directory "[^"]+"; run the command as root, with sudo\n$/);
   assert.deepEqual(readdirSync(directory), []);
 });
 
