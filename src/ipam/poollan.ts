@@ -2,9 +2,17 @@
 import { type Address, formatAddress } from '../address.ts';
 import { clusterUnproven, PluginError } from '../errors.ts';
 import type { AddressCheck, Lan } from '../lan/lan.ts';
-import { type Kept, type Loss, NOT_HELD, type Verdict } from '../lan/verdict.ts';
+import { type HeldVerdict, type Kept, type Loss, NOT_HELD, type Verdict } from '../lan/verdict.ts';
 import type { Log } from '../log.ts';
-import { type ConflictPolicy, type Network, type Pool, type ProbeProfile, type Segment, segmentOf } from '../model.ts';
+import {
+  type ConflictPolicy,
+  type Network,
+  type Pool,
+  type ProbeProfile,
+  type Segment,
+  type Tenancy,
+  segmentOf,
+} from '../model.ts';
 import { realmOf, type Store } from '../store/store.ts';
 import { isManagers } from './swarm.ts';
 import type { Probe } from './offers.ts';
@@ -14,7 +22,7 @@ import type { Settings } from '../settings.ts';
 
 interface Parts {
   readonly lan: Lan;
-  readonly store: Pick<Store, 'networks' | 'leases'>;
+  readonly store: Pick<Store, 'networks' | 'leases' | 'tenancies'>;
   /** As in the setting PARENTS. */
   readonly aliases: ReadonlyMap<string, string>;
   /** `conflict`, where the network says nothing: whether an address that was named is given although somebody has it. */
@@ -25,7 +33,7 @@ interface Parts {
 /** The network that CreateNetwork tied to the pool tells the parent, else `--ipam-opt parent=`; without either nobody is asked. */
 export class PoolLan implements Keeper {
   readonly #lan: Lan;
-  readonly #store: Pick<Store, 'networks' | 'leases'>;
+  readonly #store: Parts['store'];
   readonly #aliases: ReadonlyMap<string, string>;
   readonly #settings: Parts['settings'];
   readonly #log: Log;
@@ -45,6 +53,8 @@ export class PoolLan implements Keeper {
     const request = await this.#request(pool, address, limit?.signal, limit?.atMs);
     if (request === null && leastProfile !== null && !(await this.#isOnNoLan(pool))) throw clusterUnproven(text);
     if (request === null) return NOT_HELD;
+    const tenant = await this.#tenantOf(request);
+    if (tenant !== undefined) return tenant;
     const check = { ...request, leastProfile, isBrief: isBrief && leastProfile === null };
     // A container of a lost host may have it and go on: nothing but its silence promises that it is free.
     const policy = refusal !== null && leastProfile === null ? await this.#policyOf(pool) : 'refuse';
@@ -87,6 +97,7 @@ export class PoolLan implements Keeper {
     isGuess = pool.addressSpace === GUESSED_SPACE,
   ): Promise<Kept | Loss | null> {
     const request = await this.#request(pool, address, signal);
+    if (request !== null && (await this.#tenantOf(request)) !== undefined) return 'used';
     return request === null ? null : this.#lan.keep({ ...request, isGuess }, lost);
   }
 
@@ -113,6 +124,19 @@ export class PoolLan implements Keeper {
     return segment && { ...segment, address, subnet: known(pool.subnet), signal, atMs };
   }
 
+  /**
+   * A container of this host that has the address of the LAN's DHCP server, until its lease is over. It is not always heard: it
+   * may just be made, or be stopped.
+   */
+  async #tenantOf({ parentName, address }: AddressCheck): Promise<HeldVerdict | undefined> {
+    const text = formatAddress(address);
+    const tenancies = await this.#store.tenancies.list(`${parentName} `);
+    const tenancy = tenancies.find((one) => one.address.startsWith(`${text}/`) && isInForce(one));
+    if (tenancy === undefined) return undefined;
+    const { macAddress } = tenancy;
+    return { held: true, macAddress, linkName: parentName, simultaneous: false, isOnHost: true };
+  }
+
   async #networkOf({ networkId }: Pool): Promise<Network | undefined> {
     return networkId === null ? undefined : this.#store.networks.get(networkId);
   }
@@ -133,4 +157,9 @@ export class PoolLan implements Keeper {
     const named = options['parent'];
     return named === undefined ? null : { parentName: this.#aliases.get(named) ?? named, mode: 'bridge', profile };
   }
+}
+
+/** A container has it, whatever its server says, or comes back to it. */
+function isInForce({ state, obtainedAt, leaseSeconds }: Tenancy): boolean {
+  return state !== 'aside' || Date.now() < Date.parse(obtainedAt) + leaseSeconds * 1000;
 }

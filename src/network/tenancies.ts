@@ -5,12 +5,14 @@
  * The record is made before the link and the endpoint's record, and outlives both. A crash between leaves a tenancy without
  * an endpoint, which the next start of the container takes.
  */
-import { formatAddress, parseAddress } from '../address.ts';
+import { type Address, formatAddress, parseAddress } from '../address.ts';
 import * as errors from '../errors.ts';
 import type { Link, Links } from '../kernel/link.ts';
 import { type DhcpClient, refusalOf } from '../lan/dhcp/dhcpclient.ts';
+import type { HeldVerdict } from '../lan/verdict.ts';
 import type { Log } from '../log.ts';
 import { type Endpoint, type InterfaceAddress, type Network, type Segment, type Tenancy, segmentOf } from '../model.ts';
+import { MultiMap } from '../multimap.ts';
 import type { CallLimit, EndpointRequest } from '../requests.ts';
 import { type Store, tenancyKey } from '../store/store.ts';
 import { describe } from './dead.ts';
@@ -54,6 +56,8 @@ export class Tenancies {
   readonly #parts: TenanciesParts;
   /** By key: the endpoint whose start has the MAC address at this moment. */
   readonly #claimed = new Map<string, string>();
+  /** MAC addresses of containers without a name whose starts failed, by network: a server may have a lease for each, or soon. */
+  readonly #failed = new MultiMap<string, string>();
   /** Servers that are being told; by key. */
   readonly #releasing = new Map<string, Promise<void>>();
 
@@ -83,8 +87,11 @@ export class Tenancies {
     const key = tenancyKey(claim);
     try {
       await this.#releasing.get(key);
-      return await act(claim);
+      const made = await act(claim);
+      this.#failed.delete(network.id, claim.macAddress);
+      return made;
     } catch (error) {
+      if (claim.owner === null) this.#failed.add(network.id, claim.macAddress);
       await this.#change(key, { endpointId: claim.endpointId }, { state: 'aside', endpointId: null });
       this.#claimed.delete(key);
       // A network that was removed meanwhile has left what this start had.
@@ -108,6 +115,7 @@ export class Tenancies {
       hostname,
       wish: wish ?? last ?? null,
       isStrict: wish !== null,
+      holder: (address) => this.#holderOf(address, claim),
       limit,
     });
     if (acquired.kind !== 'lease') throw refusalOf(acquired, { parentName: parent, timeout: dhcp.timeout, wish });
@@ -166,6 +174,7 @@ export class Tenancies {
   /** The network goes: servers are told of what nobody uses any more, and nothing of it is remembered. */
   async endNetwork(network: Network): Promise<void> {
     const { tenancies } = this.#parts.store;
+    for (const macAddress of this.#failed.get(network.id)) this.#failed.delete(network.id, macAddress);
     for (const tenancy of await this.#ofNetwork(network)) {
       await this.#release(network, tenancyKey(tenancy));
       const known = await tenancies.get(tenancyKey(tenancy));
@@ -242,7 +251,7 @@ export class Tenancies {
     throw errors.macTaken(macAddress, base.endpointId, base.parent);
   }
 
-  /** Of those without a name the one that was put aside last, else one whose container died without a word, else a new one. */
+  /** Of those without a name the one that was put aside last, else one whose container died without a word or did not start, else a new one. */
   async #nameless(base: Omit<MacClaim, 'macAddress' | 'owner'>, network: Network): Promise<MacClaim> {
     const known = (await this.#ofNetwork(network)).filter(
       ({ owner, parent }) => owner === null && parent === base.parent,
@@ -254,7 +263,9 @@ export class Tenancies {
     };
     const aside = await this.#firstUnused(base, recent.filter(isAside));
     // An engine that was killed tells nobody of the containers that went with it.
-    const claim = aside ?? (await this.#firstUnused(base, recent));
+    const dead = aside ?? (await this.#firstUnused(base, recent));
+    const failed = Array.from(this.#failed.get(network.id), (macAddress) => ({ macAddress }));
+    const claim = dead ?? (await this.#firstUnused(base, failed));
     if (claim !== undefined) return claim;
     const macAddress = derivedMac(network.options.macPrefix, [], { networkId: network.id, count: 0 });
     return this.#exclusive({ ...base, macAddress, owner: null });
@@ -262,9 +273,9 @@ export class Tenancies {
 
   async #firstUnused(
     base: Omit<MacClaim, 'macAddress' | 'owner'>,
-    tenancies: readonly Tenancy[],
+    known: readonly Pick<Tenancy, 'macAddress'>[],
   ): Promise<MacClaim | undefined> {
-    for (const { macAddress } of tenancies) {
+    for (const { macAddress } of known) {
       const claim = await this.#unlessUsed({ ...base, macAddress, owner: null });
       if (claim !== undefined) return claim;
     }
@@ -293,6 +304,15 @@ export class Tenancies {
     if (!endpoints.isRecorded(endpoint)) return true;
     const seen = await witness.look(endpoint);
     return seen === 'present' || (seen === 'unsettled' && !(await witness.isGone(endpoint, limit)));
+  }
+
+  /** A container of a network with another IPAM that shares the parent; it may just be made. */
+  async #holderOf(address: Address, { parent, macAddress, limit }: MacClaim): Promise<HeldVerdict | undefined> {
+    for (const other of this.#parts.endpoints.withAddress(parent, address)) {
+      if (other.macAddress === macAddress || !(await this.#isAlive(other, limit))) continue;
+      return { held: true, macAddress: other.macAddress, linkName: parent, simultaneous: false, isOnHost: true };
+    }
+    return undefined;
   }
 
   // --- records ------------------------------------------------------------------------------------------------------

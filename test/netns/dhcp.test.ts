@@ -18,7 +18,7 @@ import { outsideLab } from '../lab/enclosure.ts';
 import { Lan, Namespace } from '../lab/namespace.ts';
 import { withoutDhcp } from '../lab/packages.ts';
 import { until } from '../lab/patience.ts';
-import { LIES, RogueServer, flooding, late, refusing } from '../lab/rogueserver.ts';
+import { LIES, RogueServer, flooding, honest, late, refusing } from '../lab/rogueserver.ts';
 import { Serving } from '../lab/serving.ts';
 
 const RESERVED = '02:00:5e:10:00:aa';
@@ -299,6 +299,53 @@ describe('addresses of DHCP servers', { skip: outsideLab() || withoutDhcp(), tim
     await until(() => rogue.heard.some(({ type }) => type === 'RELEASE'));
     assert.deepEqual(await tenancies(), []);
     assert.doesNotMatch(ip('-brief link show type macvlan'), /^tsm(?!p)/m);
+    rogue.close();
+  });
+
+  test('addresses of the server and of a network of our own IPAM beside are never the same, also while neither is heard', async () => {
+    const rogue = await RogueServer.plug(lan, 'beside', '02:00:5e:10:00:70', '10.77.0.7');
+    rogue.gives = '10.77.0.60';
+    const pool = {
+      AddressSpace: 'TsmacvlanLocal',
+      Pool: '10.77.0.0/24',
+      SubPool: '10.77.0.60/31',
+      V6: false,
+      Options: {},
+    };
+    const { PoolID } = await call('IpamDriver.RequestPool', pool);
+    const data = { IPv4Data: [{ AddressSpace: 'TsmacvlanLocal', Pool: '10.77.0.0/24', Gateway: '10.77.0.7/24' }] };
+    const beside = creation({ source: '' }, data);
+    await call('NetworkDriver.CreateNetwork', beside);
+    networks.add(beside.NetworkID);
+    const request = async () => String((await call('IpamDriver.RequestAddress', { PoolID, Address: '' }))['Address']);
+    const giveBack = (address: string) => call('IpamDriver.ReleaseAddress', { PoolID, Address: hostPart(address) });
+
+    const network = await create();
+    const made = endpoint(network);
+    await call('NetworkDriver.CreateEndpoint', made.body);
+    const whileMade = await request();
+    assert.equal(whileMade, '10.77.0.61/24');
+    await giveBack(whileMade);
+    await call('NetworkDriver.DeleteEndpoint', made.ids);
+    const whileStopped = await request();
+    assert.equal(whileStopped, '10.77.0.61/24');
+    assert.match(
+      await refusal({ PoolID, Address: '10.77.0.60' }, 'IpamDriver.RequestAddress'),
+      /^address 10\.77\.0\.60 is already used on this host by /,
+    );
+
+    const ours = endpoint(beside.NetworkID);
+    const Interface = { Address: whileStopped, AddressIPv6: '', MacAddress: '' };
+    await call('NetworkDriver.CreateEndpoint', { ...ours.body, Interface });
+    rogue.behave = (asked, server) => {
+      if (asked.type === 'DECLINE') server.gives = '10.77.0.90';
+      honest(asked, server);
+    };
+    rogue.gives = '10.77.0.61';
+    const other = await start(network);
+    assert.equal(other.address, '10.77.0.90/24');
+    await call('NetworkDriver.DeleteEndpoint', ours.ids);
+    await giveBack(whileStopped);
     rogue.close();
   });
 

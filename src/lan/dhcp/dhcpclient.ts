@@ -8,6 +8,7 @@ import type { Segment } from '../../model.ts';
 import type { CallLimit } from '../../requests.ts';
 import { encodeDhcp } from '../frames/dhcp.ts';
 import type { Lan } from '../lan.ts';
+import type { HeldVerdict } from '../verdict.ts';
 import { type Acquired, acquire } from './acquisition.ts';
 import { type DhcpAsker, type DhcpLease, makeXid } from './question.ts';
 import { type DatedLease, type RenewalContext, keepLease } from './renewal.ts';
@@ -31,6 +32,8 @@ export interface LeaseRequest extends DhcpAsker {
   readonly wish: Address | null;
   /** No other address will do. */
   readonly isStrict: boolean;
+  /** Who on this host has an address that a server offers, perhaps without being heard on the LAN. */
+  readonly holder: (address: Address) => Promise<HeldVerdict | undefined>;
   readonly limit: CallLimit;
 }
 
@@ -59,12 +62,13 @@ export class DhcpClient {
    * Asks for a lease, and the LAN whether somebody uses what is offered. Throws DHCP_PARENT_DOWN, what Lan.check() throws,
    * and the signal's reason when it fires.
    */
-  async acquire({ segment, macAddress, hostname, wish, isStrict, limit }: LeaseRequest): Promise<Acquired> {
+  async acquire({ segment, macAddress, hostname, wish, isStrict, holder, limit }: LeaseRequest): Promise<Acquired> {
     const { links, lan, timeout } = this.#parts;
     const { parentName } = segment;
     if ((await links.known(parentName))?.isUp !== true) throw errors.dhcpParentDown(parentName);
     const leftMs = Math.min(timeout * 1000, limit.atMs - performance.now() - RESERVED_MS);
-    const check = ({ address, prefixLength }: DhcpLease, signal: AbortSignal) =>
+    const check = async ({ address, prefixLength }: DhcpLease, signal: AbortSignal) =>
+      (await holder(address)) ??
       lan.check({ ...segment, address, subnet: prefixOf(address, prefixLength), signal, atMs: limit.atMs, macAddress });
     return acquire(
       { macAddress, hostname, wish, isStrict, untilMs: this.#clock.nowMs() + leftMs },

@@ -4,10 +4,11 @@ import { test } from 'node:test';
 import type { PluginError } from '../../../src/errors.ts';
 import { PoolLan } from '../../../src/ipam/poollan.ts';
 import type { Verdict } from '../../../src/lan/verdict.ts';
+import type { Tenancy } from '../../../src/model.ts';
 import { interfaceAddress } from '../../lab/addresses.ts';
 import { callLimit } from '../../lab/patience.ts';
 import { type Line, logInto } from '../server/door.ts';
-import { networkRecord, poolRecord } from '../store/records.ts';
+import { networkRecord, poolRecord, tenancyRecord } from '../store/records.ts';
 
 const options = { timeout: 10_000 };
 const HOLDER: Verdict = {
@@ -19,7 +20,7 @@ const HOLDER: Verdict = {
 };
 
 /** A LAN on which somebody answers, and a policy to warn of that. */
-function poolLan({ isProof }: { isProof: boolean }) {
+function poolLan({ isProof, tenancies = [] }: { isProof: boolean; tenancies?: Tenancy[] }) {
   const asked: string[] = [];
   const lines: Line[] = [];
   const answer = (question: string) => async () => {
@@ -31,6 +32,7 @@ function poolLan({ isProof }: { isProof: boolean }) {
     store: {
       networks: { get: async () => networkRecord('n1') },
       leases: { needsProof: () => (isProof ? 'rfc' : null) },
+      tenancies: { list: async () => tenancies },
     } as never,
     aliases: new Map(),
     settings: { conflict: 'warn' },
@@ -67,5 +69,28 @@ test(
     assert.deepEqual(await ask(there, false), HOLDER);
     assert.deepEqual(there.asked, ['insist', 'check']);
     assert.deepEqual(there.lines, []);
+  },
+);
+
+test(
+  'what a container has of a DHCP server is not given while it runs, nor before its lease is over',
+  options,
+  async () => {
+    const known = { ...tenancyRecord('e1'), address: '192.168.1.40/24' };
+    const [obtainedAt, before] = [new Date().toISOString(), '2026-01-01T00:00:00.000Z'];
+    const verdictOf = async (tenancy: Tenancy) => {
+      const there = poolLan({ isProof: false, tenancies: [tenancy] });
+      const verdict = await ask(there, true);
+      return [verdict.held && verdict.macAddress, there.asked.length];
+    };
+    const aside = { ...known, endpointId: null, state: 'aside' } as const;
+    for (const held of [
+      { ...aside, obtainedAt },
+      { ...known, obtainedAt },
+      { ...known, state: 'lost', obtainedAt: before },
+    ])
+      assert.deepEqual(await verdictOf(held as Tenancy), [known.macAddress, 0]);
+    assert.deepEqual(await verdictOf({ ...aside, obtainedAt: before }), [false, 1]);
+    assert.deepEqual(await verdictOf({ ...known, address: '192.168.1.4/24' }), [false, 1]);
   },
 );

@@ -5,12 +5,15 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import type { RenewalContext } from '../../../src/lan/dhcp/renewal.ts';
+import type { Link } from '../../../src/kernel/link.ts';
 import type { Endpoint } from '../../../src/model.ts';
 import { readNetworkOptions } from '../../../src/network/options.ts';
 import { type LeaseSource, Tenancies, type TenanciesParts } from '../../../src/network/tenancies.ts';
 import { leaseIn } from '../../../src/network/tenancyrecord.ts';
+import type { EndpointRequest } from '../../../src/requests.ts';
 import { openLocalStore } from '../../../src/store/local.ts';
 import { tenancyKey } from '../../../src/store/store.ts';
+import { callLimit } from '../../lab/patience.ts';
 import { endpointRecord, networkRecord, tenancyRecord } from '../store/records.ts';
 
 const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
@@ -77,4 +80,34 @@ test('a container whose end is finished late gives back nothing that the next on
   tenancies.leave(next);
   await tenancies.left(next);
   assert.deepEqual(released, [tenancy.macAddress]);
+});
+
+test('a container whose start failed has the same MAC address when it is tried again: a server may know it by now', async (t) => {
+  const store = await openStore(t);
+  await store.networks.insert(network);
+  const answers = ['silent', 'silent', 'lease', 'lease'] as const;
+  const asked: string[] = [];
+  const acquire: LeaseSource['acquire'] = async ({ macAddress }) => {
+    const kind = answers[asked.push(macAddress) - 1];
+    return kind === 'lease' ? { kind, lease: leaseIn(tenancy)!.lease } : { kind: 'silent' };
+  };
+  const witness = { look: async () => 'present' };
+  const endpoints = Object.assign(new Map([[endpoint.id, endpoint]]), {
+    withMac: (_: string, macAddress: string) => (macAddress === endpoint.macAddress ? [endpoint] : []),
+    isRecorded: () => true,
+  });
+  const tenancies = tenanciesOf({ store, dhcp: { acquire, timeout: 5 }, endpoints, witness });
+  const request = { networkId: network.id, macAddress: null, hostname: null, wishedAddress: null, limit: callLimit() };
+  const parent = { name: 'eth0' } as Link;
+  const start = (endpointId: string) =>
+    tenancies.claimed({ ...request, endpointId } as EndpointRequest, network, parent, (claim) =>
+      tenancies.lease(claim, network),
+    );
+  await assert.rejects(Promise.all([start('e2'), start('e3')]), /no DHCP server answered/);
+  await turn();
+  await start('e4');
+  endpoints.set('e4', { ...endpoint, id: 'e4', macAddress: asked[2]! });
+  await start('e5');
+  assert.notEqual(asked[0], asked[1]);
+  assert.deepEqual(new Set(asked.slice(2)), new Set(asked.slice(0, 2)));
 });
