@@ -1,5 +1,5 @@
 /** Runs programs and says what came out. */
-import { execFile } from 'node:child_process';
+import { Program } from './program.ts';
 
 export interface Result {
   code: number;
@@ -16,27 +16,33 @@ export interface RunOptions {
 }
 
 /** Runs a program to its end; a code other than 0 is an answer, not an error. */
-export function run(argv: readonly string[], options: RunOptions = {}): Promise<Result> {
-  const [command = '', ...args] = argv;
+export async function run(argv: readonly string[], options: RunOptions = {}): Promise<Result> {
   const { env = process.env, input = '', timeoutMs = 180_000 } = options;
-  return new Promise((resolve, reject) => {
-    const settings = { env, timeout: timeoutMs, killSignal: 'SIGKILL', maxBuffer: 64 << 20 } as const;
-    const child = execFile(command, args, settings, (error, stdout, stderr) => {
-      if (error && typeof error.code === 'string') reject(new Error(`${command} cannot be run`, { cause: error }));
-      else
-        resolve({
-          code: child.exitCode ?? 128,
-          stdout,
-          stderr: error?.killed ? `${stderr}\nkilled after ${timeoutMs} ms` : stderr,
-        });
-    });
-    child.stdin?.on('error', () => {}).end(input);
-  });
+  const program = Program.start(argv, env, input.length > 0);
+  const late = new AbortController();
+  const deadline = setTimeout(() => {
+    process.kill(program.pid, 'SIGKILL');
+    late.abort();
+  }, timeoutMs);
+  try {
+    const result = await program.ended(input, late.signal);
+    return late.signal.aborted ? { ...result, stderr: `${result.stderr}\nkilled after ${timeoutMs} ms` } : result;
+  } finally {
+    clearTimeout(deadline);
+  }
 }
 
 /** Runs a program that must succeed and answers its output without the last line end. */
 export async function output(argv: readonly string[], options?: RunOptions): Promise<string> {
-  const { code, stdout, stderr } = await run(argv, options);
+  return outputOf(argv, await run(argv, options));
+}
+
+/** The same while this process stands still: for what is over in a moment. */
+export function outputSync(argv: readonly string[], input = ''): string {
+  return outputOf(argv, Program.start(argv, process.env, input !== '').endedSync(input));
+}
+
+function outputOf(argv: readonly string[], { code, stdout, stderr }: Result): string {
   if (code !== 0) throw new Error(`${argv.join(' ')}: exit code ${code}: ${stderr.trim() || stdout.trim()}`);
   return stdout.trimEnd();
 }

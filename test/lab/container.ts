@@ -19,12 +19,36 @@ interface Inspected {
 }
 
 const MOST_IN_FLIGHT = 3;
+const PLAIN_OPTIONS = ['--net', '--ip', '--ip6', '--restart'];
 
-/** Starts a container that waits; `words` are further options of docker run, as `--net lan --ip 192.0.2.9`. */
+/**
+ * Starts a container that waits; `words` are further options of docker run, as `--net lan --ip 192.0.2.9`. Those that most tests give
+ * are told to the engine as docker run tells them, for a tenth of the price of the command.
+ */
 export async function runIdle(engine: Engine, name: string, words: string): Promise<void> {
+  const wishes = wishesOf(words);
+  if (wishes) return engine.runIdle(name, wishes);
   // busybox as process 1 ignores SIGTERM: without a stop timeout of its own each stop takes 10 s.
   const options = ['--name', name, '--stop-timeout', '0', ...words.split(' ')];
   await engine.must('run', '-d', ...options, 'busybox', 'sleep', '3600');
+}
+
+/** The fields of a container's configuration that these words of docker run fill; undefined when some other word is among them. */
+function wishesOf(words: string): object | undefined {
+  const given = words.split(' ');
+  const options = new Map(given.flatMap((word, index) => (index % 2 === 0 ? [[word, given[index + 1] ?? '']] : [])));
+  const [network, restart] = [options.get('--net'), options.get('--restart')];
+  if (
+    network === undefined ||
+    network === 'none' ||
+    ![...options.keys()].every((option) => PLAIN_OPTIONS.includes(option))
+  )
+    return undefined;
+  const [IPv4Address, IPv6Address] = [options.get('--ip'), options.get('--ip6')];
+  return {
+    HostConfig: { NetworkMode: network, ...(restart && { RestartPolicy: { Name: restart } }) },
+    NetworkingConfig: { EndpointsConfig: { [network]: { IPAMConfig: { IPv4Address, IPv6Address } } } },
+  };
 }
 
 export async function attachment(engine: Engine, container: string, network: string): Promise<Attachment> {

@@ -153,8 +153,7 @@ export function readRecords(stateFile: string): Records {
 }
 
 // Namespaces by process, and those that the engine holds for containers whose process is gone.
-const SHOW_NAMESPACES = `for ns in /proc/[0-9]*/ns/net /run/docker/netns/*; do
-  inode=$(stat -Lc %i $ns 2>/dev/null) || continue
+const SHOW_NAMESPACES = `stat -Lc '%i %n' /proc/[0-9]*/ns/net /run/docker/netns/* 2>/dev/null | while read -r inode ns; do
   case " $seen " in *" $inode "*) continue;; esac
   seen="$seen $inode"
   links=$(nsenter --net=$ns ip -j -d address 2>/dev/null) && echo "$inode $links"

@@ -8,12 +8,12 @@
  *     lan0 ── veth ── lan1 in neighbour, another host with a DHCP server        box: a container's namespace
  */
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { bundle } from '../lab/bundle.ts';
+import { output, outputSync } from '../lab/command.ts';
 import { type DhcpPlace, type DhcpPlan, DhcpServer } from '../lab/dhcpserver.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { EtcdCluster } from '../lab/etcd.ts';
@@ -62,9 +62,8 @@ const FOR_EVER_MS = 20 * 60_000;
 
 const NEIGHBOUR: DhcpPlace = { enter: (argv) => ['nsenter', '--net=/run/netns/neighbour', ...argv] };
 
-const ip = (words: string) => execFileSync('ip', words.split(' '), { encoding: 'utf8' });
-const batch = (lines: string[], ...flags: string[]) =>
-  execFileSync('ip', [...flags, '-batch', '-'], { input: lines.join('\n'), stdio: ['pipe', 'pipe', 'pipe'] });
+const ip = (words: string) => outputSync(['ip', ...words.split(' ')]);
+const batch = (lines: string[], ...flags: string[]) => outputSync(['ip', ...flags, '-batch', '-'], lines.join('\n'));
 
 // --- the engine -----------------------------------------------------------------------------------------------------
 
@@ -247,10 +246,10 @@ class Host {
     for (const family of FAMILIES.keys()) await this.releasePool(family);
   }
 
-  forget(): void {
+  async forget(): Promise<void> {
     const { socket: SOCKET, state: STATE_DIR } = this.serving;
     const env = { ...process.env, ...this.#entrySettings, SOCKET, STATE_DIR };
-    execFileSync(process.execPath, [join(ROOT, 'src/tsmacvlan.ts'), 'forget', NETWORK], { env });
+    await output([process.execPath, join(ROOT, 'src/tsmacvlan.ts'), 'forget', NETWORK], { env });
   }
 
   async releasePools(): Promise<void> {
@@ -748,7 +747,7 @@ class Trial {
     const hands: string[] = [];
     if (this.#surplus(await this.#host.look()).includes('network')) {
       hands.push('`tsmacvlan forget`');
-      this.#host.forget();
+      await this.#host.forget();
     }
     if (this.#surplus(await this.#host.settled()).some((word) => word.startsWith('pool'))) {
       hands.push('the next RequestPool');
