@@ -161,5 +161,7 @@ export function print(text: string): number {
 
 /** What `--json` prints. */
 export function printJson(data: unknown): void {
-  print(`${JSON.stringify(data, null, 2)}\n`);
+  const lines = JSON.stringify(data, null, 2).split('\n');
+  // JSON leaves some of what a terminal obeys as it is; in its strings, where alone that can be, it knows these escapes.
+  print(`${lines.map(escapeControls).join('\n')}\n`);
 }

@@ -34,7 +34,7 @@ export function namingOf({ containers, networks }: EngineInventory, isWhole: boo
   for (const { name, attachments } of containers) {
     for (const { endpointId, networkId } of attachments) {
       if (endpointId !== '') running.set(endpointId, name);
-      else stopped.set(networkId, [...(stopped.get(networkId) ?? []), name]);
+      else if (stopped.get(networkId)?.push(name) === undefined) stopped.set(networkId, [name]);
     }
   }
   return new Naming(

@@ -4,6 +4,7 @@
  */
 import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { escapeControls } from '../errors.ts';
 import type { ToldHappening } from '../happenings.ts';
 import { hasNoReader } from '../kernel/libc.ts';
 import { keepNames, Naming } from '../naming.ts';
@@ -97,11 +98,12 @@ class Watching {
 
 function jsonLine(happening: ToldHappening, naming: Naming): string {
   const { endpointId, networkId } = idsOf(happening);
-  return JSON.stringify({
+  const told = {
     ...happening,
     ...(endpointId !== undefined && { container: naming.known.containers.get(endpointId ?? '') ?? null }),
     ...(networkId !== undefined && { networkName: naming.nameOf(networkId ?? '') }),
-  });
+  };
+  return escapeControls(JSON.stringify(told));
 }
 
 function idsOf(happening: ToldHappening): { endpointId?: string | null; networkId?: string | null } {

@@ -4,7 +4,6 @@
  */
 import { type IncomingMessage, request as requestPlain } from 'node:http';
 import { request as requestTls } from 'node:https';
-import { text } from 'node:stream/consumers';
 import { getSystemErrorMessage } from 'node:util';
 import * as errors from '../errors.ts';
 import { type EnginePlace, fieldIn, textIn } from './place.ts';
@@ -46,6 +45,9 @@ export interface EngineInventory {
 /** What is only good to know is not waited for longer, all in all. */
 const PATIENCE_MS = 2000;
 
+/** Ten thousand containers take some 25 MB. */
+const MOST_BYTES = 64 * 1024 * 1024;
+
 /** Throws ENGINE_SILENT or ENGINE_REFUSED, with the reason. */
 export async function askEngine(place: EnginePlace): Promise<EngineInventory> {
   const signal = AbortSignal.timeout(PATIENCE_MS);
@@ -76,12 +78,24 @@ function get(place: EnginePlace, path: string, signal: AbortSignal): Promise<{ s
   const question = { ...options, path, method: 'GET', signal, agent: false };
   return new Promise((resolve, reject) => {
     const answered = (response: IncomingMessage) => {
-      text(response).then((body) => resolve({ status: response.statusCode ?? 0, body }), reject);
+      textOf(response).then((body) => resolve({ status: response.statusCode ?? 0, body }), reject);
     };
     const asked = isTls ? requestTls(question, answered) : requestPlain(question, answered);
     asked.on('error', reject);
     asked.end();
   });
+}
+
+/** What goes on for ever is no engine's answer. */
+async function textOf(response: IncomingMessage): Promise<string> {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  for await (const chunk of response as AsyncIterable<Buffer>) {
+    bytes += chunk.length;
+    if (bytes > MOST_BYTES) throw new SyntaxError('no list');
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks).toString();
 }
 
 function reasonOf(error: unknown, signal: AbortSignal): string {

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { keptOf } from '../../src/ipam/kept.ts';
 import type { Lease, Remembered } from '../../src/model.ts';
 import { Naming } from '../../src/naming.ts';
-import { leaseRow } from '../../src/tables.ts';
+import { leaseRow, printJson } from '../../src/tables.ts';
 import { leaseRecord } from './store/lease.ts';
 
 const POOL = 'TsmacvlanLocal/192.168.1.0/24';
@@ -35,4 +35,15 @@ test('a reserved address shows for whom it is reserved, whoever has it', () => {
     idle.map(({ name, kind }) => [name, kind]),
     [['away', 'reserved']],
   );
+});
+
+test('what --json prints is JSON, of which no terminal obeys anything', (t) => {
+  const data = { 'a\u202eb': ['x\u001b[2J\u009b31m\n\u2028', 'x\u{e0001}'], fine: 'é 漢' };
+  let said = '';
+  const write = t.mock.method(process.stdout, 'write', (text: string) => (said += text) !== '');
+  printJson(data);
+  write.mock.restore();
+  assert.deepEqual(JSON.parse(said), data);
+  assert.doesNotMatch(said.replaceAll('\n', ''), /[\p{Cc}\p{Cf}\u2028]/u);
+  assert.match(said, /é 漢/);
 });

@@ -122,3 +122,19 @@ test('what is no Docker, or refuses, is said in a sentence', options, async (t) 
   const nobody = findEngine({ DOCKER_HOST: 'unix:///nonexistent/docker.sock' }, '/nonexistent');
   await assert.rejects(askEngine(nobody), { code: 'ENGINE_SILENT', message: /\(no such file or directory\)/ });
 });
+
+test('an answer without an end is not read to the end', options, async (t) => {
+  const path = join(temporaryDirectory(t), 'd.sock');
+  const piece = Buffer.alloc(4 * 1024 * 1024, '[');
+  const server = createServer((_, response) => {
+    const go = () => {
+      while (!response.destroyed && response.write(piece));
+    };
+    response.on('drain', go);
+    go();
+  });
+  await new Promise<void>((resolve) => server.listen(path, resolve));
+  t.after(() => server.close());
+  const endless = findEngine({ DOCKER_HOST: `unix://${path}` }, '/nonexistent');
+  await assert.rejects(askEngine(endless), { code: 'ENGINE_SILENT', message: /no Docker engine|did not answer/ });
+});
