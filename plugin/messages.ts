@@ -29,6 +29,7 @@ const SAMPLES: { readonly [Name in MakerName]: Parameters<Makers[Name]> } = {
   containerName: ['web\n1'],
   containerNameLong: ['web', 300, 255],
   callTooSlow: ['NetworkDriver.Join', 9000],
+  hungUp: ['NetworkDriver.CreateEndpoint'],
   stopping: [],
   internalError: ['NetworkDriver.Join', CAUSE],
   socketHeld: ['/run/docker/plugins/tsmacvlan.sock', 'SOCKET'],

@@ -119,6 +119,9 @@ export const callTooSlow = (call: string, deadlineMs: number) =>
     `${call} was not done within ${deadlineMs / 1000} s and was given up; look for the cause in the log of tsmacvlan and try again`,
   );
 
+export const hungUp = (call: string) =>
+  fault('HUNG_UP', `the engine hung up before ${call} was done, and nothing of it is left; start the container again`);
+
 export const stopping = () =>
   fault('STOPPING', 'tsmacvlan is stopping and could not wait for the end of this call; try again when it is back');
 

@@ -105,7 +105,8 @@ export class Gateways {
   async settle(plan: NetworkPlan, pooled: readonly PooledSubnet[]): Promise<SettledGateways> {
     const { request, options, parent } = plan;
     const isWithout = request.internal || parent.recipe === 'isolated' || !options.gateway;
-    const wishes = isWithout ? [] : (options.gatewayAddresses ?? []);
+    // In which subnet the containers of a DHCP server's network are is known with their leases.
+    const wishes = isWithout || options.source === 'dhcp' ? [] : (options.gatewayAddresses ?? []);
     for (const address of wishes) checkInside(address, pooled);
     const subnets: NetworkSubnet[] = [];
     const doubtful: DoubtfulGateway[] = [];

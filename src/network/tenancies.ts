@@ -139,7 +139,13 @@ export class Tenancies {
     const { macAddress, hostname } = tenancy;
     const key = tenancyKey(tenancy);
     this.#parts.dhcp.keep(endpoint.id, segment, { macAddress, hostname }, dated, {
-      onKept: (kept) => void this.#change(key, { endpointId: endpoint.id }, { ...recordOf(kept), state: 'bound' }),
+      // A container keeps the prefix length that it started with, whatever its server says later.
+      onKept: (kept) =>
+        void this.#change(
+          key,
+          { endpointId: endpoint.id },
+          { ...recordOf(kept), address: tenancy.address, state: 'bound' },
+        ),
       onLost: (loss) => this.#tellLost(endpoint, key, loss),
     });
   }

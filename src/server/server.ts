@@ -229,6 +229,7 @@ export class PluginServer {
     visit.subject = task.subject;
     if (call.waits) await Promise.race([this.#ready, expiry]);
     const patienceMs = (await task.patienceMs?.()) ?? null;
+    if (patienceMs !== null) endUnheard(visit, deadline);
     const done = await task.run(patienceMs === null ? deadline.limit : deadline.prolong(patienceMs));
     if (call.isLasting) await this.#durable();
     if (!visit.response.destroyed && !deadline.limit.signal.aborted) await done.answer();
@@ -345,6 +346,15 @@ function startDeadline(name: string, ms: number): Deadline {
     return { signal, atMs: beganMs + allMs, ifLate };
   };
   return { limit: { signal, atMs: beganMs + ms, ifLate }, expiry, prolong, end, stop: () => clearTimeout(timer) };
+}
+
+/** An engine that is killed hangs up, and starts the container again: what that one needs this call must not have any longer. */
+function endUnheard({ name, response }: Visit, deadline: Deadline): void {
+  const end = () => {
+    if (!response.writableFinished) deadline.end(errors.hungUp(name));
+  };
+  if (response.destroyed) end();
+  else response.once('close', end);
 }
 
 async function atMost(ms: number, work: Promise<unknown>): Promise<void> {

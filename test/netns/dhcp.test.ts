@@ -7,6 +7,7 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
@@ -299,6 +300,25 @@ describe('addresses of DHCP servers', { skip: outsideLab() || withoutDhcp(), tim
     await until(() => rogue.heard.some(({ type }) => type === 'RELEASE'));
     assert.deepEqual(await tenancies(), []);
     assert.doesNotMatch(ip('-brief link show type macvlan'), /^tsm(?!p)/m);
+    rogue.close();
+  });
+
+  test('an engine that is killed while a container waits for a server leaves its MAC address to the next start', async () => {
+    const rogue = await RogueServer.plug(lan, 'killed', '02:00:5e:10:00:71', '10.77.0.8');
+    [rogue.gives, rogue.behave] = ['10.77.0.98', () => undefined];
+    const network = await create();
+    const wish = { options: { hostname: 'web' } };
+    const engine = connect(daemon.socket);
+    const body = JSON.stringify(endpoint(network, wish).body);
+    engine.write(
+      `POST /NetworkDriver.CreateEndpoint HTTP/1.1\r\nHost: x\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
+    );
+    await until(() => rogue.heard.length > 0);
+    engine.destroy();
+    await until(() => /outcome=HUNG_UP/.test(daemon.log));
+    rogue.behave = honest;
+    const started = await start(network, wish);
+    assert.equal(started.macAddress, rogue.heard[0]?.macAddress);
     rogue.close();
   });
 

@@ -50,12 +50,13 @@ test('a container that stops while its lease is renewed leaves a tenancy that is
   };
   const tenancies = tenanciesOf({ store, dhcp });
   await tenancies.keep(endpoint, network);
-  const lease = { ...leaseIn(tenancy)!.lease, leaseSeconds: 7200 };
+  const lease = { ...leaseIn(tenancy)!.lease, prefixLength: 8, leaseSeconds: 7200 };
   renewed?.({ lease, obtainedMs: Date.parse('2026-11-30T10:30:00.000Z') });
   tenancies.leave(endpoint);
   await turn();
-  const { state, endpointId, leaseSeconds } = (await store.tenancies.get(key))!;
+  const { state, endpointId, leaseSeconds, address } = (await store.tenancies.get(key))!;
   assert.deepEqual({ state, endpointId, leaseSeconds }, { state: 'aside', endpointId: null, leaseSeconds: 7200 });
+  assert.equal(address, tenancy.address, 'the container has the prefix length that it started with');
 });
 
 test('a container whose end is finished late gives back nothing that the next one with its MAC address has', async (t) => {

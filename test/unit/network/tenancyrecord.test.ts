@@ -31,3 +31,11 @@ test('no route leads to a gateway by another gateway', () => {
   const behind = ['192.168.1.254/32 192.168.1.1', '192.168.1.0/25 192.168.1.254', '192.168.1.0/24 192.168.1.254'];
   assert.deepEqual(routesIn(...behind, '0.0.0.0/0 192.168.1.1', ...others), ['192.168.1.1', ...others]);
 });
+
+test('a gateway that the network names goes before that of the server, where it is in the subnet of the lease', () => {
+  const gatewayOf = (gateway: string) => {
+    const options = readNetworkOptions({ parent: 'eth0', source: 'dhcp', gateway });
+    return routesOf({ ...network, options }, { ...tenancyRecord('e1'), routers: ['192.168.1.1'] }).gateway;
+  };
+  assert.deepEqual(['192.168.1.7', '192.168.2.7', 'none'].map(gatewayOf), ['192.168.1.7', '192.168.1.1', null]);
+});

@@ -372,6 +372,21 @@ test(
   },
 );
 
+test('an engine that hangs up ends what it has waited for with patience', options, async (t) => {
+  const over = Promise.withResolvers<unknown>();
+  const createEndpoint = ({ limit: { signal } }: { limit: CallLimit }) =>
+    once(signal, 'abort').then(() => {
+      over.resolve(signal.reason);
+      throw signal.reason as Error;
+    });
+  const door = await openDoor(t, { network: { createEndpoint, patienceMs: async () => 25_000 } });
+  const socket = await dial(t, door);
+  socket.write(post('NetworkDriver.CreateEndpoint', NEW_ENDPOINT));
+  await waitFor(() => door.asked.length === 1);
+  socket.destroy();
+  assert.match(String(await over.promise), /the engine hung up before NetworkDriver.CreateEndpoint was done/);
+});
+
 test('closing ends idle connections at once, and closing again is nothing', options, async (t) => {
   const door = await openDoor(t);
   const sockets = await Promise.all(Array.from({ length: 5 }, () => dial(t, door)));
