@@ -266,7 +266,14 @@ describe('the page, engine 28.5.2', { skip: outsideLab() || withoutBrowser(), ti
     const { engine, plugin } = machine;
     await clearEngine(engine);
     await engine.must(...CREATE, 'lan');
-    for (const name of ['homeassistant', 'unifi', 'pihole', 'dns']) await runIdle(engine, name, '--net lan');
+    for (const name of ['homeassistant', 'unifi', 'pihole']) await runIdle(engine, name, '--net lan');
+    await runIdle(engine, 'dns', '--net lan -p 53:53/udp');
+    // Of another LAN than its parent's, as the doctor says.
+    await machine.host.namespace.ip('address add 192.0.2.10/24 dev lan0');
+    await engine.must(
+      ...'network create -d tsmacvlan --ipam-driver tsmacvlan -o parent=lan0 --subnet 198.51.100.0/27'.split(' '),
+      'office',
+    );
     await engine.must('create', '--name', 'backup', '--net', 'lan', 'busybox');
     assert.equal((await plugin.commandInside('reserve', 'backup', '192.0.2.80')).code, 0);
     // Somebody has an address that no container gets, and somebody that of a container.
@@ -277,6 +284,8 @@ describe('the page, engine 28.5.2', { skip: outsideLab() || withoutBrowser(), ti
     await page.goto(`http://127.0.0.1:${PORT}/`);
     await sees(`${IPAddress} also used by`, '#tree .container.failure');
     await sees('192.0.2.75', '#conflicts');
+    await sees('-p does nothing', '#tree');
+    await sees('no gateway: containers get no IPv4 default route', '#tree');
     await page
       .getByRole('grid')
       .first()
