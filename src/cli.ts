@@ -33,6 +33,7 @@ export function quietPipes(): void {
   process.stderr.on('error', () => undefined);
 }
 
+/** What the system or another host says may have anything in it. */
 function complain(sentence: string): void {
-  process.stderr.write(`tsmacvlan: ${sentence}\n`);
+  process.stderr.write(`tsmacvlan: ${errors.escapeControls(sentence)}\n`);
 }

@@ -23,7 +23,7 @@ import { measureConnects, measureRuns } from './bench/bursts.ts';
 import { spread } from './bench/figures.ts';
 import { measureLan } from './bench/lan.ts';
 import { ratio, Report } from './bench/report.ts';
-import { measureLooking, measureQuestions } from './bench/questions.ts';
+import { measureLooking, measurePage, measureQuestions } from './bench/questions.ts';
 import { measureConnect, measureDhcpRun, measureNetworks, measureRun } from './bench/single.ts';
 import { makeContainers, Stand } from './bench/stand.ts';
 import { runEnclosed } from './lab/enclosure.ts';
@@ -145,7 +145,7 @@ function daemonMeasurements(disk: string): Measurement[] {
   const [start, memory] = ['start until the first answer', 'resident memory'];
   const [call, foreign] = ['one call without work', 'RequestAddress beside foreign namespaces'];
   const names = 'RequestAddress beside remembered names';
-  const [questions, looking] = ['questions of every day', 'metrics and a watcher'];
+  const [questions, looking, page] = ['questions of every day', 'metrics and a watcher', 'the page at rest'];
   return [
     { rows: [start], measure: () => measureStart(join(disk, 'start'), start, report) },
     { rows: [memory], measure: () => measureMemory(join(disk, 'memory'), memory, report) },
@@ -154,6 +154,7 @@ function daemonMeasurements(disk: string): Measurement[] {
     { rows: [foreign], measure: () => measureForeign(join(disk, 'foreign'), foreign, report) },
     { rows: [names], measure: () => measureNames(join(disk, 'names'), names, report) },
     { rows: [questions], measure: () => measureQuestions(questions, report) },
+    { rows: [page], measure: () => measurePage(page, report) },
     { rows: [looking], measure: () => measureLooking(join(disk, 'looking'), looking, report) },
     { rows: Object.values(filling), measure: () => measureAllocation(join(disk, 'filling'), filling, report) },
   ];

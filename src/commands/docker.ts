@@ -23,7 +23,7 @@ export async function readInventory(tell: (sentence: string) => unknown): Promis
 export async function withInventory<T>(reading: Promise<T>): Promise<[T, EngineInventory]> {
   const reasons: string[] = [];
   const [records, inventory] = await Promise.all([reading, readInventory((reason) => reasons.push(reason))]);
-  for (const reason of reasons) process.stderr.write(`tsmacvlan: ${reason}\n`);
+  for (const reason of reasons) process.stderr.write(`tsmacvlan: ${errors.escapeControls(reason)}\n`);
   return [records, inventory];
 }
 

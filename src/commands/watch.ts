@@ -127,7 +127,7 @@ class Names {
     if (performance.now() < this.#silentUntilMs) return;
     const inventory = await readInventory((sentence) => {
       this.#silentUntilMs = performance.now() + SILENT_MS;
-      if (!this.#hasComplained) process.stderr.write(`tsmacvlan: ${sentence}\n`);
+      if (!this.#hasComplained) process.stderr.write(`tsmacvlan: ${escapeControls(sentence)}\n`);
       this.#hasComplained = true;
     });
     const { known } = namingOf(inventory, this.#isWhole);

@@ -92,8 +92,12 @@ export async function stopDaemon({ process: child }: Daemon): Promise<void> {
 }
 
 export function residentMegabytes({ process: { pid } }: Daemon): number {
-  const [, kilobytes] = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? [];
-  return Number(kilobytes) / 1024;
+  return residentIn(readFileSync(`/proc/${pid}/status`, 'utf8'));
+}
+
+/** By its proc_pid_status(5). */
+export function residentIn(status: string): number {
+  return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1]) / 1024;
 }
 
 /** A parent for networks, and a namespace for what would be moved into containers; anew each time. */

@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { exchange } from '../lab/exchange.ts';
 import { runIdle } from '../lab/container.ts';
 import { type Machine, Site } from '../lab/site.ts';
-import { type Daemon, makeNetwork, makeParent, residentMegabytes, withDaemon } from './daemon.ts';
+import { type Daemon, makeNetwork, makeParent, residentIn, residentMegabytes, withDaemon } from './daemon.ts';
 import { inTurns, progress, type Spread, spread, timeOf } from './figures.ts';
 import type { Figure, Report } from './report.ts';
 
@@ -15,6 +15,7 @@ const SOCKET = '/run/docker/plugins/tsmacvlan.sock';
 const STRANGER = '192.0.2.65';
 const MOST_MS = 300;
 const ROUNDS = 5;
+const LOOKING_MS = Number(process.env['LOOKING_MS'] ?? 60_000);
 
 /** In the words of who asks, with the command; null for one that is no command of tsmacvlan's. */
 const QUESTIONS: readonly (readonly [question: string, command: string | null])[] = [
@@ -35,8 +36,8 @@ const QUESTIONS: readonly (readonly [question: string, command: string | null])[
   ['which settings are there?', 'settings'],
 ];
 
-/** Every question in turn, some rounds long. */
-export async function measureQuestions(what: string, report: Report): Promise<void> {
+/** A host with an engine, forty containers and a stranger; the id of its network. */
+async function onFullHost(act: (machine: Machine, id: string) => Promise<void>): Promise<void> {
   const site = await Site.open({ version: '28.5.2', hosts: ['host'], addresses: ['192.0.2.254/24'] });
   try {
     const machine = site.machines[0] as Machine;
@@ -46,6 +47,15 @@ export async function measureQuestions(what: string, report: Report): Promise<vo
     await runIdle(machine.engine, 'web', '--net lan --ip 192.0.2.70');
     await inTurns(39, 8, (number) => runIdle(machine.engine, `c${number}`, `--net lan --ip 192.0.2.${100 + number}`));
     await machine.engine.docker('run', '--rm', '--net', 'lan', '--ip', STRANGER, 'busybox', 'true');
+    await act(machine, id);
+  } finally {
+    await site.close();
+  }
+}
+
+/** Every question in turn, some rounds long. */
+export async function measureQuestions(what: string, report: Report): Promise<void> {
+  await onFullHost(async (machine, id) => {
     const values: Record<string, Spread> = {};
     for (const [question, command] of QUESTIONS) {
       const times: number[] = [];
@@ -61,9 +71,49 @@ export async function measureQuestions(what: string, report: Report): Promise<vo
       values,
       figures: [{ name: `over ${MOST_MS} ms`, value: over, unit: 'x', wanted: 0 }],
     });
-  } finally {
-    await site.close();
-  }
+  });
+}
+
+/** What `map --serve` uses of a core while nothing happens, and its memory: with nobody who looks, with one page, and with eight. */
+export async function measurePage(what: string, report: Report): Promise<void> {
+  const percent: Record<string, Spread> = {};
+  const megabytes: Record<string, Spread> = {};
+  await onFullHost(async ({ host, plugin }) => {
+    const place = '/run/page.sock';
+    const words = plugin.commandLine('map', '--serve', '--listen', `unix:${place}`);
+    const map = await host.start('map', words, plugin.environment());
+    const closing = new AbortController();
+    const read = async (file: string) => (await host.run(['cat', `/proc/${map.pid}/${file}`])).stdout;
+    try {
+      for (const [pages, name] of [
+        [0, 'nobody looks'],
+        [1, 'one page'],
+        [7, 'eight pages'],
+      ] as const) {
+        for (let page = 0; page < pages; page++)
+          exchange(host.file(place), {
+            path: '/events',
+            method: 'GET',
+            headers: { Host: 'localhost' },
+            signal: closing.signal,
+          }).catch(() => undefined);
+        // Until the first pictures, and the quiet after the news.
+        await sleep(10_000);
+        const [beganAtMs, beforeMs] = [performance.now(), processorMsIn(await read('stat'))];
+        await sleep(LOOKING_MS);
+        const usedMs = processorMsIn(await read('stat')) - beforeMs;
+        percent[name] = spread([(usedMs / (performance.now() - beganAtMs)) * 100]);
+        megabytes[name] = spread([residentIn(await read('status'))]);
+      }
+    } finally {
+      closing.abort();
+      await map.kill('SIGTERM');
+    }
+  });
+  const atRest = percent['nobody looks']?.median ?? 0;
+  const figures: Figure[] = [{ name: 'while nobody looks', value: atRest, unit: '%', wanted: 0.1 }];
+  report.add({ what: `${what}, percent of a core`, unit: '%', values: percent, figures });
+  report.add({ what: `${what}, memory`, unit: 'MB', values: megabytes, figures: [] });
 }
 
 async function answered({ host, plugin }: Machine, command: string | null): Promise<number> {
@@ -77,10 +127,9 @@ async function answered({ host, plugin }: Machine, command: string | null): Prom
 
 /** Of two daemons with a network, one of which nobody looks at; at rest, in turns of a minute. */
 export async function measureLooking(directory: string, what: string, report: Report): Promise<void> {
-  const MINUTE_MS = Number(process.env['LOOKING_MS'] ?? 60_000);
   await makeParent();
   const place = '/run/bench-metrics.sock';
-  const plain = await withDaemon(`${directory}-plain`, (daemon) => atRest(daemon, MINUTE_MS, async () => undefined));
+  const plain = await withDaemon(`${directory}-plain`, (daemon) => atRest(daemon, LOOKING_MS, async () => undefined));
   await makeParent();
   const seen = await withDaemon(
     `${directory}-seen`,
@@ -88,7 +137,7 @@ export async function measureLooking(directory: string, what: string, report: Re
       const watcher = new AbortController();
       const watching = exchange('/run/bench.sock', { path: '/Tsmacvlan.Watch', signal: watcher.signal });
       watching.catch(() => undefined);
-      const found = await atRest(daemon, MINUTE_MS, async () => {
+      const found = await atRest(daemon, LOOKING_MS, async () => {
         await exchange(place, { path: '/metrics', method: 'GET' });
       });
       watcher.abort();
@@ -127,9 +176,12 @@ async function atRest(
   return { megabytes: residentMegabytes(daemon), percent };
 }
 
-/** Of all its threads; the kernel counts hundredths of a second. */
 function processorMs({ process: { pid } }: Daemon): number {
-  const [user = 0, system = 0] =
-    readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ').slice(11, 13).map(Number) ?? [];
+  return processorMsIn(readFileSync(`/proc/${pid}/stat`, 'utf8'));
+}
+
+/** Of all its threads, by its proc_pid_stat(5); the kernel counts hundredths of a second. */
+function processorMsIn(stat: string): number {
+  const [user = 0, system = 0] = stat.split(') ')[1]?.split(' ').slice(11, 13).map(Number) ?? [];
   return (user + system) * 10;
 }
