@@ -131,7 +131,12 @@ export class Host {
 
   /** The path, outside, of the network namespace of one of its processes, by its id on this machine. */
   networkOf(pid: number): string {
-    return `/proc/${this.init.pid}/root/proc/${pid}/ns/net`;
+    return this.fileOf(pid, 'ns/net');
+  }
+
+  /** The path, outside, of a file below /proc of one of its processes. */
+  fileOf(pid: number, file: string): string {
+    return `/proc/${this.init.pid}/root/proc/${pid}/${file}`;
   }
 
   /** The words that run a program on this machine from outside. */

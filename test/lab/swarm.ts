@@ -84,8 +84,6 @@ interface Container {
 export interface Occupant {
   readonly node: Node;
   readonly containerId: string;
-  /** Name within the container; `eth0` on the first network. */
-  readonly link: string;
   readonly address: string;
 }
 
@@ -540,11 +538,11 @@ async function occupantsOf(node: Node, service: string): Promise<Occupant[]> {
   try {
     const running = await containersOf(node, service);
     const pids = await Promise.all(running.map(({ Id }) => pidOf(node, Id)));
-    return await addressesIn(
-      node,
-      running.map(({ Id }) => Id),
-      pids,
-    );
+    return running.flatMap(({ Id: containerId }, index) => {
+      const addresses = addressesOf(node.host, pids[index] ?? 0);
+      const told = addresses?.length === 0 ? ['none'] : (addresses ?? []);
+      return told.map((address) => ({ node, containerId, address }));
+    });
   } catch (error) {
     if (node.isUp) throw error;
     // Its engine was ended by our doing while it was asked.
@@ -552,31 +550,21 @@ async function occupantsOf(node: Node, service: string): Promise<Occupant[]> {
   }
 }
 
-// All containers of a node by one command: they are looked at all the time.
-const SHOW_ADDRESSES = `for pid; do
-  nsenter --net=/proc/$pid/ns/net ip -j -4 address show scope global 2>/dev/null || echo gone
-done`;
+/** A local address in the kernel's table of routes, by its own line, as `/32 host LOCAL` below `|-- 192.0.2.7`. */
+const LOCAL_ADDRESS = /\|-- (\S+)\n\s+\/32 host LOCAL/g;
 
-async function addressesIn(node: Node, containerIds: readonly string[], pids: readonly number[]): Promise<Occupant[]> {
-  interface Shown {
-    ifname: string;
-    addr_info: { local: string }[];
+/**
+ * The addresses of a process's namespace but those of the loopback; undefined when it has ended since it was listed. Read without a
+ * program: they are looked at all the time.
+ */
+function addressesOf(host: Host, pid: number): string[] | undefined {
+  try {
+    const table = readFileSync(host.fileOf(pid, 'net/fib_trie'), 'utf8');
+    const found = Array.from(table.matchAll(LOCAL_ADDRESS), ([, address = '']) => address);
+    return [...new Set(found)].filter((address) => !address.startsWith('127.'));
+  } catch {
+    return undefined;
   }
-  if (pids.length === 0) return [];
-  const { stdout } = await node.host.run(['sh', '-c', SHOW_ADDRESSES, 'show', ...pids.map(String)]);
-  return stdout
-    .trimEnd()
-    .split('\n')
-    .flatMap((line, index) => {
-      // It may have ended since it was listed.
-      if (line === 'gone') return [];
-      const containerId = containerIds[index] ?? '';
-      const links = JSON.parse(line) as Partial<Shown>[];
-      const found = links.flatMap(({ ifname = '', addr_info = [] }) =>
-        addr_info.map(({ local }) => ({ node, containerId, link: ifname, address: local })),
-      );
-      return found.length > 0 ? found : [{ node, containerId, link: '', address: 'none' }];
-    });
 }
 
 /** 0 for a container that has ended, or is removed since it was listed. */
@@ -653,8 +641,8 @@ function twice(occupants: readonly Occupant[]): string[] {
 }
 
 function describeOccupants(occupants: readonly Occupant[]): string {
-  const lines = occupants.map(({ node, containerId, link, address }) =>
-    [node.name, containerId.slice(0, 12), link, address].join(' '),
+  const lines = occupants.map(({ node, containerId, address }) =>
+    [node.name, containerId.slice(0, 12), address].join(' '),
   );
   return lines.sort().join('\n');
 }
