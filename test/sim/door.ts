@@ -12,3 +12,8 @@ export async function bindSocket(server: Server, _path: string): Promise<BoundSo
   process?.onKilled.add(release);
   return { isThere: () => true, release };
 }
+
+/** The engine of its machine finds it. */
+export function isWhereEnginesLook(): boolean {
+  return true;
+}
