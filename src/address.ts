@@ -167,6 +167,30 @@ export function macBytes(mac: string): Uint8Array {
   return bytes;
 }
 
+/**
+ * The address that a host with this MAC address makes of a prefix of 64 bits (RFC 4862 5.5.3 d): the interface identifier is the MAC
+ * address with ff:fe in its middle and its universal bit inverted (RFC 4291 appendix A).
+ */
+export function addressOfMac({ first }: Pick<Range, 'first'>, mac: string): Address {
+  const bytes = macBytes(mac);
+  const [head = 0, ...rest] = bytes.subarray(0, 3);
+  const identifier = Buffer.from([head ^ 0x02, ...rest, 0xff, 0xfe, ...bytes.subarray(3)]);
+  return { family: 'IPv6', value: first | identifier.readBigUInt64BE() };
+}
+
+/** That which every host has on its link: fe80 and the interface identifier (RFC 4862 5.3). */
+export function linkLocalOfMac(mac: string): Address {
+  return addressOfMac({ first: LINK_LOCAL }, mac);
+}
+
+/** fe80::/10 (RFC 4291 2.4). */
+export function isLinkLocal({ family, value }: Address): boolean {
+  return family === 'IPv6' && value >> 118n === LINK_LOCAL >> 118n;
+}
+
+/** fe80:: */
+const LINK_LOCAL = 0xfe80n << 112n;
+
 /** A group address (broadcast included), which no interface may have as its own: IEEE 802-2014, 8.2.2. */
 export function isMulticastMac(mac: string): boolean {
   return (Number.parseInt(mac.slice(0, 2), 16) & 1) === 1;

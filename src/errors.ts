@@ -399,7 +399,10 @@ export const dhcpNeedsNull = (subnet: string) =>
   );
 
 export const dhcpIPv6 = () =>
-  mistake('DHCP_IPV6', 'with -o source=dhcp containers get IPv4 addresses only; leave --ipv6 out');
+  mistake(
+    'DHCP_IPV6',
+    "with -o source=dhcp IPv6 addresses come from the LAN's router as well, not from Docker; leave --ipv6 out and add -o ipv6=auto",
+  );
 
 export const dhcpOption = (option: string) =>
   mistake(
@@ -411,6 +414,18 @@ export const releaseWithoutDhcp = () =>
   mistake(
     'RELEASE_WITHOUT_DHCP',
     'option -o release= is for addresses of a DHCP server; add -o source=dhcp or leave it out',
+  );
+
+export const ipv6WithoutDhcp = (method: string) =>
+  mistake(
+    'IPV6_WITHOUT_DHCP',
+    `option -o ipv6=${method} is for networks whose addresses are the LAN's; add -o source=dhcp, or give the network an IPv6 subnet instead`,
+  );
+
+export const ipv6Internal = (method: string) =>
+  mistake(
+    'IPV6_INTERNAL',
+    `option -o ipv6=${method} gives containers the default route that the router advertises, and a network with --internal has none; leave one of the two out`,
   );
 
 export const dhcpParentAddress = (parent: string, address: string) =>
@@ -452,6 +467,25 @@ export const dhcpUsed = (count: number, address: string, macAddress: string) =>
   mistake(
     'DHCP_USED',
     `the DHCP server gave ${count === 1 ? 'an address that another uses' : `${count} addresses that others use`}, ${count === 1 ? '' : 'at last '}${address}, which ${macAddress} has; look for static addresses in the server's range`,
+  );
+
+/** `seconds`: for which it was waited for. */
+export const routerSilent = (parent: string, seconds: number) =>
+  mistake(
+    'ROUTER_SILENT',
+    `no router on ${quote(parent)} advertised IPv6 within ${seconds} s; switch router advertisements on at the router of this LAN, or create the network with -o ipv6=auto or without IPv6`,
+  );
+
+export const routerPrefix = (parent: string) =>
+  mistake(
+    'ROUTER_PREFIX',
+    `the router on ${quote(parent)} advertises no IPv6 prefix of which hosts make their addresses (autonomous, 64 bits); switch SLAAC on there, or create the network with -o ipv6=auto or without IPv6`,
+  );
+
+export const ipv6Used = (address: string, macAddress: string) =>
+  mistake(
+    'IPV6_USED',
+    `the container's MAC address makes the IPv6 address ${address}, which ${macAddress} on the LAN has; give the container another MAC address with --mac-address, or create the network with -o ipv6=auto`,
   );
 
 export const endpointUnknown = (endpoint: string, network: string) =>

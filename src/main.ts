@@ -7,6 +7,7 @@ import { Guesses } from './ipam/guesses.ts';
 import { PoolLan } from './ipam/poollan.ts';
 import { Links } from './kernel/link.ts';
 import { DhcpClient } from './lan/dhcp/dhcpclient.ts';
+import { IPv6Client } from './lan/dhcp/ipv6client.ts';
 import { type FoundConflict, Lan } from './lan/lan.ts';
 import { Prober } from './lan/prober.ts';
 import type { Profile } from './lan/timing.ts';
@@ -138,6 +139,7 @@ async function startWithStore(given: Settings, plainLog: Log, store: Store, look
     links,
     lan: new EndpointLan(lan, guesses, settings, log),
     dhcp: new DhcpClient({ links, lan, timeout: settings.dhcpTimeout, log }),
+    ipv6: new IPv6Client({ links, lan }),
     hostAddresses: ipam,
     parentAliases: settings.parents,
     log,

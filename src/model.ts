@@ -43,6 +43,10 @@ export type ProbeProfile = (typeof PROBE_PROFILES)[number];
 export const CONFLICT_POLICIES = ['refuse', 'warn'] as const;
 export type ConflictPolicy = (typeof CONFLICT_POLICIES)[number];
 
+/** How containers get an IPv6 address beside that of the DHCP server: where the LAN's routers advertise a prefix, or else not at all. */
+export const IPV6_METHODS = ['auto', 'slaac'] as const;
+export type IPv6Method = (typeof IPV6_METHODS)[number];
+
 /** What `-o` says, read and checked once in network/options.ts. */
 export interface NetworkOptions {
   /** As typed after `-o parent=`: a link, `eth0.50`, an alias of PARENTS, or `auto`; null when none was given. */
@@ -78,6 +82,8 @@ export interface NetworkOptions {
   readonly hostAddresses: readonly string[];
   /** Addresses come from the LAN's DHCP server; absent where an IPAM of Docker's gives them. */
   readonly source?: 'dhcp';
+  /** Where containers get an IPv6 address as well; absent where they get none. */
+  readonly ipv6?: IPv6Method;
   /** The DHCP server is told when a container stops; absent where it is told only when the network goes. */
   readonly release?: 'stop';
 }
@@ -332,9 +338,22 @@ export interface Tenancy {
   readonly dnsServers: readonly string[];
   readonly domain: string | null;
   readonly mtu: number | null;
+  /** What it has of the LAN's routers beside; absent for nothing. */
+  readonly ipv6?: TenancyIPv6;
   readonly state: TenancyState;
   /** ISO 8601, of the last change of state. */
   readonly changedAt: string;
+}
+
+/** The IPv6 address that goes with a MAC address on a LAN. */
+export interface TenancyIPv6 {
+  readonly how: 'slaac';
+  /** `2001:db8::42:5eff:fe10:11/64` */
+  readonly address: string;
+  /** The link-local address of the router that advertises its prefix. */
+  readonly server: string;
+  /** ISO 8601. */
+  readonly obtainedAt: string;
 }
 
 /** What is recorded, by the name of its table. */

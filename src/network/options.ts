@@ -1,7 +1,14 @@
 /** `-o` labels → NetworkOptions: what each means, its default, and what is refused. Pure. */
 import { formatAddress, parseAddress } from '../address.ts';
 import * as errors from '../errors.ts';
-import { CONFLICT_POLICIES, MODES, type NetworkOptions, PROBE_PROFILES, VLAN_PROTOCOLS } from '../model.ts';
+import {
+  CONFLICT_POLICIES,
+  IPV6_METHODS,
+  MODES,
+  type NetworkOptions,
+  PROBE_PROFILES,
+  VLAN_PROTOCOLS,
+} from '../model.ts';
 import { nearest, oneOf } from '../nearest.ts';
 
 /** One row of the options reference; docs/reference.md is generated from these. */
@@ -14,6 +21,7 @@ export interface OptionRow {
 
 const SOURCES = ['dhcp'] as const;
 const RELEASES = ['never', 'stop'] as const;
+const IPV6_VALUES = ['off', ...IPV6_METHODS] as const;
 
 export const OPTION_ROWS: readonly OptionRow[] = [
   {
@@ -96,6 +104,13 @@ export const OPTION_ROWS: readonly OptionRow[] = [
     values: SOURCES.join(', '),
     fallback: 'the IPAM driver',
     meaning: "where addresses come from: the LAN's DHCP server (with --ipam-driver null)",
+  },
+  {
+    name: 'ipv6',
+    values: IPV6_VALUES.join(', '),
+    fallback: 'off',
+    meaning:
+      'with source=dhcp, the IPv6 address beside the IPv4 one: made of the prefix that the router advertises, where it does (auto), or no start without (slaac)',
   },
   {
     name: 'release',
@@ -201,13 +216,15 @@ function readHostAddresses(value: string | undefined): string[] {
 }
 
 /** The host's end has no lease of its own yet. */
-function readSource(given: Readonly<Record<string, string>>): Pick<NetworkOptions, 'source' | 'release'> {
+function readSource(given: Readonly<Record<string, string>>): Pick<NetworkOptions, 'source' | 'ipv6' | 'release'> {
   const source = choice('source', given.source, SOURCES);
   const release = choice('release', given.release, RELEASES);
+  const ipv6 = choice('ipv6', given.ipv6, IPV6_VALUES);
   if (source === undefined && release !== undefined) throw errors.releaseWithoutDhcp();
+  if (source === undefined && ipv6 !== undefined && ipv6 !== 'off') throw errors.ipv6WithoutDhcp(ipv6);
   if (source === undefined) return {};
   if (truth('host_access', given.host_access)) throw errors.dhcpOption('host_access');
-  return { source, ...(release === 'stop' && { release }) };
+  return { source, ...(ipv6 !== undefined && ipv6 !== 'off' && { ipv6 }), ...(release === 'stop' && { release }) };
 }
 
 /** At most one of each family, with commas between. `words`: what may stand there as well. */

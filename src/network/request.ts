@@ -38,7 +38,7 @@ export function checkRequest(request: NetworkRequest, options: NetworkOptions): 
   const { enableIPv4, enableIPv6, internal, subnets } = request;
   if (internal && options.hostAccess) throw errors.hostAccessInternal();
   if (internal && options.gatewayAddresses !== undefined) throw errors.gatewayInternal(options.gatewayAddresses);
-  if (options.source === 'dhcp') return checkDhcp(request);
+  if (options.source === 'dhcp') return checkDhcp(request, options);
   const has = (family: Family) => subnets.some(({ subnet }) => isUsable(subnet, family));
   if (enableIPv4 && !has('IPv4')) throw errors.subnetMissing('IPv4');
   if (enableIPv6 && !has('IPv6')) throw errors.subnetMissing('IPv6');
@@ -47,9 +47,11 @@ export function checkRequest(request: NetworkRequest, options: NetworkOptions): 
 }
 
 /** The null IPAM says 0.0.0.0/0, and so that the addresses are the driver's to choose. */
-function checkDhcp(request: NetworkRequest): NetworkRequest {
-  const { enableIPv6, subnets } = request;
+function checkDhcp(request: NetworkRequest, { ipv6, mtu }: NetworkOptions): NetworkRequest {
+  const { enableIPv6, internal, subnets } = request;
   if (enableIPv6) throw errors.dhcpIPv6();
+  if (ipv6 !== undefined && internal) throw errors.ipv6Internal(ipv6);
+  if (ipv6 !== undefined && mtu !== null && mtu < 1280) throw errors.mtuBelowIPv6(mtu);
   const other = subnets.find(({ subnet }) => FAMILIES.some((family) => isUsable(subnet, family)));
   if (other !== undefined) throw errors.dhcpNeedsNull(other.subnet);
   return { ...request, subnets: [] };

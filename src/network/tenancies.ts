@@ -17,6 +17,7 @@ import type { CallLimit, EndpointRequest } from '../requests.ts';
 import { type Store, tenancyKey } from '../store/store.ts';
 import { describe } from './dead.ts';
 import type { Endpoints } from './endpoints.ts';
+import { type IPv6Addresses, addressIn } from './ipv6.ts';
 import { derivedMac, hostnameMac, readHostname, readMac, readWish } from './request.ts';
 import { type LeasedRoutes, addressOf, bare, leaseIn, recordOf, routesOf } from './tenancyrecord.ts';
 import type { Witness } from './witness.ts';
@@ -30,6 +31,7 @@ export interface TenanciesParts {
   readonly endpoints: Endpoints;
   readonly links: Links;
   readonly dhcp: LeaseSource;
+  readonly ipv6: IPv6Addresses;
   readonly witness: Pick<Witness, 'isGone' | 'look'>;
   readonly log: Log;
   readonly now: () => Date;
@@ -48,6 +50,8 @@ export interface MacClaim extends Pick<Tenancy, 'parent' | 'macAddress' | 'owner
 const MOST_ALIKE = 1024;
 /** A MAC address that was made by chance is kept so long without use. */
 const KEPT_MS = 30 * 86_400_000;
+/** RFC 8200 5: a link with a smaller one has no IPv6. */
+const LEAST_IPV6_MTU = 1280;
 /** A call to create an endpoint needs so much beside the wait for a server. */
 const BESIDE_MS = 2000;
 
@@ -102,13 +106,19 @@ export class Tenancies {
     }
   }
 
-  /** The address that the server gives; recorded when it is answered. Throws DHCP_SILENT and the other refusals. */
-  async lease(claim: MacClaim, network: Network): Promise<InterfaceAddress> {
+  /**
+   * The address that the server gives, and an IPv6 one beside where the network wants it; recorded when it is answered. Throws
+   * DHCP_SILENT and the other refusals.
+   */
+  async lease(claim: MacClaim, network: Network): Promise<InterfaceAddress[]> {
     const { store, dhcp, now } = this.#parts;
     const { parent, macAddress, owner, hostname, endpointId, limit } = claim;
     const known = await store.tenancies.get(tenancyKey(claim));
     const last = known && leaseIn(known)?.lease.address;
     const wish = parseAddress(claim.wish ?? '') ?? null;
+    const asking = this.#parts.ipv6.acquire({ macAddress, last: known?.ipv6, limit }, network);
+    // A refusal of the server is told first.
+    asking.catch(() => undefined);
     const acquired = await dhcp.acquire({
       segment: segmentIn(network),
       macAddress,
@@ -121,13 +131,18 @@ export class Tenancies {
     if (acquired.kind !== 'lease') throw refusalOf(acquired, { parentName: parent, timeout: dhcp.timeout, wish });
     const leased = recordOf({ lease: acquired.lease, obtainedMs: now().getTime() });
     const names = { parent, macAddress, networkId: network.id, owner, endpointId, hostname };
+    // Without the other there is none of the two; the server has given its own all the same.
+    const [asked] = await Promise.allSettled([asking]);
+    const ipv6 = asked.status === 'fulfilled' ? asked.value : null;
     await this.#write(tenancyKey(claim), () => ({
       ...names,
       ...leased,
+      ...(ipv6 !== null && { ipv6 }),
       state: 'bound',
       changedAt: now().toISOString(),
     }));
-    return addressOf(acquired.lease);
+    if (asked.status === 'rejected') throw asked.reason;
+    return [addressOf(acquired.lease), addressIn(ipv6) ?? []].flat();
   }
 
   /** Renews the lease from now on, until leave(). */
@@ -153,7 +168,8 @@ export class Tenancies {
   /** The largest packet, where the server says one that the parent can carry. */
   async mtuFor(endpoint: Endpoint, parentMtu: number): Promise<number | null> {
     const mtu = (await this.#of(endpoint))?.mtu ?? null;
-    return mtu !== null && mtu <= parentMtu ? mtu : null;
+    const least = endpoint.addresses.some(({ family }) => family === 'IPv6') ? LEAST_IPV6_MTU : 0;
+    return mtu !== null && mtu >= least && mtu <= parentMtu ? mtu : null;
   }
 
   /** Null for an endpoint without a lease. */
@@ -186,6 +202,7 @@ export class Tenancies {
       const known = await tenancies.get(tenancyKey(tenancy));
       if (known !== undefined) await tenancies.remove(known);
     }
+    this.#parts.ipv6.forget(network.id);
   }
 
   // --- start and stop of the daemon ---------------------------------------------------------------------------------
@@ -207,6 +224,7 @@ export class Tenancies {
   /** Nothing is renewed any more. */
   async close(): Promise<void> {
     this.#parts.dhcp.close();
+    this.#parts.ipv6.close();
     await Promise.all(this.#releasing.values());
   }
 
@@ -217,17 +235,23 @@ export class Tenancies {
     const wish = readWish(request.wishedAddress);
     const base = { parent: parent.name, hostname, wish, endpointId: request.endpointId, limit: request.limit };
     if (network.options.mode === 'passthru')
-      return this.#exclusive({ ...base, macAddress: await this.#macOfParent(request, parent), owner: 'parent' });
+      return this.#exclusive({
+        ...base,
+        macAddress: await this.#macOfParent(request, network, parent),
+        owner: 'parent',
+      });
     if (request.macAddress !== null)
       return this.#exclusive({ ...base, macAddress: readMac(request.macAddress), owner: 'mac' });
     if (hostname !== null) return this.#byHostname({ ...base, hostname }, network, parent);
     return this.#nameless(base, network);
   }
 
-  async #macOfParent({ macAddress }: EndpointRequest, parent: Link): Promise<string> {
+  async #macOfParent({ macAddress }: EndpointRequest, { options }: Network, parent: Link): Promise<string> {
     if (macAddress !== null && readMac(macAddress) !== parent.macAddress)
       throw errors.macFixedByParent(macAddress, parent.name, parent.macAddress);
-    const own = (await this.#parts.links.addresses(parent.index)).find(({ address }) => !address.includes(':'));
+    const isInTheWay = (address: string) =>
+      address.includes(':') ? options.ipv6 !== undefined && !address.startsWith('fe80:') : true;
+    const own = (await this.#parts.links.addresses(parent.index)).find(({ address }) => isInTheWay(address));
     if (own !== undefined) throw errors.dhcpParentAddress(parent.name, own.address);
     return parent.macAddress;
   }

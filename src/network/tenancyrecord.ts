@@ -18,7 +18,7 @@ import type { InterfaceAddress, LeasedRoute, Network, Tenancy } from '../model.t
 /** What of a tenancy is the server's word. */
 export type LeasedPart = Omit<
   Tenancy,
-  'parent' | 'macAddress' | 'networkId' | 'owner' | 'endpointId' | 'hostname' | 'state' | 'changedAt'
+  'parent' | 'macAddress' | 'networkId' | 'owner' | 'endpointId' | 'hostname' | 'ipv6' | 'state' | 'changedAt'
 >;
 
 /** More routes than that are an attack, or a mistake. */

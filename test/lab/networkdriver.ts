@@ -33,7 +33,13 @@ const NO_DHCP: NetworkDriverParts['dhcp'] = {
   close: () => undefined,
 };
 
-type QuietParts = Omit<NetworkDriverParts, 'endpoints' | 'lan' | 'dhcp' | 'onCreated'>;
+/** And no router. */
+const NO_ROUTER: NetworkDriverParts['ipv6'] = {
+  acquire: async () => ({ kind: 'silent', seconds: 1 }),
+  close: () => undefined,
+};
+
+type QuietParts = Omit<NetworkDriverParts, 'endpoints' | 'lan' | 'dhcp' | 'ipv6' | 'onCreated'>;
 
 /** `lan`: what of it is not quiet. */
 export function quietDriver(parts: QuietParts, lan: Partial<LanOfEndpoints> = {}): NetworkDriver {
@@ -43,6 +49,7 @@ export function quietDriver(parts: QuietParts, lan: Partial<LanOfEndpoints> = {}
     endpoints,
     lan: { ...QUIET_LAN, ...lan },
     dhcp: NO_DHCP,
+    ipv6: NO_ROUTER,
     onCreated: () => undefined,
   });
 }

@@ -90,6 +90,14 @@ const DHCP = {
   program: 'usr/sbin/kea-dhcp4',
 } as const;
 
+/** The same for IPv6, and a router that advertises itself; they are linked with what those above brought. */
+const DHCP6 = {
+  suite: 'bookworm',
+  root: 'dhcp6',
+  packages: ['radvd', 'kea-dhcp6-server'],
+  program: 'usr/sbin/radvd',
+} as const;
+
 export type Suite = keyof typeof PACKAGES;
 
 /** The image `busybox`, once `fetchEngines` is done. */
@@ -227,9 +235,9 @@ export function browserFiles(): { program: string; libraries: string; fonts: str
 /** Unpacks DHCP servers below `.lab/`, unless they are there; tests that need them are skipped where they cannot be had. */
 export async function fetchDhcp(say: (line: string) => void): Promise<void> {
   try {
-    await announced(say, 'fetching DHCP servers from Debian (once, about 20 MB)', () =>
-      fetchDebs(DHCP.suite, DHCP.packages, join(LAB, DHCP.root)),
-    );
+    await announced(say, 'fetching DHCP servers from Debian (once, about 20 MB)', async () => {
+      for (const { suite, packages, root } of [DHCP, DHCP6]) await fetchDebs(suite, packages, join(LAB, root));
+    });
   } catch (error) {
     say(`no DHCP servers: ${(error as Error).message}`);
   }
@@ -237,12 +245,18 @@ export async function fetchDhcp(say: (line: string) => void): Promise<void> {
 
 /** The reason for skipping what needs DHCP servers; false where `fetchDhcp` could unpack them. */
 export function withoutDhcp(): string | false {
-  return existsSync(dhcpProgram(DHCP.program)) ? false : 'no DHCP servers could be fetched from Debian';
+  const programs = [dhcpProgram(DHCP.program), dhcp6Program(DHCP6.program)];
+  return programs.every((program) => existsSync(program)) ? false : 'no DHCP servers could be fetched from Debian';
 }
 
 /** A program of these packages, by its path without leading slash. */
 export function dhcpProgram(path: string): string {
   return join(LAB, DHCP.root, path);
+}
+
+/** The same of those for IPv6. */
+export function dhcp6Program(path: string): string {
+  return join(LAB, DHCP6.root, path);
 }
 
 /** The environment for running them. */

@@ -19,6 +19,8 @@ import {
 } from '../../kernel/bpf.ts';
 import { CLIENT_PORT } from './dhcp.ts';
 import { ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, HEADER_BYTES } from './ethernet.ts';
+import { NEXT_HEADER_ICMPV6 } from './nd.ts';
+import { ADVERTISEMENT_TYPE } from './ra.ts';
 import { FRAGMENT_BITS, IPV4_HEADER_BYTES, PROTOCOL_UDP, VERSION_AND_LENGTH } from './udp.ts';
 
 /**
@@ -61,7 +63,7 @@ export function awaitingFilter(addresses: Iterable<Address>): readonly BpfInstru
     ifEqual(ETHERTYPE_ARP, 'arp'),
     ifEqual(ETHERTYPE_IPV6, undefined, 'drop'),
     loadByte(IPV6_NEXT_HEADER),
-    ifEqual(58, undefined, 'drop'),
+    ifEqual(NEXT_HEADER_ICMPV6, undefined, 'drop'),
     loadByte(ICMPV6_TYPE),
     ifEqual(136, 'target'),
     ifEqual(135, undefined, 'drop'),
@@ -102,6 +104,20 @@ export const DHCP_ANSWERS: readonly BpfInstruction[] = assemble([
   drop,
 ]);
 
+/** What routers say of themselves: untagged ICMPv6 without extension headers. */
+export const ROUTER_ADVERTISEMENTS: readonly BpfInstruction[] = assemble([
+  ...DROP_TAGGED,
+  loadHalf(12),
+  ifEqual(ETHERTYPE_IPV6, undefined, 'drop'),
+  loadByte(IPV6_NEXT_HEADER),
+  ifEqual(NEXT_HEADER_ICMPV6, undefined, 'drop'),
+  loadByte(ICMPV6_TYPE),
+  ifEqual(ADVERTISEMENT_TYPE, undefined, 'drop'),
+  accept,
+  'drop',
+  drop,
+]);
+
 /** A container, as far as the watch over it listens. */
 export interface WatchedContainer {
   readonly macAddress: string;
@@ -128,7 +144,7 @@ export function watchingFilter(containers: readonly WatchedContainer[]): readonl
     ifEqual(ETHERTYPE_ARP, 'arp'),
     ifEqual(ETHERTYPE_IPV6, undefined, 'drop'),
     loadByte(IPV6_NEXT_HEADER),
-    ifEqual(58, undefined, 'drop'),
+    ifEqual(NEXT_HEADER_ICMPV6, undefined, 'drop'),
     loadByte(ICMPV6_TYPE),
     ifEqual(136, 'advertisement'),
     ifEqual(135, undefined, 'drop'),

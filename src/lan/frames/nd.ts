@@ -38,9 +38,9 @@ export interface NeighborAdvertisement extends NdPacket {
 
 const IPV6_HEADER_BYTES = 40;
 const NEXT_HEADER_HOP_BY_HOP = 0;
-const NEXT_HEADER_ICMPV6 = 58;
+export const NEXT_HEADER_ICMPV6 = 58;
 /** A packet that a router had passed on would have a smaller one (RFC 4861 7.1). */
-const HOP_LIMIT = 255;
+export const HOP_LIMIT = 255;
 const SOLICITATION = 135;
 const ADVERTISEMENT = 136;
 /** Type, code, checksum, flags, target. */
@@ -222,7 +222,7 @@ function advertisement(packet: Headers, options: Options, flags: number): Neighb
 }
 
 /** The ICMPv6 message of a frame, when it came from this link whole and undamaged. */
-function icmpv6Message(frame: Buffer): Buffer | undefined {
+export function icmpv6Message(frame: Buffer): Buffer | undefined {
   const header = frame.subarray(HEADER_BYTES, HEADER_BYTES + IPV6_HEADER_BYTES);
   if (etherTypeOf(frame) !== ETHERTYPE_IPV6 || header.length < IPV6_HEADER_BYTES) return undefined;
   if (header.readUInt8(0) >> 4 !== 6 || header.readUInt8(6) !== NEXT_HEADER_ICMPV6) return undefined;
@@ -250,7 +250,8 @@ function macOption(options: Options, type: number): string | null {
   return value?.length === 6 ? formatMac(value) : null;
 }
 
-function isMulticast({ value }: Address): boolean {
+/** ff00::/8 (RFC 4291 2.7). */
+export function isMulticast({ value }: Address): boolean {
   return value >> 120n === 0xffn;
 }
 

@@ -1,0 +1,142 @@
+/**
+ * What the routers of a LAN advertise (RFC 4861 6.3). They are asked in the name of the container that is to have an address, by
+ * our link for asking the LAN, and heard on the parent. What they said is kept while it counts, so that only the first start
+ * waits for one that is slow to answer.
+ */
+import { type Address, formatAddress } from '../../address.ts';
+import { LatestMap } from '../../bounded.ts';
+import type { Clock } from '../../clock.ts';
+import type { Links } from '../../kernel/link.ts';
+import { ROUTER_ADVERTISEMENTS } from '../frames/filter.ts';
+import { ALL_NODES_MAC } from '../frames/nd.ts';
+import { type RouterAdvertisement, decodeRouterAdvertisement, routerSolicitation } from '../frames/ra.ts';
+import { Ears } from './ears.ts';
+import { type Advertised, type HeardAdvertisement, advertisedIn, isAlive } from './slaac.ts';
+import type { DhcpSegment } from './wire.ts';
+
+/** What they are asked with. */
+export interface RoutersParts {
+  readonly links: Pick<Links, 'known'>;
+  readonly clock: Clock;
+  /** Lan.sendOn() */
+  readonly sendOn: (segment: DhcpSegment, frame: Buffer) => Promise<void>;
+}
+
+interface RouterLan {
+  /** Of the parent: one that is made again may be on another LAN. */
+  readonly linkIndex: number;
+  /** By the router's address. */
+  readonly heard: LatestMap<string, HeardAdvertisement>;
+  /** When they were asked last, and one had a prefix. */
+  foundAtMs: number;
+  /** Until the routers have been asked. */
+  asking: Promise<void> | undefined;
+}
+
+/** A LAN has one or two; who claims to be more of them does not fill our memory. */
+const MOST_ROUTERS = 16;
+const MOST_PARENTS = 1024;
+/** A frame may get lost. */
+const SOLICIT_AT_MS = [0, 400];
+/** How long the first answer of a LAN is waited for. */
+export const ROUTER_ANSWER_MS = 1000;
+/** Where a router is known whose word counts still: routers of all kinds answer within half a second (RFC 4861 6.2.6), most at once. */
+const NEXT_ANSWER_MS = 250;
+/** After the word of one that leaves addresses to a DHCPv6 server; another one may have a prefix. */
+const BETTER_MS = 100;
+/** Containers that start together ask once. */
+const FRESH_MS = 3000;
+
+/** The routers of all LANs of this host. */
+export class Routers {
+  readonly #parts: RoutersParts;
+  readonly #ears: Ears<RouterAdvertisement>;
+  readonly #lans = new LatestMap<string, RouterLan>(MOST_PARENTS);
+
+  constructor(parts: RoutersParts) {
+    const { links, clock } = parts;
+    this.#parts = parts;
+    this.#ears = new Ears({ links, clock, filter: ROUTER_ADVERTISEMENTS, decode: decodeRouterAdvertisement });
+  }
+
+  /**
+   * What they have for this MAC address; null where none has answered within a second. `last`: the address that it had. Throws
+   * the signal's reason when it has fired.
+   */
+  async advertised(
+    segment: DhcpSegment,
+    { macAddress, last }: { readonly macAddress: string; readonly last: Address | null },
+    signal: AbortSignal,
+  ): Promise<Advertised | null> {
+    const { links, clock } = this.#parts;
+    const parent = await links.known(segment.parentName);
+    if (parent === undefined) return null;
+    const lan = this.#lanOn(segment.parentName, parent.index);
+    if (clock.nowMs() - lan.foundAtMs > FRESH_MS)
+      lan.asking ??= this.#ask(lan, segment, macAddress).finally(() => (lan.asking = undefined));
+    await lan.asking;
+    signal.throwIfAborted();
+    const alive = this.#alive(lan);
+    return alive.length === 0 ? null : advertisedIn(alive, clock.nowMs(), last);
+  }
+
+  /** Nobody is heard any more. */
+  close(): void {
+    this.#ears.close();
+  }
+
+  #lanOn(parentName: string, linkIndex: number): RouterLan {
+    const known = this.#lans.get(parentName);
+    if (known?.linkIndex === linkIndex) return known;
+    const lan: RouterLan = {
+      linkIndex,
+      heard: new LatestMap(MOST_ROUTERS),
+      foundAtMs: Number.NEGATIVE_INFINITY,
+      asking: undefined,
+    };
+    this.#lans.put(parentName, lan);
+    return lan;
+  }
+
+  #alive({ heard }: RouterLan): HeardAdvertisement[] {
+    const nowMs = this.#parts.clock.nowMs();
+    return [...heard.values()].filter((one) => isAlive(one, nowMs));
+  }
+
+  /** Resolves when one of them has a prefix, or when the time is over. */
+  async #ask(lan: RouterLan, segment: DhcpSegment, macAddress: string): Promise<void> {
+    const { clock } = this.#parts;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const forMs = this.#alive(lan).length > 0 ? NEXT_ANSWER_MS : ROUTER_ANSWER_MS;
+    const cancels = [clock.after(forMs, resolve)];
+    let isBetterAwaited = false;
+    const silence = this.#ears.listen(segment.parentName, {
+      memberships: [macAddress, ALL_NODES_MAC],
+      hear: (advertisement) => {
+        const heard = { advertisement, heardAtMs: clock.nowMs() };
+        lan.heard.put(formatAddress(advertisement.router), heard);
+        const { prefix, isManaged } = advertisedIn([heard], heard.heardAtMs, null);
+        if (prefix !== null) return resolve();
+        if (!isManaged || isBetterAwaited) return;
+        isBetterAwaited = true;
+        cancels.push(clock.after(BETTER_MS, resolve));
+      },
+    });
+    for (const atMs of SOLICIT_AT_MS)
+      if (atMs < forMs) cancels.push(clock.after(atMs, () => void this.#solicit(segment, macAddress)));
+    await promise;
+    silence();
+    for (const cancel of cancels) cancel();
+    const nowMs = clock.nowMs();
+    if (advertisedIn(this.#alive(lan), nowMs, null).prefix !== null) lan.foundAtMs = nowMs;
+  }
+
+  async #solicit(segment: DhcpSegment, macAddress: string): Promise<void> {
+    try {
+      await this.#ears.ready(segment.parentName);
+      await this.#parts.sendOn(segment, routerSolicitation(macAddress));
+    } catch {
+      // It gets lost here as it may on the LAN.
+    }
+  }
+}

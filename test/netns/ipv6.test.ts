@@ -1,0 +1,374 @@
+/**
+ * Networks with `-o ipv6=`: the calls of an engine on the daemon's socket, a router that advertises itself, and the kernel of a container
+ * that has what the engine was told.
+ *
+ *     daemon, containers ── eth0 ── br0 (ns "lan") ── kea and radvd
+ */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, afterEach, before, describe, test } from 'node:test';
+import {
+  addressOfMac,
+  formatAddress,
+  formatInterfaceAddress,
+  parseInterfaceAddress,
+  parsePrefix,
+} from '../../src/address.ts';
+import type { Tenancy } from '../../src/model.ts';
+import { readLocalStore } from '../../src/store/local.ts';
+import { Capture } from '../lab/capture.ts';
+import { DhcpServer } from '../lab/dhcpserver.ts';
+import { outsideLab } from '../lab/enclosure.ts';
+import { Lan, Namespace } from '../lab/namespace.ts';
+import { withoutDhcp } from '../lab/packages.ts';
+import { until } from '../lab/patience.ts';
+import { AdvertisingRouter } from '../lab/router.ts';
+import { Serving } from '../lab/serving.ts';
+
+const MAC = '02:00:5e:10:00:aa';
+const PLAN = { address: '10.77.0.1/24', range: ['10.77.0.100', '10.77.0.150'], leaseSeconds: 120 } as const;
+const [OLD, NEW] = ['fd77:1::/64', 'fd77:2::/64'];
+
+const ip = (words: string) => execFileSync('ip', words.split(' '), { encoding: 'utf8' });
+
+/** An address of a link, as `ip -j address` shows it. */
+interface Shown {
+  readonly local: string;
+  readonly scope: string;
+  readonly prefixlen: number;
+  readonly deprecated?: boolean;
+  /** It is not used before nobody else is known to have it. */
+  readonly tentative?: boolean;
+  readonly valid_life_time: number;
+  readonly preferred_life_time: number;
+}
+
+interface Container {
+  readonly networkId: string;
+  readonly endpointId: string;
+  readonly namespace: Namespace;
+  readonly macAddress: string;
+  readonly address: string;
+  /** Empty for none. */
+  readonly addressIPv6: string;
+}
+
+describe('IPv6 addresses of routers', { skip: outsideLab() || withoutDhcp(), timeout: 120_000 }, () => {
+  const directory = mkdtempSync(join(tmpdir(), 'tsm-ipv6-'));
+  let lan: Lan;
+  let daemon: Serving;
+  let server: DhcpServer;
+  let router: AdvertisingRouter | undefined;
+  let count = 0;
+  const containers = new Set<Container>();
+  const networks = new Set<string>();
+
+  before(async () => {
+    lan = await Lan.create();
+    ip('link add eth0 type veth peer name host0 netns lan');
+    await lan.namespace.ip('link set host0 master br0 up');
+    // The host itself makes no address of what routers say.
+    execFileSync('sysctl', ['-qw', 'net.ipv6.conf.eth0.accept_ra=0']);
+    ip('link set eth0 up');
+    server = await DhcpServer.plug(lan, 'kea', 'kea', PLAN);
+    daemon = await serve();
+  });
+
+  afterEach(async () => {
+    for (const one of containers) await stop(one);
+    for (const id of networks) await remove(id);
+    await router?.unplug();
+    router = undefined;
+  });
+
+  after(async () => {
+    await daemon.stop();
+    rmSync(directory, { recursive: true });
+    await server.unplug();
+    await lan.namespace.delete();
+  });
+
+  function serve(): Promise<Serving> {
+    return Serving.start(directory, { PROBE: 'fast', DHCP_TIMEOUT: '5' });
+  }
+
+  /** What its routers said counts as long as they wanted, also when they are gone. */
+  async function forgetRouters(): Promise<void> {
+    await daemon.stop();
+    daemon = await serve();
+  }
+
+  async function advertise(...prefixes: Parameters<AdvertisingRouter['advertise']>[0]['prefixes']): Promise<void> {
+    if (router === undefined) router = await AdvertisingRouter.plug(lan, `router${++count}`, { prefixes });
+    else await router.advertise({ prefixes });
+  }
+
+  async function call(name: string, body: object): Promise<Readonly<Record<string, unknown>>> {
+    const reply = await daemon.call(name, body);
+    assert.equal(reply.status, 200, `${name}: ${reply.sentence}`);
+    return reply.body;
+  }
+
+  function creation(options: Record<string, string>, more: object = {}) {
+    return {
+      NetworkID: randomBytes(32).toString('hex'),
+      Options: {
+        'com.docker.network.generic': { parent: 'eth0', source: 'dhcp', ...options },
+        'com.docker.network.enable_ipv4': true,
+        'com.docker.network.enable_ipv6': false,
+        ...more,
+      },
+      IPv4Data: [{ AddressSpace: 'null', Pool: '0.0.0.0/0' }],
+      IPv6Data: [],
+    };
+  }
+
+  async function create(options: Record<string, string> = {}): Promise<string> {
+    const body = creation({ ipv6: 'slaac', ...options });
+    await call('NetworkDriver.CreateNetwork', body);
+    networks.add(body.NetworkID);
+    return body.NetworkID;
+  }
+
+  async function remove(networkId: string): Promise<void> {
+    networks.delete(networkId);
+    await call('NetworkDriver.DeleteNetwork', { NetworkID: networkId });
+  }
+
+  function endpoint(networkId: string, macAddress = '') {
+    const ids = { NetworkID: networkId, EndpointID: randomBytes(32).toString('hex') };
+    return { ids, body: { ...ids, Interface: { Address: '', AddressIPv6: '', MacAddress: macAddress }, Options: {} } };
+  }
+
+  /** As an engine starts a container: IPv6 is on where an address of it is told, which is set without detection of duplicates. */
+  async function start(networkId: string, macAddress = ''): Promise<Container> {
+    const { ids, body } = endpoint(networkId, macAddress);
+    const { Interface } = (await call('NetworkDriver.CreateEndpoint', body)) as { Interface: Record<string, string> };
+    const { InterfaceName, GatewayIPv6 } = (await call('NetworkDriver.Join', ids)) as {
+      InterfaceName: { SrcName: string };
+      GatewayIPv6: string;
+    };
+    // Else there would be a default route beside the router's own.
+    assert.equal(GatewayIPv6, '');
+    const namespace = await Namespace.create(`c${++count}`);
+    const [address = '', addressIPv6 = ''] = [Interface['Address'], Interface['AddressIPv6']];
+    ip(`link set ${InterfaceName.SrcName} netns ${namespace.name} name eth0`);
+    await namespace.ip(`address add ${address} dev eth0`);
+    const isOff = addressIPv6 === '' ? '1' : '0';
+    await namespace.run(['sysctl', '-qw', `net.ipv6.conf.eth0.disable_ipv6=${isOff}`]);
+    if (addressIPv6 !== '') await namespace.ip(`address add ${addressIPv6} dev eth0 nodad`);
+    await namespace.ip('link set eth0 up');
+    const [link] = await namespace.show<{ address: string }>('link show eth0');
+    const container = {
+      networkId,
+      endpointId: ids.EndpointID,
+      namespace,
+      macAddress: link?.address ?? '',
+      address,
+      addressIPv6,
+    };
+    containers.add(container);
+    return container;
+  }
+
+  async function stop(container: Container): Promise<void> {
+    containers.delete(container);
+    const ids = { NetworkID: container.networkId, EndpointID: container.endpointId };
+    await call('NetworkDriver.Leave', ids);
+    await container.namespace.ip('link set eth0 down');
+    await container.namespace.delete();
+    await call('NetworkDriver.DeleteEndpoint', ids);
+  }
+
+  async function refusal(body: object, name = 'NetworkDriver.CreateEndpoint'): Promise<string> {
+    const reply = await daemon.call(name, body);
+    assert.equal(reply.status, 400, JSON.stringify(reply.body));
+    return reply.sentence;
+  }
+
+  async function tenancies(): Promise<Tenancy[]> {
+    const store = readLocalStore(daemon.state);
+    return store.tenancies.list().finally(() => store.close());
+  }
+
+  /** All of a container but that of its link. */
+  async function addressesIn({ namespace }: Container): Promise<Shown[]> {
+    const [link] = await namespace.show<{ addr_info: Shown[] }>('-6 address show eth0');
+    return (link?.addr_info ?? []).filter(({ scope }) => scope === 'global');
+  }
+
+  async function defaultRoutes({ namespace }: Container): Promise<readonly { gateway?: string }[]> {
+    return namespace.show<{ gateway?: string }>('-6 route show default');
+  }
+
+  /** What a host with this MAC address has in the prefix. */
+  function madeOf(prefix: string, macAddress: string): string {
+    return formatInterfaceAddress({ ...addressOfMac(parsePrefix(prefix)!, macAddress), length: 64 });
+  }
+
+  /** The container's kernel has followed the router's word. */
+  async function assertOnlyAddress(container: Container): Promise<void> {
+    const { namespace, addressIPv6 } = container;
+    const isHeard = async () =>
+      (await defaultRoutes(container)).length > 0 &&
+      (await addressesIn(container)).every(({ preferred_life_time: seconds }) => seconds <= 300);
+    await until(isHeard, { detail: () => namespace.ip('-6 address') });
+    const shown = await addressesIn(container);
+    assert.deepEqual(
+      shown.map(({ local, prefixlen }) => `${local}/${prefixlen}`),
+      [addressIPv6],
+    );
+  }
+
+  test('the engine is told the address that the kernel makes itself, which keeps its lifetime and its route', async () => {
+    await advertise({ prefix: OLD });
+    const network = await create();
+    const capture = await Capture.start(lan.namespace, 'host0', 'inbound and icmp6[0] == 133');
+    const one = await start(network);
+    assert.equal(one.addressIPv6, madeOf(OLD, one.macAddress));
+    await assertOnlyAddress(one);
+    // Of an address that is set by hand the kernel says that it ends never; the router's word counts, two hours at least (RFC 4862 5.5.3 e).
+    const [own] = await addressesIn(one);
+    assert.ok(own !== undefined && own.valid_life_time <= 7200 && own.preferred_life_time <= 300, JSON.stringify(own));
+    const solicitations = await capture.stop();
+    assert.deepEqual([...new Set(solicitations.map(({ sourceMac }) => sourceMac))], [one.macAddress]);
+    const [record] = await tenancies();
+    assert.deepEqual([record?.ipv6?.how, record?.ipv6?.address], ['slaac', one.addressIPv6]);
+    assert.equal((await one.namespace.run(['ping', '-6', '-c1', '-W5', 'fd77::1'])).code, 0);
+  });
+
+  test('it is the same after a stop, SIGKILL of the daemon, and in another container with the MAC address', async () => {
+    await advertise({ prefix: OLD });
+    const network = await create();
+    const first = await start(network, MAC);
+    await stop(first);
+    await daemon.stop('SIGKILL');
+    daemon = await serve();
+    const second = await start(network, MAC);
+    assert.deepEqual([second.address, second.addressIPv6], [first.address, first.addressIPv6]);
+    await assertOnlyAddress(second);
+  });
+
+  test('after a change of the prefix a running container uses the new one, and the next start is told it', async () => {
+    await advertise({ prefix: OLD });
+    const network = await create();
+    const one = await start(network, MAC);
+    await assertOnlyAddress(one);
+    await advertise({ prefix: NEW }, { prefix: OLD, preferredSeconds: 0, validSeconds: 300 });
+    const fresh = madeOf(NEW, MAC);
+    await until(async () => {
+      const shown = new Map((await addressesIn(one)).map((own) => [`${own.local}/${own.prefixlen}`, own]));
+      if (!shown.has(fresh)) return false;
+      return shown.get(one.addressIPv6)?.deprecated === true && shown.get(fresh)?.tentative === undefined;
+    });
+    const { stdout } = await one.namespace.run(['ip', '-6', 'route', 'get', 'fd77::1']);
+    assert.match(stdout, new RegExp(`src ${fresh.replace('/64', '')} `), 'new connections come from the new address');
+    assert.equal((await defaultRoutes(one)).length, 1);
+    assert.equal((await one.namespace.run(['ping', '-6', '-c1', '-W5', 'fd77::1'])).code, 0);
+    // It is heard of the change although what it was told before counts still.
+    const other = await start(network);
+    assert.equal(other.addressIPv6, madeOf(NEW, other.macAddress));
+    await stop(one);
+    assert.equal((await start(network, MAC)).addressIPv6, fresh);
+  });
+
+  test('mode passthru is refused while this host has an IPv6 address there', async () => {
+    const network = await create({ macvlan_mode: 'passthru' });
+    ip('address add 2001:db8::7/64 dev eth0 nodad');
+    try {
+      assert.match(await refusal(endpoint(network).body), /which has 2001:db8::7 there/);
+    } finally {
+      ip('address del 2001:db8::7/64 dev eth0');
+    }
+  });
+
+  test('a router that retires takes its route along', async () => {
+    await advertise({ prefix: OLD });
+    const network = await create();
+    const one = await start(network);
+    await assertOnlyAddress(one);
+    await router?.retire();
+    await until(async () => (await defaultRoutes(one)).length === 0);
+  });
+
+  for (const mode of ['private', 'vepa', 'passthru']) {
+    test(`in mode ${mode} too`, async () => {
+      await advertise({ prefix: OLD });
+      const network = await create({ macvlan_mode: mode });
+      const one = await start(network);
+      assert.equal(one.addressIPv6, madeOf(OLD, one.macAddress));
+      await assertOnlyAddress(one);
+    });
+  }
+
+  test('without a router auto gives an IPv4 address alone and says so once, and slaac is refused', async () => {
+    await forgetRouters();
+    const [lenient, strict] = [await create({ ipv6: 'auto' }), await create()];
+    for (const one of [await start(lenient), await start(lenient)]) {
+      assert.equal(one.addressIPv6, '');
+      assert.notEqual(one.address, '');
+    }
+    assert.match(await refusal(endpoint(strict).body), /no router on "eth0" advertised IPv6 within 1 s/);
+    assert.equal(daemon.log.split('containers start without an IPv6 address').length, 2, daemon.log);
+    await advertise({ prefix: OLD });
+    const later = await start(lenient);
+    assert.equal(later.addressIPv6, madeOf(OLD, later.macAddress));
+  });
+
+  test('a prefix of which hosts make no addresses is told', async () => {
+    await forgetRouters();
+    await advertise({ prefix: OLD, isAutonomous: false }, { prefix: 'fd77:3::/56' });
+    const network = await create();
+    assert.match(await refusal(endpoint(network).body), /the router on "eth0" advertises no IPv6 prefix/);
+  });
+
+  test('an address that somebody else has is not given', async () => {
+    await advertise({ prefix: OLD });
+    const stranger = await Namespace.create('stranger');
+    await lan.plug(stranger);
+    await stranger.ip(`address add ${madeOf(OLD, MAC)} dev lan0 nodad`);
+    const [lenient, strict] = [await create({ ipv6: 'auto' }), await create()];
+    const address = formatAddress(parseInterfaceAddress(madeOf(OLD, MAC))!);
+    assert.match(
+      await refusal(endpoint(strict, MAC).body),
+      new RegExp(`makes the IPv6 address ${address}, which .* on the LAN has`),
+    );
+    assert.equal((await start(lenient, MAC)).addressIPv6, '');
+    await stranger.delete();
+  });
+
+  test('somebody who takes the address of a running container is a conflict', async () => {
+    await advertise({ prefix: OLD });
+    const network = await create();
+    const one = await start(network, MAC);
+    const taker = await Namespace.create('taker');
+    await lan.plug(taker);
+    await taker.ip(`address add ${one.addressIPv6} dev lan0 nodad`);
+    const conflicts = async () => {
+      const store = readLocalStore(daemon.state);
+      return store.conflicts.list().finally(() => store.close());
+    };
+    await until(async () => {
+      await taker.run(['ping', '-6', '-c1', '-W1', '-I', one.addressIPv6.replace('/64', ''), 'fd77::1']);
+      return (await conflicts()).some(
+        ({ address, ourMacAddress }) => `${address}/64` === one.addressIPv6 && ourMacAddress === MAC,
+      );
+    });
+    await taker.delete();
+  });
+
+  test('what does not go together is refused when the network is made', async () => {
+    const cases: [object, RegExp][] = [
+      [creation({ source: '', ipv6: 'auto' }), /option -o ipv6=auto is for networks whose addresses are the LAN's/],
+      [creation({ ipv6: 'on' }), /invalid value "on" for -o ipv6; use off or auto or slaac/],
+      [creation({ ipv6: 'auto' }, { 'com.docker.network.enable_ipv6': true }), /leave --ipv6 out and add -o ipv6=auto/],
+      [creation({ ipv6: 'auto' }, { 'com.docker.network.internal': true }), /and a network with --internal has none/],
+      [creation({ ipv6: 'auto', mtu: '1200' }), /mtu 1200 is below 1280/],
+    ];
+    for (const [body, sentence] of cases) assert.match(await refusal(body, 'NetworkDriver.CreateNetwork'), sentence);
+  });
+});
