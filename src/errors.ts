@@ -482,6 +482,27 @@ export const routerPrefix = (parent: string) =>
     `the router on ${quote(parent)} advertises no IPv6 prefix of which hosts make their addresses (autonomous, 64 bits); switch SLAAC on there, or create the network with -o ipv6=auto or without IPv6`,
   );
 
+/** `seconds`: for which it was waited for. */
+export const dhcp6Silent = (parent: string, seconds: number) =>
+  mistake(
+    'DHCP6_SILENT',
+    `no DHCPv6 server answered on ${quote(parent)} within ${seconds} s; check that one serves this LAN, or create the network with -o ipv6=auto or without IPv6`,
+  );
+
+/** `reason`: in the server's own words; null when it says none. */
+export const dhcp6Refused = (parent: string, reason: string | null) =>
+  mistake(
+    'DHCP6_REFUSED',
+    `the DHCPv6 server on ${quote(parent)} has no address for the container${reason === null ? '' : ` (${quote(reason)})`}; make its range larger, or create the network with -o ipv6=auto or without IPv6`,
+  );
+
+/** `address`: the last of them. */
+export const dhcp6Used = (count: number, address: string, macAddress: string) =>
+  mistake(
+    'DHCP6_USED',
+    `the DHCPv6 server gave ${count === 1 ? 'an address that another uses' : `${count} addresses that others use`}, ${count === 1 ? '' : 'at last '}${address}, which ${macAddress} has; look for static addresses in the server's range`,
+  );
+
 export const ipv6Used = (address: string, macAddress: string) =>
   mistake(
     'IPV6_USED',

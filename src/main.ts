@@ -18,6 +18,7 @@ import { Looking } from './looking.ts';
 import { NetworkDriver } from './network/driver.ts';
 import { EndpointLan } from './network/endpointlan.ts';
 import { Endpoints } from './network/endpoints.ts';
+import { IPv6Addresses } from './network/ipv6.ts';
 import { gatewaysOfHost } from './network/gateways.ts';
 import { type ConflictVerbs, createCalls } from './server/calls.ts';
 import { Serial } from './serial.ts';
@@ -139,7 +140,11 @@ async function startWithStore(given: Settings, plainLog: Log, store: Store, look
     links,
     lan: new EndpointLan(lan, guesses, settings, log),
     dhcp: new DhcpClient({ links, lan, timeout: settings.dhcpTimeout, log }),
-    ipv6: new IPv6Client({ links, lan }),
+    ipv6: new IPv6Addresses({
+      source: new IPv6Client({ links, lan, timeout: settings.dhcpTimeout, log }),
+      log,
+      now: () => new Date(),
+    }),
     hostAddresses: ipam,
     parentAliases: settings.parents,
     log,

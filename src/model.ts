@@ -43,8 +43,8 @@ export type ProbeProfile = (typeof PROBE_PROFILES)[number];
 export const CONFLICT_POLICIES = ['refuse', 'warn'] as const;
 export type ConflictPolicy = (typeof CONFLICT_POLICIES)[number];
 
-/** How containers get an IPv6 address beside that of the DHCP server: where the LAN's routers advertise a prefix, or else not at all. */
-export const IPV6_METHODS = ['auto', 'slaac'] as const;
+/** How containers get an IPv6 address beside the IPv4 one: in whatever way the LAN's routers advertise; of their prefix; of a DHCPv6 server. */
+export const IPV6_METHODS = ['auto', 'slaac', 'dhcp'] as const;
 export type IPv6Method = (typeof IPV6_METHODS)[number];
 
 /** What `-o` says, read and checked once in network/options.ts. */
@@ -346,14 +346,34 @@ export interface Tenancy {
 }
 
 /** The IPv6 address that goes with a MAC address on a LAN. */
-export interface TenancyIPv6 {
+export type TenancyIPv6 = MadeIPv6 | LeasedIPv6;
+
+/** Of the prefix that a router advertises. */
+export interface MadeIPv6 {
   readonly how: 'slaac';
   /** `2001:db8::42:5eff:fe10:11/64` */
   readonly address: string;
-  /** The link-local address of the router that advertises its prefix. */
+  /** The router's link-local address. */
   readonly server: string;
   /** ISO 8601. */
   readonly obtainedAt: string;
+}
+
+/** Of a DHCPv6 server. */
+export interface LeasedIPv6 {
+  readonly how: 'dhcp';
+  /** `2001:db8::50/128` */
+  readonly address: string;
+  /** The server's DUID in hexadecimal digits. */
+  readonly server: string;
+  /** 0 for one that was given back. */
+  readonly leaseSeconds: number;
+  readonly t1Seconds: number | null;
+  readonly t2Seconds: number | null;
+  /** ISO 8601, when the server gave it or renewed it last. */
+  readonly obtainedAt: string;
+  /** As that of a tenancy. */
+  readonly state: 'bound' | 'lost';
 }
 
 /** What is recorded, by the name of its table. */

@@ -24,7 +24,7 @@ import { Departures } from './departures.ts';
 import type { LanOfEndpoints } from './endpointlan.ts';
 import type { Endpoints } from './endpoints.ts';
 import { type GatewayAddresses, Gateways } from './gateways.ts';
-import { IPv6Addresses, type IPv6Source } from './ipv6.ts';
+import type { IPv6Addresses } from './ipv6.ts';
 import { HostAccess, type HostAddresses } from './host.ts';
 import { NetworkLeaks } from './leaks.ts';
 import { Networks } from './networks.ts';
@@ -49,7 +49,7 @@ export interface NetworkDriverParts {
   readonly links: Links;
   readonly lan: LanOfEndpoints;
   readonly dhcp: LeaseSource;
-  readonly ipv6: IPv6Source;
+  readonly ipv6: IPv6Addresses;
   readonly hostAddresses: HostAddresses & GatewayAddresses;
   /** Alias to link name, from the setting PARENTS. */
   readonly parentAliases: ReadonlyMap<string, string>;
@@ -116,8 +116,7 @@ export class NetworkDriver implements LeakSource {
       isInUse,
     });
     const witness = new Witness({ networks: store.networks, endpoints, links });
-    const ipv6 = new IPv6Addresses({ source: parts.ipv6, log, now });
-    const tenancies = new Tenancies({ store, endpoints, links, dhcp: parts.dhcp, ipv6, witness, log, now });
+    const tenancies = new Tenancies({ store, endpoints, links, dhcp: parts.dhcp, ipv6: parts.ipv6, witness, log, now });
     const leaving = { networks: store.networks, endpoints, links, host, lan, announcements, tenancies, log };
     const departures = new Departures(leaving);
     const wasCreated = (networkId: string) => this.#created.has(networkId);

@@ -110,7 +110,7 @@ export const OPTION_ROWS: readonly OptionRow[] = [
     values: IPV6_VALUES.join(', '),
     fallback: 'off',
     meaning:
-      'with source=dhcp, the IPv6 address beside the IPv4 one: made of the prefix that the router advertises, where it does (auto), or no start without (slaac)',
+      'with source=dhcp, the IPv6 address beside the IPv4 one: in whatever way the router advertises, if any (auto); made of its prefix (slaac); of a DHCPv6 server (dhcp)',
   },
   {
     name: 'release',

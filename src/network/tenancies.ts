@@ -11,7 +11,15 @@ import type { Link, Links } from '../kernel/link.ts';
 import { type DhcpClient, refusalOf } from '../lan/dhcp/dhcpclient.ts';
 import type { HeldVerdict } from '../lan/verdict.ts';
 import type { Log } from '../log.ts';
-import { type Endpoint, type InterfaceAddress, type Network, type Segment, type Tenancy, segmentOf } from '../model.ts';
+import {
+  type Endpoint,
+  type InterfaceAddress,
+  type Network,
+  type Segment,
+  type Tenancy,
+  type TenancyIPv6,
+  segmentOf,
+} from '../model.ts';
 import { MultiMap } from '../multimap.ts';
 import type { CallLimit, EndpointRequest } from '../requests.ts';
 import { type Store, tenancyKey } from '../store/store.ts';
@@ -63,7 +71,7 @@ export class Tenancies {
   /** MAC addresses of containers without a name whose starts failed, by network: a server may have a lease for each, or soon. */
   readonly #failed = new MultiMap<string, string>();
   /** Servers that are being told; by key. */
-  readonly #releasing = new Map<string, Promise<void>>();
+  readonly #releasing = new Map<string, Promise<unknown>>();
 
   constructor(parts: TenanciesParts) {
     this.#parts = parts;
@@ -116,7 +124,7 @@ export class Tenancies {
     const known = await store.tenancies.get(tenancyKey(claim));
     const last = known && leaseIn(known)?.lease.address;
     const wish = parseAddress(claim.wish ?? '') ?? null;
-    const asking = this.#parts.ipv6.acquire({ macAddress, last: known?.ipv6, limit }, network);
+    const asking = this.#parts.ipv6.acquire({ macAddress, hostname, last: known?.ipv6, limit }, network);
     // A refusal of the server is told first.
     asking.catch(() => undefined);
     const acquired = await dhcp.acquire({
@@ -163,6 +171,8 @@ export class Tenancies {
         ),
       onLost: (loss) => this.#tellLost(endpoint, key, loss),
     });
+    const change = (ipv6: TenancyIPv6) => void this.#change(key, { endpointId: endpoint.id }, { ipv6 });
+    this.#parts.ipv6.keep(endpoint.id, network, tenancy, change);
   }
 
   /** The largest packet, where the server says one that the parent can carry. */
@@ -183,6 +193,7 @@ export class Tenancies {
   /** The endpoint goes: its MAC address and its address are kept for the next start, and not renewed any more. */
   leave({ id, parent, macAddress }: Endpoint): void {
     this.#parts.dhcp.endKeeping(id);
+    this.#parts.ipv6.endKeeping(id);
     const key = tenancyKey({ parent, macAddress });
     void this.#change(key, { endpointId: id }, { state: 'aside', endpointId: null });
   }
@@ -405,11 +416,16 @@ export class Tenancies {
     if (tenancy === undefined || dated === undefined || segment === null || this.#claimed.has(key)) return;
     const holder = endpoints.get(tenancy.endpointId ?? '');
     if (holder !== undefined && holder.state !== 'deleting') return;
-    if (dated.obtainedMs + dated.lease.leaseSeconds * 1000 < now().getTime()) return;
+    const isOver = dated.obtainedMs + dated.lease.leaseSeconds * 1000 < now().getTime();
     const { macAddress, hostname } = tenancy;
-    const releasing = dhcp.release(segment, { macAddress, hostname }, dated.lease);
+    const releasing = Promise.all([
+      isOver ? undefined : dhcp.release(segment, { macAddress, hostname }, dated.lease),
+      this.#parts.ipv6.release(network, tenancy),
+    ]);
     this.#releasing.set(key, releasing);
-    await releasing.finally(() => this.#releasing.delete(key));
+    const [, ipv6] = await releasing.finally(() => this.#releasing.delete(key));
+    if (ipv6 !== undefined) await this.#change(key, {}, { ipv6 });
+    if (isOver) return;
     log.info('an address is given back to its DHCP server', {
       mac: macAddress,
       address: formatAddress(bare(addressOf(dated.lease))),

@@ -7,12 +7,14 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { assertPings, attachment, clearEngine, runIdle, runInside } from '../lab/container.ts';
+import { Dhcp6Server } from '../lab/dhcp6server.ts';
 import { type DhcpPlan, type DhcpPlace, DhcpServer } from '../lab/dhcpserver.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import type { Engine, Version } from '../lab/engine.ts';
 import { assertNothingLeft } from '../lab/invariant.ts';
 import { withoutDhcp } from '../lab/packages.ts';
 import { until } from '../lab/patience.ts';
+import { AdvertisingRouter } from '../lab/router.ts';
 import { type Machine, Site } from '../lab/site.ts';
 
 /** Before 28 an engine does not say the name of a container, and 20.10 takes part in an exchange in its own way. */
@@ -139,6 +141,44 @@ for (const version of VERSIONS) {
       await assertTold('web', beside);
       await beside.stop();
       await server.restart();
+    });
+
+    test('an IPv6 address of the router, and one of a DHCPv6 server, is what the kernel has, after a restart and a change of the prefix too', async () => {
+      const router = await AdvertisingRouter.plug(site.lan, `router${version}`, {
+        prefixes: [{ prefix: 'fd77:1::/64' }],
+      });
+      const giver = await Dhcp6Server.plug(site.lan, `giver${version}`, 'kea', { prefix: 'fd77:3', leaseSeconds: 600 });
+      await engine.must('network', 'create', ...NETWORK, '-o', 'ipv6=auto', 'six');
+      const told = async () => {
+        const { GlobalIPv6Address: address, MacAddress } = await attachment(engine, 'web', 'six');
+        let shown = '';
+        // The router's word is in the container some moments after its start.
+        await until(async () => {
+          shown = (await runInside(engine, 'web', 'sh', '-c', 'ip -6 address; ip -6 route')).stdout;
+          return shown.includes('default via fe80:');
+        });
+        assert.match(shown, new RegExp(`inet6 ${address}/\\d+ scope global`));
+        assert.equal(shown.match(/scope global/g)?.length, 1, shown);
+        return { address, macAddress: MacAddress };
+      };
+      await runIdle(engine, 'web', '--net six');
+      const first = await told();
+      assert.match(first.address, /^fd77:1::/);
+      await assertPings(engine, 'web', 'fd77::1');
+      await engine.must('restart', 'web');
+      assert.deepEqual(await told(), first);
+      await router.advertise({ prefixes: [{ prefix: 'fd77:2::/64' }] });
+      await engine.must('restart', 'web');
+      assert.equal((await told()).address, first.address.replace('fd77:1:', 'fd77:2:'));
+      await router.advertise({ prefixes: [{ prefix: 'fd77:3::/64', isAutonomous: false }], isManaged: true });
+      await engine.must('restart', 'web');
+      const leased = await told();
+      assert.match(leased.address, /^fd77:3::1/);
+      assert.equal(giver.addressOf(leased.macAddress), leased.address, giver.log());
+      await engine.must('rm', '-f', 'web');
+      await engine.must('network', 'rm', 'six');
+      await until(() => giver.addressOf(leased.macAddress) === undefined);
+      for (const one of [router, giver]) await one.unplug();
     });
 
     /** The network of a container, as the lab sees it from outside its host. */

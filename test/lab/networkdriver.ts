@@ -3,6 +3,7 @@ import { NOT_HELD } from '../../src/lan/verdict.ts';
 import { NetworkDriver, type NetworkDriverParts } from '../../src/network/driver.ts';
 import type { LanOfEndpoints } from '../../src/network/endpointlan.ts';
 import { Endpoints } from '../../src/network/endpoints.ts';
+import { IPv6Addresses, type IPv6AddressesParts } from '../../src/network/ipv6.ts';
 
 /** Every address is free, nobody watches, nobody is told. */
 const QUIET_LAN: LanOfEndpoints = {
@@ -34,8 +35,11 @@ const NO_DHCP: NetworkDriverParts['dhcp'] = {
 };
 
 /** And no router. */
-const NO_ROUTER: NetworkDriverParts['ipv6'] = {
-  acquire: async () => ({ kind: 'silent', seconds: 1 }),
+const NO_ROUTER: IPv6AddressesParts['source'] = {
+  acquire: async () => ({ kind: 'unrouted', seconds: 1 }),
+  keep: () => undefined,
+  endKeeping: () => undefined,
+  release: async () => undefined,
   close: () => undefined,
 };
 
@@ -49,7 +53,7 @@ export function quietDriver(parts: QuietParts, lan: Partial<LanOfEndpoints> = {}
     endpoints,
     lan: { ...QUIET_LAN, ...lan },
     dhcp: NO_DHCP,
-    ipv6: NO_ROUTER,
+    ipv6: new IPv6Addresses({ source: NO_ROUTER, log: parts.log, now: () => new Date() }),
     onCreated: () => undefined,
   });
 }

@@ -18,9 +18,12 @@ import {
   parseInterfaceAddress,
   parsePrefix,
 } from '../../src/address.ts';
+import { isDaemonMac } from '../../src/lan/frames/mac.ts';
+import { PacketSocket } from '../../src/kernel/packet.ts';
 import type { Tenancy } from '../../src/model.ts';
 import { readLocalStore } from '../../src/store/local.ts';
 import { Capture } from '../lab/capture.ts';
+import { DHCP6_SERVERS, Dhcp6Server } from '../lab/dhcp6server.ts';
 import { DhcpServer } from '../lab/dhcpserver.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { Lan, Namespace } from '../lab/namespace.ts';
@@ -28,6 +31,8 @@ import { withoutDhcp } from '../lab/packages.ts';
 import { until } from '../lab/patience.ts';
 import { AdvertisingRouter } from '../lab/router.ts';
 import { Serving } from '../lab/serving.ts';
+import { inNamespace } from '../lab/thread.ts';
+import { advertisementFrame } from '../unit/lan/frames/raframes.ts';
 
 const MAC = '02:00:5e:10:00:aa';
 const PLAN = { address: '10.77.0.1/24', range: ['10.77.0.100', '10.77.0.150'], leaseSeconds: 120 } as const;
@@ -57,7 +62,7 @@ interface Container {
   readonly addressIPv6: string;
 }
 
-describe('IPv6 addresses of routers', { skip: outsideLab() || withoutDhcp(), timeout: 120_000 }, () => {
+describe('IPv6 addresses of routers', { skip: outsideLab() || withoutDhcp(), timeout: 600_000 }, () => {
   const directory = mkdtempSync(join(tmpdir(), 'tsm-ipv6-'));
   let lan: Lan;
   let daemon: Serving;
@@ -216,7 +221,8 @@ describe('IPv6 addresses of routers', { skip: outsideLab() || withoutDhcp(), tim
     const isHeard = async () =>
       (await defaultRoutes(container)).length > 0 &&
       (await addressesIn(container)).every(({ preferred_life_time: seconds }) => seconds <= 300);
-    await until(isHeard, { detail: () => namespace.ip('-6 address') });
+    const detail = async () => `${await namespace.ip('-6 address')}${await namespace.ip('-6 route')}${router?.log()}`;
+    await until(isHeard, { detail });
     const shown = await addressesIn(container);
     assert.deepEqual(
       shown.map(({ local, prefixlen }) => `${local}/${prefixlen}`),
@@ -227,15 +233,21 @@ describe('IPv6 addresses of routers', { skip: outsideLab() || withoutDhcp(), tim
   test('the engine is told the address that the kernel makes itself, which keeps its lifetime and its route', async () => {
     await advertise({ prefix: OLD });
     const network = await create();
-    const capture = await Capture.start(lan.namespace, 'host0', 'inbound and icmp6[0] == 133');
+    const capture = await Capture.start(lan.namespace, 'host0', 'icmp6[0] == 133');
     const one = await start(network);
     assert.equal(one.addressIPv6, madeOf(OLD, one.macAddress));
     await assertOnlyAddress(one);
     // Of an address that is set by hand the kernel says that it ends never; the router's word counts, two hours at least (RFC 4862 5.5.3 e).
     const [own] = await addressesIn(one);
     assert.ok(own !== undefined && own.valid_life_time <= 7200 && own.preferred_life_time <= 300, JSON.stringify(own));
-    const solicitations = await capture.stop();
-    assert.deepEqual([...new Set(solicitations.map(({ sourceMac }) => sourceMac))], [one.macAddress]);
+    // Other machines of the LAN ask routers too; nobody does in the name of this host, or of its link for questions.
+    const askers = (await capture.stop()).map(({ sourceMac }) => sourceMac);
+    const [parent] = JSON.parse(ip('-j link show eth0')) as { address: string }[];
+    assert.ok(askers.includes(one.macAddress));
+    assert.deepEqual(
+      askers.filter((mac) => mac === parent?.address || isDaemonMac(mac)),
+      [],
+    );
     const [record] = await tenancies();
     assert.deepEqual([record?.ipv6?.how, record?.ipv6?.address], ['slaac', one.addressIPv6]);
     assert.equal((await one.namespace.run(['ping', '-6', '-c1', '-W5', 'fd77::1'])).code, 0);
@@ -292,7 +304,9 @@ describe('IPv6 addresses of routers', { skip: outsideLab() || withoutDhcp(), tim
     const one = await start(network);
     await assertOnlyAddress(one);
     await router?.retire();
-    await until(async () => (await defaultRoutes(one)).length === 0);
+    await until(async () => (await defaultRoutes(one)).length === 0, {
+      detail: async () => `${await one.namespace.ip('-6 route')}${router?.log()}`,
+    });
   });
 
   for (const mode of ['private', 'vepa', 'passthru']) {
@@ -304,6 +318,27 @@ describe('IPv6 addresses of routers', { skip: outsideLab() || withoutDhcp(), tim
       await assertOnlyAddress(one);
     });
   }
+
+  test('ten thousand advertisements of others fill nothing, and the daemon lives', async () => {
+    await advertise({ prefix: OLD });
+    const liar = await Namespace.create('liar');
+    await lan.plug(liar);
+    const [link] = await liar.show<{ ifindex: number }>('link show lan0');
+    const socket = inNamespace(liar.name, () => PacketSocket.open({ linkIndex: link?.ifindex ?? 0 }));
+    const network = await create();
+    const starting = start(network);
+    for (let number = 0; number < 10_000; number++) {
+      const routerMac = `02:00:00:00:${[number >> 8, number & 255].map((byte) => byte.toString(16).padStart(2, '0')).join(':')}`;
+      const prefixes = [{ prefix: `fd99:${number.toString(16)}::/64`, isAutonomous: false }];
+      socket.send(advertisementFrame({ routerMac, prefixes, lifetimeSeconds: 0 }));
+    }
+    socket.close();
+    const one = await starting;
+    assert.equal(one.addressIPv6, madeOf(OLD, one.macAddress));
+    await liar.delete();
+    const other = await start(network);
+    assert.equal(other.addressIPv6, madeOf(OLD, other.macAddress));
+  });
 
   test('without a router auto gives an IPv4 address alone and says so once, and slaac is refused', async () => {
     await forgetRouters();
@@ -353,7 +388,8 @@ describe('IPv6 addresses of routers', { skip: outsideLab() || withoutDhcp(), tim
       return store.conflicts.list().finally(() => store.close());
     };
     await until(async () => {
-      await taker.run(['ping', '-6', '-c1', '-W1', '-I', one.addressIPv6.replace('/64', ''), 'fd77::1']);
+      // It asks for a neighbour that is not there, in the name of the address.
+      await taker.run(['ping', '-6', '-c1', '-W1', '-I', one.addressIPv6.replace('/64', ''), 'fd77:1::77']);
       return (await conflicts()).some(
         ({ address, ourMacAddress }) => `${address}/64` === one.addressIPv6 && ourMacAddress === MAC,
       );
@@ -361,10 +397,116 @@ describe('IPv6 addresses of routers', { skip: outsideLab() || withoutDhcp(), tim
     await taker.delete();
   });
 
+  describe('of a DHCPv6 server', () => {
+    let giver: Dhcp6Server | undefined;
+
+    afterEach(async () => {
+      for (const one of containers) await stop(one);
+      await giver?.unplug();
+      giver = undefined;
+    });
+
+    const RESERVED = 'fd77:1::50';
+    const plan = { prefix: 'fd77:1', leaseSeconds: 600, reservations: { [MAC]: RESERVED } };
+
+    /** Hosts make no addresses of the prefix, and ask a server. */
+    async function manage(prefix: string): Promise<void> {
+      const advertising = { prefixes: [{ prefix, isAutonomous: false }], isManaged: true };
+      if (router === undefined) router = await AdvertisingRouter.plug(lan, `router${++count}`, advertising);
+      else await router.advertise(advertising);
+    }
+
+    async function assertLeased(container: Container): Promise<void> {
+      const { namespace, addressIPv6, macAddress } = container;
+      assert.equal(`${giver?.addressOf(macAddress)}/128`, addressIPv6, giver?.log());
+      await until(async () => (await defaultRoutes(container)).length > 0, { detail: () => namespace.ip('-6 route') });
+      const shown = await addressesIn(container);
+      assert.deepEqual(
+        shown.map(({ local, prefixlen }) => `${local}/${prefixlen}`),
+        [addressIPv6],
+      );
+      assert.equal((await namespace.run(['ping', '-6', '-c1', '-W5', 'fd77:1::53'])).code, 0);
+    }
+
+    for (const kind of DHCP6_SERVERS) {
+      test(`${kind}: what the engine is told is what the server has on file, a reservation holds, and all is given back`, async () => {
+        giver = await Dhcp6Server.plug(lan, `${kind}6`, kind, plan);
+        await manage(OLD);
+        const network = await create({ ipv6: 'auto' });
+        const capture = await Capture.start(lan.namespace, 'host0', 'udp dst port 547');
+        const one = await start(network);
+        const frames = await capture.stop();
+        assert.match(one.addressIPv6, /^fd77:1::1[0-9a-f]{2}\/128$/);
+        assert.deepEqual([...new Set(frames.map(({ sourceMac }) => sourceMac))], [one.macAddress]);
+        await assertLeased(one);
+        const reserved = await start(network, MAC);
+        assert.equal(reserved.addressIPv6, `${RESERVED}/128`);
+        await stop(one);
+        const again = await start(network);
+        assert.deepEqual([again.macAddress, again.addressIPv6], [one.macAddress, one.addressIPv6]);
+        for (const container of [again, reserved]) await stop(container);
+        await remove(network);
+        await until(() => giver?.addressOf(one.macAddress) === undefined, { detail: () => giver?.log() ?? '' });
+      });
+    }
+
+    test('a lease is renewed from outside while the container runs, and got back from a server that forgot it', async () => {
+      giver = await Dhcp6Server.plug(lan, 'renewing6', 'kea', { ...plan, leaseSeconds: 24 });
+      await manage(OLD);
+      const network = await create({ ipv6: 'dhcp' });
+      const one = await start(network);
+      const renewals = () => giver?.log().split(/DHCP6_LEASE_RENEW|LEASE_RENEW/).length ?? 0;
+      const firstly = renewals();
+      await until(() => renewals() >= firstly + 3, { detail: () => giver?.log() ?? '' });
+      await giver.loseLeases();
+      assert.equal(giver.addressOf(one.macAddress), undefined);
+      await until(() => `${giver?.addressOf(one.macAddress)}/128` === one.addressIPv6, {
+        detail: () => giver?.log() ?? '',
+      });
+      const [record] = await tenancies();
+      assert.ok(record?.ipv6?.how === 'dhcp');
+      assert.deepEqual([record.ipv6.state, record.ipv6.address], ['bound', one.addressIPv6]);
+    });
+
+    test('after a change of the prefix the next start has an address of the new one', async () => {
+      giver = await Dhcp6Server.plug(lan, 'moving6', 'kea', plan);
+      await manage(OLD);
+      const network = await create({ ipv6: 'auto' });
+      const one = await start(network);
+      await giver.change({ prefix: 'fd77:2', leaseSeconds: 600 });
+      await manage(NEW);
+      await stop(one);
+      const again = await start(network, one.macAddress);
+      assert.match(again.addressIPv6, /^fd77:2::1[0-9a-f]{2}\/128$/);
+      assert.equal(`${giver.addressOf(again.macAddress)}/128`, again.addressIPv6);
+    });
+
+    test('what others use is declined; a server without addresses is told, and auto does without', async () => {
+      giver = await Dhcp6Server.plug(lan, 'full6', 'kea', { prefix: 'fd77:1', leaseSeconds: 600, last: '101' });
+      await manage(OLD);
+      const squatter = await Namespace.create('squatter6');
+      await lan.plug(squatter);
+      await squatter.ip('address add fd77:1::100/64 dev lan0 nodad');
+      const [lenient, strict] = [await create({ ipv6: 'auto' }), await create({ ipv6: 'dhcp' })];
+      assert.equal((await start(strict, MAC)).addressIPv6, 'fd77:1::101/128');
+      assert.match(
+        await refusal(endpoint(strict).body),
+        /^the DHCPv6 server on "eth0" has no address for the container/,
+      );
+      assert.equal((await start(lenient)).addressIPv6, '');
+      await squatter.delete();
+    });
+
+    test('without a server dhcp is refused', async () => {
+      const network = await create({ ipv6: 'dhcp' });
+      assert.match(await refusal(endpoint(network).body), /no DHCPv6 server answered on "eth0" within \d s/);
+    });
+  });
+
   test('what does not go together is refused when the network is made', async () => {
     const cases: [object, RegExp][] = [
       [creation({ source: '', ipv6: 'auto' }), /option -o ipv6=auto is for networks whose addresses are the LAN's/],
-      [creation({ ipv6: 'on' }), /invalid value "on" for -o ipv6; use off or auto or slaac/],
+      [creation({ ipv6: 'on' }), /invalid value "on" for -o ipv6; use off or auto or slaac or dhcp/],
       [creation({ ipv6: 'auto' }, { 'com.docker.network.enable_ipv6': true }), /leave --ipv6 out and add -o ipv6=auto/],
       [creation({ ipv6: 'auto' }, { 'com.docker.network.internal': true }), /and a network with --internal has none/],
       [creation({ ipv6: 'auto', mtu: '1200' }), /mtu 1200 is below 1280/],

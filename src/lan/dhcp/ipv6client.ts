@@ -1,25 +1,38 @@
-/** The door for the drivers to the IPv6 addresses that a LAN has for its hosts: what its routers advertise, for a MAC address. */
+/**
+ * The door for the drivers to the IPv6 addresses that a LAN has for its hosts: what its routers advertise, or what its DHCPv6 server
+ * gives, for a MAC address.
+ */
 import { type Address, prefixOf } from '../../address.ts';
 import { backgroundClock, type Clock } from '../../clock.ts';
 import type { Links } from '../../kernel/link.ts';
+import type { Log } from '../../log.ts';
 import type { InterfaceAddress, IPv6Method, Segment } from '../../model.ts';
 import type { CallLimit } from '../../requests.ts';
+import { encodeDhcp6 } from '../frames/dhcp6.ts';
 import type { Lan } from '../lan.ts';
 import type { HeldVerdict } from '../verdict.ts';
+import { type Acquired6, type Dhcp6Lease, Voice6, acquire6, makeXid6 } from './acquisition6.ts';
+import type { DhcpAsker } from './question.ts';
+import { type Dated, type Keeping, keepWith } from './renewal.ts';
 import { ROUTER_ANSWER_MS, Routers } from './routers.ts';
-import { SLAAC_BITS, slaacAddress } from './slaac.ts';
+import { type Advertised, SLAAC_BITS, slaacAddress } from './slaac.ts';
+import { Dhcp6Wires } from './wire6.ts';
 
 /** What the client works with. */
 export interface IPv6ClientParts {
   readonly links: Pick<Links, 'known'>;
-  readonly lan: Pick<Lan, 'check' | 'sendOn'>;
+  readonly lan: Pick<Lan, 'check' | 'release' | 'sendOn'>;
+  /** Seconds for which a start waits for a DHCPv6 server. */
+  readonly timeout: number;
+  readonly log: Log;
   readonly clock?: Clock;
+  /** 0 to 1, as Math.random. */
+  readonly random?: () => number;
 }
 
 /** An address that is wanted. */
-export interface IPv6Request {
+export interface IPv6Request extends DhcpAsker {
   readonly segment: Segment;
-  readonly macAddress: string;
   readonly method: IPv6Method;
   /** The address that the MAC address had. */
   readonly last: Address | null;
@@ -30,38 +43,124 @@ export interface IPv6Request {
 export type AcquiredIPv6 =
   | { readonly kind: 'slaac'; readonly address: InterfaceAddress; readonly router: Address }
   /** No router answered, within so many seconds. */
-  | { readonly kind: 'silent'; readonly seconds: number }
+  | { readonly kind: 'unrouted'; readonly seconds: number }
   /** None has a prefix of which hosts make addresses. */
   | { readonly kind: 'prefixless' }
-  /** Somebody else has it. */
-  | { readonly kind: 'used'; readonly address: Address; readonly holder: HeldVerdict };
+  /** Somebody else has the address that the MAC address makes. */
+  | { readonly kind: 'taken'; readonly address: Address; readonly holder: HeldVerdict }
+  /** No DHCPv6 server answered, within so many seconds. */
+  | { readonly kind: 'silent'; readonly seconds: number }
+  | Exclude<Acquired6, { kind: 'silent' }>;
+
+/** Of a call's time this much is left for what follows. */
+const RESERVED_MS = 1500;
+/** Where a container starts as well without, no server is waited for longer. */
+const PATIENCE_MS = 4000;
 
 /** The IPv6 addresses of this host's containers. */
 export class IPv6Client {
-  readonly #lan: IPv6ClientParts['lan'];
+  readonly #parts: IPv6ClientParts;
+  readonly #clock: Clock;
+  readonly #random: () => number;
   readonly #routers: Routers;
+  readonly #wires: Dhcp6Wires;
+  readonly #kept = new Map<string, AbortController>();
 
-  constructor({ links, lan, clock = backgroundClock }: IPv6ClientParts) {
-    this.#lan = lan;
-    this.#routers = new Routers({ links, clock, sendOn: (segment, frame) => lan.sendOn(segment, frame) });
+  constructor(parts: IPv6ClientParts) {
+    const { links, lan, clock = backgroundClock, random = Math.random } = parts;
+    const outward = {
+      links,
+      clock,
+      sendOn: (segment: Parameters<Lan['sendOn']>[0], frame: Buffer) => lan.sendOn(segment, frame),
+    };
+    [this.#parts, this.#clock, this.#random] = [parts, clock, random];
+    [this.#routers, this.#wires] = [new Routers(outward), new Dhcp6Wires(outward)];
   }
 
-  /** Asks the routers, and the LAN whether somebody has the address. Throws what Lan.check() throws, and the signal's reason when it fires. */
-  async acquire({ segment, macAddress, last, limit }: IPv6Request): Promise<AcquiredIPv6> {
-    const { signal, atMs } = limit;
-    const advertised = await this.#routers.advertised(segment, { macAddress, last }, signal);
-    if (advertised === null) return { kind: 'silent', seconds: ROUTER_ANSWER_MS / 1000 };
-    const { prefix, router } = advertised;
+  /** Asks routers and servers, and the LAN whether somebody has the address. Throws what Lan.check() throws, and the signal's reason when it fires. */
+  async acquire(request: IPv6Request): Promise<AcquiredIPv6> {
+    const { segment, method, limit } = request;
+    if (method === 'dhcp') return this.#lease(request, this.#parts.timeout * 1000);
+    const advertised = await this.#routers.advertised(segment, request, limit.signal);
+    if (advertised === null) return { kind: 'unrouted', seconds: ROUTER_ANSWER_MS / 1000 };
+    if (advertised.prefix !== null || method === 'slaac' || !advertised.isManaged)
+      return this.#make(request, advertised);
+    return this.#lease(request, PATIENCE_MS);
+  }
+
+  /** Renews the lease until endKeeping(); `id` names it there. */
+  keep(
+    id: string,
+    segment: Segment,
+    asker: DhcpAsker,
+    dated: Dated<Dhcp6Lease>,
+    told: Pick<Keeping<Dhcp6Lease>, 'onKept' | 'onLost'>,
+  ): void {
+    this.endKeeping(id);
+    const controller = new AbortController();
+    this.#kept.set(id, controller);
+    const { signal } = controller;
+    const context = { wire: this.#wires.on(segment, false), clock: this.#clock, random: this.#random, signal };
+    const keeping = { ...context, wallMs: () => Date.now(), ...told };
+    keepWith(new Voice6(asker, context), dated, keeping).catch((error: unknown) => {
+      if (signal.aborted) return;
+      this.#parts.log.error('the lease is not renewed any more; restart the container', {
+        endpoint: id,
+        macAddress: asker.macAddress,
+        error: String(error),
+      });
+    });
+  }
+
+  /** The container is gone: nobody renews its lease. */
+  endKeeping(id: string): void {
+    this.#kept.get(id)?.abort(new Error('the lease is not kept any longer'));
+    this.#kept.delete(id);
+  }
+
+  /** Tells the server that the address is not used any more. Nobody hears whether it heard that. */
+  async release(segment: Segment, asker: DhcpAsker, { address, server }: Dhcp6Lease): Promise<void> {
+    const frame = encodeDhcp6({
+      ...asker,
+      kind: 'RELEASE',
+      xid: makeXid6(this.#random),
+      elapsedMs: 0,
+      address,
+      server,
+    });
+    await this.#wires.sent(segment, frame).catch(() => undefined);
+    this.#parts.lan.release({ parentName: segment.parentName, address });
+  }
+
+  /** Leases are kept by records, not by this process: nothing is said to any server. */
+  close(): void {
+    for (const id of [...this.#kept.keys()]) this.endKeeping(id);
+    this.#routers.close();
+    this.#wires.close();
+  }
+
+  /** Of the router's prefix. */
+  async #make({ segment, macAddress, limit }: IPv6Request, { prefix, router }: Advertised): Promise<AcquiredIPv6> {
     if (prefix === null || router === null) return { kind: 'prefixless' };
+    const { signal, atMs } = limit;
     const address = slaacAddress(prefix, macAddress);
-    const subnet = prefixOf(address, SLAAC_BITS);
-    const verdict = await this.#lan.check({ ...segment, address, subnet, signal, atMs, macAddress });
-    if (verdict.held) return { kind: 'used', address, holder: verdict };
+    const verdict = await this.#parts.lan.check({ ...segment, address, subnet: prefix, signal, atMs, macAddress });
+    if (verdict.held) return { kind: 'taken', address, holder: verdict };
     return { kind: 'slaac', address: { ...address, length: SLAAC_BITS }, router };
   }
 
-  /** Nobody is heard any more. */
-  close(): void {
-    this.#routers.close();
+  /** Of a DHCPv6 server. */
+  async #lease(request: IPv6Request, patienceMs: number): Promise<AcquiredIPv6> {
+    const { segment, macAddress, hostname, last, limit } = request;
+    const { signal, atMs } = limit;
+    const forMs = Math.max(0, Math.min(patienceMs, atMs - performance.now() - RESERVED_MS));
+    const check = ({ address }: Dhcp6Lease, stop: AbortSignal) => {
+      const subnet = prefixOf(address, SLAAC_BITS);
+      return this.#parts.lan.check({ ...segment, address, subnet, signal: stop, atMs, macAddress });
+    };
+    const context = { wire: this.#wires.on(segment, true), clock: this.#clock, random: this.#random, signal, check };
+    const untilMs = this.#clock.nowMs() + forMs;
+    const acquired = await acquire6({ macAddress, hostname, wish: last, isStrict: false, untilMs }, context);
+    return acquired.kind === 'silent' ? { kind: 'silent', seconds: Math.round(forMs / 1000) } : acquired;
   }
 }

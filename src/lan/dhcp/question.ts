@@ -3,17 +3,22 @@ import { type Address, isSameAddress } from '../../address.ts';
 import type { Clock } from '../../clock.ts';
 import { type DhcpAnswer, type DhcpRequest, type DhcpServer, type DhcpTerms, encodeDhcp } from '../frames/dhcp.ts';
 
-/** The LAN, as a DHCP client uses it. */
-export interface DhcpWire {
+/** The LAN, as a DHCP client of either family uses it. */
+export interface ExchangeWire<Answer> {
   /** Never throws: a frame may get lost here as it may on the LAN. */
   send(frame: Buffer): void;
   /** Hands on what servers say to this MAC address with this xid, until the returned function is called. */
-  listen(macAddress: string, xid: number, hear: (answer: DhcpAnswer) => void): () => void;
+  listen(macAddress: string, xid: number, hear: (answer: Answer) => void): () => void;
 }
 
+export type DhcpWire = ExchangeWire<DhcpAnswer>;
+
 /** What a question works with. */
-export interface DhcpContext {
-  readonly wire: DhcpWire;
+export type DhcpContext = ExchangeContext<DhcpAnswer>;
+
+/** The same for either family. */
+export interface ExchangeContext<Answer> {
+  readonly wire: ExchangeWire<Answer>;
   readonly clock: Clock;
   /** 0 to 1, as Math.random. */
   readonly random: () => number;
@@ -37,31 +42,43 @@ export interface DhcpLease extends DhcpTerms {
 /** A request without what the question itself knows. */
 type Said = DhcpRequest extends infer Request ? (Request extends DhcpRequest ? Omit<Request, 'xid'> : never) : never;
 
-interface Question<T> {
+interface Question<T> extends Omit<Exchange<DhcpAnswer, T>, 'frame'> {
+  /** Asked again for each frame, because some fields tell the time. */
+  readonly say: () => Said;
+}
+
+/** A question to servers of either family. */
+interface Exchange<Answer, T> {
   readonly macAddress: string;
   readonly xid: number;
   /** When it is sent, in milliseconds from now. */
   readonly atMs: readonly number[];
   /** How long an answer is waited for, from now on. */
   readonly forMs: number;
-  /** Asked again for each frame, because some fields tell the time. */
-  readonly say: () => Said;
+  /** Asked for again each time that it is sent. */
+  readonly frame: () => Buffer;
   /** Calls `settle` with what settles the question. */
-  readonly hear: (answer: DhcpAnswer, settle: (result: T) => void) => void;
+  readonly hear: (answer: Answer, settle: (result: T) => void) => void;
 }
 
 /** Undefined when nothing settled it in time. Throws the signal's reason when it is aborted. */
-export async function ask<T>({ wire, clock, signal }: DhcpContext, question: Question<T>): Promise<T | undefined> {
+export function ask<T>(context: DhcpContext, question: Question<T>): Promise<T | undefined> {
+  const { xid, say } = question;
+  return exchange(context, { ...question, frame: () => encodeDhcp({ ...say(), xid }) });
+}
+
+/** The same with servers of either family. */
+export async function exchange<Answer, T>(
+  { wire, clock, signal }: ExchangeContext<Answer>,
+  { macAddress, xid, atMs, forMs, frame, hear }: Exchange<Answer, T>,
+): Promise<T | undefined> {
   signal?.throwIfAborted();
-  const { macAddress, xid, atMs, forMs, say, hear } = question;
   const { promise, resolve, reject } = Promise.withResolvers<T | undefined>();
   const abort = () => reject(signal?.reason as Error);
   const silence = wire.listen(macAddress, xid, (answer) => hear(answer, resolve));
   const cancels = [
     clock.after(forMs, () => resolve(undefined)),
-    ...atMs
-      .filter((offsetMs) => offsetMs < forMs)
-      .map((offsetMs) => clock.after(offsetMs, () => wire.send(encodeDhcp({ ...say(), xid })))),
+    ...atMs.filter((offsetMs) => offsetMs < forMs).map((offsetMs) => clock.after(offsetMs, () => wire.send(frame()))),
   ];
   signal?.addEventListener('abort', abort, { once: true });
   try {

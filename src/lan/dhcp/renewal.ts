@@ -7,29 +7,57 @@
  * on and on: nobody can change the address of a container from here.
  */
 import { isSameAddress } from '../../address.ts';
+import type { Clock } from '../../clock.ts';
 import { NEVER_ENDS_SECONDS } from '../frames/dhcp.ts';
 import { type Acquired, acquire } from './acquisition.ts';
 import { type DhcpAsker, type DhcpContext, type DhcpLease, ask, makeXid, pause, verdictOn } from './question.ts';
 
 /** A lease, and when it was got by the wall clock, in milliseconds. */
-export interface DatedLease {
-  readonly lease: DhcpLease;
+export interface Dated<Lease> {
+  readonly lease: Lease;
   readonly obtainedMs: number;
 }
+
+export type DatedLease = Dated<DhcpLease>;
 
 /** Why a lease is not kept. `silent`: no server answered until its end. `refused`: a server said so, or gives only others. */
 export type LeaseLoss = 'silent' | 'refused';
 
 /** What renewals work with. */
-export interface RenewalContext extends DhcpContext {
+export type RenewalContext = DhcpContext & Keeping<DhcpLease>;
+
+/** Of either family: the clocks, and who is told. */
+export interface Keeping<Lease> {
+  readonly clock: Clock;
+  /** 0 to 1, as Math.random. */
+  readonly random: () => number;
   /** The wall clock, in milliseconds. */
   readonly wallMs: () => number;
   readonly signal: AbortSignal;
   /** It was renewed, also after it was lost. */
-  readonly onKept: (kept: DatedLease) => void;
+  readonly onKept: (kept: Dated<Lease>) => void;
   /** Told once for each time that it is lost. */
   readonly onLost: (loss: LeaseLoss) => void;
 }
+
+/** How long a lease of either family lasts. */
+export interface Lasting {
+  readonly leaseSeconds: number;
+  /** When the server wants to be asked again, and when any may be; null where it does not say. */
+  readonly t1Seconds: number | null;
+  readonly t2Seconds: number | null;
+}
+
+/** How servers of either family are asked for a lease that a container has. Each ends when the context's signal fires. */
+export interface LeaseVoice<Lease> {
+  /** Its server, or any. */
+  renew(kind: 'RENEW' | 'REBIND', lease: Lease, forMs: number): Promise<LeaseWord<Lease>>;
+  /** As one that comes to the LAN, and only the address that the container has will do. */
+  regain(lease: Lease, forMs: number): Promise<LeaseWord<Lease>>;
+}
+
+/** What they say. */
+export type LeaseWord<Lease> = { readonly lease: Lease } | 'refused' | 'silent';
 
 interface Span {
   readonly t1Ms: number;
@@ -37,14 +65,12 @@ interface Span {
   readonly endMs: number;
 }
 
-type Word = { readonly lease: DhcpLease } | 'refused' | 'silent';
-
 /** T1 is moved by up to so much of itself, so that containers that started together do not renew together. */
 const JITTER = 0.1;
 /** What is due already at a start is spread over this. */
 const SPREAD_MS = 2000;
 /** Sent twice, as a frame may get lost. */
-const AGAIN_MS = 2000;
+export const RENEWAL_AT_MS = [0, 2000];
 const LONGEST_ANSWER_MS = 4000;
 const SHORTEST_ANSWER_MS = 500;
 /** RFC 2131 4.4.5: a minute at least; leases of less than ten have no time for that. */
@@ -60,20 +86,29 @@ const LOST_AGAIN_MS = 60_000;
 
 /** Until the signal fires, whose reason is thrown then. */
 export function keepLease(asker: DhcpAsker, dated: DatedLease, context: RenewalContext): Promise<never> {
-  return new Renewal(asker, dated, context).run();
+  return keepWith(new Voice(asker, context), dated, context);
 }
 
-class Renewal {
-  readonly #asker: DhcpAsker;
-  readonly #context: RenewalContext;
-  #lease: DhcpLease;
+/** The same for a lease of either family. */
+export function keepWith<Lease extends Lasting>(
+  voice: LeaseVoice<Lease>,
+  dated: Dated<Lease>,
+  keeping: Keeping<Lease>,
+): Promise<never> {
+  return new Renewal(voice, dated, keeping).run();
+}
+
+class Renewal<Lease extends Lasting> {
+  readonly #voice: LeaseVoice<Lease>;
+  readonly #context: Keeping<Lease>;
+  #lease: Lease;
   #span: Span;
   #obtainedMs: number;
   /** By the other clock; the lease is as old as the one says that runs ahead. */
   #heldSinceMs: number;
 
-  constructor(asker: DhcpAsker, { lease, obtainedMs }: DatedLease, context: RenewalContext) {
-    this.#asker = asker;
+  constructor(voice: LeaseVoice<Lease>, { lease, obtainedMs }: Dated<Lease>, context: Keeping<Lease>) {
+    this.#voice = voice;
     this.#context = context;
     this.#lease = lease;
     this.#span = spanOf(lease);
@@ -109,7 +144,7 @@ class Renewal {
   }
 
   /** True when the lease is kept. */
-  async #settle(word: Word): Promise<boolean> {
+  async #settle(word: LeaseWord<Lease>): Promise<boolean> {
     if (word === 'silent') return false;
     if (word !== 'refused') this.#keep(word.lease);
     else await this.#regain();
@@ -136,7 +171,7 @@ class Renewal {
     }
   }
 
-  #keep(lease: DhcpLease): void {
+  #keep(lease: Lease): void {
     const { clock, wallMs, onKept } = this.#context;
     this.#lease = lease;
     this.#span = spanOf(lease);
@@ -144,33 +179,13 @@ class Renewal {
     onKept({ lease, obtainedMs: this.#obtainedMs });
   }
 
-  async #ask(kind: 'RENEW' | 'REBIND', untilAgeMs: number): Promise<Word> {
-    const { address, server } = this.#lease;
-    const { clock, random } = this.#context;
-    const beganMs = clock.nowMs();
-    const seconds = () => Math.floor((clock.nowMs() - beganMs) / 1000);
-    const word = await ask<NonNullable<ReturnType<typeof verdictOn>>>(this.#context, {
-      ...this.#asker,
-      xid: makeXid(random),
-      atMs: [0, AGAIN_MS],
-      forMs: between((untilAgeMs - this.#ageMs()) / 2, SHORTEST_ANSWER_MS, LONGEST_ANSWER_MS),
-      say: () => ({ ...this.#asker, seconds: seconds(), kind, address, server }),
-      hear: (answer, settle) => {
-        const said = verdictOn(answer, address);
-        if (said !== undefined) settle(said);
-      },
-    });
-    return word === undefined ? 'silent' : 'lease' in word ? { lease: word.lease } : 'refused';
+  #ask(kind: 'RENEW' | 'REBIND', untilAgeMs: number): Promise<LeaseWord<Lease>> {
+    const forMs = between((untilAgeMs - this.#ageMs()) / 2, SHORTEST_ANSWER_MS, LONGEST_ANSWER_MS);
+    return this.#voice.renew(kind, this.#lease, forMs);
   }
 
-  /** Only the address that the container has will do, and nobody is asked whether somebody has it: the container has. */
-  async #discover(): Promise<Word> {
-    const { address } = this.#lease;
-    const untilMs = this.#context.clock.nowMs() + LONGEST_ANSWER_MS;
-    const spec = { ...this.#asker, wish: address, isStrict: true, untilMs };
-    const acquired: Acquired = await acquire(spec, { ...this.#context, check: null });
-    if (acquired.kind === 'lease') return isSameAddress(acquired.lease.address, address) ? acquired : 'refused';
-    return acquired.kind === 'silent' ? 'silent' : 'refused';
+  #discover(): Promise<LeaseWord<Lease>> {
+    return this.#voice.regain(this.#lease, LONGEST_ANSWER_MS);
   }
 
   #nextAgeMs(untilAgeMs: number): number {
@@ -194,8 +209,45 @@ class Renewal {
   }
 }
 
+/** How servers of IPv4 are asked. */
+class Voice implements LeaseVoice<DhcpLease> {
+  readonly #asker: DhcpAsker;
+  readonly #context: RenewalContext;
+
+  constructor(asker: DhcpAsker, context: RenewalContext) {
+    [this.#asker, this.#context] = [asker, context];
+  }
+
+  async renew(kind: 'RENEW' | 'REBIND', { address, server }: DhcpLease, forMs: number): Promise<LeaseWord<DhcpLease>> {
+    const { clock, random } = this.#context;
+    const beganMs = clock.nowMs();
+    const seconds = () => Math.floor((clock.nowMs() - beganMs) / 1000);
+    const word = await ask<NonNullable<ReturnType<typeof verdictOn>>>(this.#context, {
+      ...this.#asker,
+      xid: makeXid(random),
+      atMs: RENEWAL_AT_MS,
+      forMs,
+      say: () => ({ ...this.#asker, seconds: seconds(), kind, address, server }),
+      hear: (answer, settle) => {
+        const said = verdictOn(answer, address);
+        if (said !== undefined) settle(said);
+      },
+    });
+    return word === undefined ? 'silent' : 'lease' in word ? { lease: word.lease } : 'refused';
+  }
+
+  /** Nobody is asked whether somebody has the address: the container has. */
+  async regain({ address }: DhcpLease, forMs: number): Promise<LeaseWord<DhcpLease>> {
+    const untilMs = this.#context.clock.nowMs() + forMs;
+    const spec = { ...this.#asker, wish: address, isStrict: true, untilMs };
+    const acquired: Acquired = await acquire(spec, { ...this.#context, check: null });
+    if (acquired.kind === 'lease') return isSameAddress(acquired.lease.address, address) ? acquired : 'refused';
+    return acquired.kind === 'silent' ? 'silent' : 'refused';
+  }
+}
+
 /** Times that make no sense are those that the RFC has for a server that does not say them. */
-function spanOf({ leaseSeconds, t1Seconds, t2Seconds }: DhcpLease): Span {
+function spanOf({ leaseSeconds, t1Seconds, t2Seconds }: Lasting): Span {
   if (leaseSeconds === NEVER_ENDS_SECONDS) {
     const never = Number.POSITIVE_INFINITY;
     return { t1Ms: never, t2Ms: never, endMs: never };

@@ -3,7 +3,7 @@
  * our link for asking the LAN, and heard on the parent. What they said is kept while it counts, so that only the first start
  * waits for one that is slow to answer.
  */
-import { type Address, formatAddress } from '../../address.ts';
+import { type Address, contains, formatAddress } from '../../address.ts';
 import { LatestMap } from '../../bounded.ts';
 import type { Clock } from '../../clock.ts';
 import type { Links } from '../../kernel/link.ts';
@@ -27,7 +27,9 @@ interface RouterLan {
   readonly linkIndex: number;
   /** By the router's address. */
   readonly heard: LatestMap<string, HeardAdvertisement>;
-  /** When they were asked last, and one had a prefix. */
+  /** When they were asked last. */
+  askedAtMs: number;
+  /** When one of them had a prefix then. */
   foundAtMs: number;
   /** Until the routers have been asked. */
   asking: Promise<void> | undefined;
@@ -42,10 +44,10 @@ const SOLICIT_AT_MS = [0, 400];
 export const ROUTER_ANSWER_MS = 1000;
 /** Where a router is known whose word counts still: routers of all kinds answer within half a second (RFC 4861 6.2.6), most at once. */
 const NEXT_ANSWER_MS = 250;
-/** After the word of one that leaves addresses to a DHCPv6 server; another one may have a prefix. */
+/** After the word of one that has not what is hoped for: another one may have the prefix of the last address, or any at all. */
 const BETTER_MS = 100;
 /** Containers that start together ask once. */
-const FRESH_MS = 3000;
+const FRESH_MS = 1000;
 
 /** The routers of all LANs of this host. */
 export class Routers {
@@ -73,11 +75,10 @@ export class Routers {
     if (parent === undefined) return null;
     const lan = this.#lanOn(segment.parentName, parent.index);
     if (clock.nowMs() - lan.foundAtMs > FRESH_MS)
-      lan.asking ??= this.#ask(lan, segment, macAddress).finally(() => (lan.asking = undefined));
+      lan.asking ??= this.#ask(lan, segment, macAddress, last).finally(() => (lan.asking = undefined));
     await lan.asking;
     signal.throwIfAborted();
-    const alive = this.#alive(lan);
-    return alive.length === 0 ? null : advertisedIn(alive, clock.nowMs(), last);
+    return this.#known(lan, last);
   }
 
   /** Nobody is heard any more. */
@@ -91,11 +92,22 @@ export class Routers {
     const lan: RouterLan = {
       linkIndex,
       heard: new LatestMap(MOST_ROUTERS),
+      askedAtMs: Number.NEGATIVE_INFINITY,
       foundAtMs: Number.NEGATIVE_INFINITY,
       asking: undefined,
     };
     this.#lans.put(parentName, lan);
     return lan;
+  }
+
+  /** What was said to the last question goes before what is older: whoever said that may be gone. */
+  #known(lan: RouterLan, last: Address | null): Advertised | null {
+    const nowMs = this.#parts.clock.nowMs();
+    const alive = this.#alive(lan);
+    const answers = alive.filter(({ heardAtMs }) => heardAtMs >= lan.askedAtMs);
+    const answered = advertisedIn(answers, nowMs, last);
+    if (answered.prefix !== null || answered.isManaged) return answered;
+    return alive.length === 0 ? null : advertisedIn(alive, nowMs, last);
   }
 
   #alive({ heard }: RouterLan): HeardAdvertisement[] {
@@ -104,8 +116,9 @@ export class Routers {
   }
 
   /** Resolves when one of them has a prefix, or when the time is over. */
-  async #ask(lan: RouterLan, segment: DhcpSegment, macAddress: string): Promise<void> {
+  async #ask(lan: RouterLan, segment: DhcpSegment, macAddress: string, last: Address | null): Promise<void> {
     const { clock } = this.#parts;
+    lan.askedAtMs = clock.nowMs();
     const { promise, resolve } = Promise.withResolvers<void>();
     const forMs = this.#alive(lan).length > 0 ? NEXT_ANSWER_MS : ROUTER_ANSWER_MS;
     const cancels = [clock.after(forMs, resolve)];
@@ -116,8 +129,8 @@ export class Routers {
         const heard = { advertisement, heardAtMs: clock.nowMs() };
         lan.heard.put(formatAddress(advertisement.router), heard);
         const { prefix, isManaged } = advertisedIn([heard], heard.heardAtMs, null);
-        if (prefix !== null) return resolve();
-        if (!isManaged || isBetterAwaited) return;
+        if (prefix !== null && (last === null || contains(prefix, last))) return resolve();
+        if ((prefix === null && !isManaged) || isBetterAwaited) return;
         isBetterAwaited = true;
         cancels.push(clock.after(BETTER_MS, resolve));
       },
@@ -127,8 +140,7 @@ export class Routers {
     await promise;
     silence();
     for (const cancel of cancels) cancel();
-    const nowMs = clock.nowMs();
-    if (advertisedIn(this.#alive(lan), nowMs, null).prefix !== null) lan.foundAtMs = nowMs;
+    if (this.#known(lan, null)?.prefix) lan.foundAtMs = clock.nowMs();
   }
 
   async #solicit(segment: DhcpSegment, macAddress: string): Promise<void> {

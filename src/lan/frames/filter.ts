@@ -18,6 +18,7 @@ import {
   setIndex,
 } from '../../kernel/bpf.ts';
 import { CLIENT_PORT } from './dhcp.ts';
+import { DHCP6_CLIENT_PORT } from './dhcp6.ts';
 import { ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, HEADER_BYTES } from './ethernet.ts';
 import { NEXT_HEADER_ICMPV6 } from './nd.ts';
 import { ADVERTISEMENT_TYPE } from './ra.ts';
@@ -46,6 +47,7 @@ const IPV6_SOURCE = HEADER_BYTES + 8;
 /** The last four bytes of it. */
 const IPV6_SOURCE_END = HEADER_BYTES + 8 + 12;
 const ICMPV6_TYPE = HEADER_BYTES + 40;
+const UDP6_DESTINATION_PORT = HEADER_BYTES + 40 + 2;
 const ND_TARGET_END = HEADER_BYTES + 40 + 8 + 12;
 /** Of the first byte of a MAC address: it is a group's (IEEE 802-2014, 8.2.2). */
 const GROUP_BIT = 0x01;
@@ -113,6 +115,25 @@ export const ROUTER_ADVERTISEMENTS: readonly BpfInstruction[] = assemble([
   ifEqual(NEXT_HEADER_ICMPV6, undefined, 'drop'),
   loadByte(ICMPV6_TYPE),
   ifEqual(ADVERTISEMENT_TYPE, undefined, 'drop'),
+  accept,
+  'drop',
+  drop,
+]);
+
+/** What servers say to DHCPv6 clients, and what they ask to find these: untagged IPv6 without extension headers, UDP to port 546 or a Neighbour Solicitation. */
+export const DHCP6_ANSWERS: readonly BpfInstruction[] = assemble([
+  ...DROP_TAGGED,
+  loadHalf(12),
+  ifEqual(ETHERTYPE_IPV6, undefined, 'drop'),
+  loadByte(IPV6_NEXT_HEADER),
+  ifEqual(PROTOCOL_UDP, undefined, 'no datagram'),
+  loadHalf(UDP6_DESTINATION_PORT),
+  ifEqual(DHCP6_CLIENT_PORT, undefined, 'drop'),
+  accept,
+  'no datagram',
+  ifEqual(NEXT_HEADER_ICMPV6, undefined, 'drop'),
+  loadByte(ICMPV6_TYPE),
+  ifEqual(135, undefined, 'drop'),
   accept,
   'drop',
   drop,

@@ -36,7 +36,7 @@ export interface NeighborAdvertisement extends NdPacket {
   readonly nonce?: string | null;
 }
 
-const IPV6_HEADER_BYTES = 40;
+export const IPV6_HEADER_BYTES = 40;
 const NEXT_HEADER_HOP_BY_HOP = 0;
 export const NEXT_HEADER_ICMPV6 = 58;
 /** A packet that a router had passed on would have a smaller one (RFC 4861 7.1). */
@@ -107,6 +107,17 @@ export function ndDefence(target: Address, mac: string): NeighborAdvertisement {
     isRouter: false,
     isSolicited: false,
     isOverride: false,
+  };
+}
+
+/** The answer to a question of somebody who has an address: the target is at this MAC (RFC 4861 7.2.4). */
+export function ndAnswer({ source, sourceMac, target }: NeighborSolicitation, mac: string): NeighborAdvertisement {
+  return {
+    ...ndDefence(target, mac),
+    destinationMac: sourceMac,
+    destination: source,
+    isSolicited: true,
+    isOverride: true,
   };
 }
 

@@ -37,6 +37,12 @@ function tenanciesOf(parts: Partial<Record<keyof TenanciesParts, object>>): Tena
   return new Tenancies({
     log: { error: (message: string) => assert.fail(message), info: () => undefined },
     now: () => new Date('2026-11-30T10:30:00.000Z'),
+    ipv6: {
+      acquire: async () => null,
+      keep: () => undefined,
+      endKeeping: () => undefined,
+      release: async () => undefined,
+    },
     ...parts,
   } as unknown as TenanciesParts);
 }
