@@ -49,6 +49,8 @@ const JITTER_MS = 300;
 const REQUEST_AT_MS = [0, 1000];
 const REQUEST_FOR_MS = 3000;
 const BETTER_MS = 300;
+/** After a server without an address: another one may have some. */
+const OTHERS_MS = 2000;
 const HIGHEST_PREFERENCE = 255;
 const MOST_REFUSALS = 3;
 const MOST_DECLINED = 3;
@@ -94,7 +96,7 @@ class Acquisition6 {
   #solicit(): Promise<Dhcp6Lease | undefined> {
     const { clock, random } = this.#context;
     let best: Offer | undefined;
-    let stopWaiting = () => {};
+    const stopsWaiting: (() => void)[] = [];
     return this.#ask<Dhcp6Lease | undefined>({
       atMs: SOLICIT_AT_MS.map((atMs) => (atMs === 0 ? 0 : atMs + (2 * random() - 1) * JITTER_MS)),
       forMs: this.#leftMs,
@@ -103,13 +105,18 @@ class Acquisition6 {
         if (answer.kind !== 'ADVERTISE') return;
         const lease = this.#offerIn(answer);
         // RFC 8415 18.2.9: one without an address is no offer; another server may have one.
-        if (lease === undefined) return this.#note(answer);
+        if (lease === undefined) {
+          if (this.#note(answer)) stopsWaiting.push(clock.after(OTHERS_MS, () => settle(best?.lease)));
+          return;
+        }
         const { preference } = answer;
         if (preference === HIGHEST_PREFERENCE || this.#isWished(lease.address)) return settle(lease);
-        if (best === undefined) stopWaiting = clock.after(BETTER_MS, () => settle(best?.lease));
+        if (best === undefined) stopsWaiting.push(clock.after(BETTER_MS, () => settle(best?.lease)));
         if (best === undefined || preference > best.preference) best = { lease, preference };
       },
-    }).finally(() => stopWaiting());
+    }).finally(() => {
+      for (const stopWaiting of stopsWaiting) stopWaiting();
+    });
   }
 
   #offerIn(answer: Dhcp6Answer): Dhcp6Lease | undefined {
@@ -121,8 +128,11 @@ class Acquisition6 {
     return chosen && leaseIn6(answer, chosen.address);
   }
 
-  #note({ failure }: Dhcp6Answer): void {
-    if (this.#outcome.kind === 'silent') this.#outcome = { kind: 'refused', message: failure?.message ?? null };
+  /** True for the first that says so. */
+  #note({ failure }: Dhcp6Answer): boolean {
+    if (this.#outcome.kind !== 'silent') return false;
+    this.#outcome = { kind: 'refused', message: failure?.message ?? null };
+    return true;
   }
 
   /** Undefined when it has to begin again. */
