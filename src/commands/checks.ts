@@ -239,13 +239,13 @@ export function misspeltSettings(names: readonly string[]): Diagnosis[] {
 }
 
 /** A change that finds no room, or no file that may be written, is refused, and with it the start of a container. */
-export function stateHasRoom({ directory, freeBytes, isWritable }: ExaminedState): Diagnosis {
+export function stateHasRoom({ directory, freeBytes, bytes, isWritable }: ExaminedState): Diagnosis {
   const says = `state directory ${directory}`;
   if (!isWritable) return failure('host', `${says} cannot be written`, 'make it writable, and mount its disk so');
   const free = `${Math.floor(freeBytes / 1_000_000)} MB free`;
   return freeBytes < LEAST_FREE_BYTES
     ? warning('host', `${says} has only ${free}`, 'make room on its disk')
-    : ok('host', `${says} can be written, ${free}`);
+    : ok('host', `${says} can be written, ${free}; what is in it takes ${(bytes / 1_000_000).toFixed(1)} MB`);
 }
 
 const LEAST_FREE_BYTES = 20_000_000;

@@ -62,6 +62,8 @@ export interface LanAnswers {
 export interface ExaminedState {
   readonly directory: string;
   readonly freeBytes: number;
+  /** Of its files. */
+  readonly bytes: number;
   readonly isWritable: boolean;
 }
 

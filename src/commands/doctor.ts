@@ -1,6 +1,7 @@
 /** `tsmacvlan doctor`: looks at what networks and containers need, and says of each whether it is well and what to do. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { accessSync, constants, existsSync, statfsSync } from 'node:fs';
+import { accessSync, constants, existsSync, readdirSync, statfsSync, statSync } from 'node:fs';
+import { join } from 'node:path';
 import { parseAddress, parsePrefix } from '../address.ts';
 import type { EngineInventory } from '../engine/inventory.ts';
 import * as errors from '../errors.ts';
@@ -205,12 +206,20 @@ async function state(): Promise<ExaminedState[]> {
   const directory = await stateToRead().catch(() => '');
   if (!existsSync(directory)) return [];
   const { bavail, bsize } = statfsSync(directory);
-  return [{ directory, freeBytes: bavail * bsize, isWritable: isWritable(directory) }];
+  const isAllowed = isWritable(directory);
+  const bytes = isAllowed ? bytesIn(directory) : 0;
+  return [{ directory, freeBytes: bavail * bsize, bytes, isWritable: isAllowed }];
+}
+
+/** A file may go at any moment. */
+function bytesIn(directory: string): number {
+  const files = readdirSync(directory).map((name) => statSync(join(directory, name), { throwIfNoEntry: false }));
+  return files.reduce((sum, file) => sum + (file?.size ?? 0), 0);
 }
 
 function isWritable(directory: string): boolean {
   try {
-    accessSync(directory, constants.W_OK);
+    accessSync(directory, constants.R_OK | constants.W_OK);
     return true;
   } catch {
     return false;

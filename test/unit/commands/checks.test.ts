@@ -152,9 +152,10 @@ test('each trouble is told by one check, and nothing of what is sound', async ()
 });
 
 test('a state directory that is full or read-only', () => {
-  const state = { directory: '/var/lib/tsmacvlan', freeBytes: 5_500_000, isWritable: true };
+  const state = { directory: '/var/lib/tsmacvlan', freeBytes: 5_500_000, bytes: 420_000, isWritable: true };
   assert.deepEqual(stateHasRoom(state).says, 'state directory /var/lib/tsmacvlan has only 5 MB free');
-  assert.equal(stateHasRoom({ ...state, freeBytes: 5e9 }).level, 'ok');
+  const { level, says } = stateHasRoom({ ...state, freeBytes: 5e9 });
+  assert.deepEqual([level, says.split(', ')[1]], ['ok', '5000 MB free; what is in it takes 0.4 MB']);
   assert.equal(stateHasRoom({ ...state, isWritable: false }).level, 'failure');
 });
 
