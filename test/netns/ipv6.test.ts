@@ -340,6 +340,21 @@ describe('IPv6 addresses of routers', { skip: outsideLab() || withoutDhcp(), tim
     assert.equal(other.addressIPv6, madeOf(OLD, other.macAddress));
   });
 
+  test('twenty at once have an address each, and the router is asked once', async () => {
+    await forgetRouters();
+    await advertise({ prefix: OLD });
+    const network = await create();
+    const capture = await Capture.start(lan.namespace, 'host0', 'icmp6[0] == 133');
+    const begun = Array.from({ length: 20 }, () => endpoint(network));
+    const answers = await Promise.all(begun.map(({ body }) => call('NetworkDriver.CreateEndpoint', body)));
+    const given = answers.map(({ Interface }) => Interface as { AddressIPv6: string; MacAddress: string });
+    for (const { AddressIPv6, MacAddress } of given) assert.equal(AddressIPv6, madeOf(OLD, MacAddress));
+    const askers = (await capture.stop()).map(({ sourceMac }) => sourceMac);
+    const ours = new Set(given.map(({ MacAddress }) => MacAddress));
+    assert.equal(new Set(askers.filter((mac) => ours.has(mac))).size, 1);
+    for (const { ids } of begun) await call('NetworkDriver.DeleteEndpoint', ids);
+  });
+
   test('without a router auto gives an IPv4 address alone and says so once, and slaac is refused', async () => {
     await forgetRouters();
     const [lenient, strict] = [await create({ ipv6: 'auto' }), await create()];

@@ -5,15 +5,21 @@ import type { BpfInstruction } from '../../../../src/kernel/bpf.ts';
 import { formatMac, isMulticastMac, macBytes } from '../../../../src/address.ts';
 import { type ArpPacket, arpAnnouncement, arpProbe, encodeArp } from '../../../../src/lan/frames/arp.ts';
 import {
+  DHCP6_ANSWERS,
   DHCP_ANSWERS,
+  ROUTER_ADVERTISEMENTS,
   type WatchedContainer,
   awaitingFilter,
   watchingFilter,
 } from '../../../../src/lan/frames/filter.ts';
 import { decodeDhcp } from '../../../../src/lan/frames/dhcp.ts';
-import { encodeNd, ndDefence, ndProbe } from '../../../../src/lan/frames/nd.ts';
+import { decodeDhcp6 } from '../../../../src/lan/frames/dhcp6.ts';
+import { decodeNd, encodeNd, ndDefence, ndProbe } from '../../../../src/lan/frames/nd.ts';
+import { decodeRouterAdvertisement } from '../../../../src/lan/frames/ra.ts';
 import { decodePacket, readSighting } from '../../../../src/lan/frames/sighting.ts';
+import { answer6Frame } from './dhcp6answers.ts';
 import { answerFrame } from './dhcpanswers.ts';
+import { advertisementFrame } from './raframes.ts';
 import { address, frameBytes, mac, plain } from './arbitraries.ts';
 
 const options = { timeout: 20_000 };
@@ -264,3 +270,32 @@ test('answers of DHCP servers pass, and nothing else that is IPv4', options, () 
     }),
   );
 });
+
+test('advertisements of routers pass, and nothing else', options, () => {
+  const advertisement = advertisementFrame({ prefixes: [{ prefix: 'fd77:1::/64' }] });
+  assert.ok(run(ROUTER_ADVERTISEMENTS, advertisement));
+  assert.ok(!run(ROUTER_ADVERTISEMENTS, advertisement, 10), 'of a VLAN');
+  fc.assert(
+    fc.property(frame, (bytes) => {
+      if (decodeRouterAdvertisement(bytes) === undefined) assert.ok(!run(ROUTER_ADVERTISEMENTS, bytes));
+    }),
+  );
+});
+
+test(
+  'answers of DHCPv6 servers pass, and questions for neighbours, which these ask before they answer',
+  options,
+  () => {
+    const answer = answer6Frame({ type: 7, xid: 1, macAddress: STRANGER });
+    assert.ok(run(DHCP6_ANSWERS, answer));
+    assert.ok(!run(DHCP6_ANSWERS, answer, 10), 'of a VLAN');
+    fc.assert(
+      fc.property(frame, (bytes) => {
+        const isMeant = decodeDhcp6(bytes) !== undefined || decodeNd(bytes)?.protocol === 'NS';
+        if (isMeant) assert.ok(run(DHCP6_ANSWERS, bytes));
+        // One that is damaged is left to whoever reads it.
+        if (decodeNd(bytes)?.protocol === 'NA') assert.ok(!run(DHCP6_ANSWERS, bytes));
+      }),
+    );
+  },
+);
