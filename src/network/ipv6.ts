@@ -142,6 +142,11 @@ export function addressIn(ipv6: TenancyIPv6 | null | undefined): InterfaceAddres
   return parseInterfaceAddress(ipv6?.address ?? '');
 }
 
+/** The record with this address, or with none (null). */
+export function withIPv6({ ipv6: _before, ...tenancy }: Tenancy, ipv6: TenancyIPv6 | null): Tenancy {
+  return { ...tenancy, ...(ipv6 !== null && { ipv6 }) };
+}
+
 function recordOf6({ lease, obtainedMs }: Dated<Dhcp6Lease>): LeasedIPv6 {
   const { address, server, leaseSeconds, t1Seconds, t2Seconds } = lease;
   return {

@@ -59,7 +59,7 @@ export class Newcomers {
   async #lease(first: Endpoint, network: Network, parent: Link, claim: MacClaim, limit: CallLimit): Promise<Endpoint> {
     const { occupants, tenancies } = this.#parts;
     occupants.admit(first, network, parent, true);
-    const leased = { ...first, addresses: await tenancies.lease(claim, network) };
+    const leased = { ...first, addresses: await tenancies.leases(claim, network) };
     await occupants.makeWay(leased, network.options, true, limit);
     return leased;
   }

@@ -25,7 +25,7 @@ import type { CallLimit, EndpointRequest } from '../requests.ts';
 import { type Store, tenancyKey } from '../store/store.ts';
 import { describe } from './dead.ts';
 import type { Endpoints } from './endpoints.ts';
-import { type IPv6Addresses, addressIn } from './ipv6.ts';
+import { type IPv6Addresses, addressIn, withIPv6 } from './ipv6.ts';
 import { derivedMac, hostnameMac, readHostname, readMac, readWish } from './request.ts';
 import { type LeasedRoutes, addressOf, bare, leaseIn, recordOf, routesOf } from './tenancyrecord.ts';
 import type { Witness } from './witness.ts';
@@ -114,19 +114,27 @@ export class Tenancies {
     }
   }
 
-  /**
-   * The address that the server gives, and an IPv6 one beside where the network wants it; recorded when it is answered. Throws
-   * DHCP_SILENT and the other refusals.
-   */
-  async lease(claim: MacClaim, network: Network): Promise<InterfaceAddress[]> {
+  /** What lease() gives, and the IPv6 address beside where the network wants one. Throws what both refuse. */
+  async leases(claim: MacClaim, network: Network): Promise<InterfaceAddress[]> {
+    if (network.options.ipv6 === undefined) return [await this.lease(claim, network)];
+    const key = tenancyKey(claim);
+    const last = (await this.#parts.store.tenancies.get(key))?.ipv6;
+    const asking = this.#parts.ipv6.acquire({ ...claim, last }, network);
+    // A refusal of the server is told first.
+    asking.catch(() => undefined);
+    const address = await this.lease(claim, network);
+    const ipv6 = await asking;
+    await this.#write(key, (known) => known && withIPv6(known, ipv6));
+    return [address, addressIn(ipv6) ?? []].flat();
+  }
+
+  /** The address that the server gives; recorded when it is answered. Throws DHCP_SILENT and the other refusals. */
+  async lease(claim: MacClaim, network: Network): Promise<InterfaceAddress> {
     const { store, dhcp, now } = this.#parts;
     const { parent, macAddress, owner, hostname, endpointId, limit } = claim;
     const known = await store.tenancies.get(tenancyKey(claim));
     const last = known && leaseIn(known)?.lease.address;
     const wish = parseAddress(claim.wish ?? '') ?? null;
-    const asking = this.#parts.ipv6.acquire({ macAddress, hostname, last: known?.ipv6, limit }, network);
-    // A refusal of the server is told first.
-    asking.catch(() => undefined);
     const acquired = await dhcp.acquire({
       segment: segmentIn(network),
       macAddress,
@@ -139,18 +147,13 @@ export class Tenancies {
     if (acquired.kind !== 'lease') throw refusalOf(acquired, { parentName: parent, timeout: dhcp.timeout, wish });
     const leased = recordOf({ lease: acquired.lease, obtainedMs: now().getTime() });
     const names = { parent, macAddress, networkId: network.id, owner, endpointId, hostname };
-    // Without the other there is none of the two; the server has given its own all the same.
-    const [asked] = await Promise.allSettled([asking]);
-    const ipv6 = asked.status === 'fulfilled' ? asked.value : null;
     await this.#write(tenancyKey(claim), () => ({
       ...names,
       ...leased,
-      ...(ipv6 !== null && { ipv6 }),
       state: 'bound',
       changedAt: now().toISOString(),
     }));
-    if (asked.status === 'rejected') throw asked.reason;
-    return [addressOf(acquired.lease), addressIn(ipv6) ?? []].flat();
+    return addressOf(acquired.lease);
   }
 
   /** Renews the lease from now on, until leave(). */
