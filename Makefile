@@ -14,7 +14,7 @@ PINNED := $(RUNTIME)/.package-lock.json
 DOCUMENT_TOOLS := site/node_modules/.package-lock.json
 READY := $(if $(NODE_IS_OLD),$(PINNED)) node_modules/.package-lock.json
 
-.PHONY: help build check watch unit test-netns test-docker test durations lifecycle parity sim sim-reverted kills crashes backups claims owners scale fuzz soak outages reboots squatters races renewals swarm-long demo screenshots bench clean tables proto site single plugin plugin-enable push install uninstall release sign
+.PHONY: help build check watch unit test-netns test-docker test durations lifecycle parity sim sim-reverted kills crashes backups claims owners scale fuzz soak outages reboots squatters races renewals swarm-long demo screenshots bench clean tables proto site single plugin plugin-enable push install uninstall deb release sign
 
 # The managed plugin's name on this engine. With any tag but `latest`, `-d tsmacvlan` works too (docs/install.md).
 PLUGIN ?= tsmacvlan:lan
@@ -167,6 +167,7 @@ plugin: build $(PINNED) ## plugin/config.json and plugin/rootfs/, for docker plu
 plugin-enable: plugin ## the managed plugin on this machine's engine, as PLUGIN=tsmacvlan:lan
 	docker plugin create $(PLUGIN) plugin
 	docker plugin enable $(PLUGIN)
+	@echo "for the command tsmacvlan: sudo ln -sf $$(docker info --format '{{.DockerRootDir}}')/plugins/$$(docker plugin inspect --format '{{.ID}}' $(PLUGIN))/rootfs/app/tsmacvlan /usr/local/bin/tsmacvlan"
 
 push: plugin ## the managed plugin to a registry: make push IMAGE=registry.example/tsmacvlan:0.1.0
 	@test -n "$(IMAGE)" || { echo 'no target given; use make push IMAGE=REGISTRY/tsmacvlan:VERSION' >&2; exit 2; }
@@ -210,6 +211,10 @@ uninstall: ## stop the service and remove what make install wrote, if it has no 
 	$(if $(DESTDIR),,systemctl daemon-reload)
 	$(if $(DESTDIR),,@echo 'left: the settings in /etc/default/tsmacvlan, if there are any, and the state in STATE_DIR, /var/lib/tsmacvlan unless they say another')
 
+deb: build $(PINNED) ## release/tsmacvlan_VERSION_ARCH.deb, the Debian package for this machine's architecture
+	mkdir -p $(RELEASE)
+	node plugin/deb.ts $(RELEASE)
+
 release: check build $(PINNED) ## release/: .deb, archives of the one file, managed plugins, npm package, checksums, SBOM
 	node plugin/release.ts $(RELEASE)
 
@@ -223,13 +228,14 @@ clean: ## remove everything that make made
 	rm -rf dist bin .lab bench.json release plugin/rootfs plugin/config.json site/pages site/node_modules node_modules $(RUNTIME)
 
 $(PINNED): plugin/runtime/package-lock.json
-	npm ci --prefix plugin/runtime --no-audit --no-fund
+	npm ci --prefix plugin/runtime --loglevel=error --no-audit --no-fund
+	@[ -x $(RUNTIME)/node-linux-$(NODE_ARCH)/bin/node ] || { rm -f $@; echo 'npm did not fetch node-linux-$(NODE_ARCH), which it does not say of packages for one architecture; look at its connection to the registry (npm ping) and run make again' >&2; exit 1; }
 	touch $@
 
 node_modules/.package-lock.json: package-lock.json
-	npm ci --no-audit --no-fund
+	npm ci --loglevel=error --no-audit --no-fund
 	touch $@
 
 $(DOCUMENT_TOOLS): site/package-lock.json
-	npm ci --prefix site --ignore-scripts --no-audit --no-fund
+	npm ci --prefix site --loglevel=error --ignore-scripts --no-audit --no-fund
 	touch $@

@@ -53,26 +53,30 @@ export async function provideArtefacts(architecture: Architecture): Promise<Arte
 async function fetchForeign(architecture: Architecture): Promise<[string, string, string]> {
   const cache = join(LAB, `plugin-${architecture}`);
   const [runtime, program] = [join(cache, 'runtime'), join(cache, 'program')];
-  await installFor(architecture, join(CHECKOUT, 'plugin/runtime'), runtime);
-  await installFor(architecture, CHECKOUT, program);
+  const cpu = CPU[architecture];
+  await installFor(cpu, join(CHECKOUT, 'plugin/runtime'), runtime, `node-linux-${cpu}`);
+  await installFor(cpu, CHECKOUT, program, `@koromix/koffi-linux-${cpu}`);
   // The last has the license texts of the two before it.
   const packages = ['libc6', 'libstdc++6', 'libgcc-s1', 'gcc-12-base'];
   return [runtime, program, await fetchDebs('bookworm', packages, join(cache, 'system'), architecture)];
 }
 
-/** `npm ci` in a copy, because npm would replace the packages of this machine's architecture. */
-async function installFor(architecture: Architecture, source: string, target: string): Promise<void> {
-  if (isInstalled(source, target)) return;
+/** `npm ci` in a copy, because npm would replace the packages of this machine's architecture. `wanted` is one of the other's. */
+async function installFor(cpu: string, source: string, target: string, wanted: string): Promise<void> {
+  const isThere = () => existsSync(join(target, 'node_modules', wanted));
+  if (isInstalled(source, target) && isThere()) return;
   await rm(target, { recursive: true, force: true });
   await mkdir(target, { recursive: true });
   for (const name of ['package.json', 'package-lock.json']) await copyFile(join(source, name), join(target, name));
   const flags = ['--omit=dev', '--ignore-scripts', '--no-audit', '--no-fund', '--os=linux', '--libc=glibc'];
   // Through a symbolic link npm would take the directory for a package that the lockfile does not have.
   const directory = await realpath(target);
-  await promisify(execFile)('npm', ['ci', '--prefix', directory, `--cpu=${CPU[architecture]}`, ...flags], {
+  await promisify(execFile)('npm', ['ci', '--prefix', directory, `--cpu=${cpu}`, ...flags], {
     cwd: directory,
     timeout: NPM_TIMEOUT_MS,
   });
+  // Debian 12's npm takes no notice of --cpu, and says nothing.
+  if (!isThere()) throw new Error(`npm did not fetch ${wanted}; use npm 10, which knows --cpu (npm --version)`);
 }
 
 /** npm writes its own copy of the lockfile last. */

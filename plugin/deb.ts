@@ -31,7 +31,7 @@ export interface DebOptions {
   /** Of the package; that of the program when left out. */
   readonly version?: string;
   /** As dpkg-deb(1) names it. */
-  readonly compression?: 'xz' | 'none';
+  readonly compression?: 'xz' | 'gzip' | 'none';
 }
 
 /** Answers the file that it wrote into the directory. `installed` is an installation below `usr/` of it, as layInstallation() writes. */
@@ -123,6 +123,8 @@ if (import.meta.main) {
   if (directory === undefined) throw new Error('usage: node plugin/deb.ts DIRECTORY [amd64|arm64]');
   const root = mkdtempSync(join(tmpdir(), 'installation-'));
   await layInstallation(root, '/usr', readArchitecture(architecture));
-  process.stdout.write(`${makeDeb(directory, readArchitecture(architecture), root)}\n`);
+  // For machines nearby: a third larger than that of a release, and made in a fraction of the time.
+  const file = makeDeb(directory, readArchitecture(architecture), root, { compression: 'gzip' });
+  process.stdout.write(`${file}\n`);
   rmSync(root, { recursive: true });
 }

@@ -789,7 +789,7 @@ export const clusterRestored = (seconds: number) =>
 export const clusterUnproven = (address: string) =>
   fault(
     'CLUSTER_UNPROVEN',
-    `address ${address} can only be given out after the LAN was asked for it, and its network has no LAN to ask; try again when the shared store is back and has free addresses`,
+    `address ${address} can only be given out after a check on the LAN, and its network has no LAN; try again when the shared store is back and has free addresses`,
   );
 
 export const addressOfNode = (address: string, node: string, option: string) =>
@@ -1175,7 +1175,7 @@ export const subnetHostBits = (subnet: string, corrected: string) =>
 export const subnetFamily = (subnet: string) =>
   mistake(
     'SUBNET_FAMILY',
-    `subnet ${quote(subnet)} is IPv4 and an IPv6 one was asked for; give one such as --subnet fd00::/64`,
+    `subnet ${quote(subnet)} is IPv4, and an IPv6 one is needed here; give one such as --subnet fd00::/64`,
   );
 
 export const subnetTooLarge = (subnet: string, shortest: number) =>
@@ -1320,7 +1320,7 @@ export const addressOfTask = (address: string, option: string) =>
 export const addressHeld = (address: string, macAddress: string, link: string, option: string) =>
   mistake(
     'ADDRESS_HELD',
-    `address ${address} is already used on the LAN by ${macAddress}, which answered on ${link}; choose another ${option}, or give that device another address and start again; a network made with -o conflict=warn lets containers start all the same`,
+    `address ${address} is already used on the LAN by ${macAddress}, which answered on ${link}; choose another ${option}, or give that device another address and start again; a network made with -o conflict=warn lets containers start anyway`,
   );
 
 /** `link`: of the host itself, or the parent of a container's. */
@@ -1351,7 +1351,7 @@ const orKeep = (address: string) =>
 export const addressWanted = (address: string, macAddress: string, link: string, option: string) =>
   mistake(
     'ADDRESS_WANTED',
-    `address ${address} is asked for on the LAN by ${macAddress} at this moment, seen on ${link}; try again in some seconds, or choose another ${option}`,
+    `address ${address} is being checked on the LAN by ${macAddress}, seen on ${link}, which may be about to use it; try again in a few seconds, or choose another ${option}`,
   );
 
 export const addressLost = (address: string, macAddress: string, link: string, option: string) =>
@@ -1412,7 +1412,7 @@ interface Holder {
 /** The search went on until its time was used up. */
 export const rangeHeld = (ranges: readonly string[], uses: Uses, last: Holder, lost: LostHosts = []) => {
   const [verb, usual] = last.isWanted
-    ? ['asked for', 'try again in some seconds, or keep --ip-range apart from other hosts']
+    ? ['being checked', 'try again in a few seconds, or keep --ip-range apart from other hosts']
     : [
         'used',
         'keep --ip-range apart from other hosts, name them in --ipam-opt exclude=, or try again when some are gone',

@@ -57,6 +57,7 @@ export default {
           ['Glossary', 'glossary'],
           ['Conflicts', 'conflicts'],
           ['Names', 'names'],
+          ['DHCP', 'dhcp'],
           ['Gateways', 'gateways'],
           ['The page', 'page'],
           ['Swarm', 'swarm'],

@@ -24,7 +24,7 @@ export function rangeRefusal(
     [counts.reserved, 'reserved for containers'],
     [excluded, 'excluded'],
     [counts.used, 'used by others on the LAN'],
-    [counts.wanted, 'asked for by others on the LAN'],
+    [counts.wanted, 'being checked by others on the LAN'],
   ] as const;
   const names = pools.map(nameOf);
   if (last !== undefined && suspect !== null) return errors.rangeAnsweredByOne(names, uses, last, suspect);

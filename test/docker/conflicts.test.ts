@@ -323,7 +323,7 @@ describe('conflicts', { ...LIMITS, concurrency: true }, () => {
           );
           assert.equal(await isRunning('web'), false);
           callOff();
-          await follow(one.engine, 'conflicts.md', 'Refusals are the last resort: `CONFLICT`, `-o conflict=`');
+          await follow(one.engine, 'conflicts.md', 'When an address is in use: `CONFLICT`, `-o conflict=`');
           assert.equal(await inside(one.engine, 'web'), address);
         });
 

@@ -2,36 +2,35 @@
  * README and the pages for users: every command in a fenced block is run as it stands, on a LAN that is the one of the pages. What
  * cannot run here is named with its reason. Images are stand-ins that wait; files (yaml with their name in the first line) are written.
  *
- *     server: eth0 192.168.1.10 ──── switch 192.168.1.1, the router
+ *     server: eth0 192.168.1.10 ──── switch 192.168.1.1, the router ──── dnsmasq 192.168.1.2: .100 to .199
  */
 import assert from 'node:assert/strict';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { clearEngine } from '../lab/container.ts';
+import { DhcpServer } from '../lab/dhcpserver.ts';
 import { type Block, blocksOf, commandsOf, DOCS, isSeen } from '../lab/document.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import type { Engine } from '../lab/engine.ts';
-import { BUSYBOX_ARCHIVE, programOf } from '../lab/packages.ts';
+import { BUSYBOX_ARCHIVE, programOf, withoutDhcp } from '../lab/packages.ts';
 import { type Machine, Site } from '../lab/site.ts';
 
+/** README, and each page of docs/ that has something to type. */
 const PAGES = [
   'README.md',
-  'getting-started.md',
-  'recipes.md',
-  'troubleshooting.md',
-  'operating.md',
-  'install.md',
-  'migration.md',
-  'conflicts.md',
-  'swarm.md',
-  'etcd.md',
+  ...readdirSync(DOCS)
+    .filter((name) => name.endsWith('.md') && blocksOf(name).some(({ kind }) => kind === 'sh'))
+    .sort(),
 ];
+
+/** Whose reader has the network of getting-started.md and its container. */
+const AFTER_THE_FIRST_STEPS = new Set(['monitoring.md', 'names.md', 'page.md']);
 
 /** By the beginning of a block: why it is not run here. */
 const NOT_HERE: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   'getting-started.md': {
-    'sudo make install': 'installs on a machine with systemd: test/docker/service.test.ts',
+    'sudo apt install git': 'needs a network and systemd: test/docker/service.test.ts',
     'sudo make uninstall': 'the same',
   },
   'recipes.md': {
@@ -45,16 +44,20 @@ const NOT_HERE: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   'troubleshooting.md': { 'systemctl status': 'needs systemd: test/docker/service.test.ts' },
   'install.md': {
     'docker plugin install': 'run in test/docker/plugin.test.ts',
-    'tar -xf tsmacvlan-VERSION-plugin': 'the same',
     'docker plugin disable -f tsmacvlan:lan\ndocker plugin set': 'the same',
     'docker plugin disable -f tsmacvlan:lan\ndocker plugin upgrade': 'the same',
     'docker plugin disable -f tsmacvlan:lan\ntsmacvlan backup': 'the same',
     'docker plugin disable -f tsmacvlan:lan\ndocker plugin rm': 'the same',
     'ln -sf': 'the same',
     'docker network create --config-only': 'the same',
-    'sudo apt install': 'run in test/install/bare.test.ts',
+    'tar -xf tsmacvlan-VERSION-plugin': 'run in test/install/bare.test.ts',
     'sudo tar -xf': 'the same',
     'sudo systemctl disable': 'the same',
+    'sudo apt install': 'needs the package: test/install/bare.test.ts, with apt-get',
+    'sudo make install': 'needs systemd: test/docker/service.test.ts',
+    'npm install': 'needs the package: test/install/bare.test.ts, with another prefix',
+    'systemctl stop tsmacvlan':
+      'needs systemd: test/docker/service.test.ts; restore is tried in test/netns/backup.test.ts',
     'minisign -V': 'needs a release: test/package/release.test.ts',
   },
   'migration.md': {
@@ -62,6 +65,21 @@ const NOT_HERE: Readonly<Record<string, Readonly<Record<string, string>>>> = {
     'docker network disconnect': 'the same',
     'docker network create': 'the same',
     'docker network connect': 'the same',
+  },
+  'monitoring.md': { 'tsmacvlan watch': 'goes on until Ctrl-C: test/netns/looking.test.ts' },
+  'page.md': {
+    'tsmacvlan map --serve': 'goes on until Ctrl-C: test/docker/page.test.ts',
+    ssh: 'needs another machine with ssh',
+  },
+  'releasing.md': {
+    'sudo apt install minisign': 'needs the key of who releases: test/package/release.test.ts has one of its own',
+    'VERSION=': 'builds a release, twice: test/package/release.test.ts',
+    'git tag': 'publishes',
+    'REGISTRY=': 'publishes: test/docker/plugin.test.ts pushes to a registry of its own',
+    'npm login': 'publishes',
+  },
+  'reliability.md': {
+    '# What lost its interface': 'needs jq, and a parent that went: test/netns/lost-parents.test.ts',
   },
   'conflicts.md': { '#!/bin/sh': 'run in test/docker/conflicts.test.ts' },
   'swarm.md': {
@@ -77,6 +95,15 @@ const NOT_HERE: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   },
 };
 
+/** With this a reason begins where another test follows the page. */
+const ELSEWHERE = 'run in ';
+
+function reasonsOf(page: string): ReadonlyMap<string, string> {
+  let last = '';
+  const rows = Object.entries(NOT_HERE[page] ?? {});
+  return new Map(rows.map(([beginning, reason]) => [beginning, (last = reason === 'the same' ? last : reason)]));
+}
+
 const IMAGES = [
   'nginx',
   'pihole/pihole',
@@ -89,11 +116,14 @@ const IMAGES = [
 const DIRECTORY = '/run/disk/reader';
 const PROGRAMS = join(DOCS, '../bin');
 
-describe('README and the pages for users, engine 28.5.2', { skip: outsideLab(), timeout: 400_000 }, () => {
+describe('README and the pages for users, engine 28.5.2', {
+  skip: outsideLab() || withoutDhcp(),
+  timeout: 400_000,
+}, () => {
   let site: Site;
   let machine: Machine;
   let engine: Engine;
-  const total = { ran: 0, left: 0 };
+  const total = { ran: 0, elsewhere: 0, left: 0 };
 
   before(async () => {
     site = await Site.open({ version: '28.5.2', hosts: ['server'], links: ['eth0'], addresses: ['192.168.1.1/24'] });
@@ -101,6 +131,12 @@ describe('README and the pages for users, engine 28.5.2', { skip: outsideLab(), 
     engine = machine.engine;
     await machine.host.namespace.ip('address add 192.168.1.10/24 dev eth0');
     await machine.host.namespace.ip('route add default via 192.168.1.1');
+    await DhcpServer.plug(site.lan, 'router', 'dnsmasq', {
+      address: '192.168.1.2/24',
+      router: '192.168.1.1',
+      range: ['192.168.1.100', '192.168.1.199'],
+      leaseSeconds: 3600,
+    });
     // It ends with its container's stop at once, as a server does.
     const waits = 'CMD ["sh", "-c", "trap exit TERM; sleep 3600 & wait"]';
     await engine.must('import', '--change', waits, BUSYBOX_ARCHIVE, 'stand-in');
@@ -111,41 +147,48 @@ describe('README and the pages for users, engine 28.5.2', { skip: outsideLab(), 
 mount -t tmpfs none /var/backups`);
   });
   after(async () => {
-    console.log(`all pages: ${total.ran} commands run, ${total.left} not here`);
+    console.log(
+      `note: all pages: ${total.ran} commands run here, ${total.elsewhere} by other tests, ${total.left} not`,
+    );
     await site.close();
   });
 
   for (const page of PAGES) {
     test(`${page}: its commands run, and print what it shows`, async () => {
-      const reasons = new Map(Object.entries(NOT_HERE[page] ?? {}));
+      const reasons = reasonsOf(page);
       const unused = new Set(reasons.keys());
-      let ran = 0;
-      let left = 0;
+      const count = { ran: 0, elsewhere: 0, left: 0 };
       let printed = '';
       let brings = false;
       await clearEngine(engine);
+      if (AFTER_THE_FIRST_STEPS.has(page)) await takeFirstSteps();
       for (const block of blocksOf(page)) {
         if (block.kind === 'yaml') brings = write(block) || brings;
         if (block.kind === 'text' && printed !== '') assert.ok(isSeen(block, printed), `${block.text}\n${printed}`);
         if (block.kind !== 'sh') continue;
-        const reason = [...reasons.keys()].find((beginning) => block.text.startsWith(beginning));
-        if (reason !== undefined) {
-          unused.delete(reason);
-          left += commandsOf(block).length;
+        const [beginning, reason = ''] = [...reasons].find(([words]) => block.text.startsWith(words)) ?? [];
+        if (beginning !== undefined) {
+          printed = '';
+          unused.delete(beginning);
+          count[reason.startsWith(ELSEWHERE) ? 'elsewhere' : 'left'] += commandsOf(block).length;
           continue;
         }
         // Who reads a recipe has not followed the one before.
         if (brings || /^docker network create/m.test(block.text)) await clearEngine(engine);
         brings = false;
         printed = await typed(block.text);
-        ran += commandsOf(block).length;
+        count.ran += commandsOf(block).length;
       }
       assert.deepEqual([...unused], [], 'reasons for what is not on the page');
-      const why = [...new Set(reasons.values())].filter((reason) => reason !== 'the same').join('; ');
-      console.log(`${page}: ${ran} commands run, ${left} not here${left === 0 ? '' : ` (${why})`}`);
-      total.ran += ran;
-      total.left += left;
+      const why = [...new Set(reasons.values())].map((reason) => `; ${reason}`).join('');
+      console.log(`note: ${page}: ${count.ran} run here, ${count.elsewhere} by other tests, ${count.left} not${why}`);
+      for (const kind of ['ran', 'elsewhere', 'left'] as const) total[kind] += count[kind];
     });
+  }
+
+  async function takeFirstSteps(): Promise<void> {
+    const steps = blocksOf('getting-started.md').filter(({ text }) => /^docker (network create|run) /.test(text));
+    for (const { text } of steps) await typed(text);
   }
 
   /** True for one that creates its network itself. */

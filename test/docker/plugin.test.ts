@@ -68,7 +68,12 @@ for (const version of VERSIONS) {
     });
 
     test('the installation of docs/install.md ends with an answer from the LAN', async () => {
+      const startedMs = Date.now();
       const printed = await follow(two, 'install.md', 'Install the plugin', OURS);
+      const seconds = ((Date.now() - startedMs) / 1000).toFixed(1);
+      console.log(
+        `note: managed plugin from a registry, 3 commands: the router answered the first container after ${seconds} s`,
+      );
       assert.match(printed, /1 packets received/);
       second = await ManagedPlugin.find(two, 'tsmacvlan:lan');
     });

@@ -52,7 +52,9 @@ describe('systemd service', { skip: outsideLab(), timeout: 700_000 }, () => {
       '[Service]\nExecStart=/usr/local/bin/tsmacvlan serve\n[Install]\nWantedBy=multi-user.target\n',
     );
     await machine.must('systemctl', 'enable', 'tsmacvlan');
+    const startedMs = Date.now();
     const said = await machine.must('make', '-C', CHECKOUT, 'install');
+    console.log(`note: make install of what is built: ${((Date.now() - startedMs) / 1000).toFixed(1)} s`);
     assert.ok(said.includes(`was kept as ${OLD_UNIT}.bak; `), said);
     assert.match(await machine.must('cat', `${OLD_UNIT}.bak`), /^ExecStart=\/usr\/local\/bin\/tsmacvlan serve$/m);
     assert.equal(await machine.must('systemctl', 'show', '--property=FragmentPath', '--value', 'tsmacvlan'), UNIT);

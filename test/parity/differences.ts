@@ -222,7 +222,7 @@ export const WANTED: readonly WantedDifference[] = [
   {
     subject: 'a gateway that nobody named, in `docker network inspect` after a restart of the engine',
     macvlan: 'shown under IPAM.Config from then on',
-    tsmacvlan: 'with `--ipam-driver tsmacvlan` as before the restart; containers have it all the same',
+    tsmacvlan: 'with `--ipam-driver tsmacvlan` as before the restart; containers have it anyway',
     reason: 'the engine asks its own IPAM again; ours keeps what it knows and need not be asked',
     isForced: true,
     casts: ['tsmacvlan with its IPAM'],

@@ -19,10 +19,10 @@ ${engines} (\`make parity\`, without the middle one in \`make test\`; those that
 containers, interfaces with their addresses, modes and sizes, routes, every switch below \`/proc/sys/net/ipv4/conf\` and \`ipv6/conf\`,
 \`/etc/hosts\` and \`/etc/resolv.conf\`, who answers whom by address and by name, the links of the host, and what is left in the end.
 Two differences are found everywhere and are in no row: the words of a refusal ([messages](messages.md)), and that addresses are
-asked for on the LAN ([conflicts](conflicts.md)), for which the host has a link \`tsmp…\` for some seconds. Beyond them only these
+checked on the LAN ([conflicts](conflicts.md)), for which the host has a link \`tsmp…\` for some seconds. Beyond them only these
 are allowed:
 
-## By choice
+## Differences by design
 
 ${table(WANTED.filter(({ isForced }) => !isForced))}
 Options that the built-in driver does not have are in the [reference](reference.md).
@@ -42,7 +42,7 @@ ${MOBY_TESTS.map(mobyRow).join('')}`;
 
 /** What no scenario can show, because only one of the drivers can be asked. */
 const LIMITS = [
-  'Without a gateway (`-o gateway=none`, `--internal`, no parent) containers of engines from 25 get SERVFAIL for names of the world outside: such an engine asks its name servers only for a container that has a default route. Names of containers resolve. A plugin cannot say that the names may be asked for all the same, as the built-in driver of engine 29 can',
+  'Without a gateway (`-o gateway=none`, `--internal`, no parent) containers of engines from 25 get SERVFAIL for names of the world outside: such an engine asks its name servers only for a container that has a default route. Names of containers resolve. A plugin cannot say that the names may be asked for nevertheless, as the built-in driver of engine 29 can',
   'Engines before 28 give a container the IPv6 gateway of a network only if it has an IPv4 gateway as well. Where tsmacvlan finds none of IPv4, for which the built-in driver has the one that such an engine made up, there is no IPv6 default route either but that of router advertisements; a warning in the log says so: [gateways](gateways.md)',
   'When the first of several subnets is full, the engine goes on to the next only with its own IPAM; `--ipam-driver tsmacvlan` does it by itself, and the gateway is that of the subnet an address is in',
   '`docker run -p` is accepted, as by the built-in driver, and publishes nothing: a container on the LAN has all its ports on its own address. A line in the log of tsmacvlan says so',

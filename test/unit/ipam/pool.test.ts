@@ -97,7 +97,7 @@ test('bad requests get a sentence that says what to give', options, () => {
     [
       '10.0.0.0/8',
       { v6: true },
-      'subnet "10.0.0.0/8" is IPv4 and an IPv6 one was asked for; give one such as --subnet fd00::/64',
+      'subnet "10.0.0.0/8" is IPv4, and an IPv6 one is needed here; give one such as --subnet fd00::/64',
     ],
     [
       '224.1.0.0/16',

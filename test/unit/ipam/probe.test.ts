@@ -99,7 +99,7 @@ test('an --ip that answers on the LAN is refused with the holder', options, asyn
   const pool = await f.network('192.168.1.0/24');
   assert.equal(
     await sentence(f.address(pool, '192.168.1.40')),
-    'address 192.168.1.40 is already used on the LAN by 3c:22:fb:10:aa:28, which answered on eth0.10; choose another --ip, or give that device another address and start again; a network made with -o conflict=warn lets containers start all the same',
+    'address 192.168.1.40 is already used on the LAN by 3c:22:fb:10:aa:28, which answered on eth0.10; choose another --ip, or give that device another address and start again; a network made with -o conflict=warn lets containers start anyway',
   );
   assert.equal(await f.lease('192.168.1.40'), undefined);
 });
@@ -231,16 +231,16 @@ test('who asks is not who holds: the address is tried again, and the words say s
   const pool = await f.network('192.168.1.0/29');
   assert.match(
     await sentence(f.address(pool)),
-    /: 6 asked for by others on the LAN, the last one tried \(\S+\) asked for by /,
+    /: 6 being checked by others on the LAN, the last one tried \(\S+\) being checked by /,
   );
   assert.equal(
     await sentence(f.address(pool, '192.168.1.3')),
-    `address 192.168.1.3 is asked for on the LAN by ${macOf(3)} at this moment, seen on eth0.10; try again in some seconds, or choose another --ip`,
+    `address 192.168.1.3 is being checked on the LAN by ${macOf(3)}, seen on eth0.10, which may be about to use it; try again in a few seconds, or choose another --ip`,
   );
   lan.macOf = () => '3c:22:fb:10:aa:01';
   const scanned = await sentence(f.address(pool));
   assert.doesNotMatch(scanned, /one device/, 'one device that asks for all answers for none');
-  assert.match(scanned, /asked for by 3c:22:fb:10:aa:01, seen on eth0\.10; try again in some seconds, or /);
+  assert.match(scanned, /being checked by 3c:22:fb:10:aa:01, seen on eth0\.10; try again in a few seconds, or /);
   lan.strangers.clear();
   f.pass(2);
   assert.match(await f.address(pool), /^192\.168\.1\./, 'and the pool is not full afterwards');
