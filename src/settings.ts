@@ -64,7 +64,7 @@ export const SETTINGS = {
   PROBE: {
     name: 'PROBE',
     fallback: 'fast',
-    meaning: 'how the LAN is asked whether somebody has an address: not at all, in 0.7 s, or in 4 to 7 s as RFC 5227',
+    meaning: 'how addresses are checked on the LAN: not at all, in 0.7 s, or in 4 to 7 s as in RFC 5227',
     allowed: PROBE_PROFILES,
   },
   PROBE_RATE: {
@@ -77,7 +77,8 @@ export const SETTINGS = {
   DEFEND: {
     name: 'DEFEND',
     fallback: 'off',
-    meaning: 'whether the address of a running container is announced again when somebody else uses it (RFC 5227 2.4)',
+    meaning:
+      'whether the address of a running container is announced again when another machine uses it (RFC 5227 2.4)',
     allowed: ['off', 'on'],
     isLive: true,
   },
@@ -85,7 +86,7 @@ export const SETTINGS = {
     name: 'CONFLICT',
     fallback: 'refuse',
     meaning:
-      'what becomes of a container whose address somebody else on the LAN has: it does not start, or starts with a warning',
+      'what happens to a container whose address another machine on the LAN has: it does not start, or starts with a warning',
     allowed: CONFLICT_POLICIES,
     isLive: true,
   },
@@ -119,22 +120,21 @@ export const SETTINGS = {
   METRICS_OPEN: {
     name: 'METRICS_OPEN',
     fallback: 'off',
-    meaning:
-      'whether METRICS may be an address that other machines reach; whoever does can read it, without a password',
+    meaning: 'whether METRICS may be an address that other machines reach; they can read it without a password',
     allowed: ['off', 'on'],
   },
   HOOK: {
     name: 'HOOK',
     fallback: '',
     meaning:
-      'absolute path of a program that is run when a conflict begins or ends, empty for none; root alone may be able to change it. The managed plugin has no programs of the host and refuses it',
+      'absolute path of a program that is run when a conflict begins or ends, empty for none; only root may be able to change it. The managed plugin cannot run programs of the host and refuses it',
     allowed: null,
   },
   STORE: {
     name: 'STORE',
     fallback: 'local',
     meaning:
-      'where it is decided who has an address: "local" on this host, or "etcd://HOST:PORT,HOST:PORT" by all hosts that share that etcd (etcds:// with TLS)',
+      'where it is recorded who has an address: "local" on this host, or "etcd://HOST:PORT,HOST:PORT" by all hosts that share that etcd (etcds:// with TLS)',
     allowed: null,
   },
   STORE_CLUSTER: {
@@ -167,7 +167,7 @@ export const SETTINGS = {
     name: 'STORE_FALLBACK',
     fallback: 'refuse',
     meaning:
-      'what becomes of new addresses while etcd is away: refused, or given out after the LAN was asked as RFC 5227 and reconciled later; then -o probe=off counts as fast',
+      'what happens to new addresses while etcd is away: they are refused, or given out after a check of the LAN by RFC 5227 and reconciled later; -o probe=off then counts as fast',
     allowed: ['refuse', 'probe'],
   },
 } as const satisfies Record<string, Setting>;

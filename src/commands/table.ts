@@ -18,7 +18,7 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
     options: {
       html: 'write the page, with what it shows, into one file',
       serve: 'serve the page, as it changes, until Ctrl-C',
-      listen: 'where to serve it, as 127.0.0.1:8099, which it is without this, or unix:/run/tsmacvlan-map.sock',
+      listen: 'where to serve it: 127.0.0.1:8099 (the default), or for example unix:/run/tsmacvlan-map.sock',
       open: 'serve it also at an address that other machines reach, without a password',
       cluster: 'on the page also what other hosts have that share addresses in etcd',
       ...NAMED,
@@ -49,7 +49,7 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
   who: {
     summary: 'tell who has an address, a MAC address or a name, since when, and whether it answers',
     details:
-      'A name is that of a container or a network; the beginning of an id does as well. An address that nobody has is called free, with the one that is given out next. Last it says whether the LAN answers, for which silence takes 0.7 seconds.',
+      'A name is that of a container or a network; the beginning of an id works too. For an address that nobody has it says free, and which address is given out next. Last it asks the LAN; if nobody answers, that takes 0.7 seconds.',
     arguments: ['ADDRESS|MAC|NAME'],
     options: NAMED,
     examples: {
@@ -60,7 +60,7 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
     run: async (options, whom) => (await import('./who.ts')).who(options, whom),
   },
   doctor: {
-    summary: 'look for what keeps containers from the LAN, and tell what to do; exit code 0 nothing, 3 something',
+    summary: 'look for what keeps containers off the LAN, and say what to do; exit code 0 nothing, 3 something',
     arguments: ['[NETWORK|CONTAINER]'],
     options: NAMED,
     examples: {
@@ -73,7 +73,7 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
   watch: {
     summary: 'tell what happens as it happens: conflicts, containers, networks, parent interfaces, warnings',
     details:
-      'One line each, until it is interrupted or nobody reads any more. It goes on when the daemon ends and comes back, and says so. What it tells first are the conflicts that last.',
+      'One line for each thing that happens, until you interrupt it or nobody reads its output any more. If the daemon ends, it says so and waits until the daemon is back. It begins with the conflicts that last.',
     options: { 'no-trunc': 'whole ids', json: 'one line of JSON each' },
     examples: {
       watch: 'with names, for people',
@@ -118,11 +118,11 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
     arguments: ['ADDRESS'],
     options: {
       parent: 'the interface to ask on',
-      profile: 'in 0.7 s, or in 4 to 7 s as RFC 5227 has it; fast without it',
+      profile: 'fast (0.7 s, the default), or rfc (4 to 7 s, as in RFC 5227)',
       ...JSON_OUTPUT,
     },
     needs: ['parent'],
-    examples: { 'probe 192.168.1.70 --parent eth0': 'has anybody .70?' },
+    examples: { 'probe 192.168.1.70 --parent eth0': 'does any machine have .70?' },
     run: async (options, address) => (await import('./probe.ts')).probe(options, address),
   },
   dhcp: {
@@ -133,7 +133,7 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
     run: async (options, parent) => (await import('./dhcp.ts')).dhcp(options, parent),
   },
   gc: {
-    summary: 'have the daemon remove what dead containers left; a dry run only tells what and why',
+    summary: 'have the daemon remove what dead containers left; a dry run only lists what and why',
     options: { 'dry-run': 'remove nothing', ...JSON_OUTPUT },
     examples: { 'gc --dry-run': 'what is left over, and why' },
     run: async (options) => (await import('./changes.ts')).collectLeaks(options),
@@ -180,7 +180,7 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
     summary: 'forget the address that is reserved or remembered for a name',
     arguments: ['NAME'],
     options: { network: 'on this network only: its name, or the beginning of its id', ...JSON_OUTPUT },
-    examples: { 'unreserve web': 'its address may go to others' },
+    examples: { 'unreserve web': 'its address may go to other containers' },
     run: async (options, name) => (await import('./changes.ts')).unreserve(options, name),
   },
   backup: {
@@ -193,7 +193,7 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
   restore: {
     summary: 'put back what a backup has, while the plugin is stopped; what was there is kept beside it',
     details:
-      'Containers may run meanwhile. Stop the plugin first (systemctl stop tsmacvlan, or docker plugin disable --force), and start it afterwards: it finds containers that were started since the backup by their interfaces.',
+      'Containers keep running. Stop the plugin first (systemctl stop tsmacvlan, or docker plugin disable --force), and start it afterwards: it finds containers that were started after the backup by their interfaces.',
     arguments: ['FILE'],
     options: { 'dry-run': 'only tell what would be restored', ...JSON_OUTPUT },
     examples: {

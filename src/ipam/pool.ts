@@ -47,13 +47,13 @@ export const IPAM_OPTION_ROWS = [
   {
     name: 'exclude',
     values: 'addresses, CIDRs and A-B ranges, separated by commas',
-    meaning: 'addresses that are only given to who asks for them with --ip',
+    meaning: 'addresses that a container gets only if it names them with --ip',
   },
   {
     name: 'order',
     values: ORDERS.join(', '),
     meaning:
-      'lowest free address; the next after the last one given; or one that nobody had yet, else that which was given back longest ago',
+      'the lowest free address; the next one after the last given; or one that was never used, else the one given back longest ago',
   },
   { name: 'parent', values: 'eth0, eth0.10', meaning: 'LAN of the subnet, when the same subnet exists on several' },
   {

@@ -72,14 +72,14 @@ export const OPTION_ROWS: readonly OptionRow[] = [
     name: 'probe',
     values: PROBE_PROFILES.join(', '),
     fallback: 'the setting PROBE',
-    meaning: 'how the LAN is asked whether somebody has an address',
+    meaning: 'how addresses are checked on the LAN',
   },
   {
     name: 'conflict',
     values: CONFLICT_POLICIES.join(', '),
     fallback: 'the setting CONFLICT',
     meaning:
-      'what becomes of a container whose address somebody else on the LAN has: it does not start, or starts with a warning',
+      'what happens to a container whose address another machine on the LAN has: it does not start, or starts with a warning',
   },
   {
     name: 'promisc',
