@@ -10,7 +10,16 @@ import { availableParallelism, cpus, totalmem } from 'node:os';
 import { join, relative, sep } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { obstacle } from './lab/enclosure.ts';
-import { fetchBare, fetchBrowser, fetchDhcp, fetchEngines, fetchEtcd, fetchUml, installTools } from './lab/packages.ts';
+import {
+  buildSite,
+  fetchBare,
+  fetchBrowser,
+  fetchDhcp,
+  fetchEngines,
+  fetchEtcd,
+  fetchUml,
+  installTools,
+} from './lab/packages.ts';
 import { type Job, type Load, Queue } from './queue.ts';
 import type { Outcome } from './reporter.ts';
 import { type Conditions, type FileResult, killAll, runFile } from './testfile.ts';
@@ -23,6 +32,7 @@ const DOWNLOADS = {
   bare: fetchBare,
   browser: fetchBrowser,
   dhcp: fetchDhcp,
+  site: buildSite,
 };
 type Download = keyof typeof DOWNLOADS;
 
@@ -112,6 +122,8 @@ const NEED_CALM: ReadonlySet<string> = new Set(
 /** What a file needs beside what its level does. */
 const ALSO_NEEDED: Readonly<Record<string, readonly Download[]>> = {
   [join('docker', 'page.test.ts')]: ['browser'],
+  [join('docker', 'site.test.ts')]: ['browser', 'site'],
+  [join('docker', 'pages.test.ts')]: ['dhcp'],
   [join('netns', 'crash-points.test.ts')]: ['dhcp'],
   [join('netns', 'dhcp-servers.test.ts')]: ['dhcp'],
   [join('netns', 'dhcp-exchange.test.ts')]: ['dhcp'],

@@ -1,6 +1,5 @@
-/** The site of `make site` in a real browser, which gets its files and nothing else: a request to another host is noted. */
+/** The site of `make site`, which the runner has built, in a real browser that gets its files and nothing else: a request to another host is noted. */
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -21,7 +20,6 @@ describe('the site of the documents', { skip: outsideLab() || withoutBrowser(), 
   const wrong: string[] = [];
 
   before(async () => {
-    execFileSync('make', ['--silent', 'site'], { cwd: CHECKOUT, stdio: ['ignore', 'ignore', 'pipe'] });
     lab = await LabBrowser.open(await Namespace.create('reader'));
     page = await lab.browser.newPage({ viewport: { width: 1280, height: 900 }, colorScheme: 'light' });
     page.setDefaultTimeout(60_000);

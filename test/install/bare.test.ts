@@ -84,6 +84,7 @@ describe('on a bare Debian 12', { skip, timeout: 500_000 }, () => {
     assert.equal(await machine.must('tsmacvlan', '--version'), `tsmacvlan ${VERSION}`);
     assert.match(await machine.must('tsmacvlan', 'map'), /^eth0\n└─ network lan /);
     assert.equal(await machine.must('dpkg', '--verify', 'tsmacvlan'), '');
+    assert.match(await machine.must('zcat', '/usr/share/man/man8/tsmacvlan.8.gz'), /^\.TH TSMACVLAN 8 /m);
     const { stderr } = await machine.run('sh', '-c', `${readFileSync(OCCUPIED, 'utf8')}\noccupied make`);
     assert.match(stderr, /nothing was installed: the Debian package tsmacvlan is installed/);
   });

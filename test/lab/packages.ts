@@ -6,7 +6,7 @@ import { execFile } from 'node:child_process';
 import { existsSync, globSync } from 'node:fs';
 import { copyFile, mkdir, mkdtemp, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { delimiter, join } from 'node:path';
+import { delimiter, dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { fetchDebs, LAB, mirror } from '../../plugin/debian.ts';
 
@@ -218,6 +218,13 @@ export async function fetchBrowser(say: (line: string) => void): Promise<void> {
   } catch (error) {
     say(`no browser: ${(error as Error).message}`);
   }
+}
+
+/** `make site`, which fetches its generator where that is missing: in an enclosure npm would look for a network for minutes. */
+export async function buildSite(say: (line: string) => void): Promise<void> {
+  await announced(say, 'building the site of the documents', () =>
+    run('make', ['--silent', '-C', dirname(LAB), 'site']),
+  );
 }
 
 /** Where the browser is, once `fetchBrowser` could unpack it: its program, the directories of its libraries, its fonts. */
