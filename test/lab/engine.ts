@@ -206,7 +206,7 @@ export class Engine {
     const headers = { 'content-type': 'application/json' };
     const question = { method, path, headers, body: body && JSON.stringify(body), signal };
     const { status, text } = await exchange(this.socket, question);
-    if (status >= 400) throw new Error(`${method} ${path}: ${text.trim()}`);
+    if (status >= 400) throw new Error(`${method} ${path}: ${messageIn(text)}`);
     return (text ? JSON.parse(text) : undefined) as T;
   }
 
@@ -230,6 +230,11 @@ export class Engine {
     // It answers 200 before it has read the archive.
     if (text.includes('errorDetail')) throw new Error(`the image busybox: ${text}`);
   }
+}
+
+/** An engine's refusal in its own words, as the docker command prints them. */
+function messageIn(answer: string): string {
+  return answer.startsWith('{') ? (JSON.parse(answer) as { message: string }).message : answer.trim();
 }
 
 /** Whether api() failed because the engine gave no answer. */

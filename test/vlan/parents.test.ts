@@ -82,19 +82,29 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 1_000_000 }, () 
       await lastOf(async () => (await names()).filter((name) => !expected.includes(name)), 30_000);
       assert.deepEqual(await names(), expected);
     };
-    /** Network `netN` with the subnet 10.50.N.0/24. */
-    const create = (number: number, ...options: string[]) =>
-      engine.docker(
-        ...['network', 'create', '-d', 'tsmacvlan', '--ipam-driver', 'tsmacvlan'],
-        // Else each parent's LAN would be asked for one; netns/gateways has that.
-        ...['--subnet', `10.50.${number}.0/24`, '--gateway', `10.50.${number}.1`],
-        ...[...options.flatMap((option) => ['-o', option]), `net${number}`],
-      );
+    /** Network `netN` with the subnet 10.50.N.0/24, as `docker network create -o OPTION` asks for it. */
     const mustCreate = async (number: number, ...options: string[]) => {
-      const { code, stderr } = await create(number, ...options);
-      assert.equal(code, 0, stderr);
+      // With a gateway: else each parent's LAN would be asked for one; netns/gateways has that.
+      const config = { Subnet: `10.50.${number}.0/24`, Gateway: `10.50.${number}.1` };
+      await engine.api('POST', '/networks/create', {
+        Name: `net${number}`,
+        Driver: 'tsmacvlan',
+        IPAM: { Driver: 'tsmacvlan', Config: [config] },
+        Options: Object.fromEntries(options.map((option) => option.split('='))) as object,
+      });
     };
-    const remove = (...numbers: number[]) => engine.must('network', 'rm', ...numbers.map((number) => `net${number}`));
+    /** What the engine says to a network that it refuses. */
+    const refusal = async (number: number, ...options: string[]) => {
+      const said = await mustCreate(number, ...options).then(() => '', String);
+      assert.notEqual(said, '', `net${number} was created with ${options.join()}`);
+      return said;
+    };
+    const remove = async (...numbers: number[]) => {
+      for (const number of numbers) await engine.api('DELETE', `/networks/net${number}`);
+    };
+    const removeContainers = async (...containers: string[]) => {
+      for (const name of containers) await engine.api('DELETE', `/containers/${name}?force=1`);
+    };
 
     /** Addresses for which the daemon has sent all its probes, in the order of their numbers. */
     function probedThrice(capture: Capture): string[] {
@@ -118,7 +128,7 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 1_000_000 }, () 
       await assertPings(engine, 'pinger', `10.50.${number}.254`);
       const frame = (await capture.stop()).find(({ etherType }) => etherType === 0x0800);
       await neighbour.ip(`link delete trunk0.${stack[0]?.id}`);
-      await engine.must('rm', '--force', 'pinger');
+      await removeContainers('pinger');
       return frame?.vlans ?? [];
     }
 
@@ -146,13 +156,13 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 1_000_000 }, () 
         ['parent=eth1.4095', '4095'],
         ['parent=eth1.x', 'x'],
       ] as const) {
-        const { code, stderr } = await create(9, option);
-        assert.notEqual(code, 0);
-        assert.match(stderr, new RegExp(`VLAN id ${id} in "eth1.${id}" is out of range; use 1 to 4094`));
+        assert.match(
+          await refusal(9, option),
+          new RegExp(`VLAN id ${id} in "eth1.${id}" is out of range; use 1 to 4094`),
+        );
       }
       for (const id of ['0', '4095', '10.4095']) {
-        const { stderr } = await create(9, 'parent=eth1', `vlan=${id}`);
-        assert.match(stderr, /is out of range; use 1 to 4094/);
+        assert.match(await refusal(9, 'parent=eth1', `vlan=${id}`), /is out of range; use 1 to 4094/);
       }
       await onlyLinks('eth0', 'eth1', 'lo');
       await mustCreate(1, 'parent=eth1.4094');
@@ -215,11 +225,11 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 1_000_000 }, () 
 
     test('a name that is too long, or another kind of link has, is refused', { timeout }, async () => {
       await host.ip('link add a-long-dummy0 type dummy');
-      const long = await create(9, 'parent=a-long-dummy0.4000');
-      assert.match(long.stderr, /interface name "a-long-dummy0.4000" has 18 bytes, and Linux allows 15/);
+      const long = await refusal(9, 'parent=a-long-dummy0.4000');
+      assert.match(long, /interface name "a-long-dummy0.4000" has 18 bytes, and Linux allows 15/);
       await host.ip('link add eth0.60 type dummy');
-      const taken = await create(9, 'parent=eth0', 'vlan=60');
-      assert.match(taken.stderr, /an interface "eth0.60" exists and is a dummy, not that VLAN/);
+      const taken = await refusal(9, 'parent=eth0', 'vlan=60');
+      assert.match(taken, /an interface "eth0.60" exists and is a dummy, not that VLAN/);
     });
 
     for (const [kind, words] of Object.entries({
@@ -237,7 +247,7 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 1_000_000 }, () 
         for (const number of [1, 2]) await runIdle(engine, `c${number}`, `--net net${number}`);
         const { stdout } = await runInside(engine, 'c2', 'ip', 'link', 'show', 'eth0');
         assert.match(stdout, /eth0@if\d+:/);
-        await engine.must('rm', '--force', 'c1', 'c2');
+        await removeContainers('c1', 'c2');
         await remove(1, 2);
         await onlyLinks('eth0', 'eth1', 'lo', 'up0');
       });
@@ -247,8 +257,7 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 1_000_000 }, () 
       await host.ip('link add up0 type bond');
       await host.ip('link add port0 type dummy');
       await host.ip('link set port0 master up0');
-      const { stderr } = await create(9, 'parent=port0');
-      assert.match(stderr, /"port0".*"up0"/);
+      assert.match(await refusal(9, 'parent=port0'), /"port0".*"up0"/);
       await mustCreate(1, 'parent=port0.50');
       assert.equal((await link('port0.50'))?.link, 'port0');
     });
@@ -262,7 +271,7 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 1_000_000 }, () 
       );
       for (const name of ['c1', 'c2']) await runIdle(engine, name, '--net net1');
       await assertPings(engine, 'c1', (await attachment(engine, 'c2', 'net1')).IPAddress);
-      await engine.must('rm', '--force', 'c1', 'c2');
+      await removeContainers('c1', 'c2');
       await remove(1);
       await onlyLinks('eth0', 'eth1', 'lo');
     });
@@ -361,7 +370,7 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 1_000_000 }, () 
       await assertPings(engine, 'c1', '10.50.1.2');
       const { code, stdout } = await host.run(['ping', '-c', '1', '-W', '10', '10.50.1.9']);
       assert.equal(code, 0, stdout);
-      await engine.must('rm', '--force', 'c1');
+      await removeContainers('c1');
       await remove(1);
       await onlyLinks('eth0', 'eth1', 'lo');
     });
@@ -394,8 +403,7 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 1_000_000 }, () 
     // Last, because nothing in the guest loads it again.
     test('a kernel without 8021q says which module to load', { timeout }, async () => {
       await host.run([fileOf('bookworm', 'bin/busybox'), 'rmmod', '8021q']);
-      const { stderr } = await create(9, 'parent=eth0.50');
-      assert.match(stderr, /8021q/);
+      assert.match(await refusal(9, 'parent=eth0.50'), /8021q/);
       await onlyLinks('eth0', 'eth1', 'lo');
     });
   });
