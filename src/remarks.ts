@@ -2,8 +2,24 @@
  * What may keep the containers of a network from others, as far as this host's own links, addresses and routes tell: said in the log
  * when the network is made, and marked in `map` and `networks`. Whether it is so the LAN alone knows, which `doctor` asks. Pure.
  */
-import { type Address, overlaps, parsePrefix, type Prefix } from './address.ts';
+import {
+  type Address,
+  contains,
+  formatAddress,
+  formatPrefix,
+  overlaps,
+  parseAddress,
+  parsePrefix,
+  type Prefix,
+} from './address.ts';
 import type { Network, NetworkSubnet } from './model.ts';
+
+/** One of this host's routes. `destination`: `192.168.1.0/24`, or `default`. `gateway`: null where that is on the link. */
+interface HostRoute {
+  readonly linkIndex: number;
+  readonly destination: string;
+  readonly gateway: string | null;
+}
 
 /** What this host has. */
 export interface HostView {
@@ -17,7 +33,7 @@ export interface HostView {
     readonly address: string;
     readonly prefixLength: number;
   }[];
-  readonly routes: readonly { readonly linkIndex: number; readonly destination: string }[];
+  readonly routes: readonly HostRoute[];
   /** By index. */
   readonly nameOf: (linkIndex: number) => string;
 }
@@ -85,9 +101,25 @@ function foreignRemarks({ subnets, internal, options, parent }: Network, view: H
     remark(
       'subnet',
       `not the subnet of ${parent.name}, on which this host has ${hosts}`,
-      'create it again with --subnet and --gateway of that LAN, unless it has several subnets',
+      `create it again with ${wordsForLan(prefixes, view.routes, view.parent?.index)}, unless that LAN has several subnets`,
     ),
   ];
+}
+
+/** What `docker network create` is to be told of the LAN of which a host has these prefixes on a link. */
+export function wordsForLan(
+  prefixes: readonly Prefix[],
+  routes: readonly HostRoute[],
+  linkIndex: number | undefined,
+): string {
+  const [first] = prefixes;
+  if (first === undefined) return '--subnet and --gateway of that LAN';
+  for (const { linkIndex: at, destination, gateway: text } of routes) {
+    const gateway = at === linkIndex && destination === 'default' ? parseAddress(text ?? '') : undefined;
+    const prefix = gateway && prefixes.find((one) => contains(one, gateway));
+    if (gateway && prefix) return `--subnet ${formatPrefix(prefix)} --gateway ${formatAddress(gateway)}`;
+  }
+  return `--subnet ${formatPrefix(first)} and the --gateway of that LAN`;
 }
 
 /** A subnet that this host reaches elsewhere: behind another link there are others with these addresses. */

@@ -3,17 +3,19 @@ import { type Address, contains, formatAddress, overlaps, parsePrefix, type Rang
 import { excludedBy, layoutOf } from '../ipam/pool.ts';
 import type { HeardAnswers } from '../lan/survey.ts';
 import type { Network, NetworkSubnet, Pool } from '../model.ts';
+import { wordsForLan } from '../remarks.ts';
 import { type Check, type ExaminedLink, failure, hasGateway, ok, warning } from './diagnosis.ts';
 
 /**
  * Of IPv4: where the host itself has another subnet on the parent, that is the LAN. Unless a gateway of the network answers there:
  * a LAN may have several subnets.
  */
-export const subnetIsOfLan: Check<Network> = async (network, { links, naming, lan }) => {
+export const subnetIsOfLan: Check<Network> = async (network, { links, naming, lan, routes }) => {
   const { id, parent, subnets } = network;
-  const own = (links.get(parent.name)?.addresses ?? []).filter(({ family }) => family === 'IPv4');
-  const prefixes = own.map(({ address, prefixLength }) => parsePrefix(`${address}/${prefixLength}`));
-  const isMet = ({ subnet }: NetworkSubnet) => prefixes.some((one) => one !== undefined && overlapsWith(one, subnet));
+  const examined = links.get(parent.name);
+  const own = (examined?.addresses ?? []).filter(({ family }) => family === 'IPv4');
+  const prefixes = own.flatMap(({ address, prefixLength }) => parsePrefix(`${address}/${prefixLength}`) ?? []);
+  const isMet = ({ subnet }: NetworkSubnet) => prefixes.some((one) => overlapsWith(one, subnet));
   const foreign = subnets.filter(({ subnet }) => (parsePrefix(subnet)?.length ?? 0) > 0 && !subnet.includes(':'));
   if (own.length === 0 || !hasGateway(network) || foreign.length === 0 || subnets.some(isMet)) return null;
   const gateways = foreign.flatMap(({ gateway }) => gateway ?? []);
@@ -21,7 +23,8 @@ export const subnetIsOfLan: Check<Network> = async (network, { links, naming, la
   if (heard.some((one) => typeof one === 'string' || isThere(one))) return null;
   const hosts = own.map(({ address, prefixLength }) => `${address}/${prefixLength}`).join(' ');
   const says = `subnet ${foreign.map(({ subnet }) => subnet).join(' ')} is not that of ${parent.name}, on which this host has ${hosts}`;
-  return warning(naming.network(id), says, 'create the network again with --subnet and --gateway of that LAN');
+  const words = wordsForLan(prefixes, routes, examined?.link.index);
+  return warning(naming.network(id), says, `create the network again with ${words}`);
 };
 
 function overlapsWith(prefix: Range, text: string): boolean {

@@ -11,10 +11,10 @@ const sound: HostView = {
   parent: eth0,
   addresses: [{ linkIndex: 2, address: '192.168.1.9', prefixLength: 24 }],
   routes: [
-    { linkIndex: 2, destination: '192.168.1.0/24' },
-    { linkIndex: 2, destination: 'default' },
-    { linkIndex: 7, destination: '192.168.1.64/32' },
-    { linkIndex: 9, destination: '10.9.0.0/16' },
+    { linkIndex: 2, destination: '192.168.1.0/24', gateway: null },
+    { linkIndex: 2, destination: 'default', gateway: '192.168.1.1' },
+    { linkIndex: 7, destination: '192.168.1.64/32', gateway: null },
+    { linkIndex: 9, destination: '10.9.0.0/16', gateway: null },
   ],
   nameOf: (index) => `link${index}`,
 };
@@ -76,10 +76,17 @@ test('a subnet that this host reaches by another link, wider or narrower', () =>
   const elsewhere = 'this host reaches 10.9.0.0/16 by link9, not by eth0';
   assert.equal(shorts(on('10.9.5.0/24'))[1], elsewhere);
   assert.equal(shorts(on('10.0.0.0/8'))[1], elsewhere);
-  const both = [...sound.routes, { linkIndex: 2, destination: '10.9.5.0/24' }];
+  const both = [...sound.routes, { linkIndex: 2, destination: '10.9.5.0/24', gateway: null }];
   assert.equal(shorts(on('10.9.5.0/24'), { routes: both })[1], undefined);
 });
 
-test('each says what to do', () => {
+test('each says what to do, with the words for the LAN where they are known', () => {
+  const [{ todo = '' } = {}] = remarksOn(on('198.51.100.0/24'), sound);
+  assert.equal(
+    todo,
+    'create it again with --subnet 192.168.1.0/24 --gateway 192.168.1.1, unless that LAN has several subnets',
+  );
+  const [{ todo: less = '' } = {}] = remarksOn(on('198.51.100.0/24'), { ...sound, routes: [] });
+  assert.match(less, /^create it again with --subnet 192\.168\.1\.0\/24 and the --gateway of that LAN, unless /);
   for (const { todo } of remarksOn(on('10.9.5.0/24'), sound)) assert.match(todo, /^create it again /);
 });
