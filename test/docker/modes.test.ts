@@ -6,7 +6,7 @@
  */
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
-import { assertNoPing, assertPings, attachment, clearEngine, runIdle } from '../lab/container.ts';
+import { assertNoPing, assertPings, attachment, clearEngine, runIdle, runInside } from '../lab/container.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import type { Engine, Version } from '../lab/engine.ts';
 import { Site } from '../lab/site.ts';
@@ -91,6 +91,16 @@ describe(`modes, engine ${VERSION}`, { skip: outsideLab(), timeout: 400_000 }, (
     await runIdle(engine, 'dan', '--net lonely');
     await assertPings(engine, 'ann', 'bob');
     await assertNoPing(engine, 'cem', (await attachment(engine, 'dan', 'lonely')).IPAddress);
+  });
+
+  test('two networks on one parent are one LAN: a container of the other subnet answers ARP', async () => {
+    await createNetwork(engine, 'net', 'bridge', 'lan0');
+    await createNetwork(engine, 'other', 'bridge', 'lan0', '198.51.100.0/24');
+    await runIdle(engine, 'ann', '--net net');
+    await runIdle(engine, 'bob', '--net other');
+    const { IPAddress, MacAddress } = await attachment(engine, 'bob', 'other');
+    const { stdout } = await runInside(engine, 'ann', 'arping', '-c', '1', '-w', '5', '-I', 'eth0', IPAddress);
+    assert.ok(stdout.includes(MacAddress), stdout);
   });
 });
 
