@@ -7,7 +7,7 @@ import { mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { assertPings, attachment, clearEngine, runIdle } from '../lab/container.ts';
+import { assertPings, attachment, clearEngine, isRunning, runIdle } from '../lab/container.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { Engine, type Version } from '../lab/engine.ts';
 import { Host } from '../lab/host.ts';
@@ -84,9 +84,7 @@ describe('coming back', { ...LIMITS, concurrency: true }, () => {
 
       async function assertAreBack(...names: string[]): Promise<void> {
         for (const name of names) {
-          const isRunning = async () =>
-            (await engine.docker('inspect', '--format', '{{.State.Running}}', name)).stdout.trim() === 'true';
-          await until(isRunning, {
+          await until(() => isRunning(engine, name), {
             detail: () => `${name}: ${engine.log().slice(-2000)}\n${plugin.log().slice(-2000)}`,
           });
           await assertPings(engine, name, ROUTER);

@@ -13,7 +13,7 @@ import { isProbeMac } from '../../src/lan/frames/mac.ts';
 import { ALL_NODES_MAC } from '../../src/lan/frames/nd.ts';
 import type { Conflict } from '../../src/model.ts';
 import { Capture, type Frame } from '../lab/capture.ts';
-import { attachment, clearEngine, runIdle, runInside } from '../lab/container.ts';
+import { attachment, clearEngine, isRunning, removeContainers, runIdle, runInside } from '../lab/container.ts';
 import { follow } from '../lab/document.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import type { Engine, Version } from '../lab/engine.ts';
@@ -141,14 +141,16 @@ describe('conflicts', { ...LIMITS, concurrency: true }, () => {
         test(`containers started on both hosts at the same time never get the same address (${RACES} rounds)`, async () => {
           for (const { engine } of [one, two]) await typed(engine, network(12));
           let duplicates = 0;
+          const names: string[] = [];
           for (let round = 0; round < RACES; round++) {
             const name = `c${round}`;
+            names.push(name);
             await Promise.all([one, two].map(({ engine }) => runIdle(engine, name, '--net lan')));
             const given = await Promise.all([one, two].map(({ engine }) => inside(engine, name)));
             if (given[0] === given[1]) duplicates++;
-            if (round % 10 === 9)
-              for (const { engine } of [one, two])
-                await engine.must('rm', '-f', ...(await engine.must('ps', '-q')).split('\n'));
+            if (round % 10 !== 9) continue;
+            for (const { engine } of [one, two]) await removeContainers(engine, ...names);
+            names.length = 0;
           }
           console.log(`engine ${version}: ${duplicates} duplicates in ${RACES} rounds`);
           assert.equal(duplicates, 0);
@@ -291,9 +293,6 @@ describe('conflicts', { ...LIMITS, concurrency: true }, () => {
         };
       }
 
-      const isRunning = async (name: string) =>
-        (await one.engine.must('inspect', '--format', '{{.State.Running}}', name)).trim() === 'true';
-
       for (const [subnet, ipam] of [
         [17, '--ipam-driver tsmacvlan '],
         [18, ''],
@@ -321,7 +320,7 @@ describe('conflicts', { ...LIMITS, concurrency: true }, () => {
             stderr,
             new RegExp(`address ${address} (is already|was free .* is now) used on the LAN by ${STRANGER}`),
           );
-          assert.equal(await isRunning('web'), false);
+          assert.equal(await isRunning(one.engine, 'web'), false);
           callOff();
           await follow(one.engine, 'conflicts.md', 'When an address is in use: `CONFLICT`, `-o conflict=`');
           assert.equal(await inside(one.engine, 'web'), address);

@@ -1,7 +1,7 @@
 /** The plugin and the engine come back from restarts and SIGKILL with everything they knew. */
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
-import { assertPings, attachment, runIdle } from '../lab/container.ts';
+import { assertPings, attachment, clearEngine, runIdle } from '../lab/container.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import type { Engine, Version } from '../lab/engine.ts';
 import { Host } from '../lab/host.ts';
@@ -33,8 +33,7 @@ for (const version of VERSIONS) {
     after(() => site.close());
     afterEach(async () => {
       await assertConsistent([machine], site.lan);
-      await engine.docker('rm', '-f', 'web', 'db');
-      await engine.docker('network', 'rm', 'lan');
+      await clearEngine(engine);
       await assertNothingLeft(machine);
     });
 

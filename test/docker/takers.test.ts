@@ -11,7 +11,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { runIdle, runInside } from '../lab/container.ts';
+import { removeContainers, runIdle, runInside } from '../lab/container.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { Engine, type Version } from '../lab/engine.ts';
 import { Host } from '../lab/host.ts';
@@ -283,8 +283,8 @@ for (const version of VERSIONS) {
       }
 
       async clear(): Promise<void> {
-        await engine.docker('rm', '-f', this.#name, `${this.#name}-first`);
-        await engine.must('network', 'rm', this.#name);
+        await removeContainers(engine, this.#name, `${this.#name}-first`);
+        await engine.api('DELETE', `/networks/${this.#name}`);
       }
     }
 

@@ -14,7 +14,7 @@ export interface Attachment {
 }
 
 interface Inspected {
-  readonly State: { readonly Pid: number };
+  readonly State: { readonly Pid: number; readonly Running: boolean };
   readonly NetworkSettings: { readonly Networks: Readonly<Record<string, Attachment>> };
 }
 
@@ -61,6 +61,22 @@ export async function attachment(engine: Engine, container: string, network: str
 /** Without the docker command, which costs more than the answer. */
 function inspect(engine: Engine, container: string): Promise<Inspected> {
   return engine.inspect(`/containers/${container}/json`);
+}
+
+/** False also when there is none of that name, or no engine. */
+export function isRunning(engine: Engine, container: string): Promise<boolean> {
+  return inspect(engine, container).then(
+    ({ State }) => State.Running,
+    () => false,
+  );
+}
+
+/** As `docker rm -f`; those that are gone already are no fault. */
+export async function removeContainers(engine: Engine, ...containers: string[]): Promise<void> {
+  for (const container of containers)
+    await engine.api('DELETE', `/containers/${container}?force=1`).catch((error: unknown) => {
+      if (!/No such container/.test(String(error))) throw error;
+    });
 }
 
 /** Removes all containers, and all networks but the engine's own. */

@@ -323,7 +323,9 @@ function readLinks(): KernelLink[] {
 }
 
 function seeKernel(links: readonly KernelLink[]): string[] {
-  const routes = [...`${ip('route')}${ip('-6 route')}`.matchAll(/^(?:10\.9|fd09)\S* dev tsmh.* src /gm)];
+  const hasHost = links.some(({ ifname }) => ifname.startsWith('tsmh'));
+  const table = hasHost ? `${ip('route')}\n${ip('-6 route')}` : '';
+  const routes = [...table.matchAll(/^(?:10\.9|fd09)\S* dev tsmh.* src /gm)];
   return [
     ...links.flatMap(({ ifalias = '' }) => ALIASES[ifalias] ?? []),
     ...links.flatMap(({ ifalias, linkinfo }) =>

@@ -10,7 +10,7 @@ import { before, beforeEach, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PROBE_ALIAS } from '../../src/linknames.ts';
 import { Capture } from '../lab/capture.ts';
-import { assertPings, attachment, clearEngine, runIdle, runInside } from '../lab/container.ts';
+import { assertPings, attachment, clearEngine, removeContainers, runIdle, runInside } from '../lab/container.ts';
 import type { Engine } from '../lab/engine.ts';
 import { assertNothingLeft, lastOf } from '../lab/invariant.ts';
 import { Namespace } from '../lab/namespace.ts';
@@ -102,9 +102,6 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 1_000_000 }, () 
     const remove = async (...numbers: number[]) => {
       for (const number of numbers) await engine.api('DELETE', `/networks/net${number}`);
     };
-    const removeContainers = async (...containers: string[]) => {
-      for (const name of containers) await engine.api('DELETE', `/containers/${name}?force=1`);
-    };
 
     /** Addresses for which the daemon has sent all its probes, in the order of their numbers. */
     function probedThrice(capture: Capture): string[] {
@@ -128,7 +125,7 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 1_000_000 }, () 
       await assertPings(engine, 'pinger', `10.50.${number}.254`);
       const frame = (await capture.stop()).find(({ etherType }) => etherType === 0x0800);
       await neighbour.ip(`link delete trunk0.${stack[0]?.id}`);
-      await removeContainers('pinger');
+      await removeContainers(engine, 'pinger');
       return frame?.vlans ?? [];
     }
 
@@ -247,7 +244,7 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 1_000_000 }, () 
         for (const number of [1, 2]) await runIdle(engine, `c${number}`, `--net net${number}`);
         const { stdout } = await runInside(engine, 'c2', 'ip', 'link', 'show', 'eth0');
         assert.match(stdout, /eth0@if\d+:/);
-        await removeContainers('c1', 'c2');
+        await removeContainers(engine, 'c1', 'c2');
         await remove(1, 2);
         await onlyLinks('eth0', 'eth1', 'lo', 'up0');
       });
@@ -271,7 +268,7 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 1_000_000 }, () 
       );
       for (const name of ['c1', 'c2']) await runIdle(engine, name, '--net net1');
       await assertPings(engine, 'c1', (await attachment(engine, 'c2', 'net1')).IPAddress);
-      await removeContainers('c1', 'c2');
+      await removeContainers(engine, 'c1', 'c2');
       await remove(1);
       await onlyLinks('eth0', 'eth1', 'lo');
     });
@@ -370,7 +367,7 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 1_000_000 }, () 
       await assertPings(engine, 'c1', '10.50.1.2');
       const { code, stdout } = await host.run(['ping', '-c', '1', '-W', '10', '10.50.1.9']);
       assert.equal(code, 0, stdout);
-      await removeContainers('c1');
+      await removeContainers(engine, 'c1');
       await remove(1);
       await onlyLinks('eth0', 'eth1', 'lo');
     });
