@@ -62,7 +62,7 @@ export async function startDaemon(settings: Settings, log: Log): Promise<Daemon>
 async function openStore({ stateDirectory, cluster }: Settings, log: Log): Promise<Store> {
   if (cluster === null && isInCluster(stateDirectory))
     log.warn(
-      'STORE is local, and this host shared addresses in etcd: it does not see what others have, nor they what it gets; set STORE again, or say tsmacvlan store migrate --from etcd://… --to local',
+      'STORE is local, and this host shared addresses in etcd: it does not see what others have, nor they what it gets; set STORE again, or run tsmacvlan store migrate --from etcd://… --to local',
     );
   if (cluster === null) return openLocalStore(stateDirectory);
   const { openClusterStore } = await import('./store/etcd/store.ts');
@@ -223,7 +223,7 @@ async function startWithStore(given: Settings, plainLog: Log, store: Store, look
       todo: 'set SOCKET to /run/docker/plugins/NAME.sock',
     });
   recovery.catch((error: unknown) =>
-    log.error('recovery failed: every call is refused until the cause is mended', { error: String(error) }),
+    log.error('recovery failed: every call is refused until the cause is gone', { error: String(error) }),
   );
   listening.resolve();
   const listenAgain = async () => {

@@ -152,7 +152,7 @@ export class Interruptions<Endpoint extends OnInterruptedParent> {
     if (isSettled || this.#deaf.has(parentName)) return;
     this.#deaf.add(parentName);
     this.#parts.log.warn(
-      'no other host was heard since the parent has its carrier back: addresses are given out all the same, and asked for again 15 and 35 s after its return',
+      'no other host was heard since the parent has its carrier back: addresses are given out anyway, and checked again 15 and 35 s after its return',
       { parent: parentName },
     );
   }

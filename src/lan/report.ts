@@ -49,7 +49,7 @@ export function conflictReports({
       void ended(parent, address).catch(failed('the end of a conflict was not recorded', address));
     },
     onLost: (parent, count) =>
-      log.warn('more was said about addresses of running containers than could be read', { parent, count }),
+      log.warn('more frames about addresses of running containers came than could be read', { parent, count }),
   };
 }
 

@@ -108,7 +108,7 @@ function tellOfUnrecorded(log: Log, { id, parentName, macAddress, addresses }: F
     addresses: addresses.map(formatInterfaceAddress).join(' '),
   };
   if (other === undefined)
-    log.error('a container runs on a network that the backup does not know; remove it and make it again', interfaces);
+    log.error('a container runs on a network that the backup does not know; remove it and create it again', interfaces);
   else
     log.error(
       'two containers have one address; the second of them is not recorded: stop one of the two, and start it again',
