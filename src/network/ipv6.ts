@@ -100,7 +100,10 @@ export class IPv6Addresses {
   }
 
   /** Tells the server, unless there is none or the lease is over; answers what is recorded then. Its link is down. */
-  async release(network: Network, { macAddress, hostname, ipv6 }: Tenancy): Promise<TenancyIPv6 | undefined> {
+  async release(
+    network: Network,
+    { macAddress, hostname, ipv6 }: Pick<Tenancy, 'macAddress' | 'hostname' | 'ipv6'>,
+  ): Promise<TenancyIPv6 | undefined> {
     const segment = segmentOf(network);
     const dated = leaseIn(ipv6);
     if (dated === undefined || segment === null || endOf(dated) < this.#parts.now().getTime()) return ipv6;

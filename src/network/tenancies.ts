@@ -119,10 +119,18 @@ export class Tenancies {
     if (network.options.ipv6 === undefined) return [await this.lease(claim, network)];
     const key = tenancyKey(claim);
     const last = (await this.#parts.store.tenancies.get(key))?.ipv6;
-    const asking = this.#parts.ipv6.acquire({ ...claim, last }, network);
-    // A refusal of the server is told first.
+    const stop = new AbortController();
+    const limit = { ...claim.limit, signal: AbortSignal.any([claim.limit.signal, stop.signal]) };
+    const asking = this.#parts.ipv6.acquire({ ...claim, last, limit }, network);
     asking.catch(() => undefined);
-    const address = await this.lease(claim, network);
+    const address = await this.lease(claim, network).catch(async (error: unknown) => {
+      stop.abort(error);
+      // No record tells of it, so nobody would give it back later.
+      const given = await asking.catch(() => null);
+      if (given !== null && given.address !== last?.address)
+        await this.#parts.ipv6.release(network, { ...claim, ipv6: given });
+      throw error;
+    });
     const ipv6 = await asking;
     await this.#write(key, (known) => known && withIPv6(known, ipv6));
     return [address, addressIn(ipv6) ?? []].flat();

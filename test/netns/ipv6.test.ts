@@ -355,6 +355,32 @@ describe('IPv6 addresses of routers', { skip: outsideLab() || withoutDhcp(), tim
     for (const { ids } of begun) await call('NetworkDriver.DeleteEndpoint', ids);
   });
 
+  test('a router without a prefix does not keep the word of a slower one from being heard', async () => {
+    await forgetRouters();
+    const [quickMac, slowMac] = ['02:00:00:00:01:01', '02:00:00:00:01:02'];
+    const routers = await Namespace.create('routers');
+    await lan.plug(routers);
+    const [link] = await routers.show<{ ifindex: number }>('link show lan0');
+    const socket = inNamespace(routers.name, () => PacketSocket.open({ linkIndex: link?.ifindex ?? 0 }));
+    let asked = 0;
+    // The slower one has not heard the first solicitation.
+    const answering = setInterval(() => {
+      for (const { frame } of socket.receive()) {
+        if (frame[20] !== 58 || frame[54] !== 133) continue;
+        socket.send(advertisementFrame({ routerMac: quickMac, isManaged: true }));
+        if (++asked > 1) socket.send(advertisementFrame({ routerMac: slowMac, prefixes: [{ prefix: OLD }] }));
+      }
+    }, 5);
+    try {
+      const one = await start(await create(), MAC);
+      assert.equal(one.addressIPv6, madeOf(OLD, MAC));
+    } finally {
+      clearInterval(answering);
+      socket.close();
+      await routers.delete();
+    }
+  });
+
   test('without a router auto gives an IPv4 address alone and says so once, and slaac is refused', async () => {
     await forgetRouters();
     const [lenient, strict] = [await create({ ipv6: 'auto' }), await create()];

@@ -7,6 +7,7 @@ import { type Address, contains, formatAddress } from '../../address.ts';
 import { LatestMap } from '../../bounded.ts';
 import type { Clock } from '../../clock.ts';
 import type { Links } from '../../kernel/link.ts';
+import type { IPv6Method } from '../../model.ts';
 import { ROUTER_ADVERTISEMENTS } from '../frames/filter.ts';
 import { ALL_NODES_MAC } from '../frames/nd.ts';
 import { type RouterAdvertisement, decodeRouterAdvertisement, routerSolicitation } from '../frames/ra.ts';
@@ -33,6 +34,15 @@ interface RouterLan {
   foundAtMs: number;
   /** Until the routers have been asked. */
   asking: Promise<void> | undefined;
+}
+
+/** For whom. */
+interface Wanted {
+  readonly macAddress: string;
+  /** With `slaac` a router that leaves addresses to a DHCPv6 server has nothing for it. */
+  readonly method: IPv6Method;
+  /** The address that it had. */
+  readonly last: Address | null;
 }
 
 /** A LAN has one or two; who claims to be more of them does not fill our memory. */
@@ -62,23 +72,20 @@ export class Routers {
   }
 
   /**
-   * What they have for this MAC address; null where none has answered within a second. `last`: the address that it had. Throws
-   * the signal's reason when it has fired.
+   * What they have for this MAC address; null where none has answered within a second. Throws the signal's reason when it has
+   * fired.
    */
-  async advertised(
-    segment: DhcpSegment,
-    { macAddress, last }: { readonly macAddress: string; readonly last: Address | null },
-    signal: AbortSignal,
-  ): Promise<Advertised | null> {
+  async advertised(segment: DhcpSegment, wanted: Wanted, signal: AbortSignal): Promise<Advertised | null> {
     const { links, clock } = this.#parts;
     const parent = await links.known(segment.parentName);
     if (parent === undefined) return null;
-    const lan = this.#lanOn(segment.parentName, parent.index);
+    // Who needs a prefix waits for others than who does not.
+    const lan = this.#lanOn(`${wanted.method} ${segment.parentName}`, parent.index);
     if (clock.nowMs() - lan.foundAtMs > FRESH_MS)
-      lan.asking ??= this.#ask(lan, segment, macAddress, last).finally(() => (lan.asking = undefined));
+      lan.asking ??= this.#ask(lan, segment, wanted).finally(() => (lan.asking = undefined));
     await lan.asking;
     signal.throwIfAborted();
-    return this.#known(lan, last);
+    return this.#known(lan, wanted);
   }
 
   /** Nobody is heard any more. */
@@ -86,8 +93,8 @@ export class Routers {
     this.#ears.close();
   }
 
-  #lanOn(parentName: string, linkIndex: number): RouterLan {
-    const known = this.#lans.get(parentName);
+  #lanOn(key: string, linkIndex: number): RouterLan {
+    const known = this.#lans.get(key);
     if (known?.linkIndex === linkIndex) return known;
     const lan: RouterLan = {
       linkIndex,
@@ -96,18 +103,23 @@ export class Routers {
       foundAtMs: Number.NEGATIVE_INFINITY,
       asking: undefined,
     };
-    this.#lans.put(parentName, lan);
+    this.#lans.put(key, lan);
     return lan;
   }
 
   /** What was said to the last question goes before what is older: whoever said that may be gone. */
-  #known(lan: RouterLan, last: Address | null): Advertised | null {
+  #known(lan: RouterLan, { method, last }: Wanted): Advertised | null {
     const nowMs = this.#parts.clock.nowMs();
     const alive = this.#alive(lan);
     const answers = alive.filter(({ heardAtMs }) => heardAtMs >= lan.askedAtMs);
     const answered = advertisedIn(answers, nowMs, last);
-    if (answered.prefix !== null || answered.isManaged) return answered;
+    if (answered.prefix !== null || (answered.isManaged && method === 'auto')) return answered;
     return alive.length === 0 ? null : advertisedIn(alive, nowMs, last);
+  }
+
+  #hasAnswer(lan: RouterLan, method: IPv6Method): boolean {
+    const alive = this.#alive(lan);
+    return method === 'auto' ? alive.length > 0 : advertisedIn(alive, lan.askedAtMs, null).prefix !== null;
   }
 
   #alive({ heard }: RouterLan): HeardAdvertisement[] {
@@ -116,11 +128,12 @@ export class Routers {
   }
 
   /** Resolves when one of them has a prefix, or when the time is over. */
-  async #ask(lan: RouterLan, segment: DhcpSegment, macAddress: string, last: Address | null): Promise<void> {
+  async #ask(lan: RouterLan, segment: DhcpSegment, wanted: Wanted): Promise<void> {
     const { clock } = this.#parts;
+    const { macAddress, method, last } = wanted;
     lan.askedAtMs = clock.nowMs();
     const { promise, resolve } = Promise.withResolvers<void>();
-    const forMs = this.#alive(lan).length > 0 ? NEXT_ANSWER_MS : ROUTER_ANSWER_MS;
+    const forMs = this.#hasAnswer(lan, method) ? NEXT_ANSWER_MS : ROUTER_ANSWER_MS;
     const cancels = [clock.after(forMs, resolve)];
     let isBetterAwaited = false;
     const silence = this.#ears.listen(segment.parentName, {
@@ -130,7 +143,7 @@ export class Routers {
         lan.heard.put(formatAddress(advertisement.router), heard);
         const { prefix, isManaged } = advertisedIn([heard], heard.heardAtMs, null);
         if (prefix !== null && (last === null || contains(prefix, last))) return resolve();
-        if ((prefix === null && !isManaged) || isBetterAwaited) return;
+        if ((prefix === null && !(isManaged && method === 'auto')) || isBetterAwaited) return;
         isBetterAwaited = true;
         cancels.push(clock.after(BETTER_MS, resolve));
       },
@@ -140,7 +153,7 @@ export class Routers {
     await promise;
     silence();
     for (const cancel of cancels) cancel();
-    if (this.#known(lan, null)?.prefix) lan.foundAtMs = clock.nowMs();
+    if (this.#known(lan, { ...wanted, last: null })?.prefix) lan.foundAtMs = clock.nowMs();
   }
 
   async #solicit(segment: DhcpSegment, macAddress: string): Promise<void> {

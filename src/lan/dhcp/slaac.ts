@@ -32,10 +32,10 @@ export function advertisedIn(heard: readonly HeardAdvertisement[], nowMs: number
   const usable: { prefix: Prefix; router: Address }[] = [];
   for (const { advertisement, heardAtMs } of latest)
     for (const { prefix, isAutonomous, preferredSeconds } of advertisement.prefixes) {
-      if (prefix.length !== SLAAC_BITS || prefix.first === 0n || judged.has(prefix.first)) continue;
+      // RFC 4862 5.5.3 a: who leaves it to others to say whether hosts make addresses ends nothing.
+      if (!isAutonomous || prefix.length !== SLAAC_BITS || prefix.first === 0n || judged.has(prefix.first)) continue;
       judged.add(prefix.first);
-      const isPreferred = isRunning(preferredSeconds, heardAtMs, nowMs);
-      if (isAutonomous && isPreferred) usable.push({ prefix, router: advertisement.router });
+      if (isRunning(preferredSeconds, heardAtMs, nowMs)) usable.push({ prefix, router: advertisement.router });
     }
   const chosen = usable.find(({ prefix }) => last !== null && contains(prefix, last)) ?? usable[0];
   const isManaged = latest.some(({ advertisement }) => advertisement.isManaged);

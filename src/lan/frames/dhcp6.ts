@@ -13,7 +13,6 @@ import {
   linkLocalOfMac,
   macBytes,
 } from '../../address.ts';
-import { isUnspecified } from './arp.ts';
 import { isMulticast, multicastMac } from './nd.ts';
 import { decodeUdp6, encodeUdp6 } from './udp6.ts';
 
@@ -256,11 +255,16 @@ function decodeAddress({ code, value }: Option): Dhcp6Address[] {
   if (code !== OPTION.address || value.length < ADDRESS_BYTES) return [];
   const address = addressFromBytes(value.subarray(0, 16));
   const [preferredSeconds, validSeconds] = [value.readUInt32BE(16), value.readUInt32BE(20)];
-  if (isUnspecified(address) || isMulticast(address) || isLinkLocal(address) || address.value === 1n) return [];
+  if (isReserved(address) || isMulticast(address) || isLinkLocal(address)) return [];
   const inner = decodeOptions(value.subarray(ADDRESS_BYTES)) ?? [];
   return preferredSeconds > validSeconds || failureIn(inner) !== null
     ? []
     : [{ address, preferredSeconds, validSeconds }];
+}
+
+/** ::/8 (RFC 4291 2.4): the unspecified address, the loopback one, and those of IPv4, which engines take for such. */
+function isReserved({ value }: Address): boolean {
+  return value >> 120n === 0n;
 }
 
 function failureIn(options: readonly Option[]): Dhcp6Failure | null {

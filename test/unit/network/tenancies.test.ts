@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import type { RenewalContext } from '../../../src/lan/dhcp/renewal.ts';
 import type { Link } from '../../../src/kernel/link.ts';
-import type { Endpoint } from '../../../src/model.ts';
+import type { Endpoint, Tenancy, TenancyIPv6 } from '../../../src/model.ts';
 import { readNetworkOptions } from '../../../src/network/options.ts';
 import { type LeaseSource, Tenancies, type TenanciesParts } from '../../../src/network/tenancies.ts';
 import { leaseIn } from '../../../src/network/tenancyrecord.ts';
@@ -117,4 +117,47 @@ test('a container whose start failed has the same MAC address when it is tried a
   await start('e5');
   assert.notEqual(asked[0], asked[1]);
   assert.deepEqual(new Set(asked.slice(2)), new Set(asked.slice(0, 2)));
+});
+
+test('what a DHCPv6 server has given is given back where no DHCP server gives an address', async (t) => {
+  const store = await openStore(t);
+  const both = { ...network, options: readNetworkOptions({ parent: 'eth0', source: 'dhcp', ipv6: 'auto' }) };
+  await store.networks.insert(both);
+  const given: TenancyIPv6 = {
+    how: 'dhcp',
+    address: 'fd77:1::100/128',
+    server: '000300013c22fb000001',
+    leaseSeconds: 600,
+    t1Seconds: 150,
+    t2Seconds: 240,
+    obtainedAt: '2026-11-30T10:30:00.000Z',
+    state: 'bound',
+  };
+  const released: (string | undefined)[] = [];
+  const ipv6 = {
+    acquire: async () => given,
+    release: async (_: unknown, { macAddress, ipv6: back }: Tenancy) => {
+      released.push(`${macAddress} ${back?.address}`);
+    },
+  };
+  const dhcp: Partial<LeaseSource> = { acquire: async () => ({ kind: 'silent' }), timeout: 5 };
+  const tenancies = tenanciesOf({ store, dhcp, ipv6 });
+  const claim = {
+    parent: 'eth0',
+    owner: 'mac',
+    hostname: null,
+    endpointId: 'e2',
+    wish: null,
+    limit: callLimit(),
+  } as const;
+  await assert.rejects(
+    tenancies.leases({ ...claim, macAddress: '02:00:5e:10:00:bb' }, both),
+    /no DHCP server answered/,
+  );
+  assert.deepEqual(released, ['02:00:5e:10:00:bb fd77:1::100/128']);
+  // What its record tells of is kept for its next start.
+  await store.tenancies.replace(tenancy, { ...tenancy, ipv6: given });
+  const { macAddress } = tenancy;
+  await assert.rejects(tenancies.leases({ ...claim, macAddress }, both), /no DHCP server answered/);
+  assert.equal(released.length, 1);
 });

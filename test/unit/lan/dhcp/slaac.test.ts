@@ -62,6 +62,12 @@ test('a prefix that one router does not prefer any more is none for new addresse
   assert.equal(chosen([{ ...before, heardAtMs: 30 }, after]), `fd77:1::/64 of ${of(ONE)}`);
 });
 
+test('a router that does not want addresses of a prefix ends nothing that another one says of it', () => {
+  const one = heard({ routerMac: ONE, prefixes: [{ prefix: 'fd77:1::/64' }] }, 10);
+  const other = heard({ routerMac: TWO, prefixes: [{ prefix: 'fd77:1::/64', isAutonomous: false }] }, 20);
+  assert.equal(chosen([one, other]), `fd77:1::/64 of ${of(ONE)}`);
+});
+
 test('an advertisement counts as long as its router is one or its prefix is valid', () => {
   const router = heard({ lifetimeSeconds: 10 });
   assert.deepEqual([isAlive(router, 9999), isAlive(router, 10_000)], [true, false]);

@@ -117,7 +117,8 @@ test('times that make no sense, and what is no host address, are left out', opti
   assert.deepEqual(given({ t1Seconds: 241, t2Seconds: 0 }), ['fd77:1::100']);
   assert.deepEqual(given({ gives: [{ address: 'fd77:1::1', preferredSeconds: 601 }] }), []);
   assert.deepEqual(given({ gives: [{ address: 'fd77:1::1', status: 2 }] }), []);
-  for (const wrong of ['::', '::1', 'ff02::1', 'fe80::7']) assert.deepEqual(given({ gives: [{ address: wrong }] }), []);
+  for (const wrong of ['::', '::1', '::a4d:9', '64:ff9b::a4d:9', 'ff02::1', 'fe80::7'])
+    assert.deepEqual(given({ gives: [{ address: wrong }] }), []);
   assert.deepEqual(given({ associationId: 'ffffffff' }), [], 'it is of another interface');
   const many = Array.from({ length: 40 }, (_, number) => ({ address: `fd77:1::1:${number.toString(16)}` }));
   assert.equal(given({ gives: many })?.length, 16);
