@@ -52,12 +52,12 @@ const MOST_PARENTS = 1024;
 const SOLICIT_AT_MS = [0, 400];
 /** How long the first answer of a LAN is waited for. */
 export const ROUTER_ANSWER_MS = 1000;
-/** Where a router is known whose word counts still: routers of all kinds answer within half a second (RFC 4861 6.2.6), most at once. */
-const NEXT_ANSWER_MS = 250;
+/** Where a router is known whose word counts still: it answers within half a second (RFC 4861 6.2.6), most do at once. */
+const NEXT_ANSWER_MS = 600;
 /** After the word of one that has not what is hoped for: another one may have the prefix of the last address, or any at all. */
 const BETTER_MS = 100;
 /** Containers that start together ask once. */
-const FRESH_MS = 1000;
+const FRESH_MS = 500;
 
 /** The routers of all LANs of this host. */
 export class Routers {
