@@ -395,19 +395,52 @@ export const subnetMissing = (family: string) =>
 export const dhcpNeedsNull = (subnet: string) =>
   mistake(
     'DHCP_SUBNET',
-    `with -o source=dhcp the server of the LAN chooses the addresses, not the IPAM that has subnet ${subnet}; create the network with --ipam-driver null, without --subnet`,
+    `with -o source=dhcp the server of the LAN chooses the addresses, not the IPAM that has subnet ${subnet}; create the network with --ipam-driver null, without --subnet, or with --ipam-driver tsmacvlan and --ipam-opt source=dhcp`,
+  );
+
+export const dhcpPoolAlone = (subnet: string) =>
+  mistake(
+    'DHCP_POOL_ALONE',
+    `the addresses of subnet ${subnet} come from a DHCP server (--ipam-opt source=dhcp), and the network does not say so; add -o source=dhcp`,
+  );
+
+/** `option`: `--ip-range`, `--ipam-opt order=`. */
+export const dhcpPoolOption = (option: string) =>
+  mistake(
+    'DHCP_POOL_OPTION',
+    `with --ipam-opt source=dhcp the DHCP server chooses the addresses, and ${option} changes nothing of that; leave one of the two out`,
+  );
+
+export const dhcpPoolParent = () =>
+  mistake(
+    'DHCP_POOL_PARENT',
+    'option --ipam-opt source=dhcp does not say on which LAN the server is; add --ipam-opt parent= with the interface of -o parent=',
+  );
+
+export const dhcpPoolSwarm = () =>
+  mistake(
+    'DHCP_POOL_SWARM',
+    'option --ipam-opt source=dhcp needs the LAN, which a manager of a swarm may not be on; create a config-only network on each node, and the swarm network from it',
+  );
+
+/** `subnet`: of the network. */
+export const dhcpOutside = (server: string, given: string, subnet: string) =>
+  mistake(
+    'DHCP_OUTSIDE',
+    `the DHCP server ${server} gives ${given}, which is not in ${subnet}; create the network again with that subnet, or with --ipam-driver null`,
+  );
+
+/** `address`: what the server has for the MAC address. */
+export const dhcpMacLate = (server: string, address: string, macAddress: string) =>
+  mistake(
+    'DHCP_MAC_LATE',
+    `the DHCP server ${server} has ${address} for ${macAddress}, and Docker says a MAC address only when the address is chosen; add --ip ${address}, or create the network with --ipam-driver null`,
   );
 
 export const dhcpIPv6 = () =>
   mistake(
     'DHCP_IPV6',
     "with -o source=dhcp IPv6 addresses come from the LAN's router as well, not from Docker; leave --ipv6 out and add -o ipv6=auto",
-  );
-
-export const dhcpOption = (option: string) =>
-  mistake(
-    'DHCP_OPTION',
-    `option -o ${option} needs addresses of this host, which a network with -o source=dhcp does not have; leave one of the two out`,
   );
 
 export const releaseWithoutDhcp = () =>
@@ -459,7 +492,7 @@ export const dhcpRefused = (server: string, reason: string | null) =>
 export const dhcpOther = (server: string, given: string, wished: string) =>
   mistake(
     'DHCP_OTHER',
-    `the DHCP server ${server} gives ${given}, not ${wished}; free that address there, or give another one with the endpoint option ip=`,
+    `the DHCP server ${server} gives ${given}, not ${wished}; free that address there, or give another one (--ip, or the endpoint option ip= with --ipam-driver null)`,
   );
 
 /** `address`: the last of them. */

@@ -3,7 +3,7 @@
  * plain data, since watchers get it as JSON.
  */
 import type { Fields, Log } from './log.ts';
-import type { Conflict, Endpoint, Network } from './model.ts';
+import type { Conflict, Endpoint, Network, Tenancy } from './model.ts';
 
 /** Whose address it is; nulls where no container here has it. */
 interface Owner {
@@ -48,6 +48,22 @@ interface ParentNews {
   readonly parent: string;
 }
 
+/**
+ * A lease of a DHCP server. `lost`: see LeaseLoss, which `reason` says; `healed`: it was lost and is kept again. `refused`: a server
+ * took back what it had offered. `declined`: somebody on the LAN has what a server offered, and `reason` is his MAC address.
+ */
+interface LeaseNews extends Owner {
+  readonly what: 'lease';
+  readonly state: 'lost' | 'healed' | 'refused' | 'declined';
+  readonly parent: string;
+  /** Of the container, or of the host's own end. */
+  readonly macAddress: string;
+  /** Without prefix length; null where the server named none. */
+  readonly address: string | null;
+  readonly server: string | null;
+  readonly reason: string | null;
+}
+
 /** A line of the log. */
 interface LogNews {
   readonly what: 'warning' | 'error';
@@ -55,7 +71,7 @@ interface LogNews {
   readonly fields: Fields;
 }
 
-export type Happening = ConflictNews | EndpointNews | NetworkNews | ParentNews | LogNews;
+export type Happening = ConflictNews | EndpointNews | NetworkNews | ParentNews | LeaseNews | LogNews;
 
 /** `time`: ISO 8601. */
 export type ToldHappening = Happening & { readonly time: string };
@@ -157,6 +173,17 @@ function endpointState(before: Endpoint | null, after: Endpoint | null): Endpoin
   if (after?.state === 'joined' && before?.state !== 'joined') return 'started';
   if (before?.state === 'joined' && after?.state !== 'joined') return 'ended';
   return after?.lostAt !== undefined && before?.lostAt === undefined ? 'lost' : null;
+}
+
+/** Null for a change that is no news: leases are renewed all the time. */
+export function leaseNews(before: Tenancy | null, after: Tenancy | null): LeaseNews | null {
+  if (after === null) return null;
+  const [wasLost, isLost] = [before?.state === 'lost', after.state === 'lost'];
+  if (wasLost === isLost || (!isLost && after.state !== 'bound')) return null;
+  const { parent, macAddress, address, server, loss, endpointId, networkId } = after;
+  const [state, reason] = isLost ? (['lost', loss ?? null] as const) : (['healed', null] as const);
+  const bare = address.replace(/\/.*/, '');
+  return { what: 'lease', state, parent, macAddress, address: bare, server, reason, endpointId, networkId };
 }
 
 /** Null for a change that is neither a beginning nor an end. */

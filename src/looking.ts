@@ -3,11 +3,12 @@
  * around the rest by main.ts, and nothing of the rest depends on it.
  */
 import { formatInterfaceAddress, parseAddress } from './address.ts';
-import { conflictNews, endpointNews, Happenings, networkNews, overheard } from './happenings.ts';
+import { conflictNews, endpointNews, Happenings, leaseNews, networkNews, overheard } from './happenings.ts';
 import { type EndedCall, type Health, HealthWatch } from './health.ts';
 import { checkHook, Hook } from './hook.ts';
 import type { PoolUse } from './ipam/pooluse.ts';
 import type { Links } from './kernel/link.ts';
+import type { EndedExchange } from './lan/dhcp/dhcpclient.ts';
 import type { EndedProbe } from './lan/measured.ts';
 import type { Log } from './log.ts';
 import type { CountedPool, Metrics, Present } from './metrics.ts';
@@ -81,6 +82,7 @@ export class Looking {
       endpoints: (before, after) => {
         if (happenings.isHeard) tell(endpointNews(before, after, addressesOf(after ?? before)));
       },
+      tenancies: (before, after) => tell(leaseNews(before, after)),
       networks: (before, after) => {
         tell(networkNews(before, after));
         if (before === null || after === null) void this.#followParents();
@@ -141,6 +143,14 @@ export class Looking {
   /** The LAN was asked. */
   readonly noteProbe = (probe: EndedProbe): void => this.#metrics?.noteProbe(probe);
 
+  /** A DHCP server was spoken with. What becomes of a lease that is recorded its record tells. */
+  readonly noteExchange = (exchange: EndedExchange): void => {
+    this.#metrics?.noteExchange(exchange);
+    const { outcome, ...words } = exchange;
+    if (outcome !== 'refused' && outcome !== 'declined') return;
+    this.#happenings.tell({ what: 'lease', state: outcome, ...words, ...NOBODY });
+  };
+
   // --- what there is ------------------------------------------------------------------------------------------------
 
   #ownerOf({ kind, parent, address: text, ourMacAddress }: Conflict) {
@@ -167,17 +177,19 @@ export class Looking {
 
   async #present(): Promise<Present> {
     const [store, subjects] = [this.#store as Store, this.#subjects as Subjects];
-    const [networks, endpoints, conflicts, names, pools] = await Promise.all([
+    const [networks, endpoints, conflicts, names, tenancies, pools] = await Promise.all([
       store.networks.list(),
       store.endpoints.list(),
       store.conflicts.list(),
       store.names.list(),
+      store.tenancies.list(),
       this.#countedPools(store, subjects),
     ]);
     return {
       pools,
       endpoints,
       conflicts,
+      tenancies,
       parents: this.#parents?.states() ?? new Map(),
       filteredParents: subjects.filteredParents(),
       records: {
@@ -185,6 +197,7 @@ export class Looking {
         endpoints: endpoints.length,
         conflicts: conflicts.length,
         names: names.length,
+        tenancies: tenancies.length,
         pools: pools.length,
       },
       sharing: store.sharing?.() ?? null,

@@ -43,8 +43,11 @@ export interface Daemon {
   stop(): Promise<void>;
 }
 
-/** How often names that are unused are looked for. */
+/** How often names and MAC addresses that are unused are looked for. */
 const FORGET_MS = 3_600_000;
+
+/** A call that waits for a DHCP server needs so much beside. */
+const BESIDE_SERVER_MS = 2000;
 
 /** Listens at once; calls wait until what the host lost is rebuilt. Throws a sentence when it cannot start. */
 export async function startDaemon(settings: Settings, log: Log): Promise<Daemon> {
@@ -118,6 +121,12 @@ async function startWithStore(given: Settings, plainLog: Log, store: Store, look
     rememberDays: settings.remember,
     hostGateways: () => gatewaysOfHost(links),
     log,
+    server: {
+      patienceMs: settings.dhcpTimeout * 1000 + BESIDE_SERVER_MS,
+      learn: (parent, limit) => network.addressServer.learn(parent, limit),
+      lease: (wanted) => network.addressServer.lease(wanted),
+      returned: (address) => network.addressServer.returned(address),
+    },
     // Built below, over this one: the rooms do not know each other.
     endpoints: {
       isGone: (endpointId) => network.isGone(endpointId),
@@ -139,7 +148,13 @@ async function startWithStore(given: Settings, plainLog: Log, store: Store, look
     endpoints,
     links,
     lan: new EndpointLan(lan, guesses, settings, log),
-    dhcp: new DhcpClient({ links, lan, timeout: settings.dhcpTimeout, log }),
+    dhcp: new DhcpClient({
+      links,
+      lan,
+      timeout: settings.dhcpTimeout,
+      log,
+      onExchange: looking.noteExchange,
+    }),
     ipv6: new IPv6Addresses({
       source: new IPv6Client({ links, lan, timeout: settings.dhcpTimeout, log }),
       log,
@@ -163,7 +178,9 @@ async function startWithStore(given: Settings, plainLog: Log, store: Store, look
       startStandby();
     });
   // Not before the clock of a machine that has just booted is set.
-  const forgetting = setInterval(() => void ipam.forgetUnused().catch(() => undefined), FORGET_MS).unref();
+  const forgetting = setInterval(() => {
+    for (const room of [ipam, network]) void room.forgetUnused().catch(() => undefined);
+  }, FORGET_MS).unref();
   const server = new PluginServer({
     calls: createCalls({
       network,

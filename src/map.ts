@@ -24,6 +24,8 @@ interface MapRemarks {
   readonly remarksOf: (network: Network) => readonly NetworkRemark[];
   /** What is kept for containers that do not run, by network and name. */
   readonly keptFor: (networkId: string, name: string) => readonly string[];
+  /** By endpoint: what is left of its lease of a DHCP server, `for 3 hours more`. */
+  readonly leases: ReadonlyMap<string | null, string>;
 }
 
 /** Beside a parent whose network port delivers to the parent's MAC address only. */
@@ -36,7 +38,12 @@ export function drawMap(
   remarks: Partial<MapRemarks> = {},
 ): string {
   const { filtered = [], conflicts = [], hostsOf = ({ hostAddresses }) => hostAddresses } = remarks;
-  const { naming = new Naming(), keptFor = () => [], remarksOf = () => [] } = remarks;
+  const {
+    naming = new Naming(),
+    keptFor = () => [],
+    remarksOf = () => [],
+    leases = new Map<string | null, string>(),
+  } = remarks;
   const roots = new Map<string, Branch>();
   for (const network of networks) {
     const branch = parentBranch(roots, network, filtered.includes(network.parent.name) ? FILTERS : '');
@@ -44,7 +51,7 @@ export function drawMap(
     const running = inOrderOfAddress(containers, ({ addresses }) => addresses[0]);
     const stopped = naming.known.stopped.get(network.id) ?? [];
     const labels = [
-      ...running.map((endpoint) => endpointLabel(endpoint, conflicts, naming)),
+      ...running.map((endpoint) => endpointLabel(endpoint, conflicts, naming, leases.get(endpoint.id))),
       ...stopped.map((name) => stoppedLabel(naming.text(name), keptFor(network.id, name))),
     ];
     branch.children.push({
@@ -111,11 +118,17 @@ function stoppedLabel(name: string, kept: readonly string[]): string {
   return `${kept.join(' ') || 'no address'}  ${name}  (stopped)`;
 }
 
-function endpointLabel(endpoint: Endpoint, conflicts: readonly Conflict[], naming: Naming): string {
+function endpointLabel(
+  endpoint: Endpoint,
+  conflicts: readonly Conflict[],
+  naming: Naming,
+  lease: string | undefined,
+): string {
   const { id, addresses, macAddress, state, lostAt } = endpoint;
   const written = addresses.map(formatInterfaceAddress).join(' ') || 'no address';
   const remarks = [
     ...(state === 'created' ? ['not joined yet'] : []),
+    ...(lease === undefined ? [] : [`lease ${lease}`]),
     ...(lostAt === undefined ? [] : ['lost its interface with the parent: start the container again']),
     ...conflictsOf(endpoint, conflicts).map(describeConflict),
   ];

@@ -9,7 +9,7 @@ import Registry from 'prom-client/lib/registry.js';
 import { escapeControls, short } from './errors.ts';
 import type { ParentState, ToldHappening } from './happenings.ts';
 import type { EndedCall, Health, Sharing } from './health.ts';
-import { type Conflict, type Endpoint, TABLES, type TableName } from './model.ts';
+import { type Conflict, type Endpoint, TABLES, type TableName, type Tenancy } from './model.ts';
 import { VERSION } from './version.ts';
 
 /** One pool with what is used of it. */
@@ -38,6 +38,7 @@ export interface Present {
   readonly pools: readonly CountedPool[];
   readonly endpoints: readonly Pick<Endpoint, 'networkId' | 'state' | 'lostAt'>[];
   readonly conflicts: readonly Conflict[];
+  readonly tenancies: readonly Pick<Tenancy, 'networkId' | 'state'>[];
   readonly parents: ReadonlyMap<string, ParentState>;
   readonly filteredParents: readonly string[];
   /** How many records each table has, but for leases, of which the pools tell. */
@@ -52,6 +53,12 @@ export interface Present {
 
 const CALL_SECONDS = [0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 9];
 const PROBE_SECONDS = [0.005, 0.025, 0.1, 0.5, 0.75, 1, 2.5, 5, 7.5, 10];
+const EXCHANGES = ['given', 'renewed', 'released', 'declined', 'silent', 'refused', 'other', 'used', 'lost'] as const;
+/** Words with a DHCP server, as its client tells them. */
+interface CountedExchange {
+  readonly outcome: (typeof EXCHANGES)[number];
+}
+
 /** Who asks more often gets the same answer. */
 const FRESH_MS = 1000;
 const POOL_STATES = ['used', 'free', 'held', 'remembered', 'excluded'] as const;
@@ -88,6 +95,7 @@ export class Metrics {
   readonly #probes = this.#counter('probes_total', 'Questions to the LAN about addresses for containers', 'verdict');
   readonly #standby = this.#counter('standby_total', 'Addresses asked for, by whether they were ready', 'hit');
   readonly #probeSeconds = this.#histogram('probe_seconds', 'Time of such a question', PROBE_SECONDS, 'standby');
+  readonly #exchanges = this.#counter('dhcp_exchanges_total', 'What came of words with DHCP servers', 'outcome');
   readonly #conflicts = this.#counter('conflict_changes_total', 'Conflicts that began and ended', 'state', 'kind');
   readonly #endpoints = this.#counter(
     'endpoint_changes_total',
@@ -117,6 +125,7 @@ export class Metrics {
     );
     for (const [metric, values] of [
       [this.#probes, ['free', 'held', 'contended', 'failed'].map((verdict) => ({ verdict }))],
+      [this.#exchanges, EXCHANGES.map((outcome) => ({ outcome }))],
       [this.#hooks, ['ok', 'failed', 'dropped'].map((outcome) => ({ outcome }))],
       [this.#standby, ['yes', 'no'].map((hit) => ({ hit }))],
       [this.#log, ['warning', 'error'].map((level) => ({ level }))],
@@ -143,6 +152,11 @@ export class Metrics {
     this.#probeSeconds.observe({ standby: hit }, ms / 1000);
   }
 
+  /** Of a word with a DHCP server, once it is over. */
+  noteExchange({ outcome }: CountedExchange): void {
+    this.#exchanges.inc({ outcome });
+  }
+
   /** Of a run of the hook. */
   noteHook(outcome: 'ok' | 'failed' | 'dropped'): void {
     this.#hooks.inc({ outcome });
@@ -155,7 +169,7 @@ export class Metrics {
     else if (what === 'endpoint') this.#endpoints.inc({ state: happening.state });
     else if (what === 'parent')
       this.#parentChanges.inc({ parent: this.#parents.of(happening.parent), state: happening.state });
-    else if (what !== 'network') this.#log.inc({ level: what });
+    else if (what !== 'network' && what !== 'lease') this.#log.inc({ level: what });
   }
 
   /** In the text format of Prometheus, at most a second old. */
@@ -178,6 +192,7 @@ export class Metrics {
     return {
       pools: this.#gauge('pool_addresses', 'Addresses of a pool', 'network', 'realm', 'subnet', 'range', 'state'),
       endpoints: this.#gauge('endpoints', 'Containers on networks', 'network', 'state'),
+      tenancies: this.#gauge('dhcp_leases', 'MAC addresses with a lease of a DHCP server', 'network', 'state'),
       conflicts: this.#gauge('conflicts', 'Conflicts that last', 'parent', 'kind', 'by', 'container'),
       parents: this.#gauge('parent_state', '1 for the state that a parent interface is in', 'parent', 'state'),
       filtered: this.#gauge(
@@ -215,6 +230,7 @@ export class Metrics {
     }
     for (const { networkId, state, lostAt } of present.endpoints)
       gauges.endpoints.inc({ network: short(networkId), state: lostAt === undefined ? state : 'lost' });
+    for (const { networkId, state } of present.tenancies) gauges.tenancies.inc({ network: short(networkId), state });
     this.#fillParents(present);
     this.#fillConflicts(present);
     for (const table of TABLES)

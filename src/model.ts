@@ -301,6 +301,9 @@ export interface Conflict {
  */
 export type TenancyState = 'bound' | 'aside' | 'lost';
 
+/** Why a lease is not kept. `silent`: no server answered until its end. `refused`: a server said so, or gives only others. */
+export type LeaseLoss = 'silent' | 'refused';
+
 /** A route that came with a lease of a DHCP server; the gateway is null where the destination is on the LAN itself. */
 export interface LeasedRoute {
   /** `10.9.0.0/16` */
@@ -341,6 +344,8 @@ export interface Tenancy {
   /** What it has of the LAN's routers beside; absent for nothing. */
   readonly ipv6?: TenancyIPv6;
   readonly state: TenancyState;
+  /** Why it is `lost`; absent otherwise. */
+  readonly loss?: LeaseLoss;
   /** ISO 8601, of the last change of state. */
   readonly changedAt: string;
 }

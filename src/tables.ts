@@ -86,24 +86,44 @@ export function leaseRow(
     ENDPOINT: endpointId === null ? '-' : naming.id(endpointId),
     REALM: realm,
     SINCE: changedAt,
-    'ALSO USED BY': conflict === null ? '-' : `${holderOf(conflict)} (${times(conflict.count)})`,
+    'ALSO USED BY': conflict === null ? '-' : usedBy(conflict),
   };
 }
 
-/** An address of a DHCP server. `until`: ISO 8601, when its lease ends; null where it does not. */
-export function tenancyRow(tenancy: Tenancy & { readonly until: string | null }, naming: Naming): Row {
-  const { address, hostname, networkId, endpointId, server, obtainedAt, state } = tenancy;
+/** An address of a DHCP server. `until`: ISO 8601, when its lease ends; null where it does not. `conflict`: see leaseRow(). */
+export function tenancyRow(
+  tenancy: Tenancy & { readonly until: string | null },
+  conflict: Conflict | null,
+  naming: Naming,
+): Row {
+  const { address, owner, hostname, networkId, endpointId, parent, server, obtainedAt, until } = tenancy;
   return {
     ADDRESS: address.replace(/\/.*/, ''),
-    KIND: state === 'bound' ? 'dhcp' : `dhcp, ${state}`,
+    KIND: owner === 'host' ? 'host' : 'container',
     NAME: naming.text(naming.container(endpointId) ?? hostname ?? '-'),
     NETWORK: naming.network(networkId),
     ...naming.columns({ 'NETWORK ID': [networkId] }),
     ENDPOINT: endpointId === null ? '-' : naming.id(endpointId),
-    REALM: `server ${server}`,
+    REALM: parent,
     SINCE: obtainedAt,
-    'ALSO USED BY': '-',
+    'ALSO USED BY': conflict === null ? '-' : usedBy(conflict),
+    SOURCE: 'dhcp',
+    SERVER: server,
+    UNTIL: until ?? 'for ever',
+    STATE: stateOf(tenancy),
   };
+}
+
+/** `lost: silent`, with the reason why it is lost. */
+export function stateOf({ state, loss }: Pick<Tenancy, 'state' | 'loss'>): string {
+  return state === 'lost' && loss !== undefined ? `lost: ${loss}` : state;
+}
+
+/** Beside addresses of DHCP servers those of an IPAM driver have these columns too. */
+export const NOT_LEASED: Row = { SOURCE: 'ipam', SERVER: '-', UNTIL: '-', STATE: '-' };
+
+function usedBy(conflict: Conflict): string {
+  return `${holderOf(conflict)} (${times(conflict.count)})`;
 }
 
 /** Who names a reserved address with an engine that tells no names has it, perhaps rightly. */

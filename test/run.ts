@@ -127,10 +127,13 @@ const ALSO_NEEDED: Readonly<Record<string, readonly Download[]>> = {
   [join('netns', 'crash-points.test.ts')]: ['dhcp'],
   [join('netns', 'dhcp-servers.test.ts')]: ['dhcp'],
   [join('netns', 'dhcp-exchange.test.ts')]: ['dhcp'],
+  [join('netns', 'dhcp-losses.test.ts')]: ['dhcp'],
+  [join('netns', 'dhcp-ipam.test.ts')]: ['dhcp'],
   [join('netns', 'dhcp-renewals.test.ts')]: ['dhcp'],
   [join('netns', 'dhcp-lan.test.ts')]: ['dhcp'],
   [join('netns', 'dhcp.test.ts')]: ['dhcp'],
   [join('docker', 'dhcp.test.ts')]: ['dhcp'],
+  [join('docker', 'dhcp-ipam.test.ts')]: ['dhcp'],
 };
 
 /** Lines that a file prints for people to see although it passed, such as an engine that died of a fault of its own. */

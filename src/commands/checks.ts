@@ -12,7 +12,9 @@ import { SETTINGS } from '../settings.ts';
 import { VERSION } from '../version.ts';
 import { SERVICE_SETTINGS } from './daemon.ts';
 import { type Check, type Diagnosis, type Examined, type ExaminedState, failure, ok, warning } from './diagnosis.ts';
+import { remaining } from './leasewords.ts';
 import {
+  dhcpServerAnswers,
   gatewaysAnswer,
   nobodyHasAll,
   offersAreOutside,
@@ -126,6 +128,7 @@ export const NETWORK_CHECKS: readonly Check<Network>[] = [
   ipamOptionsAreHeard,
   portDelivers,
   gatewaysAnswer,
+  dhcpServerAnswers,
   rangeIsFree,
   hostIsReached,
   engineHasNetwork,
@@ -194,16 +197,38 @@ const publishesNothing: Check<Endpoint> = (endpoint, { naming }) => {
   );
 };
 
+/** Its lease is kept by a DHCP server. */
+const leaseIsKept: Check<Endpoint> = (endpoint, { records, naming }) => {
+  const tenancy = records.tenancies.find(({ endpointId }) => endpointId === endpoint.id);
+  if (tenancy === undefined) return null;
+  const { parent, address, server, loss } = tenancy;
+  const subject = nameOf(endpoint, naming);
+  if (tenancy.state !== 'lost') return ok(subject, `DHCP server ${server} leases it ${remaining(tenancy, Date.now())}`);
+  return loss === 'refused'
+    ? failure(subject, `the DHCP server gives ${address} to it no more`, 'start it again: it gets another address')
+    : failure(
+        subject,
+        `its lease is over, and no DHCP server answers`,
+        `tsmacvlan dhcp ${parent}; look at that server`,
+      );
+};
+
 /** In the order of what they say. */
 export const CONTAINER_CHECKS: readonly Check<Endpoint>[] = [
   engineHasEndpoint,
   linkIsAsRecorded,
+  leaseIsKept,
   isUncontested,
   publishesNothing,
 ];
 
 /** Those of which the records do not tell by themselves. */
-export const LINK_CHECKS: readonly Check<Endpoint>[] = [engineHasEndpoint, linkIsAsRecorded, publishesNothing];
+export const LINK_CHECKS: readonly Check<Endpoint>[] = [
+  engineHasEndpoint,
+  linkIsAsRecorded,
+  leaseIsKept,
+  publishesNothing,
+];
 
 // --- the host ----------------------------------------------------------------------------------------------------
 

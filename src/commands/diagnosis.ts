@@ -54,9 +54,12 @@ export interface LanAnswers {
   readonly who: (parent: string, address: string) => Promise<HeardAnswers | string>;
   /** The MAC address of a device that answers for every address of a subnet; null where there is none. */
   readonly proxy: (parent: string, subnet: string) => Promise<string | null>;
-  /** What DHCP servers offer there; nothing where they cannot be asked. */
-  readonly offers: (parent: string) => Promise<readonly DhcpOffer[]>;
+  /** What DHCP servers offer there; nothing where they cannot be asked. Those that ping an address first need patience. */
+  readonly offers: (parent: string, patience?: OfferPatience) => Promise<readonly DhcpOffer[]>;
 }
+
+/** How long offers are waited for. */
+export type OfferPatience = 'patient' | 'hasty';
 
 /** Where the records are. */
 export interface ExaminedState {

@@ -35,6 +35,7 @@ import {
   type ExaminedState,
   hasGateway,
   type LanAnswers,
+  type OfferPatience,
 } from './diagnosis.ts';
 import { suggestNetwork } from './firstnetwork.ts';
 import { EMPTY, namingOf, readInventory } from './docker.ts';
@@ -46,8 +47,8 @@ const FOUND = 3;
 
 /** Between two looks that have to agree on what is wrong: what an engine does at this moment is no trouble. */
 const AGREE_MS = 500;
-/** DHCP servers answer within it, unless they ping the address first: `tsmacvlan dhcp` waits for those. */
-const OFFERS_MS = 1000;
+/** DHCP servers answer within the first, unless they ping the address: those of a network that lives by them are waited for. */
+const OFFERS_MS = { hasty: 1000, patient: 4000 };
 /** Gateways that are asked before it is known which are meant. */
 const MOST_AHEAD = 8;
 
@@ -68,14 +69,18 @@ interface ThisHost {
   readonly links: Links;
   readonly survey: Survey;
   /** One question to DHCP servers for both looks: they offer another address to each. */
-  readonly offers: (parent: string) => Promise<readonly DhcpOffer[]>;
+  readonly offers: (parent: string, patience: OfferPatience) => Promise<readonly DhcpOffer[]>;
 }
 
 async function onThisHost<T>(act: (host: ThisHost) => Promise<T>): Promise<T> {
   const links = Links.open();
   const survey = new Survey(links);
   try {
-    return await act({ links, survey, offers: once((parent) => survey.offers(parent, OFFERS_MS).catch(() => [])) });
+    return await act({
+      links,
+      survey,
+      offers: once((parent, patience: OfferPatience) => survey.offers(parent, OFFERS_MS[patience]).catch(() => [])),
+    });
   } finally {
     await survey.close();
     links.close();
@@ -331,7 +336,7 @@ function askOnce({ survey, offers }: ThisHost, networks: readonly Network[]): La
       const subnet = parsePrefix(text);
       return subnet === undefined || isAlone(parent) ? null : survey.proxy(parent, subnet).catch(() => null);
     }),
-    offers: async (parent) => (isAlone(parent) ? [] : offers(parent)),
+    offers: async (parent, patience = 'hasty') => (isAlone(parent) ? [] : offers(parent, patience)),
   };
 }
 

@@ -10,7 +10,7 @@ import {
 } from '../address.ts';
 import { conflictsOf } from '../contested.ts';
 import { excludedBy, layoutOf, reservedMeaning } from '../ipam/pool.ts';
-import type { Conflict, Endpoint, Lease, Network, Pool, Records, Remembered } from '../model.ts';
+import type { Conflict, Endpoint, Lease, Network, Pool, Records, Remembered, Tenancy } from '../model.ts';
 import { realmOf } from '../store/store.ts';
 
 /** An address of this host on one of its links. */
@@ -22,7 +22,7 @@ export interface HostAddress {
 
 /**
  * `leased`: given out, and its container is starting or has just ended. `gateway`, `auxiliary` and `host`: as leases have it.
- * `reserved` and `remembered`: for a container that is not there. `unusable`: the network or the broadcast address.
+ * `reserved` and `remembered`: for a container that is not there, and `aside`: the same of a DHCP server. `unusable`: the network or the broadcast address.
  */
 export type AnswerKind =
   | 'container'
@@ -33,6 +33,7 @@ export type AnswerKind =
   | 'stranger'
   | 'reserved'
   | 'remembered'
+  | 'aside'
   | 'unusable'
   | 'excluded'
   | 'free'
@@ -52,6 +53,8 @@ export interface WhoAnswer {
   readonly network: Network | null;
   /** The pool that has the address; null with another IPAM driver. */
   readonly pool: Pool | null;
+  /** What a DHCP server gave; null where none did. */
+  readonly tenancy: Tenancy | null;
   /** Where the LAN of the address is; null without. */
   readonly parent: string | null;
   /** ISO 8601: of a container since it started, of what is kept since it was used last, of a stranger since he was first seen. */
@@ -69,6 +72,7 @@ const NOTHING: Omit<WhoAnswer, 'kind'> = {
   endpointId: null,
   network: null,
   pool: null,
+  tenancy: null,
   parent: null,
   since: null,
   conflicts: [],
@@ -78,7 +82,7 @@ const NOTHING: Omit<WhoAnswer, 'kind'> = {
 /** Of an address in each network whose subnets have it; where none has, what else is known of it. */
 export function findAddress(records: Records, address: Address, hosts: readonly HostAddress[]): WhoAnswer[] {
   const found = records.networks
-    .filter(({ subnets }) => subnets.some(({ subnet }) => isIn(subnet, address)))
+    .filter(({ id, subnets }) => subnets.some(({ subnet }) => isIn(subnet, address)) || isLeased(records, id, address))
     .map((network) => findInNetwork(records, network, address, hosts));
   return found.length > 0 ? found.filter((one) => !isSaidBetter(one, found)) : [findOutside(records, address, hosts)];
 }
@@ -88,6 +92,14 @@ function isSaidBetter({ kind, endpointId, parent, remark }: WhoAnswer, all: read
   if (kind === 'leased') return all.some((one) => one.kind === 'container' && one.endpointId === endpointId);
   const isOther = kind === 'free' && remark !== null;
   return isOther && all.some((one) => one.kind === 'free' && one.remark === null && one.parent === parent);
+}
+
+function isLeased({ tenancies }: Records, networkId: string, address: Address): boolean {
+  return tenancies.some((one) => one.networkId === networkId && bareOf(one) === formatAddress(address));
+}
+
+function bareOf({ address }: Tenancy): string {
+  return address.replace(/\/.*/, '');
 }
 
 function isIn(subnet: string, address: Address): boolean {
@@ -101,7 +113,8 @@ function findInNetwork(records: Records, network: Network, address: Address, hos
   const parent = network.parent.recipe === 'isolated' ? null : network.parent.name;
   const pool = pools.find((one) => one.networkId === network.id && isIn(one.subnet, address)) ?? null;
   const conflicts = conflictsAt(records, text, parent);
-  const common = { ...NOTHING, address: text, network, pool, parent, conflicts };
+  const tenancy = records.tenancies.find((one) => one.networkId === network.id && bareOf(one) === text) ?? null;
+  const common = { ...NOTHING, address: text, network, pool, tenancy, parent, conflicts };
   const endpoint = endpoints.find(
     ({ networkId, state, addresses }) =>
       networkId === network.id && state !== 'deleting' && addresses.some((one) => isSameAddress(one, address)),
@@ -109,6 +122,7 @@ function findInNetwork(records: Records, network: Network, address: Address, hos
   const lease = pool === null ? undefined : leases.find((one) => one.realm === realmOf(pool) && one.address === text);
   if (endpoint !== undefined) return { ...common, ...ofEndpoint(endpoint, lease) };
   if (lease !== undefined && pool !== null) return { ...common, ...ofLease(records, lease, hosts) };
+  if (tenancy?.state === 'aside') return { ...common, ...ofTenancy(tenancy) };
   return { ...common, ...unleased(records, pool, address, hosts, conflicts) };
 }
 
@@ -171,6 +185,10 @@ function ofStranger({ macAddress, firstSeenAt }: Conflict) {
   return { kind: 'stranger' as const, macAddress, since: firstSeenAt };
 }
 
+function ofTenancy({ hostname, macAddress, changedAt }: Tenancy) {
+  return { kind: 'aside' as const, name: hostname, macAddress, since: changedAt };
+}
+
 function ofKept({ name, macAddress, isReserved, usedAt }: Remembered) {
   return { kind: isReserved ? ('reserved' as const) : ('remembered' as const), name, macAddress, since: usedAt };
 }
@@ -213,6 +231,7 @@ export function findMac(records: Records, macAddress: string, hosts: readonly Ho
       remark: one.kind === 'mac' ? 'it has the MAC address of a container' : null,
     })),
     ...(running.length > 0 ? [] : kept.map((one) => findKept(records, one))),
+    ...records.tenancies.filter((one) => one.macAddress === macAddress).flatMap((one) => findTenancy(records, one)),
   ];
 }
 
@@ -249,6 +268,14 @@ function findKept({ networks, pools }: Records, one: Remembered): WhoAnswer {
   };
 }
 
+/** One that is put aside; what runs is found as a container. */
+function findTenancy({ networks }: Records, tenancy: Tenancy): WhoAnswer[] {
+  if (tenancy.state !== 'aside') return [];
+  const network = networks.find(({ id }) => id === tenancy.networkId) ?? null;
+  const { parent } = tenancy;
+  return [{ ...NOTHING, ...ofTenancy(tenancy), address: bareOf(tenancy), network, tenancy, parent }];
+}
+
 /** What Docker says of a container. */
 export interface NamedContainer {
   readonly name: string;
@@ -276,7 +303,10 @@ export function findName(records: Records, typed: string, docker: readonly Named
   const has = (one: WhoAnswer) =>
     found.some(({ address, pool }) => address === one.address && pool?.id === one.pool?.id);
   const kept = names.filter(({ name }) => wanted.has(name)).map((one) => findKept(records, one));
-  const all = [...found, ...kept.filter((one) => !has(one))];
+  const aside = records.tenancies
+    .filter(({ hostname }) => hostname === typed)
+    .flatMap((one) => findTenancy(records, one));
+  const all = [...found, ...kept.filter((one) => !has(one)), ...aside];
   const stopped = docker.flatMap(({ name, stoppedIn }) =>
     networks
       .filter(({ id }) => stoppedIn.includes(id) && !all.some((one) => one.network?.id === id))

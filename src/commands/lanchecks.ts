@@ -107,7 +107,8 @@ export const gatewaysAnswer: Check<Network> = async (network, { lan, naming, fil
 };
 
 /** Who is in the host's neighbour table with an address that containers may get, and still answers. */
-export const rangeIsFree: Check<Network> = async ({ id, parent }, { records, links, naming, lan }) => {
+export const rangeIsFree: Check<Network> = async ({ id, parent, options }, { records, links, naming, lan }) => {
+  if (options.source === 'dhcp') return null;
   const pools = records.pools.filter(({ networkId }) => networkId === id);
   const taken = new Set(records.leases.map(({ address }) => address));
   const strangers = (links.get(parent.name)?.neighbours ?? [])
@@ -144,7 +145,8 @@ export const nobodyHasAll: Check<Network> = async ({ id, parent, subnets }, { na
 };
 
 /** A DHCP server that gives to others what containers get: the address that it would give next says so. */
-export const offersAreOutside: Check<Network> = async ({ id, parent }, { records, naming, lan }) => {
+export const offersAreOutside: Check<Network> = async ({ id, parent, options }, { records, naming, lan }) => {
+  if (options.source === 'dhcp') return null;
   const pools = records.pools.filter(({ networkId, subnet }) => networkId === id && !subnet.includes(':'));
   if (parent.recipe === 'isolated' || pools.length === 0) return null;
   const offers = await lan.offers(parent.name);
@@ -159,4 +161,15 @@ export const offersAreOutside: Check<Network> = async ({ id, parent }, { records
     `${servers.join(', ')}, which containers may get as well`,
     'create the network again with an --ip-range outside of what the server gives out, or make its range smaller',
   );
+};
+
+/** Of a network that lives by it. What is alone on its parent (mode passthru) asks nobody. */
+export const dhcpServerAnswers: Check<Network> = async ({ id, parent, options }, { naming, lan }) => {
+  if (options.source !== 'dhcp' || options.mode === 'passthru') return null;
+  const subject = naming.network(id);
+  const offers = await lan.offers(parent.name, 'patient');
+  const servers = offers.map(({ server }) => `${formatAddress(server.address)} (${server.macAddress})`);
+  if (servers.length > 0) return ok(subject, `DHCP server ${servers.join(', ')} answers on ${parent.name}`);
+  const todo = 'look at the server, and whether it has addresses left; no container starts without it';
+  return failure(subject, `no DHCP server answers on ${parent.name}`, todo);
 };

@@ -4,7 +4,6 @@ import { type Address, contains, formatAddress, inOrderOfAddress, parseAddress, 
 import { conflictsOf } from '../contested.ts';
 import * as errors from '../errors.ts';
 import { keptOf } from '../ipam/kept.ts';
-import { NEVER_ENDS_SECONDS } from '../lan/frames/dhcp.ts';
 import type { Conflict, Endpoint, Lease, Network, Tenancy } from '../model.ts';
 import { drawMap } from '../map.ts';
 import type { Naming } from '../naming.ts';
@@ -17,6 +16,7 @@ import {
   endpointRow,
   keptRow,
   leaseRow,
+  NOT_LEASED,
   networkRow,
   print,
   printJson,
@@ -25,13 +25,14 @@ import {
 } from '../tables.ts';
 import type { Options } from './command.ts';
 import { withNaming } from './docker.ts';
+import { leaseEnd, remaining } from './leasewords.ts';
 import { readRecords } from './records.ts';
 
 type Form = Pick<Options, 'json' | 'no-trunc'>;
 
 /** `map` */
 export async function map(options: Form): Promise<void> {
-  const seen = readRecords('networks', 'endpoints', 'conflicts', 'names', 'pools');
+  const seen = readRecords('networks', 'endpoints', 'conflicts', 'names', 'pools', 'tenancies');
   const [[{ networks: known, endpoints: all, filteredParents, ...records }, naming], remarksOf] = await Promise.all([
     withNaming(seen, options),
     remarksHere(),
@@ -43,8 +44,14 @@ export async function map(options: Form): Promise<void> {
       name: naming.nameOf(network.id),
       remarks: remarksOf(network),
     }));
-    return printJson({ networks: named, endpoints: all.map(endpointIn(naming)), conflicts: lasting, filteredParents });
+    const leaseOf = ({ id }: Endpoint) => {
+      const tenancy = records.tenancies.find(({ endpointId }) => endpointId === id);
+      return tenancy && { server: tenancy.server, until: leaseEnd(tenancy), state: tenancy.state, loss: tenancy.loss };
+    };
+    const shown = all.map((endpoint) => ({ ...endpointIn(naming)(endpoint), lease: leaseOf(endpoint) ?? null }));
+    return printJson({ networks: named, endpoints: shown, conflicts: lasting, filteredParents });
   }
+  const leases = new Map(records.tenancies.map((one) => [one.endpointId, remaining(one, Date.now())]));
   const keptFor = (networkId: string, name: string) => {
     const poolIds = records.pools.filter((pool) => pool.networkId === networkId).map(({ id }) => id);
     return records.names
@@ -52,8 +59,15 @@ export async function map(options: Form): Promise<void> {
       .map(({ address }) => address);
   };
   print(
-    drawMap(known, all, { filtered: filteredParents, conflicts: lasting, hostsOf, naming, keptFor, remarksOf }) ||
-      'no networks\n',
+    drawMap(known, all, {
+      filtered: filteredParents,
+      conflicts: lasting,
+      hostsOf,
+      naming,
+      keptFor,
+      remarksOf,
+      leases,
+    }) || 'no networks\n',
   );
 }
 
@@ -135,9 +149,10 @@ export async function leases(options: Form): Promise<void> {
   const [seen, naming] = await withNaming(records, options);
   const poolsById = new Map(seen.pools.map((pool) => [pool.id, pool]));
   const endpointsById = new Map(seen.endpoints.map((endpoint) => [endpoint.id, endpoint]));
-  const conflictOf = ({ endpointId, address }: Lease): Conflict | null => {
+  const bare = (address: string) => address.replace(/\/.*/, '');
+  const conflictOf = ({ endpointId, address }: Pick<Lease, 'endpointId' | 'address'>): Conflict | null => {
     const endpoint = endpointsById.get(endpointId ?? '');
-    return (endpoint && conflictsOf(endpoint, seen.conflicts).find((one) => one.address === address)) ?? null;
+    return (endpoint && conflictsOf(endpoint, seen.conflicts).find((one) => one.address === bare(address))) ?? null;
   };
   const networksIn = (named: Naming, poolIds: readonly string[]) => {
     const networkIds = poolIds.flatMap((id) => poolsById.get(id)?.networkId ?? []);
@@ -153,29 +168,31 @@ export async function leases(options: Form): Promise<void> {
     conflict: conflictOf(lease),
   }));
   const idle = kept.idle.map(({ poolId, ...one }) => ({ ...one, ...networksIn(naming, [poolId]) }));
-  const leased = seen.tenancies.map((tenancy) => tenancyIn(tenancy, naming));
-  const all = inOrderOfAddress([...written, ...idle, ...leased], ({ address }) =>
-    parseAddress(address.replace(/\/.*/, '')),
+  const leased = seen.tenancies.map((one) => ({ ...tenancyIn(one, naming), conflict: conflictOf(one) }));
+  // With our IPAM it is a lease of both.
+  const isTold = ({ kind, address, networkIds }: (typeof written)[number]) =>
+    kind === 'container' && leased.some((one) => networkIds.includes(one.networkId) && bare(one.address) === address);
+  const all = inOrderOfAddress([...written.filter((one) => !isTold(one)), ...idle, ...leased], ({ address }) =>
+    parseAddress(bare(address)),
   );
   if (options.json) return printJson(all);
+  const beside = leased.length === 0 ? {} : NOT_LEASED;
   const rows = all.map((one) => {
-    if ('source' in one) return tenancyRow(one, naming);
+    if ('source' in one) return tenancyRow(one, one.conflict, naming);
     return 'endpointId' in one
-      ? leaseRow(one, one.reservedFor, one.conflict, one.networkIds, naming)
-      : keptRow(one, one.networkIds, naming);
+      ? { ...leaseRow(one, one.reservedFor, one.conflict, one.networkIds, naming), ...beside }
+      : { ...keptRow(one, one.networkIds, naming), ...beside };
   });
   print(table(rows));
 }
 
 /** A lease of a DHCP server, and when it ends: null where it does not. */
 function tenancyIn(tenancy: Tenancy, naming: Naming) {
-  const { leaseSeconds, obtainedAt, endpointId, networkId } = tenancy;
-  const isEndless = leaseSeconds === NEVER_ENDS_SECONDS;
-  const endsMs = Date.parse(obtainedAt) + leaseSeconds * 1000;
+  const { endpointId, networkId } = tenancy;
   return {
     source: 'dhcp' as const,
     ...tenancy,
-    until: isEndless ? null : new Date(endsMs).toISOString(),
+    until: leaseEnd(tenancy),
     container: naming.known.containers.get(endpointId ?? '') ?? null,
     networkIds: [networkId],
     networkNames: [naming.nameOf(networkId)],

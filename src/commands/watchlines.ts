@@ -57,10 +57,33 @@ function wordsOf(happening: Happening, naming: Naming): [heading: string, words:
       const { networkId, parent, state, subnets } = happening;
       return ['network', `${naming.network(networkId)} is ${state}: ${subnets.join(' ') || 'no subnet'} on ${parent}`];
     }
+    case 'lease':
+      return ['lease', leaseWords(happening, naming)];
     case 'parent':
       return ['parent', `${happening.parent} ${PARENT_STATES[happening.state]}`];
     default:
       return [happening.what, [happening.message, ...Object.entries(happening.fields).map(pair)].join(' ')];
+  }
+}
+
+const LOSSES: Readonly<Record<string, string>> = {
+  silent: 'no DHCP server has answered until its end',
+  refused: 'the DHCP server gives it no more',
+};
+
+function leaseWords(lease: Extract<Happening, { what: 'lease' }>, naming: Naming): string {
+  const { state, endpointId, macAddress, parent, server, reason } = lease;
+  const who = naming.container(endpointId) ?? (endpointId === null ? macAddress : `endpoint ${naming.id(endpointId)}`);
+  const address = lease.address ?? 'an address';
+  switch (state) {
+    case 'lost':
+      return `${who}: the lease of ${address} on ${parent} is lost: ${LOSSES[reason ?? ''] ?? 'nobody keeps it'}`;
+    case 'healed':
+      return `${who}: DHCP server ${server} gives ${address} on ${parent} again`;
+    case 'declined':
+      return `${who}: ${address} of DHCP server ${server} is declined, since ${reason} on ${parent} has it`;
+    case 'refused':
+      return `${who}: DHCP server ${server} on ${parent} takes back ${address}${reason === null ? '' : ` (${JSON.stringify(reason)})`}`;
   }
 }
 

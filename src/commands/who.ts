@@ -22,6 +22,7 @@ import {
   type NamedContainer,
   readWhom,
 } from './findings.ts';
+import { duration, remaining } from './leasewords.ts';
 import { type PoolUses, readPoolUses } from './pooluses.ts';
 import { readRecords } from './records.ts';
 import { vendorOf } from './vendor.ts';
@@ -178,6 +179,7 @@ function title(finding: WhoAnswer, naming: Naming): string {
     stranger: 'is used by somebody else on the LAN',
     reserved: `is reserved for ${name}, which does not run`,
     remembered: `is remembered for ${name}, which does not run`,
+    aside: `is kept for ${name ?? 'a container'}, which does not run: its DHCP server gave it to its MAC address`,
     unusable: `is the ${remark}`,
     excluded: `is excluded by --ipam-opt exclude=${remark}`,
     free: `is free${remark === null ? '' : ` (${remark})`}`,
@@ -193,12 +195,15 @@ function nameIn({ name, endpointId }: WhoAnswer, naming: Naming): string | null 
   return naming.container(endpointId) ?? (name === null ? null : naming.text(name));
 }
 
-function placeRows({ kind, network, parent, macAddress, endpointId }: WhoAnswer, naming: Naming): [string, string][] {
+function placeRows(finding: WhoAnswer, naming: Naming): [string, string][] {
+  const { kind, network, parent, macAddress, endpointId, tenancy } = finding;
   const rows: [string, string | null][] = [
     ['network', network && networkInWords(network, naming)],
     ['parent', network === null ? parent : parentInWords(network)],
     ['MAC address', macAddress && (kind === 'container' ? macAddress : macInWords(macAddress))],
     ['endpoint', endpointId && naming.id(endpointId)],
+    ['DHCP server', tenancy && tenancy.server],
+    ['lease', tenancy && remaining(tenancy, Date.now())],
   ];
   return rows.filter((row): row is [string, string] => row[1] !== null);
 }
@@ -220,7 +225,7 @@ function macInWords(macAddress: string): string {
 }
 
 function timeRows({ since, kind, conflicts }: WhoAnswer): [string, string][] {
-  const heading = kind === 'reserved' || kind === 'remembered' ? 'last used' : 'since';
+  const heading = ['reserved', 'remembered', 'aside'].includes(kind) ? 'last used' : 'since';
   const rows: [string, string][] = since === null ? [] : [[heading, `${since} (${ago(since)} ago)`]];
   return [...rows, ...conflicts.map((one): [string, string] => ['conflict', conflictInWords(one)])];
 }
@@ -246,19 +251,9 @@ function nextRow({ kind, pool }: WhoAnswer, uses: PoolUses): [string, string][] 
   return [['next', use.next === null ? 'none: nothing is left in the range' : `${use.next} is given to who asks next`]];
 }
 
-const UNITS = [
-  ['day', 86_400_000],
-  ['hour', 3_600_000],
-  ['minute', 60_000],
-  ['second', 1000],
-] as const;
-
 /** `3 minutes`; a clock that was set back makes it 0 seconds. */
 function ago(iso: string): string {
-  const ms = Math.max(0, Date.now() - Date.parse(iso));
-  const [word, unit] = UNITS.find(([, one]) => ms >= one) ?? (['second', 1000] as const);
-  const count = Math.floor(ms / unit);
-  return `${count} ${word}${count === 1 ? '' : 's'}`;
+  return duration(Date.now() - Date.parse(iso));
 }
 
 // --- as data -----------------------------------------------------------------------------------------------------

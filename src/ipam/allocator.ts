@@ -17,6 +17,7 @@ import {
   isBeingCreated,
   isGlobal,
   isSearched,
+  isServed,
   known,
   type Layout,
   layoutOf,
@@ -27,6 +28,7 @@ import { type PoolUse, poolUse } from './pooluse.ts';
 import type { Realm } from './realm.ts';
 import type { Recalls } from './recalls.ts';
 import type { Releases } from './releases.ts';
+import type { ServedPools } from './served.ts';
 import { rangeRefusal } from './exhausted.ts';
 import { Search } from './search.ts';
 import type { Standby } from './standby.ts';
@@ -42,6 +44,7 @@ interface Parts {
   readonly recalls: Recalls;
   readonly standby: Standby;
   readonly nearby: Nearby;
+  readonly served: ServedPools;
   /** Of the host's default routes. */
   readonly hostGateways?: () => Promise<readonly Address[]>;
 }
@@ -70,11 +73,12 @@ export class Allocator {
   readonly #recalls: Recalls;
   readonly #standby: Standby;
   readonly #nearby: Nearby;
+  readonly #served: ServedPools;
   readonly #hostGateways: () => Promise<readonly Address[]>;
   /** By pool id, the last address tried or given out, where sequential order goes on; before the first its pool's record has it. */
   readonly #lastGiven = new Map<string, bigint>();
 
-  constructor({ store, leases, ages, clock, offers, releases, recalls, standby, nearby, hostGateways }: Parts) {
+  constructor({ store, leases, ages, clock, offers, releases, recalls, standby, nearby, served, hostGateways }: Parts) {
     this.#store = store;
     this.#leases = leases;
     this.#ages = ages;
@@ -84,6 +88,7 @@ export class Allocator {
     this.#recalls = recalls;
     this.#standby = standby;
     this.#nearby = nearby;
+    this.#served = served;
     this.#hostGateways = hostGateways ?? (async () => []);
   }
 
@@ -99,6 +104,8 @@ export class Allocator {
     if (address !== null) return this.#name(pool, address, this.#kindOf(pool, isGateway), container, limit);
     const search = new Search(isGateway ? 'gateway' : 'container', container, serial, limit, this.#clock);
     if (isGateway) return this.#chooseGateway(pool, search);
+    const served = await this.#served.request(pool, { name, limit }, (lease) => this.#releases.noteClaim(lease));
+    if (served !== undefined) return served;
     return (await this.#recalls.again(pool, search)) ?? this.#choose(pool, search);
   }
 
@@ -152,11 +159,11 @@ export class Allocator {
       const held = isOnHost ? errors.addressOnHost : errors.addressHeld;
       return (simultaneous ? errors.addressWanted : held)(lease.address, macAddress, linkName, option);
     };
-    if (isAsked && kind === 'container') await this.#expectNearby(pool, address);
+    if (isAsked && kind === 'container' && !isServed(pool)) await this.#expectNearby(pool, address);
     const verdict = isAsked ? await this.#offers.ask(pool, address, lease, { limit, refusal }) : NOT_HELD;
     if (verdict.held) throw refusal(verdict);
     if (lease === wanted && kind === 'container') this.#releases.noteClaim(lease);
-    await this.#recalls.given(pool, address, isSearched(pool, address) ? container : null);
+    await this.#recalls.given(pool, address, isSearched(pool, address) && !isServed(pool) ? container : null);
     return withLength(pool, address);
   }
 

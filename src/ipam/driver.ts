@@ -9,7 +9,14 @@ import { backgroundClock, type Clock } from '../clock.ts';
 import type { Leak } from '../leak.ts';
 import type { Log } from '../log.ts';
 import type { Pool, Remembered } from '../model.ts';
-import type { AddressRequest, AllocationRequest, NameRequest, PoolRequest, ReserveRequest } from '../requests.ts';
+import type {
+  AddressRequest,
+  AllocationRequest,
+  CallLimit,
+  NameRequest,
+  PoolRequest,
+  ReserveRequest,
+} from '../requests.ts';
 import { realmOf, type Store } from '../store/store.ts';
 import { Ages } from './ages.ts';
 import { Allocator } from './allocator.ts';
@@ -25,12 +32,14 @@ import { Recalls } from './recalls.ts';
 import { Releases } from './releases.ts';
 import { Reservations } from './reservations.ts';
 import type { Keeper } from './keeper.ts';
+import { type AddressServer, ServedPools } from './served.ts';
 import { Standby } from './standby.ts';
 import { SwarmPools } from './swarm.ts';
 
 export type { Probe, PoolQuestion } from './offers.ts';
 export type { EndpointWitness } from './leases.ts';
 export type { Keeper } from './keeper.ts';
+export type { AddressServer } from './served.ts';
 
 interface Parts {
   readonly store: Store;
@@ -42,6 +51,8 @@ interface Parts {
   readonly keeper: Keeper;
   /** Left out, endpoints are what their records say. */
   readonly endpoints?: EndpointWitness;
+  /** Left out, there are no addresses of DHCP servers. */
+  readonly server?: AddressServer;
   /** Tells this host from others: IPv6 subnets that nobody named are derived from it. */
   readonly hostId?: string;
   /** How long a container's name keeps its address without use, in days; see the setting REMEMBER. */
@@ -67,6 +78,7 @@ export class IpamDriver {
   readonly #swarmPools: SwarmPools;
   readonly #standby: Standby;
   readonly #nearby: Nearby;
+  readonly #served: ServedPools;
 
   constructor({
     store,
@@ -75,6 +87,7 @@ export class IpamDriver {
     probe,
     keeper,
     endpoints,
+    server,
     hostId = hostname(),
     rememberDays = USUAL_DAYS,
     log = SILENT,
@@ -98,11 +111,13 @@ export class IpamDriver {
     };
     this.#pools = new Pools({ store, leases, now, ages, hostId, onReleased });
     const offers = new Offers({ store, leases, now, probe });
-    const releases = new Releases({ store, leases, names, standby });
+    const served = new ServedPools({ leases, offers, ...(server && { server }) });
+    this.#served = served;
+    const releases = new Releases({ store, leases, names, standby, served });
     this.#releases = releases;
     this.#reservations = new Reservations({ store, leases, offers, names, standby, keeper, log });
     const recalls = new Recalls({ store, leases, offers, releases, names, standby, log });
-    const rooms = { store, leases, ages, clock, offers, releases, recalls, standby, nearby };
+    const rooms = { store, leases, ages, clock, offers, releases, recalls, standby, nearby, served };
     this.#allocator = new Allocator({ ...rooms, hostGateways });
   }
 
@@ -111,10 +126,19 @@ export class IpamDriver {
     return ADDRESS_SPACES;
   }
 
-  /** `pool` in the answer is the subnet, as `--subnet` or chosen here. */
-  async requestPool(request: PoolRequest): Promise<{ poolId: string; pool: string }> {
+  /** `pool` in the answer is the subnet, as `--subnet`, chosen here, or told by a DHCP server with the gateway. */
+  async requestPool(
+    wanted: PoolRequest,
+    limit: CallLimit | null = null,
+  ): Promise<{ poolId: string; pool: string; gateway: string | null }> {
+    const { request, gateway } = await this.#served.complete(wanted, limit);
     const { id, subnet } = await this.#pools.request(request);
-    return { poolId: id, pool: subnet };
+    return { poolId: id, pool: subnet, gateway };
+  }
+
+  /** How long requestAddress() may take of this pool, in milliseconds; null as long as any call. */
+  async patienceMs(poolId: string): Promise<number | null> {
+    return this.#served.patienceMs(await this.#store.pools.get(poolId));
   }
 
   /** Succeeds for a pool that is unknown. Addresses of living endpoints stay until their own release. */

@@ -61,6 +61,11 @@ export const IPAM_OPTION_ROWS = [
     values: PROFILES.join(', '),
     meaning: 'how an address is checked on the LAN before it is given out',
   },
+  {
+    name: 'source',
+    values: 'dhcp',
+    meaning: "where addresses come from: the LAN's DHCP server, which needs parent= and -o source=dhcp too",
+  },
 ] as const;
 
 const NAMES: readonly string[] = IPAM_OPTION_ROWS.map((row) => row.name);
@@ -86,6 +91,7 @@ export function readPoolRequest(request: PoolRequest, choose: ChooseSubnet): Poo
   const spaces: readonly string[] = Object.values(ADDRESS_SPACES);
   if (!spaces.includes(addressSpace)) throw errors.addressSpaceUnknown(addressSpace, spaces);
   checkOptions(options);
+  if (isServed({ options })) checkServed(request);
   const subnet = readSubnet(request, choose);
   const range = subPool === null ? null : readRange(subPool, subnet);
   for (const excluded of readExclude(options['exclude'])) checkExcluded(excluded, subnet);
@@ -93,7 +99,7 @@ export function readPoolRequest(request: PoolRequest, choose: ChooseSubnet): Poo
 }
 
 /** Of the options that take one of some words. */
-const WORDS: Readonly<Record<string, readonly string[]>> = { order: ORDERS, probe: PROFILES };
+const WORDS: Readonly<Record<string, readonly string[]>> = { order: ORDERS, probe: PROFILES, source: ['dhcp'] };
 
 function checkOptions(options: Readonly<Record<string, string>>): void {
   for (const [key, value] of Object.entries(options)) {
@@ -108,6 +114,7 @@ function expectedValue(key: string, value: string): string | null {
   switch (key) {
     case 'order':
     case 'probe':
+    case 'source':
       return wordsUnless(WORDS[key] ?? [], value);
     case 'parent':
       // As the kernel (dev_valid_name), and within the characters that need no escape in a realm.
@@ -120,6 +127,21 @@ function expectedValue(key: string, value: string): string | null {
 
 function wordsUnless(allowed: readonly string[], value: string): string | null {
   return oneOf(allowed, value) !== undefined ? null : allowed.join(' or ');
+}
+
+/** What is left to a DHCP server. */
+function checkServed({ addressSpace, subPool, options, v6 }: PoolRequest): void {
+  if (addressSpace === ADDRESS_SPACES.global) throw errors.dhcpPoolSwarm();
+  if (v6) throw errors.dhcpIPv6();
+  if (options['parent'] === undefined) throw errors.dhcpPoolParent();
+  if (subPool !== null) throw errors.dhcpPoolOption('--ip-range');
+  const other = ['exclude', 'order'].find((key) => options[key] !== undefined);
+  if (other !== undefined) throw errors.dhcpPoolOption(`--ipam-opt ${other}=`);
+}
+
+/** Its addresses are those of the LAN's DHCP server (`--ipam-opt source=dhcp`). */
+export function isServed({ options }: Pick<Pool, 'options'>): boolean {
+  return options['source'] === 'dhcp';
 }
 
 function readSubnet({ pool, subPool, v6 }: PoolRequest, choose: ChooseSubnet): Prefix {

@@ -16,7 +16,7 @@ import {
 import { realmOf, type Store } from '../store/store.ts';
 import { isManagers } from './swarm.ts';
 import type { Probe } from './offers.ts';
-import { GUESSED_SPACE, known } from './pool.ts';
+import { GUESSED_SPACE, isServed, known } from './pool.ts';
 import type { Keeper } from './keeper.ts';
 import type { Settings } from '../settings.ts';
 
@@ -53,7 +53,7 @@ export class PoolLan implements Keeper {
     const request = await this.#request(pool, address, limit?.signal, limit?.atMs);
     if (request === null && leastProfile !== null && !(await this.#isOnNoLan(pool))) throw clusterUnproven(text);
     if (request === null) return NOT_HELD;
-    const tenant = await this.#tenantOf(request);
+    const tenant = isServed(pool) ? undefined : await this.#tenantOf(request);
     if (tenant !== undefined) return tenant;
     const check = { ...request, leastProfile, isBrief: isBrief && leastProfile === null };
     // A container of a lost host may have it and go on: nothing but its silence promises that it is free.

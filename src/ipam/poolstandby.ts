@@ -3,7 +3,7 @@ import { type Address, formatAddress } from '../address.ts';
 import type { Kept } from '../lan/verdict.ts';
 import { Demand, ON_STANDBY } from './demand.ts';
 import { isOfSwarm, type Pool } from '../model.ts';
-import type { Layout } from './pool.ts';
+import { isServed, type Layout } from './pool.ts';
 import type { Realm } from './realm.ts';
 
 /** What of a realm, or of what takes its place, tells which addresses are to be asked for, and hears what the LAN said. */
@@ -95,8 +95,8 @@ export function inOrder({ ready, after }: PoolStandby, realm: FreeAddresses): Ad
 }
 
 /** Of a network of ours; not of a swarm's, of which more than always are on standby nowhere. */
-export function isOurs({ networkId }: Pool): boolean {
-  return networkId !== null && !isOfSwarm(networkId);
+export function isOurs({ networkId, options }: Pool): boolean {
+  return !isServed({ options }) && networkId !== null && !isOfSwarm(networkId);
 }
 
 /** How many more addresses of the pool may be asked for at this moment; of `all` pools `mostOnParent` on one LAN. */

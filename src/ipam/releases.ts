@@ -5,7 +5,8 @@ import type { Lease } from '../model.ts';
 import { leaseKey, type Store } from '../store/store.ts';
 import type { Leases } from './leases.ts';
 import type { Names } from './names.ts';
-import { isGlobal, realmOfPoolId } from './pool.ts';
+import { isGlobal, isServed, realmOfPoolId } from './pool.ts';
+import type { ServedPools } from './served.ts';
 import type { Standby } from './standby.ts';
 import { areSisters, isManagers } from './swarm.ts';
 
@@ -14,6 +15,7 @@ interface Parts {
   readonly leases: Leases;
   readonly names: Names;
   readonly standby: Standby;
+  readonly served: ServedPools;
 }
 
 /** Calls of the last seconds. */
@@ -25,14 +27,16 @@ export class Releases {
   readonly #leases: Leases;
   readonly #names: Names;
   readonly #standby: Standby;
+  readonly #served: ServedPools;
   /** By its key, the lease of an address that might be answered to nobody although another call may get it meanwhile. */
   readonly #claimed = new LatestMap<string, Lease>(MOST_CLAIMED);
 
-  constructor({ store, leases, names, standby }: Parts) {
+  constructor({ store, leases, names, standby, served }: Parts) {
     this.#store = store;
     this.#leases = leases;
     this.#names = names;
     this.#standby = standby;
+    this.#served = served;
   }
 
   /** Of an address that was nobody's, named or remembered: the lease that a call made, for takeBack(). */
@@ -54,6 +58,7 @@ export class Releases {
     if (lease.kind === 'gateway' && pool !== undefined && isManagers(pool)) return;
     await this.#leases.giveUp(address, lease.realm, holder, true);
     if (pool === undefined || lease.kind !== 'container') return;
+    if (isServed(pool)) return this.#served.returned(pool, address);
     await this.#names.returned(lease, pool.options['order'] === 'rested');
     await this.#standby.released(pool, address);
   }

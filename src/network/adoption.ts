@@ -9,11 +9,12 @@ import { short } from '../errors.ts';
 import type { Link, Links } from '../kernel/link.ts';
 import { endpointLinkName, endpointOfAlias } from '../linknames.ts';
 import type { Log } from '../log.ts';
-import type { Endpoint, InterfaceAddress, Lease, Network } from '../model.ts';
-import { leaseKey, realmOf, type Store } from '../store/store.ts';
+import { type Endpoint, FAMILIES, type InterfaceAddress, type Lease, type Network } from '../model.ts';
+import { leaseKey, realmOf, type Store, tenancyKey } from '../store/store.ts';
 import type { Endpoints } from './endpoints.ts';
 import { linkElsewhere } from './identity.ts';
 import { subnetOf } from './request.ts';
+import { adoptedTenancy } from './tenancyrecord.ts';
 import { undo } from './undo.ts';
 
 /** What it works with. */
@@ -73,8 +74,9 @@ async function adoptOne(parts: AdoptionParts, found: Found, told: Set<string>): 
   const { id, parentName, addresses } = found;
   // A container with CAP_NET_ADMIN may give a second interface the alias of its first.
   if (parts.endpoints.get(id) !== undefined) return false;
-  const isIts = ({ parent, subnets }: Network) => parent.name === parentName && within(subnets, addresses).length > 0;
-  const network = (await parts.store.networks.list()).find(isIts);
+  const here = (await parts.store.networks.list()).filter(({ parent }) => parent.name === parentName);
+  const network =
+    here.find(({ subnets }) => within(subnets, addresses).length > 0) ?? (await leasing(parts, found, here));
   const newcomer = network && newEndpoint(found, network, parts.now());
   const other = newcomer && (await holderOf(parts, newcomer));
   if (network === undefined || newcomer === undefined || other !== undefined) {
@@ -86,7 +88,15 @@ async function adoptOne(parts: AdoptionParts, found: Found, told: Set<string>): 
   return true;
 }
 
+/** The network whose addresses are a DHCP server's: that of the MAC address, where the backup knows it. */
+async function leasing({ store }: AdoptionParts, found: Found, here: readonly Network[]): Promise<Network | undefined> {
+  const all = here.filter(({ options }) => options.source === 'dhcp');
+  const tenancy = await store.tenancies.get(tenancyKey({ parent: found.parentName, macAddress: found.macAddress }));
+  return all.find(({ id }) => id === tenancy?.networkId) ?? all[0];
+}
+
 function newEndpoint({ id, parentName: parent, macAddress, addresses }: Found, network: Network, now: Date): Endpoint {
+  const isLeased = network.options.source === 'dhcp';
   return {
     id,
     networkId: network.id,
@@ -94,7 +104,7 @@ function newEndpoint({ id, parentName: parent, macAddress, addresses }: Found, n
     parent,
     linkName: endpointLinkName(id),
     macAddress,
-    addresses: within(network.subnets, addresses),
+    addresses: isLeased ? oneOfEach(addresses) : within(network.subnets, addresses),
     interfaceName: null,
     changedAt: now.toISOString(),
   };
@@ -149,13 +159,17 @@ async function holderOf({ endpoints, links }: AdoptionParts, newcomer: Endpoint)
 
 /** Those of the network, one of each family. */
 function within(subnets: Network['subnets'], addresses: readonly InterfaceAddress[]): InterfaceAddress[] {
-  const own = addresses.filter((address) => subnetOf(address, subnets) !== undefined);
-  return (['IPv4', 'IPv6'] as const).flatMap((family) => own.find((address) => address.family === family) ?? []);
+  return oneOfEach(addresses.filter((address) => subnetOf(address, subnets) !== undefined));
+}
+
+function oneOfEach(addresses: readonly InterfaceAddress[]): InterfaceAddress[] {
+  return FAMILIES.flatMap((family) => addresses.find((address) => address.family === family) ?? []);
 }
 
 /** The lease first: without its endpoint it keeps the address from everybody else all the same. */
 async function adopt(parts: AdoptionParts, network: Network, endpoint: Endpoint): Promise<void> {
   const { store, endpoints, log } = parts;
+  if (network.options.source === 'dhcp') await tenancy(parts, network, endpoint);
   for (const address of endpoint.addresses) await lease(parts, network, endpoint.id, address);
   await endpoints.arrive(endpoint, async () => void (await store.endpoints.insert(endpoint)));
   log.warn('a running container that the backup does not know is recorded', {
@@ -163,6 +177,16 @@ async function adopt(parts: AdoptionParts, network: Network, endpoint: Endpoint)
     endpoint: short(endpoint.id),
     addresses: endpoint.addresses.map(formatInterfaceAddress).join(' '),
   });
+}
+
+/** Which server gave it nobody knows: it is asked for as one whose lease is over. */
+async function tenancy({ store, now }: AdoptionParts, network: Network, endpoint: Endpoint): Promise<void> {
+  const address = endpoint.addresses.find(({ family }) => family === 'IPv4');
+  if (address === undefined) return;
+  const known = await store.tenancies.get(tenancyKey(endpoint));
+  const next = adoptedTenancy({ endpoint, network, address, known, now: now() });
+  if (known === undefined) await store.tenancies.insert(next);
+  else await store.tenancies.replace(known, next);
 }
 
 async function lease(

@@ -19,6 +19,7 @@ import type {
 } from '../requests.ts';
 import { Serial } from '../serial.ts';
 import type { Store } from '../store/store.ts';
+import { LanAddressServer } from './addressserver.ts';
 import { Announcements } from './announcements.ts';
 import { Departures } from './departures.ts';
 import type { LanOfEndpoints } from './endpointlan.ts';
@@ -27,6 +28,7 @@ import { type GatewayAddresses, Gateways } from './gateways.ts';
 import type { IPv6Addresses } from './ipv6.ts';
 import { HostAccess, type HostAddresses } from './host.ts';
 import { NetworkLeaks } from './leaks.ts';
+import type { MacClaim } from './macclaims.ts';
 import { Networks } from './networks.ts';
 import { Newcomers } from './newcomers.ts';
 import { Occupants } from './occupants.ts';
@@ -36,10 +38,10 @@ import { Recovery } from './recovery.ts';
 import { Returning } from './returning.ts';
 import { subInterfaceRefusal } from './refusal.ts';
 import { checkInside, checkRequest, created, gatewayFor, readMac, repeated } from './request.ts';
-import { type MacClaim, type LeaseSource, Tenancies } from './tenancies.ts';
+import { type LeaseSource, Tenancies } from './tenancies.ts';
 import { Ties } from './ties.ts';
 import { undo } from './undo.ts';
-import { Witness } from './witness.ts';
+import { within, Witness } from './witness.ts';
 
 /** What the NetworkDriver works with. */
 export interface NetworkDriverParts {
@@ -89,42 +91,32 @@ export class NetworkDriver implements LeakSource {
   readonly #recovery: Recovery;
   readonly #returning: Returning;
   readonly #leaks: NetworkLeaks;
+  /** For the IPAM room. */
+  readonly addressServer: LanAddressServer;
   /** Networks that the engine made since this process began. */
   readonly #created = new Set<string>();
 
   constructor(parts: NetworkDriverParts) {
-    const { store, endpoints, links, lan, log, now = () => new Date() } = parts;
+    const { store, endpoints, links, lan, dhcp, parentAliases, log, now = () => new Date() } = parts;
     const serial = this.#serial;
-    const parents = new Parents(links, parts.parentAliases);
-    const host = new HostAccess(links, parts.hostAddresses, store.networks, log);
+    const parents = new Parents(links, parentAliases);
+    const host = new HostAccess(links, parts.hostAddresses, store, log);
     const gateways = new Gateways({ store, links, lan, addresses: parts.hostAddresses, log });
     const ties = new Ties(store, now);
     const announcements = new Announcements(links, lan);
     const isInUse = (networkId: string) => this.#occupants.isInUse(networkId);
-    const networks = new Networks({
-      store,
-      endpoints,
-      links,
-      parents,
-      host,
-      gateways,
-      ties,
-      lan,
-      serial,
-      log,
-      now,
-      isInUse,
-    });
     const witness = new Witness({ networks: store.networks, endpoints, links });
-    const tenancies = new Tenancies({ store, endpoints, links, dhcp: parts.dhcp, ipv6: parts.ipv6, witness, log, now });
+    const tenancies = new Tenancies({ store, endpoints, links, dhcp, ipv6: parts.ipv6, witness, log, now });
+    const made = { store, endpoints, links, parents, host, gateways, ties, lan, tenancies, serial, log, now };
+    const networks = new Networks({ ...made, isInUse });
+    this.addressServer = new LanAddressServer({ store, links, parents, tenancies, dhcp, parentAliases });
     const leaving = { networks: store.networks, endpoints, links, host, lan, announcements, tenancies, log };
     const departures = new Departures(leaving);
     const wasCreated = (networkId: string) => this.#created.has(networkId);
     [this.#store, this.#endpoints, this.#links, this.#lan] = [store, endpoints, links, lan];
-    [this.#log, this.#onCreated] = [log, parts.onCreated];
+    [this.#log, this.#onCreated, this.#witness, this.#tenancies] = [log, parts.onCreated, witness, tenancies];
     [this.#parents, this.#host, this.#ties] = [parents, host, ties];
     [this.#announcements, this.#networks, this.#departures] = [announcements, networks, departures];
-    [this.#witness, this.#tenancies] = [witness, tenancies];
     this.#occupants = new Occupants({
       networks: store.networks,
       endpoints,
@@ -175,9 +167,9 @@ export class NetworkDriver implements LeakSource {
   }
 
   /** Finds or makes the parent. The same network again is success; another one under its id replaces one without endpoints. */
-  async createNetwork(request: NetworkRequest): Promise<void> {
+  async createNetwork(request: NetworkRequest, limit = within()): Promise<void> {
     const options = readNetworkOptions(request.options);
-    await this.#networks.create(checkRequest(request, options), options);
+    await this.#networks.create(checkRequest(request, options), options, limit);
     this.#created.add(request.networkId);
     this.#onCreated(request.networkId);
   }
@@ -189,7 +181,6 @@ export class NetworkDriver implements LeakSource {
     await this.#networks.inTurn(async () => {
       await this.#deleteEndpointsOf(networkId);
       const network = await this.#store.networks.get(networkId);
-      if (network !== undefined) await this.#tenancies.endNetwork(network);
       if (network !== undefined) await this.#networks.tearDown(network);
       this.#created.delete(networkId);
     });
@@ -231,7 +222,7 @@ export class NetworkDriver implements LeakSource {
     const make = (claim: MacClaim | null) => this.#make(request, network, parent, claim);
     const endpoint = isLeased ? await this.#tenancies.claimed(request, network, parent, make) : await make(null);
     this.#warnOfPorts(request);
-    return created(endpoint, request, isLeased);
+    return created(endpoint, request);
   }
 
   async #make(request: EndpointRequest, network: Network, parent: Link, claim: MacClaim | null): Promise<Endpoint> {
@@ -397,14 +388,7 @@ export class NetworkDriver implements LeakSource {
   /** Nothing is left of it: true for one that is unknown or leaves. Waits for certainty, some seconds at most. */
   async isGone(endpointId: string): Promise<boolean> {
     const endpoint = this.#endpoints.get(endpointId);
-    if (endpoint === undefined) return true;
-    // Its time alone ends it: a machine that stood still meanwhile has found out nothing, which is no failure.
-    const limit = {
-      signal: new AbortController().signal,
-      atMs: performance.now() + CERTAIN_MS,
-      ifLate: () => undefined,
-    };
-    return this.#witness.isGone(endpoint, limit);
+    return endpoint === undefined || this.#witness.isGone(endpoint, within(CERTAIN_MS));
   }
 
   /** Its engine has said DeleteEndpoint, and says ReleaseAddress next. */
@@ -430,6 +414,11 @@ export class NetworkDriver implements LeakSource {
     await this.#recovery.recover();
     await this.#tenancies.begin();
     await this.#returning.begin();
+  }
+
+  /** What nobody has used for a month. */
+  async forgetUnused(): Promise<void> {
+    await this.#tenancies.forgetUnused();
   }
 
   /** What containers and networks left behind whose end nobody reported. */

@@ -172,6 +172,8 @@ export class Gateways {
     if (prefix.length === 0) return one.subnet.gateway;
     const wish = wishes.find((text) => isInside(text, prefix));
     if (wish !== undefined) return this.#reserve(one, wish);
+    // Each lease tells it.
+    if (plan.options.source === 'dhcp') return one.subnet.gateway;
     const origin = await this.#originOf(plan.request, one, prefix);
     if (origin === 'named') return one.subnet.gateway;
     const known = plan.known?.subnets.find(

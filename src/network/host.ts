@@ -13,6 +13,7 @@ import type { Log } from '../log.ts';
 import type { Endpoint, Network, NetworkOptions, NetworkSubnet, Pool } from '../model.ts';
 import type { Store } from '../store/store.ts';
 import { subInterfaceRefusal } from './refusal.ts';
+import { hostnameMac } from './request.ts';
 
 /** The IPAM, as far as host access needs it. */
 export interface HostAddresses {
@@ -20,23 +21,36 @@ export interface HostAddresses {
   reserveHostAddress(poolId: string, address: string | null): Promise<string>;
 }
 
+/** No container's name: those are labels. */
+const HOST_ACCESS = 'host access';
+
+/** What of the records is looked at. */
+interface HostStore {
+  readonly networks: Pick<Store['networks'], 'list'>;
+  readonly tenancies: Pick<Store['tenancies'], 'list'>;
+}
+
+/** The owner of what the host's own end has of a DHCP server. */
+export const HOST_OWNER = 'host';
+
 /** Makes, keeps and takes away the host's own links, addresses and routes of networks with host access. */
 export class HostAccess {
   readonly #links: Links;
   readonly #addresses: HostAddresses;
-  readonly #networks: Pick<Store['networks'], 'list'>;
+  readonly #store: HostStore;
   readonly #log: Log;
 
-  constructor(links: Links, addresses: HostAddresses, networks: Pick<Store['networks'], 'list'>, log: Log) {
+  constructor(links: Links, addresses: HostAddresses, store: HostStore, log: Log) {
     this.#links = links;
     this.#addresses = addresses;
-    this.#networks = networks;
+    this.#store = store;
     this.#log = log;
   }
 
   /** The host's addresses on the network: one per subnet whose pool is ours, or those the user named. */
   async choose(options: NetworkOptions, subnets: readonly NetworkSubnet[], pools: readonly Pool[]): Promise<string[]> {
     if (!options.hostAccess) return [];
+    if (options.source === 'dhcp') return [...options.hostAddresses];
     for (const address of options.hostAddresses) checkInside(address, subnets);
     const wishes = subnets.map((subnet) => ({
       subnet: subnet.subnet,
@@ -52,6 +66,18 @@ export class HostAccess {
         pool === undefined ? (address as string) : await this.#addresses.reserveHostAddress(pool.id, address),
       );
     return chosen;
+  }
+
+  /** The MAC address of the host's end on the parent, or that which it would have. A DHCP server knows it by that. */
+  async leasingMac(parent: Link, macPrefix: string): Promise<string> {
+    const link = await this.#links.byName(hostLinkName(parent.name));
+    if (link?.alias === HOST_ALIAS) return link.macAddress;
+    return (await this.#leasedMac(parent.name)) ?? hostnameMac(macPrefix, parent.macAddress, HOST_ACCESS);
+  }
+
+  async #leasedMac(parentName: string): Promise<string | undefined> {
+    const tenancies = await this.#store.tenancies.list(`${parentName} `);
+    return tenancies.find(({ owner }) => owner === HOST_OWNER)?.macAddress;
   }
 
   /** Makes what is missing for a network that has host access: the host's end and its addresses. */
@@ -70,7 +96,7 @@ export class HostAccess {
    * the parent has no longer. Unlike ARP, neighbour discovery is answered by the interface that has the address alone.
    */
   async #shareIPv6(link: Link, parent: Link): Promise<void> {
-    const networks = (await this.#networks.list()).filter(({ parent: { name } }) => name === parent.name);
+    const networks = (await this.#store.networks.list()).filter(({ parent: { name } }) => name === parent.name);
     const served = networks.filter(({ hostAddresses }) => hostAddresses.length > 0);
     const isServed = (address: string) => served.some(({ subnets }) => subnets.some((one) => isInside(address, one)));
     const ownOf = async (index: number) =>
@@ -153,7 +179,7 @@ export class HostAccess {
   }
 
   async #add(parent: Link, address: string): Promise<Link> {
-    const macAddress = macOf(address);
+    const macAddress = (await this.#leasedMac(parent.name)) ?? macOf(address);
     const spec = {
       name: hostLinkName(parent.name),
       alias: HOST_ALIAS,

@@ -1,11 +1,12 @@
 /** What a network needs on the host: its parent, the host's end, its record. Made, kept and taken away here. */
 import { isDeepStrictEqual } from 'node:util';
+import { formatAddress } from '../address.ts';
 import * as errors from '../errors.ts';
 import type { Link, Links } from '../kernel/link.ts';
 import { PROBE_ALIAS, endpointOfAlias } from '../linknames.ts';
 import type { Log } from '../log.ts';
 import type { Network, NetworkOptions, ParentLink, Pool, ProbeProfile } from '../model.ts';
-import type { NetworkRequest } from '../requests.ts';
+import type { CallLimit, NetworkRequest } from '../requests.ts';
 import type { Serial } from '../serial.ts';
 import type { Store } from '../store/store.ts';
 import type { LanOfEndpoints } from './endpointlan.ts';
@@ -15,7 +16,8 @@ import type { HostAccess } from './host.ts';
 import type { Parents } from './parent.ts';
 import { readRemarks } from './hostview.ts';
 import { checkPassthru } from './request.ts';
-import type { Ties } from './ties.ts';
+import type { Tenancies } from './tenancies.ts';
+import type { PooledSubnet, Ties } from './ties.ts';
 import { undo } from './undo.ts';
 
 /** What networks are made with. */
@@ -28,6 +30,7 @@ export interface NetworksParts {
   readonly gateways: Gateways;
   readonly ties: Ties;
   readonly lan: LanOfEndpoints;
+  readonly tenancies: Pick<Tenancies, 'leaseForHost' | 'keepForHost' | 'endNetwork'>;
   readonly serial: Serial;
   readonly log: Log;
   readonly now: () => Date;
@@ -69,8 +72,8 @@ export class Networks {
    * Its parent is found or made, and its record. The LAN is asked for gateways when other networks can be made again. Throws
    * what refuses such a network, and then undid all.
    */
-  async create(request: NetworkRequest, options: NetworkOptions): Promise<void> {
-    const { network, doubtful, isKnown } = await this.inTurn(() => this.#create(request, options));
+  async create(request: NetworkRequest, options: NetworkOptions, limit: CallLimit): Promise<void> {
+    const { network, doubtful, isKnown } = await this.inTurn(() => this.#create(request, options, limit));
     // The engine is answered meanwhile.
     if (!isKnown) void this.#remark(network);
     const found = doubtful.length === 0 ? [] : await this.#askForGateways(network, doubtful);
@@ -97,7 +100,7 @@ export class Networks {
     await networks.replace(network, { ...network, subnets: withGateways(network.subnets, found) });
   }
 
-  async #create(request: NetworkRequest, options: NetworkOptions): Promise<Created> {
+  async #create(request: NetworkRequest, options: NetworkOptions, limit: CallLimit): Promise<Created> {
     const { parents, store, log } = this.#parts;
     const planned = await parents.plan(options, request.networkId);
     const networks = await store.networks.list();
@@ -111,7 +114,7 @@ export class Networks {
       // Made so for one of our networks, or for this one before.
       const isOurs = networks.some((known) => known.parent.name === parent.name && known.parent.promiscuous);
       const promiscuous = options.promiscuous && (!link.isPromiscuous || isOurs);
-      const created = await this.#recordAndSetUp(request, options, { ...parent, promiscuous }, link);
+      const created = await this.#recordAndSetUp(request, options, { ...parent, promiscuous }, link, limit);
       this.#warn(options, link);
       return created;
     } catch (error) {
@@ -126,23 +129,28 @@ export class Networks {
     options: NetworkOptions,
     parent: ParentLink,
     link: Link,
+    limit: CallLimit,
   ): Promise<Created> {
     const { ties, host, gateways, log } = this.#parts;
     const pooled = await ties.findPools(request.networkId, options.parent, request.subnets);
+    checkSource(options, pooled);
     const known = await this.#parts.store.networks.get(request.networkId);
     const { subnets, doubtful } = await gateways.settle({ request, options, parent, link, known }, pooled);
     const pools = pooled.flatMap(({ pool }) => pool ?? []);
-    const hostAddresses = await host.choose(options, subnets, pools);
     const { networkId: id, internal } = request;
-    const network: Network = {
+    const planned = {
       id,
       options: { ...options, probe: profileOf(pools) ?? options.probe },
       parent,
       internal,
       subnets,
-      hostAddresses,
       createdAt: this.#parts.now().toISOString(),
     };
+    const isLeased = isHostLeased(options);
+    const hostAddresses = isLeased
+      ? await this.#leaseForHost({ ...planned, hostAddresses: [] }, link, limit)
+      : await host.choose(options, subnets, pools);
+    const network: Network = { ...planned, hostAddresses };
     const replaced = await this.#record(network);
     try {
       await this.setUp(network, link);
@@ -154,6 +162,12 @@ export class Networks {
     } finally {
       if (replaced !== undefined) await undo(log, 'parent', () => this.#release(replaced));
     }
+  }
+
+  async #leaseForHost(network: Network, link: Link, limit: CallLimit): Promise<string[]> {
+    const { host, tenancies } = this.#parts;
+    const macAddress = await host.leasingMac(link, network.options.macPrefix);
+    return [formatAddress(await tenancies.leaseForHost(network, macAddress, limit))];
   }
 
   /**
@@ -196,6 +210,7 @@ export class Networks {
     if (network.parent.promiscuous && !link.isPromiscuous) await links.setPromiscuous(link.index, true);
     if (network.hostAddresses.length === 0) return;
     await host.ensure(network, link);
+    if (isHostLeased(network.options)) await this.#parts.tenancies.keepForHost(network);
     for (const { id } of endpoints.ofNetwork(network.id)) await this.#restoreRoutes(network, link.name, id);
   }
 
@@ -220,10 +235,13 @@ export class Networks {
 
   /** In turn. Takes the network's record away, and from the host what no other network needs. */
   async tearDown(network: Network): Promise<void> {
-    const { store, ties, parents, lan } = this.#parts;
+    const { store, ties, parents, host, tenancies, lan } = this.#parts;
     const known = await store.networks.get(network.id);
     if (known !== undefined) {
       const others = (await store.networks.list()).filter(({ id }) => id !== known.id);
+      // Some servers look whether an address is used still when it is given back.
+      if (known.options.source === 'dhcp') await host.release(known, others);
+      await tenancies.endNetwork(known);
       await ties.passOn(known, others);
       // Nothing on a parent says that we made it promiscuous: only the record does, so that goes after.
       await parents.releasePromiscuity(known.parent, others);
@@ -269,6 +287,20 @@ export class Networks {
     const subInterfaces = await links.list(isOrphan);
     return [...subInterfaces, ...(await host.orphans(networks)), ...(await parents.orphans(networks))];
   }
+}
+
+/** What is left to a DHCP server is so by both drivers. Throws DHCP_SUBNET, DHCP_POOL_ALONE. */
+function checkSource({ source }: NetworkOptions, pooled: readonly PooledSubnet[]): void {
+  for (const { subnet, pool } of pooled) {
+    const isServed = pool?.options['source'] === 'dhcp';
+    if (source === 'dhcp' && !isServed) throw errors.dhcpNeedsNull(subnet.subnet);
+    if (source !== 'dhcp' && isServed) throw errors.dhcpPoolAlone(subnet.subnet);
+  }
+}
+
+/** The host's end has an address of the DHCP server too, unless the user named one. */
+function isHostLeased({ source, hostAccess, hostAddresses }: NetworkOptions): boolean {
+  return source === 'dhcp' && hostAccess && hostAddresses.length === 0;
 }
 
 /** `--ipam-opt probe=`, which goes before `-o probe=`; the engine gives all pools of a network the same options. */

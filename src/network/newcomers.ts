@@ -5,9 +5,10 @@ import { endpointLinkName } from '../linknames.ts';
 import type { Endpoint, Network } from '../model.ts';
 import type { CallLimit, EndpointRequest } from '../requests.ts';
 import type { LanOfEndpoints } from './endpointlan.ts';
+import type { MacClaim } from './macclaims.ts';
 import type { Occupants } from './occupants.ts';
 import { derivedMac } from './request.ts';
-import type { MacClaim, Tenancies } from './tenancies.ts';
+import type { Tenancies } from './tenancies.ts';
 import type { Ties } from './ties.ts';
 
 /** What newcomers are told by. */
@@ -59,7 +60,10 @@ export class Newcomers {
   async #lease(first: Endpoint, network: Network, parent: Link, claim: MacClaim, limit: CallLimit): Promise<Endpoint> {
     const { occupants, tenancies } = this.#parts;
     occupants.admit(first, network, parent, true);
-    const leased = { ...first, addresses: await tenancies.leases(claim, network) };
+    const given = await tenancies.leases(claim, network);
+    // What the engine names has the prefix length that it knows.
+    const beside = given.filter(({ family }) => !first.addresses.some((one) => one.family === family));
+    const leased = { ...first, addresses: [...first.addresses, ...beside] };
     await occupants.makeWay(leased, network.options, true, limit);
     return leased;
   }

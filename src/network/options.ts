@@ -96,7 +96,7 @@ export const OPTION_ROWS: readonly OptionRow[] = [
   {
     name: 'host_ip',
     values: 'an address, or one of each family with a comma',
-    fallback: 'the lowest free address',
+    fallback: 'the lowest free address, or one of the DHCP server',
     meaning: "the host's own address for host_access",
   },
   {
@@ -215,7 +215,6 @@ function readHostAddresses(value: string | undefined): string[] {
   return addressOfEach('host_ip', value, 'an address inside the subnet, or one of each family with a comma between');
 }
 
-/** The host's end has no lease of its own yet. */
 function readSource(given: Readonly<Record<string, string>>): Pick<NetworkOptions, 'source' | 'ipv6' | 'release'> {
   const source = choice('source', given.source, SOURCES);
   const release = choice('release', given.release, RELEASES);
@@ -223,7 +222,6 @@ function readSource(given: Readonly<Record<string, string>>): Pick<NetworkOption
   if (source === undefined && release !== undefined) throw errors.releaseWithoutDhcp();
   if (source === undefined && ipv6 !== undefined && ipv6 !== 'off') throw errors.ipv6WithoutDhcp(ipv6);
   if (source === undefined) return {};
-  if (truth('host_access', given.host_access)) throw errors.dhcpOption('host_access');
   return { source, ...(ipv6 !== undefined && ipv6 !== 'off' && { ipv6 }), ...(release === 'stop' && { release }) };
 }
 

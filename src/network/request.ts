@@ -31,7 +31,7 @@ import type { CreatedEndpoint, EndpointRequest, NetworkRequest } from '../reques
 // --- networks ---------------------------------------------------------------------------------------------------------
 
 /**
- * The request as it is recorded: a network with addresses of a DHCP server has no subnets. Throws HOST_ACCESS_INTERNAL,
+ * The request as it is recorded: without subnets where a DHCP server gives the addresses and no IPAM has any. Throws HOST_ACCESS_INTERNAL,
  * GATEWAY_INTERNAL, SUBNET_MISSING, MTU_TOO_SMALL, and what goes with no DHCP server.
  */
 export function checkRequest(request: NetworkRequest, options: NetworkOptions): NetworkRequest {
@@ -52,9 +52,7 @@ function checkDhcp(request: NetworkRequest, { ipv6, mtu }: NetworkOptions): Netw
   if (enableIPv6) throw errors.dhcpIPv6();
   if (ipv6 !== undefined && internal) throw errors.ipv6Internal(ipv6);
   if (ipv6 !== undefined && mtu !== null && mtu < 1280) throw errors.mtuBelowIPv6(mtu);
-  const other = subnets.find(({ subnet }) => FAMILIES.some((family) => isUsable(subnet, family)));
-  if (other !== undefined) throw errors.dhcpNeedsNull(other.subnet);
-  return { ...request, subnets: [] };
+  return { ...request, subnets: subnets.filter(({ subnet }) => FAMILIES.some((family) => isUsable(subnet, family))) };
 }
 
 /** 0.0.0.0/0 is the null IPAM's way to say that there are no addresses (libnetwork ipams/null). */
@@ -99,21 +97,21 @@ export function subnetOn({ options, subnets }: Network, address: InterfaceAddres
 
 /** The same request again gets the same answer; another one under the same id is a mistake: ENDPOINT_DIFFERS. */
 export function repeated(known: Endpoint, request: EndpointRequest, { options }: Network): CreatedEndpoint {
-  const isLeased = options.source === 'dhcp';
+  const isGiven = (address: InterfaceAddress) => known.addresses.some((one) => isDeepStrictEqual(one, address));
   const isSame =
-    known.networkId === request.networkId && (isLeased || isDeepStrictEqual(known.addresses, request.addresses));
+    known.networkId === request.networkId &&
+    (options.source === 'dhcp'
+      ? request.addresses.every(isGiven)
+      : isDeepStrictEqual(known.addresses, request.addresses));
   if (!isSame || (request.macAddress !== null && request.macAddress !== known.macAddress))
     throw errors.endpointDiffers(known.id);
-  return created(known, request, isLeased);
+  return created(known, request);
 }
 
-/** What is answered for an endpoint that is made. */
-export function created(
-  { macAddress, addresses }: Endpoint,
-  request: EndpointRequest,
-  isLeased: boolean,
-): CreatedEndpoint {
-  return { macAddress: request.macAddress === null ? macAddress : null, ...(isLeased && { leased: addresses }) };
+/** What is answered for an endpoint that is made: what the engine does not know yet. */
+export function created({ macAddress, addresses }: Endpoint, request: EndpointRequest): CreatedEndpoint {
+  const leased = addresses.filter(({ family }) => !request.addresses.some((one) => one.family === family));
+  return { macAddress: request.macAddress === null ? macAddress : null, ...(leased.length > 0 && { leased }) };
 }
 
 /** In lower case. Throws MAC_MALFORMED, MAC_MULTICAST. */

@@ -11,9 +11,18 @@ import {
   parsePrefix,
   prefixOf,
 } from '../address.ts';
+import * as errors from '../errors.ts';
 import type { DhcpLease } from '../lan/dhcp/question.ts';
 import type { DatedLease } from '../lan/dhcp/renewal.ts';
-import type { InterfaceAddress, LeasedRoute, Network, Tenancy } from '../model.ts';
+import {
+  type Endpoint,
+  type InterfaceAddress,
+  type LeasedRoute,
+  type Network,
+  type Segment,
+  type Tenancy,
+  segmentOf,
+} from '../model.ts';
 
 /** What of a tenancy is the server's word. */
 export type LeasedPart = Omit<
@@ -47,6 +56,35 @@ export function recordOf({ lease, obtainedMs }: DatedLease): LeasedPart {
   };
 }
 
+/** A container that runs, of whose lease nothing is recorded, or no more than what it had before (`known`). */
+interface Adopted {
+  readonly endpoint: Pick<Endpoint, 'id' | 'parent' | 'macAddress'>;
+  readonly network: Network;
+  readonly address: InterfaceAddress;
+  readonly known: Tenancy | undefined;
+  readonly now: Date;
+}
+
+const NO_TERMS = {
+  t1Seconds: null,
+  t2Seconds: null,
+  routers: [],
+  routes: null,
+  dnsServers: [],
+  domain: null,
+  mtu: null,
+};
+
+/** A lease that is over, so that any server is asked for the address at once. A MAC address that was not made here is the user's. */
+export function adoptedTenancy({ endpoint, network, address, known, now }: Adopted): Tenancy {
+  const { id: endpointId, parent, macAddress } = endpoint;
+  const owner = macAddress.startsWith(network.options.macPrefix) ? null : 'mac';
+  const unknown = { owner, hostname: null, server: '0.0.0.0', serverMac: macAddress, ...NO_TERMS };
+  const lease = { leaseSeconds: 1, obtainedAt: new Date(0).toISOString() };
+  const names = { parent, macAddress, networkId: network.id, endpointId, address: formatInterfaceAddress(address) };
+  return { ...unknown, ...known, ...names, ...lease, state: 'bound', changedAt: now.toISOString() };
+}
+
 /** As a link has it. */
 export function addressOf({ address, prefixLength }: DhcpLease): InterfaceAddress {
   return { ...address, length: prefixLength };
@@ -77,6 +115,11 @@ export function leaseIn(tenancy: Tenancy): DatedLease | undefined {
 /** Without its prefix length. */
 export function bare({ family, value }: InterfaceAddress): Address {
   return { family, value };
+}
+
+/** `192.168.1.2/24` → `192.168.1.2`. */
+export function bareText(address: string): string {
+  return address.replace(/\/.*/, '');
 }
 
 /** The default route and the others that a container gets with its lease. */
@@ -112,4 +155,11 @@ export function routesOf({ options, internal }: Network, tenancy: Tenancy): Leas
     gateway: gateways.find(isInside) ?? null,
     routes: [...new Map(others.map((route) => [route.destination, route])).values()].slice(0, MOST_ROUTES),
   };
+}
+
+/** A network with `-o source=dhcp` has a parent. */
+export function segmentIn(network: Network): Segment {
+  const segment = segmentOf(network);
+  if (segment === null) throw errors.optionNeedsParent('source');
+  return segment;
 }

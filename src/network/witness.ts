@@ -12,7 +12,7 @@ import type { CallLimit } from '../requests.ts';
 import type { Store } from '../store/store.ts';
 import { isUnoccupied } from './dead.ts';
 import type { Endpoints } from './endpoints.ts';
-import { linkElsewhere, linkHere } from './identity.ts';
+import { LinksOfEndpoints, linkElsewhere, linkHere } from './identity.ts';
 
 /** `unsettled`: its link is on its way between namespaces, or its namespace is ending, or cannot be seen from here. */
 export type Whereabouts = 'present' | 'unsettled' | 'gone';
@@ -30,6 +30,14 @@ const FIRST_PAUSE_MS = 50;
 const LONGEST_PAUSE_MS = 400;
 /** Of the endpoints that engines ended last. */
 const MOST_ENDED = 4096;
+
+/** As long as engines wait for most calls. */
+const USUAL_MS = 9000;
+
+/** A limit of this time alone: a machine that stood still meanwhile has found out nothing, which is no failure. */
+export function within(ms = USUAL_MS): CallLimit {
+  return { signal: new AbortController().signal, atMs: performance.now() + ms, ifLate: () => undefined };
+}
 
 /** What a witness works with. */
 export interface WitnessParts {
@@ -70,6 +78,16 @@ export class Witness {
     const mode = (await networks.get(endpoint.networkId))?.options.mode;
     // A namespace that ends cannot be read any more while its links are still there (cleanup_net, net/core/net_namespace.c).
     return (await isUnoccupied(links, endpoint, mode)) ? 'gone' : 'unsettled';
+  }
+
+  /** The ids of those whose links are certainly there, by one reading of all links; what is in between is for look(). */
+  async present(some: readonly Endpoint[]): Promise<ReadonlySet<string>> {
+    const { links, endpoints } = this.#parts;
+    if (some.length === 0) return new Set();
+    const found = await LinksOfEndpoints.of(links, some, (id) => endpoints.get(id));
+    const [here, elsewhere] = [await found.here(), await found.elsewhere()];
+    const isPresent = (one: Endpoint) => here(one)?.isUp === true || elsewhere(one) !== undefined;
+    return new Set(some.filter(isPresent).map(({ id }) => id));
   }
 
   /**

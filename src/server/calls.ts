@@ -23,7 +23,7 @@ import * as wire from './wire.ts';
 
 /** What the table needs of the NetworkDriver. */
 export interface NetworkVerbs {
-  createNetwork(request: NetworkRequest): Promise<void>;
+  createNetwork(request: NetworkRequest, limit: CallLimit): Promise<void>;
   deleteNetwork(networkId: string): Promise<void>;
   createEndpoint(request: EndpointRequest): Promise<CreatedEndpoint>;
   /** How long createEndpoint() may take on this network, in milliseconds; null as long as any call. */
@@ -39,7 +39,12 @@ export interface NetworkVerbs {
 /** What the table needs of the IpamDriver. */
 export interface IpamVerbs {
   defaultAddressSpaces(): { local: string; global: string };
-  requestPool(request: PoolRequest): Promise<{ poolId: string; pool: string }>;
+  requestPool(
+    request: PoolRequest,
+    limit: CallLimit,
+  ): Promise<{ poolId: string; pool: string; gateway: string | null }>;
+  /** How long requestAddress() may take of this pool, in milliseconds; null as long as any call. */
+  patienceMs(poolId: string): Promise<number | null>;
   releasePool(poolId: string): Promise<void>;
   /** The engine asked what the plugin can do. */
   register(): void;
@@ -173,7 +178,7 @@ export function createCalls({ network, ipam, leaks, conflicts, state, scope, fil
     GwAllocCheck: fleeting(call(wire.readGatewayCheck, async (r) => network.skipGateway(r), wire.writeGatewaySkip)),
     AllocateNetwork: call(wire.readAllocateNetwork, (r) => allocate(network, ipam, r), wire.writeAllocation),
     FreeNetwork: call(wire.readNetwork, (r) => ipam.freeNetwork(r.networkId), empty),
-    CreateNetwork: call(wire.readCreateNetwork, (r) => network.createNetwork(r), empty),
+    CreateNetwork: call(wire.readCreateNetwork, (r, limit) => network.createNetwork(r, limit), empty),
     DeleteNetwork: unheard(call(wire.readNetwork, (r) => network.deleteNetwork(r.networkId), empty)),
     CreateEndpoint: patient(
       call(
@@ -203,14 +208,17 @@ export function createCalls({ network, ipam, leaks, conflicts, state, scope, fil
   const ipamDriver = {
     GetCapabilities: constant({ RequiresMACAddress: false, RequiresRequestReplay: false }, () => ipam.register()),
     GetDefaultAddressSpaces: constant(wire.writeAddressSpaces(ipam.defaultAddressSpaces())),
-    RequestPool: call(wire.readRequestPool, (r) => ipam.requestPool(r), wire.writePool),
+    RequestPool: call(wire.readRequestPool, (r, limit) => ipam.requestPool(r, limit), wire.writePool),
     ReleasePool: fleeting(unheard(call(wire.readPool, (r) => ipam.releasePool(r.poolId), empty))),
-    RequestAddress: call(
-      wire.readRequestAddress,
-      async (r, limit) => ({ address: await ipam.requestAddress({ ...r, limit }) }),
-      wire.writeAddress,
-      (r, { address }) => giveBack(ipam, r, address),
-      (r, { address }) => ipam.answerAddress({ poolId: r.poolId, address: wire.withoutLength(address) }),
+    RequestAddress: patient(
+      call(
+        wire.readRequestAddress,
+        async (r, limit) => ({ address: await ipam.requestAddress({ ...r, limit }) }),
+        wire.writeAddress,
+        (r, { address }) => giveBack(ipam, r, address),
+        (r, { address }) => ipam.answerAddress({ poolId: r.poolId, address: wire.withoutLength(address) }),
+      ),
+      ({ poolId = '' }) => ipam.patienceMs(poolId),
     ),
     ReleaseAddress: fleeting(unheard(call(wire.readReleaseAddress, (r) => ipam.releaseAddress(r), empty))),
   };

@@ -361,8 +361,9 @@ export function writeAddressSpaces({ local, global }: { local: string; global: s
 }
 
 /** The pool as `192.168.1.0/24`. */
-export function writePool({ poolId, pool }: { poolId: string; pool: string }) {
-  return { PoolID: poolId, Pool: pool, Data: {} };
+/** `gateway`: with prefix length; null where the engine is to ask for one (libnetwork netlabel.Gateway). */
+export function writePool({ poolId, pool, gateway }: { poolId: string; pool: string; gateway: string | null }) {
+  return { PoolID: poolId, Pool: pool, Data: gateway === null ? {} : { 'com.docker.network.gateway': gateway } };
 }
 
 /** With prefix length: `192.168.1.2/24`. */

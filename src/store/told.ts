@@ -1,5 +1,5 @@
 /** A store whose changes are told, once they are made. */
-import type { Conflict, Endpoint, Network } from '../model.ts';
+import type { Conflict, Endpoint, Network, Tenancy } from '../model.ts';
 import type { Store, Table } from './store.ts';
 
 /** A record before and after a change; null where there was, or is, none. It must not throw. */
@@ -10,11 +10,12 @@ export interface StoreListeners {
   readonly networks: Told<Network>;
   readonly endpoints: Told<Endpoint>;
   readonly conflicts: Told<Conflict>;
+  readonly tenancies: Told<Tenancy>;
 }
 
 /** The same store; all that is changed by way of this one is told. */
 export function toldStore(store: Store, listeners: StoreListeners): Store {
-  const { pools, leases, names, tenancies } = store;
+  const { pools, leases, names } = store;
   return {
     networks: new ToldTable(store.networks, listeners.networks),
     endpoints: new ToldTable(store.endpoints, listeners.endpoints),
@@ -22,7 +23,7 @@ export function toldStore(store: Store, listeners: StoreListeners): Store {
     pools,
     leases,
     names,
-    tenancies,
+    tenancies: new ToldTable(store.tenancies, listeners.tenancies),
     get isRestored() {
       return store.isRestored === true;
     },

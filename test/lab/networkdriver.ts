@@ -28,6 +28,7 @@ const QUIET_LAN: LanOfEndpoints = {
 const NO_DHCP: NetworkDriverParts['dhcp'] = {
   timeout: 5,
   acquire: async () => ({ kind: 'silent' }),
+  offer: async () => undefined,
   keep: () => undefined,
   endKeeping: () => undefined,
   release: async () => undefined,

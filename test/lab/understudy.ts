@@ -10,7 +10,7 @@ import { Namespace } from './namespace.ts';
 import type { Plugin } from './plugin.ts';
 
 export interface NetworkPlan {
-  /** `10.9.0.0/24`, `fd00:9::/64` */
+  /** `10.9.0.0/24`, `fd00:9::/64`; empty where the IPAM chooses one. */
   subnet: string;
   /** Default `lan0`. */
   parent?: string;
@@ -39,6 +39,8 @@ export interface Container {
  * `--network name=lan,driver-opt=hostname=web`.
  */
 export interface Wish {
+  /** Of the container, as engines from 29 on say it. */
+  name?: string | undefined;
   address?: string | undefined;
   macAddress?: string | undefined;
   options?: Readonly<Record<string, string>> | undefined;
@@ -78,9 +80,17 @@ export class Understudy {
     const { subnet, parent = 'lan0', options = {}, ipamOptions = {} } = plan;
     const isIPv6 = subnet.includes(':');
     const pool = { AddressSpace: SPACE, Pool: subnet, SubPool: '', V6: isIPv6, Options: ipamOptions };
-    const poolId = ipamOptions && String((await this.call('IpamDriver.RequestPool', pool))['PoolID']);
+    const answer = ipamOptions && (await this.call('IpamDriver.RequestPool', pool));
+    const poolId = answer && String(answer['PoolID']);
+    const gateway = (answer?.['Data'] as Record<string, string> | undefined)?.['com.docker.network.gateway'];
     const id = randomBytes(32).toString('hex');
-    const data = [{ AddressSpace: ipamOptions === null ? 'LocalDefault' : SPACE, Pool: subnet }];
+    const data = [
+      {
+        AddressSpace: ipamOptions === null ? 'LocalDefault' : SPACE,
+        Pool: answer ? String(answer['Pool']) : subnet,
+        ...(gateway !== undefined && { Gateway: gateway }),
+      },
+    ];
     await this.call('NetworkDriver.CreateNetwork', {
       NetworkID: id,
       Options: {
@@ -179,11 +189,12 @@ export class Understudy {
     }
   }
 
-  async requestAddress({ poolId }: FakeNetwork, { address = '' }: Wish = {}): Promise<string> {
+  async requestAddress({ poolId }: FakeNetwork, { address = '', name }: Wish = {}): Promise<string> {
     if (poolId === null) return address;
+    const wish = { Address: address, Options: name === undefined ? {} : { 'com.docker.network.endpoint.name': name } };
     for (let attempt = 1; ; attempt++) {
       try {
-        return String((await this.call('IpamDriver.RequestAddress', { PoolID: poolId, Address: address }))['Address']);
+        return String((await this.call('IpamDriver.RequestAddress', { PoolID: poolId, ...wish }))['Address']);
       } catch (error) {
         // A machine that is too busy; a person would try again.
         if (attempt === ATTEMPTS || !(error instanceof Refusal && error.message.includes('was not done within')))

@@ -48,6 +48,7 @@ const TAGGED = { parent: 'lan0', vlan: '50' };
 const PROBED = { parent: 'lan0', probe: 'fast' };
 /** Its addresses are those of the neighbour's DHCP server. */
 const LEASED = { parent: 'lan0', source: 'dhcp' };
+const LEASED_HOST = { ...LEASED, host_access: 'true' };
 const DHCP_PLAN: DhcpPlan = { address: '10.8.0.1/24', range: ['10.8.0.100', '10.8.0.150'], leaseSeconds: 3600 };
 /** Another IPAM's. */
 const FOREIGN_SPACE = 'LocalDefault';
@@ -583,6 +584,20 @@ const CALLS: readonly Scenario[] = [
     }),
   ),
   {
+    call: "CreateNetwork (host's end with an address of a DHCP server)",
+    prepare: nothing,
+    act: armed((host) => build(host, { options: LEASED_HOST, isLeased: true })),
+    reaction: '',
+    react: nothing,
+  },
+  {
+    call: "DeleteNetwork (host's end with an address of a DHCP server)",
+    prepare: (host) => build(host, { options: LEASED_HOST, isLeased: true }),
+    act: armed((host) => host.deleteNetwork()),
+    reaction: '',
+    react: nothing,
+  },
+  {
     call: 'DeleteNetwork (addresses of a DHCP server)',
     async prepare(host) {
       await build(host, { options: LEASED, isLeased: true });
@@ -788,7 +803,7 @@ function inWords(step: string): string {
   if (table !== '') return `${table} ${{ INSERT: 'recorded', UPDATE: 'changed', DELETE: 'removed' }[verb]}`;
   // Not every kernel has the same kinds.
   const named = step.replace(/^add (dummy|ifb|bridge)/, 'add isolated link');
-  return named.replace(/ tsm\w+| (10\.9|fd09)\S+| \d+\b/g, '');
+  return named.replace(/ tsm\w+| (10\.[89]|fd09)\S+| \d+\b/g, '');
 }
 
 // --- the page -------------------------------------------------------------------------------------------------------

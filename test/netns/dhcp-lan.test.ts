@@ -11,7 +11,7 @@ import { doubles } from '../lab/census.ts';
 import { DHCP_SERVERS, type DhcpKind, type DhcpLease, type DhcpPlan, DhcpServer } from '../lab/dhcpserver.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import { Host } from '../lab/host.ts';
-import { Lan } from '../lab/namespace.ts';
+import { Lan, type Namespace } from '../lab/namespace.ts';
 import { withoutDhcp } from '../lab/packages.ts';
 import { until } from '../lab/patience.ts';
 import { Plugin } from '../lab/plugin.ts';
@@ -179,6 +179,58 @@ describe("addresses of the LAN's DHCP server", { skip, timeout: 500_000 }, () =>
     const onFile = (await server.leases()).map(({ macAddress, address }) => ({ macAddress, address: `${address}/24` }));
     const byMac = (one: Seen, other: Seen) => one.macAddress.localeCompare(other.macAddress);
     assert.deepEqual(onFile.toSorted(byMac), all.toSorted(byMac));
+  });
+
+  test("the host's own end has an address of the server, which is kept, shared by networks, and given back by the last of them", async () => {
+    const server = await serve('kea', { leaseSeconds: 6 });
+    const access = { ...DHCP, host_access: 'true' };
+    const first = await engine.createNullNetwork(access);
+    const container = await engine.run(first);
+    const ofHost = async () => {
+      const all = await host.namespace.show<{ ifname: string; address: string; addr_info: { local: string }[] }>(
+        '-4 address show',
+      );
+      const [{ ifname, addr_info } = { ifname: '', addr_info: [] }] = all.filter((one) =>
+        one.ifname.startsWith('tsmh'),
+      );
+      const [link] = ifname === '' ? [] : await host.namespace.show<{ address: string }>(`link show dev ${ifname}`);
+      return { ifname, macAddress: link?.address ?? '', address: addr_info?.[0]?.local ?? '' };
+    };
+    const end = await ofHost();
+    assert.equal((await server.leaseOf(end.macAddress))?.address, end.address);
+    const pings = async (from: Namespace, address: string) =>
+      assert.equal((await from.run(['ping', '-c', '1', '-W', '5', address])).code, 0, address);
+    await pings(host.namespace, container.address.replace(/\/.*/, ''));
+    await pings(container.namespace, end.address);
+
+    const second = await engine.createNullNetwork(access);
+    await engine.remove(container);
+    await engine.deleteNetwork(first);
+    assert.deepEqual(await ofHost(), end);
+    await host.namespace.ip(`link delete ${end.ifname}`);
+    await engine.plugin.restart('SIGKILL');
+    await until(async () => (await ofHost()).address !== '');
+    assert.deepEqual(await ofHost(), end);
+    const endsAtMs = async () => (await server.leaseOf(end.macAddress))?.endsAtMs ?? 0;
+    const promisedMs = await endsAtMs();
+    await until(async () => (await endsAtMs()) > promisedMs);
+    assert.match(await engine.plugin.command('leases'), new RegExp(`^${end.address} +host .* bound$`, 'm'));
+    await engine.deleteNetwork(second);
+    assert.equal((await ofHost()).ifname, '');
+    await until(async () => (await server.leaseOf(end.macAddress)) === undefined);
+  });
+
+  test("a network whose host's end gets no address is not made, and leaves nothing", async () => {
+    engine.plugin.set({ DHCP_TIMEOUT: '5' });
+    await engine.plugin.restart();
+    await assert.rejects(
+      engine.createNullNetwork({ ...DHCP, host_access: 'true' }),
+      /no DHCP server answered on "lan0"/,
+    );
+    assert.equal(await engine.plugin.command('networks'), 'none');
+    assert.equal(await engine.plugin.command('leases'), 'none');
+    engine.plugin.set({ DHCP_TIMEOUT: '25' });
+    await engine.plugin.restart();
   });
 
   test('an address that somebody has is declined, and the container gets another', async () => {

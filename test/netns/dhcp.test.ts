@@ -234,7 +234,6 @@ describe('addresses of DHCP servers', { skip: outsideLab() || withoutDhcp(), tim
         creation({}, subnet),
         /not the IPAM that has subnet 10\.77\.0\.0\/24; create the network with --ipam-driver null/,
       ],
-      [creation({ host_access: 'true' }), /option -o host_access needs addresses of this host/],
       [creation({ parent: '' }), /option -o source= needs a parent interface/],
       [creation({ source: '', release: 'stop' }), /option -o release= is for addresses of a DHCP server/],
       [creation({ source: 'dchp' }), /"dchp".*dhcp/],

@@ -5,11 +5,13 @@ import {
   conflictNews,
   endpointNews,
   Happenings,
+  leaseNews,
   networkNews,
   overheard,
   type ToldHappening,
 } from '../../src/happenings.ts';
-import type { Conflict, Endpoint, Network } from '../../src/model.ts';
+import type { Conflict, Endpoint, Network, Tenancy } from '../../src/model.ts';
+import { tenancy } from './commands/fixture.ts';
 
 const CONFLICT: Conflict = {
   kind: 'address',
@@ -52,6 +54,21 @@ test('a container is news when it has joined, when it leaves, and when it loses 
   assert.equal(state(joined, null), 'ended');
   assert.equal(state(created, null), null);
   assert.equal(state(joined, { ...joined, lostAt: '2026-11-20T10:00:00.000Z' }), 'lost');
+});
+
+test('a lease is news when it is lost and when it is kept again, and not when it is renewed or put aside', () => {
+  const lost = { ...tenancy, state: 'lost', loss: 'silent' } as const;
+  const said = (before: Tenancy | null, after: Tenancy | null) => {
+    const news = leaseNews(before, after);
+    return news && [news.state, news.reason, news.address];
+  };
+  assert.deepEqual(said(tenancy, lost), ['lost', 'silent', '192.168.1.64']);
+  assert.deepEqual(said(lost, tenancy), ['healed', null, '192.168.1.64']);
+  assert.equal(said(null, tenancy), null);
+  assert.equal(said(lost, lost), null);
+  assert.equal(said(tenancy, { ...tenancy, obtainedAt: '2026-11-21T00:00:00.000Z' }), null);
+  assert.equal(said(lost, { ...tenancy, state: 'aside', endpointId: null }), null);
+  assert.equal(said(lost, null), null);
 });
 
 test('a network is news when it is made and when it is removed', () => {

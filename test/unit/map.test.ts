@@ -153,6 +153,13 @@ test('a conflict that lasts stands beside its container', () => {
   assert.equal(shown(...others), '');
 });
 
+test('what is left of a lease stands beside its container', () => {
+  const eth0 = { name: 'eth0', made: false, promiscuous: false, recipe: null };
+  const leases = new Map([['1'.repeat(64), 'for 3 hours more']]);
+  const drawn = drawMap([network('a', eth0, '10.0.0.0/24', null)], [endpoint('1', 'a', '10.0.0.2/24')], { leases });
+  assert.match(drawn, /^ {3}└─ 10\.0\.0\.2\/24 .*\(lease for 3 hours more\)$/m);
+});
+
 test('nothing to draw is no text', () => {
   assert.equal(drawMap([], []), '');
 });

@@ -42,12 +42,17 @@ const ALONE: Present = {
     { networkId: NETWORK, state: 'joined', lostAt: '2026-11-20T10:00:00.000Z' },
   ],
   conflicts: [CONFLICT, { ...CONFLICT, address: '192.0.2.71', endedAt: '2026-11-20T10:10:00.000Z' }],
+  tenancies: [
+    { networkId: NETWORK, state: 'bound' },
+    { networkId: NETWORK, state: 'lost' },
+    { networkId: NETWORK, state: 'bound' },
+  ],
   parents: new Map([
     ['eth0', 'carrier'],
     ['eth0.50', 'gone'],
   ]),
   filteredParents: ['eth0'],
-  records: { networks: 1, endpoints: 2, conflicts: 2, names: 0, pools: 1 },
+  records: { networks: 1, endpoints: 2, conflicts: 2, names: 0, pools: 1, tenancies: 3 },
   sharing: null,
   contests: 0,
   watchers: { listening: 1, dropped: 0 },
@@ -68,6 +73,7 @@ async function told(present: Present) {
   metrics.noteProbe({ verdict: 'held', ms: 700, isStandby: false });
   metrics.noteProbe({ verdict: 'free', ms: 9, isStandby: true });
   metrics.noteHook('dropped');
+  metrics.noteExchange({ outcome: 'silent' });
   const time = '2026-11-20T10:00:00.000Z';
   metrics.hear({ what: 'conflict', state: 'begun', ...CONFLICT, endpointId: null, networkId: null, time });
   metrics.hear({ what: 'parent', parent: 'eth0', state: 'no carrier', time });
@@ -100,6 +106,9 @@ test('the text is what Prometheus reads, whatever links are called', async () =>
     0,
     'the first one is an increase',
   );
+  assert.equal(valueOf(families, 'tsmacvlan_dhcp_leases', { network: '3f2a9c1d04be', state: 'bound' }), 2);
+  assert.equal(valueOf(families, 'tsmacvlan_dhcp_exchanges_total', { outcome: 'silent' }), 1);
+  assert.equal(valueOf(families, 'tsmacvlan_dhcp_exchanges_total', { outcome: 'lost' }), 0);
   assert.equal(valueOf(families, 'tsmacvlan_healthy'), 1);
   assert.ok((valueOf(families, 'process_resident_memory_bytes') ?? 0) > 1e6);
 });

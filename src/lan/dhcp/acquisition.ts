@@ -33,6 +33,8 @@ export interface AcquisitionSpec extends DhcpAsker {
 export interface AcquisitionContext extends DhcpContext {
   /** Asks the LAN who has what a server offers, until the signal fires; null where the asker itself uses the address. */
   readonly check: ((offered: DhcpLease, signal: AbortSignal) => Promise<Verdict>) | null;
+  /** Told of each address that is declined. */
+  readonly onDecline?: (offered: DhcpLease, holder: HeldVerdict) => void;
 }
 
 /** What comes of it. */
@@ -63,6 +65,27 @@ const MOST_DECLINED = 3;
 /** Throws what `check` throws, and the signal's reason when it is aborted. */
 export function acquire(spec: AcquisitionSpec, context: AcquisitionContext): Promise<Acquired> {
   return new Acquisition(spec, context).run();
+}
+
+/** What the first server that answers would give; undefined when none does in time. Nothing is asked of it: the offer lapses. */
+export function firstOffer(
+  { macAddress, hostname, untilMs }: Pick<AcquisitionSpec, 'macAddress' | 'hostname' | 'untilMs'>,
+  context: DhcpContext,
+): Promise<DhcpLease | undefined> {
+  const beganMs = context.clock.nowMs();
+  return ask<DhcpLease>(context, {
+    macAddress,
+    xid: makeXid(context.random),
+    atMs: DISCOVER_AT_MS,
+    forMs: Math.max(0, untilMs - beganMs),
+    say: () => {
+      const seconds = Math.floor((context.clock.nowMs() - beganMs) / 1000);
+      return { kind: 'DISCOVER', macAddress, hostname, seconds, wish: null };
+    },
+    hear: (answer, settle) => {
+      if (answer.kind === 'OFFER') settle(leaseOf(answer.terms, answer.server));
+    },
+  });
 }
 
 /** One asker's way to a lease. */
@@ -162,8 +185,9 @@ class Acquisition {
 
   #decline(offered: DhcpLease, holder: HeldVerdict, xid: number): Acquired | undefined {
     const { address, server } = offered;
-    const { wire } = this.#context;
+    const { wire, onDecline } = this.#context;
     wire.send(encodeDhcp({ ...this.#who(), xid, kind: 'DECLINE', address, server }));
+    onDecline?.(offered, holder);
     this.#declined.add(formatAddress(address));
     this.#outcome = { kind: 'used', count: this.#declined.size, offered, holder };
     if (this.#spec.isStrict || this.#declined.size >= MOST_DECLINED) return this.#outcome;

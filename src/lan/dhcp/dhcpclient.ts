@@ -4,12 +4,12 @@ import { backgroundClock, type Clock } from '../../clock.ts';
 import * as errors from '../../errors.ts';
 import type { Links } from '../../kernel/link.ts';
 import type { Log } from '../../log.ts';
-import type { Segment } from '../../model.ts';
+import type { LeaseLoss, Segment } from '../../model.ts';
 import type { CallLimit } from '../../requests.ts';
 import { encodeDhcp } from '../frames/dhcp.ts';
 import type { Lan } from '../lan.ts';
 import type { HeldVerdict } from '../verdict.ts';
-import { type Acquired, acquire } from './acquisition.ts';
+import { type Acquired, acquire, firstOffer } from './acquisition.ts';
 import { type DhcpAsker, type DhcpLease, makeXid } from './question.ts';
 import { type DatedLease, type RenewalContext, keepLease } from './renewal.ts';
 import { DhcpWires } from './wire.ts';
@@ -24,6 +24,23 @@ export interface DhcpClientParts {
   readonly clock?: Clock;
   /** 0 to 1, as Math.random. */
   readonly random?: () => number;
+  /** Of each word with servers, once it is over. It must not throw. */
+  readonly onExchange?: (exchange: EndedExchange) => void;
+}
+
+/**
+ * `given`: a lease was got; `renewed`: kept, or got back; `lost`: see LeaseLoss. `declined`: somebody on the LAN has what was offered,
+ * and `used`: so often that no more is asked for. `other`: only another address than the one that was wanted.
+ */
+export interface EndedExchange {
+  readonly outcome: 'given' | 'renewed' | 'released' | 'declined' | 'silent' | 'refused' | 'other' | 'used' | 'lost';
+  readonly parent: string;
+  readonly macAddress: string;
+  /** Without prefix length; null where there was none. */
+  readonly address: string | null;
+  readonly server: string | null;
+  /** The server's own words, or who has the address; null without. */
+  readonly reason: string | null;
 }
 
 /** A lease that is wanted. */
@@ -36,6 +53,9 @@ export interface LeaseRequest extends DhcpAsker {
   readonly holder: (address: Address) => Promise<HeldVerdict | undefined>;
   readonly limit: CallLimit;
 }
+
+/** An offer that is looked at, and not taken. */
+type OfferRequest = Pick<LeaseRequest, 'segment' | 'macAddress' | 'limit'>;
 
 /** Of a call's time this much is left for what follows the lease. */
 const RESERVED_MS = 1500;
@@ -63,17 +83,45 @@ export class DhcpClient {
    * and the signal's reason when it fires.
    */
   async acquire({ segment, macAddress, hostname, wish, isStrict, holder, limit }: LeaseRequest): Promise<Acquired> {
-    const { links, lan, timeout } = this.#parts;
+    const { lan } = this.#parts;
     const { parentName } = segment;
-    if ((await links.known(parentName))?.isUp !== true) throw errors.dhcpParentDown(parentName);
-    const leftMs = Math.min(timeout * 1000, limit.atMs - performance.now() - RESERVED_MS);
+    const untilMs = await this.#untilMs(parentName, limit);
     const check = async ({ address, prefixLength }: DhcpLease, signal: AbortSignal) =>
       (await holder(address)) ??
       lan.check({ ...segment, address, subnet: prefixOf(address, prefixLength), signal, atMs: limit.atMs, macAddress });
-    return acquire(
-      { macAddress, hostname, wish, isStrict, untilMs: this.#clock.nowMs() + leftMs },
-      { ...this.#context(segment), signal: limit.signal, check },
+    const tell = this.#teller(parentName, macAddress);
+    const acquired = await acquire(
+      { macAddress, hostname, wish, isStrict, untilMs },
+      {
+        ...this.#context(segment),
+        signal: limit.signal,
+        check,
+        onDecline: (offered, holder) => tell('declined', offered, holder.macAddress),
+      },
     );
+    tellAcquired(acquired, tell);
+    return acquired;
+  }
+
+  /** What a server would give to a MAC address; undefined when none answers. Throws as acquire(). */
+  async offer({ segment, macAddress, limit }: OfferRequest): Promise<DhcpLease | undefined> {
+    const untilMs = await this.#untilMs(segment.parentName, limit);
+    return firstOffer({ macAddress, hostname: null, untilMs }, { ...this.#context(segment), signal: limit.signal });
+  }
+
+  /** By the clock, when a call has to go on without an answer. */
+  async #untilMs(parentName: string, limit: CallLimit): Promise<number> {
+    const { links, timeout } = this.#parts;
+    if ((await links.known(parentName))?.isUp !== true) throw errors.dhcpParentDown(parentName);
+    return this.#clock.nowMs() + Math.min(timeout * 1000, limit.atMs - performance.now() - RESERVED_MS);
+  }
+
+  #teller(parent: string, macAddress: string): Tell {
+    return (outcome, of = null, reason = null) => {
+      const address = of?.address === undefined ? null : formatAddress(of.address);
+      const server = of === null ? null : formatAddress(of.server.address);
+      this.#parts.onExchange?.({ outcome, parent, macAddress, address, server, reason });
+    };
   }
 
   /** Renews the lease until endKeeping(); `id` names it there. */
@@ -87,7 +135,16 @@ export class DhcpClient {
     this.endKeeping(id);
     const controller = new AbortController();
     this.#kept.set(id, controller);
-    const context = { ...this.#context(segment), signal: controller.signal, wallMs: () => Date.now(), ...told };
+    const tell = this.#teller(segment.parentName, asker.macAddress);
+    const onKept = (kept: DatedLease) => {
+      tell('renewed', kept.lease);
+      told.onKept(kept);
+    };
+    const onLost = (loss: LeaseLoss) => {
+      tell('lost', dated.lease, loss);
+      told.onLost(loss);
+    };
+    const context = { ...this.#context(segment), signal: controller.signal, wallMs: () => Date.now(), onKept, onLost };
     keepLease(asker, dated, context).catch((error: unknown) => {
       if (controller.signal.aborted) return;
       const container = { endpoint: id, macAddress: asker.macAddress };
@@ -109,6 +166,7 @@ export class DhcpClient {
     const request = { ...asker, xid: makeXid(this.#random), seconds: 0, address, server };
     await this.#wires.sent(segment, encodeDhcp({ ...request, kind: 'RELEASE' })).catch(() => undefined);
     this.#parts.lan.release({ parentName: segment.parentName, address });
+    this.#teller(segment.parentName, asker.macAddress)('released', { address, server });
   }
 
   /** Leases are kept by records, not by this process: nothing is said to any server. */
@@ -122,14 +180,28 @@ export class DhcpClient {
   }
 }
 
-/** Why there is no lease, as a sentence. `wish`: the address that alone would have done. */
+type Tell = (
+  outcome: EndedExchange['outcome'],
+  of?: { readonly address?: Address; readonly server: DhcpLease['server'] } | null,
+  reason?: string | null,
+) => void;
+
+function tellAcquired(acquired: Acquired, tell: Tell): void {
+  const { kind } = acquired;
+  if (kind === 'lease') tell('given', acquired.lease);
+  else if (kind === 'silent') tell('silent');
+  else if (kind === 'refused') tell('refused', { server: acquired.server }, acquired.message);
+  else tell(kind, acquired.offered);
+}
+
+/** Why there is no lease, as a sentence. `seconds`: how long it was asked for. `wish`: the address that alone would have done. */
 export function refusalOf(
   acquired: Exclude<Acquired, { kind: 'lease' }>,
-  asked: { readonly parentName: string; readonly timeout: number; readonly wish: Address | null },
+  asked: { readonly parentName: string; readonly seconds: number; readonly wish: Address | null },
 ): errors.PluginError {
   switch (acquired.kind) {
     case 'silent':
-      return errors.dhcpSilent(asked.parentName, asked.timeout);
+      return errors.dhcpSilent(asked.parentName, asked.seconds);
     case 'refused':
       return errors.dhcpRefused(formatAddress(acquired.server.address), acquired.message);
     case 'other': {

@@ -8,6 +8,7 @@
  */
 import { isSameAddress } from '../../address.ts';
 import type { Clock } from '../../clock.ts';
+import type { LeaseLoss } from '../../model.ts';
 import { NEVER_ENDS_SECONDS } from '../frames/dhcp.ts';
 import { type Acquired, acquire } from './acquisition.ts';
 import { type DhcpAsker, type DhcpContext, type DhcpLease, ask, makeXid, pause, verdictOn } from './question.ts';
@@ -19,9 +20,6 @@ export interface Dated<Lease> {
 }
 
 export type DatedLease = Dated<DhcpLease>;
-
-/** Why a lease is not kept. `silent`: no server answered until its end. `refused`: a server said so, or gives only others. */
-export type LeaseLoss = 'silent' | 'refused';
 
 /** What renewals work with. */
 export type RenewalContext = DhcpContext & Keeping<DhcpLease>;

@@ -10,12 +10,14 @@ import {
   RANGE_CHECKS,
   stateHasRoom,
 } from '../../../src/commands/checks.ts';
+import { parseAddress } from '../../../src/address.ts';
 import type { Diagnosis, Examined, LanAnswers } from '../../../src/commands/diagnosis.ts';
 import type { Link, LinkAddress } from '../../../src/kernel/link.ts';
+import type { DhcpOffer } from '../../../src/lan/dhcpoffers.ts';
 import type { Conflict } from '../../../src/model.ts';
 import { Naming, NO_NAMES } from '../../../src/naming.ts';
 import { VERSION } from '../../../src/version.ts';
-import { ENDPOINT, NETWORK, endpoint, network, when } from './fixture.ts';
+import { ENDPOINT, NETWORK, endpoint, network, tenancy, when } from './fixture.ts';
 
 const conflict: Conflict = {
   kind: 'address',
@@ -103,6 +105,9 @@ test('each trouble is told by one check, and nothing of what is sound', async ()
   const back = new Map([[ENDPOINT, { link, isElsewhere: false, addresses: [] }]]);
   const foreign = { family: 'IPv4', address: '10.9.0.9', prefixLength: 24 } as LinkAddress;
   const without = { ...network, subnets: network.subnets.map((one) => ({ ...one, gateway: null })) };
+  const leased = sound().records;
+  const offer = { server: { address: parseAddress('192.168.1.1')!, macAddress: ROUTER } } as DhcpOffer;
+  const served = { ...quiet, offers: async () => [offer] };
   const cases: [Partial<Examined>, string][] = [
     [
       { lan: who({ toSubInterface: null }) },
@@ -130,6 +135,14 @@ test('each trouble is told by one check, and nothing of what is sound', async ()
       { lan: { ...quiet, proxy: async () => ROUTER } },
       `warning: ${ROUTER} on eth0 answers for every address (proxy ARP), so that its answers say of none whether it is free`,
     ],
+    [
+      { records: { ...leased, tenancies: [{ ...tenancy, state: 'lost', loss: 'silent' }] }, lan: served },
+      'failure: its lease is over, and no DHCP server answers',
+    ],
+    [
+      { records: { ...leased, tenancies: [{ ...tenancy, state: 'lost', loss: 'refused' }] }, lan: served },
+      'failure: the DHCP server gives 192.168.1.64/24 to it no more',
+    ],
     [{ records: { ...sound().records, conflicts } }, 'failure: 192.168.1.64 also used by 3c:22:fb:10:aa:01'],
     [{ inventory: { containers: [], networks: [] } }, 'warning: Docker has no such network'],
     [
@@ -149,6 +162,19 @@ test('each trouble is told by one check, and nothing of what is sound', async ()
     [{ containerLinks: back }, 'failure: its interface is back on the host: its container has ended'],
   ];
   for (const [more, sentence] of cases) assert.deepEqual(await troubles(sound(more)), [sentence]);
+});
+
+test('a network that lives by a DHCP server needs one that answers', async () => {
+  const leasing = { ...network, options: { ...network.options, source: 'dhcp' as const }, subnets: [] };
+  const said = async (lan: LanAnswers) =>
+    (await Promise.all(NETWORK_CHECKS.map(async (check) => check(leasing, sound({ lan })))))
+      .map((one) => one?.says)
+      .filter((says) => says?.includes('DHCP') === true);
+  const offer = { server: { address: parseAddress('192.168.1.1')!, macAddress: ROUTER } } as DhcpOffer;
+  assert.deepEqual(await said(quiet), ['no DHCP server answers on eth0']);
+  assert.deepEqual(await said({ ...quiet, offers: async () => [offer] }), [
+    `DHCP server 192.168.1.1 (${ROUTER}) answers on eth0`,
+  ]);
 });
 
 test('a state directory that is full or read-only', () => {

@@ -1,10 +1,11 @@
 /** `tsmacvlan who` by the records alone: each kind of answer, and whom a word means. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { parseAddress } from '../../../src/address.ts';
 import { findAddress, findMac, findName, readWhom } from '../../../src/commands/findings.ts';
 import type { Conflict, Network, Pool, Records, Remembered } from '../../../src/model.ts';
 import { leaseRecord } from '../store/lease.ts';
-import { ENDPOINT, NETWORK, SPACE, endpoint, network, when } from './fixture.ts';
+import { ENDPOINT, NETWORK, SPACE, endpoint, network, tenancy, when } from './fixture.ts';
 
 const POOL_ID = `${SPACE}/192.168.1.0/24/192.168.1.64/26?exclude=192.168.1.70`;
 const STRANGER = '3c:22:fb:10:aa:01';
@@ -144,4 +145,21 @@ test('a name is a container, what is kept for it, or one that Docker knows; an i
   const stopped = (name: string) => kinds(name, [{ name, endpointIds: [], stoppedIn: [NETWORK, 'elsewhere'] }]);
   assert.deepEqual(stopped('app'), [['stopped', null]]);
   assert.deepEqual(stopped('db'), [['reserved', '192.168.1.67']]);
+});
+
+const address = (text: string) => parseAddress(text)!;
+
+test('what a DHCP server gave is found by address, MAC address and name, also while its container is away', () => {
+  const leasing = { ...network, options: { ...network.options, source: 'dhcp' as const }, subnets: [] };
+  const running = { ...records, networks: [leasing], pools: [], leases: [], names: [], tenancies: [tenancy] };
+  const kinds = (all: ReturnType<typeof findName>) => all.map((one) => [one.kind, one.address, one.tenancy?.server]);
+  const container = [['container', '192.168.1.64', '192.168.1.1']];
+  assert.deepEqual(kinds(findAddress(running, address('192.168.1.64'), [])), container);
+  assert.deepEqual(kinds(findMac(running, endpoint.macAddress, [])), container);
+  const away = { ...running, endpoints: [], tenancies: [{ ...tenancy, state: 'aside' as const, endpointId: null }] };
+  const aside = [['aside', '192.168.1.64', '192.168.1.1']];
+  assert.deepEqual(kinds(findAddress(away, address('192.168.1.64'), [])), aside);
+  assert.deepEqual(kinds(findMac(away, endpoint.macAddress, [])), aside);
+  assert.deepEqual(kinds(findName(away, 'web', [])), aside);
+  assert.deepEqual(kinds(findAddress(away, address('192.168.1.65'), [])), [['outside', '192.168.1.65', undefined]]);
 });

@@ -1,7 +1,8 @@
 /** What the commands that look are tried on: a network with one container. */
-import type { Endpoint, Network } from '../../../src/model.ts';
+import type { Endpoint, Network, Tenancy } from '../../../src/model.ts';
 import { readNetworkOptions } from '../../../src/network/options.ts';
 import { interfaceAddress } from '../../lab/addresses.ts';
+import { tenancyRecord } from '../store/records.ts';
 
 export const when = '2026-11-20T00:00:00.000Z';
 export const SPACE = 'TsmacvlanLocal';
@@ -26,5 +27,18 @@ export const endpoint: Endpoint = {
   macAddress: '02:42:c0:a8:01:40',
   addresses: [interfaceAddress('192.168.1.64/24')],
   interfaceName: null,
+  changedAt: when,
+};
+
+/** The same container with a lease of a DHCP server. */
+export const tenancy: Tenancy = {
+  ...tenancyRecord(ENDPOINT),
+  macAddress: endpoint.macAddress,
+  networkId: NETWORK,
+  owner: 'host:web',
+  hostname: 'web',
+  address: '192.168.1.64/24',
+  leaseSeconds: 7200,
+  obtainedAt: when,
   changedAt: when,
 };

@@ -44,6 +44,40 @@ const endpoint = {
   addresses: ['192.168.1.64/24'],
 } as const;
 
+test('leases of DHCP servers are told with the reason', () => {
+  const lease = {
+    what: 'lease',
+    parent: 'eth0',
+    macAddress: '02:42:c0:a8:01:40',
+    address: '192.168.1.64',
+    server: '192.168.1.1',
+    reason: null,
+    endpointId: ENDPOINT,
+    networkId: NETWORK,
+  } as const;
+  const nobody = { ...lease, endpointId: null, networkId: null };
+  for (const [happening, expected] of [
+    [
+      { ...lease, state: 'lost', reason: 'silent' },
+      'web: the lease of 192.168.1.64 on eth0 is lost: no DHCP server has answered until its end',
+    ],
+    [
+      { ...lease, state: 'lost', reason: 'refused' },
+      'web: the lease of 192.168.1.64 on eth0 is lost: the DHCP server gives it no more',
+    ],
+    [{ ...lease, state: 'healed' }, 'web: DHCP server 192.168.1.1 gives 192.168.1.64 on eth0 again'],
+    [
+      { ...nobody, state: 'refused', address: null, reason: 'no \u001blease' },
+      '02:42:c0:a8:01:40: DHCP server 192.168.1.1 on eth0 takes back an address ("no \\u001blease")',
+    ],
+    [
+      { ...nobody, state: 'declined', reason: '3c:22:fb:10:aa:01' },
+      '02:42:c0:a8:01:40: 192.168.1.64 of DHCP server 192.168.1.1 is declined, since 3c:22:fb:10:aa:01 on eth0 has it',
+    ],
+  ] as const)
+    assert.equal(said(happening), `lease     ${expected}`);
+});
+
 test('each is one line with names, or with ids where Docker does not say them', () => {
   const { node: _, ...stranger } = { ...conflict, endpointId: null, networkId: null, ourMacAddress: null, node: '' };
   for (const [happening, expected] of [

@@ -8,6 +8,7 @@ import { Nearby } from '../../../src/ipam/nearby.ts';
 import { Offers } from '../../../src/ipam/offers.ts';
 import { Recalls } from '../../../src/ipam/recalls.ts';
 import { Releases } from '../../../src/ipam/releases.ts';
+import { ServedPools } from '../../../src/ipam/served.ts';
 import type { Standby } from '../../../src/ipam/standby.ts';
 import type { Clock } from '../../../src/clock.ts';
 import type { Store } from '../../../src/store/store.ts';
@@ -30,8 +31,9 @@ export function allocatorOf({ store, leases, clock, probe, standby, ...given }: 
   const log = { info: () => undefined };
   const names = given.names ?? new Names({ store, now, days: 30, log });
   const offers = new Offers({ store, leases, now, probe });
-  const releases = new Releases({ store, leases, names, standby });
+  const served = new ServedPools({ leases, offers });
+  const releases = new Releases({ store, leases, names, standby, served });
   const recalls = new Recalls({ store, leases, offers, releases, names, standby, log });
   const [ages, nearby] = [new Ages(now, clock), given.nearby ?? new Nearby({ keeper: KEEPS_NOTHING, clock })];
-  return new Allocator({ store, leases, ages, clock, offers, releases, recalls, standby, nearby });
+  return new Allocator({ store, leases, ages, clock, offers, releases, recalls, standby, nearby, served });
 }

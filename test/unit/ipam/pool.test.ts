@@ -147,12 +147,12 @@ test('bad requests get a sentence that says what to give', options, () => {
     [
       '10.0.0.0/24',
       { options: { parnt: 'eth0' } },
-      'unknown option --ipam-opt "parnt" (did you mean parent?); the options are exclude, order, parent, probe',
+      'unknown option --ipam-opt "parnt" (did you mean parent?); the options are exclude, order, parent, probe, source',
     ],
     [
       '10.0.0.0/24',
       { options: JSON.parse('{"__proto__": "x"}') as Record<string, string> },
-      'unknown option --ipam-opt "__proto__"; the options are exclude, order, parent, probe',
+      'unknown option --ipam-opt "__proto__"; the options are exclude, order, parent, probe, source',
     ],
     [
       '10.0.0.0/24',
@@ -215,8 +215,14 @@ test('exclusions of the other family are left to the pool of that family', optio
 });
 
 test('every option of the reference is accepted', options, () => {
-  const values: Record<string, string> = { exclude: '10.0.0.9', order: 'sequential', parent: 'eth0', probe: 'rfc' };
-  for (const { name } of IPAM_OPTION_ROWS) assert.ok(pool('10.0.0.0/24', { options: { [name]: values[name] ?? '' } }));
+  const values: Record<string, Record<string, string>> = {
+    exclude: { exclude: '10.0.0.9' },
+    order: { order: 'sequential' },
+    parent: { parent: 'eth0' },
+    probe: { probe: 'rfc' },
+    source: { source: 'dhcp', parent: 'eth0' },
+  };
+  for (const { name } of IPAM_OPTION_ROWS) assert.ok(pool('10.0.0.0/24', { options: values[name] ?? {} }));
 });
 
 test('a subnet of any size is left to the choice of the plugin', options, () => {

@@ -7,10 +7,10 @@ import { type TestContext, test } from 'node:test';
 import type { RenewalContext } from '../../../src/lan/dhcp/renewal.ts';
 import type { Link } from '../../../src/kernel/link.ts';
 import type { Endpoint, Tenancy, TenancyIPv6 } from '../../../src/model.ts';
+import { Endpoints } from '../../../src/network/endpoints.ts';
 import { readNetworkOptions } from '../../../src/network/options.ts';
 import { type LeaseSource, Tenancies, type TenanciesParts } from '../../../src/network/tenancies.ts';
 import { leaseIn } from '../../../src/network/tenancyrecord.ts';
-import type { EndpointRequest } from '../../../src/requests.ts';
 import { openLocalStore } from '../../../src/store/local.ts';
 import { tenancyKey } from '../../../src/store/store.ts';
 import { callLimit } from '../../lab/patience.ts';
@@ -98,18 +98,24 @@ test('a container whose start failed has the same MAC address when it is tried a
     const kind = answers[asked.push(macAddress) - 1];
     return kind === 'lease' ? { kind, lease: leaseIn(tenancy)!.lease } : { kind: 'silent' };
   };
-  const witness = { look: async () => 'present' };
+  const present = async (some: readonly Endpoint[]) => new Set(some.map(({ id }) => id));
+  const witness = { look: async () => 'present', present };
   const endpoints = Object.assign(new Map([[endpoint.id, endpoint]]), {
     withMac: (_: string, macAddress: string) => (macAddress === endpoint.macAddress ? [endpoint] : []),
     isRecorded: () => true,
   });
   const tenancies = tenanciesOf({ store, dhcp: { acquire, timeout: 5 }, endpoints, witness });
-  const request = { networkId: network.id, macAddress: null, hostname: null, wishedAddress: null, limit: callLimit() };
+  const request = {
+    networkId: network.id,
+    macAddress: null,
+    hostname: null,
+    wishedAddress: null,
+    addresses: [],
+    limit: callLimit(),
+  };
   const parent = { name: 'eth0' } as Link;
   const start = (endpointId: string) =>
-    tenancies.claimed({ ...request, endpointId } as EndpointRequest, network, parent, (claim) =>
-      tenancies.lease(claim, network),
-    );
+    tenancies.claimed({ ...request, endpointId }, network, parent, (claim) => tenancies.lease(claim, network));
   await assert.rejects(Promise.all([start('e2'), start('e3')]), /no DHCP server answered/);
   await turn();
   await start('e4');
@@ -160,4 +166,54 @@ test('what a DHCPv6 server has given is given back where no DHCP server gives an
   const { macAddress } = tenancy;
   await assert.rejects(tenancies.leases({ ...claim, macAddress }, both), /no DHCP server answered/);
   assert.equal(released.length, 1);
+});
+
+test('what was made by chance and nobody has had for a month is forgotten, and nothing else', async (t) => {
+  const store = await openStore(t);
+  await store.tenancies.remove(tenancy);
+  const [month, old] = ['2026-10-31T10:30:00.001Z', '2026-10-31T10:29:59.999Z'];
+  const rest = { state: 'aside', endpointId: null, changedAt: old } as const;
+  const kept: Partial<Tenancy>[] = [
+    { ...rest, changedAt: month },
+    { ...rest, owner: 'mac' },
+    { ...rest, owner: 'host:web' },
+    { state: 'bound', changedAt: old },
+    { ...rest, changedAt: '2027-01-01T00:00:00.000Z' },
+  ];
+  for (const [index, change] of [...kept, rest].entries())
+    await store.tenancies.insert({ ...tenancy, ...change, macAddress: `02:42:00:00:00:0${index}` });
+  await tenanciesOf({ store }).forgetUnused();
+  const left = (await store.tenancies.list()).map(({ macAddress }) => macAddress);
+  assert.deepEqual(
+    left,
+    kept.map((_, index) => `02:42:00:00:00:0${index}`),
+  );
+});
+
+test('a start without a name looks at the containers that run all at once, and at one only where it is not seen', async (t) => {
+  const store = await openStore(t);
+  await store.tenancies.remove(tenancy);
+  const endpoints = new Endpoints(store.endpoints);
+  for (let count = 10; count < 110; count++) {
+    const [id, macAddress] = [`e${count}`, `02:42:00:00:01:${(count - 10).toString(16).padStart(2, '0')}`];
+    await endpoints.arrive({ ...endpoint, id, macAddress, addresses: [], state: 'joined' }, async () => undefined);
+    await store.tenancies.insert({ ...tenancy, endpointId: id, macAddress });
+  }
+  const looks: string[] = [];
+  const witness: TenanciesParts['witness'] = {
+    present: async (some) => (looks.push('all'), new Set(some.map(({ id }) => id).filter((id) => id !== 'e50'))),
+    look: async ({ id }) => (looks.push(id), 'gone'),
+    isGone: async () => true,
+  };
+  const request = { endpointId: 'new', macAddress: null, hostname: null, wishedAddress: null, addresses: [] };
+  const tenancies = tenanciesOf({ store, endpoints, witness });
+  await tenancies.claimed(
+    { ...request, limit: callLimit() },
+    { ...network, parent: { ...network.parent, name: 'eth0' } },
+    {
+      name: 'eth0',
+    } as Link,
+    async (claim) => assert.equal(claim.macAddress, '02:42:00:00:01:28'),
+  );
+  assert.deepEqual(looks, ['all', 'e50']);
 });

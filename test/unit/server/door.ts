@@ -48,7 +48,7 @@ export async function openDoor(
   const calls = createCalls({
     // How long a call may take is no verb of the engine.
     network: { ...remembering(asked, quietNetwork, network, limits), patienceMs },
-    ipam: remembering(asked, quietIpam, ipam, limits),
+    ipam: { ...remembering(asked, quietIpam, ipam, limits), patienceMs: async () => null },
     leaks: { ...quietLeaks, ...leaks },
     state: { read: async () => ({ schema: 4, node: null, pieces: [Buffer.from('{"networks":[]}')] }) },
     filteredParents: () => ['eth0'],
@@ -83,7 +83,8 @@ export const quietNetwork: NetworkVerbs = {
 
 export const quietIpam: IpamVerbs = {
   defaultAddressSpaces: () => ({ local: 'Local', global: 'Global' }),
-  requestPool: async ({ pool }) => ({ poolId: `pool ${pool}`, pool: pool ?? '10.0.0.0/24' }),
+  requestPool: async ({ pool }) => ({ poolId: `pool ${pool}`, pool: pool ?? '10.0.0.0/24', gateway: null }),
+  patienceMs: async () => null,
   releasePool: async () => undefined,
   register: () => undefined,
   allocateNetwork: async () => undefined,

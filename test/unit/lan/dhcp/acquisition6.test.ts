@@ -10,7 +10,8 @@ import {
   acquire6,
 } from '../../../../src/lan/dhcp/acquisition6.ts';
 import type { ExchangeWire } from '../../../../src/lan/dhcp/question.ts';
-import { type LeaseLoss, keepWith } from '../../../../src/lan/dhcp/renewal.ts';
+import { keepWith } from '../../../../src/lan/dhcp/renewal.ts';
+import type { LeaseLoss } from '../../../../src/model.ts';
 import { type Dhcp6Answer, decodeDhcp6 } from '../../../../src/lan/frames/dhcp6.ts';
 import { decodeUdp6 } from '../../../../src/lan/frames/udp6.ts';
 import type { Verdict } from '../../../../src/lan/verdict.ts';

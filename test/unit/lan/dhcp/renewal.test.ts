@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
+import type { LeaseLoss } from '../../../../src/model.ts';
 import { type DhcpLease, leaseOf } from '../../../../src/lan/dhcp/question.ts';
-import { type DatedLease, type LeaseLoss, keepLease } from '../../../../src/lan/dhcp/renewal.ts';
+import { type DatedLease, keepLease } from '../../../../src/lan/dhcp/renewal.ts';
 import { SERVER_MAC, ip } from '../frames/dhcpanswers.ts';
 import { World } from '../imagined.ts';
 import { ImaginedLan, type Server, server } from './imaginary.ts';
