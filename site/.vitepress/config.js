@@ -9,6 +9,12 @@ function slugify(heading) {
     .replace(/\s/g, '-');
 }
 
+/** The pages are text: `{{.ID}}` in them is Docker's, and nothing that Vue fills in. */
+function keepBraces(markdown) {
+  const render = markdown.render.bind(markdown);
+  markdown.render = (...words) => render(...words).replaceAll('{{', '&#123;&#123;');
+}
+
 function pages(...rows) {
   return rows.map(([text, page]) => ({ text, link: `/docs/${page}` }));
 }
@@ -19,9 +25,7 @@ export default {
   srcDir: 'pages',
   outDir: '../dist/site',
   rewrites: { 'README.md': 'index.md' },
-  markdown: { anchor: { slugify }, toc: { slugify } },
-  // The pages are text: `{{.ID}}` is Docker's, and no page has a template of Vue's.
-  vue: { template: { compilerOptions: { delimiters: ['<%vue', 'vue%>'] } } },
+  markdown: { anchor: { slugify }, toc: { slugify }, config: keepBraces },
   // Files that are no pages are served beside them; test/unit/docs.test.ts looks whether they are there.
   ignoreDeadLinks: [/\/examples\//],
   themeConfig: {

@@ -39,6 +39,9 @@ describe('the site of the documents', { skip: outsideLab() || withoutBrowser(), 
     await page.getByRole('heading', { name: 'The first network' }).waitFor();
     const width = await page.locator('main img').evaluate((image) => (image as { naturalWidth?: number }).naturalWidth);
     assert.ok((width ?? 0) > 600, `${width}`);
+    // What the generator did not fill in is there as it is in its templates.
+    assert.equal(await page.locator('.VPNavBarTitle').innerText(), 'tsmacvlan');
+    assert.doesNotMatch(await page.locator('body').innerText(), /\{\{/);
     if (SCREENSHOTS !== undefined) await page.screenshot({ path: join(SCREENSHOTS, 'site.png') });
   });
 
