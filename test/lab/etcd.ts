@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Result, run } from './command.ts';
 import type { Namespace } from './namespace.ts';
-import { etcdProgram } from './packages.ts';
+import { COLLECTS_LATE, etcdProgram } from './packages.ts';
 
 interface Plan {
   /** For the members' data; where it is on a tmpfs a claim costs no disk. */
@@ -28,6 +28,9 @@ interface Plan {
 }
 
 const READY_MS = 60_000;
+
+/** Of members, and of etcdctl. */
+const environment = () => ({ ...process.env, ...COLLECTS_LATE, ETCDCTL_API: '3' });
 
 export class EtcdCluster {
   /** `root:r00t`, for etcdctl; empty where nobody has to log in. */
@@ -67,7 +70,7 @@ export class EtcdCluster {
   startMember(member: number, more: readonly string[] = []): void {
     const log = createWriteStream(this.#logOf(member), { flags: 'a' });
     const [command = '', ...flags] = this.#enter([etcdProgram('etcd'), ...this.#flags(member), ...more]);
-    const child = spawn(command, flags, { stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(command, flags, { stdio: ['ignore', 'pipe', 'pipe'], env: environment() });
     for (const stream of [child.stdout, child.stderr]) stream.pipe(log, { end: false });
     this.#members[member] = child;
   }
@@ -123,7 +126,7 @@ export class EtcdCluster {
   async keysAt(member: number, prefix: string): Promise<string[]> {
     const endpoint = `--endpoints=${this.endpoints[member] ?? ''}`;
     const argv = [etcdProgram('etcdctl'), endpoint, 'get', '--consistency=s', '--prefix', '--keys-only', prefix];
-    const { stdout } = await run(this.#enter(argv), { env: { ...process.env, ETCDCTL_API: '3' } });
+    const { stdout } = await run(this.#enter(argv), { env: environment() });
     return stdout.split('\n').filter(Boolean);
   }
 
@@ -152,7 +155,7 @@ export class EtcdCluster {
       'save',
       snapshot,
     ];
-    const { code, stderr } = await run(this.#enter(argv), { env: { ...process.env, ETCDCTL_API: '3' } });
+    const { code, stderr } = await run(this.#enter(argv), { env: environment() });
     if (code !== 0) throw new Error(`etcdctl snapshot save: ${stderr}`);
   }
 
@@ -164,7 +167,7 @@ export class EtcdCluster {
       await this.#wipe(member);
       const flags = this.#flags(member).filter((flag) => kept.test(flag));
       const argv = [etcdProgram('etcdctl'), 'snapshot', 'restore', snapshot, ...flags];
-      const { code, stderr } = await run(this.#enter(argv), { env: { ...process.env, ETCDCTL_API: '3' } });
+      const { code, stderr } = await run(this.#enter(argv), { env: environment() });
       if (code !== 0) throw new Error(`etcdctl snapshot restore: ${stderr}`);
     }
   }
@@ -184,7 +187,7 @@ export class EtcdCluster {
     const files = tls === undefined ? [] : ['--insecure-skip-tls-verify', ...own];
     const scheme = tls === undefined ? 'http' : 'https';
     const endpoints = this.endpoints.map((endpoint) => `${scheme}://${endpoint}`).join(',');
-    const env = { ...process.env, ETCDCTL_API: '3' };
+    const env = environment();
     const argv = [etcdProgram('etcdctl'), `--endpoints=${endpoints}`, ...this.#login(words), ...files, ...words];
     return run(this.#enter(argv), { env, input });
   }

@@ -297,7 +297,7 @@ export function programOf(name: keyof typeof BESIDE): string {
  * Of programs in Go, most of which end at once: those that an engine runs for each container spend a third of their time on collecting
  * garbage. One that lives collects it when it has so much.
  */
-const COLLECTS_LATE = { GOGC: 'off', GOMEMLIMIT: '192MiB' };
+export const COLLECTS_LATE = { GOGC: 'off', GOMEMLIMIT: '192MiB' };
 
 /** The environment for running the programs of a suite and, behind them, those of bookworm. */
 export function environmentOf(suite: Suite): NodeJS.ProcessEnv {
