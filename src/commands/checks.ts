@@ -1,6 +1,7 @@
 /** What `tsmacvlan doctor` looks at: each check is a function of what was examined, and says one thing of one subject. */
 import { formatAddress } from '../address.ts';
 import { conflictsOf, describeConflict } from '../contested.ts';
+import { PluginError } from '../errors.ts';
 import { IPAM_OPTION_ROWS } from '../ipam/pool.ts';
 import { hostLinkName } from '../linknames.ts';
 import { type Endpoint, isOfSwarm, type Network } from '../model.ts';
@@ -264,15 +265,27 @@ export function misspeltSettings(names: readonly string[]): Diagnosis[] {
 }
 
 /** A change that finds no room, or no file that may be written, is refused, and with it the start of a container. */
-export function stateHasRoom({ directory, freeBytes, bytes, isWritable }: ExaminedState): Diagnosis {
+export function stateHasRoom(state: ExaminedState, schema: number): Diagnosis {
+  const { directory, freeBytes, bytes, isWritable } = state;
   const says = `state directory ${directory}`;
   if (!isWritable) return failure('host', `${says} cannot be written`, 'make it writable, and mount its disk so');
   const free = `${Math.floor(freeBytes / 1_000_000)} MB free`;
   return freeBytes < LEAST_FREE_BYTES
     ? warning('host', `${says} has only ${free}`, 'make room on its disk')
-    : ok('host', `${says} can be written, ${free}; what is in it takes ${(bytes / 1_000_000).toFixed(1)} MB`);
+    : ok(
+        'host',
+        `${says} can be written, ${free}; what is in it takes ${(bytes / 1_000_000).toFixed(1)} MB (schema ${schema})`,
+      );
 }
 
+/** Nothing else can be told where it is another version's, or damaged. Rethrows what is about anything else than the state's file. */
+export function stateIsUnreadable(error: unknown): Diagnosis {
+  if (!(error instanceof PluginError) || !UNREADABLE.has(error.code)) throw error;
+  const [says = '', ...todo] = error.message.split('; ');
+  return failure('host', says, todo.join('; '));
+}
+
+const UNREADABLE = new Set(['STORE_NEWER', 'STORE_OLDER', 'STORE_DAMAGED']);
 const LEAST_FREE_BYTES = 20_000_000;
 
 /** `sentence`: why Docker cannot be asked. Without it neither names nor what Docker knows otherwise can be told. */

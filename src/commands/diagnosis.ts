@@ -38,6 +38,8 @@ export interface Examined {
   readonly filteredParents: readonly string[];
   /** Of the daemon that runs; of this command where none does. */
   readonly version: string;
+  /** Of the state. */
+  readonly schema: number;
   /** By name: parents, and the host's own links on them. */
   readonly links: ReadonlyMap<string, ExaminedLink>;
   readonly routes: readonly Route[];

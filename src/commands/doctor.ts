@@ -22,6 +22,7 @@ import {
   NETWORK_CHECKS,
   RANGE_CHECKS,
   stateHasRoom,
+  stateIsUnreadable,
   unknownNetworks,
 } from './checks.ts';
 import type { Options } from './command.ts';
@@ -119,7 +120,7 @@ async function lookAgain(
 
 async function look(host: ThisHost, options: Options, typed: string, docker: Promise<Docker>): Promise<Diagnosis[]> {
   const socket = await findDaemon();
-  return examined(host, options['no-trunc'] === true, docker, async (seen, silent) => {
+  const looked = examined(host, options['no-trunc'] === true, docker, async (seen, silent) => {
     const { networks, endpoints, isOfContainer } = chosen(seen, typed);
     const ofHost = typed === '' ? await hostLines(socket, seen) : [];
     const suggested = typed === '' && networks.length === 0 ? await suggestNetwork(host.links) : [];
@@ -130,10 +131,11 @@ async function look(host: ThisHost, options: Options, typed: string, docker: Pro
     ]);
     return [...ofHost, ...silent, ...found.flat(), ...suggested];
   });
+  return looked.catch((error: unknown) => [daemonIsThere(socket), stateIsUnreadable(error)]);
 }
 
 async function hostLines(socket: string | null, seen: Examined): Promise<Diagnosis[]> {
-  const states = (await state()).map(stateHasRoom);
+  const states = (await state()).map((state) => stateHasRoom(state, seen.schema));
   const misspelt = misspeltSettings(Object.keys(settingsOfService()));
   return [daemonIsThere(socket), ...isThisVersion(seen), ...states, ...misspelt, ...unknownNetworks(seen)];
 }
@@ -247,15 +249,21 @@ async function examined<T>(
     askAhead(lan, seen.networks);
     return { ...seen, lan };
   });
-  const [{ lan, filteredParents, version, ...records }, examinedLinks, routes, remarksOf, containerLinks, asked] =
-    await Promise.all([
-      recorded,
-      recorded.then((records) => examineLinks(links, records)),
-      links.routes(),
-      readRemarks(links),
-      examineContainers(links),
-      docker,
-    ]);
+  const [
+    { lan, filteredParents, version, schema, ...records },
+    examinedLinks,
+    routes,
+    remarksOf,
+    containerLinks,
+    asked,
+  ] = await Promise.all([
+    recorded,
+    recorded.then((records) => examineLinks(links, records)),
+    links.routes(),
+    readRemarks(links),
+    examineContainers(links),
+    docker,
+  ]);
   const { inventory, silent } = asked;
   const seen: Examined = {
     records,
@@ -263,6 +271,7 @@ async function examined<T>(
     naming: namingOf(inventory ?? EMPTY, isWhole),
     filteredParents,
     version,
+    schema,
     links: examinedLinks,
     routes,
     remarksOf,

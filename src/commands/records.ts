@@ -12,6 +12,8 @@ export type Seen<T extends TableName> = Pick<Records, T> & {
   readonly filteredParents: readonly string[];
   /** Of the program that told them. */
   readonly version: string;
+  /** Of the state that they are from. */
+  readonly schema: number;
 };
 
 /** Throws why they cannot be read: STORE_MISSING, ROOT_NEEDED, … */
@@ -19,8 +21,8 @@ export async function readRecords<const T extends TableName>(...tables: readonly
   const answer = await readTold(tables);
   const { endpoints } = answer.Tables;
   const decoded = endpoints === undefined ? {} : { endpoints: endpoints.map((json) => ENDPOINT_CODEC.fromJson(json)) };
-  const { FilteredParents: filteredParents, Version: version } = answer;
-  return { ...answer.Tables, ...decoded, filteredParents, version } as unknown as Seen<T>;
+  const { FilteredParents: filteredParents, Version: version, Schema: schema } = answer;
+  return { ...answer.Tables, ...decoded, filteredParents, version, schema } as unknown as Seen<T>;
 }
 
 /** The same as it is told. */

@@ -9,8 +9,10 @@ import {
   NETWORK_CHECKS,
   RANGE_CHECKS,
   stateHasRoom,
+  stateIsUnreadable,
 } from '../../../src/commands/checks.ts';
 import { parseAddress } from '../../../src/address.ts';
+import * as errors from '../../../src/errors.ts';
 import type { Diagnosis, Examined, LanAnswers } from '../../../src/commands/diagnosis.ts';
 import type { Link, LinkAddress } from '../../../src/kernel/link.ts';
 import type { DhcpOffer } from '../../../src/lan/dhcpoffers.ts';
@@ -77,6 +79,7 @@ function sound(more: Partial<Examined> = {}): Examined {
     naming: new Naming({ ...NO_NAMES, containers: new Map([[ENDPOINT, 'web']]) }),
     filteredParents: [],
     version: VERSION,
+    schema: 5,
     links: new Map([['eth0', examinedLink]]),
     routes: [],
     remarksOf: () => [],
@@ -179,10 +182,18 @@ test('a network that lives by a DHCP server needs one that answers', async () =>
 
 test('a state directory that is full or read-only', () => {
   const state = { directory: '/var/lib/tsmacvlan', freeBytes: 5_500_000, bytes: 420_000, isWritable: true };
-  assert.deepEqual(stateHasRoom(state).says, 'state directory /var/lib/tsmacvlan has only 5 MB free');
-  const { level, says } = stateHasRoom({ ...state, freeBytes: 5e9 });
-  assert.deepEqual([level, says.split(', ')[1]], ['ok', '5000 MB free; what is in it takes 0.4 MB']);
-  assert.equal(stateHasRoom({ ...state, isWritable: false }).level, 'failure');
+  assert.deepEqual(stateHasRoom(state, 5).says, 'state directory /var/lib/tsmacvlan has only 5 MB free');
+  const { level, says } = stateHasRoom({ ...state, freeBytes: 5e9 }, 5);
+  assert.deepEqual([level, says.split(', ')[1]], ['ok', '5000 MB free; what is in it takes 0.4 MB (schema 5)']);
+  assert.equal(stateHasRoom({ ...state, isWritable: false }, 5).level, 'failure');
+});
+
+test('a state of another version is told as what is wrong, and anything else ends the command as before', () => {
+  const { level, says, todo } = stateIsUnreadable(errors.storeNewer('/var/lib/tsmacvlan/tsmacvlan.db', 9, 5));
+  assert.deepEqual([level, todo], ['failure', 'nothing was changed, start that version or a later one']);
+  assert.match(says, /^state file "\/var\/lib\/tsmacvlan\/tsmacvlan\.db" was written by a newer tsmacvlan/);
+  for (const error of [errors.storeMissing('/var/lib/tsmacvlan/tsmacvlan.db'), new Error('x')])
+    assert.throws(() => stateIsUnreadable(error), error);
 });
 
 test('a daemon of another version than the command', () => {
