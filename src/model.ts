@@ -366,7 +366,7 @@ export interface MadeIPv6 {
 
 /** Of a DHCPv6 server. */
 export interface LeasedIPv6 {
-  readonly how: 'dhcp';
+  readonly how: 'dhcpv6';
   /** `2001:db8::50/128` */
   readonly address: string;
   /** The server's DUID in hexadecimal digits. */

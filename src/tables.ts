@@ -2,7 +2,7 @@
 import { formatInterfaceAddress } from './address.ts';
 import { holderOf } from './contested.ts';
 import { escapeControls } from './errors.ts';
-import type { Conflict, Endpoint, Lease, Network, Tenancy } from './model.ts';
+import type { Conflict, Endpoint, Lease, Network, Tenancy, TenancyIPv6 } from './model.ts';
 import type { Naming } from './naming.ts';
 
 /** Cells by the heading of their column, in order. */
@@ -90,13 +90,13 @@ export function leaseRow(
   };
 }
 
-/** An address of a DHCP server. `until`: ISO 8601, when its lease ends; null where it does not. `conflict`: see leaseRow(). */
+/** An address of a DHCP server, or of a router's prefix. `until`: ISO 8601, when its lease ends; null where it does not. `conflict`: see leaseRow(). */
 export function tenancyRow(
-  tenancy: Tenancy & { readonly until: string | null },
+  tenancy: Tenancy & { readonly until: string | null; readonly source: 'dhcp' | TenancyIPv6['how'] },
   conflict: Conflict | null,
   naming: Naming,
 ): Row {
-  const { address, owner, hostname, networkId, endpointId, parent, server, obtainedAt, until } = tenancy;
+  const { address, owner, hostname, networkId, endpointId, parent, server, obtainedAt, until, source } = tenancy;
   return {
     ADDRESS: address.replace(/\/.*/, ''),
     KIND: owner === 'host' ? 'host' : 'container',
@@ -107,9 +107,9 @@ export function tenancyRow(
     REALM: parent,
     SINCE: obtainedAt,
     'ALSO USED BY': conflict === null ? '-' : usedBy(conflict),
-    SOURCE: 'dhcp',
+    SOURCE: source,
     SERVER: server,
-    UNTIL: until ?? 'for ever',
+    UNTIL: until ?? (source === 'slaac' ? '-' : 'for ever'),
     STATE: stateOf(tenancy),
   };
 }

@@ -95,7 +95,11 @@ function isSaidBetter({ kind, endpointId, parent, remark }: WhoAnswer, all: read
 }
 
 function isLeased({ tenancies }: Records, networkId: string, address: Address): boolean {
-  return tenancies.some((one) => one.networkId === networkId && bareOf(one) === formatAddress(address));
+  return tenancies.some((one) => one.networkId === networkId && addressesOf(one).includes(formatAddress(address)));
+}
+
+function addressesOf({ address, ipv6 }: Tenancy): string[] {
+  return [address, ipv6?.address ?? []].flat().map((one) => one.replace(/\/.*/, ''));
 }
 
 function bareOf({ address }: Tenancy): string {
@@ -122,7 +126,10 @@ function findInNetwork(records: Records, network: Network, address: Address, hos
   const lease = pool === null ? undefined : leases.find((one) => one.realm === realmOf(pool) && one.address === text);
   if (endpoint !== undefined) return { ...common, ...ofEndpoint(endpoint, lease) };
   if (lease !== undefined && pool !== null) return { ...common, ...ofLease(records, lease, hosts) };
-  if (tenancy?.state === 'aside') return { ...common, ...ofTenancy(tenancy) };
+  const aside = records.tenancies.find(
+    (one) => one.networkId === network.id && one.state === 'aside' && addressesOf(one).includes(text),
+  );
+  if (aside !== undefined) return { ...common, ...ofTenancy(aside) };
   return { ...common, ...unleased(records, pool, address, hosts, conflicts) };
 }
 

@@ -4,7 +4,7 @@ import { type Address, contains, formatAddress, inOrderOfAddress, parseAddress, 
 import { conflictsOf } from '../contested.ts';
 import * as errors from '../errors.ts';
 import { keptOf } from '../ipam/kept.ts';
-import type { Conflict, Endpoint, Lease, Network, Tenancy } from '../model.ts';
+import type { Conflict, Endpoint, Lease, Network, Tenancy, TenancyIPv6 } from '../model.ts';
 import { drawMap } from '../map.ts';
 import type { Naming } from '../naming.ts';
 import { readRemarks } from '../network/hostview.ts';
@@ -168,7 +168,9 @@ export async function leases(options: Form): Promise<void> {
     conflict: conflictOf(lease),
   }));
   const idle = kept.idle.map(({ poolId, ...one }) => ({ ...one, ...networksIn(naming, [poolId]) }));
-  const leased = seen.tenancies.map((one) => ({ ...tenancyIn(one, naming), conflict: conflictOf(one) }));
+  const leased = seen.tenancies
+    .flatMap((one) => [tenancyIn(one, naming), ...ipv6In(one, naming)])
+    .map((one) => ({ ...one, conflict: conflictOf(one) }));
   // With our IPAM it is a lease of both.
   const isTold = ({ kind, address, networkIds }: (typeof written)[number]) =>
     kind === 'container' && leased.some((one) => networkIds.includes(one.networkId) && bare(one.address) === address);
@@ -187,16 +189,27 @@ export async function leases(options: Form): Promise<void> {
 }
 
 /** A lease of a DHCP server, and when it ends: null where it does not. */
-function tenancyIn(tenancy: Tenancy, naming: Naming) {
+function tenancyIn({ ipv6: _beside, ...tenancy }: Tenancy, naming: Naming) {
   const { endpointId, networkId } = tenancy;
   return {
-    source: 'dhcp' as const,
+    source: 'dhcp' as 'dhcp' | TenancyIPv6['how'],
     ...tenancy,
     until: leaseEnd(tenancy),
     container: naming.known.containers.get(endpointId ?? '') ?? null,
     networkIds: [networkId],
     networkNames: [naming.nameOf(networkId)],
   };
+}
+
+/** The IPv6 address that goes with it, in the same shape. How long one of a router's prefix lives the container's kernel knows alone. */
+function ipv6In(tenancy: Tenancy, naming: Naming): ReturnType<typeof tenancyIn>[] {
+  const { ipv6 } = tenancy;
+  if (ipv6 === undefined) return [];
+  const { loss: _loss, ...lease } = tenancyIn(tenancy, naming);
+  const { how: source, address, server, obtainedAt } = ipv6;
+  const isLeased = ipv6.how === 'dhcpv6';
+  const state = tenancy.state === 'aside' ? 'aside' : isLeased ? ipv6.state : 'bound';
+  return [{ ...lease, source, address, server, obtainedAt, until: isLeased ? leaseEnd(ipv6) : null, state }];
 }
 
 /** What was typed as an address, as it is recorded; null for none. Throws USAGE. */

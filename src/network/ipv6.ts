@@ -153,7 +153,7 @@ export function withIPv6({ ipv6: _before, ...tenancy }: Tenancy, ipv6: TenancyIP
 function recordOf6({ lease, obtainedMs }: Dated<Dhcp6Lease>): LeasedIPv6 {
   const { address, server, leaseSeconds, t1Seconds, t2Seconds } = lease;
   return {
-    how: 'dhcp',
+    how: 'dhcpv6',
     address: formatInterfaceAddress({ ...address, length: LEASE_BITS }),
     server,
     leaseSeconds,
@@ -166,7 +166,7 @@ function recordOf6({ lease, obtainedMs }: Dated<Dhcp6Lease>): LeasedIPv6 {
 
 function leaseIn(ipv6: TenancyIPv6 | undefined): Dated<Dhcp6Lease> | undefined {
   const address = addressIn(ipv6);
-  if (ipv6?.how !== 'dhcp' || address === undefined) return undefined;
+  if (ipv6?.how !== 'dhcpv6' || address === undefined) return undefined;
   const { server, leaseSeconds, t1Seconds, t2Seconds, obtainedAt } = ipv6;
   const { family, value } = address;
   return {

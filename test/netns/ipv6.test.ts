@@ -34,6 +34,7 @@ import { Serving } from '../lab/serving.ts';
 import { inNamespace } from '../lab/thread.ts';
 import { advertisementFrame } from '../unit/lan/frames/raframes.ts';
 
+const ENTRY = join(import.meta.dirname, '../../src/tsmacvlan.ts');
 const MAC = '02:00:5e:10:00:aa';
 const PLAN = { address: '10.77.0.1/24', range: ['10.77.0.100', '10.77.0.150'], leaseSeconds: 120 } as const;
 const [OLD, NEW] = ['fd77:1::/64', 'fd77:2::/64'];
@@ -200,6 +201,15 @@ describe('IPv6 addresses of routers', { skip: outsideLab() || withoutDhcp(), tim
     return store.tenancies.list().finally(() => store.close());
   }
 
+  /** The row of `tsmacvlan leases` for an address, column by column. */
+  function leaseRow(address: string): string[] {
+    const env = { PATH: process.env.PATH, SOCKET: daemon.socket, STATE_DIR: daemon.state };
+    const shown = execFileSync(process.execPath, [ENTRY, 'leases'], { env, encoding: 'utf8' });
+    const row = shown.split('\n').find((line) => line.startsWith(`${address.replace(/\/.*/, '')} `));
+    assert.ok(row, shown);
+    return row.split(/ {2,}/);
+  }
+
   /** All of a container but that of its link. */
   async function addressesIn({ namespace }: Container): Promise<Shown[]> {
     const [link] = await namespace.show<{ addr_info: Shown[] }>('-6 address show eth0');
@@ -250,6 +260,7 @@ describe('IPv6 addresses of routers', { skip: outsideLab() || withoutDhcp(), tim
     );
     const [record] = await tenancies();
     assert.deepEqual([record?.ipv6?.how, record?.ipv6?.address], ['slaac', one.addressIPv6]);
+    assert.deepEqual(leaseRow(one.addressIPv6).slice(-4), ['slaac', record?.ipv6?.server, '-', 'bound']);
     assert.equal((await one.namespace.run(['ping', '-6', '-c1', '-W5', 'fd77::1'])).code, 0);
   });
 
@@ -505,8 +516,11 @@ describe('IPv6 addresses of routers', { skip: outsideLab() || withoutDhcp(), tim
         detail: () => giver?.log() ?? '',
       });
       const [record] = await tenancies();
-      assert.ok(record?.ipv6?.how === 'dhcp');
+      assert.ok(record?.ipv6?.how === 'dhcpv6');
       assert.deepEqual([record.ipv6.state, record.ipv6.address], ['bound', one.addressIPv6]);
+      const [source, by, ends = '', state] = leaseRow(one.addressIPv6).slice(-4);
+      assert.deepEqual([source, by, state], ['dhcpv6', record.ipv6.server, 'bound']);
+      assert.ok(Date.parse(ends) > Date.now());
     });
 
     test('after a change of the prefix the next start has an address of the new one', async () => {

@@ -162,4 +162,10 @@ test('what a DHCP server gave is found by address, MAC address and name, also wh
   assert.deepEqual(kinds(findMac(away, endpoint.macAddress, [])), aside);
   assert.deepEqual(kinds(findName(away, 'web', [])), aside);
   assert.deepEqual(kinds(findAddress(away, address('192.168.1.65'), [])), [['outside', '192.168.1.65', undefined]]);
+  const beside = { how: 'slaac', address: 'fd77:1::64/64', server: 'fe80::1', obtainedAt: when } as const;
+  const six = { ...away, tenancies: away.tenancies.map((one) => ({ ...one, ipv6: beside })) };
+  assert.deepEqual(
+    findAddress(six, address('fd77:1::64'), []).map((one) => [one.kind, one.address, one.macAddress]),
+    [['aside', 'fd77:1::64', endpoint.macAddress]],
+  );
 });

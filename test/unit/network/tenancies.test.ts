@@ -130,7 +130,7 @@ test('what a DHCPv6 server has given is given back where no DHCP server gives an
   const both = { ...network, options: readNetworkOptions({ parent: 'eth0', source: 'dhcp', ipv6: 'auto' }) };
   await store.networks.insert(both);
   const given: TenancyIPv6 = {
-    how: 'dhcp',
+    how: 'dhcpv6',
     address: 'fd77:1::100/128',
     server: '000300013c22fb000001',
     leaseSeconds: 600,
