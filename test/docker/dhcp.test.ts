@@ -149,8 +149,8 @@ for (const version of VERSIONS) {
       });
       const giver = await Dhcp6Server.plug(site.lan, `giver${version}`, 'kea', { prefix: 'fd77:3', leaseSeconds: 600 });
       await engine.must('network', 'create', ...NETWORK, '-o', 'ipv6=auto', 'six');
-      const told = async () => {
-        const { GlobalIPv6Address: address, MacAddress } = await attachment(engine, 'web', 'six');
+      const told = async (network = 'six') => {
+        const { GlobalIPv6Address: address, MacAddress } = await attachment(engine, 'web', network);
         let shown = '';
         // The router's word is in the container some moments after its start.
         await until(async () => {
@@ -178,6 +178,14 @@ for (const version of VERSIONS) {
       await engine.must('rm', '-f', 'web');
       await engine.must('network', 'rm', 'six');
       await until(() => giver.addressOf(leased.macAddress) === undefined);
+      // With our IPAM the engine knows the IPv4 address before, and is told this one all the same.
+      await router.advertise({ prefixes: [{ prefix: 'fd77:1::/64' }] });
+      const ours = '-d tsmacvlan --ipam-driver tsmacvlan --ipam-opt source=dhcp --ipam-opt parent=lan0 -o parent=lan0';
+      await engine.must('network', 'create', ...ours.split(' '), '-o', 'source=dhcp', '-o', 'ipv6=slaac', 'ours');
+      await runIdle(engine, 'web', '--net ours');
+      assert.match((await told('ours')).address, /^fd77:1::/);
+      await engine.must('rm', '-f', 'web');
+      await engine.must('network', 'rm', 'ours');
       for (const one of [router, giver]) await one.unplug();
     });
 
