@@ -93,7 +93,7 @@ const SAMPLES: { readonly [Name in MakerName]: Parameters<Makers[Name]> } = {
   dhcpRefused: ['192.168.1.1', 'no free leases'],
   dhcpOther: ['192.168.1.1', '192.168.1.77', '192.168.1.50'],
   dhcpUsed: [3, '192.168.1.60', '3c:22:fb:10:aa:01'],
-  routerSilent: ['eth0', 1],
+  routerSilent: ['eth0', 4],
   routerPrefix: ['eth0'],
   dhcp6Silent: ['eth0', 4],
   dhcp6Refused: ['eth0', 'no addresses left'],

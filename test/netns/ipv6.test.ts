@@ -399,11 +399,16 @@ describe('IPv6 addresses of routers', { skip: outsideLab() || withoutDhcp(), tim
       assert.equal(one.addressIPv6, '');
       assert.notEqual(one.address, '');
     }
-    assert.match(await refusal(endpoint(strict).body), /no router on "eth0" advertised IPv6 within 1 s/);
+    assert.match(await refusal(endpoint(strict).body), /no router on "eth0" advertised IPv6 within 4 s/);
     assert.equal(daemon.log.split('containers start without an IPv6 address').length, 2, daemon.log);
     await advertise({ prefix: OLD });
-    const later = await start(lenient);
-    assert.equal(later.addressIPv6, madeOf(OLD, later.macAddress));
+    // A router has a second to answer, which it may not have on a busy machine.
+    await until(async () => {
+      const later = await start(lenient);
+      if (later.addressIPv6 === madeOf(OLD, later.macAddress)) return true;
+      await stop(later);
+      return false;
+    });
   });
 
   test('a prefix of which hosts make no addresses is told', async () => {
@@ -484,7 +489,7 @@ describe('IPv6 addresses of routers', { skip: outsideLab() || withoutDhcp(), tim
       test(`${kind}: what the engine is told is what the server has on file, a reservation holds, and all is given back`, async () => {
         giver = await Dhcp6Server.plug(lan, `${kind}6`, kind, plan);
         await manage(OLD);
-        const network = await create({ ipv6: 'auto' });
+        const network = await create({ ipv6: kind === 'kea' ? 'auto' : 'dhcp' });
         const capture = await Capture.start(lan.namespace, 'host0', 'udp dst port 547');
         const one = await start(network);
         const frames = await capture.stop();

@@ -82,7 +82,7 @@ export class IPv6Client {
     const { segment, method, limit } = request;
     if (method === 'dhcp') return this.#lease(request, this.#parts.timeout * 1000);
     const advertised = await this.#routers.advertised(segment, request, limit.signal);
-    if (advertised === null) return { kind: 'unrouted', seconds: ROUTER_ANSWER_MS / 1000 };
+    if (advertised === null) return { kind: 'unrouted', seconds: ROUTER_ANSWER_MS[method] / 1000 };
     if (advertised.prefix !== null || method === 'slaac' || !advertised.isManaged)
       return this.#make(request, advertised);
     return this.#lease(request, PATIENCE_MS);

@@ -49,9 +49,9 @@ interface Wanted {
 const MOST_ROUTERS = 16;
 const MOST_PARENTS = 1024;
 /** A frame may get lost. */
-const SOLICIT_AT_MS = [0, 400];
-/** How long the first answer of a LAN is waited for. */
-export const ROUTER_ANSWER_MS = 1000;
+const SOLICIT_AGAIN_MS = [400, 2000];
+/** How long the first answer of a LAN is waited for. Where nothing else will do, as long as a router may take that has just spoken to all (RFC 4861 6.2.6). */
+export const ROUTER_ANSWER_MS: Readonly<Record<IPv6Method, number>> = { auto: 1000, slaac: 4000, dhcp: 1000 };
 /** Where a router is known whose word counts still: it answers within half a second (RFC 4861 6.2.6), most do at once. */
 const NEXT_ANSWER_MS = 600;
 /** After the word of one that has not what is hoped for: another one may have the prefix of the last address, or any at all. */
@@ -72,7 +72,7 @@ export class Routers {
   }
 
   /**
-   * What they have for this MAC address; null where none has answered within a second. Throws the signal's reason when it has
+   * What they have for this MAC address; null where none has answered in time. Throws the signal's reason when it has
    * fired.
    */
   async advertised(segment: DhcpSegment, wanted: Wanted, signal: AbortSignal): Promise<Advertised | null> {
@@ -133,8 +133,8 @@ export class Routers {
     const { macAddress, method, last } = wanted;
     lan.askedAtMs = clock.nowMs();
     const { promise, resolve } = Promise.withResolvers<void>();
-    const forMs = this.#hasAnswer(lan, method) ? NEXT_ANSWER_MS : ROUTER_ANSWER_MS;
-    const cancels = [clock.after(forMs, resolve)];
+    const forMs = this.#hasAnswer(lan, method) ? NEXT_ANSWER_MS : ROUTER_ANSWER_MS[method];
+    const cancels: (() => void)[] = [];
     let isBetterAwaited = false;
     const silence = this.#ears.listen(segment.parentName, {
       memberships: [macAddress, ALL_NODES_MAC],
@@ -148,7 +148,10 @@ export class Routers {
         cancels.push(clock.after(BETTER_MS, resolve));
       },
     });
-    for (const atMs of SOLICIT_AT_MS)
+    // The link for questions may have to be made first.
+    await this.#solicit(segment, macAddress);
+    cancels.push(clock.after(forMs, resolve));
+    for (const atMs of SOLICIT_AGAIN_MS)
       if (atMs < forMs) cancels.push(clock.after(atMs, () => void this.#solicit(segment, macAddress)));
     await promise;
     silence();
