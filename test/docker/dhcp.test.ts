@@ -140,6 +140,8 @@ for (const version of VERSIONS) {
       await runIdle(engine, 'web', '--net lan');
       await assertTold('web', beside);
       await beside.stop();
+      await engine.must('rm', '-f', 'web', 'router');
+      await engine.must('network', 'rm', 'own');
       await server.restart();
     });
 
