@@ -9,6 +9,7 @@ import { copyFileSync, mkdtempSync, renameSync } from 'node:fs';
 import { output } from './command.ts';
 import { EtcdCluster } from './etcd.ts';
 import { Host } from './host.ts';
+import { localAddressesOf } from './localroutes.ts';
 import { Lan } from './namespace.ts';
 import { Plugin } from './plugin.ts';
 import { type Container, type FakeNetwork, Refusal, Understudy } from './understudy.ts';
@@ -171,11 +172,10 @@ export class Owners {
    * Addresses that the kernels of two containers have at one moment. Reading all takes a while, in which an address may go from one
    * to another: so those that have one that was found twice are read once more, in the same order.
    */
-  async doubled(): Promise<string[]> {
+  doubled(): string[] {
     const containers = this.#owners.flatMap(({ engine }) => [...engine.containers]);
-    const suspected = await twiceAmong(containers);
-    const holders = [...suspected.values()].flat();
-    return holders.length === 0 ? [] : [...(await twiceAmong(holders)).keys()];
+    const holders = [...twiceAmong(containers).values()].flat();
+    return [...twiceAmong(holders).keys()];
   }
 
   /** The claim on an address as it is in etcd. */
@@ -283,20 +283,12 @@ function nameOf([node = '']: readonly string[]): string {
 }
 
 /** Addresses that several of the containers have, each with those. */
-async function twiceAmong(containers: readonly Container[]): Promise<Map<string, Container[]>> {
+function twiceAmong(containers: readonly Container[]): Map<string, Container[]> {
   const had = new Map<string, Container[]>();
   for (const container of new Set(containers))
-    for (const address of await addressesIn(container.namespace))
+    for (const address of localAddressesOf(container.namespace.name))
       had.set(address, [...(had.get(address) ?? []), container]);
   return new Map([...had].filter(([, holders]) => holders.length > 1));
-}
-
-/** None where the container is just coming or going. */
-async function addressesIn(namespace: Container['namespace']): Promise<string[]> {
-  type Shown = { ifname: string; addr_info?: { local: string; scope: string }[] };
-  const links = await namespace.show<Shown>('address show').catch(() => []);
-  const infos = links.filter(({ ifname }) => ifname === 'eth0').flatMap(({ addr_info = [] }) => addr_info);
-  return infos.filter(({ scope }) => scope === 'global').map(({ local }) => local);
 }
 
 /** Where a host keeps the password of its user in etcd, `host`: STORE_PASSWORD. */

@@ -89,7 +89,7 @@ export class OwnersDrill {
       }
       this.#isOver = true;
       await Promise.all([...engines, kernels]);
-      for (const address of await owners.doubled()) this.#doubled.add(`${address} at the end`);
+      for (const address of owners.doubled()) this.#doubled.add(`${address} at the end`);
       await until(() => this.#isInLine(owners), { timeoutMs: IN_LINE_MS, detail: () => this.#story(owners) });
     } finally {
       this.#isOver = true;
@@ -184,7 +184,7 @@ export class OwnersDrill {
     for (let lookedAtMs = performance.now(); !this.#isOver; await sleep(PACE_MS)) {
       if (performance.now() - lookedAtMs < KERNELS_MS) continue;
       lookedAtMs = performance.now();
-      for (const address of await owners.doubled()) this.#doubled.add(`${address} by the kernels, after ${this.#last}`);
+      for (const address of owners.doubled()) this.#doubled.add(`${address} by the kernels, after ${this.#last}`);
     }
   }
 

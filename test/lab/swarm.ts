@@ -16,6 +16,7 @@ import { assertPings, runInside } from './container.ts';
 import { Engine, type Version } from './engine.ts';
 import { Host } from './host.ts';
 import { lastOf, readRecords } from './invariant.ts';
+import { localAddressesIn } from './localroutes.ts';
 import { makePlugin, ManagedPlugin } from './managed.ts';
 import { Lan } from './namespace.ts';
 import { until } from './patience.ts';
@@ -539,7 +540,7 @@ async function occupantsOf(node: Node, service: string): Promise<Occupant[]> {
     const running = await containersOf(node, service);
     const pids = await Promise.all(running.map(({ Id }) => pidOf(node, Id)));
     return running.flatMap(({ Id: containerId }, index) => {
-      const addresses = addressesOf(node.host, pids[index] ?? 0);
+      const addresses = localAddressesIn(node.host.fileOf(pids[index] ?? 0, 'net/fib_trie'));
       const told = addresses?.length === 0 ? ['none'] : (addresses ?? []);
       return told.map((address) => ({ node, containerId, address }));
     });
@@ -547,23 +548,6 @@ async function occupantsOf(node: Node, service: string): Promise<Occupant[]> {
     if (node.isUp) throw error;
     // Its engine was ended by our doing while it was asked.
     return [];
-  }
-}
-
-/** A local address in the kernel's table of routes, by its own line, as `/32 host LOCAL` below `|-- 192.0.2.7`. */
-const LOCAL_ADDRESS = /\|-- (\S+)\n\s+\/32 host LOCAL/g;
-
-/**
- * The addresses of a process's namespace but those of the loopback; undefined when it has ended since it was listed. Read without a
- * program: they are looked at all the time.
- */
-function addressesOf(host: Host, pid: number): string[] | undefined {
-  try {
-    const table = readFileSync(host.fileOf(pid, 'net/fib_trie'), 'utf8');
-    const found = Array.from(table.matchAll(LOCAL_ADDRESS), ([, address = '']) => address);
-    return [...new Set(found)].filter((address) => !address.startsWith('127.'));
-  } catch {
-    return undefined;
   }
 }
 

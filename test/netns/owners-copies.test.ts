@@ -67,7 +67,7 @@ describe('machines that are copied', { skip: outsideLab(), timeout: 300_000, con
             ),
           );
           await two.engine.remove(await two.engine.run(two.network));
-          assert.deepEqual(await owners.doubled(), []);
+          assert.deepEqual(owners.doubled(), []);
         },
       );
 
@@ -117,7 +117,7 @@ describe('machines that are copied', { skip: outsideLab(), timeout: 300_000, con
         writeFileSync(join(disk, 'node'), node);
         await plugin.start();
         await engine.run(network);
-        assert.deepEqual(await owners.doubled(), []);
+        assert.deepEqual(owners.doubled(), []);
       });
     });
 

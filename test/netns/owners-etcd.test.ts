@@ -43,7 +43,7 @@ describe('members of etcd that part', { skip: outsideLab(), timeout: 300_000 }, 
         await Promise.all(NAMES.map((name) => owners.of(name).plugin.restart('SIGKILL')));
         for (const name of NAMES) await start(owners, name);
       }
-      assert.deepEqual(await owners.doubled(), []);
+      assert.deepEqual(owners.doubled(), []);
     });
     assert.deepEqual(await etcd.keysAt(stranger, '/tsmacvlan/'), []);
   });
@@ -61,7 +61,7 @@ describe('members of etcd that part', { skip: outsideLab(), timeout: 300_000 }, 
         assert.equal(moved.code, 1);
         await plugin.start();
         assert.match(await owners.refusal('one', address.split('/')[0]), / is used on host two-/);
-        assert.deepEqual(await owners.doubled(), []);
+        assert.deepEqual(owners.doubled(), []);
       });
     },
   );
@@ -120,7 +120,7 @@ describe('etcd with other passwords, and full', { skip: outsideLab(), timeout: 3
     }
     // The password was changed before: so this one could say since that it is there.
     assert.deepEqual(await sites.each((owners) => owners.isHeardOf('two')), [true, true]);
-    await sites.each(async (owners) => assert.deepEqual(await owners.doubled(), []));
+    await sites.each(async (owners) => assert.deepEqual(owners.doubled(), []));
   });
 });
 

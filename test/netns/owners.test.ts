@@ -83,7 +83,7 @@ describe('hosts that stand still and die', { skip: outsideLab(), timeout: 400_00
         await refused;
         await one.engine.forget(other);
         await one.engine.run(one.network);
-        assert.deepEqual(await owners.doubled(), []);
+        assert.deepEqual(owners.doubled(), []);
         await until(async () => !(await one.plugin.command('leases')).includes('10.9.0.50'));
       });
 
@@ -108,7 +108,7 @@ describe('hosts that stand still and die', { skip: outsideLab(), timeout: 400_00
         await until(async () => (await owners.refusal('three', '10.9.0.60')).includes('already used on the LAN by'));
         assert.equal(await owners.claimant('10.9.0.60'), 'four');
         assert.ok(three.plugin.log().length > 0);
-        assert.deepEqual(await owners.doubled(), []);
+        assert.deepEqual(owners.doubled(), []);
       });
 
       test('the gateway and the auxiliary addresses of a lost host are given to no container', options, async () => {
@@ -201,7 +201,7 @@ describe('who a host is', { skip: outsideLab(), timeout: 400_000, concurrency: t
         await two.engine.run(two.network);
         await plugin.stop('SIGKILL');
         assert.match(await owners.refusal('one', address.split('/')[0]), / is used on host two-/);
-        assert.deepEqual(await owners.doubled(), []);
+        assert.deepEqual(owners.doubled(), []);
       });
 
       test(
@@ -225,7 +225,7 @@ describe('who a host is', { skip: outsideLab(), timeout: 400_000, concurrency: t
           released.resolve();
           await next;
           assert.equal(await owners.claimant(address), 'one');
-          assert.deepEqual(await owners.doubled(), []);
+          assert.deepEqual(owners.doubled(), []);
         },
       );
 
@@ -372,6 +372,6 @@ describe('etcd is restored while a host is cut off from it', { skip: outsideLab(
     await owners.cutFromEtcd('one', false);
     await until(async () => (await owners.claimant('10.9.0.2')) === 'one');
     await until(async () => !(await three.plugin.commandInside('store', 'nodes')).stdout.includes('awaited'));
-    assert.deepEqual(await owners.doubled(), []);
+    assert.deepEqual(owners.doubled(), []);
   }
 });
