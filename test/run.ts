@@ -134,6 +134,7 @@ const ALSO_NEEDED: Readonly<Record<string, readonly Download[]>> = {
   [join('netns', 'dhcp.test.ts')]: ['dhcp'],
   [join('docker', 'dhcp.test.ts')]: ['dhcp'],
   [join('docker', 'dhcp-ipam.test.ts')]: ['dhcp'],
+  [join('swarm', 'local.test.ts')]: ['dhcp'],
 };
 
 /** Lines that a file prints for people to see although it passed, such as an engine that died of a fault of its own. */

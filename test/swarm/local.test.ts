@@ -5,11 +5,14 @@
  */
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
+import { type DhcpPlan, DhcpServer } from '../lab/dhcpserver.ts';
 import { outsideLab } from '../lab/enclosure.ts';
+import { withoutDhcp } from '../lab/packages.ts';
 import { DRIVER, GATEWAY, type Node, type Occupant, Swarm } from '../lab/swarm.ts';
 
 const SUBNET = `--subnet 192.0.2.0/24 --gateway ${GATEWAY}`;
 const SERVICE = '--endpoint-mode dnsrr';
+const DHCP_PLAN: DhcpPlan = { address: '192.0.2.2/24', range: ['192.0.2.100', '192.0.2.150'], leaseSeconds: 600 };
 
 describe('swarm networks of scope local', { skip: outsideLab(), timeout: 1_200_000 }, () => {
   let swarm: Swarm;
@@ -92,6 +95,28 @@ describe('swarm networks of scope local', { skip: outsideLab(), timeout: 1_200_0
       });
       await swarm.assertOneEach('web', 4);
     }
+  });
+
+  test("addresses of the LAN's DHCP server are unique without any range, and the server has each on file", async (t) => {
+    const reason = withoutDhcp();
+    if (reason) return t.skip(String(reason));
+    const server = await DhcpServer.plug(swarm.lan, 'dhcp', 'kea', DHCP_PLAN);
+    for (const { engine } of swarm.nodes)
+      await engine.must(
+        ...'network create --config-only --ipam-driver null -o parent=lan -o source=dhcp leased-config'.split(' '),
+      );
+    await swarm.manage(
+      ...`network create -d ${DRIVER} --scope swarm --config-from leased-config --attachable leased`.split(' '),
+    );
+    await swarm.createService('web', `${SERVICE} --network leased --replicas 8`);
+    await swarm.settled('web', 8);
+    const occupants = await swarm.assertOneEach('web', 8);
+    const onFile = (await server.leases()).map(({ address }) => address);
+    assert.deepEqual(onFile.toSorted(), occupants.map(({ address }) => address).toSorted());
+    await swarm.clear();
+    await swarm.assertNothingLeft();
+    assert.deepEqual(await server.leases(), []);
+    await server.unplug();
   });
 
   async function answersFor(occupants: readonly Occupant[], expected: number): Promise<string> {
