@@ -404,6 +404,12 @@ export const dhcpPoolAlone = (subnet: string) =>
     `the addresses of subnet ${subnet} come from a DHCP server (--ipam-opt source=dhcp), and the network does not say so; add -o source=dhcp`,
   );
 
+export const dhcpSubnetHere = (subnet: string) =>
+  mistake(
+    'DHCP_SUBNET_HERE',
+    `the subnet of the DHCP server, ${subnet}, is one in which this host has an address, and Docker takes such a one only where it is named; add --subnet ${subnet}`,
+  );
+
 /** `option`: `--ip-range`, `--ipam-opt order=`. */
 export const dhcpPoolOption = (option: string) =>
   mistake(

@@ -6,6 +6,7 @@ import { hostname } from 'node:os';
 import { setImmediate as immediate } from 'node:timers/promises';
 import type { Address } from '../address.ts';
 import { backgroundClock, type Clock } from '../clock.ts';
+import * as errors from '../errors.ts';
 import type { Leak } from '../leak.ts';
 import type { Log } from '../log.ts';
 import type { Pool, Remembered } from '../model.ts';
@@ -132,7 +133,11 @@ export class IpamDriver {
     limit: CallLimit | null = null,
   ): Promise<{ poolId: string; pool: string; gateway: string | null }> {
     const { request, gateway } = await this.#served.complete(wanted, limit);
-    const { id, subnet } = await this.#pools.request(request);
+    const { id, subnet } = await this.#pools.request(request).catch((error: unknown) => {
+      // An engine asks on for another subnet while the host has an address in what it is answered (libnetwork requestPoolHelper).
+      const isAskedAgain = error instanceof errors.PluginError && error.code === 'POOL_PENDING';
+      throw isAskedAgain && wanted.pool === null && request.pool !== null ? errors.dhcpSubnetHere(request.pool) : error;
+    });
     return { poolId: id, pool: subnet, gateway };
   }
 

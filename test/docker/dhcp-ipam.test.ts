@@ -86,6 +86,21 @@ for (const version of VERSIONS) {
       assert.equal(await told('again'), web);
     });
 
+    test('where this host has an address of the LAN the subnet has to be named, which is said', async () => {
+      await clearEngine(engine);
+      const namespace = machine.host.namespace;
+      await namespace.ip('address add 10.77.0.9/24 dev lan0');
+      const { code, stderr } = await engine.docker('network', 'create', ...`${NETWORK} lan`.split(' '));
+      assert.notEqual(code, 0);
+      assert.match(stderr, /the subnet of the DHCP server, 10\.77\.0\.0\/24, .*; add --subnet 10\.77\.0\.0\/24/);
+      await create('lan', ' --subnet 10.77.0.0/24');
+      await runIdle(engine, 'web', '--net lan');
+      await told('web');
+      await clearEngine(engine);
+      await namespace.ip('address del 10.77.0.9/24 dev lan0');
+      await assertNothingLeft(machine);
+    });
+
     test('an address that is named is asked of the server, and a network that is removed gives all back', async () => {
       await clearEngine(engine);
       await until(async () => (await server.leases()).length === 0, { detail: () => server.log() });
