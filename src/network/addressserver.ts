@@ -1,5 +1,5 @@
 /** The LAN's DHCP server, as pools with `--ipam-opt source=dhcp` ask it: which subnet is there, and an address for a container. */
-import { type Address, contains, formatAddress, formatPrefix, type Prefix, prefixOf } from '../address.ts';
+import { type Address, contains, formatAddress, formatPrefix, isHostOf, type Prefix, prefixOf } from '../address.ts';
 import * as errors from '../errors.ts';
 import type { Links } from '../kernel/link.ts';
 import type { CallLimit } from '../requests.ts';
@@ -57,10 +57,9 @@ export class LanAddressServer {
     const macAddress = hostnameMac(USUAL_PREFIX, parent.macAddress, LEARNER);
     const segment = { parentName, mode: 'bridge', profile: null } as const;
     const offered = await dhcp.offer({ segment, macAddress, limit: limit ?? within(dhcp.timeout * 1000) });
-    if (offered === undefined) throw errors.dhcpSilent(parentName, dhcp.timeout);
     const { address, prefixLength, routers } = offered;
     const subnet = prefixOf(address, prefixLength);
-    return { subnet, gateway: routers.find((router) => contains(subnet, router)) ?? null };
+    return { subnet, gateway: routers.find((router) => isHostOf(subnet, router)) ?? null };
   }
 
   /** An address that is the container's until the engine gives it back. Throws DHCP_OUTSIDE and what Tenancies.lease() throws. */

@@ -224,9 +224,8 @@ export class MacClaims {
   }
 
   /** Which address the server has for a MAC address that came too late. */
-  async #late(macAddress: string, { parent, limit }: Pick<MacClaim, 'parent' | 'limit'>, network: Network) {
+  async #late(macAddress: string, { limit }: Pick<MacClaim, 'limit'>, network: Network) {
     const offered = await this.#parts.dhcp.offer({ segment: segmentIn(network), macAddress, limit });
-    if (offered === undefined) return errors.dhcpSilent(parent, this.#parts.dhcp.timeout);
     const [server, address] = [offered.server.address, offered.address].map(formatAddress);
     return errors.dhcpMacLate(server ?? '', address ?? '', macAddress);
   }
@@ -273,7 +272,9 @@ export class MacClaims {
   async #unlessUsed(claim: MacClaim): Promise<MacClaim | undefined> {
     const { parent, macAddress, endpointId, limit } = claim;
     const key = tenancyKey(claim);
-    if (this.#claimed.has(key) || this.#isAwaited(key)) return undefined;
+    // A container that is asked for again has an engine that died before CreateEndpoint: names are an engine's own.
+    const isAsked = this.#isAwaited(key) && !claim.owner?.startsWith('name:');
+    if (this.#claimed.has(key) || isAsked) return undefined;
     // Before anything is awaited: of two that come at once the second sees the first.
     this.#claimed.set(key, endpointId);
     for (const other of this.#parts.endpoints.withMac(parent, macAddress)) {

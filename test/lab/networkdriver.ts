@@ -1,4 +1,5 @@
 /** A NetworkDriver whose LAN is never asked and never heard: what is tested is this host's kernel and its records. */
+import * as errors from '../../src/errors.ts';
 import { NOT_HELD } from '../../src/lan/verdict.ts';
 import { NetworkDriver, type NetworkDriverParts } from '../../src/network/driver.ts';
 import type { LanOfEndpoints } from '../../src/network/endpointlan.ts';
@@ -28,7 +29,7 @@ const QUIET_LAN: LanOfEndpoints = {
 const NO_DHCP: NetworkDriverParts['dhcp'] = {
   timeout: 5,
   acquire: async () => ({ kind: 'silent' }),
-  offer: async () => undefined,
+  offer: async () => Promise.reject(errors.dhcpSilent('eth0', 5)),
   keep: () => undefined,
   endKeeping: () => undefined,
   release: async () => undefined,

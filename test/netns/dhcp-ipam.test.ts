@@ -139,6 +139,27 @@ describe('addresses of a DHCP server through our IPAM', {
     );
   });
 
+  test('an engine that dies before CreateEndpoint finds the name with its addresses', async () => {
+    const by = await serve('kea');
+    const network = await create();
+    const first = await engine.run(network, { name: 'web' });
+    const web = await told(first, by);
+    await engine.remove(first);
+    await engine.requestAddress(network, { name: 'web' });
+    assert.deepEqual(await told(await engine.run(network, { name: 'web' }), by), web);
+  });
+
+  test('a network that is removed while an address is asked for leaves no lease', async () => {
+    const by = await serve('kea');
+    const network = await create();
+    const asking = engine.requestAddress(network, { name: 'web' }).catch((error: unknown) => error);
+    await until(async () => (await by.leases()).length > 0, { pollMs: 10 });
+    await engine.deleteNetwork(network);
+    await asking;
+    await until(async () => (await by.leases()).length === 0, { detail: () => by.log() });
+    assert.equal(await engine.plugin.command('leases'), 'none');
+  });
+
   test('a server of another subnet than the network gives nothing, and keeps nothing', async () => {
     const by = await serve('kea');
     const network = await create('10.66.0.0/24');

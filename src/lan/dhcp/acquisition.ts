@@ -143,7 +143,7 @@ class Acquisition {
   /** Undefined when it has to begin again. */
   async #take(offered: DhcpLease, xid: number): Promise<Acquired | undefined> {
     const stop = new AbortController();
-    const { check, signal } = this.#context;
+    const { wire, check, signal } = this.#context;
     const signals = signal === undefined ? [stop.signal] : [stop.signal, signal];
     const checking = check?.(offered, AbortSignal.any(signals));
     checking?.catch(() => undefined);
@@ -153,6 +153,11 @@ class Acquisition {
       if ('refusedBy' in word) return await this.#refused(word.refusedBy, word.message);
       const verdict = await checking;
       return verdict?.held === true ? this.#decline(word.lease, verdict, xid) : { kind: 'lease', lease: word.lease };
+    } catch (error) {
+      const { address, server } = offered;
+      // Nobody takes what the server has given, or is about to give; a container that has the address already keeps it.
+      if (check !== null) wire.send(encodeDhcp({ ...this.#who(), xid, kind: 'RELEASE', address, server }));
+      throw error;
     } finally {
       stop.abort();
     }

@@ -148,6 +148,10 @@ class Acquisition6 {
       if (lease === undefined) return this.#refused(answer);
       const verdict = await checking;
       return verdict?.held === true ? this.#decline(lease, verdict) : { kind: 'lease', lease };
+    } catch (error) {
+      // Nobody takes what the server has given, or is about to give; a container that has the address already keeps it.
+      if (check !== null) this.#tell('RELEASE', offered);
+      throw error;
     } finally {
       stop.abort();
     }
@@ -172,16 +176,20 @@ class Acquisition6 {
     return undefined;
   }
 
-  /** Nobody waits for the server's word about it: the next SOLICIT gets another address. */
+  /** The next SOLICIT gets another address. */
   #decline(offered: Dhcp6Lease, holder: HeldVerdict): Acquired6 | undefined {
-    const { address, server } = offered;
-    const { wire, random } = this.#context;
-    wire.send(encodeDhcp6({ ...this.#who(), xid: makeXid6(random), kind: 'DECLINE', address, server }));
-    this.#declined.add(formatAddress(address));
+    this.#tell('DECLINE', offered);
+    this.#declined.add(formatAddress(offered.address));
     this.#outcome = { kind: 'used', count: this.#declined.size, offered, holder };
     if (this.#spec.isStrict || this.#declined.size >= MOST_DECLINED) return this.#outcome;
     this.#wish = null;
     return undefined;
+  }
+
+  /** Nobody waits for the server's word about it. */
+  #tell(kind: 'DECLINE' | 'RELEASE', { address, server }: Dhcp6Lease): void {
+    const { wire, random } = this.#context;
+    wire.send(encodeDhcp6({ ...this.#who(), xid: makeXid6(random), kind, address, server }));
   }
 
   #ask<T>(question: Pick<Question6<T>, 'atMs' | 'forMs' | 'say' | 'hear'>): Promise<T | undefined> {

@@ -103,10 +103,15 @@ export class DhcpClient {
     return acquired;
   }
 
-  /** What a server would give to a MAC address; undefined when none answers. Throws as acquire(). */
-  async offer({ segment, macAddress, limit }: OfferRequest): Promise<DhcpLease | undefined> {
-    const untilMs = await this.#untilMs(segment.parentName, limit);
-    return firstOffer({ macAddress, hostname: null, untilMs }, { ...this.#context(segment), signal: limit.signal });
+  /** What a server would give to a MAC address. Throws DHCP_SILENT when none answers, and as acquire(). */
+  async offer({ segment, macAddress, limit }: OfferRequest): Promise<DhcpLease> {
+    const { parentName } = segment;
+    const untilMs = await this.#untilMs(parentName, limit);
+    const seconds = Math.round((untilMs - this.#clock.nowMs()) / 1000);
+    const context = { ...this.#context(segment), signal: limit.signal };
+    const offered = await firstOffer({ macAddress, hostname: null, untilMs }, context);
+    if (offered === undefined) throw errors.dhcpSilent(parentName, seconds);
+    return offered;
   }
 
   /** By the clock, when a call has to go on without an answer. */

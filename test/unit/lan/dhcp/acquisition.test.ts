@@ -263,24 +263,40 @@ test('a mask that makes no sense gives the subnet of the class', options, async 
   assert.equal(leaseIn(outcome).prefixLength, 8);
 });
 
-test('what the question to the LAN throws ends it, and so does the signal', options, async () => {
-  const world = new World();
-  const lan = new ImaginedLan(world, [server({ offers: ['192.168.77.100'] })]);
-  const context = { wire: lan, clock: lan.clock, random: () => 0.5 };
-  const broken = acquire(spec, { ...context, check: () => Promise.reject(new Error('the parent is down')) });
-  broken.catch(() => undefined);
-  for (let ms = 0; ms < 100; ms += 10) await world.live(ms);
-  await assert.rejects(broken, /the parent is down/);
-  const controller = new AbortController();
-  const silent = acquire(
-    { ...spec, untilMs: 60_000 },
-    { ...context, wire: new ImaginedLan(world, []), check: null, signal: controller.signal },
-  );
-  silent.catch(() => undefined);
-  await world.live(1000);
-  controller.abort(new Error('the engine hung up'));
-  await assert.rejects(silent, /the engine hung up/);
-});
+test(
+  'what the question to the LAN throws ends it and gives back what the server gave, and so does the signal',
+  options,
+  async () => {
+    const world = new World();
+    const lan = new ImaginedLan(world, [server({ offers: ['192.168.77.100'] })]);
+    const context = { wire: lan, clock: lan.clock, random: () => 0.5 };
+    const broken = acquire(spec, { ...context, check: () => Promise.reject(new Error('the parent is down')) });
+    broken.catch(() => undefined);
+    for (let ms = 0; ms < 100; ms += 10) await world.live(ms);
+    await assert.rejects(broken, /the parent is down/);
+    assert.equal(kinds(lan), 'DISCOVER, REQUEST 192.168.77.100, RELEASE 192.168.77.100');
+    const controller = new AbortController();
+    const silent = acquire(
+      { ...spec, untilMs: 60_000 },
+      { ...context, wire: new ImaginedLan(world, []), check: null, signal: controller.signal },
+    );
+    silent.catch(() => undefined);
+    await world.live(1000);
+    controller.abort(new Error('the engine hung up'));
+    await assert.rejects(silent, /the engine hung up/);
+    // Whose container has the address already asks without the question to the LAN, and keeps it.
+    const unanswered: Server = (heard, on) =>
+      heard.type === 'DISCOVER' && server({ offers: ['192.168.77.100'] })(heard, on);
+    const running = new ImaginedLan(new World(), [unanswered]);
+    const ending = new AbortController();
+    const kept = acquire(spec, { ...context, wire: running, clock: running.clock, check: null, signal: ending.signal });
+    kept.catch(() => undefined);
+    await running.world.live(100);
+    ending.abort(new Error('the daemon stops'));
+    await assert.rejects(kept, /the daemon stops/);
+    assert.equal(kinds(running), 'DISCOVER, REQUEST 192.168.77.100');
+  },
+);
 
 test(
   'whatever servers say, it ends in time, asks at a bounded rate, and forgets nobody who listens',

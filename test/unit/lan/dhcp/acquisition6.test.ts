@@ -172,6 +172,17 @@ test('the wish is taken at once, and of several servers the one that prefers its
   assert.ok((done.lan.heard[1]?.atMs ?? 0) < 100);
 });
 
+test('what the question to the LAN throws ends it and gives back what the server gave', options, async () => {
+  const lan = new Lan6([honest([FIRST])]);
+  const check = () => Promise.reject(new Error('the engine hung up'));
+  const spec = { macAddress: MAC, hostname: 'web', wish: null, isStrict: false, untilMs: 25_000 };
+  const ended = acquire6(spec, { wire: lan, clock: lan.clock, random: () => 0.5, check });
+  ended.catch(() => undefined);
+  for (let ms = 0; ms <= 1000; ms += 10) await lan.world.live(ms);
+  await assert.rejects(ended, /the engine hung up/);
+  assert.deepEqual(kindsOf(lan), ['SOLICIT', 'REQUEST', 'RELEASE']);
+});
+
 test('silence: asked for at 0, 1, 3, 7, 15 s, then given up', options, async () => {
   const done = await run([]);
   assert.equal(done.outcome?.kind, 'silent');
