@@ -77,6 +77,7 @@ const SAMPLES: { readonly [Name in MakerName]: Parameters<Makers[Name]> } = {
   subnetMissing: ['IPv6'],
   dhcpNeedsNull: ['192.168.1.0/24'],
   dhcpPoolAlone: ['192.168.1.0/24'],
+  dhcpPoolTaken: ['192.168.1.0/24', NETWORK],
   dhcpSubnetHere: ['192.168.1.0/24'],
   dhcpPoolOption: ['--ip-range'],
   dhcpPoolParent: [],

@@ -1266,6 +1266,12 @@ export const poolTaken = (pool: string, network: string) =>
     `pool ${pool} belongs to network ${short(network)}; to share the subnet give another --ip-range, or use another --subnet; for the same subnet on another LAN give --ipam-opt parent= with its interface to both networks${orForget(network)}`,
   );
 
+export const dhcpPoolTaken = (pool: string, network: string) =>
+  mistake(
+    'DHCP_POOL_TAKEN',
+    `subnet ${pool} of the DHCP server belongs to network ${short(network)}, and no second one can have it; use that network, or create this one with --ipam-driver null${orForget(network)}`,
+  );
+
 export const poolPending = (pool: string) =>
   mistake(
     'POOL_PENDING',

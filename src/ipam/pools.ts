@@ -13,6 +13,7 @@ import {
   type ChooseSubnet,
   isBeingCreated,
   isGlobal,
+  isServed,
   known,
   nameOf,
   newPool,
@@ -50,7 +51,7 @@ export class Pools {
     this.#onReleased = onReleased;
   }
 
-  /** The pool of the request, new or asked for again. Throws POOL_OVERLAPS, POOL_TAKEN, POOL_PENDING and what readPoolRequest throws. */
+  /** The pool of the request, new or asked for again. Throws POOL_OVERLAPS, POOL_TAKEN, DHCP_POOL_TAKEN, POOL_PENDING and what readPoolRequest throws. */
   async request(request: PoolRequest): Promise<Pool> {
     return this.#serial.run('pools', () => this.#request(request));
   }
@@ -181,5 +182,6 @@ function refusalBeside(pool: Pool, wanted: Pool): errors.PluginError | undefined
 }
 
 function refusalOfSame(pool: Pool): errors.PluginError {
-  return pool.networkId === null ? errors.poolPending(nameOf(pool)) : errors.poolTaken(nameOf(pool), pool.networkId);
+  if (pool.networkId === null) return errors.poolPending(nameOf(pool));
+  return (isServed(pool) ? errors.dhcpPoolTaken : errors.poolTaken)(nameOf(pool), pool.networkId);
 }

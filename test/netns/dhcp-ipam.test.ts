@@ -106,6 +106,11 @@ describe('addresses of a DHCP server through our IPAM', {
   test('an address that the user names is had from the server, or refused with what that gives', async () => {
     const by = await serve('kea');
     const network = await create('10.77.0.0/24');
+    for (const subnet of ['', '10.77.0.0/24'])
+      assert.match(
+        await refusal(create(subnet)),
+        /^subnet 10\.77\.0\.0\/24 of the DHCP server belongs to network .*, or create this one with --ipam-driver null /,
+      );
     const named = await engine.run(network, { address: '10.77.0.123' });
     assert.equal((await told(named, by)).address, '10.77.0.123/24');
     assert.match(
