@@ -40,6 +40,9 @@ interface Parts {
   readonly server?: AddressServer;
 }
 
+/** What to choose another one of, where something else has what the server gives. */
+const ELSEWHERE = 'address for the container on the DHCP server';
+
 /** RequestPool and RequestAddress of such pools. */
 export class ServedPools {
   readonly #parts: Parts;
@@ -86,7 +89,7 @@ export class ServedPools {
   async #claim(pool: Pool, address: Address, name: string | null, limit: CallLimit): Promise<Lease> {
     const { leases, offers } = this.#parts;
     const wanted = offers.lease(pool, address, 'container', name);
-    const lease = await leases.claim(address, wanted, '-o source=dhcp', limit);
+    const lease = await leases.claim(address, wanted, ELSEWHERE, limit);
     await offers.confirm(pool, address);
     return lease;
   }
