@@ -3,7 +3,7 @@
  * plain data, since watchers get it as JSON.
  */
 import type { Fields, Log } from './log.ts';
-import type { Conflict, Endpoint, Network, Tenancy } from './model.ts';
+import type { Conflict, Endpoint, Network, Tenancy, TenancyState } from './model.ts';
 
 /** Whose address it is; nulls where no container here has it. */
 interface Owner {
@@ -175,15 +175,28 @@ function endpointState(before: Endpoint | null, after: Endpoint | null): Endpoin
   return after?.lostAt !== undefined && before?.lostAt === undefined ? 'lost' : null;
 }
 
-/** Null for a change that is no news: leases are renewed all the time. */
-export function leaseNews(before: Tenancy | null, after: Tenancy | null): LeaseNews | null {
-  if (after === null) return null;
-  const [wasLost, isLost] = [before?.state === 'lost', after.state === 'lost'];
-  if (wasLost === isLost || (!isLost && after.state !== 'bound')) return null;
-  const { parent, macAddress, address, server, loss, endpointId, networkId } = after;
-  const [state, reason] = isLost ? (['lost', loss ?? null] as const) : (['healed', null] as const);
-  const bare = address.replace(/\/.*/, '');
-  return { what: 'lease', state, parent, macAddress, address: bare, server, reason, endpointId, networkId };
+/** Of either family. Nothing for a change that is no news: leases are renewed all the time. */
+export function leaseNews(before: Tenancy | null, after: Tenancy | null): LeaseNews[] {
+  if (after === null) return [];
+  const { parent, macAddress, endpointId, networkId } = after;
+  const changes = [[before, after] as const, [leasedIPv6(before), leasedIPv6(after)] as const];
+  return changes.flatMap(([was, is]) => {
+    const state = leaseChange(was?.state, is?.state);
+    if (is === null || state === null) return [];
+    const [address, reason] = [is.address.replace(/\/.*/, ''), is.loss ?? null];
+    return { what: 'lease', state, parent, macAddress, address, server: is.server, reason, endpointId, networkId };
+  });
+}
+
+function leaseChange(was?: TenancyState, is?: TenancyState): 'lost' | 'healed' | null {
+  if (is === 'lost') return was === 'lost' ? null : 'lost';
+  return was === 'lost' && is === 'bound' ? 'healed' : null;
+}
+
+/** Null for one that has none of a DHCPv6 server. What is put aside is so with the whole tenancy. */
+function leasedIPv6(tenancy: Tenancy | null): Pick<Tenancy, 'address' | 'server' | 'state' | 'loss'> | null {
+  if (tenancy?.ipv6?.how !== 'dhcpv6') return null;
+  return tenancy.state === 'aside' ? { ...tenancy.ipv6, state: 'aside' } : tenancy.ipv6;
 }
 
 /** Null for a change that is neither a beginning nor an end. */

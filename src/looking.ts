@@ -82,7 +82,7 @@ export class Looking {
       endpoints: (before, after) => {
         if (happenings.isHeard) tell(endpointNews(before, after, addressesOf(after ?? before)));
       },
-      tenancies: (before, after) => tell(leaseNews(before, after)),
+      tenancies: (before, after) => leaseNews(before, after).forEach(tell),
       networks: (before, after) => {
         tell(networkNews(before, after));
         if (before === null || after === null) void this.#followParents();
@@ -148,6 +148,8 @@ export class Looking {
     this.#metrics?.noteExchange(exchange);
     const { outcome, ...words } = exchange;
     if (outcome !== 'refused' && outcome !== 'declined') return;
+    // A DHCPv6 server without addresses has offered nothing that it could take back.
+    if (outcome === 'refused' && words.server === null) return;
     this.#happenings.tell({ what: 'lease', state: outcome, ...words, ...NOBODY });
   };
 

@@ -156,7 +156,7 @@ async function startWithStore(given: Settings, plainLog: Log, store: Store, look
       onExchange: looking.noteExchange,
     }),
     ipv6: new IPv6Addresses({
-      source: new IPv6Client({ links, lan, timeout: settings.dhcpTimeout, log }),
+      source: new IPv6Client({ links, lan, timeout: settings.dhcpTimeout, log, onExchange: looking.noteExchange }),
       log,
       now: () => new Date(),
     }),

@@ -38,7 +38,7 @@ export interface Present {
   readonly pools: readonly CountedPool[];
   readonly endpoints: readonly Pick<Endpoint, 'networkId' | 'state' | 'lostAt'>[];
   readonly conflicts: readonly Conflict[];
-  readonly tenancies: readonly Pick<Tenancy, 'networkId' | 'state'>[];
+  readonly tenancies: readonly Pick<Tenancy, 'networkId' | 'state' | 'ipv6'>[];
   readonly parents: ReadonlyMap<string, ParentState>;
   readonly filteredParents: readonly string[];
   /** How many records each table has, but for leases, of which the pools tell. */
@@ -230,7 +230,8 @@ export class Metrics {
     }
     for (const { networkId, state, lostAt } of present.endpoints)
       gauges.endpoints.inc({ network: short(networkId), state: lostAt === undefined ? state : 'lost' });
-    for (const { networkId, state } of present.tenancies) gauges.tenancies.inc({ network: short(networkId), state });
+    for (const tenancy of present.tenancies)
+      gauges.tenancies.inc({ network: short(tenancy.networkId), state: leaseState(tenancy) });
     this.#fillParents(present);
     this.#fillConflicts(present);
     for (const table of TABLES)
@@ -291,4 +292,9 @@ export class Metrics {
   #histogram<L extends string>(name: string, help: string, buckets: number[], ...labelNames: L[]) {
     return new Histogram<L>({ name: `tsmacvlan_${name}`, help, buckets, labelNames, registers: [this.#registry] });
   }
+}
+
+/** A MAC address that has lost one of its two leases counts among the lost ones. */
+function leaseState({ state, ipv6 }: Pick<Tenancy, 'state' | 'ipv6'>): Tenancy['state'] {
+  return state === 'bound' && ipv6?.how === 'dhcpv6' ? ipv6.state : state;
 }

@@ -379,6 +379,8 @@ export interface LeasedIPv6 {
   readonly obtainedAt: string;
   /** As that of a tenancy. */
   readonly state: 'bound' | 'lost';
+  /** Why it is `lost`; absent otherwise. */
+  readonly loss?: LeaseLoss;
 }
 
 /** What is recorded, by the name of its table. */

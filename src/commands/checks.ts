@@ -214,11 +214,26 @@ const leaseIsKept: Check<Endpoint> = (endpoint, { records, naming }) => {
       );
 };
 
+/** So is the one of a DHCPv6 server. */
+const ipv6LeaseIsKept: Check<Endpoint> = (endpoint, { records, naming }) => {
+  const ipv6 = records.tenancies.find(({ endpointId }) => endpointId === endpoint.id)?.ipv6;
+  if (ipv6?.how !== 'dhcpv6' || ipv6.state !== 'lost') return null;
+  const subject = nameOf(endpoint, naming);
+  return ipv6.loss === 'silent'
+    ? failure(subject, 'its IPv6 lease is over, and no DHCPv6 server answers', 'look at that server')
+    : failure(
+        subject,
+        `the DHCPv6 server gives ${ipv6.address} to it no more`,
+        'start it again: it gets another address',
+      );
+};
+
 /** In the order of what they say. */
 export const CONTAINER_CHECKS: readonly Check<Endpoint>[] = [
   engineHasEndpoint,
   linkIsAsRecorded,
   leaseIsKept,
+  ipv6LeaseIsKept,
   isUncontested,
   publishesNothing,
 ];
@@ -228,6 +243,7 @@ export const LINK_CHECKS: readonly Check<Endpoint>[] = [
   engineHasEndpoint,
   linkIsAsRecorded,
   leaseIsKept,
+  ipv6LeaseIsKept,
   publishesNothing,
 ];
 

@@ -209,7 +209,8 @@ function ipv6In(tenancy: Tenancy, naming: Naming): ReturnType<typeof tenancyIn>[
   const { how: source, address, server, obtainedAt } = ipv6;
   const isLeased = ipv6.how === 'dhcpv6';
   const state = tenancy.state === 'aside' ? 'aside' : isLeased ? ipv6.state : 'bound';
-  return [{ ...lease, source, address, server, obtainedAt, until: isLeased ? leaseEnd(ipv6) : null, state }];
+  const loss = state === 'lost' && isLeased && ipv6.loss !== undefined ? { loss: ipv6.loss } : {};
+  return [{ ...lease, source, address, server, obtainedAt, until: isLeased ? leaseEnd(ipv6) : null, state, ...loss }];
 }
 
 /** What was typed as an address, as it is recorded; null for none. Throws USAGE. */

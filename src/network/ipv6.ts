@@ -82,14 +82,18 @@ export class IPv6Addresses {
     if (dated === undefined || segment === null) return;
     const whose = { mac: macAddress, address: ipv6?.address, parent: segment.parentName };
     let last = dated;
+    let isLost = ipv6?.how === 'dhcpv6' && ipv6.state === 'lost';
     this.#parts.source.keep(endpointId, segment, { macAddress, hostname }, dated, {
       onKept: (kept) => {
         last = kept;
+        if (isLost) this.#parts.log.info('a DHCPv6 server gives a container its address again', whose);
+        isLost = false;
         change(recordOf6(kept));
       },
       onLost: (loss) => {
         this.#parts.log.error(LOST[loss], whose);
-        change({ ...recordOf6(last), state: 'lost' });
+        isLost = true;
+        change({ ...recordOf6(last), state: 'lost', loss });
       },
     });
   }

@@ -26,6 +26,8 @@ import { Capture } from '../lab/capture.ts';
 import { DHCP6_SERVERS, Dhcp6Server } from '../lab/dhcp6server.ts';
 import { DhcpServer } from '../lab/dhcpserver.ts';
 import { outsideLab } from '../lab/enclosure.ts';
+import { exchange } from '../lab/exchange.ts';
+import { readExposition, valueOf } from '../lab/exposition.ts';
 import { Lan, Namespace } from '../lab/namespace.ts';
 import { withoutDhcp } from '../lab/packages.ts';
 import { until } from '../lab/patience.ts';
@@ -65,6 +67,7 @@ interface Container {
 
 describe('IPv6 addresses of routers', { skip: outsideLab() || withoutDhcp(), timeout: 600_000 }, () => {
   const directory = mkdtempSync(join(tmpdir(), 'tsm-ipv6-'));
+  const metrics = join(directory, 'metrics.sock');
   let lan: Lan;
   let daemon: Serving;
   let server: DhcpServer;
@@ -99,7 +102,7 @@ describe('IPv6 addresses of routers', { skip: outsideLab() || withoutDhcp(), tim
   });
 
   function serve(): Promise<Serving> {
-    return Serving.start(directory, { PROBE: 'fast', DHCP_TIMEOUT: '5' });
+    return Serving.start(directory, { PROBE: 'fast', DHCP_TIMEOUT: '5', METRICS: `unix:${metrics}` });
   }
 
   /** What its routers said counts as long as they wanted, also when they are gone. */
@@ -208,6 +211,12 @@ describe('IPv6 addresses of routers', { skip: outsideLab() || withoutDhcp(), tim
     const row = shown.split('\n').find((line) => line.startsWith(`${address.replace(/\/.*/, '')} `));
     assert.ok(row, shown);
     return row.split(/ {2,}/);
+  }
+
+  /** By the metrics, those that ended so. */
+  async function wordsWithServers(outcome: string): Promise<number> {
+    const { text } = await exchange(metrics, { path: '/metrics', method: 'GET' });
+    return valueOf(readExposition(text), 'tsmacvlan_dhcp_exchanges_total', { outcome }) ?? NaN;
   }
 
   /** All of a container but that of its link. */
@@ -548,7 +557,9 @@ describe('IPv6 addresses of routers', { skip: outsideLab() || withoutDhcp(), tim
       await lan.plug(squatter);
       await squatter.ip('address add fd77:1::100/64 dev lan0 nodad');
       const [lenient, strict] = [await create({ ipv6: 'auto' }), await create({ ipv6: 'dhcp' })];
+      const before = await wordsWithServers('declined');
       assert.equal((await start(strict, MAC)).addressIPv6, 'fd77:1::101/128');
+      await until(async () => (await wordsWithServers('declined')) === before + 1);
       assert.match(
         await refusal(endpoint(strict).body),
         /^the DHCPv6 server on "eth0" has no address for the container/,

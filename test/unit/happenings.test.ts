@@ -11,7 +11,7 @@ import {
   type ToldHappening,
 } from '../../src/happenings.ts';
 import type { Conflict, Endpoint, Network, Tenancy } from '../../src/model.ts';
-import { tenancy } from './commands/fixture.ts';
+import { dhcp6Lease, tenancy } from './commands/fixture.ts';
 
 const CONFLICT: Conflict = {
   kind: 'address',
@@ -59,16 +59,26 @@ test('a container is news when it has joined, when it leaves, and when it loses 
 test('a lease is news when it is lost and when it is kept again, and not when it is renewed or put aside', () => {
   const lost = { ...tenancy, state: 'lost', loss: 'silent' } as const;
   const said = (before: Tenancy | null, after: Tenancy | null) => {
-    const news = leaseNews(before, after);
-    return news && [news.state, news.reason, news.address];
+    return leaseNews(before, after).map(({ state, reason, address, server }) => [state, reason, address, server]);
   };
-  assert.deepEqual(said(tenancy, lost), ['lost', 'silent', '192.168.1.64']);
-  assert.deepEqual(said(lost, tenancy), ['healed', null, '192.168.1.64']);
-  assert.equal(said(null, tenancy), null);
-  assert.equal(said(lost, lost), null);
-  assert.equal(said(tenancy, { ...tenancy, obtainedAt: '2026-11-21T00:00:00.000Z' }), null);
-  assert.equal(said(lost, { ...tenancy, state: 'aside', endpointId: null }), null);
-  assert.equal(said(lost, null), null);
+  assert.deepEqual(said(tenancy, lost), [['lost', 'silent', '192.168.1.64', tenancy.server]]);
+  assert.deepEqual(said(lost, tenancy), [['healed', null, '192.168.1.64', tenancy.server]]);
+  assert.deepEqual(said(null, tenancy), []);
+  assert.deepEqual(said(lost, lost), []);
+  assert.deepEqual(said(tenancy, { ...tenancy, obtainedAt: '2026-11-21T00:00:00.000Z' }), []);
+  assert.deepEqual(said(lost, { ...tenancy, state: 'aside', endpointId: null }), []);
+  assert.deepEqual(said(lost, null), []);
+
+  const ipv6 = dhcp6Lease;
+  const kept: Tenancy = { ...tenancy, ipv6 };
+  const taken: Tenancy = { ...tenancy, ipv6: { ...ipv6, state: 'lost', loss: 'refused' } };
+  assert.deepEqual(said(kept, taken), [['lost', 'refused', 'fd77:1::50', ipv6.server]]);
+  assert.deepEqual(said(taken, kept), [['healed', null, 'fd77:1::50', ipv6.server]]);
+  assert.deepEqual(said(kept, { ...taken, state: 'lost', loss: 'silent' }).length, 2, 'each is told for itself');
+  assert.deepEqual(said(tenancy, kept), []);
+  const aside = { state: 'aside', endpointId: null } as const;
+  assert.deepEqual(said(taken, { ...taken, ...aside }), []);
+  assert.deepEqual(said({ ...taken, ...aside }, { ...kept, ...aside }), [], 'it is given back, and not got back');
 });
 
 test('a network is news when it is made and when it is removed', () => {

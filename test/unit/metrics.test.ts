@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import { Metrics, type Present } from '../../src/metrics.ts';
 import type { Conflict } from '../../src/model.ts';
 import { readExposition, valueOf } from '../lab/exposition.ts';
+import { dhcp6Lease } from './commands/fixture.ts';
 
 const DOCS = join(import.meta.dirname, '../../docs');
 const NETWORK = '3f2a9c1d04be'.padEnd(64, '0');
@@ -46,13 +47,14 @@ const ALONE: Present = {
     { networkId: NETWORK, state: 'bound' },
     { networkId: NETWORK, state: 'lost' },
     { networkId: NETWORK, state: 'bound' },
+    { networkId: NETWORK, state: 'bound', ipv6: { ...dhcp6Lease, state: 'lost', loss: 'silent' } },
   ],
   parents: new Map([
     ['eth0', 'carrier'],
     ['eth0.50', 'gone'],
   ]),
   filteredParents: ['eth0'],
-  records: { networks: 1, endpoints: 2, conflicts: 2, names: 0, pools: 1, tenancies: 3 },
+  records: { networks: 1, endpoints: 2, conflicts: 2, names: 0, pools: 1, tenancies: 4 },
   sharing: null,
   contests: 0,
   watchers: { listening: 1, dropped: 0 },
@@ -107,6 +109,7 @@ test('the text is what Prometheus reads, whatever links are called', async () =>
     'the first one is an increase',
   );
   assert.equal(valueOf(families, 'tsmacvlan_dhcp_leases', { network: '3f2a9c1d04be', state: 'bound' }), 2);
+  assert.equal(valueOf(families, 'tsmacvlan_dhcp_leases', { network: '3f2a9c1d04be', state: 'lost' }), 2);
   assert.equal(valueOf(families, 'tsmacvlan_dhcp_exchanges_total', { outcome: 'silent' }), 1);
   assert.equal(valueOf(families, 'tsmacvlan_dhcp_exchanges_total', { outcome: 'lost' }), 0);
   assert.equal(valueOf(families, 'tsmacvlan_healthy'), 1);

@@ -31,6 +31,8 @@ export interface Acquisition6Spec extends DhcpAsker {
 export interface Acquisition6Context extends ExchangeContext<Dhcp6Answer> {
   /** Asks the LAN who has what a server offers, until the signal fires; null where the asker itself uses the address. */
   readonly check: ((offered: Dhcp6Lease, signal: AbortSignal) => Promise<Verdict>) | null;
+  /** Told of each address that is declined. */
+  readonly onDecline?: (offered: Dhcp6Lease, holder: HeldVerdict) => void;
 }
 
 /** What comes of it. */
@@ -179,6 +181,7 @@ class Acquisition6 {
   /** The next SOLICIT gets another address. */
   #decline(offered: Dhcp6Lease, holder: HeldVerdict): Acquired6 | undefined {
     this.#tell('DECLINE', offered);
+    this.#context.onDecline?.(offered, holder);
     this.#declined.add(formatAddress(offered.address));
     this.#outcome = { kind: 'used', count: this.#declined.size, offered, holder };
     if (this.#spec.isStrict || this.#declined.size >= MOST_DECLINED) return this.#outcome;

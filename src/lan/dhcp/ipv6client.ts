@@ -2,16 +2,17 @@
  * The door for the drivers to the IPv6 addresses that a LAN has for its hosts: what its routers advertise, or what its DHCPv6 server
  * gives, for a MAC address.
  */
-import { type Address, prefixOf } from '../../address.ts';
+import { type Address, formatAddress, prefixOf } from '../../address.ts';
 import { backgroundClock, type Clock } from '../../clock.ts';
 import type { Links } from '../../kernel/link.ts';
 import type { Log } from '../../log.ts';
-import type { InterfaceAddress, IPv6Method, Segment } from '../../model.ts';
+import type { InterfaceAddress, IPv6Method, LeaseLoss, Segment } from '../../model.ts';
 import type { CallLimit } from '../../requests.ts';
 import { encodeDhcp6 } from '../frames/dhcp6.ts';
 import type { Lan } from '../lan.ts';
 import type { HeldVerdict } from '../verdict.ts';
 import { type Acquired6, type Dhcp6Lease, Voice6, acquire6, makeXid6 } from './acquisition6.ts';
+import type { EndedExchange } from './dhcpclient.ts';
 import type { DhcpAsker } from './question.ts';
 import { type Dated, type Keeping, keepWith } from './renewal.ts';
 import { ROUTER_ANSWER_MS, Routers } from './routers.ts';
@@ -28,6 +29,8 @@ export interface IPv6ClientParts {
   readonly clock?: Clock;
   /** 0 to 1, as Math.random. */
   readonly random?: () => number;
+  /** Of each word with DHCPv6 servers, once it is over. It must not throw. */
+  readonly onExchange?: (exchange: EndedExchange) => void;
 }
 
 /** An address that is wanted. */
@@ -100,8 +103,17 @@ export class IPv6Client {
     const controller = new AbortController();
     this.#kept.set(id, controller);
     const { signal } = controller;
+    const tell = this.#teller(segment.parentName, asker.macAddress);
+    const onKept = (kept: Dated<Dhcp6Lease>) => {
+      tell('renewed', kept.lease);
+      told.onKept(kept);
+    };
+    const onLost = (loss: LeaseLoss) => {
+      tell('lost', dated.lease, loss);
+      told.onLost(loss);
+    };
     const context = { wire: this.#wires.on(segment, false), clock: this.#clock, random: this.#random, signal };
-    const keeping = { ...context, wallMs: () => Date.now(), ...told };
+    const keeping = { ...context, wallMs: () => Date.now(), onKept, onLost };
     keepWith(new Voice6(asker, context), dated, keeping).catch((error: unknown) => {
       if (signal.aborted) return;
       this.#parts.log.error('the lease is not renewed any more; restart the container', {
@@ -119,7 +131,8 @@ export class IPv6Client {
   }
 
   /** Tells the server that the address is not used any more. Nobody hears whether it heard that. */
-  async release(segment: Segment, asker: DhcpAsker, { address, server }: Dhcp6Lease): Promise<void> {
+  async release(segment: Segment, asker: DhcpAsker, lease: Dhcp6Lease): Promise<void> {
+    const { address, server } = lease;
     const frame = encodeDhcp6({
       ...asker,
       kind: 'RELEASE',
@@ -130,6 +143,7 @@ export class IPv6Client {
     });
     await this.#wires.sent(segment, frame).catch(() => undefined);
     this.#parts.lan.release({ parentName: segment.parentName, address });
+    this.#teller(segment.parentName, asker.macAddress)('released', lease);
   }
 
   /** Leases are kept by records, not by this process: nothing is said to any server. */
@@ -158,9 +172,30 @@ export class IPv6Client {
       const subnet = prefixOf(address, SLAAC_BITS);
       return this.#parts.lan.check({ ...segment, address, subnet, signal: stop, atMs, macAddress });
     };
-    const context = { wire: this.#wires.on(segment, true), clock: this.#clock, random: this.#random, signal, check };
+    const tell = this.#teller(segment.parentName, macAddress);
+    const onDecline = (offered: Dhcp6Lease, holder: HeldVerdict) => tell('declined', offered, holder.macAddress);
+    const wire = this.#wires.on(segment, true);
+    const context = { wire, clock: this.#clock, random: this.#random, signal, check, onDecline };
     const untilMs = this.#clock.nowMs() + forMs;
     const acquired = await acquire6({ macAddress, hostname, wish: last, isStrict: false, untilMs }, context);
+    tellAcquired(acquired, tell);
     return acquired.kind === 'silent' ? { kind: 'silent', seconds: Math.round(forMs / 1000) } : acquired;
   }
+
+  #teller(parent: string, macAddress: string): Tell {
+    return (outcome, of = null, reason = null) => {
+      const address = of === null ? null : formatAddress(of.address);
+      this.#parts.onExchange?.({ outcome, parent, macAddress, address, server: of?.server ?? null, reason });
+    };
+  }
+}
+
+type Tell = (outcome: EndedExchange['outcome'], of?: Dhcp6Lease | null, reason?: string | null) => void;
+
+function tellAcquired(acquired: Acquired6, tell: Tell): void {
+  const { kind } = acquired;
+  if (kind === 'lease') tell('given', acquired.lease);
+  else if (kind === 'refused') tell('refused', null, acquired.message);
+  else if (kind === 'used') tell('used', acquired.offered);
+  else tell('silent');
 }

@@ -19,7 +19,7 @@ import type { DhcpOffer } from '../../../src/lan/dhcpoffers.ts';
 import type { Conflict } from '../../../src/model.ts';
 import { Naming, NO_NAMES } from '../../../src/naming.ts';
 import { VERSION } from '../../../src/version.ts';
-import { ENDPOINT, NETWORK, endpoint, network, tenancy, when } from './fixture.ts';
+import { ENDPOINT, NETWORK, dhcp6Lease, endpoint, network, tenancy, when } from './fixture.ts';
 
 const conflict: Conflict = {
   kind: 'address',
@@ -109,6 +109,7 @@ test('each trouble is told by one check, and nothing of what is sound', async ()
   const foreign = { family: 'IPv4', address: '10.9.0.9', prefixLength: 24 } as LinkAddress;
   const without = { ...network, subnets: network.subnets.map((one) => ({ ...one, gateway: null })) };
   const leased = sound().records;
+  const silence = { state: 'lost', loss: 'silent' } as const;
   const offer = { server: { address: parseAddress('192.168.1.1')!, macAddress: ROUTER } } as DhcpOffer;
   const served = { ...quiet, offers: async () => [offer] };
   const cases: [Partial<Examined>, string][] = [
@@ -145,6 +146,17 @@ test('each trouble is told by one check, and nothing of what is sound', async ()
     [
       { records: { ...leased, tenancies: [{ ...tenancy, state: 'lost', loss: 'refused' }] }, lan: served },
       'failure: the DHCP server gives 192.168.1.64/24 to it no more',
+    ],
+    [
+      { records: { ...leased, tenancies: [{ ...tenancy, ipv6: { ...dhcp6Lease, ...silence } }] }, lan: served },
+      'failure: its IPv6 lease is over, and no DHCPv6 server answers',
+    ],
+    [
+      {
+        records: { ...leased, tenancies: [{ ...tenancy, ipv6: { ...dhcp6Lease, ...silence, loss: 'refused' } }] },
+        lan: served,
+      },
+      'failure: the DHCPv6 server gives fd77:1::50/128 to it no more',
     ],
     [{ records: { ...sound().records, conflicts } }, 'failure: 192.168.1.64 also used by 3c:22:fb:10:aa:01'],
     [{ inventory: { containers: [], networks: [] } }, 'warning: Docker has no such network'],

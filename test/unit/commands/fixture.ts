@@ -1,5 +1,5 @@
 /** What the commands that look are tried on: a network with one container. */
-import type { Endpoint, Network, Tenancy } from '../../../src/model.ts';
+import type { Endpoint, LeasedIPv6, Network, Tenancy } from '../../../src/model.ts';
 import { readNetworkOptions } from '../../../src/network/options.ts';
 import { interfaceAddress } from '../../lab/addresses.ts';
 import { tenancyRecord } from '../store/records.ts';
@@ -41,4 +41,15 @@ export const tenancy: Tenancy = {
   leaseSeconds: 7200,
   obtainedAt: when,
   changedAt: when,
+};
+
+export const dhcp6Lease: LeasedIPv6 = {
+  how: 'dhcpv6',
+  address: 'fd77:1::50/128',
+  server: '000300013c22fb000001',
+  leaseSeconds: 600,
+  t1Seconds: 150,
+  t2Seconds: 240,
+  obtainedAt: when,
+  state: 'bound',
 };

@@ -7,13 +7,19 @@ import { type TestContext, test } from 'node:test';
 import type { RenewalContext } from '../../../src/lan/dhcp/renewal.ts';
 import type { Link } from '../../../src/kernel/link.ts';
 import type { Endpoint, Tenancy, TenancyIPv6 } from '../../../src/model.ts';
+import { IPv6Addresses, type IPv6AddressesParts } from '../../../src/network/ipv6.ts';
+import { type StoreListeners, toldStore } from '../../../src/store/told.ts';
+import { leaseNews } from '../../../src/happenings.ts';
+import type { IPv6Client } from '../../../src/lan/dhcp/ipv6client.ts';
+import { parseInterfaceAddress } from '../../../src/address.ts';
+import { dhcp6Lease } from '../commands/fixture.ts';
 import { Endpoints } from '../../../src/network/endpoints.ts';
 import { readNetworkOptions } from '../../../src/network/options.ts';
 import { type LeaseSource, Tenancies, type TenanciesParts } from '../../../src/network/tenancies.ts';
-import { leaseIn } from '../../../src/network/tenancyrecord.ts';
+import { bare, leaseIn } from '../../../src/network/tenancyrecord.ts';
 import { openLocalStore } from '../../../src/store/local.ts';
 import { tenancyKey } from '../../../src/store/store.ts';
-import { callLimit } from '../../lab/patience.ts';
+import { callLimit, until } from '../../lab/patience.ts';
 import { endpointRecord, networkRecord, tenancyRecord } from '../store/records.ts';
 
 const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
@@ -166,6 +172,52 @@ test('what a DHCPv6 server has given is given back where no DHCP server gives an
   const { macAddress } = tenancy;
   await assert.rejects(tenancies.leases({ ...claim, macAddress }, both), /no DHCP server answered/);
   assert.equal(released.length, 1);
+});
+
+test('an IPv6 lease that is lost and got back is recorded, and told, with the reason', async (t) => {
+  const store = await openStore(t);
+  const both = { ...network, options: readNetworkOptions({ parent: 'eth0', source: 'dhcp', ipv6: 'auto' }) };
+  await store.tenancies.replace(tenancy, { ...tenancy, ipv6: dhcp6Lease });
+  const told: object[] = [];
+  const listeners = { tenancies: (...change: Parameters<typeof leaseNews>) => told.push(...leaseNews(...change)) };
+  let keeping: Parameters<IPv6Client['keep']>[4] | undefined;
+  const source: Partial<IPv6Client> = { keep: (...[, , , , given]) => (keeping = given) };
+  const said: string[] = [];
+  const note = (message: string) => said.push(message);
+  const ipv6 = new IPv6Addresses({
+    source,
+    log: { error: note, info: note },
+    now: () => new Date(),
+  } as unknown as IPv6AddressesParts);
+  const tenancies = tenanciesOf({
+    store: toldStore(store, listeners as unknown as StoreListeners),
+    dhcp: { keep: () => undefined },
+    ipv6,
+  });
+  await tenancies.keep(endpoint, both);
+  keeping?.onLost('refused');
+  const recorded = async () => (await store.tenancies.get(key))?.ipv6;
+  await until(async () => told.length === 1);
+  assert.deepEqual(await recorded(), { ...dhcp6Lease, state: 'lost', loss: 'refused' });
+  const { address, ...rest } = dhcp6Lease;
+  const lease = { ...rest, address: bare(parseInterfaceAddress(address)!) };
+  keeping?.onKept({ lease, obtainedMs: Date.parse(dhcp6Lease.obtainedAt) });
+  await until(async () => told.length === 2);
+  assert.deepEqual(await recorded(), dhcp6Lease);
+  const news = {
+    what: 'lease',
+    parent: 'eth0',
+    macAddress: tenancy.macAddress,
+    address: 'fd77:1::50',
+    server: dhcp6Lease.server,
+    endpointId: endpoint.id,
+    networkId: tenancy.networkId,
+  };
+  assert.deepEqual(told, [
+    { ...news, state: 'lost', reason: 'refused' },
+    { ...news, state: 'healed', reason: null },
+  ]);
+  assert.match(said.join(), /^a DHCPv6 server has taken .*,a DHCPv6 server gives a container its address again$/);
 });
 
 test('what was made by chance and nobody has had for a month is forgotten, and nothing else', async (t) => {
