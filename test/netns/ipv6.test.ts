@@ -39,6 +39,8 @@ import { advertisementFrame } from '../unit/lan/frames/raframes.ts';
 const ENTRY = join(import.meta.dirname, '../../src/tsmacvlan.ts');
 const MAC = '02:00:5e:10:00:aa';
 const PLAN = { address: '10.77.0.1/24', range: ['10.77.0.100', '10.77.0.150'], leaseSeconds: 120 } as const;
+/** RFC 8415 7.3 */
+const RELEASE = 8;
 const [OLD, NEW] = ['fd77:1::/64', 'fd77:2::/64'];
 
 const ip = (words: string) => execFileSync('ip', words.split(' '), { encoding: 'utf8' });
@@ -566,6 +568,30 @@ describe('IPv6 addresses of routers', { skip: outsideLab() || withoutDhcp(), tim
       );
       assert.equal((await start(lenient)).addressIPv6, '');
       await squatter.delete();
+    });
+
+    test('with release=stop the server is told of the stop, by a frame of the container, when its link is down', async () => {
+      giver = await Dhcp6Server.plug(lan, 'told6', 'kea', plan);
+      await manage(OLD);
+      const network = await create({ ipv6: 'dhcp', release: 'stop' });
+      const one = await start(network);
+      await assertLeased(one);
+      const capture = await Capture.start(lan.namespace, 'host0', 'udp dst port 547');
+      containers.delete(one);
+      const ids = { NetworkID: network, EndpointID: one.endpointId };
+      await call('NetworkDriver.Leave', ids);
+      assert.equal(`${giver.addressOf(one.macAddress)}/128`, one.addressIPv6, 'its link is up still');
+      await one.namespace.ip('link set eth0 down');
+      const downAtMs = Date.now();
+      await one.namespace.delete();
+      await call('NetworkDriver.DeleteEndpoint', ids);
+      await until(() => giver?.addressOf(one.macAddress) === undefined, { detail: () => giver?.log() ?? '' });
+      // UDP's payload begins behind 48 bytes of headers.
+      const releases = (await capture.stop()).filter(({ payload }) => payload[48] === RELEASE);
+      assert.deepEqual([...new Set(releases.map(({ sourceMac }) => sourceMac))], [one.macAddress]);
+      assert.ok(releases.every(({ atMs }) => atMs >= downAtMs));
+      const again = await start(network, one.macAddress);
+      assert.equal(`${giver.addressOf(again.macAddress)}/128`, again.addressIPv6);
     });
 
     test('without a server dhcp is refused', async () => {
