@@ -130,11 +130,14 @@ export class Tenancies {
       throw error;
     });
     const ipv6 = await asking;
-    await this.#write(key, (known) => known && withIPv6(known, ipv6));
+    await this.#write(key, (known) => known && withIPv6(known, ipv6)).catch(async (error: unknown) => {
+      await this.#parts.ipv6.release(network, { ...claim, ...(ipv6 !== null && { ipv6 }) });
+      throw error;
+    });
     return [address, addressIn(ipv6) ?? []].flat();
   }
 
-  /** The address that the server gives; recorded when it is answered. Throws DHCP_SILENT and the other refusals. */
+  /** The address that the server gives; recorded when it is answered, and given back where it cannot be recorded. Throws DHCP_SILENT and the other refusals. */
   async lease(claim: LeaseClaim & Pick<MacClaim, 'isFresh'>, network: Network): Promise<InterfaceAddress> {
     const { store, dhcp, now } = this.#parts;
     const { parent, macAddress, owner, hostname, endpointId, limit } = claim;
@@ -166,7 +169,10 @@ export class Tenancies {
       ...leased,
       state: 'bound',
       changedAt: now().toISOString(),
-    }));
+    })).catch(async (error: unknown) => {
+      await dhcp.release(segmentIn(network), { macAddress, hostname }, acquired.lease);
+      throw error;
+    });
     return addressOf(acquired.lease);
   }
 

@@ -269,3 +269,35 @@ test('a start without a name looks at the containers that run all at once, and a
   );
   assert.deepEqual(looks, ['all', 'e50']);
 });
+
+test('what the store has no room for is given back to the servers', async (t) => {
+  const store = await openStore(t);
+  const both = { ...network, options: readNetworkOptions({ parent: 'eth0', source: 'dhcp', ipv6: 'auto' }) };
+  const { tenancies: table } = store;
+  let room = 0;
+  const full = {
+    list: () => table.list(),
+    get: (one: string) => table.get(one),
+    insert: async (one: Tenancy) => (room-- > 0 ? table.insert(one) : Promise.reject(new Error('no space left'))),
+    replace: () => Promise.reject(new Error('no space left')),
+  };
+  const released: string[] = [];
+  const given = { how: 'slaac', address: 'fd77:1::100/64', server: 'fe80::1', obtainedAt: '' } as const;
+  const tenancies = tenanciesOf({
+    store: { networks: store.networks, tenancies: full },
+    dhcp: {
+      timeout: 5,
+      acquire: async () => ({ kind: 'lease', lease: leaseIn(tenancy)!.lease }),
+      release: async () => void released.push('IPv4'),
+    },
+    ipv6: { acquire: async () => given, release: async () => void released.push('IPv6') },
+  });
+  const claim = { parent: 'eth0', macAddress: '02:00:5e:10:00:bb', owner: 'mac', hostname: null, wish: null } as const;
+  const lease = () => tenancies.leases({ ...claim, endpointId: 'e2', limit: callLimit() }, both);
+  await assert.rejects(lease(), /no space left/);
+  assert.deepEqual(released.toSorted(), ['IPv4', 'IPv6']);
+  released.length = 0;
+  room = 1;
+  await assert.rejects(lease(), /no space left/);
+  assert.deepEqual(released, ['IPv6'], 'the other one has its record');
+});
