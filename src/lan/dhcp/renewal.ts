@@ -80,6 +80,7 @@ const LONGEST_SLEEP_MS = 600_000;
 /** Each renewal is a write to the disk: a server that wants one each second, of each container, gets one in five. */
 const LEAST_T1_MS = 5000;
 const REFUSED_AGAIN_MS = 10_000;
+const LEAST_REFUSED_AGAIN_MS = 1000;
 const LOST_AGAIN_MS = 60_000;
 
 /** Until the signal fires, whose reason is thrown then. */
@@ -131,11 +132,10 @@ class Renewal<Lease extends Lasting> {
   async #renew(): Promise<void> {
     const { t2Ms, endMs } = this.#span;
     for (let ageMs = this.#ageMs(); ageMs < endMs; ageMs = this.#ageMs()) {
-      const untilMs = ageMs < t2Ms ? t2Ms : endMs;
-      const word = ageMs < t2Ms ? await this.#ask('RENEW', t2Ms) : await this.#ask('REBIND', endMs);
-      if (await this.#settle(word)) return;
+      const [isLate, untilMs] = ageMs < t2Ms ? [false, t2Ms] : [true, endMs];
+      if (await this.#settle(await this.#ask(isLate ? 'REBIND' : 'RENEW', untilMs))) return;
       // Whoever forgot it knows nothing to renew, but gives it again to one who wishes for it.
-      if (this.#ageMs() >= (t2Ms + endMs) / 2 && (await this.#settle(await this.#discover()))) return;
+      if (isLate && (await this.#settle(await this.#discover()))) return;
       await this.#untilAge(this.#nextAgeMs(untilMs));
     }
     await this.#insist('silent');
@@ -152,7 +152,7 @@ class Renewal<Lease extends Lasting> {
   /** After a refusal; returns when the lease is kept. */
   async #regain(): Promise<void> {
     for (let attempt = 0; attempt < 2; attempt++) {
-      if (attempt > 0) await this.#pause(REFUSED_AGAIN_MS);
+      if (attempt > 0) await this.#pause(this.#shareMs(this.#span.endMs, LEAST_REFUSED_AGAIN_MS, REFUSED_AGAIN_MS));
       const word = await this.#discover();
       if (typeof word === 'object') return this.#keep(word.lease);
     }
@@ -178,8 +178,12 @@ class Renewal<Lease extends Lasting> {
   }
 
   #ask(kind: 'RENEW' | 'REBIND', untilAgeMs: number): Promise<LeaseWord<Lease>> {
-    const forMs = between((untilAgeMs - this.#ageMs()) / 2, SHORTEST_ANSWER_MS, LONGEST_ANSWER_MS);
-    return this.#voice.renew(kind, this.#lease, forMs);
+    return this.#voice.renew(kind, this.#lease, this.#shareMs(untilAgeMs, SHORTEST_ANSWER_MS, LONGEST_ANSWER_MS));
+  }
+
+  /** A quarter of the time until that age: what fails is tried once more before it. */
+  #shareMs(untilAgeMs: number, leastMs: number, mostMs: number): number {
+    return Math.min(Math.max((untilAgeMs - this.#ageMs()) / 4, leastMs), mostMs);
   }
 
   #discover(): Promise<LeaseWord<Lease>> {
@@ -255,8 +259,4 @@ function spanOf({ leaseSeconds, t1Seconds, t2Seconds }: Lasting): Span {
   const { t1, t2 } = said.t1 > 0 && said.t1 <= said.t2 && said.t2 <= leaseSeconds ? said : usual;
   const t1Ms = Math.max(t1 * 1000, LEAST_T1_MS);
   return { t1Ms, t2Ms: Math.max(t2 * 1000, t1Ms), endMs: Math.max(leaseSeconds * 1000, t1Ms) };
-}
-
-function between(value: number, least: number, most: number): number {
-  return Math.min(Math.max(value, least), most);
 }

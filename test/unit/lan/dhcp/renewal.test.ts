@@ -129,6 +129,30 @@ test(
   },
 );
 
+test('of a lease of seconds too, what was forgotten is got again before the end', options, async () => {
+  const forgetful: Server = (heard, lan) => {
+    if (heard.type === 'REQUEST' && heard.server === '') return;
+    server({ offers: [], givesWish: true })(heard, lan);
+  };
+  const one = new Kept([forgetful], { leaseSeconds: 20 });
+  await one.live(21);
+  assert.deepEqual([one.kept.length, one.lost.length], [1, 0], one.said.join(', '));
+  const keptAtMs = one.kept[0]!.obtainedMs - EPOCH_MS;
+  assert.ok(keptAtMs > 17_500 && keptAtMs < 18_500, `${keptAtMs} ms after it was got`);
+});
+
+test('after a refusal a lost frame is made up for before a lease of seconds ends', options, async () => {
+  let wishes = 0;
+  const refusing: Server = (heard, lan) => {
+    if (heard.type === 'DISCOVER' && ++wishes <= 2) return;
+    const isRenewal = heard.type === 'REQUEST' && heard.server === '';
+    server({ offers: [], givesWish: true, onRequest: isRenewal ? 'NAK' : 'ACK' })(heard, lan);
+  };
+  const one = new Kept([refusing], { leaseSeconds: 20 });
+  await one.live(21);
+  assert.deepEqual([one.kept.length, one.lost.length], [1, 0], one.said.join(', '));
+});
+
 test('without any server it is lost at its end, and got back when one comes', options, async () => {
   let isThere = false;
   const later: Server = (heard, lan) => {
