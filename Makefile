@@ -165,6 +165,7 @@ plugin: build $(PINNED) ## plugin/config.json and plugin/rootfs/, for docker plu
 	install -m 644 config.json plugin/config.json
 
 plugin-enable: plugin ## the managed plugin on this machine's engine, as PLUGIN=tsmacvlan:lan
+	@. plugin/occupied.sh; occupied plugin
 	docker plugin create $(PLUGIN) plugin
 	docker plugin enable $(PLUGIN)
 	@echo "for the command tsmacvlan: sudo ln -sf $$(docker info --format '{{.DockerRootDir}}')/plugins/$$(docker plugin inspect --format '{{.ID}}' $(PLUGIN))/rootfs/app/tsmacvlan /usr/local/bin/tsmacvlan"

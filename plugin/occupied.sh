@@ -1,11 +1,16 @@
 # Asked before an installation changes anything: is another tsmacvlan here? It would be refused at its start, and at the next boot the
 # one that starts first, with an empty state, would keep out the one that knows the containers. By make install, and by the .deb, as a part
-# of its scripts (plugin/deb.ts): there is no other program yet. `occupied make` or `occupied deb` says who asks.
+# of its scripts (plugin/deb.ts): there is no other program yet. And by make plugin-enable, after whose failure Docker would keep a plugin
+# that does not start. `occupied make`, `occupied deb` or `occupied plugin` says who asks.
 occupied() {
   reason=
   plugin=$(enabled_plugins | head -n 1)
-  if [ -n "$plugin" ]; then
+  if [ -n "$plugin" ] && [ "$1" = plugin ]; then
+    reason="the managed plugin $plugin is enabled already; docs/install.md says how it is upgraded with its state: \"Upgrade a plugin that was installed from a file\""
+  elif [ -n "$plugin" ]; then
     reason="the managed plugin $plugin is enabled on this host, and one tsmacvlan is enough for a host; stay with it, or remove its networks, then \"docker plugin disable $plugin\" and \"docker plugin rm $plugin\", and install again"
+  elif [ "$1" = plugin ] && { systemctl --quiet is-enabled tsmacvlan || systemctl --quiet is-active tsmacvlan; } 2>/dev/null; then
+    reason='the service tsmacvlan is on this host, and one tsmacvlan is enough for a host; stay with it, or remove its networks, then the service (sudo make uninstall, or sudo apt remove tsmacvlan), and install again'
   elif [ "$1" = make ] && [ "$(dpkg-query --show --showformat='${db:Status-Status}' tsmacvlan 2>/dev/null)" = installed ]; then
     reason='the Debian package tsmacvlan is installed; upgrade that one, or remove it (apt remove tsmacvlan) and install again'
   elif [ "$1" = deb ] && unit=$(unit_of_make) && [ -n "$unit" ]; then

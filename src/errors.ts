@@ -1018,7 +1018,7 @@ export const reserveElsewhere = (name: string, address: string, wanted: string) 
 export const reserveUnnamed = (address: string, endpoint: string, network: string | null, name: string) =>
   mistake(
     'RESERVE_UNNAMED',
-    `address ${address} is used by endpoint ${short(endpoint)} ${ofNetwork(network)}, and the engine did not name its container; if that is ${quote(name)} stop it first, else choose another address`,
+    `address ${address} is used by endpoint ${short(endpoint)} ${ofNetwork(network)}, and the engine did not name its container (tsmacvlan who ${address} does); if that is ${quote(name)} stop it first, else choose another address`,
   );
 
 export const nameUnknown = (name: string) =>
@@ -1344,7 +1344,7 @@ export const addressOfHost = (address: string, network: string | null, option: s
 export const addressOfEndpoint = (address: string, endpoint: string, network: string | null, option: string) =>
   mistake(
     'ADDRESS_TAKEN',
-    `address ${address} is used by endpoint ${short(endpoint)} ${ofNetwork(network)}; choose another ${option} or remove that container`,
+    `address ${address} is used by endpoint ${short(endpoint)} ${ofNetwork(network)}; choose another ${option} or remove that container (tsmacvlan who ${address} names it)`,
   );
 
 /** `waitSeconds`: when the lease can be taken over at the latest; null when only its own network gives it back. */

@@ -67,9 +67,9 @@ function deliveredInWords(name: string, { link, filteredMacs }: ExaminedLink): s
   const others = `${count} MAC ${count === 1 ? 'address' : 'addresses'} beside its own`;
   const most =
     link.promiscuity > 0
-      ? 'and receives all frames, so that it takes any number'
+      ? 'and takes all frames (promiscuous mode), so their number has no limit'
       : 'and was answered for one more; how many its card takes, the kernel does not tell';
-  return `${name} is to hear ${others}, ${most}`;
+  return `${name} receives for ${others}, ${most}`;
 }
 
 function allowedHow(examined: ExaminedLink | undefined): string {

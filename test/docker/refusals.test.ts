@@ -31,7 +31,7 @@ const NETWORKS: Record<string, string> = {
 /** `docker run --net lan WORDS busybox`, beside a container with 192.0.2.9, a gateway .254 and a printer at .1. */
 const CONTAINERS: Record<string, string> = {
   '--ip 192.0.2.9':
-    'address 192.0.2.9 is used by endpoint ID of network ID; choose another --ip or remove that container',
+    'address 192.0.2.9 is used by endpoint ID of network ID; choose another --ip or remove that container (tsmacvlan who 192.0.2.9 names it)',
   '--ip 192.0.2.254': 'address 192.0.2.254 is the gateway of network ID; choose another --ip',
   '--ip 192.0.2.1': 'address 192.0.2.1 is an auxiliary address of network ID; choose another --ip',
   '--ip 192.0.2.255': 'address 192.0.2.255 is the broadcast address of 192.0.2.0/24; choose another --ip',

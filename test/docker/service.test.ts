@@ -205,9 +205,10 @@ describe('systemd service', { skip: outsideLab(), timeout: 700_000 }, () => {
     await machine.must('systemctl', 'start', 'tsmacvlan');
   });
 
-  test('no container noticed any of that, and the managed plugin is not enabled', async () => {
+  test('no container noticed any of that, and the managed plugin is not enabled; make plugin-enable says why before it makes one', async () => {
     assert.notEqual((await enabling)?.code, 0);
     await docker('plugin', 'rm', PLUGIN);
+    assert.match(await occupied('plugin'), /nothing was installed: the service tsmacvlan is on this host/);
     await docker('kill', '--signal', 'INT', 'steady');
     await docker('wait', 'steady');
     assertNoGap(await docker('logs', 'steady'));
@@ -323,8 +324,14 @@ describe('systemd service', { skip: outsideLab(), timeout: 700_000 }, () => {
     await machine.must('systemctl', 'stop', 'docker');
     await machine.must('mkdir', '-p', '/etc/docker');
     machine.write('/etc/docker/daemon.json', '{ "data-root": "/var/lib/docker/engine" }\n');
-    const later = await machine.run('sh', '-c', `. ${CHECKOUT}/plugin/occupied.sh; occupied make`);
-    assert.match(later.stderr, /nothing was installed: the managed plugin tsmacvlan:lan is enabled on this host/);
+    assert.match(
+      await occupied('make'),
+      /nothing was installed: the managed plugin tsmacvlan:lan is enabled on this host/,
+    );
+    assert.match(
+      await occupied('plugin'),
+      /nothing was installed: the managed plugin tsmacvlan:lan is enabled already/,
+    );
   });
 
   /** What stands on the host for networks and containers; links that ask the LAN come and go. */
@@ -341,6 +348,13 @@ describe('systemd service', { skip: outsideLab(), timeout: 700_000 }, () => {
         /^ActiveState=active$/m.test(shown) && !/^MainPID=0$/m.test(shown) && !shown.includes(`MainPID=${before}\n`)
       );
     });
+  }
+
+  /** Why an installation is refused. */
+  async function occupied(installer: 'make' | 'plugin'): Promise<string> {
+    const { code, stderr } = await machine.run('sh', '-c', `. ${CHECKOUT}/plugin/occupied.sh; occupied ${installer}`);
+    assert.equal(code, 1);
+    return stderr;
   }
 
   async function createPlugin(): Promise<void> {

@@ -73,7 +73,7 @@ describe('the doctor, without an engine', { skip: outsideLab(), timeout: 200_000
     // The container's, and the daemon's own for its questions. A veth takes all frames.
     assert.match(
       text,
-      new RegExp(`^ok {7}${id()}: lan0 is to hear [23] MAC addresses beside its own, and receives`, 'm'),
+      new RegExp(`^ok {7}${id()}: lan0 receives for [23] MAC addresses beside its own, and takes all frames`, 'm'),
     );
   });
 

@@ -153,7 +153,7 @@ for (const [name, open] of Object.entries(STORES)) {
       const other = await f.pool('192.168.1.0/24', { subPool: '192.168.1.128/26' });
       assert.equal(
         await sentence(f.gateway(other, '192.168.1.2')),
-        'address 192.168.1.2 is used by endpoint e12d34c56b78 of network 3f2a9c1d04be; choose another --gateway or remove that container',
+        'address 192.168.1.2 is used by endpoint e12d34c56b78 of network 3f2a9c1d04be; choose another --gateway or remove that container (tsmacvlan who 192.168.1.2 names it)',
       );
       assert.equal(await f.gateway(other, '192.168.1.3'), '192.168.1.3/24', 'they share the subnet');
     },
@@ -295,7 +295,7 @@ for (const [name, open] of Object.entries(STORES)) {
     );
     assert.equal(
       await taken('192.168.1.4'),
-      'address 192.168.1.4 is used by endpoint e12d34c56b78 of network 3f2a9c1d04be; choose another --ip or remove that container',
+      'address 192.168.1.4 is used by endpoint e12d34c56b78 of network 3f2a9c1d04be; choose another --ip or remove that container (tsmacvlan who 192.168.1.4 names it)',
     );
     assert.equal(
       await taken('192.168.1.5'),

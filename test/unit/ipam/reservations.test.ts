@@ -49,7 +49,7 @@ test(
     await f.endpoint('e', '192.168.77.70', 'joined', NETWORK);
     assert.match(
       await sentence(f.reserve('dns', '192.168.77.70')),
-      /^address 192\.168\.77\.70 is used by endpoint e of network \w+, and the engine did not name its container; if that is "dns" stop it first, else choose another address$/,
+      /^address 192\.168\.77\.70 is used by endpoint e of network \w+, and the engine did not name its container \(tsmacvlan who 192\.168\.77\.70 does\); if that is "dns" stop it first, else choose another address$/,
     );
     assert.deepEqual(await f.store.names.list(), []);
   },
