@@ -180,7 +180,7 @@ const SAMPLES: { readonly [Name in MakerName]: Parameters<Makers[Name]> } = {
   outputFailed: ['no space left on device'],
   surplusArgument: ['extra', 'leases'],
   addressSpaceUnknown: ['Elsewhere', ['TsmacvlanLocal', 'TsmacvlanGlobal']],
-  ipamOptionUnknown: ['exclud', 'exclude', ['exclude', 'order', 'parent', 'probe']],
+  ipamOptionUnknown: ['exclud', 'exclude', ['exclude', 'order', 'parent', 'probe', 'source']],
   ipamOptionValue: ['order', 'rest', 'lowest or sequential or rested', 'rested'],
   excludeMalformed: ['192.168.1.300'],
   excludeOutside: ['10.0.0.9', '192.168.1.0/24'],

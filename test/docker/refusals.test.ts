@@ -25,7 +25,7 @@ const NETWORKS: Record<string, string> = {
     'unknown macvlan_mode "veth" (did you mean vepa?); use one of bridge, private, vepa, passthru',
   '-o parent=lan0 -o mtu=9000': 'mtu 9000 is above the 1500 of parent "lan0"; give at most 1500',
   '-o parent=lan0 --ipam-opt exlude=192.0.2.1':
-    'unknown option --ipam-opt "exlude" (did you mean exclude?); the options are exclude, order, parent, probe',
+    'unknown option --ipam-opt "exlude" (did you mean exclude?); the options are exclude, order, parent, probe, source',
 };
 
 /** `docker run --net lan WORDS busybox`, beside a container with 192.0.2.9, a gateway .254 and a printer at .1. */
