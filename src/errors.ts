@@ -993,7 +993,7 @@ export const conflictsUsage = (argument: string) =>
 export const reserveOutside = (address: string, places: readonly string[]) =>
   mistake(
     'RESERVE_OUTSIDE',
-    `address ${address} is not among those that are given out of ${places.join(', ') || 'any network here'}; choose one of those, or start the container with --ip`,
+    `address ${address} is not given out from ${places.join(', ') || 'any network here'}; choose one that is, or start the container with --ip`,
   );
 
 /** `entry`: of the option, as typed. */

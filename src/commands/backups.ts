@@ -44,7 +44,7 @@ async function printPlan(found: Backup, directory: string | null): Promise<void>
   const now = await readTold(TABLES).catch(() => null);
   const [then, present] = [countsOf(found.tables), countsOf(now?.Tables ?? {})];
   const rows = TABLES.map((name) => ({
-    RECORDS: name,
+    RECORDS: name === 'tenancies' ? 'DHCP leases' : name,
     NOW: now === null ? '-' : String(present[name]),
     'IN THE BACKUP': String(then[name]),
   }));
@@ -59,8 +59,9 @@ function countsOf(tables: Backup['tables']): Counts {
   return Object.fromEntries(TABLES.map((name) => [name, tables[name]?.length ?? 0])) as Counts;
 }
 
-function inWords({ networks, endpoints, leases, names }: Counts): string {
+function inWords({ networks, endpoints, leases, tenancies, names }: Counts): string {
   const counted = (count: number, one: string, many = `${one}s`) => `${count} ${count === 1 ? one : many}`;
   const words = [counted(networks, 'network'), counted(endpoints, 'endpoint'), counted(leases, 'address', 'addresses')];
-  return [...words, counted(names, 'name')].join(', ');
+  const ofServers = tenancies === 0 ? [] : [counted(tenancies, 'DHCP lease')];
+  return [...words, ...ofServers, counted(names, 'name')].join(', ');
 }

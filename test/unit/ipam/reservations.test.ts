@@ -67,8 +67,8 @@ test('a reservation that cannot be is refused with the reason, and nothing chang
   await f.reserve('mail', '192.168.77.77');
   const before = JSON.stringify([await f.store.names.list(), await f.store.leases.list()]);
   const refusals: [string, string, RegExp][] = [
-    ['web', '10.9.9.9', /^address 10\.9\.9\.9 is not among those that are given out of 192\.168\.77\.0\/24;/],
-    ['web', '192.168.77.10', /is not among those that are given out of 192\.168\.77\.64\/27;/],
+    ['web', '10.9.9.9', /^address 10\.9\.9\.9 is not given out from 192\.168\.77\.0\/24;/],
+    ['web', '192.168.77.10', /is not given out from 192\.168\.77\.64\/27;/],
     ['web', '192.168.77.70', /^address 192\.168\.77\.70 is excluded by --ipam-opt exclude="192\.168\.77\.70"; /],
     ['web', '192.168.77.0', /^address 192\.168\.77\.0 is the network address of 192\.168\.77\.0\/24; /],
     ['web', '192.168.77.255', /^address 192\.168\.77\.255 is the broadcast address of 192\.168\.77\.0\/24; /],
