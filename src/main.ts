@@ -125,7 +125,7 @@ async function startWithStore(given: Settings, plainLog: Log, store: Store, look
       patienceMs: settings.dhcpTimeout * 1000 + BESIDE_SERVER_MS,
       learn: (parent, limit) => network.addressServer.learn(parent, limit),
       lease: (wanted) => network.addressServer.lease(wanted),
-      returned: (address) => network.addressServer.returned(address),
+      returned: (networkId, address) => network.addressServer.returned(networkId, address),
     },
     // Built below, over this one: the rooms do not know each other.
     endpoints: {

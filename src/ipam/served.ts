@@ -17,8 +17,8 @@ export interface AddressServer {
   learn(parent: string, limit: CallLimit | null): Promise<LearnedSubnet>;
   /** An address for a container of the pool's network. `name`: the container's, where the engine says it. */
   lease(wanted: ServedRequest): Promise<Address>;
-  /** The engine gives the address back, whether or not an endpoint has had it. */
-  returned(address: Address): void;
+  /** The engine gives an address of the network back, whether or not an endpoint has had it. */
+  returned(networkId: string, address: Address): void;
 }
 
 /** What a server tells of its LAN. */
@@ -80,7 +80,7 @@ export class ServedPools {
     try {
       onClaim(await this.#claim(pool, address, name, limit));
     } catch (error) {
-      server.returned(address);
+      server.returned(networkId, address);
       throw error;
     }
     return withLength(pool, address);
@@ -96,7 +96,7 @@ export class ServedPools {
 
   /** The engine gives it back. */
   returned(pool: Pool, address: Address): void {
-    if (isServed(pool)) this.#parts.server?.returned(address);
+    if (isServed(pool) && pool.networkId !== null) this.#parts.server?.returned(pool.networkId, address);
   }
 
   /** How long a call about the pool may take; null as long as any. */

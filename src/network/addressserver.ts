@@ -81,14 +81,14 @@ export class LanAddressServer {
         await tenancies.giveBack(claim, network);
         throw errors.dhcpOutside(server, formatAddress(address), formatPrefix(subnet));
       }
-      await tenancies.putAside(claim, address);
+      await tenancies.putAside(claim, networkId, address);
       return address;
     });
   }
 
   /** The engine gives it back. */
-  returned(address: Address): void {
-    this.#parts.tenancies.returned(address);
+  returned(networkId: string, address: Address): void {
+    this.#parts.tenancies.returned(networkId, address);
   }
 }
 

@@ -47,6 +47,13 @@ export type Claimant = Pick<
   'endpointId' | 'macAddress' | 'hostname' | 'wishedAddress' | 'addresses' | 'limit'
 > & { readonly name?: { readonly text: string; readonly hostname: string | null } };
 
+/** A lease of RequestAddress, whose endpoint has not come yet. `sinceMs`: by performance.now(). */
+interface AwaitedLease {
+  readonly networkId: string;
+  readonly address: string;
+  readonly sinceMs: number;
+}
+
 /** CreateEndpoint follows RequestAddress at once. */
 const AWAITED_MS = 60_000;
 const MOST_AWAITED = 4096;
@@ -68,7 +75,7 @@ export class MacClaims {
   /** By key: the endpoint whose start has the MAC address at this moment. */
   readonly #claimed = new Map<string, string>();
   /** Leases of RequestAddress that wait for their endpoint; by key. */
-  readonly #awaited = new LatestMap<string, { readonly address: string; readonly sinceMs: number }>(MOST_AWAITED);
+  readonly #awaited = new LatestMap<string, AwaitedLease>(MOST_AWAITED);
   /** MAC addresses of containers without a name whose starts failed, by network: a server may have a lease for each, or soon. */
   readonly #failed = new MultiMap<string, string>();
 
@@ -114,8 +121,9 @@ export class MacClaims {
   }
 
   /** Its lease waits for CreateEndpoint, which names only the address: for a minute, or until that came, no other start gets it. */
-  await(claim: MacClaim, address: Address): void {
-    this.#awaited.put(tenancyKey(claim), { address: formatAddress(address), sinceMs: performance.now() });
+  await(claim: MacClaim, networkId: string, address: Address): void {
+    const awaited = { networkId, address: formatAddress(address), sinceMs: performance.now() };
+    this.#awaited.put(tenancyKey(claim), awaited);
   }
 
   /** CreateEndpoint came; by key. */
@@ -123,10 +131,11 @@ export class MacClaims {
     this.#awaited.delete(key);
   }
 
-  /** The engine has given the address back. */
-  returned(address: Address): void {
+  /** The engine has given an address of the network back: another LAN may have the same one. */
+  returned(networkId: string, address: Address): void {
     const text = formatAddress(address);
-    for (const [key, one] of this.#awaited) if (one.address === text) this.#awaited.delete(key);
+    for (const [key, one] of this.#awaited)
+      if (one.networkId === networkId && one.address === text) this.#awaited.delete(key);
   }
 
   #isAwaited(key: string): boolean {

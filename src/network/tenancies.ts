@@ -177,14 +177,14 @@ export class Tenancies {
   }
 
   /** The lease waits for CreateEndpoint, which names only its address. */
-  async putAside(claim: MacClaim, address: Address): Promise<void> {
-    this.#claims.await(claim, address);
+  async putAside(claim: MacClaim, networkId: string, address: Address): Promise<void> {
+    this.#claims.await(claim, networkId, address);
     await this.#change(tenancyKey(claim), {}, { state: 'aside', endpointId: null });
   }
 
-  /** The engine has given the address back. */
-  returned(address: Address): void {
-    this.#claims.returned(address);
+  /** The engine has given an address of the network back. */
+  returned(networkId: string, address: Address): void {
+    this.#claims.returned(networkId, address);
   }
 
   /** A lease that is not wanted after all: the server may give it to others at once. */

@@ -15,7 +15,7 @@ test('what the network has for something else is told with what to do at the ser
     patienceMs: 5000,
     learn: () => assert.fail('the subnet is known'),
     lease: async () => ip(given),
-    returned: (address) => void returned.push(formatAddress(address)),
+    returned: (networkId, address) => void returned.push(`${networkId} ${formatAddress(address)}`),
   };
   const f = new Fixture(new MemoryStore());
   f.ipam = new IpamDriver({ store: f.store, probe: NOBODY_ANSWERS, keeper: KEEPS_NOTHING, server });
@@ -26,7 +26,7 @@ test('what the network has for something else is told with what to do at the ser
     await sentence(f.address(pool)),
     /^address 192\.168\.1\.1 is the gateway of network n1; choose another address for the container on the DHCP server$/,
   );
-  assert.deepEqual(returned, ['192.168.1.1']);
+  assert.deepEqual(returned, ['n1 192.168.1.1']);
   given = '192.168.1.7';
   assert.equal(await f.address(pool), '192.168.1.7/24');
 });
