@@ -214,11 +214,20 @@ const leaseIsKept: Check<Endpoint> = (endpoint, { records, naming }) => {
       );
 };
 
-/** So is the one of a DHCPv6 server. */
-const ipv6LeaseIsKept: Check<Endpoint> = (endpoint, { records, naming }) => {
-  const ipv6 = records.tenancies.find(({ endpointId }) => endpointId === endpoint.id)?.ipv6;
-  if (ipv6?.how !== 'dhcpv6' || ipv6.state !== 'lost') return null;
+/** With `-o ipv6=auto` a container starts without one too. So is the one of a DHCPv6 server kept. */
+const hasIPv6: Check<Endpoint> = (endpoint, { records, naming }) => {
+  const tenancy = records.tenancies.find(({ endpointId }) => endpointId === endpoint.id);
+  const network = records.networks.find(({ id }) => id === endpoint.networkId);
+  if (tenancy === undefined) return null;
+  const { ipv6 } = tenancy;
   const subject = nameOf(endpoint, naming);
+  if (ipv6 === undefined && network?.options.ipv6 !== undefined)
+    return warning(
+      subject,
+      `it has no IPv6 address: at its start no router or DHCPv6 server on ${endpoint.parent} had one for it`,
+      'switch router advertisements on at the router, and start it again',
+    );
+  if (ipv6?.how !== 'dhcpv6' || ipv6.state !== 'lost') return null;
   return ipv6.loss === 'silent'
     ? failure(subject, 'its IPv6 lease is over, and no DHCPv6 server answers', 'look at that server')
     : failure(
@@ -233,7 +242,7 @@ export const CONTAINER_CHECKS: readonly Check<Endpoint>[] = [
   engineHasEndpoint,
   linkIsAsRecorded,
   leaseIsKept,
-  ipv6LeaseIsKept,
+  hasIPv6,
   isUncontested,
   publishesNothing,
 ];
@@ -243,7 +252,7 @@ export const LINK_CHECKS: readonly Check<Endpoint>[] = [
   engineHasEndpoint,
   linkIsAsRecorded,
   leaseIsKept,
-  ipv6LeaseIsKept,
+  hasIPv6,
   publishesNothing,
 ];
 

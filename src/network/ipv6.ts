@@ -130,8 +130,10 @@ export class IPv6Addresses {
     if (!isTolerant) throw refusal;
     if (this.#without.has(network.id)) return null;
     this.#without.add(network.id);
-    const why = { network: errors.short(network.id), parent: network.parent.name, error: refusal.message };
-    this.#parts.log.warn('containers start without an IPv6 address', why);
+    // What is to be done is said for networks that want one: this one does without.
+    const [why = ''] = refusal.message.split('; ');
+    const whose = { network: errors.short(network.id), parent: network.parent.name };
+    this.#parts.log.warn('containers start without an IPv6 address', { ...whose, why });
     return null;
   }
 }

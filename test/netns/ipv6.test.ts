@@ -403,6 +403,16 @@ describe('IPv6 addresses of routers', { skip: outsideLab() || withoutDhcp(), tim
     }
   });
 
+  test('a router that learns nothing from the question looks for who asks, and finds it', async () => {
+    await forgetRouters();
+    await advertise({ prefix: OLD });
+    // Without forwarding the kernel leaves the question to radvd, whose answer then goes nowhere until somebody says where.
+    await router?.namespace.run(['sysctl', '-qw', 'net.ipv6.conf.all.forwarding=0', 'net.ipv6.conf.lan0.forwarding=0']);
+    const networkId = await create({ ipv6: 'auto' });
+    const { macAddress, addressIPv6 } = await start(networkId);
+    assert.equal(addressIPv6, madeOf(OLD, macAddress));
+  });
+
   test('without a router auto gives an IPv4 address alone and says so once, and slaac is refused', async () => {
     await forgetRouters();
     const [lenient, strict] = [await create({ ipv6: 'auto' }), await create()];

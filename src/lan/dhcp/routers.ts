@@ -8,10 +8,11 @@ import { LatestMap } from '../../bounded.ts';
 import type { Clock } from '../../clock.ts';
 import type { Links } from '../../kernel/link.ts';
 import type { IPv6Method } from '../../model.ts';
-import { ROUTER_ADVERTISEMENTS } from '../frames/filter.ts';
-import { ALL_NODES_MAC } from '../frames/nd.ts';
+import { ROUTER_WORDS } from '../frames/filter.ts';
+import { ALL_NODES_MAC, type NeighborSolicitation } from '../frames/nd.ts';
 import { type RouterAdvertisement, decodeRouterAdvertisement, routerSolicitation } from '../frames/ra.ts';
 import { Ears } from './ears.ts';
+import { decodeSolicitation, presenceAnswer, wherePresent } from './presence.ts';
 import { type Advertised, type HeardAdvertisement, advertisedIn, isAlive } from './slaac.ts';
 import type { DhcpSegment } from './wire.ts';
 
@@ -62,13 +63,13 @@ const FRESH_MS = 500;
 /** The routers of all LANs of this host. */
 export class Routers {
   readonly #parts: RoutersParts;
-  readonly #ears: Ears<RouterAdvertisement>;
+  readonly #ears: Ears<RouterAdvertisement | NeighborSolicitation>;
   readonly #lans = new LatestMap<string, RouterLan>(MOST_PARENTS);
 
   constructor(parts: RoutersParts) {
     const { links, clock } = parts;
     this.#parts = parts;
-    this.#ears = new Ears({ links, clock, filter: ROUTER_ADVERTISEMENTS, decode: decodeRouterAdvertisement });
+    this.#ears = new Ears({ links, clock, filter: ROUTER_WORDS, decode });
   }
 
   /**
@@ -137,10 +138,11 @@ export class Routers {
     const cancels: (() => void)[] = [];
     let isBetterAwaited = false;
     const silence = this.#ears.listen(segment.parentName, {
-      memberships: [macAddress, ALL_NODES_MAC],
-      hear: (advertisement) => {
-        const heard = { advertisement, heardAtMs: clock.nowMs() };
-        lan.heard.put(formatAddress(advertisement.router), heard);
+      memberships: [...wherePresent(macAddress), ALL_NODES_MAC],
+      hear: (word) => {
+        if (word.protocol === 'NS') return this.#send(segment, presenceAnswer(word, macAddress));
+        const heard = { advertisement: word, heardAtMs: clock.nowMs() };
+        lan.heard.put(formatAddress(word.router), heard);
         const { prefix, isManaged } = advertisedIn([heard], heard.heardAtMs, null);
         if (prefix !== null && (last === null || contains(prefix, last))) return resolve();
         if ((prefix === null && !(isManaged && method === 'auto')) || isBetterAwaited) return;
@@ -149,22 +151,27 @@ export class Routers {
       },
     });
     // The link for questions may have to be made first.
-    await this.#solicit(segment, macAddress);
+    const solicit = () => this.#send(segment, routerSolicitation(macAddress));
+    await solicit();
     cancels.push(clock.after(forMs, resolve));
-    for (const atMs of SOLICIT_AGAIN_MS)
-      if (atMs < forMs) cancels.push(clock.after(atMs, () => void this.#solicit(segment, macAddress)));
+    for (const atMs of SOLICIT_AGAIN_MS) if (atMs < forMs) cancels.push(clock.after(atMs, () => void solicit()));
     await promise;
     silence();
     for (const cancel of cancels) cancel();
     if (this.#known(lan, { ...wanted, last: null })?.prefix) lan.foundAtMs = clock.nowMs();
   }
 
-  async #solicit(segment: DhcpSegment, macAddress: string): Promise<void> {
+  async #send(segment: DhcpSegment, frame: Buffer | undefined): Promise<void> {
+    if (frame === undefined) return;
     try {
       await this.#ears.ready(segment.parentName);
-      await this.#parts.sendOn(segment, routerSolicitation(macAddress));
+      await this.#parts.sendOn(segment, frame);
     } catch {
       // It gets lost here as it may on the LAN.
     }
   }
+}
+
+function decode(frame: Buffer): RouterAdvertisement | NeighborSolicitation | undefined {
+  return decodeRouterAdvertisement(frame) ?? decodeSolicitation(frame);
 }

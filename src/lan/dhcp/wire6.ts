@@ -1,21 +1,13 @@
 /**
- * The LAN below a parent, as DHCPv6 clients use it: as in wire.ts. A server asks where the client's link-local address is before it
- * answers, and while no link has the MAC address nobody but us can say that.
+ * The LAN below a parent, as DHCPv6 clients use it: as in wire.ts. A server asks where the client is before it answers (presence.ts).
  */
-import { linkLocalOfMac, isSameAddress } from '../../address.ts';
 import type { Clock } from '../../clock.ts';
 import type { Links } from '../../kernel/link.ts';
 import { type Dhcp6Answer, decodeDhcp6 } from '../frames/dhcp6.ts';
 import { DHCP6_ANSWERS } from '../frames/filter.ts';
-import {
-  type NeighborSolicitation,
-  decodeNd,
-  encodeNd,
-  multicastMac,
-  ndAnswer,
-  solicitedNodeGroup,
-} from '../frames/nd.ts';
+import type { NeighborSolicitation } from '../frames/nd.ts';
 import { Ears } from './ears.ts';
+import { decodeSolicitation, presenceAnswer, wherePresent } from './presence.ts';
 import type { ExchangeWire } from './question.ts';
 import type { DhcpSegment } from './wire.ts';
 
@@ -45,18 +37,15 @@ export class Dhcp6Wires {
     const send = (frame: Buffer) => void this.sent(segment, frame).catch(() => undefined);
     return {
       send,
-      listen: (macAddress, xid, hear) => {
-        const own = linkLocalOfMac(macAddress);
-        return this.#ears.listen(segment.parentName, {
-          memberships: [macAddress, multicastMac(solicitedNodeGroup(own))],
+      listen: (macAddress, xid, hear) =>
+        this.#ears.listen(segment.parentName, {
+          memberships: wherePresent(macAddress),
           hear: (heard) => {
             if (heard.protocol === 'DHCPv6') return heard.xid === xid && heard.macAddress === macAddress && hear(heard);
-            // From `::` somebody asks whether the address is free, perhaps the container itself.
-            const isAsked = isAbsent && isSameAddress(heard.target, own) && heard.source.value !== 0n;
-            if (isAsked) send(encodeNd(ndAnswer(heard, macAddress)));
+            const answer = isAbsent ? presenceAnswer(heard, macAddress) : undefined;
+            if (answer !== undefined) send(answer);
           },
-        });
-      },
+        }),
     };
   }
 
@@ -73,8 +62,5 @@ export class Dhcp6Wires {
 }
 
 function decode(frame: Buffer): Dhcp6Answer | NeighborSolicitation | undefined {
-  const answer = decodeDhcp6(frame);
-  if (answer !== undefined) return answer;
-  const packet = decodeNd(frame);
-  return packet?.protocol === 'NS' ? packet : undefined;
+  return decodeDhcp6(frame) ?? decodeSolicitation(frame);
 }

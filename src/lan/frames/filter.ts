@@ -24,6 +24,9 @@ import { NEXT_HEADER_ICMPV6 } from './nd.ts';
 import { ADVERTISEMENT_TYPE } from './ra.ts';
 import { FRAGMENT_BITS, IPV4_HEADER_BYTES, PROTOCOL_UDP, VERSION_AND_LENGTH } from './udp.ts';
 
+/** RFC 4861 4.3 */
+const NEIGHBOR_SOLICITATION_TYPE = 135;
+
 /**
  * Each takes two instructions of eight bytes, and a socket's filter has to fit into net.core.optmem_max, which is 20 KiB on
  * older kernels (sk_filter_charge).
@@ -68,7 +71,7 @@ export function awaitingFilter(addresses: Iterable<Address>): readonly BpfInstru
     ifEqual(NEXT_HEADER_ICMPV6, undefined, 'drop'),
     loadByte(ICMPV6_TYPE),
     ifEqual(136, 'target'),
-    ifEqual(135, undefined, 'drop'),
+    ifEqual(NEIGHBOR_SOLICITATION_TYPE, undefined, 'drop'),
     // A solicitation from `::` is about its target, every other one about its source.
     loadWord(IPV6_SOURCE_END),
     ifEqual(0, 'target', 'compare'),
@@ -106,15 +109,17 @@ export const DHCP_ANSWERS: readonly BpfInstruction[] = assemble([
   drop,
 ]);
 
-/** What routers say of themselves: untagged ICMPv6 without extension headers. */
-export const ROUTER_ADVERTISEMENTS: readonly BpfInstruction[] = assemble([
+/** What routers say of themselves, and what they ask to find who asks them: untagged ICMPv6 without extension headers. */
+export const ROUTER_WORDS: readonly BpfInstruction[] = assemble([
   ...DROP_TAGGED,
   loadHalf(12),
   ifEqual(ETHERTYPE_IPV6, undefined, 'drop'),
   loadByte(IPV6_NEXT_HEADER),
   ifEqual(NEXT_HEADER_ICMPV6, undefined, 'drop'),
   loadByte(ICMPV6_TYPE),
+  ifEqual(NEIGHBOR_SOLICITATION_TYPE, 'take'),
   ifEqual(ADVERTISEMENT_TYPE, undefined, 'drop'),
+  'take',
   accept,
   'drop',
   drop,
@@ -133,7 +138,7 @@ export const DHCP6_ANSWERS: readonly BpfInstruction[] = assemble([
   'no datagram',
   ifEqual(NEXT_HEADER_ICMPV6, undefined, 'drop'),
   loadByte(ICMPV6_TYPE),
-  ifEqual(135, undefined, 'drop'),
+  ifEqual(NEIGHBOR_SOLICITATION_TYPE, undefined, 'drop'),
   accept,
   'drop',
   drop,
@@ -168,7 +173,7 @@ export function watchingFilter(containers: readonly WatchedContainer[]): readonl
     ifEqual(NEXT_HEADER_ICMPV6, undefined, 'drop'),
     loadByte(ICMPV6_TYPE),
     ifEqual(136, 'advertisement'),
-    ifEqual(135, undefined, 'drop'),
+    ifEqual(NEIGHBOR_SOLICITATION_TYPE, undefined, 'drop'),
     // From `::` it is a question of one who has no address.
     loadWord(IPV6_SOURCE),
     ifEqual(0, undefined, 'solicitation'),

@@ -109,6 +109,7 @@ test('each trouble is told by one check, and nothing of what is sound', async ()
   const foreign = { family: 'IPv4', address: '10.9.0.9', prefixLength: 24 } as LinkAddress;
   const without = { ...network, subnets: network.subnets.map((one) => ({ ...one, gateway: null })) };
   const leased = sound().records;
+  const sixth = { ...network, options: { ...network.options, source: 'dhcp', ipv6: 'auto' } as const };
   const silence = { state: 'lost', loss: 'silent' } as const;
   const offer = { server: { address: parseAddress('192.168.1.1')!, macAddress: ROUTER } } as DhcpOffer;
   const served = { ...quiet, offers: async () => [offer] };
@@ -157,6 +158,10 @@ test('each trouble is told by one check, and nothing of what is sound', async ()
         lan: served,
       },
       'failure: the DHCPv6 server gives fd77:1::50/128 to it no more',
+    ],
+    [
+      { records: { ...leased, networks: [sixth], tenancies: [tenancy] }, lan: served },
+      'warning: it has no IPv6 address: at its start no router or DHCPv6 server on eth0 had one for it',
     ],
     [{ records: { ...sound().records, conflicts } }, 'failure: 192.168.1.64 also used by 3c:22:fb:10:aa:01'],
     [{ inventory: { containers: [], networks: [] } }, 'warning: Docker has no such network'],
