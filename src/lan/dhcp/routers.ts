@@ -140,7 +140,7 @@ export class Routers {
     const silence = this.#ears.listen(segment.parentName, {
       memberships: [...wherePresent(macAddress), ALL_NODES_MAC],
       hear: (word) => {
-        if (word.protocol === 'NS') return this.#send(segment, presenceAnswer(word, macAddress));
+        if (word.protocol === 'NS') return void this.#send(segment, presenceAnswer(word, macAddress));
         const heard = { advertisement: word, heardAtMs: clock.nowMs() };
         lan.heard.put(formatAddress(word.router), heard);
         const { prefix, isManaged } = advertisedIn([heard], heard.heardAtMs, null);
