@@ -7,7 +7,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
@@ -20,8 +20,9 @@ import {
 } from '../../src/address.ts';
 import { isDaemonMac } from '../../src/lan/frames/mac.ts';
 import { PacketSocket } from '../../src/kernel/packet.ts';
-import type { Tenancy } from '../../src/model.ts';
+import type { Endpoint, Tenancy } from '../../src/model.ts';
 import { readLocalStore } from '../../src/store/local.ts';
+import { bundle } from '../lab/bundle.ts';
 import { Capture } from '../lab/capture.ts';
 import { DHCP6_SERVERS, Dhcp6Server } from '../lab/dhcp6server.ts';
 import { DhcpServer } from '../lab/dhcpserver.ts';
@@ -32,10 +33,12 @@ import { Lan, Namespace } from '../lab/namespace.ts';
 import { withoutDhcp } from '../lab/packages.ts';
 import { until } from '../lab/patience.ts';
 import { AdvertisingRouter } from '../lab/router.ts';
+import type { Order, Report } from '../lab/mortal.ts';
 import { Serving } from '../lab/serving.ts';
 import { inNamespace } from '../lab/thread.ts';
 import { advertisementFrame } from '../unit/lan/frames/raframes.ts';
 
+const MORTAL = join(import.meta.dirname, '../lab/mortal.ts');
 const ENTRY = join(import.meta.dirname, '../../src/tsmacvlan.ts');
 const MAC = '02:00:5e:10:00:aa';
 const PLAN = { address: '10.77.0.1/24', range: ['10.77.0.100', '10.77.0.150'], leaseSeconds: 120 } as const;
@@ -70,6 +73,7 @@ interface Container {
 describe('IPv6 addresses of routers', { skip: outsideLab() || withoutDhcp(), timeout: 600_000 }, () => {
   const directory = mkdtempSync(join(tmpdir(), 'tsm-ipv6-'));
   const metrics = join(directory, 'metrics.sock');
+  const settings = { PROBE: 'fast', DHCP_TIMEOUT: '5', METRICS: `unix:${metrics}` };
   let lan: Lan;
   let daemon: Serving;
   let server: DhcpServer;
@@ -104,7 +108,7 @@ describe('IPv6 addresses of routers', { skip: outsideLab() || withoutDhcp(), tim
   });
 
   function serve(): Promise<Serving> {
-    return Serving.start(directory, { PROBE: 'fast', DHCP_TIMEOUT: '5', METRICS: `unix:${metrics}` });
+    return Serving.start(directory, settings);
   }
 
   /** What its routers said counts as long as they wanted, also when they are gone. */
@@ -204,6 +208,11 @@ describe('IPv6 addresses of routers', { skip: outsideLab() || withoutDhcp(), tim
   async function tenancies(): Promise<Tenancy[]> {
     const store = readLocalStore(daemon.state);
     return store.tenancies.list().finally(() => store.close());
+  }
+
+  async function endpoints(): Promise<readonly Endpoint[]> {
+    const store = readLocalStore(daemon.state);
+    return store.endpoints.list().finally(() => store.close());
   }
 
   /** The row of `tsmacvlan leases` for an address, column by column. */
@@ -602,6 +611,55 @@ describe('IPv6 addresses of routers', { skip: outsideLab() || withoutDhcp(), tim
       assert.ok(releases.every(({ atMs }) => atMs >= downAtMs));
       const again = await start(network, one.macAddress);
       assert.equal(`${giver.addressOf(again.macAddress)}/128`, again.addressIPv6);
+    });
+
+    test('killed after any step between the lease and the record of the endpoint: the next start has the same addresses in both families, and nothing is left', async () => {
+      giver = await Dhcp6Server.plug(lan, 'crashing6', 'kea', plan);
+      await manage(OLD);
+      const network = await create({ ipv6: 'dhcp' });
+      const program = await bundle(MORTAL, directory);
+      const stepsFile = join(directory, 'steps');
+      const restart = async () => {
+        await daemon.stop();
+        daemon = await Serving.start(directory, { ...settings, STEPS_FILE: stepsFile }, program);
+      };
+      /** The steps that a start has made when it is over, or killed. */
+      const startedFor = async (macAddress: string, stepsToLive: number) => {
+        // One that has asked the LAN before makes fewer steps.
+        await restart();
+        rmSync(stepsFile, { force: true });
+        await daemon.tell<Report>({ stepsToLive } satisfies Order);
+        const { ids, body } = endpoint(network, macAddress);
+        await daemon.call('NetworkDriver.CreateEndpoint', body).catch(() => undefined);
+        return { ids, steps: readFileSync(stepsFile, 'utf8').trim().split('\n') };
+      };
+      try {
+        const whole = await startedFor('02:00:5e:10:00:b0', 1000);
+        await call('NetworkDriver.DeleteEndpoint', whole.ids);
+        const first = whole.steps.findIndex((step) => step.includes('tenancy_records'));
+        assert.match(
+          whole.steps.slice(first).join(),
+          /^INSERT INTO tenancy_.*UPDATE tenancy_.*add macvlan.*INSERT INTO endpoint_/,
+        );
+        // An endpoint that is recorded the collector ends (netns/crash-points).
+        for (let count = first + 1; count < whole.steps.length; count++) {
+          const macAddress = `02:00:5e:10:01:${count.toString(16).padStart(2, '0')}`;
+          const { steps } = await startedFor(macAddress, count);
+          await restart();
+          assert.equal(steps.length, count);
+          const lease = await server.leaseOf(macAddress);
+          const given: string[] = [`${lease?.address}/24`, `${giver.addressOf(macAddress)}/128`];
+          const one = await start(network, macAddress);
+          assert.deepEqual([one.address, one.addressIPv6], given, steps.at(-1));
+          await stop(one);
+          for (const leases of [await server.leases(), giver.leases()])
+            assert.equal(leases.filter((lease) => lease.macAddress === macAddress).length, 1);
+          await until(async () => (await endpoints()).length === 0, { detail: () => daemon.log });
+          assert.doesNotMatch(ip('-d link'), /tsmacvlan endpoint/);
+        }
+      } finally {
+        await forgetRouters();
+      }
     });
 
     test('without a server dhcp is refused', async () => {
