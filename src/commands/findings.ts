@@ -31,6 +31,8 @@ export type AnswerKind =
   | 'auxiliary'
   | 'host'
   | 'stranger'
+  /** Somebody else had it, and is not heard with it any more. */
+  | 'left'
   | 'reserved'
   | 'remembered'
   | 'aside'
@@ -188,8 +190,8 @@ function unleased(
   return { kind: 'free', remark: contains(range, address) ? null : `outside the range ${pool.range ?? ''}` };
 }
 
-function ofStranger({ macAddress, firstSeenAt }: Conflict) {
-  return { kind: 'stranger' as const, macAddress, since: firstSeenAt };
+function ofStranger({ macAddress, firstSeenAt, endedAt }: Conflict) {
+  return { kind: endedAt === null ? ('stranger' as const) : ('left' as const), macAddress, since: firstSeenAt };
 }
 
 function ofTenancy({ hostname, macAddress, changedAt }: Tenancy) {

@@ -177,6 +177,7 @@ function title(finding: WhoAnswer, naming: Naming): string {
     auxiliary: 'is an auxiliary address: it was named when the network was made',
     host: `is this host${remark === null ? '' : ` ${remark}`}`,
     stranger: 'is used by somebody else on the LAN',
+    left: 'was used by somebody else on the LAN, who does not use it any more',
     reserved: `is reserved for ${name}, which does not run`,
     remembered: `is remembered for ${name}, which does not run`,
     aside: `is kept for ${name ?? 'a container'}, which does not run: its DHCP server gave it to its MAC address`,

@@ -126,7 +126,7 @@ test('a MAC address is a container, this host, a stranger, or one that comes bac
   const kinds = (text: string) => findMac(records, readWhom(text).macAddress ?? '', HOSTS).map(({ kind }) => kind);
   assert.deepEqual(kinds('02-42-C0-A8-01-40'), ['container']);
   assert.deepEqual(kinds('3c:22:fb:00:00:01'), ['host']);
-  assert.deepEqual(kinds(STRANGER), ['stranger', 'stranger', 'stranger']);
+  assert.deepEqual(kinds(STRANGER), ['stranger', 'left', 'stranger']);
   assert.deepEqual(kinds('02:42:00:00:00:09'), ['reserved', 'remembered', 'remembered']);
   assert.deepEqual(kinds('02:42:00:00:00:0a'), []);
 });
