@@ -104,7 +104,6 @@ squatters: build $(PINNED) ## ROUNDS=100 strangers of each kind on the LAN, and 
 	FILE_MINUTES=90 node test/run.ts test/netns/squatters.test.ts
 	FILE_MINUTES=90 node test/run.ts test/netns/attackers.test.ts
 	FILE_MINUTES=90 node test/run.ts test/netns/takers.test.ts
-	FILE_MINUTES=90 node test/run.ts test/netns/takers-standby.test.ts
 	FILE_MINUTES=90 node test/run.ts test/docker/takers.test.ts
 
 races: build $(PINNED) ## RACES=200 starts at the same time on two hosts, on each of two engines (root)

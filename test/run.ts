@@ -101,23 +101,16 @@ const LOOK_MS = 1000;
 const MOST_LOOKS = 8;
 const LEAST_CORES = 0.75;
 /**
- * The table has averages of files that had the machine for themselves: beside others each takes longer, and what it wants of a core is
- * less. Filled so far on paper, the machine is busy for nine tenths; with 0.95 on paper it was for four fifths.
+ * The table has averages, and what fits is not always there: filled so far on paper, the machine is busy for four fifths. The rest
+ * is for moments in which several files want more.
  */
-const SHARE_TO_FILL = 1.1;
-/**
- * A guest has one processor for all its hosts. What it lacks stands still in all of them at once, and a call that takes a second there
- * would not be done within its nine.
- */
-const LEAST_OF_GUEST = 0.9;
+const SHARE_TO_FILL = 0.95;
 /**
  * Files that play moments of some milliseconds on many hosts at once. Beside others that fill the machine the kernel's queues between
  * those hosts stand longer than the moments last, and nothing is learnt.
  */
 const NEED_CALM: ReadonlySet<string> = new Set(
-  ['frames', 'probe-load', 'probe-race', 'returning', 'takers', 'takers-standby'].map((name) =>
-    join('netns', `${name}.test.ts`),
-  ),
+  ['frames', 'probe-load', 'probe-race', 'returning', 'takers'].map((name) => join('netns', `${name}.test.ts`)),
 );
 
 /** What a file needs beside what its level does. */
@@ -172,20 +165,9 @@ function toTestFile(file: string): TestFile {
     timeoutMs: Math.max(usual.timeoutMs, FILE_MINUTES * MINUTE_MS),
   };
   const { seconds, cores } = durations[file] ?? { seconds: UNKNOWN_SECONDS, cores: level.cores };
-  return {
-    file,
-    level,
-    seconds,
-    cores: shareOf(file, level, cores),
-    memoryMb: level.memoryMb,
-    needsCalm: NEED_CALM.has(file),
-  };
-}
-
-/** What only computes bears its like: as many as there are cores. */
-function shareOf(file: string, { isEnclosed }: Level, cores: number): number {
-  if (levelOf(file) === 'vlan') return Math.max(cores, LEAST_OF_GUEST);
-  return isEnclosed ? cores : Math.min(cores, 1);
+  // What only computes bears its like: as many as there are cores.
+  const share = level.isEnclosed ? cores : Math.min(cores, SHARE_TO_FILL);
+  return { file, level, seconds, cores: share, memoryMb: level.memoryMb, needsCalm: NEED_CALM.has(file) };
 }
 
 /** Answers the others. */
@@ -199,7 +181,8 @@ function skipWhatCannotRun(files: readonly TestFile[]): TestFile[] {
 
 async function runAll(files: readonly TestFile[]): Promise<void> {
   const cores = files.length > 1 ? await idleCores() : 1;
-  if (files.length > 1) console.log(`${files.length} files for ${cores} cores on paper, the largest first`);
+  if (files.length > 1)
+    console.log(`${files.length} files on ${cores} cores that have nothing else to do, the largest first`);
   const queue = new Queue(files, { cores, memoryMb: MEMORY_MB });
   const downloads = new Downloads(files.flatMap(({ level }) => level.needs));
   const running = new Set<Promise<void>>();
@@ -227,7 +210,7 @@ async function runAll(files: readonly TestFile[]): Promise<void> {
  * at more than once, as what was built a moment ago is still written to the disk.
  */
 async function idleCores(): Promise<number> {
-  const enough = SHARE_TO_FILL * (availableParallelism() - 0.1);
+  const enough = SHARE_TO_FILL * availableParallelism() - 0.1;
   let most = LEAST_CORES;
   for (let look = 0; look < MOST_LOOKS && most < enough; look++) most = Math.max(most, await idleCoresNow());
   return most;
@@ -238,7 +221,7 @@ async function idleCoresNow(): Promise<number> {
   const [beganMs, before] = [performance.now(), idleMs()];
   await sleep(LOOK_MS);
   const idle = (SHARE_TO_FILL * (idleMs() - before)) / (performance.now() - beganMs);
-  return Math.min(SHARE_TO_FILL * availableParallelism(), Math.round(idle * 10) / 10);
+  return Math.min(availableParallelism(), Math.round(idle * 10) / 10);
 }
 
 /** All that the files need is fetched at once, beside the first of them. */
