@@ -25,20 +25,27 @@ export const PROTOCOL_UDP = 17;
 export const VERSION_AND_LENGTH = 0x45;
 /** More fragments, and the offset of this one. */
 export const FRAGMENT_BITS = 0x3fff;
-const UDP_HEADER_BYTES = 8;
+export const UDP_HEADER_BYTES = 8;
 const TIME_TO_LIVE = 64;
 
 /** The whole frame. */
 export function encodeUdp(datagram: UdpDatagram): Buffer {
-  const udp = Buffer.alloc(UDP_HEADER_BYTES + datagram.data.length);
-  udp.writeUInt16BE(datagram.sourcePort, 0);
-  udp.writeUInt16BE(datagram.destinationPort, 2);
-  udp.writeUInt16BE(udp.length, 4);
-  datagram.data.copy(udp, UDP_HEADER_BYTES);
-  const header = encodeIPv4Header(datagram, udp.length);
-  // A sum of 0 is written as all ones, because 0 says that there is none (RFC 768).
-  udp.writeUInt16BE(internetChecksum(pseudoHeaderSum(header, udp), udp) || 0xffff, 6);
+  const length = UDP_HEADER_BYTES + datagram.data.length;
+  const header = encodeIPv4Header(datagram, length);
+  const udp = encodeDatagram(datagram, pseudoHeaderSum(header, length));
   return encodeFrame(datagram, ETHERTYPE_IPV4, Buffer.concat([header, udp]));
+}
+
+/** The datagram with its own header, for either family. `pseudo`: the sum of the pseudo-header. */
+export function encodeDatagram({ sourcePort, destinationPort, data }: UdpDatagram, pseudo: number): Buffer {
+  const udp = Buffer.alloc(UDP_HEADER_BYTES + data.length);
+  udp.writeUInt16BE(sourcePort, 0);
+  udp.writeUInt16BE(destinationPort, 2);
+  udp.writeUInt16BE(udp.length, 4);
+  data.copy(udp, UDP_HEADER_BYTES);
+  // A sum of 0 is written as all ones, because 0 says that there is none (RFC 768, RFC 8200 8.1).
+  udp.writeUInt16BE(internetChecksum(pseudo, udp) || 0xffff, 6);
+  return udp;
 }
 
 function encodeIPv4Header({ source, destination }: UdpDatagram, length: number): Buffer {
@@ -86,10 +93,10 @@ function udpOf(frame: Buffer, packetBytes: number): Buffer | undefined {
  */
 function isUndamaged(header: Buffer, udp: Buffer): boolean {
   const field = udp.readUInt16BE(6);
-  const pseudo = pseudoHeaderSum(header, udp);
+  const pseudo = pseudoHeaderSum(header, udp.length);
   return field === 0 || field === wordSum(pseudo) || internetChecksum(pseudo, udp) === 0;
 }
 
-function pseudoHeaderSum(header: Buffer, udp: Buffer): number {
-  return wordSum(PROTOCOL_UDP + udp.length, header.subarray(12, 20));
+function pseudoHeaderSum(header: Buffer, udpBytes: number): number {
+  return wordSum(PROTOCOL_UDP + udpBytes, header.subarray(12, 20));
 }

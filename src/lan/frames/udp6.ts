@@ -3,22 +3,16 @@ import { type Address, addressBytes, addressFromBytes } from '../../address.ts';
 import { internetChecksum, wordSum } from './checksum.ts';
 import { ETHERTYPE_IPV6, HEADER_BYTES, decodeHeader, encodeFrame, etherTypeOf } from './ethernet.ts';
 import { IPV6_HEADER_BYTES } from './nd.ts';
-import { PROTOCOL_UDP, type UdpDatagram } from './udp.ts';
+import { PROTOCOL_UDP, UDP_HEADER_BYTES, type UdpDatagram, encodeDatagram } from './udp.ts';
 
-const UDP_HEADER_BYTES = 8;
 const HOP_LIMIT = 64;
 const VERSION = 6;
 
 /** The whole frame. */
 export function encodeUdp6(datagram: UdpDatagram): Buffer {
-  const udp = Buffer.alloc(UDP_HEADER_BYTES + datagram.data.length);
-  udp.writeUInt16BE(datagram.sourcePort, 0);
-  udp.writeUInt16BE(datagram.destinationPort, 2);
-  udp.writeUInt16BE(udp.length, 4);
-  datagram.data.copy(udp, UDP_HEADER_BYTES);
-  const header = encodeIPv6Header(datagram, udp.length);
-  // A sum of 0 is written as all ones, because 0 says that there is none (RFC 8200 8.1).
-  udp.writeUInt16BE(internetChecksum(pseudoHeaderSum(header, udp), udp) || 0xffff, 6);
+  const length = UDP_HEADER_BYTES + datagram.data.length;
+  const header = encodeIPv6Header(datagram, length);
+  const udp = encodeDatagram(datagram, pseudoHeaderSum(header, length));
   return encodeFrame(datagram, ETHERTYPE_IPV6, Buffer.concat([header, udp]));
 }
 
@@ -58,10 +52,10 @@ export function decodeUdp6(frame: Buffer): UdpDatagram | undefined {
  */
 function isUndamaged(header: Buffer, udp: Buffer): boolean {
   const field = udp.readUInt16BE(6);
-  const pseudo = pseudoHeaderSum(header, udp);
+  const pseudo = pseudoHeaderSum(header, udp.length);
   return field !== 0 && (field === wordSum(pseudo) || internetChecksum(pseudo, udp) === 0);
 }
 
-function pseudoHeaderSum(header: Buffer, udp: Buffer): number {
-  return wordSum(PROTOCOL_UDP + udp.length, header.subarray(8, 40));
+function pseudoHeaderSum(header: Buffer, udpBytes: number): number {
+  return wordSum(PROTOCOL_UDP + udpBytes, header.subarray(8, 40));
 }
