@@ -503,10 +503,7 @@ export const dhcpOther = (server: string, given: string, wished: string) =>
 
 /** `address`: the last of them. */
 export const dhcpUsed = (count: number, address: string, macAddress: string) =>
-  mistake(
-    'DHCP_USED',
-    `the DHCP server gave ${count === 1 ? 'an address that another uses' : `${count} addresses that others use`}, ${count === 1 ? '' : 'at last '}${address}, which ${macAddress} has; look for static addresses in the server's range`,
-  );
+  mistake('DHCP_USED', usedOffers('DHCP', count, address, macAddress));
 
 /** `seconds`: for which it was waited for. */
 export const routerSilent = (parent: string, seconds: number) =>
@@ -537,10 +534,13 @@ export const dhcp6Refused = (parent: string, reason: string | null) =>
 
 /** `address`: the last of them. */
 export const dhcp6Used = (count: number, address: string, macAddress: string) =>
-  mistake(
-    'DHCP6_USED',
-    `the DHCPv6 server gave ${count === 1 ? 'an address that another uses' : `${count} addresses that others use`}, ${count === 1 ? '' : 'at last '}${address}, which ${macAddress} has; look for static addresses in the server's range`,
-  );
+  mistake('DHCP6_USED', usedOffers('DHCPv6', count, address, macAddress));
+
+const usedOffers = (protocol: string, count: number, address: string, macAddress: string) => {
+  const [what, which] =
+    count === 1 ? ['an address that another uses', ''] : [`${count} addresses that others use`, 'at last '];
+  return `the ${protocol} server gave ${what}, ${which}${address}, which ${macAddress} has; look for static addresses in the server's range`;
+};
 
 export const ipv6Used = (address: string, macAddress: string) =>
   mistake(

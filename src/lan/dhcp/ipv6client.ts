@@ -4,34 +4,18 @@
  */
 import { type Address, formatAddress, prefixOf } from '../../address.ts';
 import { backgroundClock, type Clock } from '../../clock.ts';
-import type { Links } from '../../kernel/link.ts';
-import type { Log } from '../../log.ts';
 import type { InterfaceAddress, IPv6Method, LeaseLoss, Segment } from '../../model.ts';
 import type { CallLimit } from '../../requests.ts';
 import { encodeDhcp6 } from '../frames/dhcp6.ts';
 import type { Lan } from '../lan.ts';
 import type { HeldVerdict } from '../verdict.ts';
 import { type Acquired6, type Dhcp6Lease, Voice6, acquire6, makeXid6 } from './acquisition6.ts';
-import type { EndedExchange } from './dhcpclient.ts';
+import type { DhcpClientParts, EndedExchange } from './dhcpclient.ts';
 import type { DhcpAsker } from './question.ts';
 import { type Dated, type Keeping, keepWith } from './renewal.ts';
 import { ROUTER_ANSWER_MS, Routers } from './routers.ts';
 import { type Advertised, SLAAC_BITS, slaacAddress } from './slaac.ts';
 import { Dhcp6Wires } from './wire6.ts';
-
-/** What the client works with. */
-export interface IPv6ClientParts {
-  readonly links: Pick<Links, 'known'>;
-  readonly lan: Pick<Lan, 'check' | 'release' | 'sendOn'>;
-  /** Seconds for which a start waits for a DHCPv6 server. */
-  readonly timeout: number;
-  readonly log: Log;
-  readonly clock?: Clock;
-  /** 0 to 1, as Math.random. */
-  readonly random?: () => number;
-  /** Of each word with DHCPv6 servers, once it is over. It must not throw. */
-  readonly onExchange?: (exchange: EndedExchange) => void;
-}
 
 /** An address that is wanted. */
 export interface IPv6Request extends DhcpAsker {
@@ -62,14 +46,14 @@ const PATIENCE_MS = 4000;
 
 /** The IPv6 addresses of this host's containers. */
 export class IPv6Client {
-  readonly #parts: IPv6ClientParts;
+  readonly #parts: DhcpClientParts;
   readonly #clock: Clock;
   readonly #random: () => number;
   readonly #routers: Routers;
   readonly #wires: Dhcp6Wires;
   readonly #kept = new Map<string, AbortController>();
 
-  constructor(parts: IPv6ClientParts) {
+  constructor(parts: DhcpClientParts) {
     const { links, lan, clock = backgroundClock, random = Math.random } = parts;
     const outward = {
       links,
