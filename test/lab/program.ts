@@ -130,7 +130,10 @@ export class Program {
   /** Undefined while it runs; 128 when a signal ended it. */
   #exitCode(flags: number): number | undefined {
     const status = [0];
-    if (waitpid(this.pid, status, flags) === 0) return undefined;
+    const ended = waitpid(this.pid, status, flags);
+    if (ended === 0) return undefined;
+    // Without it a program of which nothing is known would count as one that succeeded.
+    if (ended < 0) throw new Error(`process ${this.pid}: ${getSystemErrorMessage(-koffi.errno())}`);
     const [word = 0] = status;
     return (word & 0x7f) === 0 ? (word >> 8) & 0xff : 128;
   }
