@@ -5,7 +5,7 @@
  *
  * `DURATIONS=yes` writes how long each file took, and how much of a core, into the table that the queue goes by.
  */
-import { globSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, globSync, readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, totalmem } from 'node:os';
 import { join, relative, sep } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -252,6 +252,7 @@ class Downloads {
 async function runAndShow({ file, level }: TestFile, isAlone: boolean): Promise<void> {
   // Files that run side by side would talk in each other's lines: they show at their end what was not a pass.
   const onOutcome = isAlone ? show : () => {};
+  const before = timesNeighboursWereFull();
   const result = await runFile(join(TESTS, file), level, onOutcome);
   const { outcomes, fault, output, durationMs } = result;
   measured[file] = toDuration(result);
@@ -262,6 +263,23 @@ async function runAndShow({ file, level }: TestFile, isAlone: boolean): Promise<
   if (output && (FILE_MINUTES > 0 || outcomes.some(({ result }) => result === 'failed')))
     console.log(indent(`it printed:\n${output}`));
   else for (const [note] of output.matchAll(NOTES)) console.log(indent(note));
+  const times = timesNeighboursWereFull() - before;
+  if (times > 0)
+    console.log(
+      indent(`note: the kernel's table of neighbours was full ${times} times while this ran: nobody answered then`),
+    );
+}
+
+/**
+ * The table (ARP and IPv6, 1,024 rows each) is one for all namespaces: a file that fills it fails the files beside it. The last column of
+ * each line, one line for each core, in hexadecimal (net/core/neighbour.c, neigh_stat_seq_show).
+ */
+function timesNeighboursWereFull(): number {
+  const lines = ['arp_cache', 'ndisc_cache']
+    .map((name) => `/proc/net/stat/${name}`)
+    .filter((path) => existsSync(path))
+    .flatMap((path) => readFileSync(path, 'utf8').trim().split('\n').slice(1));
+  return lines.reduce((sum, line) => sum + Number.parseInt(line.split(/\s+/).at(-1) ?? '0', 16), 0);
 }
 
 function toDuration({ durationMs, cpuMs }: FileResult): Duration {

@@ -350,7 +350,9 @@ describe('IPv6 addresses of routers', { skip: outsideLab() || withoutDhcp(), tim
     });
   }
 
-  test('ten thousand advertisements of others fill nothing, and the daemon lives', async () => {
+  // Each kernel on the LAN remembers each sender for five seconds, and the table of IPv6 neighbours has 1,024 rows for all namespaces of the
+  // machine together: with as many senders as advertisements, IPv6 failed in every test that ran beside this one.
+  test('ten thousand advertisements of four times as many routers as are remembered fill nothing, and the daemon lives', async () => {
     await advertise({ prefix: OLD });
     const liar = await Namespace.create('liar');
     await lan.plug(liar);
@@ -359,7 +361,7 @@ describe('IPv6 addresses of routers', { skip: outsideLab() || withoutDhcp(), tim
     const network = await create();
     const starting = start(network);
     for (let number = 0; number < 10_000; number++) {
-      const routerMac = `02:00:00:00:${[number >> 8, number & 255].map((byte) => byte.toString(16).padStart(2, '0')).join(':')}`;
+      const routerMac = `02:00:00:00:00:${(number % 64).toString(16).padStart(2, '0')}`;
       const prefixes = [{ prefix: `fd99:${number.toString(16)}::/64`, isAutonomous: false }];
       socket.send(advertisementFrame({ routerMac, prefixes, lifetimeSeconds: 0 }));
     }
