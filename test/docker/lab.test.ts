@@ -4,18 +4,37 @@
  *     one ──lan0── switch 192.0.2.254 ──lan0── two
  */
 import assert from 'node:assert/strict';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { outsideLab } from '../lab/enclosure.ts';
+import { labCgroup, outsideLab } from '../lab/enclosure.ts';
 import { Engine, SUITE_OF, type Version } from '../lab/engine.ts';
 import { Host } from '../lab/host.ts';
 import { Lan } from '../lab/namespace.ts';
+import { until } from '../lab/patience.ts';
 
+const FREEZER = '/sys/fs/cgroup/freezer';
 const PING = ['ping', '-c', '1', '-W', '10'];
 
 describe('the lab', { skip: outsideLab(), timeout: 400_000 }, () => {
   let lan: Lan;
   before(async () => {
     lan = await Lan.create(['192.0.2.254/24']);
+  });
+
+  // As of a container whose runc was killed at its work: a signal alone does not end it.
+  test('a host loses its power with a frozen process on it', {
+    skip: existsSync(FREEZER) ? false : 'needs cgroup v1',
+  }, async () => {
+    const host = await Host.boot('frozen', lan);
+    const cgroup = join(FREEZER, labCgroup(), 'frozen');
+    mkdirSync(cgroup, { recursive: true });
+    const joining = 'echo 0 >"$1/cgroup.procs"; exec sleep 600';
+    await host.start('sleep', ['sh', '-c', joining, 'join', cgroup], process.env);
+    writeFileSync(join(cgroup, 'freezer.state'), 'FROZEN');
+    await until(() => readFileSync(join(cgroup, 'freezer.state'), 'utf8') === 'FROZEN\n');
+    await host.scrap(lan);
+    assert.equal(readFileSync(join(cgroup, 'cgroup.procs'), 'utf8'), '');
   });
 
   for (const version of Object.keys(SUITE_OF) as Version[]) {

@@ -5,7 +5,7 @@
  */
 import { spawn, spawnSync, type ChildProcess, type StdioOptions } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readdirSync, rmdirSync } from 'node:fs';
+import { existsSync, readdirSync, rmdirSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -41,6 +41,14 @@ export function outsideLab(): string | false {
 /** The cgroup below which every engine of this enclosure puts its containers. */
 export function labCgroup(): string {
   return `/${process.env.TSMACVLAN_LAB}`;
+}
+
+/**
+ * Whom cgroup v1 has frozen no signal ends. runc freezes a container for a moment at a time, and one that is killed in it leaves the
+ * container so.
+ */
+export function thawContainers(): void {
+  thaw(join(CGROUPS, 'freezer', labCgroup()));
 }
 
 /** Starts a command in namespaces of its own. Killing the child returned kills everything inside. */
@@ -80,7 +88,14 @@ function isAbandoned(name: string): boolean {
   return runner === process.pid || !existsSync(`/proc/${runner}`);
 }
 
+function thaw(cgroup: string): void {
+  for (const child of children(cgroup)) thaw(child);
+  const state = join(cgroup, 'freezer.state');
+  if (existsSync(state)) writeFileSync(state, 'THAWED');
+}
+
 async function removeTree(cgroup: string): Promise<void> {
+  thaw(cgroup);
   for (const child of children(cgroup)) await removeTree(child);
   // A cgroup stays busy for a moment after its last process was killed.
   for (let attempt = 0; attempt < 40 && existsSync(cgroup); attempt++) {
