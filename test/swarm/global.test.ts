@@ -152,7 +152,8 @@ describe('swarm networks of scope global', { skip: outsideLab(), timeout: 1_200_
       worker.engine.docker('run', '--rm', '--network', 'lan', ...words, IMAGE, 'ip', '-4', 'address');
     const given = (await run()).stdout.match(/inet (192\.0\.2\.(?:6[4-9]|7\d))\/24/)?.[1];
     assert.ok(given && given !== taken?.address);
-    assert.match((await run('--ip', '192.0.2.77')).stdout, /inet 192\.0\.2\.77\/24/);
+    const named = await run('--ip', '192.0.2.77');
+    assert.match(named.stdout, /inet 192\.0\.2\.77\/24/, `${named.stdout}${named.stderr}`);
     const refused = await run('--ip', taken?.address ?? '');
     assert.match(
       refused.stderr,
