@@ -5,17 +5,15 @@
  */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
-import type { Tenancy } from '../../src/model.ts';
-import { readLocalStore } from '../../src/store/local.ts';
 import { Capture } from '../lab/capture.ts';
 import { DHCP_SERVERS, DhcpServer } from '../lab/dhcpserver.ts';
 import { outsideLab } from '../lab/enclosure.ts';
+import { type LeaseWish, type Leased, LeasingEngine } from '../lab/leasing.ts';
 import { Lan, Namespace } from '../lab/namespace.ts';
 import { withoutDhcp } from '../lab/packages.ts';
 import { until } from '../lab/patience.ts';
@@ -34,17 +32,8 @@ const PLAN = {
 
 const ip = (words: string) => execFileSync('ip', words.split(' '), { encoding: 'utf8' });
 
-interface Wish {
-  readonly macAddress?: string;
-  readonly options?: Readonly<Record<string, string>>;
-}
-
-interface Container {
-  readonly networkId: string;
-  readonly endpointId: string;
-  readonly namespace: Namespace;
+interface Container extends Leased {
   readonly address: string;
-  readonly macAddress: string;
   readonly gateway: string;
   readonly routes: string;
 }
@@ -56,7 +45,8 @@ describe('addresses of DHCP servers', { skip: outsideLab() || withoutDhcp(), tim
   let server: DhcpServer | undefined;
   let count = 0;
   const containers = new Set<Container>();
-  const networks = new Set<string>();
+  const leasing = new LeasingEngine(() => daemon);
+  const { call, refusal, creation, create, remove, endpoint, tenancies } = leasing;
 
   before(async () => {
     lan = await Lan.create();
@@ -68,7 +58,7 @@ describe('addresses of DHCP servers', { skip: outsideLab() || withoutDhcp(), tim
 
   afterEach(async () => {
     for (const one of containers) await stop(one);
-    for (const id of networks) await remove(id);
+    for (const id of leasing.networks) await remove(id);
     await server?.stop();
   });
 
@@ -82,48 +72,8 @@ describe('addresses of DHCP servers', { skip: outsideLab() || withoutDhcp(), tim
     return Serving.start(directory, { PROBE: 'fast', DHCP_TIMEOUT: '5' });
   }
 
-  async function call(name: string, body: object): Promise<Readonly<Record<string, unknown>>> {
-    const reply = await daemon.call(name, body);
-    assert.equal(reply.status, 200, `${name}: ${reply.sentence}`);
-    return reply.body;
-  }
-
-  function creation(options: Record<string, string>, more: object = {}) {
-    return {
-      NetworkID: randomBytes(32).toString('hex'),
-      Options: {
-        'com.docker.network.generic': { parent: 'eth0', source: 'dhcp', ...options },
-        'com.docker.network.enable_ipv4': true,
-        'com.docker.network.enable_ipv6': false,
-      },
-      IPv4Data: [{ AddressSpace: 'null', Pool: '0.0.0.0/0' }],
-      IPv6Data: [],
-      ...more,
-    };
-  }
-
-  async function create(options: Record<string, string> = {}): Promise<string> {
-    const body = creation(options);
-    await call('NetworkDriver.CreateNetwork', body);
-    networks.add(body.NetworkID);
-    return body.NetworkID;
-  }
-
-  async function remove(networkId: string): Promise<void> {
-    networks.delete(networkId);
-    await call('NetworkDriver.DeleteNetwork', { NetworkID: networkId });
-  }
-
-  function endpoint(networkId: string, { macAddress = '', options = {} }: Wish = {}) {
-    const ids = { NetworkID: networkId, EndpointID: randomBytes(32).toString('hex') };
-    return {
-      ids,
-      body: { ...ids, Interface: { Address: '', AddressIPv6: '', MacAddress: macAddress }, Options: options },
-    };
-  }
-
   /** As an engine starts a container: what it is answered is what the container's kernel gets. */
-  async function start(networkId: string, wish: Wish = {}): Promise<Container> {
+  async function start(networkId: string, wish: LeaseWish = {}): Promise<Container> {
     const { ids, body } = endpoint(networkId, wish);
     const { Interface } = (await call('NetworkDriver.CreateEndpoint', body)) as { Interface: Record<string, string> };
     const joined = (await call('NetworkDriver.Join', ids)) as {
@@ -157,23 +107,7 @@ describe('addresses of DHCP servers', { skip: outsideLab() || withoutDhcp(), tim
 
   async function stop(container: Container): Promise<void> {
     containers.delete(container);
-    const { networkId, endpointId, namespace } = container;
-    const ids = { NetworkID: networkId, EndpointID: endpointId };
-    await call('NetworkDriver.Leave', ids);
-    await namespace.ip('link set eth0 down');
-    await namespace.delete();
-    await call('NetworkDriver.DeleteEndpoint', ids);
-  }
-
-  async function refusal(body: object, name = 'NetworkDriver.CreateEndpoint'): Promise<string> {
-    const reply = await daemon.call(name, body);
-    assert.equal(reply.status, 400, JSON.stringify(reply.body));
-    return reply.sentence;
-  }
-
-  async function tenancies(): Promise<Tenancy[]> {
-    const store = readLocalStore(daemon.state);
-    return store.tenancies.list().finally(() => store.close());
+    await leasing.stop(container);
   }
 
   const hostPart = (address: string) => address.replace(/\/\d+$/, '');
@@ -231,7 +165,7 @@ describe('addresses of DHCP servers', { skip: outsideLab() || withoutDhcp(), tim
     const subnet = { IPv4Data: [{ AddressSpace: 'LocalDefault', Pool: '10.77.0.0/24' }] };
     const cases: [object, RegExp][] = [
       [
-        creation({}, subnet),
+        creation({}, { data: subnet }),
         /not the IPAM that has subnet 10\.77\.0\.0\/24; create the network with --ipam-driver null/,
       ],
       [creation({ parent: '' }), /option -o source= needs a parent interface/],
@@ -333,9 +267,9 @@ describe('addresses of DHCP servers', { skip: outsideLab() || withoutDhcp(), tim
     };
     const { PoolID } = await call('IpamDriver.RequestPool', pool);
     const data = { IPv4Data: [{ AddressSpace: 'TsmacvlanLocal', Pool: '10.77.0.0/24', Gateway: '10.77.0.7/24' }] };
-    const beside = creation({ source: '' }, data);
+    const beside = creation({ source: '' }, { data });
     await call('NetworkDriver.CreateNetwork', beside);
-    networks.add(beside.NetworkID);
+    leasing.networks.add(beside.NetworkID);
     const request = async () => String((await call('IpamDriver.RequestAddress', { PoolID, Address: '' }))['Address']);
     const giveBack = (address: string) => call('IpamDriver.ReleaseAddress', { PoolID, Address: hostPart(address) });
 
