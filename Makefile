@@ -31,11 +31,11 @@ help: ## this list
 
 # Without spaces and comments V8 reads and keeps a third less. Names stay, for stack traces. CommonJS, because an import of node:http
 # looks at all that it exports, of which WebSocket loads a whole client (lib/internal/bootstrap/realm.js, getESMFacade). Left out is
-# what no call reaches and every start would load: code pages and file types of express, and winston's colours for developers.
+# what no call reaches and every start would load: code pages, file types and query strings of express, and winston's colours for developers.
 # docs/dependencies.md says what each of these is worth.
 BUNDLE = esbuild src/tsmacvlan.ts --bundle --platform=node --target=node22 --format=cjs --log-level=warning \
 	  --minify-whitespace --minify-syntax --line-limit=120 \
-	  --external:../encodings --alias:mime-db=./plugin/empty.json --define:process.env.NODE_ENV=\"production\"
+	  --external:../encodings --alias:mime-db=./plugin/empty.json --alias:qs=./plugin/empty.json --define:process.env.NODE_ENV=\"production\"
 
 build: $(READY) ## bundle dist/tsmacvlan.cjs and bin/tsmacvlan, its launcher
 	mkdir -p dist

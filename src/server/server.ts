@@ -153,21 +153,21 @@ export class PluginServer {
     await Promise.all(closed);
   }
 
+  /** Calls are looked up by their name: a route for each would be a pattern that every request is compared with. */
   #routes(calls: Calls): Express {
     const app = express();
-    app.disable('x-powered-by').enable('case sensitive routing').enable('strict routing');
-    app.post(`/${WATCH}`, (request, response) => this.#watch(request, response));
-    for (const [name, call] of calls) {
-      const receive = (request: Request, response: Response) =>
-        this.#receive({ name, call, request, response, arrivedAt: performance.now(), subject: {} });
-      app.post(`/${name}`, receive);
-      if (call.isQuiet) app.get(`/${name}`, receive);
-      app.all(`/${name}`, (request, response) => {
+    app.disable('x-powered-by');
+    app.use((request, response) => {
+      const name = request.path.slice(1);
+      const call = calls.get(name);
+      if (name === WATCH && request.method === 'POST') return this.#watch(request, response);
+      if (call === undefined) return this.#turnAway(response, 404, errors.unknownCall(name));
+      if (!takes(call, request.method)) {
         response.setHeader('Allow', 'POST');
-        this.#turnAway(response, 405, errors.wrongMethod(request.method, name));
-      });
-    }
-    app.use((request, response) => this.#turnAway(response, 404, errors.unknownCall(request.path.slice(1))));
+        return this.#turnAway(response, 405, errors.wrongMethod(request.method, name));
+      }
+      this.#receive({ name, call, request, response, arrivedAt: performance.now(), subject: {} });
+    });
     app.use(this.#lastResort);
     return app;
   }
@@ -276,6 +276,10 @@ export class PluginServer {
         });
     }
   }
+}
+
+function takes({ isQuiet }: Call, method: string): boolean {
+  return method === 'POST' || (isQuiet === true && (method === 'GET' || method === 'HEAD'));
 }
 
 const readRaw = promisify(express.raw({ type: () => true, limit: BODY_LIMIT_BYTES, inflate: false }));

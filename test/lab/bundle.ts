@@ -6,7 +6,8 @@ import { build } from 'esbuild';
 /** Its addon is looked for beside its own files. */
 const KOFFI = fileURLToPath(import.meta.resolve('koffi'));
 
-const NO_FILE_TYPES = join(import.meta.dirname, '../../plugin/empty.json');
+/** What no call reaches. */
+const NOTHING = join(import.meta.dirname, '../../plugin/empty.json');
 
 /** Writes the program at `entry` with all that it imports into the directory; answers the file. */
 export async function bundle(entry: string, directory: string): Promise<string> {
@@ -17,7 +18,7 @@ export async function bundle(entry: string, directory: string): Promise<string> 
     bundle: true,
     platform: 'node',
     format: 'cjs',
-    alias: { koffi: KOFFI, 'mime-db': NO_FILE_TYPES },
+    alias: { koffi: KOFFI, 'mime-db': NOTHING, qs: NOTHING },
     external: [KOFFI, '../encodings'],
     minifyWhitespace: true,
     minifySyntax: true,
