@@ -16,14 +16,6 @@ export const SUITE_OF = { '20.10.24': 'bookworm', '26.1.5': 'trixie', '28.5.2': 
 
 export type Version = keyof typeof SUITE_OF;
 
-/**
- * The docker command of 28.5.2 counts how wide every character of Unicode is at each start (its go-runewidth, before pull request 105),
- * for more than half of its 40 ms: that of 26.1.5 says the same to the engine, but for the words that came after it. What documents say
- * is typed with the engine's own, see `shell`.
- */
-const CLIENT_OF = { ...SUITE_OF, '28.5.2': SUITE_OF['26.1.5'] } as const satisfies Record<Version, Suite>;
-const WORDS_AFTER_26 = /^--(ipv4|gw-priority)\b/;
-
 /** An engine of a swarm without quorum waits 20 s for it; all of it may take long on a busy machine. */
 const READY_TIMEOUT_MS = 180_000;
 /** An engine gives its containers and its swarm 15 s each, and then ends by force. */
@@ -119,20 +111,20 @@ export class Engine {
     await this.start();
   }
 
-  /** Runs a docker command. */
+  /** Runs the docker command of this engine's version. */
   docker(...args: string[]): Promise<Result> {
     return this.dockerWith({}, args);
   }
 
   async dockerWith(options: RunOptions, args: string[]): Promise<Result> {
-    const result = await run([this.client(args), ...args], { ...options, env: this.env });
+    const result = await run([this.cli(), ...args], { ...options, env: this.env });
     if (result.code === 0 || this.dockerd?.isRunning() !== false) return result;
     return { ...result, stderr: `${result.stderr}\n${this.lastWords()}` };
   }
 
   /** Runs a docker command that must succeed and answers its output. */
   must(...args: string[]): Promise<string> {
-    return output([this.client(args), ...args], { env: this.env });
+    return output([this.cli(), ...args], { env: this.env });
   }
 
   /**
@@ -155,7 +147,7 @@ export class Engine {
     await this.call('POST', `/containers/${name}/start`);
   }
 
-  /** Runs a shell script in which `docker` is the command that comes with this engine; the first failure ends it. */
+  /** Runs a shell script in which `docker` is this engine's command; the first failure ends it. */
   shell(script: string): Promise<Result> {
     return run(['sh', '-euc', script], { env: this.env });
   }
@@ -200,9 +192,8 @@ export class Engine {
     return lines.filter((line) => /failed to (enable|restore) plugin/i.test(line)).join('\n');
   }
 
-  private client(words: readonly string[]): string {
-    const isOwn = words.some((word) => WORDS_AFTER_26.test(word));
-    return fileOf((isOwn ? SUITE_OF : CLIENT_OF)[this.version], 'usr/bin/docker');
+  private cli(): string {
+    return fileOf(SUITE_OF[this.version], 'usr/bin/docker');
   }
 
   private commandLine(): string[] {
