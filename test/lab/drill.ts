@@ -14,11 +14,10 @@ import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Endpoint, Lease } from '../../src/model.ts';
 import { readLocalStore } from '../../src/store/local.ts';
+import { BUNDLE } from './serving.ts';
 
 export interface Plan {
   readonly directory: string;
-  /** The program, `src/tsmacvlan.ts` or the bundle. */
-  readonly entry: string;
   readonly kills: number;
   readonly workers: number;
   readonly seed: number;
@@ -117,7 +116,7 @@ export class Drill {
       LOG_LEVEL: 'warn',
       PROBE: 'off',
     };
-    this.#daemon = spawn(process.execPath, [this.#plan.entry, 'serve'], { env, stdio: ['ignore', 'ignore', 'pipe'] });
+    this.#daemon = spawn(process.execPath, [BUNDLE, 'serve'], { env, stdio: ['ignore', 'ignore', 'pipe'] });
     this.#daemon.stderr?.setEncoding('utf8').on('data', (lines: string) => {
       for (const line of lines.split('\n')) if (/internal error|recovery failed/.test(line)) this.#faults.push(line);
     });

@@ -22,7 +22,7 @@ import { withoutDhcp } from '../lab/packages.ts';
 import { until } from '../lab/patience.ts';
 import { isInVlanKernel } from '../lab/uml.ts';
 import type { Order, Report } from '../lab/mortal.ts';
-import { type Reply, Serving } from '../lab/serving.ts';
+import { BUNDLE, type Reply, Serving } from '../lab/serving.ts';
 
 const ROOT = join(import.meta.dirname, '../..');
 const MORTAL = join(ROOT, 'test/lab/mortal.ts');
@@ -250,7 +250,7 @@ class Host {
   async forget(): Promise<void> {
     const { socket: SOCKET, state: STATE_DIR } = this.serving;
     const env = { ...process.env, ...this.#entrySettings, SOCKET, STATE_DIR };
-    await output([process.execPath, join(ROOT, 'src/tsmacvlan.ts'), 'forget', NETWORK], { env });
+    await output([process.execPath, BUNDLE, 'forget', NETWORK], { env });
   }
 
   async releasePools(): Promise<void> {

@@ -34,12 +34,11 @@ import { withoutDhcp } from '../lab/packages.ts';
 import { until } from '../lab/patience.ts';
 import { AdvertisingRouter } from '../lab/router.ts';
 import type { Order, Report } from '../lab/mortal.ts';
-import { Serving } from '../lab/serving.ts';
+import { BUNDLE, Serving } from '../lab/serving.ts';
 import { inNamespace } from '../lab/thread.ts';
 import { advertisementFrame } from '../unit/lan/frames/raframes.ts';
 
 const MORTAL = join(import.meta.dirname, '../lab/mortal.ts');
-const ENTRY = join(import.meta.dirname, '../../src/tsmacvlan.ts');
 const MAC = '02:00:5e:10:00:aa';
 const PLAN = { address: '10.77.0.1/24', range: ['10.77.0.100', '10.77.0.150'], leaseSeconds: 120 } as const;
 /** RFC 8415 7.3 */
@@ -167,7 +166,7 @@ describe('IPv6 addresses of routers', { skip: outsideLab() || withoutDhcp(), tim
   /** The row of `tsmacvlan leases` for an address, column by column. */
   function leaseRow(address: string): string[] {
     const env = { PATH: process.env.PATH, SOCKET: daemon.socket, STATE_DIR: daemon.state };
-    const shown = execFileSync(process.execPath, [ENTRY, 'leases'], { env, encoding: 'utf8' });
+    const shown = execFileSync(process.execPath, [BUNDLE, 'leases'], { env, encoding: 'utf8' });
     const row = shown.split('\n').find((line) => line.startsWith(`${address.replace(/\/.*/, '')} `));
     assert.ok(row, shown);
     return row.split(/ {2,}/);

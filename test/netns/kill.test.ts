@@ -1,7 +1,6 @@
 /** The daemon is killed at random moments under load: nothing doubled, nothing lost, nothing left that is not known. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { Drill } from '../lab/drill.ts';
 import { outsideLab } from '../lab/enclosure.ts';
@@ -19,8 +18,7 @@ describe('kill -9', { skip: outsideLab(), timeout: 3_600_000 }, () => {
     for (const name of ['lan0', 'lan1']) ip(`link set ${name} up`);
     const directory = temporaryDirectory(t);
     const isLong = process.env.KILLS !== undefined;
-    const entry = join(import.meta.dirname, '../..', isLong ? 'dist/tsmacvlan.cjs' : 'src/tsmacvlan.ts');
-    const plan = { directory, entry, kills: KILLS, workers: 6, seed: SEED, untilClean: isLong };
+    const plan = { directory, kills: KILLS, workers: 6, seed: SEED, untilClean: isLong };
     const score = await new Drill(plan).run();
     console.log(JSON.stringify({ seed: SEED, ...score }, null, 2));
     assert.deepEqual(score.faults, []);
