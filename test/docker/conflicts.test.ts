@@ -11,7 +11,6 @@ import { type Address, formatAddress, parseAddress } from '../../src/address.ts'
 import { arpAnnouncement, arpReply, encodeArp } from '../../src/lan/frames/arp.ts';
 import { isProbeMac } from '../../src/lan/frames/mac.ts';
 import { ALL_NODES_MAC } from '../../src/lan/frames/nd.ts';
-import type { Conflict } from '../../src/model.ts';
 import { Capture, type Frame } from '../lab/capture.ts';
 import { attachment, clearEngine, isRunning, removeContainers, runIdle, runInside } from '../lab/container.ts';
 import { follow } from '../lab/document.ts';
@@ -104,11 +103,7 @@ describe('conflicts', { ...LIMITS, concurrency: true }, () => {
       });
 
       const typed = (engine: Engine, command: string) => engine.must(...command.split(' '));
-      const conflictsOf = async (machine: Machine) =>
-        JSON.parse(await machine.plugin.command('conflicts', '--json')) as Pick<
-          Conflict,
-          'kind' | 'address' | 'ourMacAddress'
-        >[];
+      const conflictsOf = ({ plugin }: Machine) => plugin.conflicts();
 
       test('the same --ip on both hosts: the second is refused, and told who has it', async () => {
         for (const { engine } of [one, two]) await typed(engine, network(10));

@@ -2,6 +2,8 @@
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { Conflict } from '../../src/model.ts';
+import { STATE } from '../../src/server/client.ts';
 import { output, type Result } from './command.ts';
 import { exchange } from './exchange.ts';
 import type { Daemon, Host } from './host.ts';
@@ -80,6 +82,14 @@ export class Plugin {
   /** The same on the host itself, from which etcd and the LAN can be reached; whatever its exit code is. */
   commandInside(...words: string[]): Promise<Result> {
     return this.host.run([process.execPath, BUNDLE, ...words], { env: this.environment() });
+  }
+
+  /** What `conflicts --json` prints, asked for without a program, which takes a tenth of a second of a core: for who looks again and again. */
+  async conflicts(): Promise<Conflict[]> {
+    const body = JSON.stringify({ Tables: ['conflicts'] });
+    const { status, text } = await exchange(this.socket, { path: `/${STATE}`, body });
+    if (status !== 200) throw new Error(`${STATE}: ${text}`);
+    return (JSON.parse(text) as { Tables: { conflicts: Conflict[] } }).Tables.conflicts;
   }
 
   /** Of another command of the executable. */

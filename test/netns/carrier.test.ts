@@ -313,12 +313,6 @@ test('a host that slept asks again for what is in use, and nothing stays on stan
   await ip('link delete par');
 });
 
-interface ConflictRecord {
-  address: string;
-  macAddress: string;
-  ourMacAddress: string | null;
-}
-
 describe('a cable that was out', { skip: outsideLab(), timeout: 300_000 }, () => {
   const MACHINE = '3c:22:fb:10:bb:01';
   let lan: Lan;
@@ -400,12 +394,8 @@ describe('a cable that was out', { skip: outsideLab(), timeout: 300_000 }, () =>
     return capture.frames().flatMap(({ arp, sourceMac }) => (arp && isProbeMac(sourceMac) ? [arp.targetAddress] : []));
   }
 
-  async function conflicts(): Promise<ConflictRecord[]> {
-    return JSON.parse(await engine.plugin.command('conflicts', '--json')) as ConflictRecord[];
-  }
-
   const isTold = async (address: string, ourMacAddress: string) =>
-    (await conflicts()).some(
+    (await engine.plugin.conflicts()).some(
       (one) => one.address === address && one.macAddress === MACHINE && one.ourMacAddress === ourMacAddress,
     );
 

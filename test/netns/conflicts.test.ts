@@ -21,8 +21,6 @@ import { type Container, Understudy } from '../lab/understudy.ts';
 const BUNDLE = join(import.meta.dirname, '../../dist/tsmacvlan.cjs');
 const timeout = 180_000;
 const STRANGER = '3c:22:fb:10:aa:03';
-/** What takes half a minute is looked for by a program of its own. */
-const SELDOM = { pollMs: 1000 };
 
 describe('conflicts of running containers', { skip: outsideLab(), timeout: 600_000 }, () => {
   let lan: Lan;
@@ -60,13 +58,13 @@ describe('conflicts of running containers', { skip: outsideLab(), timeout: 600_0
   after(() => stranger.close());
 
   const shell = (...words: string[]) => engine.plugin.command(...words);
-  const known = async () => JSON.parse(await shell('conflicts', '--json')) as Conflict[];
+  const known = () => engine.plugin.conflicts();
   const announce = (of = address, mac = STRANGER) => stranger.send(encodeArp(arpAnnouncement(of, mac)));
 
   /** As soon as there is one. */
   async function conflict(): Promise<Conflict> {
     await until(async () => (await known()).length > 0);
-    const [first, ...others] = await known();
+    const [first, ...others] = JSON.parse(await shell('conflicts', '--json')) as Conflict[];
     assert.ok(first !== undefined && others.length === 0);
     return first;
   }
@@ -130,10 +128,10 @@ describe('conflicts of running containers', { skip: outsideLab(), timeout: 600_0
     announce();
     const first = await conflict();
     // Nothing is said unasked from here on.
-    await until(async () => Number((await known())[0]?.count) > first.count, SELDOM);
+    await until(async () => Number((await known())[0]?.count) > first.count);
     assert.equal((await known())[0]?.endedAt, null);
     await stranger.namespace.ip(`address del ${text}/24 dev lan0`);
-    await until(async () => (await known())[0]?.endedAt !== null, SELDOM);
+    await until(async () => (await known())[0]?.endedAt !== null);
     assert.match(await shell('conflicts'), new RegExp(`${text} .* 20\\d\\d-\\S+Z$`, 'm'));
     assert.match(await shell('leases'), new RegExp(`${text} .* -$`, 'm'));
     assert.doesNotMatch(await shell('map'), /also used/);
@@ -181,11 +179,11 @@ describe('conflicts of running containers', { skip: outsideLab(), timeout: 600_0
     const first = await conflict();
     assert.equal(first.hostLink, 'lan0');
     // Nothing more is said after the pings, and what was said is told within ten seconds: then the host's own kernel is asked.
-    await until(async () => Date.parse((await known())[0]?.seenAt ?? '') - Date.parse(first.seenAt) > 14_000, SELDOM);
+    await until(async () => Date.parse((await known())[0]?.seenAt ?? '') - Date.parse(first.seenAt) > 14_000);
     assert.equal((await known())[0]?.endedAt, null);
     await namespace.run(['ping', '-c', '2', '-W', '1', '-I', 'lan0', '10.99.0.98']);
     await namespace.ip(`address del ${text}/24 dev lan0`);
-    await until(async () => (await known())[0]?.endedAt !== null, SELDOM);
+    await until(async () => (await known())[0]?.endedAt !== null);
   });
 
   test('another host with the MAC address of the container is recorded, shown, and told once', {

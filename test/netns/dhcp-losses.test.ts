@@ -130,7 +130,8 @@ describe('leases that are lost', { skip: outsideLab() || withoutDhcp(), timeout:
     await plugin.start();
     await untilSaid(/the lease of a container is over|has taken the address of a container away/, () => plugin.log());
     assert.match(await plugin.command('leases'), /lost: /);
-    await until(async () => (await plugin.command('conflicts')).includes(TAKER), { pollMs: 1000 });
+    await until(async () => (await plugin.conflicts()).some(({ macAddress }) => macAddress === TAKER));
+    assert.ok((await plugin.command('conflicts')).includes(TAKER));
     assert.deepEqual(await addressesOf(container.namespace, 'eth0'), [bare(container)]);
   });
 

@@ -159,7 +159,8 @@ describe('what can be seen of a daemon', { skip: outsideLab(), timeout: 200_000 
 
   test('a watch goes on with the next daemon, says that it was away, and tells the conflicts that last', async () => {
     await take('192.0.2.70');
-    await until(async () => (await plugin.commandInside('conflicts')).stdout.includes('192.0.2.70'));
+    await until(async () => (await plugin.conflicts()).some(({ address }) => address === '192.0.2.70'));
+    assert.ok((await plugin.commandInside('conflicts')).stdout.includes('192.0.2.70'));
     const { child, lines, errors } = watch('--json');
     await until(() => parsed(lines()).some((line) => line.state === 'lasts'));
     for (const signal of ['SIGTERM', 'SIGKILL'] as const) {

@@ -19,6 +19,7 @@ import { type Address, formatAddress, parseAddress } from '../../src/address.ts'
 import { arpAnnouncement, arpProbe, arpReply, encodeArp } from '../../src/lan/frames/arp.ts';
 import { encodeNd, ndAnnouncement } from '../../src/lan/frames/nd.ts';
 import { isStandbyMac, isProbeMac } from '../../src/lan/frames/mac.ts';
+import type { Conflict } from '../../src/model.ts';
 import { Capture, type Frame } from '../lab/capture.ts';
 import { addressesOf, doubles, speakers } from '../lab/census.ts';
 import { outsideLab } from '../lab/enclosure.ts';
@@ -59,12 +60,6 @@ interface Findings {
   /** Those of which a stranger spoke too late to count. */
   excused?: readonly string[];
   also?: string;
-}
-
-interface ConflictRecord {
-  address: string;
-  macAddress: string;
-  ourMacAddress: string | null;
 }
 
 const table: Record<string, object> = {};
@@ -123,6 +118,9 @@ async function refusal(attempt: Promise<unknown>): Promise<string> {
   }
 }
 
+/** Who has which address beside whom. */
+type Claim = Pick<Conflict, 'address' | 'macAddress' | 'ourMacAddress'>;
+
 describe('squatters', { skip: outsideLab(), timeout: 3_600_000 }, () => {
   let lan: Lan;
   let one: Understudy;
@@ -170,10 +168,6 @@ describe('squatters', { skip: outsideLab(), timeout: 3_600_000 }, () => {
     for (const neighbour of [machine, stranger, router]) neighbour.close();
   });
 
-  async function conflicts({ plugin }: Understudy): Promise<ConflictRecord[]> {
-    return JSON.parse(await plugin.command('conflicts', '--json')) as ConflictRecord[];
-  }
-
   async function settle(addresses: readonly string[], words = ''): Promise<void> {
     const length = addresses[0]?.includes(':') ? 64 : 16;
     const lines = addresses.map((address) => `address add ${address}/${length} dev lan0${words}`);
@@ -202,7 +196,7 @@ describe('squatters', { skip: outsideLab(), timeout: 3_600_000 }, () => {
       ([address, macs]) => place.isWithin(address) && !excused.includes(address) && count(macs) > 1,
     );
     const duplicates = new Set([...doubles([...had, ...squatted]), ...disputed.map(([address]) => address)]);
-    const listed = (await Promise.all([one, two].map(conflicts))).flat();
+    const listed = (await Promise.all([one, two].map(({ plugin }) => plugin.conflicts()))).flat();
     const alarms = listed.filter(
       ({ address, macAddress }) =>
         place.isWithin(address) && !wanted.includes(address) && !heard.get(address)?.has(macAddress),
@@ -374,8 +368,8 @@ describe('squatters', { skip: outsideLab(), timeout: 3_600_000 }, () => {
     });
     const wanted = await Promise.all(containers.map(({ isDone }) => isDone));
     const unlisted = async () => {
-      const listed = await conflicts(one);
-      const isSame = (a: ConflictRecord, b: ConflictRecord) =>
+      const listed = await one.plugin.conflicts();
+      const isSame = (a: Claim, b: Claim) =>
         a.address === b.address && a.macAddress === b.macAddress && a.ourMacAddress === b.ourMacAddress;
       return wanted.filter((conflict) => !listed.some((other) => isSame(other, conflict)));
     };
@@ -384,7 +378,7 @@ describe('squatters', { skip: outsideLab(), timeout: 3_600_000 }, () => {
     const unshown = wanted.filter(({ address }) => !new RegExp(`^${address} .*${STRANGER}`, 'm').test(shown));
     const heard = speakers(capture.frames());
     for (const { address } of wanted) assert.ok(heard.get(address)?.has(STRANGER), `${address} in the capture`);
-    const listed = (await conflicts(one)).map(({ address }) => address);
+    const listed = (await one.plugin.conflicts()).map(({ address }) => address);
     const alarms = listed.filter(
       (address) =>
         (place.isWithin(address) || placeIPv6.isWithin(address)) && !wanted.some((one) => one.address === address),
@@ -395,7 +389,7 @@ describe('squatters', { skip: outsideLab(), timeout: 3_600_000 }, () => {
   });
 
   /** Takes the address of a container: says so, or just begins to talk. */
-  async function intrude({ namespace, address }: Container, round: number): Promise<ConflictRecord> {
+  async function intrude({ namespace, address }: Container, round: number): Promise<Claim> {
     const own = parsed(address.split('/')[0] ?? '');
     const [link] = await namespace.show<{ address: string }>('link show eth0');
     if (own.family === 'IPv6') stranger.send(encodeNd(ndAnnouncement(own, STRANGER)));
@@ -414,7 +408,7 @@ describe('squatters', { skip: outsideLab(), timeout: 3_600_000 }, () => {
     };
     stranger.send(encodeArp(arpAnnouncement(parsed(address), STRANGER)));
     const isListed = async () =>
-      (await conflicts(one)).some(
+      (await one.plugin.conflicts()).some(
         (conflict) =>
           conflict.address === address && conflict.macAddress === STRANGER && conflict.ourMacAddress === null,
       );
