@@ -8,10 +8,11 @@ const KOFFI = fileURLToPath(import.meta.resolve('koffi'));
 
 /** What no call reaches. */
 const NOTHING = join(import.meta.dirname, '../../plugin/empty.json');
+const STARTER = join(import.meta.dirname, 'compiled.ts');
 
-/** Writes the program at `entry` with all that it imports into the directory; answers the file. */
+/** Writes the program at `entry` with all that it imports into the directory; answers the file that starts it. */
 export async function bundle(entry: string, directory: string): Promise<string> {
-  const outfile = join(directory, 'program.cjs');
+  const [outfile, starter] = [join(directory, 'program.cjs'), join(directory, 'start.cjs')];
   await build({
     entryPoints: [entry],
     outfile,
@@ -25,5 +26,6 @@ export async function bundle(entry: string, directory: string): Promise<string> 
     define: { 'process.env.NODE_ENV': '"production"' },
     logLevel: 'error',
   });
-  return outfile;
+  await build({ entryPoints: [STARTER], outfile: starter, platform: 'node', format: 'cjs', logLevel: 'error' });
+  return starter;
 }

@@ -196,6 +196,19 @@ export class EtcdCluster {
     return this.login === '' || words.includes('--user') ? [] : ['--user', this.login];
   }
 
+  /** All keys with the prefix and their values, from members on the loopback: without etcdctl, for who looks again and again. */
+  async read(prefix: string): Promise<{ key: string; value: string }[]> {
+    const bytes = Buffer.from(prefix);
+    const end = Buffer.from(bytes);
+    end[end.length - 1] = (end.at(-1) ?? 0) + 1;
+    const body = JSON.stringify({ key: bytes.toString('base64'), range_end: end.toString('base64') });
+    const answer = await fetch(`http://${this.endpoints[0]}/v3/kv/range`, { method: 'POST', body });
+    if (!answer.ok) throw new Error(`etcd: ${await answer.text()}`);
+    const { kvs = [] } = (await answer.json()) as { kvs?: { key: string; value: string }[] };
+    const textOf = (base64: string) => Buffer.from(base64, 'base64').toString();
+    return kvs.map(({ key, value }) => ({ key: textOf(key), value: textOf(value) }));
+  }
+
   async must(...words: string[]): Promise<string> {
     const { code, stdout, stderr } = await this.ctl(...words);
     if (code !== 0) throw new Error(`etcdctl ${words.join(' ')}: ${stderr}`);

@@ -10,7 +10,6 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { appendFileSync } from 'node:fs';
 import { Server } from 'node:http';
-import { flushCompileCache } from 'node:module';
 import { type SQLInputValue, StatementSync } from 'node:sqlite';
 import { Collector } from '../../src/collector.ts';
 import { RtnetlinkSocket } from '../../src/kernel/rtnetlink.ts';
@@ -187,12 +186,4 @@ process.on('message', (order: Order) => {
 });
 process.channel?.unref();
 
-async function live(): Promise<void> {
-  const running = import('../../src/tsmacvlan.ts');
-  await import('../../src/main.ts');
-  // A killed process leaves none behind.
-  flushCompileCache();
-  await running;
-}
-
-void live();
+void import('../../src/tsmacvlan.ts');

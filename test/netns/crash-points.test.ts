@@ -18,11 +18,13 @@ import { type DhcpPlace, type DhcpPlan, DhcpServer } from '../lab/dhcpserver.ts'
 import { outsideLab } from '../lab/enclosure.ts';
 import { EtcdCluster } from '../lab/etcd.ts';
 import { readRecords } from '../lab/invariant.ts';
+import { localAddressesOf } from '../lab/localroutes.ts';
 import { withoutDhcp } from '../lab/packages.ts';
 import { until } from '../lab/patience.ts';
 import { isInVlanKernel } from '../lab/uml.ts';
 import type { Order, Report } from '../lab/mortal.ts';
 import { BUNDLE, type Reply, Serving } from '../lab/serving.ts';
+import { inNamespace } from '../lab/thread.ts';
 
 const ROOT = join(import.meta.dirname, '../..');
 const MORTAL = join(ROOT, 'test/lab/mortal.ts');
@@ -90,7 +92,6 @@ class Host {
       ...(etcd && { STORE: etcd.url }),
       STEPS_FILE: join(directory, 'steps'),
       LOG_LEVEL: 'warn',
-      NODE_COMPILE_CACHE: join(directory, 'cache'),
     };
   }
 
@@ -114,8 +115,8 @@ class Host {
   /** Without anything: by the engine's calls, else by force. */
   async clear(): Promise<void> {
     // Who has an address is remembered.
-    const isRemembered = ip('-n neighbour -4 address').includes(LOWEST);
-    ip('-n neighbour -4 address flush dev lan1 to 10.9.0.0/24');
+    const isRemembered = localAddressesOf('neighbour').includes(LOWEST.split('/')[0] ?? '');
+    if (isRemembered) ip(`-n neighbour address delete ${LOWEST} dev lan1`);
     if (this.#serving?.isRunning() && !isRemembered) {
       await this.deleteEndpoint();
       await this.releaseAddresses();
@@ -263,7 +264,7 @@ class Host {
   // --- what there is ------------------------------------------------------------------------------------------------
 
   async look(): Promise<Sight> {
-    const claims = await this.#etcd?.must('get', '--prefix', '--print-value-only', CLAIMS);
+    const claims = (await this.#etcd?.read(CLAIMS)) ?? [];
     const links = readLinks();
     const probes = links.flatMap(({ ifname, ifalias }) => (ifalias === 'tsmacvlan probe' ? [ifname] : []));
     if (!this.serving.isRunning()) this.#leftProbes = probes;
@@ -278,9 +279,10 @@ class Host {
       ),
       // What is aside is kept for the next start of the container, until the network goes.
       ...tenancies.flatMap(({ state }) => (state === 'aside' ? [] : [`tenancy \`${state}\``])),
-      ...[...(claims ?? '').matchAll(/"kind":"(\w+)"/g)].map(([, kind]) =>
-        kind === 'container' ? 'claim' : `claim of the ${kind}`,
-      ),
+      ...claims.map(({ value }) => {
+        const { kind } = JSON.parse(value) as { kind: string };
+        return kind === 'container' ? 'claim' : `claim of the ${kind}`;
+      }),
       ...seeKernel(links),
       ...probes.flatMap((name) => (this.#leftProbes.includes(name) ? ['link of a probe'] : [])),
     ];
@@ -320,7 +322,14 @@ const ALIASES: Readonly<Record<string, string>> = {
 };
 
 function readLinks(): KernelLink[] {
-  return ['', '-n box '].flatMap((where) => JSON.parse(ip(`${where}-j -d link`)) as KernelLink[]);
+  const places = isBoxEmpty() ? [''] : ['', '-n box '];
+  return places.flatMap((where) => JSON.parse(ip(`${where}-j -d link`)) as KernelLink[]);
+}
+
+/** Without a program: no link is there but the loopback. */
+function isBoxEmpty(): boolean {
+  const table = inNamespace('box', () => readFileSync('/proc/thread-self/net/dev', 'utf8'));
+  return table.match(/^ *\S+:/gm)?.length === 1;
 }
 
 function seeKernel(links: readonly KernelLink[]): string[] {

@@ -48,8 +48,8 @@ describe('etcd', { skip: outsideLab(), timeout: 500_000 }, () => {
   const options = { timeout: 120_000 };
   const nextCluster = () => `hosts${++clusters}`;
   const claimsOf = async (cluster: string): Promise<string[]> => {
-    const keys = await etcd.must('get', '--prefix', '--keys-only', `/tsmacvlan/${cluster}/leases/`);
-    return keys.split('\n').flatMap((key) => key.split('/').at(-1) || []);
+    const claims = await etcd.read(`/tsmacvlan/${cluster}/leases/`);
+    return claims.map(({ key }) => key.split('/').at(-1) ?? '');
   };
   const hosts = (t: TestContext, cluster: string, count: number, probe = FREE): SharedHost[] =>
     Array.from(
