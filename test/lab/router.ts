@@ -1,7 +1,7 @@
 /** A router that advertises itself (radvd), with prefixes that can be changed while it runs. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Lan, Namespace } from './namespace.ts';
 import { dhcp6Program, dhcpEnvironment } from './packages.ts';
@@ -53,6 +53,8 @@ export class AdvertisingRouter {
   async advertise(advertising: Advertising): Promise<void> {
     writeFileSync(this.#path('conf'), configuration(advertising), { mode: 0o644 });
     await this.#end('SIGKILL');
+    // The helper of one that was killed holds the lock on it for a moment longer.
+    rmSync(this.#path('pid'), { force: true });
     const log = openSync(this.#path('log'), 'a');
     const words = ['--nodaemon', '--config', this.#path('conf'), '--pidfile', this.#path('pid'), '--username', 'root'];
     const [command = '', ...rest] = this.namespace.enter([
