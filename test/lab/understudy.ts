@@ -3,11 +3,13 @@
  * `docker run` and `docker rm`, with a network namespace in place of each container.
  */
 import { randomBytes } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { output } from './command.ts';
+import { output, run } from './command.ts';
 import { exchange } from './exchange.ts';
 import { Namespace } from './namespace.ts';
 import type { Plugin } from './plugin.ts';
+import { inNamespace } from './thread.ts';
 
 export interface NetworkPlan {
   /** `10.9.0.0/24`, `fd00:9::/64`; empty where the IPAM chooses one. */
@@ -64,6 +66,8 @@ type Beginning = Omit<Container, 'namespace'>;
 const SPACE = 'TsmacvlanLocal';
 const ATTEMPTS = 5;
 const RETRY_MS = 100;
+/** The container's own kernel is to say on the LAN which address it has. */
+const SPEAKS = ['ipv4/conf/all/arp_notify', 'ipv6/conf/all/ndisc_notify'].map((name) => `/proc/sys/net/${name}`);
 let containers = 0;
 
 export class Understudy {
@@ -168,7 +172,7 @@ export class Understudy {
     const ids = { NetworkID: network.id, EndpointID: endpointId };
     await this.persist(patienceMs, () => this.call('NetworkDriver.Leave', ids));
     const back = ['netns', this.plugin.host.namespace.name, 'name', `tsm${endpointId.slice(0, 12)}`];
-    await namespace.run(['ip', 'link', 'set', 'eth0', 'down', ...back]);
+    await run(['ip', '-n', namespace.name, 'link', 'set', 'eth0', 'down', ...back]);
     await namespace.delete();
     await down();
     await this.persist(patienceMs, () => this.call('NetworkDriver.DeleteEndpoint', ids));
@@ -241,11 +245,12 @@ export class Understudy {
 
   private async bringUp({ namespace, network, address }: Container, linkName: string): Promise<void> {
     await this.plugin.host.namespace.ip(`link set ${linkName} netns ${namespace.name} name eth0`);
-    // The container's own kernel is to say on the LAN which address it has.
-    const speak = 'echo 1 > /proc/sys/net/ipv4/conf/all/arp_notify; echo 1 > /proc/sys/net/ipv6/conf/all/ndisc_notify';
+    inNamespace(namespace.name, () => {
+      for (const setting of SPEAKS) writeFileSync(setting, '1');
+    });
     // Engines forgo the kernel's own detection (IFA_F_NODAD).
-    const bring = `ip address add ${address} dev eth0${network.isIPv6 ? ' nodad' : ''} && ip link set eth0 up`;
-    await output(namespace.enter(['sh', '-c', `${speak}; ${bring}`]));
+    const bring = [`address add ${address} dev eth0${network.isIPv6 ? ' nodad' : ''}`, 'link set eth0 up'];
+    await output(['ip', '-n', namespace.name, '-batch', '-'], { input: bring.join('\n') });
   }
 
   /** What an engine does after a container's end, and after a start that failed. */
