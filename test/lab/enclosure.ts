@@ -12,12 +12,14 @@ import { setTimeout as sleep } from 'node:timers/promises';
 const UNSHARE = ['--net', '--mount', '--pid', '--fork', '--kill-child', '--mount-proc', '--propagation', 'private'];
 
 // A fresh sysfs shows the links of the new network namespace, but comes without the cgroup mounts below it.
+// Where tsmacvlan is installed, commands would find the state of that one.
 // The shell stays process 1, because it reaps the orphans that engines leave and Node would not.
 const SET_UP = `set -e
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir /run/cgroup && mount --rbind /sys/fs/cgroup /run/cgroup
 mount -t sysfs sysfs /sys && mount --rbind /run/cgroup /sys/fs/cgroup && umount -l /run/cgroup
 ip link set lo up
+if [ -d /var/lib/tsmacvlan ]; then mount -t tmpfs tmpfs /var/lib/tsmacvlan; fi
 set +e
 "$@"
 exit $?`;
