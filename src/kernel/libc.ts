@@ -52,8 +52,11 @@ const c = {
     header: Buffer,
     flags: number,
   ) => Size,
-  poll: libc.func('int poll(uint8_t *fds, unsigned long count, int timeout)') as Call<[Buffer, number, number]>,
-  eventfd: libc.func('int eventfd(unsigned int value, int flags)') as (value: number, flags: number) => number,
+  poll: libc.func('int poll(uint8_t *fds, unsigned long count, int timeout)') as (
+    fds: Buffer,
+    count: number,
+    timeout: number,
+  ) => Size,
   malloc_trim: ofGlibc('int malloc_trim(size_t pad)'),
 };
 
@@ -244,33 +247,8 @@ export function receiveAsync(fd: number, into: Buffer): Promise<Received> {
   });
 }
 
-/** eventfd(2), closed on exec and non-blocking. */
-export function eventfd(): number {
-  return negated(c.eventfd(0, SOCK_CLOEXEC | SOCK_NONBLOCK));
-}
-
-const POLLIN = 0x1;
 const POLLERR = 0x8;
 const POLLHUP = 0x10;
-/** struct pollfd {i32 fd; i16 events; i16 revents}. */
-const POLLFD_SIZE = 8;
-
-/** poll(2) in a thread of the pool: which of these can be read, or have failed. Rejects when the kernel cannot wait. */
-export function pollAsync(fds: readonly number[], timeoutMs: number): Promise<boolean[]> {
-  const asked = Buffer.alloc(fds.length * POLLFD_SIZE);
-  for (const [position, fd] of fds.entries()) {
-    asked.writeInt32LE(fd, position * POLLFD_SIZE);
-    asked.writeInt16LE(POLLIN, position * POLLFD_SIZE + 4);
-  }
-  return new Promise((resolve, reject) => {
-    c.poll.async(asked, fds.length, timeoutMs, (error, result) => {
-      const found = negated(result ?? -1);
-      if (error) reject(error);
-      else if (found < 0) reject(new Error(`poll: errno ${-found}`));
-      else resolve(fds.map((_, position) => asked.readInt16LE(position * POLLFD_SIZE + 6) !== 0));
-    });
-  });
-}
 
 /** What is written to this pipe or terminal is read by nobody any more (poll(2)). False for a file. */
 export function hasNoReader(fd: number): boolean {
