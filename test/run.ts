@@ -9,7 +9,7 @@ import { existsSync, globSync, readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, totalmem } from 'node:os';
 import { join, relative, sep } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { canRunInRealTime, obstacle } from './lab/enclosure.ts';
+import { obstacle } from './lab/enclosure.ts';
 import {
   buildSite,
   fetchBare,
@@ -106,15 +106,12 @@ const LEAST_CORES = 0.75;
  */
 const SHARE_TO_FILL = 0.95;
 /**
- * Files that play moments of some milliseconds on many hosts at once. Beside others that fill the machine their programs wait longer
- * for a core than the moments last, and nothing is learnt: they run before others in real time, or, where that is not allowed, first
- * and beside few others.
+ * Files that play moments of some milliseconds on many hosts at once. Beside others that fill the machine the kernel's queues between
+ * those hosts stand longer than the moments last, and nothing is learnt.
  */
 const NEED_CALM: ReadonlySet<string> = new Set(
   ['frames', 'probe-load', 'probe-race', 'returning', 'takers'].map((name) => join('netns', `${name}.test.ts`)),
 );
-
-const CAN_RUN_IN_REAL_TIME = canRunInRealTime();
 
 /** What a file needs beside what its level does. */
 const ALSO_NEEDED: Readonly<Record<string, readonly Download[]>> = {
@@ -166,13 +163,11 @@ function toTestFile(file: string): TestFile {
     ...usual,
     needs: [...usual.needs, ...(ALSO_NEEDED[file] ?? [])],
     timeoutMs: Math.max(usual.timeoutMs, FILE_MINUTES * MINUTE_MS),
-    isRealTime: NEED_CALM.has(file) && CAN_RUN_IN_REAL_TIME,
   };
   const { seconds, cores } = durations[file] ?? { seconds: UNKNOWN_SECONDS, cores: level.cores };
   // What only computes bears its like: as many as there are cores.
   const share = level.isEnclosed ? cores : Math.min(cores, SHARE_TO_FILL);
-  const needsCalm = NEED_CALM.has(file) && !CAN_RUN_IN_REAL_TIME;
-  return { file, level, seconds, cores: share, memoryMb: level.memoryMb, needsCalm };
+  return { file, level, seconds, cores: share, memoryMb: level.memoryMb, needsCalm: NEED_CALM.has(file) };
 }
 
 /** Answers the others. */

@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
-import { REAL_TIME, enclose, removeCgroups } from './lab/enclosure.ts';
+import { enclose, removeCgroups } from './lab/enclosure.ts';
 import type { Outcome } from './reporter.ts';
 
 export interface Conditions {
@@ -13,8 +13,6 @@ export interface Conditions {
   timeoutMs: number;
   /** Whether it gets namespaces of its own. */
   isEnclosed: boolean;
-  /** Whether an enclosed file's programs have the cores before all others; default no. */
-  isRealTime?: boolean;
 }
 
 export interface FileResult {
@@ -40,7 +38,7 @@ export async function runFile(
   onOutcome: (outcome: Outcome) => void,
 ): Promise<FileResult> {
   const startedMs = Date.now();
-  const child = start(path, conditions);
+  const child = start(path, conditions.isEnclosed);
   running.add(child);
   let cpuMs = 0;
   child.once('exit', () => (cpuMs = cpuSinceLastEnd()));
@@ -64,13 +62,12 @@ export async function killAll(): Promise<void> {
   await removeCgroups();
 }
 
-function start(path: string, { isEnclosed, isRealTime = false }: Conditions): ChildProcess {
+function start(path: string, isEnclosed: boolean): ChildProcess {
   const command = [process.execPath, `--test-reporter=${REPORTER}`, path];
   const stdio: ('ignore' | 'pipe')[] = ['ignore', 'pipe', 'pipe', 'pipe'];
   // What a failed test leaves running in an enclosure shall not keep the file from ending; it dies with the enclosure.
   const env = { NODE_COMPILE_CACHE: COMPILED, ...process.env };
-  const first = isRealTime ? REAL_TIME : [];
-  if (isEnclosed) return enclose([...first, ...command.toSpliced(1, 0, '--test-force-exit')], stdio, env);
+  if (isEnclosed) return enclose(command.toSpliced(1, 0, '--test-force-exit'), stdio, env);
   return spawn(process.execPath, command.slice(1), { stdio, env });
 }
 

@@ -27,15 +27,6 @@ exit $?`;
 const CGROUPS = '/sys/fs/cgroup';
 const CGROUP_PREFIX = 'tsmacvlan-lab-';
 
-/** Before a command: it and all that it starts have the cores before programs of the usual kind (sched(7), SCHED_RR). */
-export const REAL_TIME: readonly string[] = ['chrt', '--rr', '1'];
-
-/** A container may not, even as root, without CAP_SYS_NICE. */
-export function canRunInRealTime(): boolean {
-  const [chrt = '', ...args] = REAL_TIME;
-  return spawnSync(chrt, [...args, 'true']).status === 0;
-}
-
 /** What keeps this machine from holding a lab, as a reason for skipping; undefined when nothing does. */
 export function obstacle(): string | undefined {
   if (process.getuid?.() !== 0) return 'needs root';
