@@ -4,7 +4,17 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  readdirSync,
+  readlinkSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { type Lan, Namespace } from './namespace.ts';
 import { dhcpEnvironment, dhcpProgram } from './packages.ts';
@@ -174,7 +184,8 @@ export class DhcpServer {
     if (child === undefined) return;
     rmSync(this.#leaseFile, { force: true });
     child.kill('SIGUSR1');
-    await until(() => !isRunning(child) || isWhole(this.#leaseFile), { pollMs: 5, detail: () => this.log() });
+    const isWritten = () => existsSync(this.#leaseFile) && !hasOpen(child, this.#leaseFile);
+    await until(() => !isRunning(child) || isWritten(), { pollMs: 5, detail: () => this.log() });
   }
 
   #listens({ pid }: ChildProcess): boolean {
@@ -438,7 +449,17 @@ function readProgram(pid: number | undefined): string {
   }
 }
 
-/** Leases of one length behind the time at which they were written. */
-function isWhole(path: string): boolean {
-  return existsSync(path) && statSync(path).size % UDHCPD_LEASE_BYTES === 8;
+/** udhcpd writes its leases one by one into the file itself, which is whole when it is closed. */
+function hasOpen({ pid }: ChildProcess, path: string): boolean {
+  const directory = `/proc/${pid}/fd`;
+  return readdirSync(directory).some((fd) => targetOf(join(directory, fd)) === path);
+}
+
+/** Undefined where it has just been closed. */
+function targetOf(link: string): string | undefined {
+  try {
+    return readlinkSync(link);
+  } catch {
+    return undefined;
+  }
 }

@@ -557,13 +557,17 @@ describe('the probe on real links', { skip: outsideLab(), timeout: 500_000 }, ()
     ['IPv6', nextIPv6, parsePrefix('fd00::/64')],
   ] as const) {
     test(`a Linux host is soon known to answer for its own ${family} address only`, { timeout }, async () => {
-      const used = free();
-      await machine.namespace.ip(`address add ${formatAddress(used)}/24 dev lan0 nodad`);
-      await probe(free(), { subnet });
-      const { tookMs, ...verdict } = await timed(probe(used, { subnet }));
-      assert.deepEqual(verdict, heldBy(MACHINE));
+      let used = free();
       // Less than the whole wait of 60 ms, on a machine that is not busy.
-      assert.ok(tookMs < 150, `${tookMs} ms`);
+      await inTime(
+        150,
+        async () => assert.deepEqual(await probe(used, { subnet }), heldBy(MACHINE)),
+        async () => {
+          used = free();
+          await machine.namespace.ip(`address add ${formatAddress(used)}/24 dev lan0 nodad`);
+          await probe(free(), { subnet });
+        },
+      );
     });
   }
 
