@@ -3,7 +3,7 @@
  * and what must come of it. A step is one of these lines:
  *
  *     network create … net             words of the docker command; the driver is filled in; must succeed
- *     run a --net net                  a container that waits; the engine is told what `docker run -d --name a …` tells it
+ *     run a --net net                  shorthand of `run -d --name a … busybox sleep`
  *     refused: network create …        the same, must not succeed
  *     a pings b                        by address or name; also: a does not ping b
  *     a resolves db                    by the container's own resolver; also: a does not resolve db

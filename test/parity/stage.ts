@@ -2,7 +2,6 @@
 import { isIP } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Result } from '../lab/command.ts';
-import { runIdle } from '../lab/container.ts';
 import type { Machine } from '../lab/site.ts';
 import {
   containersOf,
@@ -132,19 +131,10 @@ class Play implements Performance {
   }
 
   async #docker(name: string, words: readonly string[], expected: Outcome): Promise<void> {
-    const isRun = words[0] === 'run' && expected === 'done';
-    const result = isRun ? await this.#run(words) : await this.#machine.engine.docker(...this.#command(words));
+    const result = await this.#machine.engine.docker(...this.#command(words));
     if (result.code !== 0) this.refusals.push(result.stderr.trim());
     this.facts.set(`${name} › exit code`, String(result.code));
     this.#note(name, result.code === 0 ? 'done' : 'refused', expected, result);
-  }
-
-  /** Its words are the same for every driver, and the engine is told what docker run tells it; a refusal is typed for its words and code. */
-  #run([, name = '', ...words]: readonly string[]): Promise<Result> {
-    return runIdle(this.#machine.engine, name, words.join(' ')).then(
-      () => ({ code: 0, stdout: '', stderr: '' }),
-      (error: unknown) => ({ code: 1, stdout: '', stderr: String(error) }),
-    );
   }
 
   #command([first = '', second = '', ...rest]: readonly string[]): string[] {
