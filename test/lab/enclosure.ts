@@ -26,6 +26,8 @@ exit $?`;
 
 const CGROUPS = '/sys/fs/cgroup';
 const CGROUP_PREFIX = 'tsmacvlan-lab-';
+/** Processes that are not frozen end sooner. */
+const SOON_MS = 2000;
 
 /** What keeps this machine from holding a lab, as a reason for skipping; undefined when nothing does. */
 export function obstacle(): string | undefined {
@@ -46,11 +48,13 @@ export function labCgroup(): string {
 }
 
 /**
- * Whom cgroup v1 has frozen no signal ends. runc freezes a container for a moment at a time, and one that is killed in it leaves the
- * container so.
+ * Resolves when process 1 of a machine has ended, and so all of them. No signal ends a process that cgroup v1 has frozen, and a runc
+ * that is killed between freezing and thawing its container leaves such ones: what has not ended soon is thawed.
  */
-export function thawContainers(): void {
-  thaw(join(CGROUPS, 'freezer', labCgroup()));
+export async function machineEnded(machine: ChildProcess): Promise<void> {
+  const thawing = setInterval(() => thaw(join(CGROUPS, 'freezer', labCgroup())), SOON_MS);
+  if (machine.exitCode === null && machine.signalCode === null) await once(machine, 'exit');
+  clearInterval(thawing);
 }
 
 /** Starts a command in namespaces of its own. Killing the child returned kills everything inside. */

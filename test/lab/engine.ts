@@ -34,7 +34,7 @@ const PLUGIN_PANIC =
 /** Its side for Kubernetes, which no engine asks, takes a fifth of a core's second at each start and looks at all there is every 10 s. */
 const WITHOUT_KUBERNETES = 'version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n';
 const CONTAINERD_SETTINGS = '/run/containerd.toml';
-/** Docker's own filter of system calls is compiled anew for each container, for a tenth of its price, and has nothing to do with networks. */
+/** Docker's own filter of system calls has nothing to do with networks, and compiling it is a tenth of what each container costs. */
 const WITHOUT_FILTER = JSON.stringify({ defaultAction: 'SCMP_ACT_ALLOW' });
 const SECCOMP_PROFILE = '/run/seccomp.json';
 /** An engine gives a plugin that is away up after 15 s a call, and 60 s to begin with. */

@@ -9,12 +9,10 @@ import { once } from 'node:events';
 import { closeSync, mkdirSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import { output, run, type Result, type RunOptions } from './command.ts';
-import { thawContainers } from './enclosure.ts';
+import { machineEnded } from './enclosure.ts';
 import { type Lan, Namespace } from './namespace.ts';
 
 const HOSTS = '/run/lab';
-/** Processes that nobody holds end sooner. */
-const SOON_MS = 2000;
 
 // The shell stays process 1 of the machine and reaps what daemons leave behind, until its input is closed.
 const INIT = `set -e
@@ -91,9 +89,7 @@ export class Host {
     for (const port of Object.values(this.ports)) await lan.unplug(port);
     // Process 1 is the last to go: the kernel kills all others and waits for them. Killed itself, unshare would not wait.
     this.init.stdin?.end();
-    const thawing = setInterval(thawContainers, SOON_MS);
-    if (this.init.exitCode === null && this.init.signalCode === null) await once(this.init, 'exit');
-    clearInterval(thawing);
+    await machineEnded(this.init);
     await this.namespace.delete();
     await output(['rm', '-rf', join(this.directory, 'run')]);
   }

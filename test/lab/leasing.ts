@@ -81,7 +81,7 @@ export class LeasingEngine {
     return { ids, body: { ...ids, Interface, Options: options } };
   };
 
-  /** As `docker rm -f`. */
+  /** What `docker rm -f` makes an engine do. */
   readonly stop = async ({ networkId, endpointId, namespace }: Leased): Promise<void> => {
     const ids = { NetworkID: networkId, EndpointID: endpointId };
     await this.call('NetworkDriver.Leave', ids);

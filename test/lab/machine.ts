@@ -3,12 +3,11 @@
  * that whatever is installed or enabled there is gone with the test.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { closeSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { output, run, type Result } from './command.ts';
-import { labCgroup } from './enclosure.ts';
+import { labCgroup, machineEnded } from './enclosure.ts';
 import type { Namespace } from './namespace.ts';
 import { environmentOf, fileOf } from './packages.ts';
 
@@ -131,7 +130,7 @@ export class Machine {
     if (!this.booted) return;
     // Process 1 is the last to go, and unshare sees it end. Killed itself, unshare would not wait for any of them.
     process.kill(Number(this.initPid), 'SIGKILL');
-    if (this.booted.exitCode === null && this.booted.signalCode === null) await once(this.booted, 'exit');
+    await machineEnded(this.booted);
     this.booted = undefined;
   }
 
