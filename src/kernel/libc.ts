@@ -6,6 +6,7 @@
  * the process. Every async call here holds its buffers in the closure that is called when the kernel has answered.
  */
 import { constants, endianness } from 'node:os';
+import { isMainThread } from 'node:worker_threads';
 import koffi from 'koffi';
 
 // Structures of the kernel are in host byte order; this room writes them as on x86-64 and arm64.
@@ -57,12 +58,20 @@ const c = {
     count: number,
     timeout: number,
   ) => Size,
-  malloc_trim: ofGlibc('int malloc_trim(size_t pad)'),
+  epoll_create1: libc.func('int epoll_create1(int flags)') as (flags: number) => number,
+  epoll_ctl: libc.func('int epoll_ctl(int epoll, int operation, int fd, const uint8_t *event)') as (
+    epoll: number,
+    operation: number,
+    fd: number,
+    event: Buffer,
+  ) => number,
+  malloc_trim: ifPresent<[number]>('int malloc_trim(size_t pad)'),
 };
 
-function ofGlibc(prototype: string): ((pad: number) => number) | null {
+/** What not every build of the C library or of Node has. */
+function ifPresent<Args extends unknown[], Result = number>(prototype: string): ((...args: Args) => Result) | null {
   try {
-    return libc.func(prototype) as (pad: number) => number;
+    return libc.func(prototype) as (...args: Args) => Result;
   } catch {
     return null;
   }
@@ -247,15 +256,53 @@ export function receiveAsync(fd: number, into: Buffer): Promise<Received> {
   });
 }
 
+const POLLIN = 0x1;
 const POLLERR = 0x8;
 const POLLHUP = 0x10;
+/** struct pollfd {i32 fd; i16 events; i16 revents}. */
+const POLLFD_SIZE = 8;
 
 /** What is written to this pipe or terminal is read by nobody any more (poll(2)). False for a file. */
 export function hasNoReader(fd: number): boolean {
-  const asked = Buffer.alloc(8);
-  asked.writeInt32LE(fd);
-  c.poll(asked, 1, 0);
-  return (asked.readInt16LE(6) & (POLLERR | POLLHUP)) !== 0;
+  const [events = 0] = poll([fd], 0);
+  return (events & (POLLERR | POLLHUP)) !== 0;
+}
+
+/** Of these descriptors those whose next reading takes something or fails, at this moment. */
+export function readable(fds: readonly number[]): number[] {
+  const events = poll(fds, POLLIN);
+  return fds.filter((_, position) => events[position] !== 0);
+}
+
+/** poll(2) that does not wait: what there is of each descriptor. */
+function poll(fds: readonly number[], wanted: number): number[] {
+  const asked = Buffer.alloc(fds.length * POLLFD_SIZE);
+  for (const [position, fd] of fds.entries()) {
+    asked.writeInt32LE(fd, position * POLLFD_SIZE);
+    asked.writeInt16LE(wanted, position * POLLFD_SIZE + 4);
+  }
+  c.poll(asked, fds.length, 0);
+  return fds.map((_, position) => asked.readInt16LE(position * POLLFD_SIZE + 6));
+}
+
+/** epoll_create1(2), closed on exec. */
+export function epollCreate(): number {
+  return negated(c.epoll_create1(SOCK_CLOEXEC));
+}
+
+/** The epoll instance can be read while this descriptor can (epoll_ctl(2)). */
+export function epollAdd(epoll: number, fd: number): number {
+  const EPOLL_CTL_ADD = 1;
+  // struct epoll_event {u32 events; u64 data}, which has a gap on all but x86: nothing is put after it.
+  const event = Buffer.alloc(16);
+  event.writeUInt32LE(POLLIN);
+  return negated(c.epoll_ctl(epoll, EPOLL_CTL_ADD, fd, event));
+}
+
+/** A descriptor that is closed is taken out by the kernel. */
+export function epollRemove(epoll: number, fd: number): number {
+  const EPOLL_CTL_DEL = 2;
+  return negated(c.epoll_ctl(epoll, EPOLL_CTL_DEL, fd, Buffer.alloc(16)));
 }
 
 /** Returns its first argument; the others are alive until then. */
@@ -271,4 +318,37 @@ function u32(value: number): Buffer {
   const bytes = Buffer.alloc(4);
   bytes.writeInt32LE(value | 0);
   return bytes;
+}
+
+/** Of libuv, which Node's program lends to add-ons. Its handles are memory of a size that it tells; nobody looks into them. */
+const uv = {
+  default_loop: ifPresent<[], unknown>('void *uv_default_loop()'),
+  handle_size: ifPresent<[number], Size>('size_t uv_handle_size(int type)'),
+  poll_init: ifPresent<[unknown, unknown, number]>('int uv_poll_init(void *loop, void *handle, int fd)'),
+  poll_stop: ifPresent<[unknown]>('int uv_poll_stop(void *handle)'),
+  unref: ifPresent<[unknown]>('void uv_unref(void *handle)'),
+};
+
+/**
+ * Calls `run` in each turn of the event loop in which the descriptor can be read, until the process ends, which it does not keep
+ * alive. False where that cannot be done: this Node's program lends no libuv, or this is a worker's thread with a loop of its own.
+ */
+export function onReadable(fd: number, run: () => void): boolean {
+  const UV_POLL = 8;
+  const { default_loop, handle_size, poll_init, poll_stop, unref } = uv;
+  if (!isMainThread || !default_loop || !handle_size || !poll_init || !poll_stop || !unref) return false;
+  const handle = koffi.alloc('uint8_t', Number(handle_size(UV_POLL))) as unknown;
+  if (poll_init(default_loop(), handle, fd) < 0) return false;
+  const callback = koffi.proto('void tsmacvlan_readable(void *handle, int status, int events)');
+  const start = libc.func('int uv_poll_start(void *handle, int events, tsmacvlan_readable *callback)') as (
+    handle: unknown,
+    events: number,
+    callback: bigint,
+  ) => number;
+  // What `run` throws is thrown in a turn of its own, and not through libuv. Until then libuv does not wait.
+  const told = koffi.register(() => setImmediate(run), koffi.pointer(callback));
+  unref(handle);
+  // While a process ends its loop still turns, but no JavaScript runs any more.
+  process.once('exit', () => poll_stop(handle));
+  return start(handle, POLLIN, told) >= 0;
 }

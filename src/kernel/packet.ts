@@ -4,6 +4,7 @@ import { isMulticastMac, macBytes, parseMac } from '../address.ts';
 import { type BpfInstruction, encodeProgram } from './bpf.ts';
 import { KernelError, check } from './errno.ts';
 import * as libc from './libc.ts';
+import { whenReadable } from './readiness.ts';
 
 const ETH_P_ALL = 0x0003;
 
@@ -62,6 +63,7 @@ export class PacketSocket {
   readonly #ignoreOutgoing: boolean;
   #failure: KernelError | undefined;
   #closed = false;
+  #stopWaiting: (() => void) | null = null;
 
   private constructor(fd: number, { linkIndex, ignoreOutgoing = false }: PacketSocketSpec) {
     this.#fd = fd;
@@ -141,6 +143,16 @@ export class PacketSocket {
     return frames;
   }
 
+  /**
+   * Calls `run` once, when receive() has something to take or to tell, unless it is closed before. What was to be called until
+   * now is not. False where nothing can be waited for.
+   */
+  whenReadable(run: () => void): boolean {
+    if (this.#closed) return false;
+    this.#stopWaiting = whenReadable(this.#fd, run);
+    return this.#stopWaiting !== null;
+  }
+
   /** Frames that passed the filter since the last call and were lost, because too many waited. */
   dropped(): number {
     // struct tpacket_stats {u32 packets; u32 drops}; reading it sets both to 0 (packet_getsockopt).
@@ -153,6 +165,7 @@ export class PacketSocket {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
+    this.#stopWaiting?.();
     PacketSocket.#closeLater(this.#fd);
   }
 

@@ -45,8 +45,8 @@ interface Rows extends KnownRows {
 }
 
 const SUB_INTERFACE_KINDS: ReadonlySet<string | null> = new Set(['macvlan', 'macvtap', 'ipvlan', 'ipvtap']);
-/** A timer, because nothing that waits in recv() lets the process end (deps: koffi in a Worker, fs.read). */
-const DRAIN_INTERVAL_MS = 50;
+/** The first event is read so much later, with those that came after it: the start of a container makes some thirty. */
+const DRAIN_DELAY_MS = 50;
 /** What the kernel refused to tell is asked for again so much later, unless somebody wants to know it before. */
 const RETRY_MS = 1000;
 /** Between two readings in a rest: so many times as long as the first took, and no longer than that. */
@@ -94,7 +94,7 @@ export class LinkTable {
     this.#events?.close();
     this.#foreignEvents?.close();
     this.#events = this.#foreignEvents = undefined;
-    clearInterval(this.#timer);
+    clearTimeout(this.#timer);
     this.#listeners.clear();
   }
 
@@ -157,6 +157,7 @@ export class LinkTable {
   #begin(): void {
     this.#isWanted = true;
     this.#open();
+    this.#tickSoon();
     this.drain();
     if (this.#events?.isResting) this.#outdate(this.#here);
   }
@@ -267,20 +268,42 @@ export class LinkTable {
   #open(): void {
     if (this.#events !== undefined || this.#isClosed) return;
     this.#events = new EventSocket({ tell: (event) => this.#hear(event), trace: this.#parts.trace });
-    this.#timer = setInterval(() => this.#tick(), DRAIN_INTERVAL_MS).unref();
+    this.#tickSoon();
+  }
+
+  readonly #tickSoon = (): void => {
+    if (!this.#isClosed) this.#timer ??= setTimeout(() => this.#tick(), DRAIN_DELAY_MS).unref();
+  };
+
+  #tick(): void {
+    this.#timer = undefined;
+    this.drain();
+    this.#readAhead();
+    if (this.#hasToRead || !this.#isTold()) this.#tickSoon();
   }
 
   /** What has to be read is read before somebody waits for it, but not in a rest. */
-  #tick(): void {
-    this.drain();
-    const isResting = this.#events?.isResting === true || this.#foreignEvents?.isResting === true;
-    if (isResting || !this.#isWanted || performance.now() < this.#restsUntilMs) return;
+  #readAhead(): void {
+    if (this.#isResting || !this.#isWanted || performance.now() < this.#restsUntilMs) return;
     for (const rows of this.#partly) this.#stale.add(rows);
     this.#partly.clear();
-    if (!this.#isUnlisted && this.#stale.size === 0) return;
+    if (!this.#hasToRead) return;
     this.update().catch(() => {
       this.#restsUntilMs = performance.now() + RETRY_MS;
     });
+  }
+
+  get #isResting(): boolean {
+    return this.#events?.isResting === true || this.#foreignEvents?.isResting === true;
+  }
+
+  get #hasToRead(): boolean {
+    return this.#isWanted && (this.#isUnlisted || this.#stale.size > 0 || this.#partly.size > 0);
+  }
+
+  /** The kernel wakes us with the next event, so that a daemon about which nothing happens sleeps. */
+  #isTold(): boolean {
+    return [this.#events, this.#foreignEvents].every((events) => events?.whenReadable(this.#tickSoon) ?? true);
   }
 
   #hear(event: KernelEvent): void {
@@ -361,7 +384,9 @@ export class LinkTable {
     this.#opensAgain = false;
     if (this.#ownId === null || this.#isClosed) return null;
     try {
-      return new EventSocket({ tell: (event) => this.#hearForeign(event), othersThan: this.#ownId });
+      const events = new EventSocket({ tell: (event) => this.#hearForeign(event), othersThan: this.#ownId });
+      this.#tickSoon();
+      return events;
     } catch (error) {
       if (!isKernelError(error)) throw error;
       // Without the capability it stays so; what the kernel lacks at this moment it has at another.

@@ -28,6 +28,7 @@ import {
 } from './message.ts';
 import { type Message, decodeMessages } from './netlink.ts';
 import { RTM_DELNSID, RTM_NEWNSID, decodeNamespaceId } from './nsid.ts';
+import { whenReadable } from './readiness.ts';
 import { isFromKernel, openSocket } from './rtnetlink.ts';
 import type { NetlinkTrace } from './trace.ts';
 
@@ -79,6 +80,7 @@ export class EventSocket {
   readonly #receiver = new libc.MessageReceiver(RECEIVE_SIZE);
   /** Null while it rests. */
   #fd: number | null;
+  #stopWaiting: (() => void) | null = null;
   #isReading = false;
   #isClosed = false;
   /** How many events may be read still, as of then. */
@@ -97,13 +99,22 @@ export class EventSocket {
   /** Nothing is told any more. */
   close(): void {
     this.#isClosed = true;
-    if (this.#fd !== null) libc.close(this.#fd);
-    this.#fd = null;
+    if (this.#fd !== null) this.#end(this.#fd);
   }
 
   /** Too much was told: what happens is not heard for a while. Then `lost` is told. */
   get isResting(): boolean {
     return this.#fd === null;
+  }
+
+  /**
+   * Calls `run` once, when something waits to be read, unless the socket ends before; one call is due at a time. False in a rest, and where
+   * that cannot be waited for.
+   */
+  whenReadable(run: () => void): boolean {
+    if (this.#fd === null) return false;
+    this.#stopWaiting = whenReadable(this.#fd, run);
+    return this.#stopWaiting !== null;
   }
 
   /** Tells now what waits. Nothing when a listener calls it: it is being told already, in order. */
@@ -139,9 +150,14 @@ export class EventSocket {
     const isFirst = nowMs - this.#hearsSinceMs > CALM_MS;
     this.#restMs = isFirst ? FIRST_REST_MS : Math.min(2 * this.#restMs, longestMs);
     this.#restsUntilMs = nowMs + this.#restMs;
+    this.#end(fd);
+    this.#parts.tell({ about: 'lost' });
+  }
+
+  #end(fd: number): void {
+    this.#stopWaiting?.();
     this.#fd = null;
     libc.close(fd);
-    this.#parts.tell({ about: 'lost' });
   }
 
   #hearAgain(): number | null {

@@ -37,13 +37,18 @@ import { type Sighting, decodePacket, readSighting } from './frames/sighting.ts'
 /** The least MTU that IPv4 hosts must cope with (RFC 791); our longest frame has 94 bytes. */
 const PROBE_MTU = 576;
 
-/** How often the socket is read: just after a frame of ours, when most answers come; while a verdict is awaited or an
- * address is guarded, as a fresh question of another daemon waits no longer than 9 or 10 ms for our defence; and while addresses
- * are only on standby. */
+/**
+ * How often the socket is read: just after a frame of ours, when most answers come; while a verdict is awaited, or frames come about an
+ * address that is guarded, as a fresh question of another daemon waits no longer than 9 or 10 ms for our defence; and while addresses
+ * are only on standby. While nothing comes and no verdict is awaited, the kernel tells the first frame, so that the machine sleeps.
+ */
 const PROMPT_TICK_MS = 2;
 const ASKING_TICK_MS = 5;
 const STANDBY_TICK_MS = 100;
+const TOLD_TICK_MS = 1000;
 const PROMPT_MS = 10;
+/** By then a question about a guarded address has its answer, and while it waits a process that is late must be noticed. */
+const ANSWERED_MS = 250;
 /** The kernel doubles it, and a short frame takes some 800 bytes: 2,600 frames between two readings, */
 const RECEIVE_BUFFER_BYTES = 1024 * 1024;
 /** which so many times 1,024 hold. */
@@ -95,6 +100,10 @@ export class Port implements Wire {
   /** Null while it is open. */
   #closedBy: Error | null = null;
   #next = NOTHING;
+  /** The last reading found frames. */
+  #isHearing = true;
+  /** The kernel tells the next frame. */
+  #isTold = false;
 
   private constructor(spec: PortSpec, link: Link | undefined, socket: PacketSocket) {
     this.#spec = spec;
@@ -256,9 +265,11 @@ export class Port implements Wire {
       this.#refreshFilter();
       this.#hear(this.#receiveAdvertisements());
       let count = BATCH_FRAMES;
+      this.#isHearing = false;
       for (let batch = 0; count >= BATCH_FRAMES && batch < MOST_BATCHES; batch++) {
         const frames = this.#socket.receive();
         count = frames.length;
+        this.#isHearing ||= count > 0;
         if (count >= LEAST_FLOOD_FRAMES) this.#lostFrames += this.#socket.dropped();
         this.#hear(frames.flatMap(({ frame }) => toSighting(frame)));
       }
@@ -302,6 +313,8 @@ export class Port implements Wire {
 
   #listen(address: Address): void {
     this.#isFilterStale = true;
+    // There may be one socket more.
+    this.#isTold = false;
     for (const mac of groups(address)) this.#socket.join(mac);
     if (address.family === 'IPv6' && this.#link !== undefined) this.#advertisements ??= this.#openAdvertisements();
   }
@@ -380,7 +393,33 @@ export class Port implements Wire {
 
   #tickMs(): number {
     if (this.#isQuestioning || this.#spec.clock.nowMs() - this.#sentAtMs < PROMPT_MS) return PROMPT_TICK_MS;
+    if (this.#isToldInTime()) return TOLD_TICK_MS;
     return this.#isAllOnStandby() ? STANDBY_TICK_MS : ASKING_TICK_MS;
+  }
+
+  /**
+   * Nobody awaits a verdict, and the kernel tells the next frame. What follows that one is read by the time, so that a flood costs
+   * no more than before.
+   */
+  #isToldInTime(): boolean {
+    const isCalm = !this.#isHearing && this.#spec.clock.nowMs() - this.#sentAtMs > ANSWERED_MS;
+    if (!isCalm || this.#holds > 0 || this.#isAsking()) return false;
+    this.#isTold ||= [this.#socket, this.#advertisements].every(
+      (socket) => socket?.whenReadable(this.#hearNext) ?? true,
+    );
+    return this.#isTold;
+  }
+
+  readonly #hearNext = (): void => {
+    this.#isTold = false;
+    this.drain();
+    this.#isHearing = true;
+    this.#schedule();
+  };
+
+  #isAsking(): boolean {
+    for (const set of this.#detections.values()) for (const { isAsking } of set) if (isAsking) return true;
+    return false;
   }
 
   /** Somebody was asked beside the detections. */

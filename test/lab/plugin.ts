@@ -104,8 +104,18 @@ export class Plugin {
 
   /** What the daemon occupies at this moment (VmRSS). */
   async memoryMb(): Promise<number> {
+    return Math.round((await this.status('VmRSS')) / 1024);
+  }
+
+  /** How often the daemon's event loop has slept, and was woken (voluntary_ctxt_switches). */
+  wakings(): Promise<number> {
+    return this.status('voluntary_ctxt_switches');
+  }
+
+  /** A number that the kernel tells of the daemon (proc_pid_status(5)). */
+  private async status(name: string): Promise<number> {
     const { stdout } = await this.host.run(['cat', `/proc/${this.daemon?.pid}/status`]);
-    return Math.round(Number(/^VmRSS:\s+(\d+) kB$/m.exec(stdout)?.[1]) / 1024);
+    return Number(new RegExp(`^${name}:\\s+(\\d+)`, 'm').exec(stdout)?.[1]);
   }
 
   /** The path, outside, of what the daemon remembers. */

@@ -135,6 +135,45 @@ describe('packet sockets', { skip: outsideLab(), timeout: 300_000 }, () => {
     return { socket, macAddress };
   }
 
+  test('the kernel tells a frame once to all who wait, at once what waits already, and a link that goes down', {
+    timeout,
+  }, async () => {
+    const [one, other] = [open({ ignoreOutgoing: true }), open({ ignoreOutgoing: true })];
+    const told: string[] = [];
+    const wait = (socket: PacketSocket, name: string) => assert.ok(socket.whenReadable(() => told.push(name)));
+    wait(one, 'one');
+    wait(other, 'other');
+    await sleep(50);
+    assert.equal(told.length, 0);
+    const neighbour = openFar();
+    neighbour.send(arp(BROADCAST, FAR));
+    await until(() => told.length === 2);
+    neighbour.send(arp(BROADCAST, FAR));
+    await sleep(50);
+    assert.deepEqual(told.toSorted(), ['one', 'other']);
+    wait(one, 'what waits');
+    await until(() => told.includes('what waits'));
+    one.receive();
+    wait(one, 'its link');
+    ip('link set near0 down');
+    await until(() => told.includes('its link'));
+    assert.throws(() => one.receive(), { code: 'ENETDOWN' });
+    ip('link set near0 up');
+    await cabled();
+  });
+
+  test('of a socket that is closed nothing is told', { timeout }, async () => {
+    const [closed, kept] = [open(), open()];
+    const told: string[] = [];
+    assert.ok(closed.whenReadable(() => told.push('closed')));
+    assert.ok(kept.whenReadable(() => told.push('open')));
+    closed.close();
+    assert.ok(!closed.whenReadable(() => told.push('closed')));
+    openFar().send(arp(BROADCAST, FAR));
+    await until(() => told.length > 0);
+    assert.deepEqual(told, ['open']);
+  });
+
   test('a frame that is sent is received by the neighbour, byte for byte', { timeout }, async () => {
     const [here, there, observer] = [open(), openFar(), open()];
     here.send(arp(BROADCAST, NEAR));

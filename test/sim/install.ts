@@ -11,6 +11,7 @@ import type { Host } from './host.ts';
 
 const DOORS: readonly (readonly [string, string])[] = [
   ['/src/kernel/libc.ts', './kernel/libc.ts'],
+  ['/src/kernel/readiness.ts', './kernel/readiness.ts'],
   ['/src/kernel/sysfs.ts', './kernel/sysfs.ts'],
   ['/src/server/socket.ts', './door.ts'],
   ['/src/store/etcd/connection.ts', './etcd/connection.ts'],
