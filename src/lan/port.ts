@@ -38,17 +38,15 @@ import { type Sighting, decodePacket, readSighting } from './frames/sighting.ts'
 const PROBE_MTU = 576;
 
 /**
- * How often the socket is read: just after a frame of ours, when most answers come; while a verdict is awaited, or frames come about an
- * address that is guarded, as a fresh question of another daemon waits no longer than 9 or 10 ms for our defence; and while addresses
- * are only on standby. While nothing comes and no verdict is awaited, the kernel tells the first frame, so that the machine sleeps.
+ * How often the socket is read: just after a frame of ours, when most answers come, and a process that is woken late must be noticed;
+ * while frames come about an address that is asked for or guarded, as a fresh question of another daemon waits no longer than 9 or 10 ms
+ * for our defence; and while they come about addresses on standby only. While none comes, the kernel tells the next one.
  */
 const PROMPT_TICK_MS = 2;
 const ASKING_TICK_MS = 5;
 const STANDBY_TICK_MS = 100;
 const TOLD_TICK_MS = 1000;
 const PROMPT_MS = 10;
-/** By then a question about a guarded address has its answer, and while it waits a process that is late must be noticed. */
-const ANSWERED_MS = 250;
 /** The kernel doubles it, and a short frame takes some 800 bytes: 2,600 frames between two readings, */
 const RECEIVE_BUFFER_BYTES = 1024 * 1024;
 /** which so many times 1,024 hold. */
@@ -397,13 +395,9 @@ export class Port implements Wire {
     return this.#isAllOnStandby() ? STANDBY_TICK_MS : ASKING_TICK_MS;
   }
 
-  /**
-   * Nobody awaits a verdict, and the kernel tells the next frame. What follows that one is read by the time, so that a flood costs
-   * no more than before.
-   */
+  /** What follows the frame that the kernel tells is read by the time, so that a flood costs little. */
   #isToldInTime(): boolean {
-    const isCalm = !this.#isHearing && this.#spec.clock.nowMs() - this.#sentAtMs > ANSWERED_MS;
-    if (!isCalm || this.#holds > 0 || this.#isAsking()) return false;
+    if (this.#isHearing) return false;
     this.#isTold ||= [this.#socket, this.#advertisements].every(
       (socket) => socket?.whenReadable(this.#hearNext) ?? true,
     );
@@ -416,11 +410,6 @@ export class Port implements Wire {
     this.#isHearing = true;
     this.#schedule();
   };
-
-  #isAsking(): boolean {
-    for (const set of this.#detections.values()) for (const { isAsking } of set) if (isAsking) return true;
-    return false;
-  }
 
   /** Somebody was asked beside the detections. */
   get #isQuestioning(): boolean {

@@ -56,7 +56,7 @@ export const LATE_MS = 1.5;
 /** then so much longer is listened. */
 export const LATE_WAIT_MS = 12;
 
-/** Another daemon that guards the address reads its socket every 5 ms (port.ts) before it can defend it. */
+/** Another daemon that guards the address reads its socket every 5 ms while frames come (port.ts) before it can defend it. */
 const DEFENCE_MS = 9;
 
 function fresh(family: Family): Timing {

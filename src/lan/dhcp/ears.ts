@@ -22,8 +22,9 @@ export interface Listener<Heard> {
   readonly hear: (heard: Heard) => void;
 }
 
-/** How often the socket is read. */
+/** How often the socket is read while frames come; while none comes, the kernel tells the next one. */
 const TICK_MS = 5;
+const TOLD_TICK_MS = 1000;
 /** It stays for the next question of an exchange. */
 const LINGER_MS = 1000;
 /** After its link went down or away. */
@@ -135,11 +136,22 @@ class Ear<Heard> {
     if (this.#listeners.size === 0) return this.#rest();
     const isOpen = this.#socket !== undefined;
     if (!isOpen) this.#opening = this.#open();
+    let isTold = false;
     this.#attempt((socket) => {
-      for (const { frame } of socket.receive()) this.#tell(frame);
+      const frames = socket.receive();
+      for (const { frame } of frames) this.#tell(frame);
+      isTold = frames.length === 0 && socket.whenReadable(this.#hearNow);
     });
-    if (!this.#isClosed) this.#schedule(isOpen ? TICK_MS : REOPEN_MS);
+    if (this.#isClosed) return;
+    if (isOpen) this.#schedule(isTold ? TOLD_TICK_MS : TICK_MS);
+    else this.#schedule(REOPEN_MS);
   }
+
+  readonly #hearNow = () => {
+    if (this.#isClosed) return;
+    this.#cancel();
+    this.#tick();
+  };
 
   /** Unless somebody listens again soon. */
   #rest(): void {

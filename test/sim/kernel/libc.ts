@@ -56,6 +56,11 @@ export function rtnetlinkOf(kernel: Kernel): Rtnetlink {
   return rtnetlink;
 }
 
+/** As whenReadable() of src/kernel/readiness.ts. */
+export function whenReadable(fd: number, run: () => void): (() => void) | null {
+  return sockets.get(fd)?.whenReadable(run) ?? null;
+}
+
 /** Descriptors that are open, of all processes. */
 export function openSockets(): number {
   return sockets.size;

@@ -12,10 +12,55 @@ export interface Datagram {
   readonly namespaceId: number | null;
 }
 
-/** An rtnetlink socket. */
-export class NetlinkSocket {
+/** From a frame to the process that it wakes. */
+const WAKING_MS = 0.2;
+
+/** A process waits until something is there to be read (src/kernel/readiness.ts). */
+abstract class Readable {
   readonly kernel: Kernel;
   readonly #owner: Process;
+  #waiter: (() => void) | null = null;
+  #isWaking = false;
+
+  constructor(kernel: Kernel, owner: Process) {
+    [this.kernel, this.#owner] = [kernel, owner];
+  }
+
+  /** The next reading takes something, or fails. */
+  protected abstract get isReadable(): boolean;
+
+  /** Calls `run` once when that is so. Answers how to call it off. */
+  whenReadable(run: () => void): () => void {
+    this.#waiter = run;
+    if (this.isReadable) this.#wake();
+    return () => {
+      if (this.#waiter === run) this.#waiter = null;
+    };
+  }
+
+  protected arrived(): void {
+    this.#owner.idle.arrived(scheduler.nowMs);
+    if (this.#waiter !== null) this.#wake();
+  }
+
+  /** The process finds what is there by then. Not at random, or quiet stretches would change the rest of a life (quiet.ts). */
+  #wake(): void {
+    if (this.#isWaking || !this.#owner.isAlive) return;
+    this.#isWaking = true;
+    this.#owner.enter(() => scheduler.after(WAKING_MS, () => this.#tell()));
+  }
+
+  #tell(): void {
+    this.#isWaking = false;
+    const run = this.#waiter;
+    if (run === null || !this.isReadable) return;
+    this.#waiter = null;
+    run();
+  }
+}
+
+/** An rtnetlink socket. */
+export class NetlinkSocket extends Readable {
   /** RTMGRP_* that it hears. */
   groups = 0;
   hearsAll = false;
@@ -24,14 +69,14 @@ export class NetlinkSocket {
   hasLost = false;
   mostWaiting = 8000;
 
-  constructor(kernel: Kernel, owner: Process) {
-    [this.kernel, this.#owner] = [kernel, owner];
+  protected get isReadable(): boolean {
+    return this.waiting.length > 0 || this.hasLost;
   }
 
   take(datagram: Datagram): void {
     if (this.waiting.length < this.mostWaiting) this.waiting.push(datagram);
     else this.hasLost = true;
-    this.#owner.idle.arrived(scheduler.nowMs);
+    this.arrived();
   }
 
   close(): void {
@@ -50,9 +95,7 @@ const ETH_P_ALL = 3;
 const USUAL_WAITING = 270;
 
 /** An AF_PACKET socket. */
-export class PacketSocket {
-  readonly kernel: Kernel;
-  readonly #owner: Process;
+export class PacketSocket extends Readable {
   link: Link | null = null;
   protocol = 0;
   filter: readonly BpfInstruction[] | null = null;
@@ -64,8 +107,8 @@ export class PacketSocket {
   /** What the next call is told. */
   errno = 0;
 
-  constructor(kernel: Kernel, owner: Process) {
-    [this.kernel, this.#owner] = [kernel, owner];
+  protected get isReadable(): boolean {
+    return this.waiting.length > 0 || this.errno !== 0;
   }
 
   bind(link: Link, protocol: number): void {
@@ -80,13 +123,13 @@ export class PacketSocket {
     if (this.filter !== null && !accepts(this.filter, frame)) return;
     if (this.waiting.length >= this.mostWaiting) this.drops++;
     else this.waiting.push({ frame, isOutgoing });
-    this.#owner.idle.arrived(scheduler.nowMs);
+    this.arrived();
   }
 
   /** Its link went down, or away. */
   lose(isGone: boolean): void {
     this.errno = constants.errno.ENETDOWN;
-    this.#owner.idle.arrived(scheduler.nowMs);
+    this.arrived();
     if (!isGone) return;
     this.link?.sockets.delete(this);
     this.link = null;
