@@ -20,7 +20,8 @@ import { Lan } from '../lab/namespace.ts';
 import { until, untilSaid } from '../lab/patience.ts';
 import { REGISTRY, startRegistry } from '../lab/registry.ts';
 
-const VERSIONS: Version[] = ['20.10.24', '28.5.2'];
+/** The other one installs what the first has pushed. */
+const VERSIONS: Version[] = ['28.5.2', '20.10.24'];
 const NEXT = '99.0.0';
 const IMAGE = `${REGISTRY}/tsmacvlan`;
 /** What a reader of docs/install.md writes in place of its words. */
@@ -47,16 +48,17 @@ for (const version of VERSIONS) {
       await lan.namespace.delete();
     });
 
-    test('it is created, pushed and removed', async () => {
-      // Both engines' registries serve the same files: the next version is pushed once.
-      for (const number of version === VERSIONS[0] ? [NEXT, VERSION] : [VERSION]) {
-        const directory = await makePlugin(`/run/plugin-${number}`, number);
-        await one.must('plugin', 'create', `${IMAGE}:${number}`, directory);
-        await one.must('plugin', 'push', `${IMAGE}:${number}`);
-        await one.must('plugin', 'rm', `${IMAGE}:${number}`);
-      }
-      assert.equal(await one.must('plugin', 'ls', '--quiet'), '');
-    });
+    // Both engines' registries serve the same files. A creation compresses Node, which takes seconds of a core.
+    if (version === VERSIONS[0])
+      test('it is created, pushed and removed', async () => {
+        for (const number of [NEXT, VERSION]) {
+          const directory = await makePlugin(`/run/plugin-${number}`, number);
+          await one.must('plugin', 'create', `${IMAGE}:${number}`, directory);
+          await one.must('plugin', 'push', `${IMAGE}:${number}`);
+          await one.must('plugin', 'rm', `${IMAGE}:${number}`);
+        }
+        assert.equal(await one.must('plugin', 'ls', '--quiet'), '');
+      });
 
     test('it is installed from the registry with the privileges it names, under an alias', async () => {
       const options = ['--grant-all-permissions', '--alias', 'tsmacvlan'];
@@ -150,14 +152,16 @@ for (const version of VERSIONS) {
         await two.must('plugin', 'enable', second.name);
       });
 
-    test('a mount that is missing is named by the engine', async () => {
-      await two.must('plugin', 'disable', '-f', second.name);
-      await two.must('plugin', 'set', second.name, 'plugins.source=/nowhere');
-      assert.match((await two.docker('plugin', 'enable', second.name)).stderr, /\/nowhere/);
-      await two.must('plugin', 'set', second.name, 'plugins.source=/run/docker/plugins');
-      await two.must('plugin', 'enable', second.name);
-      await assertPings(two, 'db', '192.168.1.1');
-    });
+    // The other engine misses one at its own start, in the next test.
+    if (version === '20.10.24')
+      test('a mount that is missing is named by the engine', async () => {
+        await two.must('plugin', 'disable', '-f', second.name);
+        await two.must('plugin', 'set', second.name, 'plugins.source=/nowhere');
+        assert.match((await two.docker('plugin', 'enable', second.name)).stderr, /\/nowhere/);
+        await two.must('plugin', 'set', second.name, 'plugins.source=/run/docker/plugins');
+        await two.must('plugin', 'enable', second.name);
+        await assertPings(two, 'db', '192.168.1.1');
+      });
 
     if (version === '28.5.2')
       test('an engine that cannot start it at its own start dies, as docs/install.md says, and finds everything when it can', async () => {
@@ -288,7 +292,10 @@ for (const version of VERSIONS) {
       assert.deepEqual(readdirSync(two.host.file('/run/docker/plugins')), []);
     });
 
-    test('without a capability the container that needs it does not start, and the engine says which it is', async () => {
+    // The words are the plugin's own. The engine that has not created one so far does it here.
+    if (version === VERSIONS[1]) test('without a capability no container starts, and the engine says which', isWeak);
+
+    async function isWeak(): Promise<void> {
       const directory = await makePlugin('/run/plugin-weak', '0.0.1', (manifest) => ({
         ...manifest,
         linux: { capabilities: [] },
@@ -299,7 +306,7 @@ for (const version of VERSIONS) {
       const create = await two.docker('network', 'create', ...names, ...SUBNET.split(' '), 'lan');
       const ran = create.code === 0 ? await two.docker('run', '--rm', '--net', 'lan', 'busybox', 'true') : create;
       assert.match(ran.stderr, /not allowed to .*\(EPERM\); .*CAP_NET_ADMIN/);
-    });
+    }
 
     async function setSource(directory: string): Promise<void> {
       await two.must('plugin', 'disable', '-f', second.name);
