@@ -36,7 +36,7 @@ const ADVERTISE = 'com.docker.network.advertise_addr_';
 /** So long a start is not refused. */
 const IN_VAIN_MS = 6000;
 /** Starts of a container on both hosts at the same time; RACES=200 for the long run. */
-const RACES = Number(process.env.RACES ?? 10);
+const RACES = Number(process.env.RACES ?? 6);
 
 function address(text: string): Address {
   const parsed = parseAddress(text);
@@ -160,9 +160,10 @@ describe('conflicts', { ...LIMITS, concurrency: true }, () => {
           };
           const capture = await Capture.start(site.lan.namespace, 'br0', 'arp');
           await typed(one.engine, network(13));
-          for (let count = 0; count < 8; count++) await runIdle(one.engine, `c${count}`, '--net lan');
-          const given = await Promise.all(Array.from({ length: 8 }, (_, count) => inside(one.engine, `c${count}`)));
-          assert.equal(new Set(given).size, 8);
+          const names = ['c0', 'c1', 'c2', 'c3', 'c4'];
+          for (const name of names) await runIdle(one.engine, name, '--net lan');
+          const given = await Promise.all(names.map((name) => inside(one.engine, name)));
+          assert.equal(new Set(given).size, names.length);
           const frames = await capture.stop();
           const seen = (await conflictsOf(one)).map((conflict) => conflict.address);
           for (const taken of squatted.filter((one) => wasInTime(frames, one))) {
@@ -223,8 +224,8 @@ describe('conflicts', { ...LIMITS, concurrency: true }, () => {
         await typed(one.engine, network(15));
         await runIdle(one.engine, 'web', '--net lan');
         const first = await inside(one.engine, 'web');
-        for (let count = 0; count < 5; count++) await typed(one.engine, 'run --rm --net lan busybox true');
-        for (let count = 0; count < 3; count++) await typed(one.engine, 'restart web');
+        for (let count = 0; count < 3; count++) await typed(one.engine, 'run --rm --net lan busybox true');
+        for (let count = 0; count < 2; count++) await typed(one.engine, 'restart web');
         assert.equal(await inside(one.engine, 'web'), first);
         const alarms = (await conflictsOf(one)).filter((conflict) => conflict.address.startsWith('172.16.15.'));
         assert.deepEqual(alarms, []);
@@ -321,6 +322,9 @@ describe('conflicts', { ...LIMITS, concurrency: true }, () => {
           assert.equal(await inside(one.engine, 'web'), address);
         });
 
+        if (version !== '28.5.2') continue;
+
+        // Nobody waits and nothing is refused: the engine has no part in it.
         test(`${words}: with conflict=warn it starts at once however long that lasts, and it is said and recorded`, async () => {
           const address = `172.16.${subnet + 4}.50`;
           await typed(one.engine, network(subnet + 4, ipam).replace(/lan$/, '-o conflict=warn lan'));
