@@ -130,7 +130,10 @@ for (const version of VERSIONS) {
       assert.deepEqual(await assertTold('web'), first);
     });
 
-    test('a server in a container beside gives addresses too', async () => {
+    // It is the kernel that has both on one LAN.
+    if (version === '28.5.2') test('a server in a container beside gives addresses too', besideAServer);
+
+    async function besideAServer(): Promise<void> {
       const own = '-d tsmacvlan --ipam-driver tsmacvlan --subnet 10.77.0.0/24 --gateway 10.77.0.254 -o parent=lan0';
       await server.stop();
       await engine.must('network', 'create', ...own.split(' '), 'own');
@@ -143,7 +146,7 @@ for (const version of VERSIONS) {
       await engine.must('rm', '-f', 'web', 'router');
       await engine.must('network', 'rm', 'own');
       await server.restart();
-    });
+    }
 
     test('an IPv6 address of the router, and one of a DHCPv6 server, is what the kernel has, after a restart and a change of the prefix too', async () => {
       const router = await AdvertisingRouter.plug(site.lan, `router${version}`, {

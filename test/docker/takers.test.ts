@@ -6,7 +6,7 @@
  *     host: engine ── interposer ── tsmacvlan, containers ── lan0 ── switch ── taker: a Linux kernel
  *                                                                       └───── listener: hears what is asked
  *
- *     make squatters ROUNDS=50     that many rounds of each kind
+ *     make squatters ROUNDS=50     that many rounds of each kind, on each engine
  */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -26,6 +26,7 @@ import { Turns } from '../lab/turns.ts';
 
 const VERSIONS: Version[] = ['20.10.24', '28.5.2'];
 const ROUNDS = Number(process.env.ROUNDS ?? 1);
+const IS_LONG = process.env.ROUNDS !== undefined;
 /** A part of the names of the kinds that are played; all of them when it is empty. */
 const KIND = process.env.KIND ?? '';
 const AT_ONCE = 12;
@@ -289,7 +290,10 @@ for (const version of VERSIONS) {
     }
 
     describe('one network each', { concurrency: true }, () => {
-      for (const kind of KINDS.filter((one) => nameOf(one).includes(KIND))) test(nameOf(kind), () => play(kind));
+      // That an engine tells addresses of both families alike is shown once; in a long run each has all kinds.
+      const isPlayed = (one: Kind) => IS_LONG || version === '28.5.2' || one.family === 'IPv4';
+      for (const kind of KINDS.filter((one) => isPlayed(one) && nameOf(one).includes(KIND)))
+        test(nameOf(kind), () => play(kind));
 
       test('a container that restarts always runs again although its address was contested for a while', async () => {
         const round = new Round(kind('ours', 'CreateEndpoint run --ip'));
