@@ -31,8 +31,16 @@ const MOST_STARTS = 3;
  */
 const PLUGIN_PANIC =
   /nil pointer dereference[^]*plugins\.\(\*Client\)\.callWithRetry\(0x0,[^]*drivers\/remote\.Register\(/;
-/** Its side for Kubernetes, which no engine asks, takes a fifth of a core's second at each start and looks at all there is every 10 s. */
-const WITHOUT_KUBERNETES = 'version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n';
+/**
+ * Its side for Kubernetes, which no engine asks, takes a fifth of a core's second at each start and looks at all there is every 10 s. Its
+ * collector sleeps for fifty times as long as it worked last, which is some milliseconds here, and wakes to find nothing (gcScheduler.run
+ * of gc/scheduler/scheduler.go): 1 or 2 % of a core for each engine. Without a threshold it sleeps for a second.
+ */
+const CONTAINERD_CONFIGURATION = `version = 2
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[plugins."io.containerd.gc.v1.scheduler"]
+pause_threshold = 0.0
+`;
 const CONTAINERD_SETTINGS = '/run/containerd.toml';
 /** Docker's own filter of system calls has nothing to do with networks, and compiling it is a tenth of what each container costs. */
 const WITHOUT_FILTER = JSON.stringify({ defaultAction: 'SCMP_ACT_ALLOW' });
@@ -64,7 +72,7 @@ export class Engine {
   /** Starts containerd and dockerd and loads the image; answers when the engine does. */
   static async start(host: Host, version: Version, options: string[] = []): Promise<Engine> {
     const engine = new Engine(host, version, options);
-    writeFileSync(host.file(CONTAINERD_SETTINGS), WITHOUT_KUBERNETES);
+    writeFileSync(host.file(CONTAINERD_SETTINGS), CONTAINERD_CONFIGURATION);
     writeFileSync(host.file(SECCOMP_PROFILE), WITHOUT_FILTER);
     // An engine that starts containerd itself needs up to 50 s to find it again after SIGKILL.
     const containerd = [
