@@ -35,7 +35,7 @@ const NOT_HERE: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   },
   'recipes.md': {
     'docker network create -d tsmacvlan --ipam-driver tsmacvlan \\\n  --subnet 10.20.0.0/24':
-      'needs 802.1Q, which this kernel may not have: test/vlan/parents.test.ts',
+      'needs 802.1Q, which this kernel may not have: test/vlan/reboot.test.ts',
     'docker network create --config-only': 'needs the managed plugin: test/docker/plugin.test.ts',
     'docker network create -d tsmacvlan:lan': 'needs a swarm of managed plugins: test/swarm/local.test.ts',
     'ansible-playbook': 'Ansible is not there',

@@ -7,7 +7,7 @@
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
 import { output } from '../lab/command.ts';
-import { assertPings, attachment, runIdle } from '../lab/container.ts';
+import { assertPings, attachment, removeContainers, runIdle } from '../lab/container.ts';
 import type { Engine } from '../lab/engine.ts';
 import { assertNothingLeft } from '../lab/invariant.ts';
 import { Namespace } from '../lab/namespace.ts';
@@ -108,7 +108,7 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, boots: BOOTS, losesPower: t
       assert.match(taken.stderr, /10\.50\.1\.9/);
       await runIdle(engine, 'new', '--net tagged');
       await assertPings(engine, 'new', '10.50.1.9');
-      await engine.must('rm', '--force', 'new');
+      await removeContainers(engine, 'new');
     });
 
     if (boot < BOOTS - 1) {
@@ -130,7 +130,7 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, boots: BOOTS, losesPower: t
     }
 
     test('can be cleaned: nothing is left', { timeout }, async () => {
-      await engine.must('rm', '--force', ...[...ON_LAN, ALONE].map(({ name }) => name), 'second');
+      await removeContainers(engine, ...[...ON_LAN, ALONE].map(({ name }) => name), 'second');
       await engine.must('network', 'rm', ...[...ON_LAN, ALONE, LATE].map(({ name }) => name));
       await assertNothingLeft(machine);
     });
@@ -150,6 +150,9 @@ function create(engine: Engine, { name, number, options }: Network): Promise<str
 
 /** Waits for what a restart policy brings back. */
 async function isRunning(engine: Engine, name: string): Promise<void> {
-  const state = () => engine.must('inspect', '--format', '{{.State.Status}} {{.State.Error}}', name);
+  const state = async () => {
+    const { State } = await engine.inspect<{ State: { Status: string; Error: string } }>(`/containers/${name}/json`);
+    return `${State.Status} ${State.Error}`.trim();
+  };
   await until(async () => (await state()) === 'running', { detail: state });
 }
