@@ -11,20 +11,27 @@ export interface Heard {
   readonly packet: Packet;
 }
 
+/** Calls `hear` whenever frames have come, until the socket is closed. */
+export function hearAll(socket: PacketSocket, hear: () => void): void {
+  socket.whenReadable(() => {
+    hear();
+    hearAll(socket, hear);
+  });
+}
+
 export class Neighbour {
   readonly namespace: Namespace;
   readonly macAddress: string;
   readonly heard: Heard[] = [];
-  /** Called for each packet, within a millisecond or two. */
+  /** Called for each packet, as soon as it has come. */
   react: (packet: Packet) => void = () => undefined;
   readonly #socket: PacketSocket;
-  readonly #timer: NodeJS.Timeout;
 
   private constructor(namespace: Namespace, macAddress: string, socket: PacketSocket) {
     this.namespace = namespace;
     this.macAddress = macAddress;
     this.#socket = socket;
-    this.#timer = setInterval(() => this.drain(), 1).unref();
+    hearAll(socket, () => this.drain());
   }
 
   /** Its link is `lan0`; its kernel has no address until a test gives it one, and then answers by itself. */
@@ -53,7 +60,6 @@ export class Neighbour {
   }
 
   close(): void {
-    clearInterval(this.#timer);
     this.#socket.close();
   }
 

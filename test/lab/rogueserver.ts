@@ -9,6 +9,7 @@ import { PacketSocket } from '../../src/kernel/packet.ts';
 import { decodeUdp, encodeUdp } from '../../src/lan/frames/udp.ts';
 import { type AnswerSpec, answerData, bytesOf, ip, option, seconds } from '../unit/lan/frames/dhcpanswers.ts';
 import { type Lan, Namespace } from './namespace.ts';
+import { hearAll } from './neighbour.ts';
 import { inNamespace } from './thread.ts';
 
 export interface HeardRequest {
@@ -57,7 +58,6 @@ export class RogueServer {
   gives: string;
   behave: Behaviour = honest;
   readonly #socket: PacketSocket;
-  readonly #timer: NodeJS.Timeout;
 
   private constructor(namespace: Namespace, macAddress: string, address: string, socket: PacketSocket) {
     this.namespace = namespace;
@@ -65,7 +65,7 @@ export class RogueServer {
     this.address = address;
     this.gives = address;
     this.#socket = socket;
-    this.#timer = setInterval(() => this.#drain(), 1).unref();
+    hearAll(socket, () => this.#drain());
   }
 
   /** Its kernel has the address, `10.77.0.1`, of a subnet of 24 bits. */
@@ -87,7 +87,6 @@ export class RogueServer {
   }
 
   close(): void {
-    clearInterval(this.#timer);
     this.#socket.close();
   }
 

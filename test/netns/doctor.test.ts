@@ -148,8 +148,9 @@ describe('the doctor, without an engine', { skip: outsideLab(), timeout: 200_000
         asksFirst: true,
       } as const;
       const slow = await DhcpServer.plug(lan, 'slow', 'dnsmasq', plan);
-      const { stdout } = await plugin.commandInside('dhcp', 'lan0');
+      const { stdout, stderr } = await plugin.commandInside('dhcp', 'lan0');
       await slow.stop();
+      assert.equal(stderr, '');
       assert.match(stdout, /^192\.0\.2\.4 +\S+ +192\.0\.2\.15\d\/24 /m);
     });
 
