@@ -1,7 +1,7 @@
 /** Which addresses containers get: from the plugin's IPAM and from Docker's, in both families and several subnets. */
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
-import { assertNoPing, assertPings, attachment, clearEngine, runIdle } from '../lab/container.ts';
+import { assertNoPing, assertPings, attachment, clearEngine, runIdle, runInside } from '../lab/container.ts';
 import { outsideLab } from '../lab/enclosure.ts';
 import type { Engine, Version } from '../lab/engine.ts';
 import { assertConsistent, assertNothingLeft } from '../lab/invariant.ts';
@@ -28,7 +28,7 @@ for (const version of VERSIONS) {
       await assertNothingLeft(machine);
     });
 
-    for (const ipam of ['tsmacvlan', 'default']) {
+    for (const ipam of ['tsmacvlan', 'default'])
       test(`IPv4 and IPv6 side by side, IPAM ${ipam}`, async () => {
         await create(
           engine,
@@ -45,30 +45,34 @@ for (const version of VERSIONS) {
         assert.match(GlobalIPv6Address, /^2001:db8::[12]$/);
       });
 
-      test(`--internal: the LAN is there, the way out of it is not, IPAM ${ipam}`, async () => {
-        await site.lan.namespace.ip('address replace 203.0.113.1/32 dev lo');
-        await create(engine, 'lan', `--ipam-driver ${ipam} --internal --subnet 192.0.2.0/24`);
-        await runIdle(engine, 'web', '--net lan');
-        await assertPings(engine, 'web', '192.0.2.254');
-        await assertNoPing(engine, 'web', '203.0.113.1');
-        assert.doesNotMatch(await engine.must('exec', 'web', 'ip', 'route'), /default/);
-        assert.doesNotMatch(await engine.must('exec', 'web', 'ip', 'link'), /eth1/);
-      });
-    }
+    // That engines and IPAMs alike have no way out of it where a gateway is named is shown by the parity of drivers.
+    const ipamOfInternal = version === '28.5.2' ? 'tsmacvlan' : 'default';
+    test(`--internal: the LAN is there, the way out of it is not, IPAM ${ipamOfInternal}`, async () => {
+      await site.lan.namespace.ip('address replace 203.0.113.1/32 dev lo');
+      await create(engine, 'lan', `--ipam-driver ${ipamOfInternal} --internal --subnet 192.0.2.0/24`);
+      await runIdle(engine, 'web', '--net lan');
+      await assertPings(engine, 'web', '192.0.2.254');
+      await assertNoPing(engine, 'web', '203.0.113.1');
+      const { stdout } = await runInside(engine, 'web', 'sh', '-c', 'ip route; ip link');
+      assert.match(stdout, /eth0/);
+      assert.doesNotMatch(stdout, /default|eth1/);
+    });
 
     test('a network of several subnets goes on in the next when one is full', async () => {
-      const subnets = ['192.0.2.248/29 --gateway 192.0.2.254', '198.51.100.248/29 --gateway 198.51.100.254'];
+      const subnets = ['192.0.2.252/30 --gateway 192.0.2.254', '198.51.100.252/30 --gateway 198.51.100.254'];
       await create(engine, 'lan', `--ipam-driver tsmacvlan --subnet ${subnets.join(' --subnet ')}`);
-      const names = ['c1', 'c2', 'c3', 'c4', 'c5', 'c6'];
+      const names = ['c1', 'c2'];
       for (const name of names) await runIdle(engine, name, '--net lan');
       const given = await Promise.all(names.map(async (name) => (await attachment(engine, name, 'lan')).IPAddress));
       // Which of them comes first is left to chance by the docker command.
       const [first, second] = given[0]?.startsWith('192') ? ['192.0.2', '198.51.100'] : ['198.51.100', '192.0.2'];
-      const expected = [249, 250, 251, 252, 253].map((last) => `${first}.${last}`);
-      assert.deepEqual(given, [...expected, `${second}.249`]);
+      assert.deepEqual(given, [`${first}.253`, `${second}.253`]);
       await assertPings(engine, 'c1', `${first}.254`);
-      await assertPings(engine, 'c6', `${second}.254`);
+      await assertPings(engine, 'c2', `${second}.254`);
     });
+
+    // What an engine has no part in, or what the parity of drivers shows on each.
+    if (version !== '28.5.2') return;
 
     test('--aux-address is kept free, and an address comes back when its container is gone', async () => {
       await create(
