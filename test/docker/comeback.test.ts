@@ -101,14 +101,16 @@ describe('coming back', { ...LIMITS, concurrency: true }, () => {
           assert.equal((await attachment(engine, 'pinned', 'lan')).MacAddress, MAC);
         });
 
-        test(`${ipam}: after a power cut`, async () => {
-          await create(words);
-          await runThree();
-          interposer.close();
-          await host.cutPower(lan);
-          await boot();
-          await assertAreBack('plain', 'named', 'pinned');
-        });
+        // Our IPAM after one on the other engine: plugin.test.ts.
+        if (version === '28.5.2' || ipam === 'Docker’s IPAM')
+          test(`${ipam}: after a power cut`, async () => {
+            await create(words);
+            await runThree();
+            interposer.close();
+            await host.cutPower(lan);
+            await boot();
+            await assertAreBack('plain', 'named', 'pinned');
+          });
 
         test(`${ipam}: docker restart while the plugin is away`, async () => {
           await create(words);
@@ -120,14 +122,16 @@ describe('coming back', { ...LIMITS, concurrency: true }, () => {
           await assertAreBack('named', 'pinned');
           assert.equal((await attachment(engine, 'named', 'lan')).IPAddress, '192.0.2.9');
         });
+      }
 
-        test(`${ipam}: after kill -9 of the engine, in mode passthru`, async () => {
-          await create(words, '-o', 'macvlan_mode=passthru');
+      // What is left of a link that nobody can share with it: neither engine nor IPAM has a part in that.
+      if (version === '28.5.2')
+        test('after kill -9 of the engine, in mode passthru', async () => {
+          await create(IPAMS['Docker’s IPAM'], '-o', 'macvlan_mode=passthru');
           await runIdle(engine, 'plain', '--net lan --restart always');
           await engine.restart('SIGKILL');
           await assertAreBack('plain');
         });
-      }
     });
   }
 });
