@@ -6,7 +6,7 @@ import { playOn } from '../parity/suite.ts';
 
 /**
  * Every scenario and every wanted difference of the engine between them is one of these too: it has its turn with
- * `make parity ENGINES=26.1.5`.
+ * `make parity ENGINES=26.1.5`. Where engines are named, each plays what is of links alone too (scenario.ts).
  */
 const VERSIONS = (process.env.ENGINES?.split(',') ?? ['20.10.24', '28.5.2']) as Version[];
 

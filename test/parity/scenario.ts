@@ -25,6 +25,11 @@ export interface Scenario {
   readonly needs?: readonly LinkKind[];
   /** All, when not given. */
   readonly engines?: readonly Version[];
+  /**
+   * About links, modes and what is refused of them, in which neither engine nor IPAM has a part: `make test` plays it on the newest engine
+   * and with our IPAM, `make parity` on each with both.
+   */
+  readonly isOfLinks?: boolean;
   /** With options that the built-in driver does not have: played by ours alone. */
   readonly isOurs?: boolean;
   readonly steps: readonly string[];

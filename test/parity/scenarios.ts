@@ -105,6 +105,7 @@ export const SCENARIOS: readonly Scenario[] = [
   {
     // Before others use its parent: who asks the LAN there keeps a link for some seconds.
     name: 'mode passthru',
+    isOfLinks: true,
     steps: [
       'network create --subnet 192.0.2.0/24 --gateway 192.0.2.1 -o parent=lan1 -o macvlan_mode=passthru whole',
       'run web --net whole',
@@ -137,6 +138,7 @@ export const SCENARIOS: readonly Scenario[] = [
   },
   {
     name: 'modes private and vepa',
+    isOfLinks: true,
     steps: [
       'network create --subnet 192.0.2.0/24 --gateway 192.0.2.1 -o parent=lan0 -o macvlan_mode=private lonely',
       'network create --subnet 198.51.100.0/24 -o parent=lan1 -o macvlan_mode=vepa outward',
@@ -146,6 +148,7 @@ export const SCENARIOS: readonly Scenario[] = [
   },
   {
     name: 'mode passthru shares its parent with no other network',
+    isOfLinks: true,
     moby: [
       'TestDockerNetworkMacvlan/OverlapParentPassthruFirst',
       'TestDockerNetworkMacvlan/OverlapParentPassthruSecond',
@@ -171,16 +174,23 @@ export const SCENARIOS: readonly Scenario[] = [
     ],
   },
   {
-    name: 'networks that are refused',
+    name: 'parents and modes that are refused',
+    isOfLinks: true,
     steps: [
       'refused: network create --subnet 192.0.2.0/24 -o parent=lo net',
       'refused: network create --subnet 192.0.2.0/24 -o parent=eth9 net',
-      'refused: network create --subnet 0.0.0.0/0 -o parent=lan0 net',
       'refused: network create --subnet 192.0.2.0/24 -o parent=eth9.10 net',
       'refused: network create --subnet 192.0.2.0/24 -o parent=lan0.0 net',
       'refused: network create --subnet 192.0.2.0/24 -o parent=lan0.4095 net',
       'refused: network create --subnet 192.0.2.0/24 -o parent=lan0:10 net',
       'refused: network create --subnet 192.0.2.0/24 -o parent=lan0 -o macvlan_mode=veth net',
+    ],
+  },
+  {
+    name: 'networks that are refused',
+    steps: [
+      'refused: network create --subnet 192.0.2.0/24 -o parent=lan9 net',
+      'refused: network create --subnet 0.0.0.0/0 -o parent=lan0 net',
       'refused: network create --subnet 192.0.2.0/24 --gateway 198.51.100.1 -o parent=lan0 net',
       'refused: network create --subnet 192.0.2.0/24 --ip-range 198.51.100.0/25 -o parent=lan0 net',
       'refused: network create --subnet 192.0.2.0/24 --aux-address far=198.51.100.1 -o parent=lan0 net',
@@ -209,6 +219,7 @@ export const SCENARIOS: readonly Scenario[] = [
   },
   {
     name: 'an MTU for the network',
+    isOfLinks: true,
     steps: [
       'network create --subnet 192.0.2.0/24 --gateway 192.0.2.1 -o parent=lan0 -o mtu=1300 net',
       'run web --net net',
@@ -216,10 +227,12 @@ export const SCENARIOS: readonly Scenario[] = [
   },
   {
     name: 'an option that nobody knows',
+    isOfLinks: true,
     steps: ['refused: network create --subnet 192.0.2.0/24 -o parent=lan0 -o macvlan_mod=private net'],
   },
   {
     name: 'parents that carry no macvlan',
+    isOfLinks: true,
     steps: [
       'host: ip link add br7 type bridge',
       'host: ip link add port7 type veth peer name port8',
@@ -229,6 +242,7 @@ export const SCENARIOS: readonly Scenario[] = [
   },
   {
     name: 'a macvlan as parent',
+    isOfLinks: true,
     steps: [
       'host: ip link add mv7 link lan0 type macvlan mode bridge',
       'refused: network create --subnet 192.0.2.0/24 -o parent=mv7 net',
@@ -236,6 +250,7 @@ export const SCENARIOS: readonly Scenario[] = [
   },
   {
     name: 'a bridge as parent, with an MTU of its own and in promiscuous mode',
+    isOfLinks: true,
     steps: [
       'host: ip link add br7 mtu 1400 type bridge',
       'host: ip link set br7 up promisc on',
@@ -247,6 +262,7 @@ export const SCENARIOS: readonly Scenario[] = [
   },
   {
     name: 'a parent that is down',
+    isOfLinks: true,
     moby: ['TestParentDown'],
     steps: [
       'host: ip tuntap add tap0 mode tap',
