@@ -114,7 +114,7 @@ renewals: build $(PINNED) ## MINUTES=60 of DHCP leases of 20 s with CONTAINERS=2
 	  node test/run.ts test/netns/dhcp-renewals.test.ts
 
 swarm-long: build $(PINNED) ## a service on a swarm: 30 replicas, then 5 and 60 by turns, ROUNDS=10 times (root)
-	ROUNDS=$(or $(ROUNDS),10) MANY=$(or $(MANY),60) FILE_MINUTES=90 node test/run.ts test/swarm/scale.test.ts
+	ROUNDS=$(or $(ROUNDS),10) MANY=$(or $(MANY),60) FILE_MINUTES=90 node test/run.ts test/swarm/failover.test.ts
 
 outages: build $(PINNED) ## the systemd service: KILLS=20 times kill -9, its state in use and its disk full for OUTAGE_SECONDS=60 each (root)
 	KILLS=$(or $(KILLS),20) OUTAGE_SECONDS=$(or $(OUTAGE_SECONDS),60) node test/run.ts test/docker/service.test.ts

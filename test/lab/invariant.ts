@@ -23,6 +23,8 @@ export interface Violation {
   readonly text: string;
 }
 
+type MaybeWithoutEngine = Omit<Machine, 'engine'> & Partial<Machine>;
+
 interface Records {
   readonly networks: Network[];
   readonly endpoints: WrittenEndpoint[];
@@ -84,7 +86,7 @@ export async function assertConsistent(machines: readonly Machine[], lan: Lan): 
 }
 
 /** A machine whose networks are all removed holds nothing of them. */
-export async function assertNothingLeft(machine: Machine): Promise<void> {
+export async function assertNothingLeft(machine: MaybeWithoutEngine): Promise<void> {
   assert.deepEqual(await lastOf(() => leftovers(machine), SETTLE_TIMEOUT_MS), []);
 }
 
@@ -94,18 +96,18 @@ export async function assertNoLinkLeft(machine: Machine): Promise<void> {
 }
 
 /** Asks until the answer is empty or the time is over. */
-export async function lastOf<T>(ask: () => Promise<T[]>, timeoutMs: number): Promise<T[]> {
+export async function lastOf<T>(ask: () => Promise<T[]>, timeoutMs: number, pollMs?: number): Promise<T[]> {
   let answer: T[] = [];
   const isEmpty = async () => {
     answer = await ask();
     return answer.length === 0;
   };
-  await lookUntil(isEmpty, timeoutMs);
+  await lookUntil(isEmpty, timeoutMs, pollMs);
   return answer;
 }
 
 /** Links that are neither the loopback nor one with a cable, and records of any kind; empty when all is clean. */
-export async function leftovers(machine: Machine): Promise<string[]> {
+export async function leftovers(machine: MaybeWithoutEngine): Promise<string[]> {
   const links = (await strangeLinks(machine)).filter(({ ifalias }) => ifalias !== PROBE_ALIAS);
   const records = Object.entries(readRecords(machine.plugin.stateFile));
   return [
@@ -114,7 +116,7 @@ export async function leftovers(machine: Machine): Promise<string[]> {
   ];
 }
 
-async function strangeLinks({ host }: Machine): Promise<{ ifname: string; ifalias?: string }[]> {
+async function strangeLinks({ host }: Pick<Machine, 'host'>): Promise<{ ifname: string; ifalias?: string }[]> {
   const links = await host.namespace.show<{ ifname: string; ifalias?: string }>('link');
   return links.filter(({ ifname }) => ifname !== 'lo' && !(ifname in host.ports));
 }

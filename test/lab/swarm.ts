@@ -8,7 +8,7 @@
  */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { output } from './command.ts';
@@ -32,6 +32,8 @@ export const IMAGE = 'localhost/busybox';
 const VERSION: Version = '28.5.2';
 const CABLES = ['eth0', 'ens33', 'eno1', 'enp3s0', 'eth1', 'ens3'];
 const POLL_MS = 200;
+/** Where containerd has a directory for each container that it runs, with the number of its process in `init.pid`. */
+const TASKS = '/run/containerd/io.containerd.runtime.v2.task/moby';
 /** Without the load of other work a task runs two seconds after it was wanted, and a new leader is found after 20. */
 const SETTLE_TIMEOUT_MS = 240_000;
 /** Nodes remove their part of a network some time after the managers. Leaks are collected after two minutes. */
@@ -59,8 +61,8 @@ export interface Node {
   readonly host: Host;
   readonly engine: Engine;
   readonly plugin: ManagedPlugin;
-  /** Processes of containers, by their ids; tasks never start a container again. */
-  readonly pids: Map<string, number>;
+  /** Containers that were seen running, by their ids; tasks never start a container again. */
+  readonly containers: Map<string, Seen>;
   /** False while its engine is down by our doing. */
   isUp: boolean;
 }
@@ -79,6 +81,14 @@ interface Container {
   Id: string;
   State: string;
   Labels: Record<string, string>;
+}
+
+/** A running container. */
+interface Seen {
+  readonly containerId: string;
+  readonly pid: number;
+  /** Empty when it is of none. */
+  readonly service: string;
 }
 
 /** A running container of a service, by its kernel's own word. */
@@ -342,8 +352,12 @@ export class Swarm {
 
   /** Removes every service and every network that tests made. */
   async clear(): Promise<void> {
-    const services = (await this.manage('service', 'ls', '--format', '{{.Name}}')).split('\n').filter(Boolean);
-    if (services.length > 0) await this.removeServices(...services);
+    let services: { Spec: { Name: string } }[] = [];
+    await this.until('somebody leads', async () => {
+      services = await this.manager.api('GET', '/services');
+      return true;
+    });
+    if (services.length > 0) await this.removeServices(...services.map(({ Spec }) => Spec.Name));
     for (const { Name, ConfigOnly, Scope, Ingress } of await networksOf(this.manager))
       if (Scope === 'swarm' && !ConfigOnly && !Ingress) await this.removeNetwork(Name);
     for (const { engine } of this.nodes)
@@ -354,14 +368,13 @@ export class Swarm {
   // --- the world ----------------------------------------------------------------------------------------------------
 
   /** IPv4 addresses inside the containers of a service on all nodes, read from their namespaces. */
-  async occupants(service: string): Promise<Occupant[]> {
-    const up = this.nodes.filter(({ isUp }) => isUp);
-    return (await Promise.all(up.map((node) => occupantsOf(node, service)))).flat();
+  occupants(service: string): Occupant[] {
+    return this.nodes.filter(({ isUp }) => isUp).flatMap((node) => occupantsOf(node, service));
   }
 
   /** Looks all the time whether an address is in two containers; what `end` answers is how often it looked. */
   watch(...services: string[]): Watch {
-    return new Watch(async () => (await Promise.all(services.map((service) => this.occupants(service)))).flat());
+    return new Watch(() => services.flatMap((service) => this.occupants(service)));
   }
 
   /**
@@ -377,17 +390,20 @@ export class Swarm {
     const isExpected = (node: Node, what: string) =>
       isKept(node, what) || (butOfLeaders && node !== leader && what.includes('TsmacvlanGlobal'));
     const left = async () => {
-      const all = await Promise.all(this.nodes.map(async (node) => ({ node, left: await leftoversOf(node) })));
-      return all.flatMap(({ node, left }) =>
-        left.filter((what) => !isExpected(node, what)).map((what) => `${node.name} ${what}`),
+      const all = await Promise.all(
+        this.nodes.map(async (node) => {
+          const unexpected = await leftoversOf(node, (what) => isExpected(node, what));
+          return unexpected.map((what) => `${node.name} ${what}`);
+        }),
       );
+      return all.flat();
     };
-    assert.deepEqual(await lastOf(left, timeoutMs), []);
+    assert.deepEqual(await lastOf(left, timeoutMs, POLL_MS), []);
   }
 
   /** So many containers, each with an address of its own, for which one machine answers on the LAN. */
   async assertOneEach(service: string, count: number): Promise<Occupant[]> {
-    const occupants = await this.occupants(service);
+    const occupants = this.occupants(service);
     if (occupants.length !== count || occupants.some(({ address }) => address === 'none'))
       assert.fail(`not ${count} addresses:\n${describeOccupants(occupants)}\n${await this.describe()}`);
     assertUnique(occupants);
@@ -415,7 +431,7 @@ export class Swarm {
   /** Waits until it is so; throws what `detail` says when the time is over. */
   async until(
     what: string,
-    isSo: () => Promise<boolean>,
+    isSo: () => boolean | Promise<boolean>,
     timeoutMs = SETTLE_TIMEOUT_MS,
     detail: () => string = () => '',
   ): Promise<void> {
@@ -436,11 +452,11 @@ export class Swarm {
 }
 
 export class Watch {
-  readonly #look: () => Promise<Occupant[]>;
+  readonly #look: () => Occupant[];
   readonly #watching: Promise<number>;
   #isOver = false;
 
-  constructor(look: () => Promise<Occupant[]>) {
+  constructor(look: () => Occupant[]) {
     this.#look = look;
     this.#watching = this.#run();
     // What it throws is thrown by `end`.
@@ -456,9 +472,9 @@ export class Watch {
   async #run(): Promise<number> {
     let looks = 0;
     for (; !this.#isOver; looks++) {
-      const seen = await this.#look();
+      const seen = this.#look();
       // The nodes are not read at one moment: a container may have ended before the next one with its address was read.
-      if (twice(seen).length > 0) assertUnique(stillThere(seen, await this.#look()));
+      if (twice(seen).length > 0) assertUnique(stillThere(seen, this.#look()));
       await sleep(POLL_MS);
     }
     return looks;
@@ -515,7 +531,7 @@ async function copyPlugin(from: Host, to: Host): Promise<void> {
 
 async function startEngine(host: Host): Promise<Engine> {
   const engine = await Engine.start(host, VERSION);
-  await engine.must('tag', 'busybox', IMAGE);
+  await engine.api('POST', `/images/busybox/tag?repo=${encodeURIComponent(IMAGE)}`);
   return engine;
 }
 
@@ -523,10 +539,11 @@ async function toNode(birth: Birth, host: Host, engine: Engine): Promise<Node> {
   const { name, isManager, settings } = birth;
   const { cable, address } = wiringOf(birth);
   const given = { PARENTS: `lan=${cable}`, ...settings({ name, cable }) };
-  await engine.must('plugin', 'set', DRIVER, ...Object.entries(given).map(([key, value]) => `${key}=${value}`));
-  await engine.must('plugin', 'enable', DRIVER);
+  const words = Object.entries(given).map(([key, value]) => `${key}=${value}`);
+  await engine.api('POST', `/plugins/${DRIVER}/set`, words);
+  await engine.api('POST', `/plugins/${DRIVER}/enable?timeout=30`);
   const plugin = await ManagedPlugin.find(engine, DRIVER);
-  return { name, isManager, address, cable, host, engine, plugin, pids: new Map(), isUp: true };
+  return { name, isManager, address, cable, host, engine, plugin, containers: new Map(), isUp: true };
 }
 
 /** `all`: not only those that run. */
@@ -535,32 +552,39 @@ async function containersOf({ engine }: Node, service: string, all = false): Pro
   return engine.api<Container[]>('GET', `/containers/json?all=${all}&filters=${filters}`);
 }
 
-async function occupantsOf(node: Node, service: string): Promise<Occupant[]> {
-  try {
-    const running = await containersOf(node, service);
-    const pids = await Promise.all(running.map(({ Id }) => pidOf(node, Id)));
-    return running.flatMap(({ Id: containerId }, index) => {
-      const addresses = localAddressesIn(node.host.fileOf(pids[index] ?? 0, 'net/fib_trie'));
+/** Read from files, without a word to the engine: tests look all the time. */
+function occupantsOf(node: Node, service: string): Occupant[] {
+  return runningOn(node)
+    .filter((seen) => seen.service === service)
+    .flatMap(({ containerId, pid }) => {
+      const addresses = localAddressesIn(node.host.fileOf(pid, 'net/fib_trie'));
       const told = addresses?.length === 0 ? ['none'] : (addresses ?? []);
       return told.map((address) => ({ node, containerId, address }));
     });
-  } catch (error) {
-    if (node.isUp) throw error;
-    // Its engine was ended by our doing while it was asked.
-    return [];
-  }
 }
 
-/** 0 for a container that has ended, or is removed since it was listed. */
-async function pidOf({ engine, pids }: Node, containerId: string): Promise<number> {
-  const known = pids.get(containerId);
-  if (known !== undefined) return known;
+/** Containers that containerd has, once their own program runs in place of runc's (`runc:[2:INIT]`). */
+function runningOn({ host, containers }: Node): Seen[] {
+  // The first container makes it.
+  const ids = existsSync(host.file(TASKS)) ? readdirSync(host.file(TASKS)) : [];
+  return ids.flatMap((containerId) => {
+    const seen = containers.get(containerId) ?? firstLookAt(host, containerId);
+    if (seen) containers.set(containerId, seen);
+    return seen ?? [];
+  });
+}
+
+function firstLookAt(host: Host, containerId: string): Seen | undefined {
   try {
-    const { State } = await engine.api<{ State: { Pid: number } }>('GET', `/containers/${containerId}/json`);
-    if (State.Pid > 0) pids.set(containerId, State.Pid);
-    return State.Pid;
+    const pid = Number(readFileSync(join(host.file(TASKS), containerId, 'init.pid'), 'utf8'));
+    if (readFileSync(host.fileOf(pid, 'comm'), 'utf8').startsWith('runc')) return undefined;
+    const { Config } = JSON.parse(
+      readFileSync(host.file(`/run/disk/docker/containers/${containerId}/config.v2.json`), 'utf8'),
+    ) as { Config: { Labels?: Record<string, string> } };
+    return { containerId, pid, service: Config.Labels?.['com.docker.swarm.service.name'] ?? '' };
   } catch (error) {
-    if (/No such container/.test(String(error))) return 0;
+    // It has ended, or does not run yet.
+    if (/^(ENOENT|ESRCH)$/.test((error as NodeJS.ErrnoException).code ?? '')) return undefined;
     throw error;
   }
 }
@@ -598,15 +622,15 @@ interface Link {
   ifalias?: string;
 }
 
-/** Links of ours, save the place for questions to the LAN, and records. */
-async function leftoversOf({ host, plugin }: Node): Promise<string[]> {
+/** Records; when there are none, links of ours, save the place for questions to the LAN: a look at them takes a program. */
+async function leftoversOf({ host, plugin }: Node, isExpected: (what: string) => boolean): Promise<string[]> {
+  const records = Object.entries(readRecords(join(plugin.stateDirectory(), 'tsmacvlan.db')));
+  const left = records.flatMap(([kind, rows]) => (rows as object[]).map((row) => `${kind}: ${JSON.stringify(row)}`));
+  const unexpected = left.filter((what) => !isExpected(what));
+  if (unexpected.length > 0) return unexpected;
   const links = await host.namespace.show<Link>('link');
   const ours = links.filter(({ ifalias = '' }) => ifalias.startsWith('tsmacvlan') && ifalias !== 'tsmacvlan probe');
-  const records = Object.entries(readRecords(join(plugin.stateDirectory(), 'tsmacvlan.db')));
-  return [
-    ...ours.map(({ ifname }) => `link ${ifname}`),
-    ...records.flatMap(([kind, rows]) => (rows as object[]).map((row) => `${kind}: ${JSON.stringify(row)}`)),
-  ];
+  return ours.map(({ ifname }) => `link ${ifname}`).filter((what) => !isExpected(what));
 }
 
 /** Neither it nor its container comes back. */
