@@ -8,8 +8,8 @@ import { type Machine, Site } from '../lab/site.ts';
 
 const VERSIONS: Version[] = ['20.10.24', '28.5.2'];
 /** `make lifecycle CYCLES=200` for the long run. */
-const CYCLES = Number(process.env.CYCLES ?? 24);
-const IN_PARALLEL = 20;
+const CYCLES = Number(process.env.CYCLES ?? 12);
+const IN_PARALLEL = Math.min(20, CYCLES);
 
 for (const version of VERSIONS) {
   describe(`lifecycle, engine ${version}`, { skip: outsideLab(), timeout: 1_100_000 }, () => {
