@@ -14,8 +14,8 @@ import { inNamespace } from './thread.ts';
 export interface NetworkPlan {
   /** `10.9.0.0/24`, `fd00:9::/64`; empty where the IPAM chooses one. */
   subnet: string;
-  /** Default `lan0`. */
-  parent?: string;
+  /** Default `lan0`; null for none. */
+  parent?: string | null;
   /** `-o` */
   options?: Record<string, string>;
   /** `--ipam-opt`; null leaves the addresses to Docker's own IPAM, which this class does not have. */
@@ -95,15 +95,20 @@ export class Understudy {
         ...(gateway !== undefined && { Gateway: gateway }),
       },
     ];
-    await this.call('NetworkDriver.CreateNetwork', {
+    const request = {
       NetworkID: id,
       Options: {
-        'com.docker.network.generic': { parent, ...options },
+        'com.docker.network.generic': { ...(parent !== null && { parent }), ...options },
         'com.docker.network.enable_ipv4': !isIPv6,
         'com.docker.network.enable_ipv6': isIPv6,
       },
       IPv4Data: isIPv6 ? [] : data,
       IPv6Data: isIPv6 ? data : [],
+    };
+    await this.call('NetworkDriver.CreateNetwork', request).catch(async (error: unknown) => {
+      // An engine gives back what it asked for.
+      if (error instanceof Refusal && poolId !== null) await this.call('IpamDriver.ReleasePool', { PoolID: poolId });
+      throw error;
     });
     const network = { id, isIPv6, poolId };
     this.networks.add(network);

@@ -10,15 +10,15 @@ import { before, beforeEach, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PROBE_ALIAS } from '../../src/linknames.ts';
 import { Capture } from '../lab/capture.ts';
-import { assertPings, attachment, clearEngine, removeContainers, runIdle, runInside } from '../lab/container.ts';
-import type { Engine } from '../lab/engine.ts';
-import { assertNothingLeft, lastOf } from '../lab/invariant.ts';
-import { Namespace } from '../lab/namespace.ts';
+import { Host } from '../lab/host.ts';
+import { assertNothingLeft, lastOf, readRecords } from '../lab/invariant.ts';
+import { Lan, Namespace } from '../lab/namespace.ts';
 import { fileOf } from '../lab/packages.ts';
 import { until } from '../lab/patience.ts';
+import { Plugin } from '../lab/plugin.ts';
 import { SilentTaker } from '../lab/silenttaker.ts';
-import { bootMachine, type Machine, Site } from '../lab/site.ts';
 import { inVlanKernel } from '../lab/uml.ts';
+import { type Container, type FakeNetwork, Refusal, Understudy } from '../lab/understudy.ts';
 
 interface Shown {
   ifname: string;
@@ -38,32 +38,27 @@ const DEAREST_NEIGHBOUR_MS = 0.2;
 
 inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 1_000_000 }, () => {
   describe('parents', () => {
-    let site: Site;
-    let machine: Machine;
+    let lan: Lan;
     let host: Namespace;
-    let engine: Engine;
+    let plugin: Plugin;
+    let engine: Understudy;
     let neighbour: Namespace;
+    const networks = new Map<number, FakeNetwork>();
 
     before(
       async () => {
-        site = await Site.open({
-          version: '28.5.2',
-          hosts: ['host'],
-          links: ['eth0', 'eth1'],
-          settings: { PARENTS: 'trunk=eth1' },
-        });
-        machine = site.machines[0] as Machine;
-        host = machine.host.namespace;
-        engine = machine.engine;
+        lan = await Lan.create();
+        ({ host, plugin, engine } = await bootHost('host', lan, ['eth0', 'eth1']));
         neighbour = await Namespace.create('neighbour');
-        await site.lan.plug(neighbour, 'trunk0');
+        await lan.plug(neighbour, 'trunk0');
       },
       { timeout: 240_000 },
     );
 
     /** Whatever the test before left: containers, networks, and links that are not the host's own. */
     beforeEach(async () => {
-      await clearEngine(engine);
+      await engine.clear();
+      networks.clear();
       for (const { ifname } of await links()) {
         if (!['lo', 'eth0', 'eth1'].includes(ifname)) await host.run(['ip', 'link', 'delete', ifname]);
       }
@@ -82,25 +77,38 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 1_000_000 }, () 
       await lastOf(async () => (await names()).filter((name) => !expected.includes(name)), 30_000);
       assert.deepEqual(await names(), expected);
     };
-    /** Network `netN` with the subnet 10.50.N.0/24, as `docker network create -o OPTION` asks for it. */
+    /** Network N with the subnet 10.50.N.0/24; `options` as after -o. */
     const mustCreate = async (number: number, ...options: string[]) => {
-      // With a gateway: else each parent's LAN would be asked for one; netns/gateways has that.
-      const config = { Subnet: `10.50.${number}.0/24`, Gateway: `10.50.${number}.1` };
-      await engine.api('POST', '/networks/create', {
-        Name: `net${number}`,
-        Driver: 'tsmacvlan',
-        IPAM: { Driver: 'tsmacvlan', Config: [config] },
-        Options: Object.fromEntries(options.map((option) => option.split('='))) as object,
-      });
+      const words = Object.fromEntries(options.map((option) => option.split('='))) as Record<string, string>;
+      const { parent = null, ...others } = words;
+      networks.set(number, await engine.createNetwork({ subnet: `10.50.${number}.0/24`, parent, options: others }));
     };
-    /** What the engine says to a network that it refuses. */
+    /** What is said of a network that is refused. */
     const refusal = async (number: number, ...options: string[]) => {
-      const said = await mustCreate(number, ...options).then(() => '', String);
-      assert.notEqual(said, '', `net${number} was created with ${options.join()}`);
-      return said;
+      const said = await mustCreate(number, ...options).then(
+        () => undefined,
+        (error: unknown) => error,
+      );
+      assert.ok(said instanceof Refusal, `network ${number} with ${options.join()}: ${String(said)}`);
+      return said.message;
+    };
+    const networkOf = (number: number) => {
+      const network = networks.get(number);
+      assert.ok(network, `there is no network ${number}`);
+      return network;
     };
     const remove = async (...numbers: number[]) => {
-      for (const number of numbers) await engine.api('DELETE', `/networks/net${number}`);
+      for (const number of numbers) {
+        await engine.deleteNetwork(networkOf(number));
+        networks.delete(number);
+      }
+    };
+    /** A container of network N with 10.50.N.LAST. */
+    const run = (number: number, last: number) => engine.run(networkOf(number), { address: `10.50.${number}.${last}` });
+    const assertPings = async ({ namespace }: Pick<Container, 'namespace'>, address: string) => {
+      // The first of two may be lost while the neighbour's address is being resolved.
+      const { stdout } = await namespace.run(['ping', '-c', '2', '-i', '0.2', '-W', '10', address]);
+      assert.match(stdout, /[12] (?:packets )?received/);
     };
 
     /** Addresses for which the daemon has sent all its probes, in the order of their numbers. */
@@ -111,7 +119,7 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 1_000_000 }, () 
       return all.sort((a, b) => a.localeCompare(b, 'en', { numeric: true }));
     }
 
-    /** A container of `netN` pings the neighbour through these VLANs; answers the tags seen on the wire. */
+    /** A container of network N pings the neighbour through these VLANs; answers the tags seen on the wire. */
     async function tagsOfPing(number: number, stack: { id: number; protocol?: string }[]): Promise<number[]> {
       let name = 'trunk0';
       for (const { id, protocol = '802.1q' } of stack) {
@@ -120,12 +128,12 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 1_000_000 }, () 
         await neighbour.ip(`link set ${name} up`);
       }
       await neighbour.ip(`address add 10.50.${number}.254/24 dev ${name}`);
-      await runIdle(engine, 'pinger', `--net net${number}`);
-      const capture = await Capture.start(site.lan.namespace, 'br0');
-      await assertPings(engine, 'pinger', `10.50.${number}.254`);
+      const pinger = await run(number, 9);
+      const capture = await Capture.start(lan.namespace, 'br0');
+      await assertPings(pinger, `10.50.${number}.254`);
       const frame = (await capture.stop()).find(({ etherType }) => etherType === 0x0800);
       await neighbour.ip(`link delete trunk0.${stack[0]?.id}`);
-      await removeContainers(engine, 'pinger');
+      await engine.remove(pinger);
       return frame?.vlans ?? [];
     }
 
@@ -143,7 +151,7 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 1_000_000 }, () 
       assert.deepEqual(await tagsOfPing(1, [{ id: 1 }]), [1]);
       await remove(1);
       await onlyLinks('eth0', 'eth1', 'eth1.2', 'lo');
-      await engine.must('network', 'prune', '--force');
+      await remove(2);
       await onlyLinks('eth0', 'eth1', 'lo');
     });
 
@@ -179,7 +187,7 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 1_000_000 }, () 
       assert.deepEqual(await link('uplink50'), before);
       await mustCreate(2, 'parent=eth0', 'vlan=50');
       await mustCreate(3, 'parent=uplink50');
-      await engine.must('network', 'prune', '--force');
+      await remove(2, 3);
       assert.deepEqual(await link('uplink50'), before);
     });
 
@@ -241,10 +249,11 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 1_000_000 }, () 
         if (!kind.endsWith('down')) await host.ip('link set up0 up');
         await mustCreate(1, 'parent=up0');
         await mustCreate(2, 'parent=up0.50');
-        for (const number of [1, 2]) await runIdle(engine, `c${number}`, `--net net${number}`);
-        const { stdout } = await runInside(engine, 'c2', 'ip', 'link', 'show', 'eth0');
-        assert.match(stdout, /eth0@if\d+:/);
-        await removeContainers(engine, 'c1', 'c2');
+        for (const number of [1, 2]) {
+          const container = await run(number, 9);
+          assert.match(await container.namespace.ip('link show eth0'), /eth0@if\d+:/);
+          await engine.remove(container);
+        }
         await remove(1, 2);
         await onlyLinks('eth0', 'eth1', 'lo', 'up0');
       });
@@ -266,18 +275,18 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 1_000_000 }, () 
         made.map(({ linkinfo }) => linkinfo?.info_kind),
         ['dummy'],
       );
-      for (const name of ['c1', 'c2']) await runIdle(engine, name, '--net net1');
-      await assertPings(engine, 'c1', (await attachment(engine, 'c2', 'net1')).IPAddress);
-      await removeContainers(engine, 'c1', 'c2');
+      const [one, two] = [await run(1, 8), await run(1, 9)];
+      await assertPings(one, '10.50.1.9');
+      for (const container of [one, two]) await engine.remove(container);
       await remove(1);
       await onlyLinks('eth0', 'eth1', 'lo');
     });
 
     test('a VLAN deleted behind our back is made again at the next start', { timeout }, async () => {
       await mustCreate(1, 'parent=eth0.50');
-      await machine.plugin.stop();
+      await plugin.stop();
       await host.ip('link delete eth0.50');
-      await machine.plugin.start();
+      await plugin.start();
       await appears('eth0.50');
       assert.deepEqual(await tagsOfPing(1, [{ id: 50 }]), [50]);
     });
@@ -311,7 +320,7 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 1_000_000 }, () 
     test('a NIC unplugged and back gets its VLAN back by itself', { timeout }, async () => {
       await mustCreate(1, 'parent=eth0.50');
       await host.ip('link delete eth0');
-      await site.lan.plug(host, 'eth0');
+      await lan.plug(host, 'eth0');
       await appears('eth0.50');
       assert.deepEqual(await tagsOfPing(1, [{ id: 50 }]), [50]);
     });
@@ -326,48 +335,46 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 1_000_000 }, () 
       }, async () => {
         for (const words of prepare) await host.ip(words);
         await mustCreate(1, 'parent=eth0.50');
-        await runIdle(engine, 'web', '--net net1 --ip 10.50.1.7');
-        const saidBefore = machine.plugin.log().length;
-        for (const words of goAndComeBack) await (words === null ? site.lan.plug(host, 'eth0') : host.ip(words));
-        await until(() => / containers=("?)10\.50\.1\.7\1/.test(machine.plugin.log().slice(saidBefore)));
-        await until(async () => /10\.50\.1\.7\/24 +lost/.test(await machine.plugin.command('endpoints')));
+        const web = await run(1, 7);
+        const saidBefore = plugin.log().length;
+        for (const words of goAndComeBack) await (words === null ? lan.plug(host, 'eth0') : host.ip(words));
+        await until(() => / containers=("?)10\.50\.1\.7\1/.test(plugin.log().slice(saidBefore)));
         await until(async () => (await link('eth0.50'))?.flags.includes('LOWER_UP') === true);
-        await engine.must('restart', '--time', '1', 'web');
-        const { stdout } = await runInside(engine, 'web', 'ip', 'address', 'show', 'eth0');
-        assert.match(stdout, /10\.50\.1\.7/);
-        assert.match(await machine.plugin.command('endpoints'), /10\.50\.1\.7\/24 +joined/);
+        await until(() => readRecords(plugin.stateFile).endpoints.some(({ lostAt }) => lostAt !== undefined));
+        assert.match(await plugin.command('endpoints'), /10\.50\.1\.7\/24 +lost/);
+        await engine.remove(web);
+        const again = await run(1, 7);
+        assert.match(await again.namespace.ip('address show eth0'), /10\.50\.1\.7/);
+        assert.match(await plugin.command('endpoints'), /10\.50\.1\.7\/24 +joined/);
       });
     }
 
     test('an address on standby that somebody takes quietly on an idle VLAN is passed over, and refused by its name', {
       timeout,
     }, async () => {
-      const taker = await SilentTaker.plug(site.lan, 'taker', TAKER);
+      const taker = await SilentTaker.plug(lan, 'taker', TAKER);
       await taker.namespace.ip('link add lan0.60 link lan0 type vlan id 60');
       await taker.namespace.ip('link set lan0.60 up');
       await mustCreate(60, 'parent=eth1', 'vlan=60');
       const capture = await Capture.start(taker.namespace, 'lan0.60', 'arp');
-      await runIdle(engine, 'first', '--net net60 --ip 10.50.60.99');
+      await engine.run(networkOf(60), { address: '10.50.60.99' });
       await until(() => probedThrice(capture).length >= 5);
       await sleep(VERDICT_MS);
       const [lowest = '', other = ''] = probedThrice(capture).filter((address) => address !== '10.50.60.99');
       await capture.stop();
       for (const address of [lowest, other]) await taker.take(address, 'lan0.60');
 
-      await runIdle(engine, 'second', '--net net60');
-      const { IPAddress } = await attachment(engine, 'second', 'net60');
-      assert.ok(![lowest, other].includes(IPAddress), IPAddress);
-      const { stderr } = await engine.docker(...`run --rm --net net60 --ip ${other} busybox true`.split(' '));
-      assert.match(stderr, new RegExp(`address ${other} .*${TAKER}`));
+      const { address } = await engine.run(networkOf(60));
+      assert.ok(![lowest, other].includes(address.split('/')[0] ?? ''), address);
+      await assert.rejects(engine.run(networkOf(60), { address: other }), new RegExp(`address ${other} .*${TAKER}`));
     });
 
     test('host and container of a VLAN reach each other with host_access', { timeout }, async () => {
       await mustCreate(1, 'parent=eth0.50', 'host_access=true', 'host_ip=10.50.1.2');
-      await runIdle(engine, 'c1', '--net net1 --ip 10.50.1.9');
-      await assertPings(engine, 'c1', '10.50.1.2');
-      const { code, stdout } = await host.run(['ping', '-c', '1', '-W', '10', '10.50.1.9']);
-      assert.equal(code, 0, stdout);
-      await removeContainers(engine, 'c1');
+      const container = await run(1, 9);
+      await assertPings(container, '10.50.1.2');
+      await assertPings({ namespace: host }, '10.50.1.9');
+      await engine.remove(container);
       await remove(1);
       await onlyLinks('eth0', 'eth1', 'lo');
     });
@@ -375,18 +382,25 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 1_000_000 }, () 
     test('200 VLAN networks come and go, each for itself at nearly the same price, and leave nothing', {
       timeout: 450_000,
     }, async () => {
-      const few = await bootMachine('few', site.lan, { version: '28.5.2', links: ['eth0'] });
+      const few = await bootHost('few', lan, ['eth0']);
       const ids = Array.from({ length: 200 }, (_, index) => 101 + index);
       const [first, last] = [ids.slice(0, 150), ids.slice(150)];
-      const createOn = (at: Machine, id: number) => at.engine.api('POST', '/networks/create', networkBody(id));
-      const removeOn = (at: Machine, id: number) => at.engine.api('DELETE', `/networks/v${id}`);
-      for (const id of first) await createOn(machine, id);
-      const creations = await timedInTurns(last, [machine, few], createOn);
+      const made = new Map<Understudy, FakeNetwork[]>([
+        [engine, []],
+        [few.engine, []],
+      ]);
+      const createOn = async (at: Understudy, id: number) => {
+        const plan = { subnet: `10.${id >> 8}.${id & 255}.0/24`, parent: `eth0.${id}` };
+        made.get(at)?.push(await at.createNetwork(plan));
+      };
+      const removeOn = async (at: Understudy) => at.deleteNetwork(made.get(at)?.pop() as FakeNetwork);
+      for (const id of first) await createOn(engine, id);
+      const creations = await timedInTurns(last, [engine, few.engine], createOn);
       assert.equal((await links()).filter(({ linkinfo }) => linkinfo?.info_kind === 'vlan').length, 200);
-      const removals = await timedInTurns(last, [machine, few], removeOn);
-      for (const id of first) await removeOn(machine, id);
-      for (const each of [machine, few]) await assertNothingLeft(each);
-      await few.host.scrap(site.lan);
+      const removals = await timedInTurns(last, [engine, few.engine], removeOn);
+      for (const _ of first) await removeOn(engine);
+      for (const each of [engine, few.engine]) await assertNothingLeft({ host: each.plugin.host, plugin: each.plugin });
+      await few.plugin.host.scrap(lan);
       // Among few and among 150 more. One look at all links costs 0.5 ms for each of them here, ten times a real machine's.
       for (const [what, [among, amongFew]] of [
         ['create', creations],
@@ -406,17 +420,22 @@ inVlanKernel(import.meta.filename, { memoryMb: 2048, timeoutMs: 1_000_000 }, () 
   });
 });
 
-function networkBody(id: number): object {
-  const subnet = `10.${id >> 8}.${id & 255}`;
-  const ipam = { Driver: 'tsmacvlan', Config: [{ Subnet: `${subnet}.0/24`, Gateway: `${subnet}.1` }] };
-  return { Name: `v${id}`, Driver: 'tsmacvlan', IPAM: ipam, Options: { parent: `eth0.${id}` } };
+/** With the daemon, and in place of an engine its calls: engines with VLANs are in the other files of this level. */
+async function bootHost(
+  name: string,
+  lan: Lan,
+  links: string[],
+): Promise<{ host: Namespace; plugin: Plugin; engine: Understudy }> {
+  const host = await Host.boot(name, lan, links);
+  const plugin = await Plugin.start(host, { PARENTS: 'trunk=eth1', LOG_LEVEL: 'info' });
+  return { host: host.namespace, plugin, engine: new Understudy(plugin) };
 }
 
 /** The price of an action on each of two hosts that take turns, so that both have the same share of a busy machine. */
 async function timedInTurns<Item>(
   items: readonly Item[],
-  hosts: readonly [Machine, Machine],
-  action: (at: Machine, item: Item) => Promise<unknown>,
+  hosts: readonly [Understudy, Understudy],
+  action: (at: Understudy, item: Item) => Promise<unknown>,
 ): Promise<[number, number]> {
   const times: [number[], number[]] = [[], []];
   for (const item of items) {
