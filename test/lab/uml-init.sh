@@ -47,7 +47,7 @@ ip link set lo up
 hostname vlan-kernel
 cd "$CHECKOUT" || exit
 # What a test leaves running must not keep its process alive: here everything ends with the machine.
-"$NODE" --test-force-exit --test-reporter=./test/lab/uml-reporter.ts --test-reporter-destination=stdout \
+"$NODE" --import=./test/untracked.ts --test-force-exit --test-reporter=./test/lab/uml-reporter.ts --test-reporter-destination=stdout \
   ${PATTERN:+--test-name-pattern="$PATTERN"} "$TEST"
 echo "{\"type\":\"exit\",\"status\":$?}" >/dev/ttyS0
 [ -n "${LOSES_POWER:-}" ] || sync

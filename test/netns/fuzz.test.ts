@@ -33,7 +33,7 @@ const ip = (words: string) => execFileSync('ip', words.split(' '), { encoding: '
 const SEED = Number(process.env.SEED ?? 116072);
 const COUNT = process.env.COUNT === undefined ? null : Number(process.env.COUNT);
 /** Without COUNT as many as this time allows. */
-const TIME_MS = 15_000;
+const TIME_MS = 8000;
 /** Everything is taken back by orderly calls after so many. */
 const CHAPTER = 1000;
 const ANSWER_MS = 9500;

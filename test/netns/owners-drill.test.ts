@@ -4,10 +4,10 @@ import { describe, test } from 'node:test';
 import { outsideLab } from '../lab/enclosure.ts';
 import { OwnersDrill } from '../lab/ownersdrill.ts';
 
-/** `make owners MINUTES=30`; the usual run takes two with all that comes before and after. */
-const MINUTES = Number(process.env.MINUTES ?? 1.5);
-/** `make owners` draws one. */
-const SEED = Number(process.env.SEED ?? 7);
+/** `make owners MINUTES=30` */
+const MINUTES = Number(process.env.MINUTES ?? 0.8);
+/** `make owners` draws one. This one strikes in every way within the usual run. */
+const SEED = Number(process.env.SEED ?? 16_355);
 
 describe('owners', { skip: outsideLab(), timeout: 7_200_000 }, () => {
   test(`${MINUTES} minutes of freezes, kills, cuts, restores and rotations, seed ${SEED}`, async () => {
