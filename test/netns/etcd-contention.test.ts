@@ -12,7 +12,7 @@ import { until } from '../lab/patience.ts';
 import { openShared } from '../lab/shared.ts';
 
 /** `make claims CLAIMS=2000`; in the usual run fewer. */
-const CLAIMS = Number(process.env.CLAIMS ?? 250);
+const CLAIMS = Number(process.env.CLAIMS ?? 150);
 const HOSTS = 4;
 
 interface Line {
