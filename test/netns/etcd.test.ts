@@ -42,8 +42,8 @@ describe('etcd', { skip: outsideLab(), timeout: 500_000 }, () => {
     const place = [scratch(), etcd.endpoints, `contract${++clusters}`] as const;
     return { open: async () => openShared(...place), writerArguments: ['etcd', JSON.stringify(place)] };
   };
-  // Most of what a kill could lose is in the embedded store, which has its own cases.
-  testStore('etcd', fixture, 6);
+  // Most of what a kill could lose is in the embedded store, which has its own cases. A page of etcd's keys is 2,000.
+  testStore('etcd', fixture, { kills: 6, records: 5000 });
 
   const options = { timeout: 120_000 };
   const nextCluster = () => `hosts${++clusters}`;

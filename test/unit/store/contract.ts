@@ -22,11 +22,20 @@ export interface Fixture {
   readonly writerArguments: readonly string[];
 }
 
-const KILLS = 20;
+/** How much of it, where a count is any. */
+interface Amounts {
+  readonly kills?: number;
+  readonly records?: number;
+}
+
 /** Each kill costs the start of a Node, which a busy machine draws out. */
 const KILLS_TIMEOUT_MS = 200_000;
 
-export function testStore(name: string, fixtureFor: (t: TestContext) => Promise<Fixture>, kills = KILLS): void {
+export function testStore(
+  name: string,
+  fixtureFor: (t: TestContext) => Promise<Fixture>,
+  { kills = 20, records: many = 10_000 }: Amounts = {},
+): void {
   const options = { timeout: 120_000 };
   const title = (sentence: string) => `${name}: ${sentence}`;
   const openIn = async (t: TestContext): Promise<Store> => {
@@ -190,9 +199,9 @@ export function testStore(name: string, fixtureFor: (t: TestContext) => Promise<
     );
   });
 
-  test(title('ten thousand records come back complete and in order'), options, async (t) => {
+  test(title(`${many} records come back complete and in order`), options, async (t) => {
     const { leases } = await openIn(t);
-    const records = Array.from({ length: 10_000 }, (_, i) => leaseRecord(`10.0.${i >> 8}.${i & 255}`));
+    const records = Array.from({ length: many }, (_, i) => leaseRecord(`10.0.${i >> 8}.${i & 255}`));
     for (let at = 0; at < records.length; at += 100)
       await Promise.all(records.slice(at, at + 100).map((record) => leases.insert(record)));
     const expected = records.toSorted((a, b) => (leaseKey(a) < leaseKey(b) ? -1 : 1));
