@@ -5,7 +5,7 @@ import { outsideLab } from '../lab/enclosure.ts';
 import { OwnersDrill } from '../lab/ownersdrill.ts';
 
 /** `make owners MINUTES=30` */
-const MINUTES = Number(process.env.MINUTES ?? 0.8);
+const MINUTES = Number(process.env.MINUTES ?? 1.5);
 /** `make owners` draws one. This one strikes in every way within the usual run. */
 const SEED = Number(process.env.SEED ?? 16_355);
 

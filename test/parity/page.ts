@@ -14,7 +14,7 @@ export function differencesPage(): string {
 # Differences from the built-in macvlan driver
 
 ${SCENARIOS.filter(({ isOurs }) => !isOurs).length} scenarios are played with \`-d macvlan\`, with \`-d tsmacvlan\` and with \`-d tsmacvlan --ipam-driver tsmacvlan\` on engines
-${engines} (\`make parity\`, without the middle one in \`make test\`; those that need VLANs or dummy links in a kernel that has them,
+${engines} (\`make parity\`; in \`make test\` without the middle one, and those of links alone on the newest and with our IPAM; those that need VLANs or dummy links in a kernel that has them,
 \`test/vlan/parity.test.ts\`). After each, everything a user can see is compared: exit codes, \`docker inspect\` of networks and
 containers, interfaces with their addresses, modes and sizes, routes, every switch below \`/proc/sys/net/ipv4/conf\` and \`ipv6/conf\`,
 \`/etc/hosts\` and \`/etc/resolv.conf\`, who answers whom by address and by name, the links of the host, and what is left in the end.

@@ -1,7 +1,7 @@
 /**
  * `node test/sim/main.ts`: MINUTES=1 SEED=1 for many seeds from that one on (LAST=40: up to that one), KIND=life|etcd|'etcd life' for those of one kind;
  * MINUTES are those of one core; UNTIL=double ends with the first seed that breaks that rule. STORY=7 for one seed or 'STORY=7,etcd 7' for some, LOG=yes with
- * all that they log; SEEDS='kill 18 1500,etcd 12' for these alone; WHOLE='day 3' for one seed that has to end with the same records when nothing is cut out of it.
+ * all that they log; SEEDS='kill 18 1500,etcd 12' for these alone; WHOLE='day 5' for one seed that has to end with the same records when nothing is cut out of it.
  */
 import './install.ts';
 
