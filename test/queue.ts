@@ -21,7 +21,7 @@ export interface Job extends Load {
 }
 
 /** What of the machine's cores may be kept busy while a file runs that needs calm. */
-const CALM_SHARE = 0.55;
+const CALM_SHARE = 0.5;
 
 export class Queue<J extends Job> {
   readonly #waiting: J[];

@@ -111,6 +111,8 @@ export class LinkTable {
   drain(): void {
     this.#events?.read();
     this.#foreignEvents?.read();
+    // A socket that rests is opened again by a tick.
+    if (this.#isResting) this.#tickSoon();
   }
 
   /** Whether a look finds all that there is at this moment without update(): in one other namespace, or in whichever where it is left out. */
