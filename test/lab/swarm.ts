@@ -276,10 +276,16 @@ export class Swarm {
       const here = tasks.filter(({ NodeID }) => !down.includes(NodeID));
       running = here.filter(({ DesiredState, Status }) => DesiredState === 'running' && Status.State === 'running');
       const isOnlyThose = here.every((task) => running.includes(task) || isOver(task));
-      return running.length === replicas && isOnlyThose && (await this.haveTheirContainers(service, tasks, running));
+      if (running.length !== replicas || !isOnlyThose) return false;
+      return (await this.haveTheirContainers(service, tasks, running)) && this.runOwnPrograms(service) === replicas;
     };
     await this.until(`${service} has ${replicas} running tasks`, isSettled, timeoutMs, () => describeTasks(tasks));
     return running;
+  }
+
+  /** How many containers of the service are there to be looked into: an engine calls one running a moment before it is. */
+  private runOwnPrograms(service: string): number {
+    return new Set(this.occupants(service).map(({ containerId }) => containerId)).size;
   }
 
   /** Each task that runs has a container that does, and no container is of a task that is to be forgotten. */
