@@ -5,7 +5,7 @@
  * for each network, then RequestAddress by address for each virtual IP and task, before it gives out anything new
  * (swarmkit manager/allocator, doNetworkInit). Whoever led before is told nothing: when it leads again it still has what
  * it gave out then, perhaps for networks that are gone. Hence rounds: with the first network that a new leader allocates
- * once more a round of its pools begins, and what is not claimed in it is nobody's.
+ * once more a round of its pools begins, and what is not claimed in it is nobody's. Pools of which all networks are gone begin none.
  */
 import type { Lease, Pool } from '../model.ts';
 import type { AllocationRequest } from '../requests.ts';
