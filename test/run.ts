@@ -114,22 +114,11 @@ const NEED_CALM: ReadonlySet<string> = new Set(
   ['frames', 'probe-load', 'probe-race', 'returning', 'takers'].map((name) => join('netns', `${name}.test.ts`)),
 );
 
-/** What a file needs beside what its level does. */
-const ALSO_NEEDED: Readonly<Record<string, readonly Download[]>> = {
-  [join('docker', 'page.test.ts')]: ['browser'],
-  [join('docker', 'site.test.ts')]: ['browser', 'site'],
-  [join('docker', 'pages.test.ts')]: ['dhcp'],
-  [join('netns', 'crash-points.test.ts')]: ['dhcp'],
-  [join('netns', 'dhcp-servers.test.ts')]: ['dhcp'],
-  [join('netns', 'dhcp-exchange.test.ts')]: ['dhcp'],
-  [join('netns', 'dhcp-losses.test.ts')]: ['dhcp'],
-  [join('netns', 'dhcp-ipam.test.ts')]: ['dhcp'],
-  [join('netns', 'dhcp-renewals.test.ts')]: ['dhcp'],
-  [join('netns', 'dhcp-lan.test.ts')]: ['dhcp'],
-  [join('netns', 'dhcp.test.ts')]: ['dhcp'],
-  [join('docker', 'dhcp.test.ts')]: ['dhcp'],
-  [join('docker', 'dhcp-ipam.test.ts')]: ['dhcp'],
-  [join('swarm', 'local.test.ts')]: ['dhcp'],
+/** What a file needs beside what its level does, by the word that it asks with whether that is there: begun too early it would skip itself. */
+const NEED_OF_WORD: Readonly<Record<string, Download>> = {
+  withoutBrowser: 'browser',
+  withoutDhcp: 'dhcp',
+  'dist/site': 'site',
 };
 
 /** Lines that a file prints for people to see although it passed, such as an engine that died of a fault of its own. */
@@ -149,7 +138,7 @@ async function main(args: string[]): Promise<number> {
 function findFiles(arg: string): string[] {
   if (LEVELS[arg]) return globSync(`${arg}/**/*.test.ts`, { cwd: TESTS });
   const file = relative(TESTS, arg);
-  if (LEVELS[levelOf(file)]) return [file];
+  if (LEVELS[levelOf(file)] && existsSync(join(TESTS, file))) return [file];
   console.error(`"${arg}" is neither a level (${Object.keys(LEVELS).join(', ')}) nor a test file of one`);
   process.exit(2);
 }
@@ -162,13 +151,18 @@ function toTestFile(file: string): TestFile {
   const usual = LEVELS[levelOf(file)] as Level;
   const level = {
     ...usual,
-    needs: [...usual.needs, ...(ALSO_NEEDED[file] ?? [])],
+    needs: [...usual.needs, ...needsInWords(file)],
     timeoutMs: Math.max(usual.timeoutMs, FILE_MINUTES * MINUTE_MS),
   };
   const { seconds, cores } = durations[file] ?? { seconds: UNKNOWN_SECONDS, cores: level.cores };
   // What only computes bears its like: as many as there are cores.
   const share = level.isEnclosed ? cores : Math.min(cores, SHARE_TO_FILL);
   return { file, level, seconds, cores: share, memoryMb: level.memoryMb, needsCalm: NEED_CALM.has(file) };
+}
+
+function needsInWords(file: string): Download[] {
+  const text = readFileSync(join(TESTS, file), 'utf8');
+  return Object.entries(NEED_OF_WORD).flatMap(([word, need]) => (text.includes(word) ? [need] : []));
 }
 
 /** Answers the others. */

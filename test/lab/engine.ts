@@ -25,12 +25,12 @@ const PING_TIMEOUT_MS = 2000;
 const RESTART_MS = 2000;
 const MOST_STARTS = 3;
 /**
- * An engine that could not start a managed plugin calls it all the same, and dies: remote.Register
- * (libnetwork/drivers/remote/driver.go) takes a client that is made only after the plugin's container (pluginPostStart of
+ * An engine that could not start a managed plugin calls it all the same, and dies: remote.Register, which is remote.Init in 20.10
+ * (libnetwork/drivers/remote/driver.go), takes a client that is made only after the plugin's container (pluginPostStart of
  * plugin/manager_linux.go). docs/install.md says when a plugin that is well is not started.
  */
 const PLUGIN_PANIC =
-  /nil pointer dereference[^]*plugins\.\(\*Client\)\.callWithRetry\(0x0,[^]*drivers\/remote\.Register\(/;
+  /nil pointer dereference[^]*plugins\.\(\*Client\)\.callWithRetry\(0x0,[^]*drivers\/remote\.(Init|Register)\b/;
 /**
  * Its side for Kubernetes, which no engine asks, takes a fifth of a core's second at each start and looks at all there is every 10 s. Its
  * collector sleeps for fifty times as long as it worked last, which is some milliseconds here, and wakes to find nothing (gcScheduler.run
