@@ -1,17 +1,18 @@
 /** One after the other on an engine: a network, a container, an attachment; the drivers by turns. */
 import { inRotation, type Spread, spread, timeOf } from './figures.ts';
 import { ratio, type Report } from './report.ts';
-import { BUILT_IN, DHCP, FLOOR, OURS, type Stand, UNASKED, type Variant } from './stand.ts';
+import { BUILT_IN, DHCP, FLOOR, OURS, type Stand, UNASKED, UNROUTED, type Variant } from './stand.ts';
 
 /** The first rounds warm all of them up. */
 const WARM_UP = 2;
 
-/** A network comes and goes. */
+/** A network comes and goes, its gateway named as most name it. */
 export async function measureNetworks(stand: Stand, what: string, report: Report): Promise<void> {
-  const variants = [BUILT_IN, OURS, FLOOR];
+  const variants = [BUILT_IN, OURS, UNROUTED, FLOOR];
   const values = await timed(what, 30, variants, async (variant, round) => {
-    const name = `n${round}-${variant.driver}`;
-    await stand.createNetwork(variant, name, `10.${1 + variants.indexOf(variant)}.${round}.0/24`);
+    const place = variants.indexOf(variant);
+    const [name, net] = [`n${round}-${place}`, `10.${1 + place}.${round}`];
+    await stand.createNetwork(variant, name, `${net}.0/24`, variant === UNROUTED ? undefined : `${net}.1`);
     await stand.deleteNetwork(name);
   });
   const figures = [...ratio(values, OURS.name, BUILT_IN.name, 2.5), ...ratio(values, FLOOR.name, BUILT_IN.name)];

@@ -27,6 +27,8 @@ export interface Variant {
 
 export const BUILT_IN: Variant = { name: 'macvlan', driver: 'macvlan', ipam: 'default' };
 export const OURS: Variant = { name: 'tsmacvlan', driver: 'tsmacvlan', ipam: 'tsmacvlan' };
+/** Nobody names a gateway for it: the LAN is asked whether there is one. */
+export const UNROUTED: Variant = { ...OURS, name: 'no --gateway' };
 export const UNASKED: Variant = { ...OURS, name: 'PROBE=off', options: { probe: 'off' } };
 export const NAMED: Variant = { ...OURS, name: '--ip', isNamed: true };
 export const DOCKERS_IPAM: Variant = { ...OURS, name: "Docker's IPAM", ipam: 'default' };
@@ -34,7 +36,7 @@ export const DOCKERS_IPAM: Variant = { ...OURS, name: "Docker's IPAM", ipam: 'de
 export const DHCP: Variant = { name: 'kea', driver: 'tsmacvlan', ipam: 'null', options: { source: 'dhcp' } };
 export const FLOOR: Variant = { name: 'floor', driver: 'floor', ipam: 'floor' };
 
-const VARIANTS = [BUILT_IN, OURS, UNASKED, NAMED, DOCKERS_IPAM, DHCP, FLOOR];
+const VARIANTS = [BUILT_IN, OURS, UNROUTED, UNASKED, NAMED, DOCKERS_IPAM, DHCP, FLOOR];
 const DHCP_PLAN: DhcpPlan = { address: '10.99.0.1/16', range: ['10.99.1.1', '10.99.250.250'], leaseSeconds: 3600 };
 
 const PROGRAM = join(import.meta.dirname, 'floor.ts');
@@ -79,8 +81,8 @@ export class Stand {
   }
 
   /** Makes a network of the variant on its own parent. */
-  async createNetwork(variant: Variant, name: string, subnet: string): Promise<void> {
-    await createNetwork(this.engine, variant, { name, subnet, parent: this.#links.get(variant) ?? '' });
+  async createNetwork(variant: Variant, name: string, subnet: string, gateway?: string): Promise<void> {
+    await createNetwork(this.engine, variant, { name, subnet, gateway, parent: this.#links.get(variant) ?? '' });
   }
 
   async deleteNetwork(name: string): Promise<void> {
@@ -104,9 +106,9 @@ export async function startFloor(host: Host, parent: string): Promise<void> {
 export async function createNetwork(
   engine: Engine,
   { driver, ipam, options }: Variant,
-  { name, subnet, parent }: { name: string; subnet: string; parent: string },
+  { name, subnet, gateway, parent }: { name: string; subnet: string; gateway?: string | undefined; parent: string },
 ): Promise<void> {
-  const IPAM = { Driver: ipam, Config: ipam === 'null' ? [] : [{ Subnet: subnet }] };
+  const IPAM = { Driver: ipam, Config: ipam === 'null' ? [] : [{ Subnet: subnet, Gateway: gateway }] };
   await engine.api('POST', '/networks/create', { Name: name, Driver: driver, IPAM, Options: { parent, ...options } });
 }
 

@@ -4,7 +4,7 @@
  */
 import { realNowMs } from './globals.ts';
 import type { Violation } from './judge.ts';
-import { LIFE, SHARED, SWARM, type Scenario, drawScenario, tell } from './scenario.ts';
+import { BY_TIME, LIFE, SHARED, SWARM, type Scenario, drawScenario, tell } from './scenario.ts';
 import { NAMED_SEEDS } from './seeds.ts';
 import { shrink } from './shrink.ts';
 import { type Sum, addOutcome, describeSum, newSum } from './sum.ts';
@@ -141,7 +141,8 @@ async function tellStory(scenario: Scenario): Promise<void> {
 }
 
 function scenarioOf(seed: string): Scenario {
-  return drawSweep(seed) ?? drawScenario(seed);
+  const drawn = seed.replace(BY_TIME, '');
+  return { ...(drawSweep(drawn) ?? drawScenario(drawn)), seed, looksByTime: drawn !== seed };
 }
 
 function describe({ rule, atMs, what }: Violation): string {

@@ -62,6 +62,8 @@ export interface Scenario {
   readonly isSwarm: boolean;
   /** Without, daemons do not ask the LAN (PROBE=off). */
   readonly asksLan: boolean;
+  /** Nobody tells daemons when a socket can be read, as where Node lends no libuv: they look into it by the time. */
+  readonly looksByTime?: boolean;
   /** What the ports of the hosts let through, and whether somebody is there whom the hosts know (lan.ts). */
   readonly filter: Filter | null;
   readonly strangers: readonly { readonly kind: Kind }[];
@@ -95,6 +97,8 @@ function drawShape(random: Random, seed: string): Shape {
 export const SHARED = 'etcd ';
 /** Those of a swarm: `swarm 7`. */
 export const SWARM = 'swarm ';
+/** What is drawn for `timer etcd 7` is what is drawn for `etcd 7`, and daemons look by the time. */
+export const BY_TIME = /^timer /;
 /** In seeds with this word, `life 7` or `etcd life 7`, about a year passes: something happens every few days. */
 export const LIFE = 'life ';
 

@@ -66,5 +66,10 @@ export const NAMED_SEEDS: readonly NamedSeed[] = [
     seed: 'crowd 10',
     what: 'an engine is killed before it hears which address it was given, the last of the range (as life 9106)',
   },
+  { seed: 'timer 1', what: 'nobody tells daemons when a socket can be read; the four that follow with that too' },
+  { seed: 'timer kill 18 1500', what: 'a silent taker' },
+  { seed: 'timer etcd 10', what: 'a daemon stands still in a start' },
+  { seed: 'timer swarm election 9', what: 'a leader is killed' },
+  { seed: 'timer day 2', what: 'a host is at rest for hours' },
   { seed: 'kill 2 1500', what: 'a call that waits for as long as it may; two hosts that make MAC addresses at once' },
 ];

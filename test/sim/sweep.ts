@@ -16,7 +16,6 @@ const MOMENTS = 120;
 const MOMENT_MS = { own: 1, dockers: 7 } as const;
 /** How long it is away: others may start meanwhile, or their start comes first. */
 const AWAY_MS = { kill: [1500], freeze: [40, 1500, 12_000] } as const;
-/** After a restore of etcd another host starts so much later. */
 /** Writes of a host's disk fail from one of so many changes of a record on; of every two hosts one has Docker's IPAM. */
 const CHANGES = 32;
 /** An engine is killed at so many milliseconds of a start that takes the last address of its range. */
@@ -26,6 +25,7 @@ const STEPS_OF_SWARM = 60;
 /** A host begins to use addresses at so many moments before and in starts behind ports that filter. */
 const FILTERED_MOMENTS = 60;
 const FILTERED_MOMENT_MS = 11;
+/** After a restore of etcd another host starts so much later. */
 const AFTER_RESTORE_MS = [500, 4000, 9000, 11_000, 15_000, 25_000, 40_000, 70_000];
 
 type Fault = keyof typeof AWAY_MS;

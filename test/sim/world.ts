@@ -201,7 +201,7 @@ class World {
       this.#write(`${host.name} ${line.level} ${line.message} ${JSON.stringify(line.fields)}`);
     };
     const directory = this.#directoryOf({ name });
-    const { probeRate, isSwarm, asksLan } = this.#scenario;
+    const { probeRate, isSwarm, asksLan, looksByTime } = this.#scenario;
     const settings = {
       ...this.#etcd?.settings,
       ...(probeRate > 0 && { PROBE_RATE: String(probeRate) }),
@@ -210,6 +210,7 @@ class World {
     };
     const host = new Host({ name, random: random.fork(name), port: this.#lan.plug(name), directory, settings, onLine });
     host.etcd = this.#etcd?.networkOf(name) ?? null;
+    host.kernel.tellsReadable = looksByTime !== true;
     return host;
   }
 

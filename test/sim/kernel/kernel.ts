@@ -25,6 +25,8 @@ export class Kernel {
   readonly neighbours: Neighbours;
   /** The machine is asleep or off: nothing comes in, nothing goes out. */
   isAsleep = false;
+  /** Processes are told when a socket can be read. */
+  tellsReadable = true;
   /** Told when an address or a link is not what it was. */
   onChange: () => void = () => undefined;
   #nextIndex = 2;

@@ -58,7 +58,8 @@ export function rtnetlinkOf(kernel: Kernel): Rtnetlink {
 
 /** As whenReadable() of src/kernel/readiness.ts. */
 export function whenReadable(fd: number, run: () => void): (() => void) | null {
-  return sockets.get(fd)?.whenReadable(run) ?? null;
+  const machine = currentProcess()?.machine as Computer | undefined;
+  return machine?.kernel.tellsReadable === true ? (sockets.get(fd)?.whenReadable(run) ?? null) : null;
 }
 
 /** Descriptors that are open, of all processes. */
