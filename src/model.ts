@@ -129,6 +129,8 @@ export interface Network {
   readonly hostAddresses: readonly string[];
   /** ISO 8601. */
   readonly createdAt: string;
+  /** CreateNetwork is under way. The engine knows of none of which it was not answered: the next start takes it away. */
+  readonly isPending?: true;
   /** From a stop of the daemon to its next start: addresses, as `192.168.1.2/24`, of containers that were stopped just before. */
   readonly left?: readonly string[];
 }

@@ -85,7 +85,7 @@ export class Networks {
   async #askForGateways(network: Network, doubtful: readonly DoubtfulGateway[]): Promise<DoubtfulGateway[]> {
     try {
       const found = await this.#parts.gateways.ask(network, doubtful);
-      if (found.length > 0) await this.inTurn(() => this.#setGateways(network.id, found));
+      await this.inTurn(() => this.#complete(network.id, found));
       return found;
     } catch (error) {
       await undo(this.#parts.log, 'network', () => this.inTurn(() => this.tearDown(network)));
@@ -93,11 +93,14 @@ export class Networks {
     }
   }
 
-  async #setGateways(networkId: string, found: readonly DoubtfulGateway[]): Promise<void> {
+  /** In turn. All of the network is there, and the engine is about to be told. */
+  async #complete(networkId: string, found: readonly DoubtfulGateway[]): Promise<void> {
     const { networks } = this.#parts.store;
     const network = await networks.get(networkId);
+    // It was removed while the LAN was asked.
     if (network === undefined) return;
-    await networks.replace(network, { ...network, subnets: withGateways(network.subnets, found) });
+    const { isPending: _, ...complete } = network;
+    await networks.replace(network, { ...complete, subnets: withGateways(network.subnets, found) });
   }
 
   async #create(request: NetworkRequest, options: NetworkOptions, limit: CallLimit): Promise<Created> {
@@ -123,7 +126,7 @@ export class Networks {
     }
   }
 
-  /** The record first: what a crash leaves undone after it, Recovery does. */
+  /** The record first: by it Recovery takes away what a crash leaves of a network that is not complete. */
   async #recordAndSetUp(
     request: NetworkRequest,
     options: NetworkOptions,
@@ -150,11 +153,12 @@ export class Networks {
     const hostAddresses = isLeased
       ? await this.#leaseForHost({ ...planned, hostAddresses: [] }, link, limit)
       : await host.choose(options, subnets, pools);
-    const network: Network = { ...planned, hostAddresses };
+    const network: Network = { ...planned, hostAddresses, ...(known === undefined && { isPending: true }) };
     const replaced = await this.#record(network);
     try {
       await this.setUp(network, link);
       await ties.tiePools(id, pools);
+      if (doubtful.length === 0) await this.#complete(id, []);
       return { network, doubtful, isKnown: known !== undefined };
     } catch (error) {
       await undo(log, 'network', () => this.tearDown(network));

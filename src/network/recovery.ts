@@ -62,6 +62,7 @@ export class Recovery {
   async recover(): Promise<void> {
     const { store, endpoints, departures, networks, host, log } = this.#parts;
     await endpoints.load();
+    for (const network of await store.networks.list()) if (network.isPending) await this.#takeBack(network);
     await adoptContainers(this.#parts);
     const recorded = await store.networks.list();
     await networks.restore(recorded);
@@ -79,6 +80,13 @@ export class Recovery {
     this.#stopFollowing();
     clearTimeout(this.#noticing);
     await this.#cleaning;
+  }
+
+  /** Its engine asked for it again without saying what (moby#35459), was refused, and has undone the rest. */
+  async #takeBack(network: Network): Promise<void> {
+    const { networks, log } = this.#parts;
+    log.info('removing a network that a crash left half made', { network: errors.short(network.id) });
+    await undo(log, 'network', () => networks.tearDown(network));
   }
 
   #watchOver(networks: readonly Network[]): void {

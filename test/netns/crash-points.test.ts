@@ -167,10 +167,10 @@ class Host {
     this.#poolIds[family] = String((await this.#ask('IpamDriver.RequestPool', request)).body['PoolID']);
   }
 
-  async requestGateway(family = 0): Promise<void> {
+  async requestGateway(family = 0, Address: string | undefined = FAMILIES[family]?.gateway): Promise<void> {
     await this.#ask('IpamDriver.RequestAddress', {
       PoolID: this.#poolIds[family],
-      Address: FAMILIES[family]?.gateway,
+      Address,
       Options: { RequestAddressType: 'com.docker.network.gateway' },
     });
   }
@@ -197,6 +197,16 @@ class Host {
         'com.docker.network.enable_ipv6': true,
       },
       ...(Object.fromEntries(data) as object),
+    });
+  }
+
+  /** Nobody named its gateway: the LAN is asked whether somebody is at the lowest address. */
+  async createUnrouted(): Promise<void> {
+    const [{ subnet }] = FAMILIES;
+    await this.#ask('NetworkDriver.CreateNetwork', {
+      NetworkID: NETWORK,
+      Options: { 'com.docker.network.generic': PROBED },
+      IPv4Data: [{ AddressSpace: SPACE, Pool: subnet, Gateway: LOWEST }],
     });
   }
 
@@ -234,6 +244,7 @@ class Host {
   deleteNetwork = () => this.anyway('NetworkDriver.DeleteNetwork', { NetworkID: NETWORK });
   releasePool = (family: number) => this.anyway('IpamDriver.ReleasePool', { PoolID: this.#poolIds[family] });
   releaseGateway = (family: number) => this.#release(family, FAMILIES[family]?.gateway ?? '');
+  releaseLowest = () => this.#release(0, LOWEST.split('/')[0] ?? '');
   releaseAddress = (family: number) => this.#release(family, (this.#addresses[family] ?? '').split('/')[0] ?? '');
   #release = (family: number, Address: string) =>
     this.anyway('IpamDriver.ReleaseAddress', { PoolID: this.#poolIds[family], Address });
@@ -439,6 +450,19 @@ const CALLS: readonly Scenario[] = [
     act: armed((host) => host.createNetwork(FURNISHED)),
     reaction: 'ReleaseAddress and ReleasePool',
     react: (host) => host.releasePools(),
+  },
+  {
+    call: 'CreateNetwork (the LAN is asked for a gateway)',
+    async prepare(host) {
+      await host.requestPool();
+      await host.requestGateway(0, '');
+    },
+    act: armed((host) => host.createUnrouted()),
+    reaction: 'ReleaseAddress and ReleasePool',
+    react: async (host) => {
+      await host.releaseLowest();
+      await host.releasePool(0);
+    },
   },
   {
     call: 'CreateNetwork (isolated)',
