@@ -87,7 +87,6 @@ async function startWithStore(given: Settings, plainLog: Log, store: Store, look
   );
   const endpoints = new Endpoints(store.endpoints);
   const conflicts = new Conflicts(store.conflicts);
-  const contests = new Contests({ store, conflicts, log });
   const lan = new Lan({
     links,
     usualProfile: settings.probe,
@@ -107,6 +106,7 @@ async function startWithStore(given: Settings, plainLog: Log, store: Store, look
     conflictLog: plainLog,
     onProbe: looking.noteProbe,
   });
+  const contests = new Contests({ store, conflicts, forget: (address) => forgetConflicts(address, lan), log });
   const poolLan = new PoolLan({
     lan,
     store,
@@ -263,12 +263,16 @@ async function record(found: FoundConflict, conflicts: Conflicts): Promise<void>
   await conflicts.record({ kind, parent, address, macAddress, ourMacAddress, hostLink }, count);
 }
 
+function forgetConflicts(address: string | null, lan: Lan): void {
+  const known = address === null ? null : parseAddress(address);
+  if (known !== undefined) lan.forgetConflicts(known);
+}
+
 /** What is forgotten is news when it shows again. */
 function clearing(conflicts: Conflicts, lan: Lan): ConflictVerbs {
   return {
     async clear({ address }) {
-      const known = address === null ? null : parseAddress(address);
-      if (known !== undefined) lan.forgetConflicts(known);
+      forgetConflicts(address, lan);
       const cleared = await conflicts.clear(address);
       suspectAll(cleared, lan);
       return { count: cleared.length };

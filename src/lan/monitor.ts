@@ -187,8 +187,9 @@ export class Monitor {
     return this.#ofMac(macAddress).some(hasIt);
   }
 
-  /** Conflicts of an address, or of any (null), are news when they show again. */
+  /** Conflicts of an address, or of any (null), are news when they show again: what was said until now is over. */
   forgetConflicts(address: Address | null): void {
+    for (const [parentName, parent] of this.#parents) this.#read(parentName, parent);
     this.#duplicateMacs.clear();
     if (address === null) this.#takers.clear();
     else for (const parentName of this.#parents.keys()) this.#takers.forget(parentName, address);

@@ -354,6 +354,8 @@ export class Takers {
     const { contest, use } = taker;
     const { endpoint, address, macAddress } = use;
     const nowMs = clock.nowMs();
+    // It may be forgotten while it was found out who speaks.
+    if (this.#contests.get(contestKey(endpoint.parentName, address)) !== contest) return;
     if (!isWatched(endpoint) || !contest.reports.hasAny(nowMs) || !this.#reports.take(nowMs)) return;
     contest.reports.take(nowMs);
     const count = taker.count + contest.lostCount;

@@ -4,12 +4,15 @@
  */
 import type { Log } from '../log.ts';
 import type { Endpoint } from '../model.ts';
+import { Serial } from '../serial.ts';
 import type { Conflicts } from './conflicts.ts';
 import { type Contest, leaseKey, type Store } from './store.ts';
 
 interface Parts {
   readonly store: Pick<Store, 'leases' | 'endpoints'>;
   readonly conflicts: Pick<Conflicts, 'record' | 'end'>;
+  /** What the LAN told of the address until now is over: it would be a row again, perhaps seconds later. */
+  readonly forget: (address: string) => void;
   readonly log: Pick<Log, 'error'>;
 }
 
@@ -21,11 +24,16 @@ export class Contests {
   readonly #parts: Parts;
   /** Those that last, by key of the lease, each with where its row is. */
   readonly #lasting = new Map<string, { readonly contest: Contest; parent: string | null }>();
+  /** What is told of one lease one after the other: a row that is written later than its end would last. */
+  readonly #serial = new Serial();
   readonly #timer: NodeJS.Timeout;
 
   constructor(parts: Parts) {
     this.#parts = parts;
-    parts.store.leases.contests?.((contest) => void this.#hear(contest).catch(this.#failed));
+    parts.store.leases.contests?.((contest) => {
+      const key = leaseKey(contest);
+      void this.#serial.run(key, () => this.#hear(key, contest)).catch(this.#failed);
+    });
     this.#timer = setInterval(() => void this.#confirm().catch(this.#failed), CONFIRM_MS).unref();
   }
 
@@ -40,22 +48,28 @@ export class Contests {
     this.#lasting.clear();
   }
 
-  async #hear(contest: Contest): Promise<void> {
-    const key = leaseKey(contest);
+  async #hear(key: string, contest: Contest): Promise<void> {
     const known = this.#lasting.get(key);
     if (contest.isOver) {
       this.#lasting.delete(key);
       const { address } = contest;
-      if (typeof known?.parent === 'string') await this.#parts.conflicts.end({ parent: known.parent, address });
+      if (typeof known?.parent !== 'string') return;
+      this.#parts.forget(address);
+      await this.#parts.conflicts.end({ parent: known.parent, address });
       return;
     }
-    const lasting = { contest, parent: known?.parent ?? null };
-    this.#lasting.set(key, lasting);
-    lasting.parent = await this.#record(contest);
+    this.#lasting.set(key, { contest, parent: known?.parent ?? null });
+    await this.#write(key);
   }
 
   async #confirm(): Promise<void> {
-    for (const lasting of this.#lasting.values()) lasting.parent = await this.#record(lasting.contest);
+    for (const key of [...this.#lasting.keys()]) await this.#serial.run(key, () => this.#write(key));
+  }
+
+  /** Where a row was written once it is, also when the container here is gone since. */
+  async #write(key: string): Promise<void> {
+    const lasting = this.#lasting.get(key);
+    if (lasting !== undefined) lasting.parent = (await this.#record(lasting.contest)) ?? lasting.parent;
   }
 
   /** The parent under which it is recorded; null while no container here has the address. */

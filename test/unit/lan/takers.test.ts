@@ -318,6 +318,23 @@ describe('who takes an address of a container', { timeout: 20_000 }, () => {
     assert.deepEqual(seen, []);
   });
 
+  test('what is forgotten while it is found out who speaks is told no more', async () => {
+    takers.note({
+      endpoint: web,
+      parentIndex: 2,
+      address: IPV4,
+      macAddress: SQUATTER,
+      isAnswer: false,
+      origin: 'wire',
+    });
+    const settling = takers.settle();
+    takers.forget('par', IPV4);
+    await settling;
+    assert.deepEqual(seen, []);
+    await hear(SQUATTER);
+    assert.deepEqual(reports(), [[SQUATTER, 1, 'new']]);
+  });
+
   test('what was forgotten is news again', async () => {
     await hear(SQUATTER);
     await hear(SQUATTER, { address: IPV6 });
