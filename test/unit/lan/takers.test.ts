@@ -304,30 +304,14 @@ describe('who takes an address of a container', { timeout: 20_000 }, () => {
   });
 
   test('of an endpoint that is gone nothing is told, although it was just being found out', async () => {
-    takers.note({
-      endpoint: web,
-      parentIndex: 2,
-      address: IPV4,
-      macAddress: SQUATTER,
-      isAnswer: false,
-      origin: 'wire',
-    });
-    const settling = takers.settle();
+    const settling = hear(SQUATTER);
     watched.clear();
     await settling;
     assert.deepEqual(seen, []);
   });
 
   test('what is forgotten while it is found out who speaks is told no more', async () => {
-    takers.note({
-      endpoint: web,
-      parentIndex: 2,
-      address: IPV4,
-      macAddress: SQUATTER,
-      isAnswer: false,
-      origin: 'wire',
-    });
-    const settling = takers.settle();
+    const settling = hear(SQUATTER);
     takers.forget('par', IPV4);
     await settling;
     assert.deepEqual(seen, []);
