@@ -1,19 +1,38 @@
 /** `backup` and `restore`: what is recorded as one file, and back. */
+import { setTimeout as sleep } from 'node:timers/promises';
 import * as errors from '../errors.ts';
-import { TABLES } from '../model.ts';
+import { type Network, TABLES } from '../model.ts';
 import type { Backup } from '../store/backup.ts';
 import { print, printJson, table } from '../tables.ts';
 import type { Options } from './command.ts';
 import { stateToRestore } from './places.ts';
-import { daemonToAsk, readTold } from './records.ts';
+import { daemonToAsk, readTold, type ToldState } from './records.ts';
+
+/** CreateNetwork is answered by then. */
+const MOST_WAIT_MS = 10_000;
+const LOOK_MS = 250;
 
 /** Consistent while the daemon runs: it answers with the records of one moment. */
 export async function backup({ json }: Options, file: string): Promise<void> {
   const { writeBackup } = await import('../store/backup.ts');
-  const { Schema: schema, Version: version, Node: node, Tables: tables } = await readTold(TABLES);
+  const { Schema: schema, Version: version, Node: node, Tables: tables } = await readSettled();
   writeBackup(file, { schema, version, node, tables });
   if (json) printJson({ file, ...countsOf(tables) });
   else print(`${file} has ${inWords(countsOf(tables))}\n`);
+}
+
+/**
+ * A network that is being made is waited for: a start takes away what has not come to its end, and this one's engine may be told
+ * of it a moment after the backup. What is not over by then was left so by a daemon that was killed.
+ */
+async function readSettled(): Promise<ToldState> {
+  const untilMs = performance.now() + MOST_WAIT_MS;
+  for (;;) {
+    const told = await readTold(TABLES);
+    const networks = (told.Tables.networks ?? []) as readonly Pick<Network, 'isPending'>[];
+    if (!networks.some(({ isPending }) => isPending) || performance.now() > untilMs) return told;
+    await sleep(LOOK_MS);
+  }
 }
 
 /** Only while no daemon runs: one that does would go on with what it has in memory. */

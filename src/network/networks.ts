@@ -93,14 +93,15 @@ export class Networks {
     }
   }
 
-  /** In turn. All of the network is there, and the engine is about to be told. */
+  /** In turn. All of the network is there, and the engine is about to be told. Throws RECORD_CONTENDED. */
   async #complete(networkId: string, found: readonly DoubtfulGateway[]): Promise<void> {
     const { networks } = this.#parts.store;
     const network = await networks.get(networkId);
     // It was removed while the LAN was asked.
     if (network === undefined) return;
     const { isPending: _, ...complete } = network;
-    await networks.replace(network, { ...complete, subnets: withGateways(network.subnets, found) });
+    const isWritten = await networks.replace(network, { ...complete, subnets: withGateways(network.subnets, found) });
+    if (!isWritten) throw errors.recordContended(`network ${errors.short(networkId)}`);
   }
 
   async #create(request: NetworkRequest, options: NetworkOptions, limit: CallLimit): Promise<Created> {

@@ -14,6 +14,7 @@ import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { randomOf } from '../lab/drill.ts';
 import { outsideLab } from '../lab/enclosure.ts';
+import { readRecords } from '../lab/invariant.ts';
 import { until } from '../lab/patience.ts';
 import { Serving } from '../lab/serving.ts';
 
@@ -26,6 +27,10 @@ const SUBNET = '10.9.0.0/24';
 
 const ip = (words: string) =>
   execFileSync('ip', words.split(' '), { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] });
+
+/** Another one, which comes meanwhile. */
+const NEWCOMER = 'c'.repeat(64);
+const isNewcomer = ({ id }: { id: string }) => id === NEWCOMER;
 
 interface Container {
   readonly id: string;
@@ -72,8 +77,8 @@ describe('backup and restore', LIMITS, () => {
   });
 
   /** With PROBE=off nothing but the records says who has an address. */
-  async function start(): Promise<void> {
-    daemon = await Serving.start(directory, { PROBE: 'off' });
+  async function start(PROBE = 'off'): Promise<void> {
+    daemon = await Serving.start(directory, { PROBE });
     history.push('the daemon runs');
     // Records are told also while recovery is under way; this waits for it.
     await call('NetworkDriver.EndpointOperInfo', { NetworkID: NETWORK, EndpointID: 'f'.repeat(64) });
@@ -156,6 +161,28 @@ describe('backup and restore', LIMITS, () => {
       );
   }
 
+  /** It is recorded then, and the LAN is asked for its gateway, for seconds. */
+  async function beginNetwork(): Promise<{ poolId: string; making: Promise<unknown> }> {
+    await daemon.stop();
+    await start('rfc');
+    const [AddressSpace, Pool] = ['TsmacvlanLocal', '10.78.0.0/24'];
+    const wish = { AddressSpace, Pool, SubPool: '', Options: {}, V6: false };
+    const poolId = String((await call('IpamDriver.RequestPool', wish))['PoolID']);
+    const ofGateway = { PoolID: poolId, Address: '', Options: { RequestAddressType: 'com.docker.network.gateway' } };
+    const { Address: Gateway } = await call('IpamDriver.RequestAddress', ofGateway);
+    const making = call('NetworkDriver.CreateNetwork', {
+      NetworkID: NEWCOMER,
+      Options: { 'com.docker.network.generic': { parent: 'eth0' }, 'com.docker.network.enable_ipv4': true },
+      IPv4Data: [{ AddressSpace, AuxAddresses: {}, Pool, Gateway }],
+      IPv6Data: [],
+    });
+    making.catch(() => undefined);
+    await until(() => newcomer()?.isPending === true);
+    return { poolId, making };
+  }
+
+  const newcomer = () => readRecords(join(daemon.state, 'tsmacvlan.db')).networks.find(isNewcomer);
+
   test('a backup is for root alone, and says what is in it', async () => {
     await run();
     assert.equal(await must('backup', file), `${file} has 1 network, 1 endpoint, 1 address, 0 names\n`);
@@ -236,6 +263,37 @@ describe('backup and restore', LIMITS, () => {
     await daemon.stop();
     await start();
     await until(async () => !ip('link').includes('tsmi'));
+    await check();
+  });
+
+  test('a backup waits for a network that is being made, and has all of it', async () => {
+    const { poolId, making } = await beginNetwork();
+    await must('backup', file);
+    const { networks, pools } = JSON.parse(readFileSync(file, 'utf8').split('\n')[1] ?? '') as ReturnType<
+      typeof readRecords
+    >;
+    await making;
+    assert.equal(newcomer()?.isPending, undefined);
+    assert.deepEqual(networks.find(isNewcomer), newcomer());
+    assert.equal(pools.find(({ id }) => id === poolId)?.networkId, NEWCOMER);
+    await daemon.stop();
+    await must('restore', file);
+    await start();
+    assert.notEqual(newcomer(), undefined);
+    await call('NetworkDriver.DeleteNetwork', { NetworkID: NEWCOMER });
+    await call('IpamDriver.ReleasePool', { PoolID: poolId });
+    await check();
+  });
+
+  test('one that a kill left half made is in a backup as it is, and gone when the daemon starts', async () => {
+    const { poolId, making } = await beginNetwork();
+    await Promise.allSettled([daemon.stop('SIGKILL'), making]);
+    await must('backup', file);
+    await must('restore', file);
+    assert.equal(newcomer()?.isPending, true);
+    await start();
+    assert.equal(newcomer(), undefined);
+    await call('IpamDriver.ReleasePool', { PoolID: poolId });
     await check();
   });
 
