@@ -15,6 +15,7 @@ import { Collector } from '../../src/collector.ts';
 import { RtnetlinkSocket } from '../../src/kernel/rtnetlink.ts';
 import { LinkTable } from '../../src/kernel/table.ts';
 import { Announcements } from '../../src/network/announcements.ts';
+import { Serial } from '../../src/serial.ts';
 import { Etcd } from '../../src/store/etcd/client.ts';
 
 /** `stepsToLive`: counted from now on, those of calls and of the collector. `pass`: until its next round is over. */
@@ -48,7 +49,7 @@ const ROUND_TIMEOUT_MS = 60_000;
 const { STEPS_TO_LIVE, STEPS_FILE = '' } = process.env;
 let stepsToLive = Number(STEPS_TO_LIVE ?? Infinity);
 /** Where a step comes from; what looks after the links in the background would be counted by chance. */
-const cause = new AsyncLocalStorage<'call' | 'collector'>();
+const cause = new AsyncLocalStorage<'call' | 'collector' | 'reading'>();
 
 function step(name: string): void {
   if (stepsToLive === Infinity || (STEPS_TO_LIVE === undefined && cause.getStore() === undefined)) return;
@@ -94,6 +95,12 @@ Collector.prototype.start = function (this: Collector) {
 };
 Collector.prototype.hurry = function (this: Collector) {
   cause.run('collector', () => hurry.call(this));
+};
+// A reading waits for others, as for etcd: only the timer that is set when it is over is that of the next round.
+const { run: runInTurn } = Serial.prototype;
+Serial.prototype.run = function <T>(this: Serial, key: string, task: () => Promise<T>) {
+  const isReading = cause.getStore() === 'collector';
+  return runInTurn.call(this, key, isReading ? () => cause.run('reading', task) : task) as Promise<T>;
 };
 // What follows from an event of the kernel belongs to no call, whichever of them came to read it.
 const { drain } = LinkTable.prototype;

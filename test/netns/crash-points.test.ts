@@ -83,6 +83,7 @@ class Host {
   #leftProbes: readonly string[] = [];
   #poolIds: string[] = FAMILIES.map(({ subnet }) => `${SPACE}/${subnet}`);
   #addresses: string[] = [];
+  #refusals: string[] = [];
 
   constructor(program: string, directory: string, etcd?: EtcdCluster) {
     this.#program = program;
@@ -102,6 +103,7 @@ class Host {
 
   /** Answers when recovery is over, or when it died of it. */
   async start(stepsToLive?: number): Promise<void> {
+    this.#refusals = [];
     rmSync(this.#stepsFile, { force: true });
     const settings = { ...this.#entrySettings, ...(stepsToLive && { STEPS_TO_LIVE: String(stepsToLive) }) };
     this.#serving = await Serving.start(this.#directory, settings, this.#program);
@@ -152,7 +154,16 @@ class Host {
 
   /** A call whose answer does not matter, as an engine's that only logs it. */
   async anyway(name: string, body: object): Promise<void> {
-    await this.serving.call(name, body).catch(() => undefined);
+    const sentence = await this.serving.call(name, body).then(
+      (reply) => reply.sentence,
+      (error: unknown) => String(error),
+    );
+    if (sentence !== '') this.#refusals.push(`${name}: ${sentence}`);
+  }
+
+  /** Since the start. */
+  said(): string {
+    return [...this.#refusals, this.serving.log.trimEnd()].join('\n');
   }
 
   async #ask(name: string, body: object): Promise<Reply> {
@@ -705,6 +716,8 @@ interface Point {
   readonly left: string;
   readonly repairedBy: string;
   readonly orphaned: string;
+  /** Which of the engine's calls were refused, and what the daemon that repaired it warned of. */
+  readonly said: string;
 }
 
 interface Repair {
@@ -732,7 +745,8 @@ class Trial {
       const done = this.#host.steps().map(inWords);
       const found = await this.#restart();
       const surplus = this.#surplus(left);
-      points.push({ done, left: listed(surplus), ...(await this.#repair(steps, left, found)) });
+      const repair = await this.#repair(steps, left, found);
+      points.push({ done, left: listed(surplus), ...repair, said: this.#host.said() });
     }
   }
 
@@ -861,9 +875,9 @@ function rowsOf(call: string, points: readonly Point[]): string {
   return rows.map(({ steps, rest }, at) => `| ${at === 0 ? call : ''} | ${steps.join('; ')} | ${rest}|\n`).join('');
 }
 
-/** Something else that counted itself shows here. */
-function stepsOf(points: readonly Point[]): string {
-  return ['the steps were', ...points.map(({ done }) => done.join('; '))].join('\n');
+/** Something else that counted itself shows here, and a call or a collection that failed. */
+function storyOf(points: readonly Point[]): string {
+  return points.map(({ done, said }) => `${done.join('; ')}\n${said.replaceAll(/^/gm, '  ')}`).join('\n');
 }
 
 /** The rows of each call on the page. */
@@ -936,7 +950,7 @@ describe('kill -9 after every single step', { skip: outsideLab(), timeout: 900_0
         assert.equal(
           rows,
           asKnown(written.get(scenario.call)),
-          `docs/reliability.md has other rows; ${stepsOf(points)}`,
+          `docs/reliability.md has other rows; the steps were\n${storyOf(points)}`,
         );
     });
   }
